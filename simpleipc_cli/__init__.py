@@ -1,0 +1,1 @@
+"""Speak Simple-IPC, git's protocol between local processes, from a shell."""

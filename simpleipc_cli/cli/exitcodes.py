@@ -1,0 +1,42 @@
+"""What a verb's exit status means; the one place that knows the numbers."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from simpleipc_cli import errors
+
+
+class ExitCode(IntEnum):
+    """The same for all verbs."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_LISTENING = 3
+    PATH_NOT_FOUND = 4
+    INVALID_PATH = 5
+    TIMEOUT = 6
+    PROTOCOL = 7
+    PERMISSION = 8
+    IN_USE = 9
+    NOT_AS_EXPECTED = 10
+
+
+SIGNALLED = 128
+"""A verb cut short by a signal exits with this and the signal's number, as in a shell."""
+
+_BY_ERROR = (
+    (errors.NotListening, ExitCode.NOT_LISTENING),
+    (errors.PathNotFound, ExitCode.PATH_NOT_FOUND),
+    (errors.InvalidPath, ExitCode.INVALID_PATH),
+    (errors.NotPermitted, ExitCode.PERMISSION),
+    (errors.InUse, ExitCode.IN_USE),
+    (errors.TimedOut, ExitCode.TIMEOUT),
+    (errors.ProtocolError, ExitCode.PROTOCOL),
+)
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """The status that an error ends a verb with."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILURE)

@@ -1,0 +1,95 @@
+"""Kinds of values that options take, and options that verbs share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from simpleipc_cli.endpoint import default_path
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 10 * 365 * 24 * 3600.0  # seconds; what the kernel's timers surely hold, at will
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A length of time, converted to seconds; None, which is no limit, for 0."""
+
+    name = "duration"
+
+    def __init__(self, *, zero_is_none: bool = True) -> None:
+        """`zero_is_none=False` for what is no limit: there 0 is no time at all."""
+        self._zero_is_none = zero_is_none
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """Take 500ms, 2s, 1m30s, 1.5 and the like."""
+        seconds = _parse_duration(str(value))
+        if seconds is None or seconds > _LONGEST:
+            self.fail(f"{value!r} is no duration: give one such as 500ms, 2s or 1m30s", param, ctx)
+        return None if seconds == 0 and self._zero_is_none else seconds
+
+
+def _parse_duration(text: str) -> float | None:
+    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text, re.ASCII):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text, re.ASCII):
+        return None
+    parts = re.findall(r"([\d.]+)(ms|s|m|h)", text)
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A number of bytes; None, which is no limit, for 0."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Take 4096, 64K, 10M, 1G."""
+        found = re.fullmatch(r"(\d+)([KMGT]?)", str(value), re.ASCII)
+        if not found:
+            self.fail(f"{value!r} is no size: give one such as 4096, 64K, 10M or 1G", param, ctx)
+        return int(found[1]) * _BYTES[found[2]] or None
+
+
+class Mode(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Permission bits."""
+
+    name = "octal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Take 600, 0660 and the like."""
+        if not re.fullmatch(r"0?[0-7]{3}", str(value), re.ASCII):
+            self.fail(f"{value!r} is no mode: give one such as 0600 or 0666", param, ctx)
+        return int(str(value), 8)
+
+
+DURATION = Duration()
+SIZE = Size()
+MODE = Mode()
+
+
+def path_argument(command: _Command) -> _Command:
+    """PATH, the first argument of every verb."""
+    return click.argument("path", required=False, type=click.Path())(command)
+
+
+def was_given(ctx: click.Context, name: str) -> bool:
+    """Whether an option was on the command line: "no limit" and "not given" look alike."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def chosen_path(path: str | None, *, make_folder: bool = False) -> str:
+    """The path that was given, or the one to use when none was. Raises EndpointError."""
+    if path is not None:
+        return path
+    return default_path(os.environ, os.geteuid(), make_folder=make_folder)

@@ -1,0 +1,88 @@
+"""`sipc probe`: options in, a look at the endpoint, a line out."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
+from simpleipc_cli.cli.options import DURATION, chosen_path, path_argument, was_given
+from simpleipc_cli.cli.render import printable
+from simpleipc_cli.client import Finding, look, look_until_gone
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import Busy, NotListening, PathNotFound
+from simpleipc_cli.transport import inspect
+
+
+@click.command()
+@path_argument
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit status says it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all details.")
+@click.option(
+    "--wait", metavar="DURATION", type=DURATION,
+    help="Keep trying while the endpoint is missing, refuses or is busy.",
+)
+@click.option(
+    "--wait-gone", metavar="DURATION", type=DURATION,
+    help="Keep looking until nobody is listening any more; then the status is 0.",
+)
+@click.option(
+    "-t", "--timeout", metavar="DURATION", type=DURATION, default="3s", show_default=True,
+    help="Longest time to wait for room in the queue of a busy server.",
+)
+@click.pass_context
+def probe(
+    ctx: click.Context,
+    path: str | None,
+    quiet: bool,
+    as_json: bool,
+    wait: float | None,
+    wait_gone: float | None,
+    timeout: float | None,
+) -> int:
+    """See whether anybody is listening on PATH.
+
+    Connects and hangs up, without a byte. The exit status: 0 listening, 3 nobody is,
+    4 no such path, 5 no socket, 8 not permitted. Without PATH: $SIPC_PATH, else sipc.sock
+    in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+
+    Durations: 500ms, 2s, 1m30s; 0 is no limit.
+    """
+    waits, waits_gone = was_given(ctx, "wait"), was_given(ctx, "wait_gone")
+    if waits and waits_gone:
+        raise click.UsageError("give --wait or --wait-gone, not both")
+    endpoint = chosen_path(path)
+    if waits_gone:
+        finding = look_until_gone(endpoint, timeout=timeout, wait=Deadline(wait_gone))
+        status = _status_of_gone(finding)
+    else:
+        finding = look(endpoint, timeout=timeout, wait=Deadline(wait) if waits else None)
+        status = ExitCode.OK if finding.error is None else exit_code(finding.error)
+    if as_json:
+        click.echo(json.dumps(_details(endpoint, finding)))
+    elif not quiet:
+        click.echo(printable(f"{endpoint}: {finding.state}"))
+    return status
+
+
+def _status_of_gone(finding: Finding) -> ExitCode:
+    """Nobody there is what was hoped for; somebody, or not knowing, is not."""
+    if finding.error is None or isinstance(finding.error, Busy):
+        return ExitCode.TIMEOUT
+    if isinstance(finding.error, (NotListening, PathNotFound)):
+        return ExitCode.OK
+    return exit_code(finding.error)
+
+
+def _details(endpoint: str, finding: Finding) -> dict[str, object]:
+    """What --json tells; null is what could not be found out."""
+    return {
+        "path": endpoint,
+        "state": finding.state,
+        "reason": None if finding.error is None else str(finding.error),
+        **inspect(endpoint),
+        "pid": finding.peer.pid if finding.peer else None,
+        "uid": finding.peer.uid if finding.peer else None,
+        "connect_seconds": round(finding.seconds, 6),
+    }

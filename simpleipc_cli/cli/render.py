@@ -1,0 +1,86 @@
+"""How things look to people: one line each, and nothing in it that a terminal obeys."""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+from time import monotonic
+
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.server.log import Log, Record
+
+STDERR = 2
+
+
+def printable(text: str) -> str:
+    """Text that may hold anything, with whatever is not plain to read escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "replace").decode()
+        for char in text
+    )
+
+
+def error_line(verb: str, error: SipcError) -> str:
+    """`sipc VERB: what happened: what to do about it`."""
+    name = f"sipc {verb}" if verb else "sipc"
+    parts = [name, str(error), error.remedy]
+    return printable(": ".join(part for part in parts if part))
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, in one piece. Nobody to read it is no reason to fail."""
+    data = (line + "\n").encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(STDERR, data) :]
+    except OSError:
+        pass
+
+
+class TextLog(Log):
+    """A server's log for people, on stderr."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        """Quiet leaves problems only, verbose adds what helps to debug."""
+        self._quiet = quiet
+        self._verbose = verbose
+        self._lock = Lock()
+
+    def request(self, record: Record) -> None:
+        """`1234-1 pid=99 in=5 out=5 status=exit 0 time=0.002s outcome=answered`."""
+        if self._quiet and not record.outcome.is_error:
+            return
+        parts = [
+            f"{record.id}",
+            f"pid={record.peer.pid}",
+            f"in={record.bytes_in}",
+            f"out={record.bytes_out}",
+            f"status={record.status.replace(' ', '-')}",
+            f"time={monotonic() - record.began:.3f}s",
+        ]
+        line = f"{' '.join(parts)}: {record.outcome.value}"
+        if record.detail and record.detail != record.status:
+            line += f": {record.detail}"
+        if record.notes:
+            line += f" ({'; '.join(record.notes)})"
+        self._say(line)
+
+    def problem(self, text: str) -> None:
+        """Shown always."""
+        self._say(text)
+
+    def news(self, text: str) -> None:
+        """Shown unless quiet."""
+        if not self._quiet:
+            self._say(text)
+
+    def detail(self, text: str) -> None:
+        """Shown when verbose."""
+        if self._verbose:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        with self._lock:
+            say(printable(text))

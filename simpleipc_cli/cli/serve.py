@@ -1,0 +1,201 @@
+"""`sipc serve`: options in, a server running, its end out."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import click
+
+from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
+from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration, chosen_path, path_argument
+from simpleipc_cli.cli.render import TextLog
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers.process import ProcessHandler
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.limits import SPOOL_FOLDER, Limits
+from simpleipc_cli.server.pool import Ending, Server
+from simpleipc_cli.transport import listen
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_STANDARD_STREAMS = 3
+
+
+@click.command()
+@path_argument
+@click.option(
+    "--exec", "command", metavar="CMD", required=True,
+    help="Run CMD, a shell command line, for every request: the request is its standard "
+    "input, its standard output is the response.",
+)
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(1), default=8, show_default=True,
+    help="Handle N requests at once; the others wait.",
+)
+@click.option(
+    "--backlog", metavar="N", type=click.IntRange(1), default=1024, show_default=True,
+    help="Let N connections wait in the kernel before they are accepted.",
+)
+@click.option(
+    "--mode", metavar="OCTAL", type=MODE, default="0600", show_default=True,
+    help="Permissions of the socket, whatever the umask; who may write to it may connect.",
+)
+@click.option(
+    "--whole-request", is_flag=True,
+    help="Start the handler only when its request is complete.",
+)
+@click.option(
+    "--on-hangup", type=click.Choice(["kill", "finish"]), default="kill", show_default=True,
+    help="What becomes of a handler whose client has gone; finish applies to complete requests.",
+)
+@click.option(
+    "--timeout", metavar="DURATION", type=DURATION, default="0", show_default=True,
+    help="Longest time from a handler's start to its end.",
+)
+@click.option(
+    "--kill-after", metavar="DURATION", type=Duration(zero_is_none=False), default="2s",
+    show_default=True,
+    help="Time between SIGTERM and SIGKILL for a handler that has to end.",
+)
+@click.option(
+    "--read-timeout", metavar="DURATION", type=DURATION, default="30s", show_default=True,
+    help="Longest silence within a request, and longest time for one packet of it.",
+)
+@click.option(
+    "--write-timeout", metavar="DURATION", type=DURATION, default="60s", show_default=True,
+    help="Longest time in which no byte moves while the client should read.",
+)
+@click.option(
+    "--max-request", metavar="SIZE", type=SIZE, default="0", show_default=True,
+    help="Refuse requests with more bytes of payload.",
+)
+@click.option(
+    "--count", metavar="N", type=click.IntRange(1),
+    help="Stop when the N-th request has come.",
+)
+@click.option(
+    "--drain-timeout", metavar="DURATION", type=DURATION, default="10s", show_default=True,
+    help="When stopping, longest time to answer what is connected.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show problems only.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more.")
+def serve(
+    path: str | None,
+    command: str,
+    threads: int,
+    backlog: int,
+    mode: int,
+    whole_request: bool,
+    on_hangup: str,
+    timeout: float | None,
+    kill_after: float,
+    read_timeout: float | None,
+    write_timeout: float | None,
+    max_request: int | None,
+    count: int | None,
+    drain_timeout: float | None,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Listen on PATH and answer each request with a command.
+
+    Ends on SIGTERM or SIGINT, when everything already connected has been answered; a
+    second signal ends it at once. Without PATH: $SIPC_PATH, else sipc.sock in
+    $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+
+    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
+    """
+    limits = Limits(
+        threads=threads,
+        max_request=max_request,
+        read_timeout=read_timeout,
+        write_timeout=write_timeout,
+        timeout=timeout,
+        kill_after=kill_after,
+        drain_timeout=drain_timeout,
+        count=count,
+        whole_request=whole_request,
+        finish_on_hangup=on_hangup == "finish",
+        spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+    )
+    return _run(
+        chosen_path(path, make_folder=True),
+        command,
+        limits,
+        mode=mode,
+        backlog=backlog,
+        log=TextLog(quiet=quiet, verbose=verbose),
+    )
+
+
+def _run(
+    path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: TextLog
+) -> int:
+    """Listen, serve, and say with which status to end."""
+    _open_standard_streams()
+    command = Command(line, os.environ.get("PATH", os.defpath))
+    if command.is_missing():
+        log.problem(f"warning: there is no command {line}: requests will fail until there is")
+    descriptors = DescriptorLimit()
+    signals = _Signals()
+    server = Server(
+        listen(path, mode=mode, backlog=backlog),
+        os.path.abspath(path),
+        handler=ProcessHandler(command, os.environ, descriptors),
+        limits=limits,
+        log=log,
+        descriptors=descriptors,
+    )
+    signals.pass_to(server)
+    log.news(f"listening on {path}")
+    ending = server.run()
+    signals.ignore()
+    server.close()
+    if ending is Ending.LOST:
+        raise SipcError(
+            f"{path} was taken away or replaced", "see who did it, and start the server again"
+        )
+    if ending is Ending.DRAINED:
+        return ExitCode.OK
+    log.problem("stopped before all was answered: allow more time with --drain-timeout")
+    return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
+
+
+class _Signals:
+    """Signals that ask for the end; those that were ignored when we started stay so."""
+
+    def __init__(self) -> None:
+        """Take note from now on; a server comes later, and hears what came before it."""
+        self.first = 0
+        self._count = 0
+        self._server: Server | None = None
+        self._numbers = [
+            number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        for number in self._numbers:
+            signal.signal(number, self._on_signal)
+
+    def pass_to(self, server: Server) -> None:
+        """From now on a signal stops this server."""
+        self._server = server
+        for _ in range(self._count - server.signals):
+            server.stop()
+
+    def ignore(self) -> None:
+        """The server has ended, and so will we."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.first = self.first or number
+        self._count += 1
+        if self._server is not None:
+            self._server.stop()
+
+
+def _open_standard_streams() -> None:
+    """See that 0, 1 and 2 are taken: else a socket would be somebody's standard output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < _STANDARD_STREAMS:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)

@@ -1,0 +1,233 @@
+"""The client's side: reach an endpoint, and one exchange with it.
+
+Request and response go at the same time, whatever the other end reads first: the request
+is written by a thread of its own as soon as it does not fit into the kernel's buffer.
+"""
+
+from __future__ import annotations
+
+import _thread
+from time import monotonic, sleep
+
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import (
+    Busy,
+    CutOff,
+    EndpointError,
+    InvalidPath,
+    NotListening,
+    NotPermitted,
+    PathNotFound,
+    PeerGone,
+)
+from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.transport import connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simpleipc_cli.buffers import Buffer
+    from simpleipc_cli.transport import Peer, Stream
+
+BUFFER_SIZE = 256 * 1024
+"""Bytes of response taken at once: four full packets and some."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between tries, at will
+
+
+def reach(
+    path: str,
+    *,
+    connect_timeout: float | None,
+    wait: Deadline | None = None,
+    deadline: Deadline | None = None,
+) -> Stream:
+    """Connect; with `wait`, keep trying while the endpoint is missing, refuses or is busy.
+
+    `connect_timeout` (seconds) is for one try at a busy endpoint, `deadline` for all.
+    Raises EndpointError: what kept us from connecting at the last try.
+    """
+    deadline = deadline or Deadline(None)
+    pause = _FIRST_PAUSE
+    while True:
+        limit = deadline.sooner(connect_timeout)
+        if wait is not None:
+            limit = limit.sooner(wait.remaining())
+        try:
+            return connect(path, limit)
+        except (NotListening, PathNotFound):
+            if wait is None or wait.passed() or deadline.passed():
+                raise
+        left = [time for time in (wait.remaining(), deadline.remaining()) if time is not None]
+        sleep(min(pause, *left) if left else pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def exchange(
+    stream: Stream,
+    first: Buffer,
+    more: Callable[[], Buffer] | None,
+    deliver: Callable[[memoryview], None],
+    deadline: Deadline,
+) -> None:
+    """Send a request and hand its response to `deliver`, piece by piece; then hang up.
+
+    The request is `first`, and behind it whatever `more()` returns until that is empty;
+    `more` may wait, and is called from another thread. Returns when the response is
+    complete, even if the request is not. A piece is only good until `deliver` returns.
+
+    Raises CutOff, ProtocolError, TimedOut, and what `more` and `deliver` raise. Whatever
+    is raised, the request was not completed by it: a server never takes half for whole.
+    """
+    writer = MessageWriter()
+    writer.write(first)
+    if more is None:
+        writer.finish()
+    sender: _Sender | None = None
+    try:
+        if _write_what_fits(stream, writer) and (writer.pending or more is not None):
+            sender = _Sender(stream, writer, more)
+            sender.start()
+        _receive(stream, deliver, deadline)
+    except CutOff:
+        if sender is not None and sender.failure is not None:
+            raise sender.failure from None
+        raise
+    finally:
+        if sender is None:
+            stream.close()
+        else:
+            stream.shut_down()
+            if sender.ends_soon():
+                stream.close()
+
+
+def _write_what_fits(stream: Stream, writer: MessageWriter) -> bool:
+    """Write without waiting; False if nobody reads any more."""
+    try:
+        while writer.pending:
+            writer.written(stream.write_now(writer.pending))
+    except BlockingIOError:
+        pass
+    except PeerGone:
+        return False
+    return True
+
+
+def _receive(stream: Stream, deliver: Callable[[memoryview], None], deadline: Deadline) -> None:
+    """Take one response."""
+    reader = MessageReader()
+    buffer = memoryview(bytearray(BUFFER_SIZE))
+    while not reader.complete:
+        count = stream.read(buffer, deadline)
+        if not count:
+            reader.end()
+        for payload in reader.feed(buffer[:count]):
+            deliver(payload)
+
+
+class _Sender:
+    """Writes the rest of a request from a thread of its own."""
+
+    def __init__(
+        self, stream: Stream, writer: MessageWriter, more: Callable[[], Buffer] | None
+    ) -> None:
+        self._stream = stream
+        self._writer = writer
+        self._more = more
+        self._working = _thread.allocate_lock()
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self._working.acquire()
+        _thread.start_new_thread(self._run, ())
+
+    def ends_soon(self) -> bool:
+        """Wait for the end of the thread, unless it may be waiting for its input."""
+        if self._more is None:
+            self._working.acquire()
+            return True
+        return not self._working.locked()
+
+    def _run(self) -> None:
+        try:
+            self._send()
+        except PeerGone:
+            pass  # the receiving side will see why
+        except BaseException as failure:
+            self.failure = failure
+            self._stream.shut_down()
+        finally:
+            self._working.release()
+
+    def _send(self) -> None:
+        writer, stream = self._writer, self._stream
+        while True:
+            while writer.pending:
+                writer.written(stream.write(writer.pending))
+            if writer.finished:
+                return
+            payload = self._more() if self._more is not None else b""
+            if payload:
+                writer.write(payload)
+            else:
+                writer.finish()
+
+
+class Finding:
+    """What a probe found at an endpoint."""
+
+    __slots__ = ("error", "peer", "seconds", "state")
+
+    def __init__(self, error: EndpointError | None, peer: Peer | None, seconds: float) -> None:
+        """`seconds` is how long connecting took, or failing to."""
+        self.error = error
+        """Why nobody could be reached; None if somebody listens."""
+        self.peer = peer
+        """Who listens."""
+        self.seconds = seconds
+        self.state = "listening" if error is None else _state(error)
+
+
+_STATES = (
+    (Busy, "busy"),
+    (NotListening, "not listening"),
+    (PathNotFound, "path not found"),
+    (InvalidPath, "invalid path"),
+    (NotPermitted, "permission denied"),
+)
+
+
+def _state(error: EndpointError) -> str:
+    return next((name for kind, name in _STATES if isinstance(error, kind)), "other error")
+
+
+def look(path: str, *, timeout: float | None, wait: Deadline | None = None) -> Finding:
+    """See whether somebody listens: connect, and hang up without a byte.
+
+    `timeout` (seconds) is for one try at a busy endpoint, `wait` as in reach().
+    """
+    began = monotonic()
+    try:
+        stream = reach(path, connect_timeout=timeout, wait=wait)
+    except EndpointError as error:
+        return Finding(error, None, monotonic() - began)
+    seconds = monotonic() - began
+    peer = stream.peer()
+    stream.close()
+    return Finding(None, peer, seconds)
+
+
+def look_until_gone(path: str, *, timeout: float | None, wait: Deadline) -> Finding:
+    """Look again and again until nobody listens, or `wait` is over; the last finding."""
+    pause = _FIRST_PAUSE
+    while True:
+        finding = look(path, timeout=timeout)
+        if finding.error is not None and not isinstance(finding.error, Busy):
+            return finding
+        if wait.passed():
+            return finding
+        left = wait.remaining()
+        sleep(pause if left is None else min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)

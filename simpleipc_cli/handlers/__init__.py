@@ -1,0 +1,1 @@
+"""What answers a request. The server is handed one of these and knows only the interface."""

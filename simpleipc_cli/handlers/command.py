@@ -1,0 +1,76 @@
+"""A command as the user wrote it, and how it is started.
+
+It is a shell command line. It is started without a shell, which is faster, only where
+nobody can tell: plain words, the first of which is an executable file and nothing that
+the shell would answer itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+SHELL = "/bin/sh"
+
+# Words of these characters alone mean themselves to every shell.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+:,./=-]*")
+
+# Builtins and reserved words of dash and bash, which /bin/sh may be.
+_SHELL_WORDS = frozenset(
+    (
+        ". : alias bg bind break builtin caller case cd chdir command compgen complete compopt "
+        "continue coproc declare dirs disown do done echo elif else enable esac eval exec exit "
+        "export false fc fg fi for function getopts hash help history if in jobs kill let local "
+        "logout mapfile popd printf pushd pwd read readarray readonly return select set shift "
+        "shopt source suspend test then time times trap true type typeset ulimit umask unalias "
+        "unset until wait while"
+    ).split()
+)
+
+
+class Command:
+    """A shell command line. Looked at anew for each start: files come and go."""
+
+    def __init__(self, line: str, search_path: str) -> None:
+        """`search_path` is the PATH that the command will see."""
+        self.line = line
+        self._search_path = search_path
+        words = line.split(" ") if "\n" not in line else []
+        words = [word for word in words if word]
+        plain = bool(words) and all(_PLAIN.fullmatch(word) for word in words)
+        self._words = words if plain and "=" not in words[0] else []
+
+    def in_shell(self) -> list[str]:
+        """The argument list that lets the shell see to everything."""
+        if self._is_local_file():
+            return [SHELL, "-c", "./" + self.line]
+        return [SHELL, "-c", "--", self.line]
+
+    def without_shell(self) -> tuple[str, list[str]] | None:
+        """The program's file and its argument list, if no shell is needed."""
+        if not self._words:
+            return None
+        first = self._words[0]
+        if self._is_local_file():
+            first = "./" + first
+        elif first in _SHELL_WORDS:
+            return None
+        program = shutil.which(first, path=self._search_path)
+        return None if program is None else (program, [first, *self._words[1:]])
+
+    def is_missing(self) -> bool:
+        """Whether a command of plain words names no program at all."""
+        if not self._words or self._words[0] in _SHELL_WORDS:
+            return False
+        first = self._words[0]
+        if "/" in first:
+            return not os.path.exists(first)
+        return not self._is_local_file() and shutil.which(first, path=self._search_path) is None
+
+    def _is_local_file(self) -> bool:
+        """One word that is a file here, and no program on the search path."""
+        if len(self._words) != 1 or "/" in self.line:
+            return False
+        word = self._words[0]
+        return os.path.isfile(word) and shutil.which(word, path=self._search_path) is None

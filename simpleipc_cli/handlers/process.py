@@ -1,0 +1,131 @@
+"""A process per request: the payload is its standard input, its output is the response."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
+from simpleipc_cli.errors import PeerGone, SipcError
+from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers.spawn import Process, describe, spawn
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.handler import Handler, Request, Result, Run
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.transport import Latch
+
+
+class ProcessHandler(Handler):
+    """Starts a command for every request."""
+
+    def __init__(
+        self, command: Command, environment: Mapping[str, str], limit: DescriptorLimit
+    ) -> None:
+        """`environment` is what every handler gets; each request adds its own."""
+        self._command = command
+        self._environment = environment
+        self._limit = limit
+
+    def start(self, request: Request, stored: Spool | None) -> ProcessRun:
+        """See Handler."""
+        environment = {
+            **self._environment,
+            "PROTO": "UNIX",
+            "UNIXLOCALPATH": request.path,
+            "UNIXREMOTEPID": str(request.peer.pid),
+            "UNIXREMOTEEUID": str(request.peer.uid),
+            "UNIXREMOTEEGID": str(request.peer.gid),
+            "SIPC_REQUEST_ID": request.id,
+        }
+        pipes = _Pipes()
+        try:
+            stdin = pipes.to_child() if stored is None else stored.descriptor()
+            stdout = pipes.from_child()
+            process = spawn(self._command, environment, [(stdin, 0), (stdout, 1)], self._limit)
+        except OSError as error:
+            pipes.close()
+            raise SipcError(f"no pipe for the handler: {error.strerror}") from error
+        except BaseException:
+            pipes.close()
+            raise
+        pipes.close_theirs()
+        if stored is not None:
+            stored.close()
+        return ProcessRun(process, pipes.writer, pipes.reader)
+
+
+class _Pipes:
+    """Our ends and the child's ends of two pipes; ours never wait."""
+
+    def __init__(self) -> None:
+        self.writer = -1
+        self.reader = -1
+        self._theirs: list[int] = []
+
+    def to_child(self) -> int:
+        theirs, self.writer = os.pipe()
+        self._theirs.append(theirs)
+        os.set_blocking(self.writer, False)
+        return theirs
+
+    def from_child(self) -> int:
+        self.reader, theirs = os.pipe()
+        self._theirs.append(theirs)
+        os.set_blocking(self.reader, False)
+        return theirs
+
+    def close_theirs(self) -> None:
+        for descriptor in self._theirs:
+            os.close(descriptor)
+        self._theirs = []
+
+    def close(self) -> None:
+        self.close_theirs()
+        for descriptor in (self.writer, self.reader):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class ProcessRun(Run):
+    """A running handler process."""
+
+    def __init__(self, process: Process, writer: int, reader: int) -> None:
+        """Takes over the process and our ends of its pipes; -1 for no writer."""
+        self._process = process
+        self.input = writer
+        self.output = reader
+        self.exit = process.descriptor
+
+    def write(self, payload: Sequence[Buffer]) -> int:
+        """See Run."""
+        try:
+            return os.writev(self.input, payload[:MOST_BUFFERS])
+        except BrokenPipeError:
+            raise PeerGone("the handler has closed its standard input") from None
+
+    def end_input(self) -> None:
+        """See Run."""
+        descriptor, self.input = self.input, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def read(self, buffer: Buffer) -> int:
+        """See Run."""
+        return os.readv(self.output, [buffer])
+
+    def end_output(self) -> None:
+        """See Run."""
+        descriptor, self.output = self.output, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def result(self) -> Result | None:
+        """See Run."""
+        status = self._process.status()
+        return None if status is None else Result(status == 0, describe(status))
+
+    def stop(self, grace: float, hurry: Latch) -> None:
+        """See Run."""
+        self._process.stop(grace, hurry)
+        self.end_input()
+        self.end_output()

@@ -1,0 +1,177 @@
+"""Starting and ending processes on Unix: the only room that does.
+
+A child gets a process group of its own, default signal handling and the descriptor limit
+that this process was started with. It is watched through a pidfd, and not reaped before
+its group has been dealt with: so long, neither its number nor its group's can be reused.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.command import SHELL, Command
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.transport import Latch, new_poller
+from simpleipc_cli.transport.base import READ
+
+_ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+
+# Runs "$@" with a soft descriptor limit. `ulimit` is POSIX but for -S and -n, which every
+# shell on Linux has.
+_WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
+
+_GROUP_PATIENCE = 1.0  # seconds; a killed process that is still there is not ours to wait for
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02  # seconds between looks at a group, at will
+
+
+class Process:
+    """A child that leads a process group of its own."""
+
+    def __init__(self, pid: int) -> None:
+        """Takes charge of a child. Raises SipcError without descriptors; it is ended then."""
+        self.pid = pid
+        self._status: int | None = None
+        self._reaped = False
+        try:
+            self.descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise SipcError(f"cannot watch the handler: {error.strerror}") from error
+
+    def status(self) -> int | None:
+        """Exit status, or minus the signal that killed it; None while it runs."""
+        if self._status is None and not self._reaped:
+            found = os.waitid(
+                os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT
+            )
+            if found is not None:
+                exited = found.si_code == os.CLD_EXITED
+                self._status = found.si_status if exited else -found.si_status
+        return self._status
+
+    def stop(self, grace: float, hurry: Latch) -> None:
+        """End the whole group: SIGTERM, and SIGKILL once `grace` seconds are over.
+
+        Returns when nobody is left, the child reaped. `hurry` cuts the grace short.
+        """
+        deadline = monotonic() + grace
+        # Not reaped yet, so that the number can be nobody else's group, even if it has exited.
+        self._signal(signal.SIGTERM)
+        if not self._wait_for_exit(deadline, hurry):
+            self._signal(signal.SIGKILL)
+            self._wait_for_exit(None, None)
+        self.status()
+        os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
+        self._reaped = True
+        os.close(self.descriptor)
+        if not self._wait_for_group(deadline, hurry):
+            self._signal(signal.SIGKILL)
+            self._wait_for_group(monotonic() + _GROUP_PATIENCE, None)
+
+    def _wait_for_exit(self, deadline: float | None, hurry: Latch | None) -> bool:
+        if self.status() is not None:
+            return True
+        poller = new_poller()
+        poller.watch(self.descriptor, READ)
+        if hurry is not None:
+            poller.watch(hurry.fileno(), 0)
+        poller.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+        return self.status() is not None
+
+    def _wait_for_group(self, deadline: float, hurry: Latch | None) -> bool:
+        """Wait until the group is empty. No event tells: its members are not our children.
+
+        As long as it is not empty its number cannot be given to another.
+        """
+        poller = new_poller()
+        if hurry is not None:
+            poller.watch(hurry.fileno(), 0)
+        pause = _FIRST_PAUSE
+        while self._group_lives():
+            left = deadline - monotonic()
+            if left <= 0 or (hurry is not None and hurry.is_set()):
+                return False
+            poller.wait(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return True
+
+    def _group_lives(self) -> bool:
+        if not self._signal(0):
+            return False
+        try:  # as a container's first process we are also the parent of all orphans
+            while os.waitpid(-self.pid, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return True
+        return True
+
+    def _signal(self, number: int) -> bool:
+        """Signal the group; False if nobody is in it."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody is in it, but has become another user
+        return True
+
+
+def spawn(
+    command: Command,
+    environment: Mapping[str, str],
+    files: Sequence[tuple[int, int]],
+    limit: DescriptorLimit,
+) -> Process:
+    """Start a command; `files` pairs our descriptors with the child's numbers for them.
+
+    All other descriptors of ours that are not inheritable are closed in the child.
+    Raises SipcError.
+    """
+    direct = command.without_shell()
+    if direct is not None:
+        try:
+            return _start(*direct, environment, files, limit)
+        except OSError:
+            pass  # a script without "#!", say: what the system cannot start, the shell may
+    try:
+        return _start(SHELL, command.in_shell(), environment, files, limit)
+    except OSError as error:
+        raise SipcError(f"cannot start {command.line!r}: {error.strerror}") from error
+
+
+def _start(
+    program: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    files: Sequence[tuple[int, int]],
+    limit: DescriptorLimit,
+) -> Process:
+    with limit.for_child() as soft_limit:
+        if soft_limit is not None:
+            arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
+            program = SHELL
+        pid = os.posix_spawn(
+            program,
+            arguments,
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=_ALL_SIGNALS,
+        )
+    return Process(pid)
+
+
+def describe(status: int) -> str:
+    """How a process ended, for people."""
+    if status >= 0:
+        return f"exit {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"

@@ -1,0 +1,102 @@
+"""One message: packets ended by a flush. No input or output, no idea of sockets.
+
+A reader turns the bytes of a message into its payload, a writer does the opposite.
+Neither holds more of the message than the buffers it was handed.
+"""
+
+from __future__ import annotations
+
+from simpleipc_cli.buffers import Buffer, advance
+from simpleipc_cli.errors import CutOff
+from simpleipc_cli.pktline import FLUSH, FLUSH_PACKET, NEED_DATA, Data, Decoder, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class MessageReader:
+    """Takes the bytes of one message, gives its payload."""
+
+    __slots__ = ("_decoder", "complete", "packets", "payload_bytes", "trailing_bytes")
+
+    def __init__(self) -> None:
+        """A reader at the first byte of a message."""
+        self._decoder = Decoder()
+        self.complete = False
+        """Whether the flush has come."""
+        self.packets = 0
+        """Packets that came whole, the flush not counted."""
+        self.payload_bytes = 0
+        self.trailing_bytes = 0
+        """Bytes behind the flush; they belong to no message and were dropped."""
+
+    def feed(self, data: Buffer) -> Iterator[memoryview]:
+        """Payload in `data`, piece by piece, looking into it. Use all of it before more comes.
+
+        Raises ProtocolError where a packet is malformed, behind the payload before it.
+        """
+        if self.complete:
+            self.trailing_bytes += len(data)
+            return
+        decoder = self._decoder
+        decoder.receive_data(data)
+        while (event := decoder.next_event()) is not NEED_DATA:
+            if event is FLUSH:
+                self.complete = True
+                self.trailing_bytes = decoder.unread
+                return
+            if isinstance(event, Data):
+                self.packets += event.ends_packet
+                self.payload_bytes += len(event.payload)
+                if event.payload:
+                    yield event.payload
+
+    def end(self) -> None:
+        """The stream has ended. Raises CutOff unless the message is complete."""
+        if self.complete:
+            return
+        where = "inside a packet" if self.inside_packet else "without a flush packet"
+        raise CutOff(f"the message was cut off {where}, after {self._decoder.offset} bytes")
+
+    @property
+    def inside_packet(self) -> bool:
+        """Whether a packet has begun and is not complete."""
+        return self._decoder.inside_packet
+
+
+class MessageWriter:
+    """Takes payload, gives buffers for gathering writes, and keeps what was not written yet."""
+
+    __slots__ = ("_buffers", "finished", "payload_bytes")
+
+    def __init__(self) -> None:
+        """A writer at the start of a message."""
+        self._buffers: list[Buffer] = []
+        self.finished = False
+        """Whether the flush is, or was, among what is to be written."""
+        self.payload_bytes = 0
+
+    def write(self, payload: Buffer) -> None:
+        """Add payload. It must not change until it has been written."""
+        self.payload_bytes += len(payload)
+        self._buffers += encode(payload)
+
+    def finish(self) -> None:
+        """Add the flush: the message is complete."""
+        self._buffers.append(FLUSH_PACKET)
+        self.finished = True
+
+    @property
+    def pending(self) -> list[Buffer]:
+        """What is to be written next, in order; empty when all is."""
+        return self._buffers
+
+    def written(self, count: int) -> None:
+        """The first `count` bytes of what was pending have been written."""
+        advance(self._buffers, count)
+
+    def drop(self) -> None:
+        """Forget what is pending: nobody will read it."""
+        self._buffers.clear()
+

@@ -1,0 +1,464 @@
+"""One connection from its first byte to its end: the request in, the response out.
+
+Everything is moved by one thread that waits for whatever can go on next. What keeps it
+free of deadlock: a request is read as fast as the handler takes it, and while the
+response cannot be written because the client does not read, it is read ahead onto disk,
+for the client may be one that writes its whole request before it reads. A response is
+never stored: a client that reads slowly slows the handler.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from simpleipc_cli.buffers import Buffer, advance
+from simpleipc_cli.deadline import Patience
+from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
+from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.server.handler import Handler, Request, Run
+from simpleipc_cli.server.limits import DRAIN_SILENCE, LINGER, Limits
+from simpleipc_cli.server.log import Outcome, Record
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.transport import HANGUP, READ, WRITE, Latch, Stream, new_latch, new_poller
+
+BUFFER_SIZE = 256 * 1024
+"""Bytes moved at once, each way: several full packets, and little memory with many threads."""
+
+
+class Stages:
+    """How far the server's stopping has come; each stage is for all its threads to see."""
+
+    def __init__(self) -> None:
+        """Nobody has asked to stop. Raises OSError without descriptors."""
+        self.drain: Latch = new_latch()
+        """Answer what is there, but wait no longer for clients that say nothing."""
+        self.end: Latch = new_latch()
+        """End every request now, handlers with their grace."""
+        self.hurry: Latch = new_latch()
+        """No grace."""
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        for latch in (self.drain, self.end, self.hurry):
+            latch.close()
+
+
+class Workspace:
+    """What a thread needs for a request, made once: two buffers."""
+
+    def __init__(self) -> None:
+        """Memory is only used as far as it is written to."""
+        self.request = memoryview(bytearray(BUFFER_SIZE))
+        self.response = memoryview(bytearray(BUFFER_SIZE))
+
+
+class _Over(Exception):
+    """The exchange ends here, without a complete response."""
+
+    def __init__(self, outcome: Outcome, detail: str = "") -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.detail = detail
+
+
+class Exchange:
+    """One request being received, handled and answered."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        request: Request,
+        *,
+        handler: Handler,
+        limits: Limits,
+        stages: Stages,
+        workspace: Workspace,
+    ) -> None:
+        """Takes over the stream, from which at least one byte can be read."""
+        self.record = Record(request.id, request.peer)
+        self._stream = stream
+        self._request = request
+        self._handler = handler
+        self._limits = limits
+        self._stages = stages
+        self._buffers = workspace
+
+        self._reader = MessageReader()
+        self._stream_ended = False  # the client writes no more; it may still read
+        self._client_gone = False  # ... and this one does not, but its handler may finish
+        self._inbox: list[Buffer] = []  # payload the handler has not taken yet, and
+        self._spool = Spool(limits.spool_folder)  # ... what came behind that
+        self._unwanted = False  # nobody takes the rest of the request
+
+        self._run: Run | None = None
+        self._exited = False
+        self._writer = MessageWriter()
+        self._response_over = False  # its last byte, or its flush, is in the writer
+
+        self._silence = Patience(limits.read_timeout)
+        self._packet = Patience(limits.read_timeout)
+        self._stall = Patience(limits.write_timeout)
+        self._linger = Patience(LINGER)
+        self._handling = Patience(limits.timeout)
+
+        self._poller = new_poller()
+        self._latch = stages.drain
+        self._poller.watch(self._latch.fileno(), 0)
+
+    # -- the whole of it ---------------------------------------------------------------
+
+    def answer(self) -> Record:
+        """Receive the request, answer it, hang up; no process of the handler is left."""
+        try:
+            if self._stages.end.is_set():
+                raise _Over(Outcome.STOPPED, "the server was stopped before it began")
+            self._receive()
+            while not self._is_done():
+                self._step()
+        except _Over as over:
+            self._set_outcome(over.outcome, over.detail)
+        except SipcError as error:
+            self._set_outcome(Outcome.BROKEN, f"{error}: {error.remedy}")
+        finally:
+            self._close()
+        return self.record
+
+    def _is_done(self) -> bool:
+        """The client has sent all and been given all."""
+        return (
+            self._response_over
+            and not self._writer.pending
+            and (self._reader.complete or self._client_gone)
+        )
+
+    def _set_outcome(self, outcome: Outcome, detail: str) -> None:
+        """The first thing that went wrong is what the request is remembered by."""
+        if self.record.outcome is Outcome.ANSWERED:
+            self.record.outcome = outcome
+            self.record.detail = detail
+
+    def _close(self) -> None:
+        """Hang up first: an end of what the handler started may take its time."""
+        self.record.bytes_in = self._reader.payload_bytes
+        self.record.bytes_out = self._writer.payload_bytes
+        if self._reader.trailing_bytes:
+            self.record.notes.append(f"{self._reader.trailing_bytes} bytes behind the flush")
+        self._poller.forget(self._stream.fileno())
+        self._stream.close()
+        self._stop_run()
+        self._spool.close()
+        self._poller.close()
+
+    def _step(self) -> None:
+        """Wait for whatever can go on, and let it."""
+        now = monotonic()
+        self._watch(now)
+        ready = self._poller.wait(self._time_left(now))
+        run = self._run
+        for descriptor, what in ready:
+            if descriptor == self._stream.fileno():
+                self._on_stream(what)
+            elif descriptor == self._latch.fileno():
+                self._on_stop()
+            elif run is None or run is not self._run:
+                continue  # ended by something that came before in the same list
+            elif descriptor == run.output:
+                self._on_output(run)
+            elif descriptor == run.input:
+                self._on_input(what)
+            elif descriptor == run.exit:
+                self._on_exit(run)
+        if not self._is_done():
+            self._check_time(monotonic())
+
+    # -- what is waited for, and how long --------------------------------------------------
+
+    def _watch(self, now: float) -> None:
+        """Tell poller and watches what is due next."""
+        reading = self._wants_request()
+        writing = bool(self._writer.pending)
+        receiving = reading and not self._reader.complete
+        self._silence.run(receiving, now)
+        self._packet.run(receiving and self._reader.inside_packet, now)
+        self._stall.run(writing, now)
+        self._linger.run(self._exited and not self._response_over and not writing, now)
+        if not self._client_gone:
+            self._poller.watch(
+                self._stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
+            )
+        if self._run is not None:
+            self._watch_run(self._run, writing)
+
+    def _watch_run(self, run: Run, blocked: bool) -> None:
+        if run.input >= 0 and not self._unwanted:
+            self._poller.watch(run.input, WRITE if self._inbox or self._spool else 0)
+        if run.output >= 0:
+            if blocked:  # its hang-up would be told again and again
+                self._poller.forget(run.output)
+            else:
+                self._poller.watch(run.output, READ)
+        if not self._exited:
+            self._poller.watch(run.exit, READ)
+
+    def _wants_request(self) -> bool:
+        """Whether to read from the client: see the module's first paragraph."""
+        if self._stream_ended:
+            return False
+        waiting = self._inbox or self._spool
+        return not waiting or self._run is None or bool(self._writer.pending)
+
+    def _clocks(self) -> tuple[Patience, ...]:
+        return self._silence, self._packet, self._stall, self._linger, self._handling
+
+    def _time_left(self, now: float) -> float | None:
+        return min(
+            (left for clock in self._clocks() if (left := clock.left(now)) is not None),
+            default=None,
+        )
+
+    def _check_time(self, now: float) -> None:
+        """Give up on whoever has used up all patience."""
+        if self._silence.left(now) == 0.0 or self._packet.left(now) == 0.0:
+            what = "silent" if self._silence.left(now) == 0.0 else "not done with one packet"
+            raise _Over(Outcome.SILENT, f"{what} for {self._silence.limit:g} s")
+        if self._stall.left(now) == 0.0:
+            raise _Over(Outcome.STUCK, f"no byte moved for {self._stall.limit:g} s")
+        if self._handling.left(now) == 0.0:
+            self._fail(Outcome.TIMED_OUT, f"not done in {self._handling.limit:g} s")
+        if self._linger.left(now) == 0.0:
+            self.record.notes.append("the handler has exited, but something holds its output open")
+            self._end_output()
+
+    def _on_stop(self) -> None:
+        """The server is stopping: be less patient, or give up."""
+        self._poller.forget(self._latch.fileno())
+        if self._latch is self._stages.drain:
+            for clock in (self._silence, self._packet):
+                if clock.limit is None or clock.limit > DRAIN_SILENCE:
+                    clock.limit = DRAIN_SILENCE
+                    clock.restart(monotonic())
+            self._latch = self._stages.end
+            self._poller.watch(self._latch.fileno(), 0)
+        else:
+            raise _Over(Outcome.STOPPED, "the server was stopped before the answer was complete")
+
+    # -- the client ------------------------------------------------------------------------
+
+    def _on_stream(self, what: int) -> None:
+        if what & HANGUP:
+            self._on_hangup()
+            return
+        if what & WRITE:
+            self._send()
+        if what & READ:
+            self._receive()
+
+    def _on_hangup(self) -> None:
+        """The client has closed. Its handler goes with it, unless it may finish."""
+        if self._response_over and not self._writer.pending:
+            self._client_gone = True  # it has all it wanted, and need not write on
+            return
+        if self._limits.finish_on_hangup and self._run is not None:
+            while not self._reader.complete:
+                if not self._receive():  # it only stopped reading: nothing to wait for
+                    raise _Over(Outcome.HUNG_UP, "before its request was complete")
+            self._poller.forget(self._stream.fileno())
+            self._client_gone = True
+            self._stream_ended = True
+            self._writer.drop()
+            self._set_outcome(Outcome.HUNG_UP, "the handler was allowed to finish")
+            return
+        if self._reader.complete:
+            raise _Over(Outcome.HUNG_UP, "before the answer was complete")
+        raise _Over(Outcome.CUT_OFF, "the client hung up before its request was complete")
+
+    def _receive(self) -> bool:
+        """Take what the client has written; False if there is nothing now."""
+        if self._inbox and not self._spool:
+            self._store(self._inbox)  # it lies in the buffer that is read into next
+            self._inbox = []
+        packets = self._reader.packets
+        try:
+            count = self._stream.read_now(self._buffers.request)
+        except BlockingIOError:
+            return False
+        now = monotonic()
+        if not count:
+            self._on_end_of_stream()
+            return True
+        self._silence.restart(now)
+        self._stall.restart(now)
+        try:
+            payload: list[Buffer] = list(self._reader.feed(self._buffers.request[:count]))
+        except ProtocolError as error:
+            raise _Over(Outcome.MALFORMED, str(error)) from None
+        if self._reader.packets != packets or not self._reader.inside_packet:
+            self._packet.restart(now)
+        self._take(payload)
+        return True
+
+    def _on_end_of_stream(self) -> None:
+        """A half-close: fine behind the flush, before it the request can never be complete."""
+        self._stream_ended = True
+        try:
+            self._reader.end()
+        except CutOff as error:
+            raise _Over(Outcome.CUT_OFF, str(error)) from None
+
+    def _take(self, payload: list[Buffer]) -> None:
+        """Hand over what came, or let it wait for its turn."""
+        most = self._limits.max_request
+        if most is not None and self._reader.payload_bytes > most:
+            raise _Over(Outcome.TOO_LARGE, f"more than {most} bytes")
+        if self._unwanted:
+            return
+        if self._limits.whole_request and self._run is None:
+            self._store(payload)
+            if self._reader.complete and not self._unwanted:
+                self._start(self._spool)
+            return
+        if self._run is None and (payload or self._reader.complete):
+            self._start(None)
+        if self._unwanted:
+            return
+        if self._inbox or self._spool:
+            self._store(payload)
+        else:
+            self._inbox = payload
+        self._feed()
+
+    def _store(self, payload: list[Buffer]) -> None:
+        """Let it wait on disk. A full disk is the end of this request, not of the server."""
+        try:
+            self._spool.append(payload)
+        except SipcError as error:
+            self._fail(Outcome.BROKEN, f"{error}: {error.remedy}")
+
+    def _send(self) -> None:
+        """Write as much of the response as the client takes."""
+        pending = self._writer.pending
+        try:
+            while pending:
+                self._writer.written(self._stream.write_now(pending))
+                self._stall.restart(monotonic())
+        except BlockingIOError:
+            return
+        except PeerGone:
+            self._on_hangup()
+
+    # -- the handler -----------------------------------------------------------------------
+
+    def _start(self, stored: Spool | None) -> None:
+        """Start the handler, unless the client is gone."""
+        self._poller.watch(self._stream.fileno(), 0)
+        if any(found == self._stream.fileno() for found, _ in self._poller.wait(0)):
+            self._on_hangup()
+        try:
+            self._run = self._handler.start(self._request, stored)
+        except SipcError as error:
+            self._fail(Outcome.NOT_STARTED, f"{error}: {error.remedy}")
+            return
+        self._handling.run(True, monotonic())
+
+    def _feed(self) -> None:
+        """Write as much of the request as the handler takes; at its end, say so."""
+        run = self._run
+        if run is None:
+            return
+        while True:
+            if not self._inbox and self._spool:
+                self._inbox = [self._spool.take(BUFFER_SIZE)]
+            if not self._inbox:
+                break
+            try:
+                advance(self._inbox, run.write(self._inbox))
+            except BlockingIOError:
+                return
+            except PeerGone:
+                self._discard_request()
+                return
+        if self._reader.complete and run.input >= 0:
+            self._poller.forget(run.input)
+            run.end_input()
+
+    def _discard_request(self) -> None:
+        """The handler reads no more: the rest is read from the client and dropped.
+
+        The input is not ended: something that the handler left behind may still read it,
+        and must not take half a request for a whole one.
+        """
+        self._unwanted = True
+        self._inbox = []
+        self._spool.close()
+        if self._run is not None:
+            self._poller.forget(self._run.input)
+
+    def _on_input(self, what: int) -> None:
+        if what & HANGUP:
+            self._discard_request()
+        elif what & WRITE:
+            self._feed()
+
+    def _on_output(self, run: Run) -> None:
+        """Take what the handler has written, and pass it on."""
+        try:
+            count = run.read(self._buffers.response)
+        except BlockingIOError:
+            return
+        if not count:
+            self._end_output()
+            return
+        self._linger.restart(monotonic())
+        if not self._client_gone:
+            self._writer.write(self._buffers.response[:count])
+            self._send()
+
+    def _end_output(self) -> None:
+        run = self._run
+        if run is not None and run.output >= 0:
+            self._poller.forget(run.output)
+            run.end_output()
+        self._finish_response()
+
+    def _on_exit(self, run: Run) -> None:
+        self._exited = True
+        self._handling.run(False, monotonic())
+        self._handling.limit = None
+        self._poller.forget(run.exit)
+        self._finish_response()
+
+    def _finish_response(self) -> None:
+        """Once output and handler have ended: a flush, or none, so that the client knows."""
+        run = self._run
+        if run is None or not self._exited or run.output >= 0:
+            return
+        result = run.result()
+        if result is None:
+            return
+        self.record.status = result.text
+        self._response_over = True
+        if result.succeeded:
+            if not self._client_gone:
+                self._writer.finish()
+                self._send()
+        else:
+            self._set_outcome(Outcome.FAILED, result.text)
+        self._discard_request()
+
+    def _fail(self, outcome: Outcome, detail: str) -> None:
+        """No complete response will come; the client is still heard out, then told."""
+        self._set_outcome(outcome, detail)
+        self._stop_run()
+        self._writer.drop()
+        self._response_over = True
+        self._discard_request()
+
+    def _stop_run(self) -> None:
+        """End the handler and whatever it left behind."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        self._handling.limit = None
+        for descriptor in (run.input, run.output, run.exit):
+            self._poller.forget(descriptor)
+        run.stop(self._limits.kill_after, self._stages.hurry)

@@ -1,0 +1,43 @@
+"""How many descriptors the server may have open; handlers keep the limit it was given.
+
+The limit is only raised when it is needed: until then children can be started without
+setting it back, which costs a process image more.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+_MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
+
+
+class DescriptorLimit:
+    """The process's own soft limit on open files. One object a process."""
+
+    def __init__(self) -> None:
+        """Looks, and changes nothing."""
+        self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.current = self.original
+        self._spawning = Lock()
+
+    def raise_to_most(self) -> bool:
+        """Allow as many as the hard limit does; False if that is no more than before."""
+        most = _MOST if self._hard == resource.RLIM_INFINITY else min(self._hard, _MOST)
+        if self.current == resource.RLIM_INFINITY or self.current >= most:
+            return False
+        with self._spawning:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, self._hard))
+            except (OSError, ValueError):
+                return False
+            self.current = most
+        return True
+
+    @contextmanager
+    def for_child(self) -> Iterator[int | None]:
+        """While a child is started: the soft limit it must set for itself, if any."""
+        with self._spawning:
+            yield self.original if self.current != self.original else None

@@ -1,0 +1,90 @@
+"""Bytes that wait on disk: first in, first out, in a file without a name.
+
+For what must be kept but may be too long for memory. The file is never visible and is
+gone with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from simpleipc_cli.buffers import MOST_BUFFERS, advance
+from simpleipc_cli.errors import SipcError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import IO
+
+    from simpleipc_cli.buffers import Buffer
+
+
+class Spool:
+    """A queue of bytes on disk. Makes its file when the first byte comes."""
+
+    __slots__ = ("_end", "_file", "_folder", "_start")
+
+    def __init__(self, folder: str) -> None:
+        """`folder` is where the file will be made; it should be on a disk, not in memory."""
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._start = 0
+        self._end = 0
+
+    def __len__(self) -> int:
+        """How many bytes wait."""
+        return self._end - self._start
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        """Add bytes. Raises SipcError when the disk is full, with what fitted kept."""
+        left = list(buffers)
+        while left:
+            advance(left, self._write(left[:MOST_BUFFERS]))
+
+    def _write(self, buffers: list[Buffer]) -> int:
+        try:
+            written = os.pwritev(self._open(), buffers, self._end)
+        except OSError as error:
+            raise self._error("store", error) from error
+        self._end += written
+        return written
+
+    def take(self, limit: int) -> bytes:
+        """Remove and return the oldest bytes, `limit` at most. The file shrinks when empty."""
+        try:
+            taken = os.pread(self._open(), min(limit, len(self)), self._start)
+            self._start += len(taken)
+            if self._start == self._end:
+                os.ftruncate(self._open(), 0)
+                self._start = self._end = 0
+        except OSError as error:
+            raise self._error("read back", error) from error
+        return taken
+
+    def descriptor(self) -> int:
+        """The file itself, at its first byte. Only for a spool that nothing was taken from."""
+        descriptor = self._open()
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def close(self) -> None:
+        """Free the disk space."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._start = self._end = 0
+
+    def _open(self) -> int:
+        if self._file is None:
+            try:
+                self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
+            except OSError as error:
+                raise self._error("make a temporary file for", error) from error
+        return self._file.fileno()
+
+    def _error(self, what: str, error: OSError) -> SipcError:
+        return SipcError(
+            f"cannot {what} waiting bytes in {self._folder}: {error.strerror}",
+            "make room there, or let TMPDIR name another folder",
+        )

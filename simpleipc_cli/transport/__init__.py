@@ -1,0 +1,72 @@
+"""Picks the platform: the rooms above import names from here and never ask which it is.
+
+What only the server needs is loaded when first asked for: a client that sends one small request
+must not pay for it.
+"""
+
+from __future__ import annotations
+
+from simpleipc_cli.transport.base import (
+    HANGUP,
+    READ,
+    WRITE,
+    Bell,
+    Latch,
+    Listener,
+    OutOfDescriptors,
+    Peer,
+    Poller,
+    Stream,
+)
+from simpleipc_cli.transport.unix import connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simpleipc_cli.transport.unix_inspect import inspect
+    from simpleipc_cli.transport.unix_listen import listen
+
+    new_bell: Callable[[], Bell]
+    new_latch: Callable[[], Latch]
+    new_poller: Callable[[], Poller]
+    new_wide_poller: Callable[[], Poller]
+
+__all__ = [
+    "HANGUP",
+    "READ",
+    "WRITE",
+    "Bell",
+    "Latch",
+    "Listener",
+    "OutOfDescriptors",
+    "Peer",
+    "Poller",
+    "Stream",
+    "connect",
+    "inspect",
+    "listen",
+    "new_bell",
+    "new_latch",
+    "new_poller",
+    "new_wide_poller",
+]
+
+_LATER = {
+    "inspect": ("unix_inspect", "inspect"),
+    "listen": ("unix_listen", "listen"),
+    "new_bell": ("unix_poll", "UnixBell"),
+    "new_latch": ("unix_poll", "UnixLatch"),
+    "new_poller": ("unix_poll", "UnixPoller"),
+    "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what only some need (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - a small send does without
+
+    module, attribute = _LATER[name]
+    return getattr(import_module(f"simpleipc_cli.transport.{module}"), attribute)

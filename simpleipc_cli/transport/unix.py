@@ -1,0 +1,254 @@
+"""Unix domain sockets, the client's half: a stream, and connecting to a path.
+
+Knows nothing of packets. Imports `_socket` in place of `socket`, whose enums cost more
+than all the rest of a small exchange.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import stat
+import struct
+
+from simpleipc_cli.buffers import MOST_BUFFERS
+from simpleipc_cli.errors import (
+    Busy,
+    EndpointError,
+    InvalidPath,
+    NotListening,
+    NotPermitted,
+    PathNotFound,
+    PeerGone,
+    SipcError,
+    TimedOut,
+)
+from simpleipc_cli.transport.base import Peer, Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from simpleipc_cli.buffers import Buffer
+    from simpleipc_cli.deadline import Deadline
+
+LONGEST_ADDRESS = 107
+"""Bytes of a path that fit into a socket address, its closing NUL not counted (unix(7))."""
+
+_NO_LIMIT = struct.pack("@ll", 0, 0)
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+
+
+class UnixStream(Stream):
+    """One connection over a Unix domain socket."""
+
+    __slots__ = ("_read_limited", "_socket")
+
+    def __init__(self, connected: _socket.socket) -> None:
+        """Takes over a connected socket, which stays in blocking mode."""
+        self._socket = connected
+        self._read_limited = False
+
+    def fileno(self) -> int:
+        """The socket's file descriptor."""
+        return self._socket.fileno()
+
+    def peer(self) -> Peer:
+        """Who connected, or who listened, from SO_PEERCRED."""
+        size = struct.calcsize("@3i")
+        found = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
+        return Peer(*struct.unpack("@3i", found))
+
+    def read(self, buffer: Buffer, deadline: Deadline) -> int:
+        """See Stream."""
+        left = deadline.remaining()
+        if left is not None or self._read_limited:
+            self._read_limited = left is not None
+            _limit(self._socket, _socket.SO_RCVTIMEO, left)
+        try:
+            return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            raise TimedOut("no complete answer in time") from None
+        except ConnectionResetError:
+            return 0
+
+    def read_now(self, buffer: Buffer) -> int:
+        """See Stream."""
+        try:
+            return self._socket.recv_into(buffer, 0, _socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            return 0
+
+    def peek_now(self) -> bool:
+        """See Stream."""
+        try:
+            return bool(self._socket.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK))
+        except ConnectionResetError:
+            return False
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """See Stream."""
+        return self._send(buffers, 0)
+
+    def write_now(self, buffers: Sequence[Buffer]) -> int:
+        """See Stream."""
+        return self._send(buffers, _socket.MSG_DONTWAIT)
+
+    def _send(self, buffers: Sequence[Buffer], flags: int) -> int:
+        try:
+            return self._socket.sendmsg(
+                buffers[:MOST_BUFFERS], (), flags | _socket.MSG_NOSIGNAL
+            )
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno in _GONE:
+                raise PeerGone("the other end has hung up") from None
+            raise SipcError(f"cannot write to the connection: {error.strerror}") from error
+
+    def shut_down(self) -> None:
+        """See Stream."""
+        try:
+            self._socket.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other end was faster
+
+    def close(self) -> None:
+        """See Stream."""
+        self._socket.close()
+
+
+def connect(path: str, deadline: Deadline) -> UnixStream:
+    """Connect to the socket at `path`; while its queue is full, wait for room.
+
+    Raises NotListening (Busy if there was no room until the deadline), PathNotFound,
+    InvalidPath, NotPermitted.
+    """
+    connecting = new_socket(path)
+    try:
+        with Address(path) as address:
+            _connect(connecting, address, deadline)
+    except BaseException as error:
+        connecting.close()
+        if isinstance(error, OSError):
+            raise endpoint_error(error, path) from None
+        raise
+    return UnixStream(connecting)
+
+
+def new_socket(path: str) -> _socket.socket:
+    """A stream socket. Raises SipcError when the system has none left; `path` is for the text."""
+    try:
+        return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    except OSError as error:
+        raise SipcError(f"no socket for {path}: {error.strerror}") from None
+
+
+def _connect(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
+    """Connect, blocking: a non-blocking connect takes a full queue for a failure (EAGAIN).
+
+    The kernel's own time limit (SO_SNDTIMEO) ends the wait, and it ends at once when there
+    is room. Python takes a connect that a stop signal interrupted for one that goes on in
+    the background, which on Unix sockets it does not: so ask whether there is a peer.
+    """
+    while True:
+        left = deadline.remaining()
+        if left == 0.0:
+            connecting.setblocking(False)
+        elif left is not None:
+            _limit(connecting, _socket.SO_SNDTIMEO, left)
+        connecting.connect(address)
+        try:
+            connecting.getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            continue
+        break
+    connecting.setblocking(True)
+    if left:
+        connecting.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _NO_LIMIT)
+
+
+def _limit(limited: _socket.socket, option: int, seconds: float | None) -> None:
+    """Set a kernel time limit; None for none, and never 0, which would mean none."""
+    micros = 0 if seconds is None else max(1, int(seconds * 1_000_000))
+    value = struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
+    limited.setsockopt(_socket.SOL_SOCKET, option, value)
+
+
+class Address:
+    """A path as a socket address takes it, whatever the path's length.
+
+    A path that does not fit is opened, and named by its descriptor. Used in a `with`.
+    """
+
+    __slots__ = ("_descriptor", "_path")
+
+    def __init__(self, path: str) -> None:
+        """Nothing is opened yet. Raises InvalidPath for a name that no file can have."""
+        if not path or "\0" in path:
+            raise InvalidPath("the path is empty" if not path else "the path has a NUL in it")
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> str | bytes:
+        """The address. Raises OSError."""
+        raw = os.fsencode(self._path)
+        if len(raw) <= LONGEST_ADDRESS:
+            return raw
+        self._descriptor = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def __exit__(self, *_: object) -> None:
+        """Close what was opened."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def endpoint_error(error: OSError, path: str) -> EndpointError | SipcError:  # noqa: PLR0911
+    """What an operating system error says about the endpoint."""
+    match error.errno:
+        case errno.ECONNREFUSED:
+            return _refused(path)
+        case errno.EAGAIN:
+            return Busy(f"{path} is busy: its queue is full")
+        case errno.ENOENT:
+            return PathNotFound(f"{path} does not exist")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return NotPermitted(f"{path}: {_words(error)}")
+        case errno.EPROTOTYPE:
+            return InvalidPath(f"{path} is a socket of another type, not a stream")
+        case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
+            return InvalidPath(f"{path}: {_words(error)}")
+        case _:
+            return SipcError(f"{path}: {_words(error)}")
+
+
+def _words(error: OSError) -> str:
+    """The system's own words, beginning small, as they stand behind a colon."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _refused(path: str) -> EndpointError:
+    """Linux refuses for stale sockets, and for everything else that is no socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return PathNotFound(f"{path} does not exist any more")
+    if stat.S_ISSOCK(mode):
+        return NotListening(f"nobody is listening on {path}")
+    return InvalidPath(f"{path} is {kind_of(mode)}, not a socket")
+
+
+def kind_of(mode: int) -> str:
+    """What a file with this `st_mode` is, in words."""
+    if stat.S_ISREG(mode):
+        return "a file"
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device or pipe"
