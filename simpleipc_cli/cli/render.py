@@ -49,7 +49,7 @@ class TextLog(Log):
         self._lock = Lock()
 
     def request(self, record: Record) -> None:
-        """`1234-1 pid=99 in=5 out=5 status=exit 0 time=0.002s outcome=answered`."""
+        """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
         if self._quiet and not record.outcome.is_error:
             return
         parts = [
@@ -57,11 +57,11 @@ class TextLog(Log):
             f"pid={record.peer.pid}",
             f"in={record.bytes_in}",
             f"out={record.bytes_out}",
-            f"status={record.status.replace(' ', '-')}",
+            f"status={record.status}",
             f"time={monotonic() - record.began:.3f}s",
         ]
         line = f"{' '.join(parts)}: {record.outcome.value}"
-        if record.detail and record.detail != record.status:
+        if record.detail:
             line += f": {record.detail}"
         if record.notes:
             line += f" ({'; '.join(record.notes)})"

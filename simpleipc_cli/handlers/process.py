@@ -122,7 +122,7 @@ class ProcessRun(Run):
     def result(self) -> Result | None:
         """See Run."""
         status = self._process.status()
-        return None if status is None else Result(status == 0, describe(status))
+        return None if status is None else Result(status == 0, *describe(status))
 
     def stop(self, grace: float, hurry: Latch) -> None:
         """See Run."""

@@ -167,11 +167,12 @@ def _start(
     return Process(pid)
 
 
-def describe(status: int) -> str:
-    """How a process ended, for people."""
+def describe(status: int) -> tuple[str, str]:
+    """How a process ended: in one word, and for people."""
     if status >= 0:
-        return f"exit {status}"
+        return str(status), f"exit status {status}"
     try:
-        return f"killed by {signal.Signals(-status).name}"
+        name = signal.Signals(-status).name
     except ValueError:
-        return f"killed by signal {-status}"
+        name = f"signal {-status}"
+    return name.replace(" ", "-"), f"killed by {name}"

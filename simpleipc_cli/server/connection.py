@@ -435,7 +435,7 @@ class Exchange:
         result = run.result()
         if result is None:
             return
-        self.record.status = result.text
+        self.record.status = result.status
         self._response_over = True
         if result.succeeded:
             if not self._client_gone:

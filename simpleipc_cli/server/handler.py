@@ -31,8 +31,10 @@ class Result:
     """How a run ended by itself."""
 
     succeeded: bool
+    status: str
+    """One word: "0", "3", "SIGKILL"."""
     text: str
-    """For people: "exit 0", "exit 3", "killed by SIGKILL"."""
+    """For people: "exit status 3", "killed by SIGKILL"."""
 
 
 class Run(ABC):

@@ -1,0 +1,259 @@
+"""What the tests share: the installed `sipc`, servers under watch, and clients made by hand.
+
+The clients here know the protocol on their own: tests must not trust the code they test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+SIPC = str(Path(sys.executable).with_name("sipc"))
+PATIENCE = 30.0
+"""Seconds after which a test gives up on a state. Never reached when all is well."""
+
+MARK = "SIPC_TEST_MARK"
+MAX_PAYLOAD = 65516
+
+
+def wait_until(state, what: str, patience: float = PATIENCE):
+    """Wait for a state; what it returned, once that is true."""
+    ticks = threading.Event()
+    for _ in range(int(patience / 0.005)):
+        if found := state():
+            return found
+        ticks.wait(0.005)
+    raise AssertionError(f"not within {patience} s: {what}")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, without what would lead sipc elsewhere."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"SIPC_PATH", "XDG_RUNTIME_DIR", "LISTEN_FDS", "NOTIFY_SOCKET"}
+    }
+    return {**kept, "PATH": f"{Path(SIPC).parent}:{kept['PATH']}", **more}
+
+
+def sipc(*arguments, input: bytes = b"", **options) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
+    """Run the installed sipc to its end."""
+    options.setdefault("env", environment())
+    return subprocess.run(
+        [SIPC, *map(str, arguments)], input=input, capture_output=True, timeout=120, **options
+    )
+
+
+def processes(mark: str) -> dict[int, str]:
+    """Processes that inherited a mark, zombies too, with their state."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = entry.joinpath("stat").read_text().rpartition(")")[2]
+            except OSError:
+                pass
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, zombies included."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def descriptors(pid: int) -> list[str]:
+    """What a process has open."""
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(os.readlink(entry))
+        except OSError:
+            pass
+    return sorted(links)
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory a process has used so far, in bytes."""
+    return _kilobytes(pid, "VmHWM")
+
+
+def memory(pid: int) -> int:
+    """The memory a process uses now, in bytes."""
+    return _kilobytes(pid, "VmRSS")
+
+
+def _kilobytes(pid: int, name: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024
+
+
+class Server:
+    """A running `sipc serve`; leaving the `with` checks that nothing is left of it."""
+
+    def __init__(self, path, command: str | None, *options, wrapper=(), **popen) -> None:
+        self.path = str(path)
+        self.mark = uuid.uuid4().hex
+        popen["env"] = {**popen.get("env", environment()), MARK: self.mark}
+        arguments = [*wrapper, SIPC, "serve", self.path]
+        if command is not None:
+            arguments += ["--exec", command]
+        self.process = subprocess.Popen(
+            [*arguments, *map(str, options)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen,
+        )
+        self.pid = self.process.pid
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.wait_for_log(f"listening on {re.escape(self.path)}")
+        except BaseException:
+            self.process.kill()
+            self._join()
+            raise
+        self.open_at_start = descriptors(self.pid)
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self._lines.append(line.decode(errors="replace").rstrip("\n"))
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self._lines)
+
+    def wait_for_log(self, pattern: str, count: int = 1) -> str:
+        """Wait until so many lines match; the last of them."""
+
+        def enough():
+            found = [line for line in list(self._lines) if re.search(pattern, line)]
+            if len(found) >= count:
+                return found[-1]
+            assert self.process.poll() is None or self._reader.is_alive(), self.log
+            return None
+
+        return wait_until(enough, f"{count} x {pattern!r} in the log:\n{self.log}")
+
+    def wait_until_idle(self) -> None:
+        """Wait until no handler is left and every connection is closed."""
+        wait_until(lambda: not children(self.pid), "no handler left")
+        wait_until(
+            lambda: descriptors(self.pid) == self.open_at_start,
+            f"descriptors as at the start: {self.open_at_start} {descriptors(self.pid)}",
+        )
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status."""
+        status = self.process.wait(PATIENCE)
+        self._join()
+        return status
+
+    def stop(self) -> int:
+        self.signal()
+        return self.wait()
+
+    def _join(self) -> None:
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        self.process.stderr.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        if self.process.poll() is None:
+            if kind is None:
+                self.wait_until_idle()
+            self.signal()
+        self._join()
+        if kind is None:
+            self.check_nothing_left()
+
+    def check_nothing_left(self) -> None:
+        wait_until(lambda: not processes(self.mark), f"no process left: {processes(self.mark)}")
+        folder = Path(self.path).parent
+        left = [name for name in os.listdir(folder) if re.search(r"^\.sipc-|\.lock$", name)]
+        assert not left
+        assert "Traceback" not in self.log
+
+
+def packets(payload: bytes) -> bytes:
+    """A payload as packets, without a flush."""
+    pieces = [payload[at : at + MAX_PAYLOAD] for at in range(0, len(payload), MAX_PAYLOAD)]
+    return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces)
+
+
+def message(payload: bytes) -> bytes:
+    """A payload as a whole message."""
+    return packets(payload) + b"0000"
+
+
+def connect(path) -> socket.socket:
+    """A raw connection."""
+    connected = socket.socket(socket.AF_UNIX)
+    connected.settimeout(PATIENCE)
+    connected.connect(str(path))
+    return connected
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Everything until the other end closes; a reset is an end."""
+    pieces = []
+    while True:
+        try:
+            piece = connection.recv(1 << 20)
+        except ConnectionResetError:
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def decode(wire: bytes) -> tuple[bytes, bool]:
+    """The payload on the wire, and whether a flush was its end."""
+    payload, at = [], 0
+    while at + 4 <= len(wire):
+        length = int(wire[at : at + 4], 16)
+        if length == 0:
+            assert at + 4 == len(wire), "bytes behind the flush"
+            return b"".join(payload), True
+        payload.append(wire[at + 4 : at + length])
+        at += length
+    return b"".join(payload), False
+
+
+def ask(path, payload: bytes) -> tuple[bytes, bool]:
+    """What git's client does: write all, then read all. The payload, and whether it is whole."""
+    with connect(path) as connection:
+        connection.sendall(message(payload))
+        return decode(receive_all(connection))
+
+
+@contextmanager
+def crowd(path, size: int):
+    """So many raw connections."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(connect(path)) for _ in range(size)]
+
+
+@contextmanager
+def background(*arguments, **options):
+    """A program that runs while the block does, and is dead after it."""
+    with subprocess.Popen([*map(str, arguments)], **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

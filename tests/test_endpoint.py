@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from pathlib import Path
+
+import pytest
+
+from simpleipc_cli.endpoint import default_path
+from simpleipc_cli.errors import NotPermitted, PathNotFound
+
+
+class User(int):
+    """Our own number, whose folder is nevertheless one that nobody else uses."""
+
+    def __new__(cls):
+        return super().__new__(cls, os.geteuid())
+
+    def __init__(self) -> None:
+        self.name = f"test-{uuid.uuid4().hex}"
+
+    def __format__(self, spec: str) -> str:
+        return self.name
+
+
+@pytest.fixture
+def user():
+    return User()
+
+
+@pytest.fixture
+def folder(user):
+    """The user's folder, which is not there yet."""
+    folder = Path(f"/tmp/sipc-{user}")
+    yield folder
+    if folder.is_dir() and not folder.is_symlink():
+        folder.rmdir()
+    else:
+        folder.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+CHOICES = {
+    "SIPC_PATH": ({"SIPC_PATH": "/a/sock"}, "/a/sock"),
+    "SIPC_PATH, relative": ({"SIPC_PATH": "sock"}, "sock"),
+    "XDG_RUNTIME_DIR": ({"XDG_RUNTIME_DIR": "/run/user/1"}, "/run/user/1/sipc.sock"),
+    "SIPC_PATH first": ({"SIPC_PATH": "/a", "XDG_RUNTIME_DIR": "/b"}, "/a"),
+    "SIPC_PATH empty": ({"SIPC_PATH": "", "XDG_RUNTIME_DIR": "/b"}, "/b/sipc.sock"),
+}
+FALLBACKS = {
+    "none": {},
+    "empty": {"SIPC_PATH": "", "XDG_RUNTIME_DIR": ""},
+    "others": {"TMPDIR": "/elsewhere", "HOME": "/home/me"},
+}
+make_or_not = pytest.mark.parametrize("make_folder", [True, False], ids=["make", "look"])
+
+
+@make_or_not
+@pytest.mark.parametrize(("environment", "path"), CHOICES.values(), ids=CHOICES)
+def test_the_environment_names_the_endpoint(environment, path, make_folder, user, folder):
+    assert default_path(environment, user, make_folder=make_folder) == path
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("environment", FALLBACKS.values(), ids=FALLBACKS)
+def test_else_it_is_in_a_folder_of_the_user_s_own(environment, user, folder):
+    assert default_path(environment, user, make_folder=True) == f"{folder}/sipc.sock"
+
+
+def test_the_folder_is_named_after_the_user_s_number():
+    with pytest.raises(PathNotFound, match=r"^/tmp/sipc-4000000123/sipc.sock "):
+        default_path({}, 4_000_000_123, make_folder=False)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o277, 0o777], ids=oct)
+def test_the_folder_is_made_for_the_user_alone_whatever_the_umask(mask, user, folder, umask):
+    umask(mask)
+    default_path({}, user, make_folder=True)
+    assert (mode(folder), folder.lstat().st_uid) == (0o700, user)
+
+
+def test_a_folder_that_is_there_is_taken(user, folder):
+    default_path({}, user, make_folder=True)
+    before = folder.lstat()
+    for make_folder in (True, False):
+        assert default_path({}, user, make_folder=make_folder) == f"{folder}/sipc.sock"
+    assert folder.lstat() == before
+
+
+def test_a_client_makes_no_folder(user, folder):
+    with pytest.raises(PathNotFound):
+        default_path({}, user, make_folder=False)
+    assert not folder.exists()
+
+
+def assert_refused(user: int, folder: Path, make_folder: bool, why: str) -> None:
+    before = folder.lstat()
+    with pytest.raises(NotPermitted, match=why) as caught:
+        default_path({}, user, make_folder=make_folder)
+    assert str(folder) in str(caught.value)
+    assert "SIPC_PATH" in caught.value.remedy
+    assert folder.lstat()[:4] == before[:4]
+
+
+@make_or_not
+@pytest.mark.parametrize("wrong", [0o000, 0o500, 0o600, 0o701, 0o710, 0o755, 0o777, 0o1700], ids=oct)
+def test_a_folder_with_another_mode_is_refused(wrong, make_folder, user, folder):
+    folder.mkdir()
+    folder.chmod(wrong)
+    assert_refused(user, folder, make_folder, f"mode {wrong:04o}, not 0700")
+
+
+@make_or_not
+def test_a_file_is_refused(make_folder, user, folder):
+    folder.touch(0o700)
+    assert_refused(user, folder, make_folder, "not a folder")
+
+
+@make_or_not
+@pytest.mark.parametrize("target", ["there", "missing"])
+def test_a_symlink_is_refused_wherever_it_leads(make_folder, target, user, folder, tmp_path):
+    (tmp_path / "there").mkdir(0o700)
+    folder.symlink_to(tmp_path / target)
+    assert_refused(user, folder, make_folder, "not a folder")
+    assert not (tmp_path / "missing").exists()
+
+
+@make_or_not
+def test_a_folder_of_somebody_else_s_is_refused(make_folder):
+    user = 4_000_000_000 + os.getpid()  # nobody's: what we make is somebody else's to them
+    folder = Path(f"/tmp/sipc-{user}")
+    folder.mkdir()
+    folder.chmod(0o700)
+    try:
+        assert_refused(user, folder, make_folder, f"somebody else.*{os.geteuid()}")
+    finally:
+        folder.rmdir()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(user, folder, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.mkdir", fail)
+    with pytest.raises(NotPermitted, match="No space left") as caught:
+        default_path({}, user, make_folder=True)
+    assert str(folder) in str(caught.value)
+    assert "SIPC_PATH" in caught.value.remedy

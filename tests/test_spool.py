@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import closing, contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simpleipc_cli.buffers import MOST_BUFFERS
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.spool import Spool
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture
+def spool(disk):
+    with closing(Spool(str(disk))) as spool:
+        yield spool
+
+
+@contextmanager
+def files_no_longer_than(size: int):
+    """A disk that has no room for more, as far as this process is concerned."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+appends = st.lists(st.binary(max_size=50).flatmap(lambda data: st.sampled_from(
+    [data, bytearray(data), memoryview(data)])), max_size=6)
+takes = st.integers(0, 120)
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.one_of(appends, takes), max_size=20))
+def test_first_in_is_first_out(disk, steps):
+    model = b""
+    with closing(Spool(str(disk))) as spool:
+        for step in steps:
+            if isinstance(step, list):
+                spool.append(step)
+                model += b"".join(step)
+            elif model:
+                assert spool.take(step) == model[:step]
+                model = model[step:]
+            assert len(spool) == len(model)
+
+
+def test_more_buffers_than_one_write_takes_are_stored(spool):
+    buffers = [b"%d," % number for number in range(2 * MOST_BUFFERS + 1)]
+    spool.append(buffers)
+    assert spool.take(len(spool) + 1) == b"".join(buffers)
+
+
+def test_the_list_handed_over_is_left_alone(spool):
+    buffers = [b"ab", b"c"]
+    spool.append(buffers)
+    assert buffers == [b"ab", b"c"]
+
+
+def test_it_is_false_while_nothing_waits(spool):
+    assert not spool
+    spool.append([b"a"])
+    assert spool
+    spool.take(1)
+    assert not spool
+
+
+def test_the_file_is_nowhere_to_be_seen(spool, disk):
+    spool.append([b"secret"])
+    assert list(disk.iterdir()) == []
+    assert os.fstat(spool.descriptor()).st_nlink == 0
+
+
+def test_the_file_is_no_child_s_by_accident(spool):
+    spool.append([b"secret"])
+    assert not os.get_inheritable(spool.descriptor())
+
+
+def test_the_file_is_in_the_folder(spool, disk):
+    spool.append([b"a"])
+    assert os.fstat(spool.descriptor()).st_dev == disk.stat().st_dev
+    assert os.readlink(f"/proc/self/fd/{spool.descriptor()}").startswith(f"{disk}/")
+
+
+def test_the_file_shrinks_to_nothing_when_emptied(spool):
+    spool.append([bytes(100_000)])
+    spool.take(99_999)
+    assert os.fstat(spool.descriptor()).st_size == 100_000
+    spool.take(1)
+    assert os.fstat(spool.descriptor()).st_size == 0
+    spool.append([b"again"])
+    assert os.fstat(spool.descriptor()).st_size == 5
+
+
+def test_the_descriptor_is_at_the_first_byte(spool):
+    spool.append([b"the whole ", b"request"])
+    for _ in range(2):
+        assert os.read(spool.descriptor(), 100) == b"the whole request"
+
+
+def test_a_spool_of_nothing_has_a_descriptor_too(spool):
+    assert os.read(spool.descriptor(), 1) == b""
+
+
+def test_closing_frees_the_descriptor(disk):
+    spool = Spool(str(disk))
+    spool.append([b"a"])
+    descriptor = spool.descriptor()
+    spool.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert len(spool) == 0
+    spool.close()
+
+
+def test_no_file_is_made_before_the_first_byte():
+    with closing(Spool("/nonexistent")) as spool:
+        assert len(spool) == 0
+
+
+def test_taking_from_nothing_needs_no_file():
+    with closing(Spool("/nonexistent")) as spool:
+        assert spool.take(10) == b""
+
+
+def test_a_full_disk_is_an_error_with_a_remedy_and_what_fitted_is_kept(spool, disk):
+    spool.append([b"first "])
+    with files_no_longer_than(10_000):
+        with pytest.raises(SipcError) as caught:
+            spool.append([b"x" * 6_000, b"y" * 6_000])
+        assert len(spool) == 10_000
+    assert str(disk) in str(caught.value)
+    assert "File too large" in str(caught.value)
+    assert "TMPDIR" in caught.value.remedy
+    assert spool.take(20_000) == (b"first " + b"x" * 6_000 + b"y" * 6_000)[:10_000]
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_no_folder_to_write_in_is_an_error_with_a_remedy(tmp_path, name):
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / name)
+    with closing(Spool(folder)) as spool, pytest.raises(SipcError) as caught:
+        spool.append([b"a"])
+    assert folder in str(caught.value)
+    assert "TMPDIR" in caught.value.remedy
+
+
+def test_a_file_that_cannot_be_read_back_is_an_error_with_a_remedy(spool, disk, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    spool.append([b"a"])
+    monkeypatch.setattr("os.pread", fail)
+    with pytest.raises(SipcError) as caught:
+        spool.take(1)
+    assert str(disk) in str(caught.value)
+    assert "Input/output error" in str(caught.value)
+    assert caught.value.remedy
