@@ -37,7 +37,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between tries, at will
 
 
 def reach(
-    path: str,
+    locate: Callable[[], str],
     *,
     connect_timeout: float | None,
     wait: Deadline | None = None,
@@ -45,7 +45,9 @@ def reach(
 ) -> Stream:
     """Connect; with `wait`, keep trying while the endpoint is missing, refuses or is busy.
 
-    `connect_timeout` (seconds) is for one try at a busy endpoint, `deadline` for all.
+    `locate` gives the path, anew for each try. `connect_timeout` (seconds) is for one try
+    at a busy endpoint, `deadline` for all.
+
     Raises EndpointError: what kept us from connecting at the last try.
     """
     deadline = deadline or Deadline(None)
@@ -55,7 +57,7 @@ def reach(
         if wait is not None:
             limit = limit.sooner(wait.remaining())
         try:
-            return connect(path, limit)
+            return connect(locate(), limit)
         except (NotListening, PathNotFound):
             if wait is None or wait.passed() or deadline.passed():
                 raise
@@ -203,14 +205,16 @@ def _state(error: EndpointError) -> str:
     return next((name for kind, name in _STATES if isinstance(error, kind)), "other error")
 
 
-def look(path: str, *, timeout: float | None, wait: Deadline | None = None) -> Finding:
+def look(
+    locate: Callable[[], str], *, timeout: float | None, wait: Deadline | None = None
+) -> Finding:
     """See whether somebody listens: connect, and hang up without a byte.
 
     `timeout` (seconds) is for one try at a busy endpoint, `wait` as in reach().
     """
     began = monotonic()
     try:
-        stream = reach(path, connect_timeout=timeout, wait=wait)
+        stream = reach(locate, connect_timeout=timeout, wait=wait)
     except EndpointError as error:
         return Finding(error, None, monotonic() - began)
     seconds = monotonic() - began
@@ -219,11 +223,11 @@ def look(path: str, *, timeout: float | None, wait: Deadline | None = None) -> F
     return Finding(None, peer, seconds)
 
 
-def look_until_gone(path: str, *, timeout: float | None, wait: Deadline) -> Finding:
+def look_until_gone(locate: Callable[[], str], *, timeout: float | None, wait: Deadline) -> Finding:
     """Look again and again until nobody listens, or `wait` is over; the last finding."""
     pause = _FIRST_PAUSE
     while True:
-        finding = look(path, timeout=timeout)
+        finding = look(locate, timeout=timeout)
         if finding.error is not None and not isinstance(finding.error, Busy):
             return finding
         if wait.passed():

@@ -1,11 +1,11 @@
-"""Where an endpoint is when nobody says: a path that server and clients agree on."""
+"""Where an endpoint is, also when nobody says: a path that server and clients agree on."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-from simpleipc_cli.errors import NotPermitted, PathNotFound
+from simpleipc_cli.errors import NotPermitted, PathNotFound, SipcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,22 +15,58 @@ _PRIVATE = 0o700
 _REMEDY = "remove or repair it, or name the endpoint: as PATH or in SIPC_PATH"
 
 
-def default_path(environment: Mapping[str, str], user: int, *, make_folder: bool) -> str:
-    """$SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+class Endpoint:
+    """A path, and the folder that has to be private for it, if any."""
 
-    The last is a folder that anybody could have made: it must belong to `user` and be
-    open to nobody else. It is made if missing and `make_folder`. Raises NotPermitted if
-    it is not so, PathNotFound if it is missing.
-    """
+    __slots__ = ("_private_folder", "_user", "path")
+
+    def __init__(self, path: str, private_folder: str | None = None, user: int = -1) -> None:
+        """`private_folder` must belong to `user` (a uid) and be open to nobody else."""
+        self.path = path
+        self._private_folder = private_folder
+        self._user = user
+
+    def locate(self) -> str:
+        """The path, for a client. Ask right before each try to connect.
+
+        Anybody could have made the folder; but once it is ours it stays so, as /tmp is
+        sticky. Raises NotPermitted if it is not private, PathNotFound if it is missing.
+        """
+        if self._private_folder is not None:
+            self._check_private(self._private_folder)
+        return self.path
+
+    def prepare(self) -> str:
+        """The path, for a server: the private folder is made if missing.
+
+        Raises NotPermitted, SipcError.
+        """
+        if self._private_folder is not None:
+            _make_private(self._private_folder)
+        return self.locate()
+
+    def _check_private(self, folder: str) -> None:
+        try:
+            found = os.lstat(folder)
+        except OSError:
+            raise PathNotFound(f"{self.path} does not exist") from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotPermitted(f"{folder} is in the way: it is not a folder", _REMEDY)
+        if found.st_uid != self._user:
+            raise NotPermitted(f"{folder} belongs to somebody else (uid {found.st_uid})", _REMEDY)
+        if stat.S_IMODE(found.st_mode) != _PRIVATE:
+            mode = stat.S_IMODE(found.st_mode)
+            raise NotPermitted(f"{folder} has mode {mode:04o}, not 0700", _REMEDY)
+
+
+def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
+    """$SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID."""
     if path := environment.get("SIPC_PATH"):
-        return path
+        return Endpoint(path)
     if folder := environment.get("XDG_RUNTIME_DIR"):
-        return os.path.join(folder, "sipc.sock")
+        return Endpoint(os.path.join(folder, "sipc.sock"))
     folder = f"/tmp/sipc-{user}"  # noqa: S108 - owner and mode are checked
-    if make_folder:
-        _make_private(folder)
-    _check_private(folder, user)
-    return f"{folder}/sipc.sock"
+    return Endpoint(f"{folder}/sipc.sock", folder, user)
 
 
 def _make_private(folder: str) -> None:
@@ -40,18 +76,5 @@ def _make_private(folder: str) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise NotPermitted(f"cannot make the folder {folder}: {error.strerror}", _REMEDY) from error
-
-
-def _check_private(folder: str, user: int) -> None:
-    try:
-        found = os.lstat(folder)
-    except OSError:
-        raise PathNotFound(f"{folder}/sipc.sock does not exist") from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotPermitted(f"{folder} is in the way: it is not a folder", _REMEDY)
-    if found.st_uid != user:
-        raise NotPermitted(f"{folder} belongs to somebody else (uid {found.st_uid})", _REMEDY)
-    if stat.S_IMODE(found.st_mode) != _PRIVATE:
-        mode = stat.S_IMODE(found.st_mode)
-        raise NotPermitted(f"{folder} has mode {mode:04o}, not 0700", _REMEDY)
+        kind = NotPermitted if isinstance(error, PermissionError) else SipcError
+        raise kind(f"cannot make the folder {folder}: {error.strerror}", _REMEDY) from error

@@ -99,4 +99,3 @@ class MessageWriter:
     def drop(self) -> None:
         """Forget what is pending: nobody will read it."""
         self._buffers.clear()
-

@@ -83,7 +83,7 @@ class Decoder:
     partial header.
     """
 
-    __slots__ = ("_data", "_header", "_left", "_position", "_seen")
+    __slots__ = ("_broken", "_data", "_header", "_left", "_position", "_seen")
 
     def __init__(self) -> None:
         """A decoder at the start of a stream of packets."""
@@ -92,10 +92,12 @@ class Decoder:
         self._header = b""  # the part of a header that has come, while it is not whole
         self._left = 0  # bytes of the current packet's payload that are still to come
         self._seen = 0  # bytes before self._data
+        self._broken: ProtocolError | None = None
 
     def receive_data(self, data: Buffer) -> None:
         """Hand over what came. Only once NEED_DATA has been told, and never less."""
-        assert self._position == len(self._data), "the buffer before has not been used up"  # noqa: S101
+        if not self._broken:
+            assert not self.unread, "the buffer before has not been used up"  # noqa: S101
         self._seen += len(self._data)
         self._data = memoryview(data)
         self._position = 0
@@ -118,8 +120,10 @@ class Decoder:
     def next_event(self) -> Event:
         """Data, FLUSH or NEED_DATA. Raises ProtocolError at a packet that may not be.
 
-        After a ProtocolError the stream cannot be understood any more.
+        After a ProtocolError the stream cannot be understood any more: it is raised again.
         """
+        if self._broken is not None:
+            raise self._broken
         if not self._left:
             start = self.offset - len(self._header)
             header = self._next_header()
@@ -127,7 +131,11 @@ class Decoder:
                 self._header = header
                 return NEED_DATA
             self._header = b""
-            length = _packet_length(header, start)
+            try:
+                length = _packet_length(header, start)
+            except ProtocolError as error:
+                self._broken = error
+                raise
             if length == 0:
                 return FLUSH
             self._left = length - HEADER_SIZE

@@ -52,6 +52,8 @@ class Spool:
 
     def take(self, limit: int) -> bytes:
         """Remove and return the oldest bytes, `limit` at most. The file shrinks when empty."""
+        if not self:
+            return b""
         try:
             taken = os.pread(self._open(), min(limit, len(self)), self._start)
             self._start += len(taken)

@@ -82,6 +82,18 @@ def descriptors(pid: int) -> list[str]:
     return sorted(links)
 
 
+_CALLS = {"x86_64": {"read": 0, "connect": 42}, "aarch64": {"read": 63, "connect": 203}}
+
+
+def sleeps_in(pid: int, call: str) -> bool:
+    """Whether a process waits in a system call."""
+    try:
+        number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    except OSError:
+        return False
+    return number == str(_CALLS[os.uname().machine][call])
+
+
 def peak_memory(pid: int) -> int:
     """The most memory a process has used so far, in bytes."""
     return _kilobytes(pid, "VmHWM")
@@ -109,7 +121,10 @@ class Server:
             arguments += ["--exec", command]
         self.process = subprocess.Popen(
             [*arguments, *map(str, options)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **popen,
         )
         self.pid = self.process.pid
         self._lines: list[str] = []

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from simpleipc_cli.endpoint import default_path
-from simpleipc_cli.errors import NotPermitted, PathNotFound
+from simpleipc_cli.endpoint import default_endpoint
+from simpleipc_cli.errors import NotPermitted, PathNotFound, SipcError
+
+
+def default_path(environment, user: int, *, make_folder: bool) -> str:
+    endpoint = default_endpoint(environment, user)
+    return endpoint.prepare() if make_folder else endpoint.locate()
 
 
 class User(int):
@@ -38,6 +43,16 @@ def folder(user):
         folder.rmdir()
     else:
         folder.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def stranger():
+    """The number of nobody here, and the folder that would be theirs."""
+    number = 4_000_000_000 + os.getpid()
+    folder = Path(f"/tmp/sipc-{number}")
+    yield number, folder
+    if folder.exists():
+        folder.rmdir()
 
 
 @pytest.fixture
@@ -78,9 +93,10 @@ def test_else_it_is_in_a_folder_of_the_user_s_own(environment, user, folder):
     assert default_path(environment, user, make_folder=True) == f"{folder}/sipc.sock"
 
 
-def test_the_folder_is_named_after_the_user_s_number():
-    with pytest.raises(PathNotFound, match=r"^/tmp/sipc-4000000123/sipc.sock "):
-        default_path({}, 4_000_000_123, make_folder=False)
+def test_the_folder_is_named_after_the_user_s_number(stranger):
+    number, _ = stranger
+    with pytest.raises(PathNotFound, match=rf"^/tmp/sipc-{number}/sipc\.sock "):
+        default_path({}, number, make_folder=False)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o277, 0o777], ids=oct)
@@ -113,8 +129,11 @@ def assert_refused(user: int, folder: Path, make_folder: bool, why: str) -> None
     assert folder.lstat()[:4] == before[:4]
 
 
+WRONG_MODES = [0o000, 0o500, 0o600, 0o701, 0o710, 0o755, 0o777, 0o1700]
+
+
 @make_or_not
-@pytest.mark.parametrize("wrong", [0o000, 0o500, 0o600, 0o701, 0o710, 0o755, 0o777, 0o1700], ids=oct)
+@pytest.mark.parametrize("wrong", WRONG_MODES, ids=oct)
 def test_a_folder_with_another_mode_is_refused(wrong, make_folder, user, folder):
     folder.mkdir()
     folder.chmod(wrong)
@@ -137,15 +156,11 @@ def test_a_symlink_is_refused_wherever_it_leads(make_folder, target, user, folde
 
 
 @make_or_not
-def test_a_folder_of_somebody_else_s_is_refused(make_folder):
-    user = 4_000_000_000 + os.getpid()  # nobody's: what we make is somebody else's to them
-    folder = Path(f"/tmp/sipc-{user}")
+def test_a_folder_of_somebody_else_s_is_refused(make_folder, stranger):
+    number, folder = stranger
     folder.mkdir()
     folder.chmod(0o700)
-    try:
-        assert_refused(user, folder, make_folder, f"somebody else.*{os.geteuid()}")
-    finally:
-        folder.rmdir()
+    assert_refused(number, folder, make_folder, f"somebody else.*{os.geteuid()}")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(user, folder, monkeypatch):
@@ -153,7 +168,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(user, folder, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.mkdir", fail)
-    with pytest.raises(NotPermitted, match="No space left") as caught:
+    with pytest.raises(SipcError, match="No space left") as caught:
         default_path({}, user, make_folder=True)
     assert str(folder) in str(caught.value)
     assert "SIPC_PATH" in caught.value.remedy

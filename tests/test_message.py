@@ -126,11 +126,10 @@ def test_an_empty_packet_does_not_end_the_message():
 @pytest.mark.parametrize("size", [1, 5, 100])
 def test_payload_before_a_bad_packet_is_delivered_before_the_error(bad, size):
     reader = MessageReader()
-    delivered = b""
+    delivered = bytearray()
+    slices = sliced(b"0006ab0005c" + bad, size)
     with pytest.raises(ProtocolError, match="at byte 11") as caught:
-        for data in sliced(b"0006ab0005c" + bad, size):
-            for piece in reader.feed(data):
-                delivered += piece
+        [delivered.extend(piece) for data in slices for piece in reader.feed(data)]
     assert delivered == b"abc"
     assert caught.type is ProtocolError
     assert not reader.complete

@@ -40,6 +40,7 @@ def decode(slices: Iterable[bytes | bytearray]) -> tuple[list[Packet], bytes, st
                     packets.append(FLUSH)
                     continue
                 assert isinstance(event, Data)
+                assert event.payload or event.ends_packet, "only an empty packet has no bytes"
                 part += event.payload
                 if event.ends_packet:
                     packets.append(part)
@@ -354,6 +355,7 @@ def test_any_bytes_at_all_are_packets_or_an_error(sliced):
 
 
 # A second opinion
+
 
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=MAX_PAYLOAD))

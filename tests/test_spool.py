@@ -35,8 +35,9 @@ def files_no_longer_than(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-appends = st.lists(st.binary(max_size=50).flatmap(lambda data: st.sampled_from(
-    [data, bytearray(data), memoryview(data)])), max_size=6)
+kinds = st.sampled_from([bytes, bytearray, memoryview])
+buffers = st.builds(lambda kind, data: kind(data), kinds, st.binary(max_size=50))
+appends = st.lists(buffers, max_size=6)
 takes = st.integers(0, 120)
 
 

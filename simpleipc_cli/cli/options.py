@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from simpleipc_cli.endpoint import default_path
+from simpleipc_cli.endpoint import Endpoint, default_endpoint
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -79,8 +79,8 @@ MODE = Mode()
 
 
 def path_argument(command: _Command) -> _Command:
-    """PATH, the first argument of every verb."""
-    return click.argument("path", required=False, type=click.Path())(command)
+    """PATH, the first argument of every verb. Whether it can be used shows when it is."""
+    return click.argument("path", required=False, type=click.Path(readable=False))(command)
 
 
 def was_given(ctx: click.Context, name: str) -> bool:
@@ -88,8 +88,6 @@ def was_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def chosen_path(path: str | None, *, make_folder: bool = False) -> str:
-    """The path that was given, or the one to use when none was. Raises EndpointError."""
-    if path is not None:
-        return path
-    return default_path(os.environ, os.geteuid(), make_folder=make_folder)
+def chosen_endpoint(path: str | None) -> Endpoint:
+    """The endpoint that was named, or the one to use when none was."""
+    return default_endpoint(os.environ, os.geteuid()) if path is None else Endpoint(path)

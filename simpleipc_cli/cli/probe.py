@@ -7,7 +7,7 @@ import json
 import click
 
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
-from simpleipc_cli.cli.options import DURATION, chosen_path, path_argument, was_given
+from simpleipc_cli.cli.options import DURATION, chosen_endpoint, path_argument, was_given
 from simpleipc_cli.cli.render import printable
 from simpleipc_cli.client import Finding, look, look_until_gone
 from simpleipc_cli.deadline import Deadline
@@ -20,15 +20,24 @@ from simpleipc_cli.transport import inspect
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit status says it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all details.")
 @click.option(
-    "--wait", metavar="DURATION", type=DURATION,
+    "--wait",
+    metavar="DURATION",
+    type=DURATION,
     help="Keep trying while the endpoint is missing, refuses or is busy.",
 )
 @click.option(
-    "--wait-gone", metavar="DURATION", type=DURATION,
+    "--wait-gone",
+    metavar="DURATION",
+    type=DURATION,
     help="Keep looking until nobody is listening any more; then the status is 0.",
 )
 @click.option(
-    "-t", "--timeout", metavar="DURATION", type=DURATION, default="3s", show_default=True,
+    "-t",
+    "--timeout",
+    metavar="DURATION",
+    type=DURATION,
+    default="3s",
+    show_default=True,
     help="Longest time to wait for room in the queue of a busy server.",
 )
 @click.pass_context
@@ -52,17 +61,17 @@ def probe(
     waits, waits_gone = was_given(ctx, "wait"), was_given(ctx, "wait_gone")
     if waits and waits_gone:
         raise click.UsageError("give --wait or --wait-gone, not both")
-    endpoint = chosen_path(path)
+    endpoint = chosen_endpoint(path)
     if waits_gone:
-        finding = look_until_gone(endpoint, timeout=timeout, wait=Deadline(wait_gone))
+        finding = look_until_gone(endpoint.locate, timeout=timeout, wait=Deadline(wait_gone))
         status = _status_of_gone(finding)
     else:
-        finding = look(endpoint, timeout=timeout, wait=Deadline(wait) if waits else None)
+        finding = look(endpoint.locate, timeout=timeout, wait=Deadline(wait) if waits else None)
         status = ExitCode.OK if finding.error is None else exit_code(finding.error)
     if as_json:
-        click.echo(json.dumps(_details(endpoint, finding)))
+        click.echo(json.dumps(_details(endpoint.path, finding)))
     elif not quiet:
-        click.echo(printable(f"{endpoint}: {finding.state}"))
+        click.echo(printable(f"{endpoint.path}: {finding.state}"))
     return status
 
 
@@ -75,13 +84,13 @@ def _status_of_gone(finding: Finding) -> ExitCode:
     return exit_code(finding.error)
 
 
-def _details(endpoint: str, finding: Finding) -> dict[str, object]:
+def _details(path: str, finding: Finding) -> dict[str, object]:
     """What --json tells; null is what could not be found out."""
     return {
-        "path": endpoint,
+        "path": path,
         "state": finding.state,
         "reason": None if finding.error is None else str(finding.error),
-        **inspect(endpoint),
+        **inspect(path),
         "pid": finding.peer.pid if finding.peer else None,
         "uid": finding.peer.uid if finding.peer else None,
         "connect_seconds": round(finding.seconds, 6),

@@ -7,7 +7,7 @@ import os
 import click
 
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.options import DURATION, chosen_path, path_argument, was_given
+from simpleipc_cli.cli.options import DURATION, chosen_endpoint, path_argument, was_given
 from simpleipc_cli.cli.render import say
 from simpleipc_cli.cli.streams import STDIN, Input, open_output
 from simpleipc_cli.client import exchange, reach
@@ -20,19 +20,32 @@ from simpleipc_cli.errors import SipcError
 @click.option("-d", "--data", metavar="TEXT", help="Send TEXT, exactly as it is.")
 @click.option("--data-file", metavar="FILE", help="Send what is in FILE; - is standard input.")
 @click.option(
-    "-o", "--output", metavar="FILE",
+    "-o",
+    "--output",
+    metavar="FILE",
     help="Write the answer to FILE, which appears only when the answer is complete.",
 )
 @click.option(
-    "--connect-timeout", metavar="DURATION", type=DURATION, default="1s", show_default=True,
+    "--connect-timeout",
+    metavar="DURATION",
+    type=DURATION,
+    default="1s",
+    show_default=True,
     help="Longest time to wait for room in the queue of a busy server.",
 )
 @click.option(
-    "-m", "--max-time", metavar="DURATION", type=DURATION, default="0", show_default=True,
+    "-m",
+    "--max-time",
+    metavar="DURATION",
+    type=DURATION,
+    default="0",
+    show_default=True,
     help="Longest time for everything.",
 )
 @click.option(
-    "--wait", metavar="DURATION", type=DURATION,
+    "--wait",
+    metavar="DURATION",
+    type=DURATION,
     help="Keep trying while the endpoint is missing, refuses or is busy.",
 )
 @click.pass_context
@@ -56,14 +69,13 @@ def send(
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
     deadline = Deadline(max_time)
-    endpoint = chosen_path(path)
     source = None if data is not None else _open_input(data_file, deadline)
     first = os.fsencode(data or "") if source is None else source.first()
     more = source.more if source is not None and first else None
     target = open_output(output, deadline)
     try:
         stream = reach(
-            endpoint,
+            chosen_endpoint(path).locate,
             connect_timeout=connect_timeout,
             wait=Deadline(wait) if was_given(ctx, "wait") else None,
             deadline=deadline,

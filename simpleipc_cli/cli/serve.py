@@ -8,7 +8,7 @@ import signal
 import click
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration, chosen_path, path_argument
+from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration, chosen_endpoint, path_argument
 from simpleipc_cli.cli.render import TextLog
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
@@ -25,57 +25,101 @@ _STANDARD_STREAMS = 3
 @click.command()
 @path_argument
 @click.option(
-    "--exec", "command", metavar="CMD", required=True,
+    "--exec",
+    "command",
+    metavar="CMD",
+    required=True,
     help="Run CMD, a shell command line, for every request: the request is its standard "
     "input, its standard output is the response.",
 )
 @click.option(
-    "--threads", metavar="N", type=click.IntRange(1), default=8, show_default=True,
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
     help="Handle N requests at once; the others wait.",
 )
 @click.option(
-    "--backlog", metavar="N", type=click.IntRange(1), default=1024, show_default=True,
+    "--backlog",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
     help="Let N connections wait in the kernel before they are accepted.",
 )
 @click.option(
-    "--mode", metavar="OCTAL", type=MODE, default="0600", show_default=True,
+    "--mode",
+    metavar="OCTAL",
+    type=MODE,
+    default="0600",
+    show_default=True,
     help="Permissions of the socket, whatever the umask; who may write to it may connect.",
 )
 @click.option(
-    "--whole-request", is_flag=True,
+    "--whole-request",
+    is_flag=True,
     help="Start the handler only when its request is complete.",
 )
 @click.option(
-    "--on-hangup", type=click.Choice(["kill", "finish"]), default="kill", show_default=True,
+    "--on-hangup",
+    type=click.Choice(["kill", "finish"]),
+    default="kill",
+    show_default=True,
     help="What becomes of a handler whose client has gone; finish applies to complete requests.",
 )
 @click.option(
-    "--timeout", metavar="DURATION", type=DURATION, default="0", show_default=True,
+    "--timeout",
+    metavar="DURATION",
+    type=DURATION,
+    default="0",
+    show_default=True,
     help="Longest time from a handler's start to its end.",
 )
 @click.option(
-    "--kill-after", metavar="DURATION", type=Duration(zero_is_none=False), default="2s",
+    "--kill-after",
+    metavar="DURATION",
+    type=Duration(zero_is_none=False),
+    default="2s",
     show_default=True,
     help="Time between SIGTERM and SIGKILL for a handler that has to end.",
 )
 @click.option(
-    "--read-timeout", metavar="DURATION", type=DURATION, default="30s", show_default=True,
+    "--read-timeout",
+    metavar="DURATION",
+    type=DURATION,
+    default="30s",
+    show_default=True,
     help="Longest silence within a request, and longest time for one packet of it.",
 )
 @click.option(
-    "--write-timeout", metavar="DURATION", type=DURATION, default="60s", show_default=True,
+    "--write-timeout",
+    metavar="DURATION",
+    type=DURATION,
+    default="60s",
+    show_default=True,
     help="Longest time in which no byte moves while the client should read.",
 )
 @click.option(
-    "--max-request", metavar="SIZE", type=SIZE, default="0", show_default=True,
+    "--max-request",
+    metavar="SIZE",
+    type=SIZE,
+    default="0",
+    show_default=True,
     help="Refuse requests with more bytes of payload.",
 )
 @click.option(
-    "--count", metavar="N", type=click.IntRange(1),
+    "--count",
+    metavar="N",
+    type=click.IntRange(1),
     help="Stop when the N-th request has come.",
 )
 @click.option(
-    "--drain-timeout", metavar="DURATION", type=DURATION, default="10s", show_default=True,
+    "--drain-timeout",
+    metavar="DURATION",
+    type=DURATION,
+    default="10s",
+    show_default=True,
     help="When stopping, longest time to answer what is connected.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show problems only.")
@@ -120,7 +164,7 @@ def serve(
         spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
     )
     return _run(
-        chosen_path(path, make_folder=True),
+        chosen_endpoint(path).prepare(),
         command,
         limits,
         mode=mode,
@@ -129,9 +173,7 @@ def serve(
     )
 
 
-def _run(
-    path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: TextLog
-) -> int:
+def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: TextLog) -> int:
     """Listen, serve, and say with which status to end."""
     _open_standard_streams()
     command = Command(line, os.environ.get("PATH", os.defpath))

@@ -173,7 +173,9 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
 
 
 def _write_error(name: str, error: OSError) -> SipcError:
-    return SipcError(f"cannot write the answer to {name}: {error.strerror}", "make room, or choose another")
+    return SipcError(
+        f"cannot write the answer to {name}: {error.strerror}", "make room, or choose another"
+    )
 
 
 def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:

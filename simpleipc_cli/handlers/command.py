@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 
 SHELL = "/bin/sh"
 
 # Words of these characters alone mean themselves to every shell.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+:,./=-]*")
+
+# One word that means itself to every shell, and may be the name of a file.
+_LITERAL = re.compile(r"[A-Za-z0-9_@%+:,./\x80-\U0010ffff][A-Za-z0-9_@%+:,./~#\x80-\U0010ffff-]*")
 
 # Builtins and reserved words of dash and bash, which /bin/sh may be.
 _SHELL_WORDS = frozenset(
@@ -38,13 +42,14 @@ class Command:
         self._search_path = search_path
         words = line.split(" ") if "\n" not in line else []
         words = [word for word in words if word]
+        self._word = words[0] if len(words) == 1 and _LITERAL.fullmatch(words[0]) else ""
         plain = bool(words) and all(_PLAIN.fullmatch(word) for word in words)
         self._words = words if plain and "=" not in words[0] else []
 
     def in_shell(self) -> list[str]:
         """The argument list that lets the shell see to everything."""
         if self._is_local_file():
-            return [SHELL, "-c", "./" + self.line]
+            return [SHELL, "-c", "./" + shlex.quote(self._word)]
         return [SHELL, "-c", "--", self.line]
 
     def without_shell(self) -> tuple[str, list[str]] | None:
@@ -70,7 +75,7 @@ class Command:
 
     def _is_local_file(self) -> bool:
         """One word that is a file here, and no program on the search path."""
-        if len(self._words) != 1 or "/" in self.line:
+        word = self._word
+        if not word or "/" in word or not os.path.isfile(word):
             return False
-        word = self._words[0]
-        return os.path.isfile(word) and shutil.which(word, path=self._search_path) is None
+        return shutil.which(word, path=self._search_path) is None

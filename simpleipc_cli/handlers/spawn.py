@@ -46,9 +46,7 @@ class Process:
     def status(self) -> int | None:
         """Exit status, or minus the signal that killed it; None while it runs."""
         if self._status is None and not self._reaped:
-            found = os.waitid(
-                os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT
-            )
+            found = os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is not None:
                 exited = found.si_code == os.CLD_EXITED
                 self._status = found.si_status if exited else -found.si_status

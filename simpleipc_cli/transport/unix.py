@@ -97,9 +97,7 @@ class UnixStream(Stream):
 
     def _send(self, buffers: Sequence[Buffer], flags: int) -> int:
         try:
-            return self._socket.sendmsg(
-                buffers[:MOST_BUFFERS], (), flags | _socket.MSG_NOSIGNAL
-            )
+            return self._socket.sendmsg(buffers[:MOST_BUFFERS], (), flags | _socket.MSG_NOSIGNAL)
         except BlockingIOError:
             raise
         except OSError as error:

@@ -52,7 +52,7 @@ def test_any_payload_goes_through_unchanged(endpoint, payload, options):
 
 def test_a_request_arriving_one_byte_at_a_time_is_understood(endpoint):
     with Server(endpoint, "cat"), connect(endpoint) as client:
-        for byte in message(b"hello") :
+        for byte in message(b"hello"):
             client.sendall(bytes([byte]))
         assert receive_all(client) == message(b"hello")
 
@@ -95,7 +95,6 @@ def test_300_megabytes_through_cat_from_a_client_that_writes_before_it_reads(end
         assert not reader.read()
         reader.close()
         assert peak_memory(server.pid) < FLAT
-        print(f"peak memory of the server: {peak_memory(server.pid) / MIB:.1f} MiB")
 
 
 def test_300_megabytes_through_two_servers_in_a_row_stay_out_of_memory(endpoint, folder):
@@ -119,7 +118,6 @@ def test_300_megabytes_through_two_servers_in_a_row_stay_out_of_memory(endpoint,
         assert tail == b"0000"
         assert len(peaks) == 3
         assert max(peaks) < FLAT
-        print("peak memory, MiB:", [round(peak / MIB, 1) for peak in peaks])
 
 
 def test_a_handler_may_write_100_megabytes_before_it_reads(endpoint):
@@ -176,7 +174,8 @@ def test_a_client_with_5_megabytes_to_write_hears_of_the_failure_and_not_of_sigp
 
 def test_a_slow_filter_that_holds_the_output_is_waited_for(endpoint, script):
     handler = script(
-        "#!/bin/bash\nexec > >(while read -r line; do read -rt 0.2 <> <(:); echo \"<$line>\"; done)\n"
+        "#!/bin/bash\n"
+        'exec > >(while read -r line; do read -rt 0.2 <> <(:); echo "<$line>"; done)\n'
         "cat\n"
     )
     with Server(endpoint, str(handler)):
@@ -257,8 +256,9 @@ def test_a_handler_starts_with_default_signals_and_the_limit_of_before(endpoint)
         with crowd(endpoint, 300):
             limit, *status = ask(endpoint, b"")[0].decode().splitlines()
         assert limit == "200"
-        masks = {line.split()[1] for line in status if line.startswith(("SigIgn", "SigBlk"))}
-        assert masks == {"0" * 16}
+        masks = [line.split()[1] for line in status if line.startswith(("SigIgn", "SigBlk"))]
+        glibcs = 1 << 31 | 1 << 32  # 32 and 33, which no program but glibc can use
+        assert [int(mask, 16) & ~glibcs for mask in masks] == [0, 0]
 
 
 def test_a_client_that_half_closes_gets_its_answer(endpoint, folder):
@@ -286,8 +286,9 @@ def test_both_directions_stream_at_once(endpoint):
     """Neither side would get further if one direction waited for the other to end."""
     with Server(endpoint, "cat"), connect(endpoint) as client:
         sent = threading.Thread(
-            target=lambda: [client.sendall(packets(bytes(MIB))) for _ in range(50)]
-            and client.sendall(b"0000")
+            target=lambda: (
+                [client.sendall(packets(bytes(MIB))) for _ in range(50)] and client.sendall(b"0000")
+            )
         )
         sent.start()
         payload, whole = decode(receive_all(client))

@@ -1,0 +1,108 @@
+"""What all verbs share: help, values, usage errors, and never a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from support import Server, environment, sipc
+
+VERBS = ["serve", "send", "probe"]
+
+
+def test_help_lists_the_verbs():
+    done = sipc("--help")
+    assert done.returncode == 0
+    assert re.findall(rb"^  (\w+)  ", done.stdout, re.M)[-3:] == [v.encode() for v in VERBS]
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_that_fits_a_terminal(verb, option):
+    done = sipc(verb, option, env=environment(COLUMNS="80"))
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"Usage: sipc %s [OPTIONS] [PATH]\n" % verb.encode())
+    assert max(map(len, done.stdout.decode().splitlines())) <= 80
+
+
+def test_version_names_program_and_number():
+    assert re.fullmatch(rb"sipc, version \d+\.\d+\.\d+\n", sipc("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bogus"], ["send", "--bogus"], ["send", "a", "b"], ["serve", "x"], ["probe", "-t"],
+        ["serve", "x", "--exec", "y", "--threads", "0"],
+        ["serve", "x", "--exec", "y", "--on-hangup", "no"],
+        ["serve", "x", "--exec", "y", "--count", "0"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_wrong_command_line_is_a_usage_error_in_clicks_form(arguments):
+    done = sipc(*arguments)
+    assert done.returncode == 2
+    assert re.search(rb"^Error: ", done.stderr, re.M)
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "-1", "1x", "1 s", "inf", "nan", "1e3", "1s1", "\u0661s"]
+)
+def test_a_bad_duration_is_a_usage_error_that_shows_a_good_one(endpoint, value):
+    done = sipc("probe", "--wait", value, endpoint)
+    assert done.returncode == 2
+    assert b"500ms" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["0.001", "1ms", "0.001s", "0m1ms", "0h0m0.001s", ".001"])
+def test_a_duration_may_be_written_in_many_ways(endpoint, value):
+    assert sipc("probe", "--wait", value, endpoint).returncode == 4
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1k", "1KB", "1.5M", "0x10"])
+def test_a_bad_size_is_a_usage_error_that_shows_a_good_one(endpoint, value):
+    done = sipc("serve", endpoint, "--exec", "cat", "--max-request", value)
+    assert done.returncode == 2
+    assert b"64K" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["", "8", "888", "1777", "rw", "-600", "0o600"])
+def test_a_bad_mode_is_a_usage_error_that_shows_a_good_one(endpoint, value):
+    done = sipc("serve", endpoint, "--exec", "cat", "--mode", value)
+    assert done.returncode == 2
+    assert b"0600" in done.stderr
+
+
+def test_python_m_is_another_way_in(endpoint):
+    done = subprocess.run(
+        [sys.executable, "-m", "simpleipc_cli", "probe", endpoint], capture_output=True
+    )
+    assert done.returncode == 4
+
+
+def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
+    with Server(endpoint, "cat"):
+        for verb, *options in (["probe"], ["send", "-d", "x"]):
+            done = subprocess.run(
+                [sys.executable, "-c", NO_DESCRIPTORS, "sipc", verb, endpoint, *options],
+                capture_output=True,
+                env=environment(),
+            )
+            assert b"Traceback" not in done.stderr
+            assert done.returncode == 1, done.stderr
+            assert re.fullmatch(rb"sipc \w+: [^\n]*Too many open files[^\n]*\n", done.stderr)
+
+
+# Starts the program with all modules loaded, and then no descriptor left for a socket.
+NO_DESCRIPTORS = """
+import difflib, os, resource, sys
+sys.argv = sys.argv[1:]
+from simpleipc_cli.cli import main, send, probe
+import simpleipc_cli.transport.unix_inspect
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+main()
+"""

@@ -1,0 +1,186 @@
+"""The arrows of the house: imports only go down, and a small send loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import simpleipc_cli
+
+PACKAGE = Path(simpleipc_cli.__file__).parent
+
+# From the top floor down. A room may know itself and whatever is on a floor below its own;
+# rooms on one floor do not know each other.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"handlers", "bench"},
+    {"server"},
+    {"client"},
+    {"spool"},
+    {"message", "transport"},
+    {"pktline", "endpoint", "deadline"},
+    {"buffers", "errors"},
+]
+FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
+
+MODULES = {
+    str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+def room_of(name: str) -> str:
+    return Path(name).with_suffix("").parts[0]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """What a module imports, wherever that stands; also by name, as import_module() does."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case ast.ImportFrom():
+                raise AssertionError(f"line {node.lineno}: a relative import")
+            case ast.Constant(value=str(text)) if re.match(r"simpleipc_cli\.\w", text):
+                yield text
+
+
+def rooms_known(tree: ast.AST) -> set[str]:
+    names = (name.split(".") for name in imports(tree))
+    return {parts[1] for parts in names if parts[0] == "simpleipc_cli"}
+
+
+def names_used(tree: ast.AST) -> set[str]:
+    """Every name a module imports or uses; attributes of names also in full, as in `os.name`."""
+    used = {part for name in imports(tree) for part in (name, *name.split("."))}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
+                used |= {attribute, f"{owner}.{attribute}"}
+            case ast.Attribute(attr=attribute):
+                used.add(attribute)
+            case ast.Name(id=name):
+                used.add(name)
+    return used
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = """
+import simpleipc_cli.client
+from simpleipc_cli import errors
+if TYPE_CHECKING:
+    from simpleipc_cli.server.pool import Server
+def later():
+    from simpleipc_cli.spool import Spool
+    import_module(f"simpleipc_cli.transport.{name}")
+"""
+    assert rooms_known(ast.parse(source)) == {"client", "errors", "server", "spool", "transport"}
+
+
+@each_module
+def test_every_module_has_its_floor(name):
+    assert name == "__init__.py" or room_of(name) in FLOOR_OF
+
+
+@each_module
+def test_imports_only_go_down(name):
+    room = room_of(name)
+    above = {
+        known
+        for known in rooms_known(MODULES[name]) - {room}
+        if FLOOR_OF[known] >= FLOOR_OF.get(room, 0)
+    }
+    assert not above
+
+
+@pytest.mark.parametrize(
+    ("room", "stranger"),
+    [
+        ("message", "transport"),
+        ("transport", "message"),
+        ("transport", "pktline"),
+        ("server", "handlers"),
+        ("server", "bench"),
+        ("handlers", "bench"),
+        ("pktline", "transport"),
+        ("client", "server"),
+    ],
+)
+def test_strangers_stay_strangers(room, stranger):
+    known = {name for name in MODULES if room_of(name) == room}
+    assert known
+    assert [name for name in known if stranger in rooms_known(MODULES[name])] == []
+
+
+OF_THE_COMMAND_LINE = {
+    *("click", "rich"),
+    *("environ", "environb", "getenv", "getenvb", "putenv", "unsetenv", "expandvars", "expanduser"),
+    *("exitcodes", "ExitCode", "SystemExit", "sys.exit", "sys.argv"),
+}
+OF_THE_PLATFORM = {
+    *("sys.platform", "os.name", "platform", "os.uname", "sys.getwindowsversion"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) != "cli"])
+def test_only_the_command_line_knows_click_rich_environment_and_exit_codes(name):
+    assert not names_used(MODULES[name]) & OF_THE_COMMAND_LINE
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "transport/__init__.py"])
+def test_only_the_transport_s_front_asks_for_the_platform(name):
+    assert not names_used(MODULES[name]) & OF_THE_PLATFORM
+
+
+# What a small send loads
+
+HEAVY = """
+    click rich typing dataclasses enum socket select threading tempfile subprocess re logging
+""".split()
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """What a statement loads into a bare interpreter: no site, no environment."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})
+before = set(sys.modules)
+{statement}
+print(*set(sys.modules) - before)
+"""
+    bare = [sys.executable, "-I", "-S", "-c", program]
+    return set(subprocess.run(bare, check=True, capture_output=True, text=True).stdout.split())
+
+
+@pytest.fixture(scope="module")
+def loaded_by_client():
+    return modules_loaded_by("import simpleipc_cli.client")
+
+
+def test_what_is_loaded_is_seen():
+    assert {"enum", "re"} <= modules_loaded_by("import re")
+
+
+def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
+    rooms = {"client", "message", "transport", "pktline", "deadline", "errors"}
+    assert {f"simpleipc_cli.{room}" for room in rooms} <= loaded_by_client
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_the_client_loads_nothing_heavy(name, loaded_by_client):
+    assert name not in loaded_by_client
+
+
+@pytest.mark.parametrize("room", ["cli", "handlers", "server", "spool", "endpoint"])
+def test_the_client_loads_nothing_from_above_or_beside(room, loaded_by_client):
+    assert f"simpleipc_cli.{room}" not in loaded_by_client

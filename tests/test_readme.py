@@ -1,0 +1,84 @@
+"""The README's commands, typed as a new user would, in a copy of the checkout."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import environment
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
+
+
+@pytest.fixture
+def checkout(folder):
+    """What a fresh clone holds."""
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "-z"],
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    process = subprocess.Popen(
+        ["bash", "-c", "set -eu -o pipefail -m\n" + script],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)])
+        raise
+    return subprocess.CompletedProcess(script, process.returncode, output, errors)
+
+
+def test_there_are_two_commands_that_do_all_set_up():
+    main_job, tests = BLOCKS[:2]
+    for command in (main_job, tests):
+        assert command.count("\n") == 1, "one line each"
+        assert "python3 -m venv .venv" in command
+    assert tests.endswith(".venv/bin/pytest\n")
+
+
+def test_the_first_command_sets_up_does_the_main_job_and_shows_its_output(checkout):
+    done = run(BLOCKS[0], checkout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HELLO", done.stderr
+
+
+def test_the_recipes_do_what_they_say(folder):
+    script = "".join(BLOCKS[3:])  # the tests have sipc on their PATH, as block 2 would put it
+    done = run(script, folder)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "demo.sock: listening"
+    assert re.fullmatch(r"you are process \d+, and you said: good morning", lines[1])
+    assert lines[2] == "somebody is listening"
+    assert lines[3].startswith('{"path": "demo.sock", "state": "listening"')
+    assert lines[4:7] == ["status 4", "demo.sock: path not found", "status 4"]
+    assert lines[7:] == ["6"]
+    assert (folder / "answer.bin").stat().st_size > 1000
+
+
+def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
+    for verb in ("serve", "send", "probe"):
+        assert f"sipc {verb}" in "".join(BLOCKS)
+    outside = re.sub(r"^```sh\n.*?^```$", "", README, flags=re.M | re.S)
+    assert set(re.findall(r"`sipc ([^`]*)`", outside)) == {"--help", "VERB --help"}
