@@ -218,9 +218,10 @@ class Exchange:
 
     def _check_time(self, now: float) -> None:
         """Give up on whoever has used up all patience."""
-        if self._silence.left(now) == 0.0 or self._packet.left(now) == 0.0:
-            what = "silent" if self._silence.left(now) == 0.0 else "not done with one packet"
-            raise _Over(Outcome.SILENT, f"{what} for {self._silence.limit:g} s")
+        if self._silence.left(now) == 0.0:
+            raise _Over(Outcome.SILENT, f"silent for {self._silence.limit:g} s")
+        if self._packet.left(now) == 0.0:
+            raise _Over(Outcome.SILENT, f"not done with one packet for {self._packet.limit:g} s")
         if self._stall.left(now) == 0.0:
             raise _Over(Outcome.STUCK, f"no byte moved for {self._stall.limit:g} s")
         if self._handling.left(now) == 0.0:
@@ -233,10 +234,9 @@ class Exchange:
         """The server is stopping: be less patient, or give up."""
         self._poller.forget(self._latch.fileno())
         if self._latch is self._stages.drain:
-            for clock in (self._silence, self._packet):
-                if clock.limit is None or clock.limit > DRAIN_SILENCE:
-                    clock.limit = DRAIN_SILENCE
-                    clock.restart(monotonic())
+            if self._silence.limit is None or self._silence.limit > DRAIN_SILENCE:
+                self._silence.limit = DRAIN_SILENCE
+                self._silence.restart(monotonic())
             self._latch = self._stages.end
             self._poller.watch(self._latch.fileno(), 0)
         else:
@@ -377,6 +377,8 @@ class Exchange:
             except PeerGone:
                 self._discard_request()
                 return
+            if self._inbox:
+                return  # it took what it could
         if self._reader.complete and run.input >= 0:
             self._poller.forget(run.input)
             run.end_input()
