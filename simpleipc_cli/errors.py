@@ -7,6 +7,7 @@
     |   |-- PathNotFound         no such endpoint
     |   |-- InvalidPath          no stream endpoint is there, or can be there
     |   |-- NotPermitted         the system does not let us
+    |   |-- GivenUp              we were told to stop before we had begun
     |   `-- InUse                another server is listening there
     |-- TimedOut                 connected, but not finished in time
     |-- ProtocolError            what came is not Simple-IPC
@@ -29,6 +30,11 @@ class SipcError(Exception):
         super().__init__(what)
         if remedy:
             self.remedy = remedy
+
+    @property
+    def text(self) -> str:
+        """`what happened: what to do about it`."""
+        return f"{self}: {self.remedy}" if self.remedy else str(self)
 
 
 class EndpointError(SipcError):
@@ -63,6 +69,10 @@ class NotPermitted(EndpointError):
     """The system refuses access."""
 
     remedy = "check owner and mode of the path and of the folders above it"
+
+
+class GivenUp(EndpointError):
+    """We were told to stop before we had begun."""
 
 
 class InUse(EndpointError):

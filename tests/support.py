@@ -131,7 +131,10 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.wait_for_log(f"listening on {re.escape(self.path)}")
+            if "-q" in options:
+                wait_until(lambda: self._listens(), "it to listen")
+            else:
+                self.wait_for_log(f"listening on {re.escape(self.path)}")
         except BaseException:
             self.process.kill()
             self._join()
@@ -141,6 +144,14 @@ class Server:
     def _read(self) -> None:
         for line in self.process.stderr:
             self._lines.append(line.decode(errors="replace").rstrip("\n"))
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            connect(self.path).close()
+        except OSError:
+            return False
+        return True
 
     @property
     def log(self) -> str:
@@ -157,6 +168,15 @@ class Server:
             return None
 
         return wait_until(enough, f"{count} x {pattern!r} in the log:\n{self.log}")
+
+    def connections(self) -> list[str]:
+        """Sockets that were not open at the start."""
+        return [name for name in descriptors(self.pid) if name not in self.open_at_start]
+
+    def processor_time(self) -> float:
+        """Seconds that the server itself has been on a processor."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait_until_idle(self) -> None:
         """Wait until no handler is left and every connection is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from threading import Lock
 from time import monotonic
 
@@ -10,6 +11,9 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.log import Log, Record
 
 STDERR = 2
+
+_LONGEST_LINE = 1000  # characters; a pipe that takes anything takes 4096 bytes (PIPE_BUF)
+_STUCK_AFTER = 200  # milliseconds, at will
 
 
 def printable(text: str) -> str:
@@ -24,9 +28,7 @@ def printable(text: str) -> str:
 
 def error_line(verb: str, error: SipcError) -> str:
     """`sipc VERB: what happened: what to do about it`."""
-    name = f"sipc {verb}" if verb else "sipc"
-    parts = [name, str(error), error.remedy]
-    return printable(": ".join(part for part in parts if part))
+    return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
 
 
 def say(line: str) -> None:
@@ -47,10 +49,11 @@ class TextLog(Log):
         self._quiet = quiet
         self._verbose = verbose
         self._lock = Lock()
+        self._lost = 0  # lines, since the last that was written
 
     def request(self, record: Record) -> None:
         """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
-        if self._quiet and not record.outcome.is_error:
+        if self._quiet and not record.outcome.is_error and not record.warnings:
             return
         parts = [
             f"{record.id}",
@@ -63,8 +66,8 @@ class TextLog(Log):
         line = f"{' '.join(parts)}: {record.outcome.value}"
         if record.detail:
             line += f": {record.detail}"
-        if record.notes:
-            line += f" ({'; '.join(record.notes)})"
+        for remark in [*record.warnings, *(record.notes if self._verbose else ())]:
+            line += f"; {remark}"
         self._say(line)
 
     def problem(self, text: str) -> None:
@@ -82,5 +85,19 @@ class TextLog(Log):
             self._say(text)
 
     def _say(self, text: str) -> None:
+        """Write a line, unless stderr is stuck: then it is lost, for the server must go on."""
         with self._lock:
-            say(printable(text))
+            if not _takes_more(_STUCK_AFTER if not self._lost else 0):
+                self._lost += 1
+                return
+            if self._lost:
+                text = f"({self._lost} lines were lost: nobody read them)\n{text}"
+                self._lost = 0
+            say("\n".join(map(printable, text.split("\n")))[:_LONGEST_LINE])
+
+
+def _takes_more(millis: int) -> bool:
+    """Whether stderr takes a line without waiting; what is no pipe or the like always does."""
+    poll = select.poll()
+    poll.register(STDERR, select.POLLOUT)
+    return bool(poll.poll(millis))

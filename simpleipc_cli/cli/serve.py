@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import click
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration, chosen_endpoint, path_argument
 from simpleipc_cli.cli.render import TextLog
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.process import ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.limits import SPOOL_FOLDER, Limits
-from simpleipc_cli.server.pool import Ending, Server
-from simpleipc_cli.transport import listen
+from simpleipc_cli.server.pool import LEAST_DESCRIPTORS, Ending, Server
+from simpleipc_cli.transport import Listener, listen
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _STANDARD_STREAMS = 3
@@ -43,7 +44,7 @@ _STANDARD_STREAMS = 3
 @click.option(
     "--backlog",
     metavar="N",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 2**31 - 1),
     default=1024,
     show_default=True,
     help="Let N connections wait in the kernel before they are accepted.",
@@ -176,18 +177,24 @@ def serve(
 def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: TextLog) -> int:
     """Listen, serve, and say with which status to end."""
     _open_standard_streams()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
         log.problem(f"warning: there is no command {line}: requests will fail until there is")
     descriptors = DescriptorLimit()
+    if descriptors.most < LEAST_DESCRIPTORS:
+        raise SipcError(
+            f"only {descriptors.most} descriptors are allowed",
+            f"allow {LEAST_DESCRIPTORS} at least, with ulimit -n",
+        )
     signals = _Signals()
-    server = Server(
-        listen(path, mode=mode, backlog=backlog),
-        os.path.abspath(path),
-        handler=ProcessHandler(command, os.environ, descriptors),
-        limits=limits,
-        log=log,
-        descriptors=descriptors,
+    try:
+        listener = listen(path, mode=mode, backlog=backlog, give_up=signals.any)
+    except GivenUp:
+        return SIGNALLED + signals.first
+    handler = ProcessHandler(command, os.environ, descriptors)
+    server = _server(
+        listener, path, handler=handler, limits=limits, log=log, descriptors=descriptors
     )
     signals.pass_to(server)
     log.news(f"listening on {path}")
@@ -204,6 +211,18 @@ def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: 
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
 
+def _server(listener: Listener, path: str, **parts: Any) -> Server:
+    """The server; if it cannot be made, the path is given back."""
+    try:
+        return Server(listener, os.path.abspath(path), **parts)
+    except OSError as error:
+        listener.withdraw()
+        listener.close()
+        raise SipcError(
+            f"cannot start: {error.strerror}", "allow more descriptors with ulimit -n"
+        ) from error
+
+
 class _Signals:
     """Signals that ask for the end; those that were ignored when we started stay so."""
 
@@ -217,6 +236,10 @@ class _Signals:
         ]
         for number in self._numbers:
             signal.signal(number, self._on_signal)
+
+    def any(self) -> bool:
+        """Whether there was one."""
+        return self._count > 0
 
     def pass_to(self, server: Server) -> None:
         """From now on a signal stops this server."""

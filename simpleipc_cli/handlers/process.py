@@ -126,6 +126,8 @@ class ProcessRun(Run):
 
     def stop(self, grace: float, hurry: Latch) -> None:
         """See Run."""
-        self._process.stop(grace, hurry)
-        self.end_input()
-        self.end_output()
+        try:
+            self._process.stop(grace, hurry)
+        finally:
+            self.end_input()
+            self.end_output()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from threading import Thread
 from time import monotonic
+from typing import NoReturn
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import SHELL, Command
@@ -24,8 +26,9 @@ _ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGS
 # shell on Linux has.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
-_GROUP_PATIENCE = 1.0  # seconds; a killed process that is still there is not ours to wait for
+_PATIENCE = 1.0  # seconds; who has been killed and is still there is not waited for, at will
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02  # seconds between looks at a group, at will
+_PAUSE_BEFORE_LOOKING = 0.005  # seconds; looking at all processes is for who does not go soon
 
 
 class Process:
@@ -55,31 +58,42 @@ class Process:
     def stop(self, grace: float, hurry: Latch) -> None:
         """End the whole group: SIGTERM, and SIGKILL once `grace` seconds are over.
 
-        Returns when nobody is left, the child reaped. `hurry` cuts the grace short.
+        Returns when nobody is left, the child reaped. `hurry` cuts the grace short. Raises
+        SipcError if the child cannot be ended.
         """
         deadline = monotonic() + grace
-        # Not reaped yet, so that the number can be nobody else's group, even if it has exited.
-        self._signal(signal.SIGTERM)
-        if not self._wait_for_exit(deadline, hurry):
-            self._signal(signal.SIGKILL)
-            self._wait_for_exit(None, None)
-        self.status()
-        os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
-        self._reaped = True
-        os.close(self.descriptor)
+        try:
+            # Not reaped yet, so that the number can be nobody else's group, even if it exited.
+            self._signal(signal.SIGTERM)
+            if not self._wait_for_exit(deadline, hurry):
+                self._signal(signal.SIGKILL)
+                if not self._wait_for_exit(monotonic() + _PATIENCE, None):
+                    self._leave_to_itself()
+            self.status()
+            os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
+            self._reaped = True
+        finally:
+            os.close(self.descriptor)
         if not self._wait_for_group(deadline, hurry):
             self._signal(signal.SIGKILL)
-            self._wait_for_group(monotonic() + _GROUP_PATIENCE, None)
+            self._wait_for_group(monotonic() + _PATIENCE, None)
 
-    def _wait_for_exit(self, deadline: float | None, hurry: Latch | None) -> bool:
-        if self.status() is not None:
-            return True
+    def _leave_to_itself(self) -> NoReturn:
+        """It does not die: it has become another user, or hangs in the kernel."""
+        Thread(target=os.waitpid, args=(self.pid, 0), daemon=True).start()  # no zombie of ours
+        raise SipcError(f"process {self.pid} of the handler cannot be ended", "see what it is")
+
+    def _wait_for_exit(self, deadline: float, hurry: Latch | None) -> bool:
         poller = new_poller()
         poller.watch(self.descriptor, READ)
         if hurry is not None:
             poller.watch(hurry.fileno(), 0)
-        poller.wait(None if deadline is None else max(0.0, deadline - monotonic()))
-        return self.status() is not None
+        while self.status() is None:
+            left = deadline - monotonic()
+            if left <= 0 or (hurry is not None and hurry.is_set()):
+                return False
+            poller.wait(left)
+        return True
 
     def _wait_for_group(self, deadline: float, hurry: Latch | None) -> bool:
         """Wait until the group is empty. No event tells: its members are not our children.
@@ -90,7 +104,7 @@ class Process:
         if hurry is not None:
             poller.watch(hurry.fileno(), 0)
         pause = _FIRST_PAUSE
-        while self._group_lives():
+        while self._group_lives(look_closely=pause > _PAUSE_BEFORE_LOOKING):
             left = deadline - monotonic()
             if left <= 0 or (hurry is not None and hurry.is_set()):
                 return False
@@ -98,25 +112,50 @@ class Process:
             pause = min(pause * 2, _LONGEST_PAUSE)
         return True
 
-    def _group_lives(self) -> bool:
+    def _group_lives(self, *, look_closely: bool) -> bool:
+        """Whether anybody is left; a close look tells the dead whom nobody has reaped."""
         if not self._signal(0):
             return False
         try:  # as a container's first process we are also the parent of all orphans
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return True
-        return True
+            pass
+        return not look_closely or _has_living_member(self.pid)
 
     def _signal(self, number: int) -> bool:
-        """Signal the group; False if nobody is in it."""
+        """Signal the group, and the child, which may have left it; False if nobody is there."""
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            return False
+            if self._reaped:
+                return False
         except PermissionError:
             pass  # somebody is in it, but has become another user
+        if number and not self._reaped:
+            try:
+                signal.pidfd_send_signal(self.descriptor, number)
+            except (ProcessLookupError, PermissionError):
+                pass
         return True
+
+
+def _has_living_member(group: int) -> bool:
+    """Whether a process group has a member that is no zombie, as proc(5) tells."""
+    try:
+        numbers = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return True
+    return any(_is_alive_in(number, group) for number in numbers)
+
+
+def _is_alive_in(number: str, group: int) -> bool:
+    try:
+        with open(f"/proc/{number}/stat", "rb") as file:
+            state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
+    except (OSError, ValueError):
+        return False  # it has just gone
+    return int(its_group) == group and state not in b"ZX"
 
 
 def spawn(

@@ -118,7 +118,7 @@ class Exchange:
         except _Over as over:
             self._set_outcome(over.outcome, over.detail)
         except SipcError as error:
-            self._set_outcome(Outcome.BROKEN, f"{error}: {error.remedy}")
+            self._set_outcome(Outcome.BROKEN, error.text)
         finally:
             self._close()
         return self.record
@@ -145,9 +145,11 @@ class Exchange:
             self.record.notes.append(f"{self._reader.trailing_bytes} bytes behind the flush")
         self._poller.forget(self._stream.fileno())
         self._stream.close()
-        self._stop_run()
         self._spool.close()
-        self._poller.close()
+        try:
+            self._stop_run()
+        finally:
+            self._poller.close()
 
     def _step(self) -> None:
         """Wait for whatever can go on, and let it."""
@@ -227,7 +229,9 @@ class Exchange:
         if self._handling.left(now) == 0.0:
             self._fail(Outcome.TIMED_OUT, f"not done in {self._handling.limit:g} s")
         if self._linger.left(now) == 0.0:
-            self.record.notes.append("the handler has exited, but something holds its output open")
+            self.record.warnings.append(
+                "the handler has exited, but something holds its output open"
+            )
             self._end_output()
 
     def _on_stop(self) -> None:
@@ -332,7 +336,7 @@ class Exchange:
         try:
             self._spool.append(payload)
         except SipcError as error:
-            self._fail(Outcome.BROKEN, f"{error}: {error.remedy}")
+            self._fail(Outcome.BROKEN, error.text)
 
     def _send(self) -> None:
         """Write as much of the response as the client takes."""
@@ -356,7 +360,7 @@ class Exchange:
         try:
             self._run = self._handler.start(self._request, stored)
         except SipcError as error:
-            self._fail(Outcome.NOT_STARTED, f"{error}: {error.remedy}")
+            self._fail(Outcome.NOT_STARTED, error.text)
             return
         self._handling.run(True, monotonic())
 
@@ -463,4 +467,7 @@ class Exchange:
         self._handling.limit = None
         for descriptor in (run.input, run.output, run.exit):
             self._poller.forget(descriptor)
-        run.stop(self._limits.kill_after, self._stages.hurry)
+        try:
+            run.stop(self._limits.kill_after, self._stages.hurry)
+        except SipcError as error:
+            self.record.warnings.append(error.text)

@@ -21,19 +21,20 @@ class DescriptorLimit:
         """Looks, and changes nothing."""
         self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.current = self.original
+        self.most = _MOST if self._hard == resource.RLIM_INFINITY else min(self._hard, _MOST)
+        """What the limit can be raised to."""
         self._spawning = Lock()
 
     def raise_to_most(self) -> bool:
         """Allow as many as the hard limit does; False if that is no more than before."""
-        most = _MOST if self._hard == resource.RLIM_INFINITY else min(self._hard, _MOST)
-        if self.current == resource.RLIM_INFINITY or self.current >= most:
+        if self.current >= self.most:
             return False
         with self._spawning:
             try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (most, self._hard))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self.most, self._hard))
             except (OSError, ValueError):
                 return False
-            self.current = most
+            self.current = self.most
         return True
 
     @contextmanager

@@ -76,7 +76,8 @@ class Run(ABC):
 
         `hurry` cuts the grace short. Waits until it is done. The run's input is not ended
         before: whoever still reads it must not take its end for the request's. Must be
-        called once for every run, also for one that has ended by itself.
+        called once for every run, also for one that has ended by itself. Raises SipcError
+        if something cannot be ended.
         """
 
 

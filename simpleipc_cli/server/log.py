@@ -46,6 +46,9 @@ class Record:
     bytes_in: int = 0
     bytes_out: int = 0
     notes: list[str] = field(default_factory=list)
+    """For people who debug."""
+    warnings: list[str] = field(default_factory=list)
+    """For the person in charge, also of a request that was answered."""
     began: float = field(default_factory=monotonic)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from enum import Enum
 from queue import SimpleQueue
 from time import monotonic
@@ -20,6 +19,7 @@ from simpleipc_cli.server.connection import Exchange, Stages, Workspace
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
+from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log, Outcome, Record
 from simpleipc_cli.transport import (
     READ,
@@ -35,6 +35,10 @@ _NO_ROOM_PAUSE = 0.1  # seconds before accepting is tried again without descript
 _ACCEPT_AT_ONCE = 256  # connections accepted before others get their turn, at will
 _DESCRIPTORS_A_REQUEST = 6  # both ends of two pipes, pidfd and spool, the connection apart
 _DESCRIPTORS_OF_OURS = 24  # standard streams, listener, poller, bell, latches, and some air
+LEAST_DESCRIPTORS = _DESCRIPTORS_OF_OURS + _DESCRIPTORS_A_REQUEST + 2
+"""How many descriptors a server must be allowed at least."""
+
+_YOUNG = 0.1  # seconds in which a connection's first byte may be on its way, at will
 _JOIN_PATIENCE = 5.0  # seconds for threads that are to end at once, at will
 
 
@@ -73,8 +77,7 @@ class Server:
         self._poller.watch(self._bell.fileno(), READ)
         self._poller.watch(self._listener.fileno(), READ)
 
-        # Connections that have said nothing yet, the longest silent first.
-        self._silent: OrderedDict[int, tuple[Stream, float]] = OrderedDict()
+        self._lobby = Lobby(self._poller)
         self._spoken: SimpleQueue[tuple[Stream, str] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -86,8 +89,9 @@ class Server:
         self._stopping = False  # somebody or something has asked for it
         self._accepting = True  # no stop has begun
         self._queue_open = True  # somebody may still wait in the kernel's queue
-        self._paused_until: float | None = None  # no descriptors: accept nobody before this
-        self._short = False  # descriptors ran short, and it has been said
+        self._paused_until: float | None = None  # no room: accept nobody before this
+        self._short = False  # there is no room, and it has been said
+        self._no_thread = False  # the system has no threads, and it has been said
         self._path_checked = monotonic()
         self._drain_deadline = Deadline(None)
         self._ending = Ending.DRAINED
@@ -109,24 +113,23 @@ class Server:
 
     def close(self) -> None:
         """Free what is left. stop() must not be called any more."""
-        self._bell.close()
-        self._stages.close()
+        if not any(thread.is_alive() for thread in self._threads):
+            self._bell.close()
+            self._stages.close()
 
     def _is_done(self) -> bool:
-        if self._queue_open:
-            return False
-        with self._lock:
-            return not self._unanswered and not self._silent
+        return not self._queue_open and not self._unanswered and not self._lobby
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
         for descriptor, _ in self._poller.wait(self._pause()):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
-            elif descriptor in self._silent:
+            elif descriptor in self._lobby:
                 self._on_silent(descriptor)
             elif self._accepting:
                 self._accept(_ACCEPT_AT_ONCE)
+        self._add_thread()
         if self._accepting:
             self._resume()
             self._check_path()
@@ -145,9 +148,9 @@ class Server:
             ends.append(max(0.0, self._paused_until - now))
         elif self._queue_open and not self._accepting:
             return 0.0
-        if self._silent and not self._accepting:
-            _, since = next(iter(self._silent.values()))
-            ends.append(max(0.0, since + DRAIN_SILENCE - now))
+        longest = self._lobby.longest()
+        if longest is not None and not self._accepting:
+            ends.append(max(0.0, longest[1] + DRAIN_SILENCE - now))
         return min((end for end in ends if end is not None), default=None)
 
     # -- accepting -------------------------------------------------------------------------
@@ -155,21 +158,24 @@ class Server:
     def _accept(self, most: int) -> bool:
         """Accept those who wait, `most` at once; True if nobody is left."""
         for _ in range(most):
-            if not self._make_room():
-                return False
             try:
                 stream = self._listener.accept()
             except BlockingIOError:
                 return True
             except OutOfDescriptors:
-                self._close_silent()
+                self._make_room(None)
+                self._pause_accepting()
                 return False
             except SipcError as error:
-                self._log.problem(str(error))
+                self._log.problem(error.text)
+                self._pause_accepting()
                 return False
             if not self._has_spoken(stream):
-                self._silent[stream.fileno()] = (stream, monotonic())
-                self._poller.watch(stream.fileno(), READ)
+                self._lobby.enter(stream, monotonic())
+            while self._is_over():
+                if not self._make_room(stream):
+                    self._pause_accepting()
+                    return False
         return False
 
     def _has_spoken(self, stream: Stream) -> bool:
@@ -186,77 +192,87 @@ class Server:
         return True
 
     def _on_silent(self, descriptor: int) -> None:
-        stream, since = self._silent.pop(descriptor)
-        self._poller.forget(descriptor)
-        if not self._has_spoken(stream):  # a false alarm: it keeps its place in time, not in line
-            self._silent[descriptor] = (stream, since)
-            self._poller.watch(descriptor, READ)
+        if self._is_silent(self._lobby.stream(descriptor)):
+            return  # a false alarm
+        self._has_spoken(self._lobby.leave(descriptor))
 
-    def _room(self) -> int:
-        """How many connections leave every thread the descriptors it may need."""
-        reserve = _DESCRIPTORS_OF_OURS + self._limits.threads * _DESCRIPTORS_A_REQUEST
-        return max(1, self._descriptors.current - reserve)
+    @staticmethod
+    def _is_silent(stream: Stream) -> bool:
+        try:
+            stream.peek_now()
+        except BlockingIOError:
+            return True
+        return False
 
-    def _is_full(self) -> bool:
-        return len(self._silent) + self._unanswered >= self._room()
+    def _is_over(self, more: int = 0) -> bool:
+        """Whether connections, and `more`, take what the threads need for their handlers."""
+        running = min(self._limits.threads, self._unanswered + 1)
+        taken = len(self._lobby) + self._unanswered + more + running * _DESCRIPTORS_A_REQUEST
+        return taken > self._descriptors.current - _DESCRIPTORS_OF_OURS
 
-    def _make_room(self) -> bool:
-        """See that one more connection can be taken; False if that must wait."""
-        if self._is_full():
-            self._descriptors.raise_to_most()
-        while self._is_full():
-            if not self._close_silent():
-                return False
-        return True
+    def _make_room(self, newest: Stream | None) -> bool:
+        """See that one more can be accepted; False if that must wait.
 
-    def _close_silent(self) -> bool:
-        """Close the longest silent connection; with none, accept nobody for a while."""
+        The longest silent connection is closed, but not the newest, nor one so young that
+        its first byte may be on its way.
+        """
+        if self._descriptors.raise_to_most():
+            return True
         if not self._short:
             self._short = True
             self._log.problem(
                 "descriptors run short: silent connections are closed, others wait: "
                 "allow more with ulimit -n"
             )
-        if self._silent:
-            self._hang_up(next(iter(self._silent)))
-            return True
+        longest = self._lobby.longest()
+        if longest is None:
+            return False
+        stream, since = longest
+        if stream is newest or monotonic() < since + _YOUNG:
+            return False
+        self._lobby.leave(stream.fileno())
+        if not self._has_spoken(stream):
+            stream.close()
+        return True
+
+    def _pause_accepting(self) -> None:
         self._paused_until = monotonic() + _NO_ROOM_PAUSE
         if self._accepting:
             self._poller.watch(self._listener.fileno(), 0)
-        return False
 
     def _resume(self) -> None:
         """Accept again, if that was paused and there may be room by now."""
-        if self._paused_until is None or monotonic() < self._paused_until or self._is_full():
+        if self._paused_until is None or monotonic() < self._paused_until:
+            return
+        if self._is_over(more=1) and not self._lobby:
+            self._pause_accepting()  # until a request ends, which rings the bell
             return
         self._paused_until = None
         self._poller.watch(self._listener.fileno(), READ)
-
-    def _hang_up(self, descriptor: int) -> None:
-        stream, _ = self._silent.pop(descriptor)
-        self._poller.forget(descriptor)
-        stream.close()
+        if not self._is_over(more=1):
+            self._short = False
 
     def _dispatch(self, stream: Stream) -> None:
         """Let a connection that has spoken wait for a thread."""
         self._requests += 1
         with self._lock:
             self._unanswered += 1
-            needs_thread = len(self._threads) < min(self._unanswered, self._limits.threads)
         self._spoken.put((stream, f"{os.getpid()}-{self._requests}"))
-        if needs_thread:
-            self._add_thread()
+        self._add_thread()
         if self._requests == self._limits.count:
             self._stopping = True
 
     def _add_thread(self) -> None:
+        """See that there are as many threads as there is work for, up to the limit."""
+        if len(self._threads) >= min(self._unanswered, self._limits.threads):
+            return
         thread = threading.Thread(target=self._work, daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # the system has no more: those there are must do
-            self._log.problem(f"{error}: allow more with ulimit -u, or give fewer --threads")
-            if not self._threads:
-                raise SipcError(str(error)) from error
+        except RuntimeError as error:  # the system has no more: try again in a while
+            if not self._no_thread:
+                self._no_thread = True
+                self._log.problem(f"{error}: allow more with ulimit -u, or give fewer --threads")
             return
         self._threads.append(thread)
 
@@ -266,27 +282,30 @@ class Server:
         """A thread's life: one request after the other."""
         workspace = Workspace()
         while (job := self._spoken.get()) is not None:
-            stream, request_id = job
-            record = Record(request_id, stream.peer())
-            try:
-                request = Request(request_id, self._path, record.peer)
-                exchange = Exchange(
-                    stream,
-                    request,
-                    handler=self._handler,
-                    limits=self._limits,
-                    stages=self._stages,
-                    workspace=workspace,
-                )
-                record = exchange.answer()
-            except Exception as error:  # a defect of ours ends one request, not the server
-                stream.close()
-                record.outcome, record.detail = Outcome.BROKEN, repr(error)
-            self._log.request(record)
+            record = self._answer(*job, workspace)
             with self._lock:
                 self._unanswered -= 1
+            self._log.request(record)
             if self._paused_until is not None or not self._accepting:
                 self._bell.ring()
+
+    def _answer(self, stream: Stream, request_id: str, workspace: Workspace) -> Record:
+        """Answer one request; a defect of ours ends that request, and not the server."""
+        record = Record(request_id, stream.peer())
+        try:
+            exchange = Exchange(
+                stream,
+                Request(request_id, self._path, record.peer),
+                handler=self._handler,
+                limits=self._limits,
+                stages=self._stages,
+                workspace=workspace,
+            )
+            return exchange.answer()
+        except Exception as error:  # whatever it is, others must still be answered
+            stream.close()
+            record.outcome, record.detail = Outcome.BROKEN, repr(error)
+            return record
 
     # -- stopping --------------------------------------------------------------------------
 
@@ -307,22 +326,18 @@ class Server:
         self._poller.forget(self._listener.fileno())
         self._listener.withdraw()
         self._stages.drain.set()
-        now = monotonic()
-        for descriptor, (stream, _) in self._silent.items():
-            self._silent[descriptor] = (stream, now)
+        self._lobby.start_again(monotonic())
 
     def _drain(self) -> None:
         """Empty the queue, close who stays silent, end all when time is up or somebody insists."""
         now = monotonic()
         if self._queue_open and (self._paused_until is None or now >= self._paused_until):
             self._paused_until = None
-            if self._accept(_ACCEPT_AT_ONCE):
+            if self._is_over(more=1) and not self._lobby:
+                self._pause_accepting()  # until a request ends, which rings the bell
+            elif self._accept(_ACCEPT_AT_ONCE):
                 self._close_queue()
-        while self._silent:
-            descriptor, (_, since) = next(iter(self._silent.items()))
-            if now < since + DRAIN_SILENCE:
-                break
-            self._hang_up(descriptor)
+        self._lobby.hang_up(silent_since=now - DRAIN_SILENCE)
         if self.signals > 1:
             self._stages.hurry.set()
         if self.signals > 1 or self._drain_deadline.passed():
@@ -337,13 +352,13 @@ class Server:
         """End what goes on; what waits for a thread is ended when it gets one."""
         if self._stages.end.is_set():
             return
-        self._ending = Ending.UNFINISHED
+        if self._unanswered:
+            self._ending = Ending.UNFINISHED
         self._stages.end.set()
         self._drain_deadline = Deadline(None)
         if self._queue_open:
             self._close_queue()
-        while self._silent:
-            self._hang_up(next(iter(self._silent)))
+        self._lobby.hang_up()
 
     def _end(self) -> None:
         """Nothing of ours is left, however we came here."""
@@ -359,6 +374,5 @@ class Server:
         patience = Deadline(_JOIN_PATIENCE)
         for thread in self._threads:
             thread.join(patience.remaining())
-        while self._silent:
-            self._hang_up(next(iter(self._silent)))
+        self._lobby.hang_up()
         self._poller.close()

@@ -131,7 +131,10 @@ class Poller(ABC):
 
     @abstractmethod
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Wait at most `timeout` seconds; pairs of descriptor and what can be done."""
+        """Wait at most `timeout` seconds; pairs of descriptor and what can be done.
+
+        May return without any before that: who waits for a moment looks at the clock.
+        """
 
     @abstractmethod
     def close(self) -> None:

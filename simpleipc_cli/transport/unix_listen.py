@@ -14,9 +14,10 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import InUse, InvalidPath, NotPermitted, PathNotFound, SipcError
+from simpleipc_cli.errors import GivenUp, InUse, InvalidPath, NotPermitted, PathNotFound, SipcError
 from simpleipc_cli.transport.base import Listener, OutOfDescriptors
 from simpleipc_cli.transport.unix import UnixStream, endpoint_error, kind_of, new_socket
 
@@ -81,15 +82,18 @@ class UnixListener(Listener):
         self._socket.close()
 
 
-def listen(path: str, *, mode: int, backlog: int) -> UnixListener:
+def listen(
+    path: str, *, mode: int, backlog: int, give_up: Callable[[], bool] = lambda: False
+) -> UnixListener:
     """Listen on `path`, whose mode is exactly `mode` from the first instant.
 
     A stale socket is replaced. Raises InUse if somebody listens there, InvalidPath if
-    anything but a socket is there, PathNotFound without the folder, NotPermitted.
+    anything but a socket is there, PathNotFound without the folder, NotPermitted, and
+    GivenUp if `give_up` says so while another one's lock is waited for.
     """
     try:
         with _Folder(path) as folder:
-            return _listen(folder, mode, backlog)
+            return _listen(folder, mode, backlog, give_up)
     except OSError as error:
         raise endpoint_error(error, path) from error
 
@@ -127,8 +131,18 @@ class _Folder:
     def unlink(self, name: str) -> None:
         os.unlink(name, dir_fd=self.descriptor)
 
+    def link(self, temporary: str) -> None:
+        """Give the path to a temporary name, too. Raises FileExistsError, and replaces nothing."""
+        where = self.descriptor
+        os.link(temporary, self.name, src_dir_fd=where, dst_dir_fd=where, follow_symlinks=False)
 
-def _listen(folder: _Folder, mode: int, backlog: int) -> UnixListener:
+    def rename(self, temporary: str) -> None:
+        """Give the path to a temporary name, in place of what is there."""
+        where = self.descriptor
+        os.rename(temporary, self.name, src_dir_fd=where, dst_dir_fd=where)
+
+
+def _listen(folder: _Folder, mode: int, backlog: int, give_up: Callable[[], bool]) -> UnixListener:
     """Bind under a temporary name, listen, then rename, if the path may be taken."""
     _check_free(folder)
     listening = new_socket(folder.path)
@@ -141,14 +155,12 @@ def _listen(folder: _Folder, mode: int, backlog: int) -> UnixListener:
             found = folder.lstat(temporary)
             listening.listen(backlog)
             listening.setblocking(False)
-            with _Lock(folder):
-                _check_free(folder)
-                os.rename(
-                    temporary,
-                    folder.name,
-                    src_dir_fd=folder.descriptor,
-                    dst_dir_fd=folder.descriptor,
-                )
+            with _Lock(folder, give_up):
+                if _check_free(folder):
+                    folder.link(temporary)
+                    folder.unlink(temporary)
+                else:
+                    folder.rename(temporary)
         except BaseException:
             folder.unlink(temporary)
             raise
@@ -158,14 +170,14 @@ def _listen(folder: _Folder, mode: int, backlog: int) -> UnixListener:
     return UnixListener(listening, folder.path, (found.st_dev, found.st_ino))
 
 
-def _check_free(folder: _Folder) -> None:
-    """Return if nothing has the name, or a stale socket. Else raise what is in the way."""
+def _check_free(folder: _Folder) -> bool:
+    """True if nothing has the name, False if a stale socket has. Else raise what is in the way."""
     try:
         descriptor = os.open(
             folder.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.descriptor
         )
     except FileNotFoundError:
-        return
+        return True
     try:
         kind = os.fstat(descriptor).st_mode
         if not stat.S_ISSOCK(kind):
@@ -174,6 +186,7 @@ def _check_free(folder: _Folder) -> None:
             raise InUse(f"another server is listening on {folder.path}")
     finally:
         os.close(descriptor)
+    return False
 
 
 def _is_alive(descriptor: int, path: str) -> bool:
@@ -203,11 +216,13 @@ class _Lock:
     for stale whose holder lives, and nobody removes a lock that took the stale one's place.
     """
 
-    def __init__(self, folder: _Folder) -> None:
+    def __init__(self, folder: _Folder, give_up: Callable[[], bool]) -> None:
         self._folder = folder
+        self._give_up = give_up
         # Names that leave no room for the ending cannot be git's; they may share a lock.
         raw = os.fsencode(folder.name)[: _LONGEST_NAME - len(".lock")]
         self._name = os.fsdecode(raw) + ".lock"
+        self._path = os.path.join(os.path.dirname(folder.path), self._name)
         self._descriptor = -1
         self._seen: tuple[int, float] = (0, 0.0)  # inode of the lock in our way, since when
 
@@ -216,10 +231,11 @@ class _Lock:
         while not self._take():
             _check_free(self._folder)
             self._remove_stale()
+            if self._give_up():
+                raise GivenUp(f"told to stop while waiting for {self._path}")
             if patience.passed():
-                lock = os.path.join(os.path.dirname(self._folder.path), self._name)
                 raise SipcError(
-                    f"{lock} is held by another program",
+                    f"{self._path} is held by another program",
                     "wait for it to start or to end, or remove the file if none is running",
                 )
             time.sleep(_LOCK_PAUSE)
@@ -231,7 +247,7 @@ class _Lock:
 
     def _open(self, flags: int) -> int:
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._name, flags, 0o600, dir_fd=self._folder.descriptor)
+        return os.open(self._name, flags, 0o666, dir_fd=self._folder.descriptor)
 
     def _take(self) -> bool:
         """Make the file, unless there is one."""
@@ -248,14 +264,21 @@ class _Lock:
         """Remove the file in our way if it was left behind."""
         try:
             descriptor = self._open(os.O_RDONLY | os.O_NONBLOCK)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # gone, or not ours to judge
             return
+        except OSError as error:
+            raise self._in_the_way(error.strerror) from error
         try:
+            if not stat.S_ISREG(kind := os.fstat(descriptor).st_mode):
+                raise self._in_the_way(f"it is {kind_of(kind)}")
             # The flock comes before the look: whoever holds it decides about this very file.
             if self._is_old(descriptor) and _flock(descriptor) and self._is_at_name(descriptor):
                 self._folder.unlink(self._name)
         finally:
             os.close(descriptor)
+
+    def _in_the_way(self, what: object) -> SipcError:
+        return SipcError(f"the lock {self._path} cannot be taken: {what}", "remove it")
 
     def _is_old(self, descriptor: int) -> bool:
         """By its own time, or, as clocks may be set back, by how long we have looked at it."""

@@ -11,6 +11,8 @@ from simpleipc_cli.transport.base import HANGUP, READ, WRITE, Bell, Latch, Polle
 # poll's and epoll's numbers are the same (poll(2), epoll_ctl(2)).
 _ASKED = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
 _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
+_LONGEST_WAIT = 86400.0  # seconds; the kernel's number for milliseconds ends at 24 days
+_FINE_BELOW = 0.01  # seconds; where a millisecond matters, at will
 _TOLD = [
     (READ if flags & select.POLLIN else 0)
     | (WRITE if flags & select.POLLOUT else 0)
@@ -42,7 +44,7 @@ class UnixPoller(Poller):
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller."""
-        millis = None if timeout is None else ceil(timeout * 1000)
+        millis = None if timeout is None else ceil(min(timeout, _LONGEST_WAIT) * 1000)
         return [(descriptor, _TOLD[flags & 63]) for descriptor, flags in self._poll.poll(millis)]
 
     def close(self) -> None:
@@ -73,6 +75,11 @@ class UnixManyPoller(Poller):
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller."""
+        if timeout is not None:
+            timeout = min(timeout, _LONGEST_WAIT)
+            if 0 < timeout < _FINE_BELOW:  # epoll itself rounds up to milliseconds
+                select.select([self._epoll.fileno()], [], [], timeout)
+                timeout = 0
         found = self._epoll.poll(timeout)
         return [(descriptor, _TOLD[flags & 63]) for descriptor, flags in found]
 

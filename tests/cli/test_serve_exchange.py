@@ -183,7 +183,7 @@ def test_a_slow_filter_that_holds_the_output_is_waited_for(endpoint, script):
 
 
 def test_a_background_process_that_holds_the_output_ends_with_the_request(endpoint):
-    with Server(endpoint, "cat; sleep 1000 & exit 0") as server:
+    with Server(endpoint, "cat; sleep 1000 & exit 0", "-q") as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         assert "holds its output open" in server.wait_for_log("answered")
         server.wait_until_idle()

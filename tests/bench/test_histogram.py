@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from simpleipc_cli.bench.histogram import (
+    BUCKETS,
+    HIGHEST,
+    PERCENTILES,
+    Histogram,
+    bucket_bounds,
+    bucket_of,
+    percentile_name,
+    rank_of,
+    samples_needed,
+)
+
+MS = 1_000_000
+
+# As many short times as long ones: integers() alone hardly ever gives a long one.
+times = st.integers(1, 47).flatmap(lambda bits: st.integers(0, (1 << bits) - 1))
+samples = st.lists(times, max_size=60)
+
+
+def histogram_of(values) -> Histogram:
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    return histogram
+
+
+def merged(*histograms: Histogram) -> Histogram:
+    result = Histogram()
+    for histogram in histograms:
+        result.merge(histogram)
+    return result
+
+
+# Buckets
+
+
+@pytest.mark.parametrize("index", range(0, BUCKETS, 97))
+def test_both_ends_of_a_bucket_are_in_it_and_their_neighbours_are_not(index):
+    low, high = bucket_bounds(index)
+    assert bucket_of(low) == bucket_of(high) == index
+    assert bucket_of(high + 1) == index + 1
+    assert low == 0 or bucket_of(low - 1) == index - 1
+
+
+def test_buckets_follow_each_other_without_a_gap_from_0_to_the_highest():
+    bounds = [bucket_bounds(index) for index in range(BUCKETS)]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == HIGHEST
+    assert all(before[1] + 1 == after[0] for before, after in pairwise(bounds))
+
+
+def test_a_day_can_be_told_from_two():
+    assert 24 * 3600 * 10**9 < HIGHEST < 48 * 3600 * 10**9
+
+
+# The error
+
+
+@given(times, times, times)
+@example(0, 1024 * 3 - 1, HIGHEST)
+def test_a_single_time_is_reported_to_one_part_in_1024(shorter, ns, longer):
+    low, value, high = sorted((shorter, ns, longer))
+    reported = histogram_of([low, value, high]).percentile(50)
+    assert abs(reported - value) <= value / 1024
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["lowest", "highest"])
+def test_the_ends_of_buckets_where_errors_are_largest_stay_below_one_part_in_a_thousand(end):
+    for index in range(0, BUCKETS, 31):
+        ns = bucket_bounds(index)[end]
+        # Between others, so that neither the minimum nor the maximum gives it away.
+        reported = histogram_of([0, ns, HIGHEST]).percentile(50)
+        assert abs(reported - ns) * 1000 <= ns
+
+
+@given(st.lists(times, min_size=1, max_size=200), st.sampled_from([0, 1, 25, *PERCENTILES, 100]))
+def test_a_percentile_is_that_of_the_sorted_times_to_a_tenth_of_a_percent(values, q):
+    rank = max(1, math.ceil(round(q * len(values), 6) / 100))
+    expected = sorted(values)[rank - 1]
+    assert abs(histogram_of(values).percentile(q) - expected) <= expected / 1000
+
+
+@given(samples)
+def test_percentiles_are_in_order_and_inside_of_what_was_seen(values):
+    histogram = histogram_of([*values, 5 * MS])
+    given_out = [histogram.percentile(q) for q in (0, *PERCENTILES, 100)]
+    assert given_out == sorted(given_out)
+    assert histogram.min <= given_out[0]
+    assert given_out[-1] <= histogram.max
+
+
+def test_a_constant_time_is_every_percentile_exactly():
+    histogram = Histogram()
+    histogram.record(20_000_001, 100_000)
+    assert set(histogram.percentiles().values()) == {20_000_001}
+
+
+def test_one_in_a_hundred_shows_above_the_99th_percentile_and_not_at_it():
+    histogram = Histogram()
+    histogram.record(20 * MS, 990)
+    histogram.record(500 * MS, 10)
+    assert histogram.percentile(99) == pytest.approx(20 * MS, rel=0.001)
+    assert histogram.percentile(99.1) == pytest.approx(500 * MS, rel=0.001)
+
+
+# What is exact
+
+
+@given(samples)
+def test_count_lowest_highest_sum_and_mean_are_exact(values):
+    histogram = histogram_of(values)
+    assert histogram.count == len(values)
+    assert (histogram.min, histogram.max) == (min(values, default=None), max(values, default=None))
+    assert histogram.total == sum(values)
+    assert histogram.mean == (sum(values) / len(values) if values else None)
+
+
+@given(st.lists(times, min_size=2, max_size=60))
+def test_the_standard_deviation_is_that_of_the_sample(values):
+    assert histogram_of(values).stdev == pytest.approx(statistics.stdev(values), rel=1e-12)
+
+
+def test_a_spread_of_nanoseconds_on_hours_is_not_lost():
+    hour = 3600 * 10**9
+    histogram = Histogram()
+    histogram.record(hour, 10**9)
+    histogram.record(hour + 2, 10**9)
+    assert histogram.stdev == pytest.approx(1.0, rel=1e-8)
+
+
+@given(times, st.integers(1, 10**6))
+def test_recording_many_at_once_is_recording_each(ns, count):
+    at_once = Histogram()
+    at_once.record(ns, count)
+    assert at_once.count == count
+    assert at_once.total == ns * count
+    assert at_once.sum_of_squares == ns * ns * count
+    assert list(at_once.buckets()) == [(*bucket_bounds(bucket_of(ns)), count)]
+
+
+def test_nothing_recorded_gives_nothing():
+    empty = Histogram()
+    assert (empty.count, empty.total, empty.clamped) == (0, 0, 0)
+    assert [empty.min, empty.max, empty.mean, empty.stdev, empty.percentile(50)] == [None] * 5
+    assert set(empty.percentiles().values()) == {None}
+    assert list(empty.buckets()) == []
+
+
+def test_one_time_has_no_standard_deviation():
+    assert histogram_of([7]).stdev is None
+    assert histogram_of([7, 7]).stdev == 0
+
+
+def test_what_is_too_long_counts_as_the_longest_and_is_counted():
+    histogram = histogram_of([5, HIGHEST])
+    assert histogram.clamped == 0
+    histogram.record(HIGHEST + 1, 3)
+    histogram.record(1 << 80)
+    assert (histogram.count, histogram.clamped, histogram.max) == (6, 4, HIGHEST)
+    assert histogram.total == 5 + 5 * HIGHEST
+    assert list(histogram.buckets())[-1][1:] == (HIGHEST, 5)
+
+
+@pytest.mark.parametrize(
+    ("ns", "count"), [(-1, 1), (5, 0), (5, -3)], ids=["below 0", "no times", "minus 3 times"]
+)
+def test_what_cannot_be_recorded_is_refused_and_leaves_no_trace(ns, count):
+    histogram = histogram_of([4, 6])
+    before = histogram.to_json()
+    with pytest.raises(ValueError, match=str(min(ns, count))):
+        histogram.record(ns, count)
+    assert histogram.to_json() == before
+
+
+def test_memory_does_not_grow_with_what_is_recorded():
+    histogram = histogram_of(range(0, 100 * MS, 997))
+    assert len(histogram._counts) == BUCKETS
+    histogram.record(HIGHEST, 10**15)
+    assert len(histogram._counts) == BUCKETS < 20_000
+
+
+# Ranks, and what may be said
+
+
+@pytest.mark.parametrize(
+    ("q", "count", "rank"),
+    [
+        (0, 10, 1),
+        (50, 1, 1),
+        (50, 2, 1),
+        (50, 3, 2),
+        (99, 100, 99),
+        (99, 101, 100),
+        (99.9, 1000, 999),
+        (99.9, 1001, 1000),
+        (99.99, 10_000, 9_999),
+        (55, 100, 55),  # 55 / 100 * 100 is 55.00000000000001
+        (100, 10, 10),
+    ],
+)
+def test_the_nearest_rank_is_exact_where_floats_are_not(q, count, rank):
+    assert rank_of(q, count) == rank
+
+
+@pytest.mark.parametrize("q", [-0.1, 100.1, math.nan])
+def test_a_percentile_that_is_none_is_refused(q):
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        histogram_of([1]).percentile(q)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_rank_that_is_none_is_refused(rank):
+    with pytest.raises(ValueError, match=f"number {rank} among 3"):
+        histogram_of([1, 2, 3]).value_at(rank)
+
+
+@pytest.mark.parametrize(
+    ("q", "needed"),
+    [(50, 5), (75, 11), (90, 29), (95, 59), (99, 299), (99.9, 2_995), (99.99, 29_956)],
+)
+def test_a_percentile_is_given_from_wilks_number_of_samples_on(q, needed):
+    assert samples_needed(q) == needed
+    # The definition: one less, and with more than 5 % all samples stay below it.
+    assert (q / 100) ** needed <= 0.05 < (q / 100) ** (needed - 1)
+    histogram = Histogram()
+    histogram.record(20 * MS, needed - 1)
+    assert histogram.percentiles()[q] is None
+    histogram.record(20 * MS)
+    assert histogram.percentiles()[q] == 20 * MS
+
+
+def test_a_hundred_samples_give_no_percentile_above_the_95th():
+    histogram = histogram_of(range(100))
+    known = {q for q, value in histogram.percentiles().items() if value is not None}
+    assert known == {50, 75, 90, 95}
+
+
+def test_below_the_median_a_few_samples_are_enough():
+    assert [samples_needed(q) for q in (0.5, 5, 25)] == [1, 1, 3]
+
+
+@pytest.mark.parametrize("q", [0, 100, -1])
+def test_no_number_of_samples_is_named_for_the_ends(q):
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        samples_needed(q)
+
+
+def test_percentiles_are_named_as_people_say_them():
+    names = [percentile_name(q) for q in (*PERCENTILES, 99.0, 99.9999)]
+    assert names == ["p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99", "p99", "p99.9999"]
+
+
+# Merging, and JSON
+
+
+@given(samples, samples)
+def test_merging_is_recording_all_in_one(first, second):
+    both = merged(histogram_of(first), histogram_of(second))
+    assert both.to_json() == histogram_of(first + second).to_json()
+
+
+@given(samples, samples, samples)
+def test_merging_is_the_same_in_any_order(first, second, third):
+    a, b, c = histogram_of(first), histogram_of(second), histogram_of(third)
+    left = merged(merged(a, b), c).to_json()
+    assert left == merged(a, merged(b, c)).to_json()
+    assert left == merged(c, b, a).to_json()
+
+
+def test_merging_adds_up_what_was_too_long_and_leaves_the_other_alone():
+    other = histogram_of([HIGHEST + 5])
+    before = other.to_json()
+    both = merged(other, histogram_of([HIGHEST + 9, 3]))
+    both.record(1)
+    assert (both.clamped, both.count) == (2, 4)
+    assert other.to_json() == before
+
+
+@given(samples)
+@example([HIGHEST + 1, 3])
+def test_json_brings_everything_back(values):
+    histogram = histogram_of(values)
+    text = json.dumps(histogram.to_json())
+    back = Histogram.from_json(json.loads(text))
+    assert json.dumps(back.to_json()) == text
+    assert (back.mean, back.stdev, back.percentiles()) == (
+        *(histogram.mean, histogram.stdev),
+        histogram.percentiles(),
+    )
+
+
+@given(samples, samples)
+def test_merging_what_came_back_is_merging_what_went(first, second):
+    a, b = histogram_of(first), histogram_of(second)
+    back = merged(*(Histogram.from_json(json.loads(json.dumps(h.to_json()))) for h in (a, b)))
+    assert back.to_json() == merged(a, b).to_json()
+
+
+def test_what_came_back_goes_on_recording():
+    back = Histogram.from_json(histogram_of([5, 9]).to_json())
+    back.record(2)
+    assert back.to_json() == histogram_of([2, 5, 9]).to_json()
+
+
+def test_the_form_of_the_json_is_what_is_documented():
+    histogram = histogram_of([3, 3, 2048, HIGHEST + 1])
+    assert histogram.to_json() == {
+        "count": 4,
+        "min": 3,
+        "max": HIGHEST,
+        "total": 6 + 2048 + HIGHEST,
+        "sum_of_squares": 18 + 2048**2 + HIGHEST**2,
+        "clamped": 1,
+        "buckets": [[3, 3, 2], [2048, 2051, 1], [HIGHEST - 2**37 + 1, HIGHEST, 1]],
+    }
+
+
+GOOD = histogram_of([3, 5000, 5000, 9000]).to_json()
+BUCKETS_OF_GOOD = GOOD["buckets"]
+
+
+def test_fields_of_later_versions_are_left_alone():
+    assert Histogram.from_json({**GOOD, "later": "?"}).to_json() == GOOD
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_field_is_named(name):
+    data = {key: value for key, value in GOOD.items() if key != name}
+    with pytest.raises(ValueError, match=f"^{name} is missing$"):
+        Histogram.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": 5}, "count is 5, but the buckets hold 4"),
+        ({"count": "4"}, "count is '4', not a whole number"),
+        ({"count": 4.0}, "count is 4.0, not a whole number"),
+        ({"clamped": True}, "clamped is True, not a whole number"),
+        ({"clamped": 1}, "clamped is 1, more than there are"),
+        ({"min": None}, "min is None and max is 9000, with a count of 4"),
+        ({"max": None}, "min is 3 and max is None"),
+        ({"min": 4}, "min is 4, outside of its bucket, 3 to 3"),
+        ({"max": 9008}, "max is 9008, outside of its bucket, 8992 to 9007"),
+        ({"max": 10**30}, "max is 1000"),
+        ({"total": -1}, "total is -1, which is below 0"),
+        ({"total": 18_900}, "total is 18900, but by the buckets"),
+        ({"total": 19_100}, "total is 19100, but by the buckets"),
+        ({"sum_of_squares": 5000**2}, "sum_of_squares is 25000000, which"),
+        ({"sum_of_squares": 9007**2 * 3}, "sum_of_squares is 243378147, which"),
+        ({"buckets": {}}, "buckets is {}, not a list"),
+        ({"buckets": [[3, 3]]}, "a bucket is [3, 3], not a list of 3 whole numbers"),
+        ({"buckets": [[3, 3, 1.5]]}, "a bucket is 1.5, not a whole number"),
+        ({"buckets": [[3, 4, 4]]}, "there is no bucket from 3 to 4 ns"),
+        ({"buckets": [[1 << 47, 1 << 47, 4]]}, "there is no bucket from 140737488355328"),
+        ({"buckets": [*BUCKETS_OF_GOOD, [9, 9, 0]]}, "the bucket from 9 to 9 ns is empty"),
+        ({"buckets": [*BUCKETS_OF_GOOD, [3, 3, 1]]}, "from 3 to 3 ns is there twice"),
+    ],
+    ids=lambda case: str(case)[:40],
+)
+def test_what_contradicts_itself_is_refused_and_the_message_says_how(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Histogram.from_json({**GOOD, **change})
+
+
+def test_a_lowest_above_the_highest_is_refused():
+    data = {**histogram_of([5000, 5003]).to_json(), "min": 5003, "max": 5000}
+    with pytest.raises(ValueError, match="min is 5003, above max, 5000"):
+        Histogram.from_json(data)
+
+
+def test_squares_that_no_times_with_this_total_have_are_refused():
+    # Within the bounds of the one bucket, but smaller than those of equal times.
+    data = histogram_of([5000, 5007]).to_json()
+    with pytest.raises(ValueError, match="sum_of_squares is 50000000"):
+        Histogram.from_json({**data, "sum_of_squares": 50_000_000})
+
+
+@pytest.mark.parametrize("data", [None, [], "x" * 999, 5], ids=["null", "list", "text", "number"])
+def test_what_is_no_object_is_refused_in_one_short_line(data):
+    with pytest.raises(ValueError, match=r"^the histogram is .{1,50}, not an object$"):
+        Histogram.from_json(data)

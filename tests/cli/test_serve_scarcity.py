@@ -1,0 +1,236 @@
+"""`sipc serve` where something is scarce, or was left in an odd state by whoever started it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support import (
+    SIPC,
+    Server,
+    ask,
+    children,
+    connect,
+    crowd,
+    decode,
+    environment,
+    message,
+    receive_all,
+    sipc,
+    wait_until,
+)
+
+
+def allowed(number: int) -> list[str]:
+    return ["prlimit", f"--nofile={number}:{number}"]
+
+
+def meeting(folder, number: int) -> str:
+    """A handler that waits until so many of its kind run at once."""
+    return (
+        f"mkdir -p {folder}/in; touch {folder}/in/$$; "
+        f"until test $(ls {folder}/in | wc -l) -ge {number}; do :; done; cat"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "threads"), [(64, 8), (1024, 200)], ids=["few descriptors", "many threads"]
+)
+def test_a_silent_client_stays_while_nobody_needs_its_place(endpoint, number, threads):
+    with Server(endpoint, "cat", "--threads", threads, wrapper=allowed(number)) as server:
+        with connect(endpoint) as client:
+            wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+            client.sendall(message(b"late"))
+            assert decode(receive_all(client)) == (b"late", True)
+        assert "descriptors" not in server.log
+
+
+def test_many_threads_are_no_reason_to_handle_fewer_requests_at_once(endpoint, folder):
+    command = meeting(folder, 6)
+    with Server(endpoint, command, "--threads", 200, wrapper=allowed(1024)):
+        with crowd(endpoint, 6) as clients:
+            for client in clients:
+                client.sendall(message(b"x"))
+            assert [receive_all(client) for client in clients] == [message(b"x")] * 6
+
+
+def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
+    command = f"until test -e {folder}/go; do read -rt 0.05 <> {folder}/never; done; cat"
+    os.mkfifo(folder / "never")
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(endpoint, f"bash -c '{command}'", wrapper=allowed(80)))
+        server.signal(signal.SIGSTOP)
+        clients = stack.enter_context(crowd(endpoint, 20))
+        for client in clients:
+            client.sendall(message(b"x"))
+        server.signal(signal.SIGCONT)
+        server.wait_for_log("descriptors run short")
+        before = server.processor_time()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1)
+        assert server.processor_time() - before < 0.5
+        (folder / "go").touch()
+        assert [decode(receive_all(client)) for client in clients] == [(b"x", True)] * 20
+
+
+def test_too_few_descriptors_are_said_at_once(endpoint, folder):
+    for number in range(20, 32):
+        command = [*allowed(number), SIPC, "serve", endpoint, "--exec", "cat"]
+        done = subprocess.run(command, capture_output=True, env=environment())
+        assert done.returncode == 1
+        assert re.fullmatch(rb"sipc serve: [^\n]*descriptors[^\n]*ulimit -n\n", done.stderr)
+        assert os.listdir(folder) == []
+
+
+def test_with_the_fewest_descriptors_all_are_answered(endpoint):
+    with Server(endpoint, "cat", wrapper=allowed(32)):
+        for number in range(20):
+            assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
+
+
+def test_ignored_child_signals_do_not_cost_the_handlers_status(endpoint):
+    wrapper = ["perl", "-e", '$SIG{CHLD} = "IGNORE"; exec @ARGV']
+    with Server(endpoint, "cat", wrapper=wrapper) as server:
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        server.wait_for_log("status=0", count=3)
+
+
+def test_long_durations_are_just_long(endpoint, folder):
+    options = ["--timeout", "600h", "--read-timeout", "600h", "--write-timeout", "600h"]
+    options += ["--drain-timeout", "600h", "--kill-after", "600h"]
+    command = f"touch {folder}/begun; until test -e {folder}/go; do :; done; cat"
+    with Server(endpoint, command, *options) as server, connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        server.signal()
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        (folder / "go").touch()
+        assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
+    reader, writer = os.pipe()
+    command = [SIPC, "serve", endpoint, "-v", "--exec", "true"]
+    with subprocess.Popen(command, stderr=writer, env=environment()) as server:
+        os.set_blocking(writer, False)
+        sipc("probe", "--wait", "10s", endpoint)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        for _ in range(5):
+            assert ask(endpoint, b"") == (b"", True)
+        while len(os.read(reader, 1 << 20)) == 1 << 20:
+            pass
+        assert ask(endpoint, b"") == (b"", True)
+        server.terminate()
+        assert server.wait() == 0
+    os.close(writer)
+    with open(reader, "rb") as log:
+        assert b"5 lines were lost" in log.read()
+
+
+def test_only_the_living_are_waited_for(endpoint, folder):
+    """Where nobody reaps orphans, as in many a container, the dead stay in their group."""
+    command = "sleep 1000 >/dev/null 2>&1 & cat"
+    serve = f"{SIPC} serve {endpoint} --threads 1 --kill-after 1000s --exec '{command}'"
+    init = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    init += ["bash", "-c", f"{serve} & exec sleep 1000"]
+    with subprocess.Popen(init, stderr=subprocess.DEVNULL, env=environment()) as container:
+        sipc("probe", "--wait", "10s", endpoint)
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        container.kill()
+
+
+def test_a_handler_that_leaves_its_process_group_ends_all_the_same(endpoint, folder):
+    code = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); "
+    code += f"open('{folder}/left', 'w').close(); time.sleep(1000)"
+    command = f'exec python3 -c "{code}"'
+    with Server(endpoint, command, "--kill-after", "100ms") as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "left").exists, "it has left")
+        server.wait_for_log("client hung up")
+        server.wait_until_idle()
+
+
+def test_a_handler_that_became_another_user_does_not_take_the_server_with_it(endpoint, folder):
+    """A server that may not signal its handler says so, and goes on."""
+    folder.chmod(0o777)
+    helper = folder / "setpriv"
+    helper.write_bytes(Path("/usr/bin/setpriv").read_bytes())
+    helper.chmod(0o4755)
+    (folder / "pid").touch()
+    (folder / "pid").chmod(0o666)
+    command = (
+        f"echo $$ >{folder}/pid; exec {helper} --reuid=0 sh -c 'touch {folder}/root; sleep 1000'"
+    )
+    with subprocess.Popen(
+        [PYTHON, "-c", AS_NOBODY, "serve", endpoint, "--kill-after", "100ms", "--exec", command],
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as server:
+        assert b"listening" in server.stderr.readline()
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "root").exists, "it has become root")
+        assert b"cannot be ended" in server.stderr.readline()
+        pid = int((folder / "pid").read_text())
+        os.killpg(pid, signal.SIGKILL)
+        wait_until(lambda: not children(server.pid), "no zombie")
+        server.terminate()
+        assert server.wait() == 0
+
+
+PYTHON = str(Path(SIPC).with_name("python"))
+AS_NOBODY = """
+import difflib, os, sys
+sys.argv[0] = "sipc"
+from simpleipc_cli.cli import main, serve
+import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_poll
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+main()
+"""
+
+
+def test_sigterm_ends_the_wait_for_a_lock_and_leaves_nothing(endpoint, folder):
+    (folder / "sock.lock").touch()
+    command = [SIPC, "serve", endpoint, "--exec", "cat"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as server:
+        wait_until(lambda: len(os.listdir(folder)) == 2, "it is waiting")
+        server.terminate()
+        assert server.wait() == 143
+        assert server.stderr.read() == b""
+    assert os.listdir(folder) == ["sock.lock"]
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory"])
+def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
+    lock = folder / "sock.lock"
+    lock.symlink_to("elsewhere") if kind == "symlink" else lock.mkdir()
+    done = sipc("serve", endpoint, "--exec", "cat")
+    assert done.returncode == 1
+    assert f"the lock {lock} cannot be taken: ".encode() in done.stderr
+    assert os.listdir(folder) == ["sock.lock"]
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback(endpoint):
+    """At the moment in which click is read."""
+    where = subprocess.run(
+        [PYTHON, "-c", "import click.core as c; print(c.__cached__)"],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    inject = ["strace", "-qq", "-f", "-P", where, "-e", "inject=openat:signal=SIGINT"]
+    done = subprocess.run(
+        [*inject, "-o", "/dev/null", SIPC, "probe", endpoint], capture_output=True
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == b""
