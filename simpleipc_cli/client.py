@@ -19,6 +19,7 @@ from simpleipc_cli.errors import (
     NotPermitted,
     PathNotFound,
     PeerGone,
+    SipcError,
 )
 from simpleipc_cli.message import MessageReader, MessageWriter
 from simpleipc_cli.transport import connect
@@ -143,7 +144,11 @@ class _Sender:
 
     def start(self) -> None:
         self._working.acquire()
-        _thread.start_new_thread(self._run, ())
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:
+            self._working.release()
+            raise SipcError(f"{error} to send with", "allow more with ulimit -u") from None
 
     def ends_soon(self) -> bool:
         """Wait for the end of the thread, unless it may be waiting for its input."""
@@ -183,7 +188,7 @@ class Finding:
     __slots__ = ("error", "peer", "seconds", "state")
 
     def __init__(self, error: EndpointError | None, peer: Peer | None, seconds: float) -> None:
-        """`seconds` is how long connecting took, or failing to."""
+        """`seconds` is how long connecting took at the last try, or failing to."""
         self.error = error
         """Why nobody could be reached; None if somebody listens."""
         self.peer = peer
@@ -206,15 +211,26 @@ def _state(error: EndpointError) -> str:
 
 
 def look(
-    locate: Callable[[], str], *, timeout: float | None, wait: Deadline | None = None
+    locate: Callable[[], str],
+    *,
+    timeout: float | None,
+    wait: Deadline | None = None,
+    deadline: Deadline | None = None,
 ) -> Finding:
     """See whether somebody listens: connect, and hang up without a byte.
 
-    `timeout` (seconds) is for one try at a busy endpoint, `wait` as in reach().
+    `timeout` (seconds) is for one try at a busy endpoint, `wait` and `deadline` as in reach().
     """
     began = monotonic()
+
+    def locate_now() -> str:
+        nonlocal began
+        path = locate()
+        began = monotonic()  # what is told is how long the last try took
+        return path
+
     try:
-        stream = reach(locate, connect_timeout=timeout, wait=wait)
+        stream = reach(locate_now, connect_timeout=timeout, wait=wait, deadline=deadline)
     except EndpointError as error:
         return Finding(error, None, monotonic() - began)
     seconds = monotonic() - began
@@ -227,7 +243,7 @@ def look_until_gone(locate: Callable[[], str], *, timeout: float | None, wait: D
     """Look again and again until nobody listens, or `wait` is over; the last finding."""
     pause = _FIRST_PAUSE
     while True:
-        finding = look(locate, timeout=timeout)
+        finding = look(locate, timeout=timeout, deadline=wait)
         if finding.error is not None and not isinstance(finding.error, Busy):
             return finding
         if wait.passed():

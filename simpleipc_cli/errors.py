@@ -40,6 +40,8 @@ class SipcError(Exception):
 class EndpointError(SipcError):
     """The endpoint cannot be reached or made; no byte was sent."""
 
+    remedy = "see what is wrong with the path"
+
 
 class NotListening(EndpointError):
     """A socket is there, but nobody accepts on it."""

@@ -15,6 +15,7 @@ import threading
 import uuid
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 
 SIPC = str(Path(sys.executable).with_name("sipc"))
 PATIENCE = 30.0
@@ -27,7 +28,8 @@ MAX_PAYLOAD = 65516
 def wait_until(state, what: str, patience: float = PATIENCE):
     """Wait for a state; what it returned, once that is true."""
     ticks = threading.Event()
-    for _ in range(int(patience / 0.005)):
+    end = monotonic() + patience
+    while monotonic() < end:
         if found := state():
             return found
         ticks.wait(0.005)
@@ -47,9 +49,8 @@ def environment(**more: str) -> dict[str, str]:
 def sipc(*arguments, input: bytes = b"", **options) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
     """Run the installed sipc to its end."""
     options.setdefault("env", environment())
-    return subprocess.run(
-        [SIPC, *map(str, arguments)], input=input, capture_output=True, timeout=120, **options
-    )
+    options.setdefault("timeout", 120)
+    return subprocess.run([SIPC, *map(str, arguments)], input=input, capture_output=True, **options)
 
 
 def processes(mark: str) -> dict[int, str]:
@@ -82,7 +83,10 @@ def descriptors(pid: int) -> list[str]:
     return sorted(links)
 
 
-_CALLS = {"x86_64": {"read": 0, "connect": 42}, "aarch64": {"read": 63, "connect": 203}}
+_CALLS = {
+    "x86_64": {"read": 0, "poll": 7, "connect": 42},
+    "aarch64": {"read": 63, "poll": 73, "connect": 203},
+}
 
 
 def sleeps_in(pid: int, call: str) -> bool:
@@ -132,7 +136,7 @@ class Server:
         self._reader.start()
         try:
             if "-q" in options:
-                wait_until(lambda: self._listens(), "it to listen")
+                wait_until(self._listens, "it to listen")
             else:
                 self.wait_for_log(f"listening on {re.escape(self.path)}")
         except BaseException:
@@ -239,7 +243,11 @@ def connect(path) -> socket.socket:
     """A raw connection."""
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(PATIENCE)
-    connected.connect(str(path))
+    try:
+        connected.connect(str(path))
+    except BaseException:
+        connected.close()
+        raise
     return connected
 
 
@@ -284,11 +292,10 @@ def crowd(path, size: int):
         yield [stack.enter_context(connect(path)) for _ in range(size)]
 
 
-@contextmanager
-def background(*arguments, **options):
-    """A program that runs while the block does, and is dead after it."""
-    with subprocess.Popen([*map(str, arguments)], **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+class Program(subprocess.Popen):
+    """A running program; a `with` that fails does not wait for its end, but sees to it."""
+
+    def __exit__(self, kind, *rest) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)

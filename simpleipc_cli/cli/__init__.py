@@ -15,6 +15,7 @@ import click
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode, exit_code
 from simpleipc_cli.cli.render import error_line, say
+from simpleipc_cli.cli.streams import fill_standard_streams
 from simpleipc_cli.errors import SipcError
 
 VERBS = {
@@ -68,17 +69,29 @@ def app() -> None:
     """
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    fill_standard_streams()
+    for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _cut_short)
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
-    sys.exit(_status(verb))
+    status = _status(verb)
+    _ignore_signals()
+    sys.exit(status)
 
 
 def _cut_short(number: int, _frame: object) -> NoReturn:
+    _ignore_signals()  # a second one must not cut short the clearing up
     raise CutShort(number)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _status(verb: str) -> int:
@@ -86,17 +99,30 @@ def _status(verb: str) -> int:
     try:
         status = app.main(prog_name="sipc", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
-    except click.Abort:
-        return SIGNALLED + signal.SIGINT
     except CutShort as cut:
         return SIGNALLED + cut.number
-    except SipcError as error:
-        say(error_line(verb, error))
-        return exit_code(error)
-    except Exception as error:  # a defect of ours; still one line, and what we know of it
-        what = f"unexpected {type(error).__name__}: {error}"
-        say(error_line(verb, SipcError(what, "please report this")))
-        return ExitCode.FAILURE
+    except Exception as error:
+        explained = _explained(error)
+        say(error_line(verb, explained))
+        return exit_code(explained)
     return status if isinstance(status, int) else ExitCode.OK
+
+
+def _explained(error: Exception) -> SipcError:
+    """An error as the user gets to see it."""
+    if isinstance(error, SipcError):
+        return error
+    if isinstance(error, OSError):  # what click prints goes where nothing can be written
+        what = f"cannot write to standard output: {error.strerror}"
+        return SipcError(what, "check where it goes")
+    # A defect of ours; still one line, and what we know of it.
+    return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")
+
+
+def _show(error: click.ClickException) -> None:
+    try:
+        error.show()
+    except OSError:
+        pass  # nobody can read it; the status says it, too

@@ -55,7 +55,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
         """Take 4096, 64K, 10M, 1G."""
-        found = re.fullmatch(r"(\d+)([KMGT]?)", str(value), re.ASCII)
+        found = re.fullmatch(r"(\d{1,15})([KMGT]?)", str(value), re.ASCII)
         if not found:
             self.fail(f"{value!r} is no size: give one such as 4096, 64K, 10M or 1G", param, ctx)
         return int(found[1]) * _BYTES[found[2]] or None

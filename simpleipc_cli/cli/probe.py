@@ -9,6 +9,7 @@ import click
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
 from simpleipc_cli.cli.options import DURATION, chosen_endpoint, path_argument, was_given
 from simpleipc_cli.cli.render import printable
+from simpleipc_cli.cli.streams import print_line
 from simpleipc_cli.client import Finding, look, look_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import Busy, NotListening, PathNotFound
@@ -68,10 +69,12 @@ def probe(
     else:
         finding = look(endpoint.locate, timeout=timeout, wait=Deadline(wait) if waits else None)
         status = ExitCode.OK if finding.error is None else exit_code(finding.error)
+    if finding.error is not None and status is ExitCode.FAILURE and not as_json:
+        raise finding.error  # no state of the endpoint: something kept us from looking
     if as_json:
-        click.echo(json.dumps(_details(endpoint.path, finding)))
+        print_line(json.dumps(_details(endpoint.path, finding)))
     elif not quiet:
-        click.echo(printable(f"{endpoint.path}: {finding.state}"))
+        print_line(printable(f"{endpoint.path}: {finding.state}"))
     return status
 
 

@@ -10,9 +10,10 @@ from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.options import DURATION, chosen_endpoint, path_argument, was_given
 from simpleipc_cli.cli.render import say
 from simpleipc_cli.cli.streams import STDIN, Input, open_output
-from simpleipc_cli.client import exchange, reach
+from simpleipc_cli.client import exchange, look, reach
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.endpoint import Endpoint
+from simpleipc_cli.errors import SipcError, TimedOut
 
 
 @click.command()
@@ -70,12 +71,13 @@ def send(
         raise click.UsageError("give --data or --data-file, not both")
     deadline = Deadline(max_time)
     source = None if data is not None else _open_input(data_file, deadline)
-    first = os.fsencode(data or "") if source is None else source.first()
+    endpoint = chosen_endpoint(path)
+    first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
     more = source.more if source is not None and first else None
     target = open_output(output, deadline)
     try:
         stream = reach(
-            chosen_endpoint(path).locate,
+            endpoint.locate,
             connect_timeout=connect_timeout,
             wait=Deadline(wait) if was_given(ctx, "wait") else None,
             deadline=deadline,
@@ -85,6 +87,17 @@ def send(
     finally:
         target.abandon()
     return ExitCode.OK
+
+
+def _first_of(source: Input, endpoint: Endpoint) -> bytes:
+    """The first bytes. If they do not come in time, where they were to go may be missing, too."""
+    try:
+        return source.first()
+    except TimedOut:
+        finding = look(endpoint.locate, timeout=None, deadline=Deadline(0.0))
+        if finding.error is not None:
+            raise finding.error from None
+        raise
 
 
 def _open_input(data_file: str | None, deadline: Deadline) -> Input:

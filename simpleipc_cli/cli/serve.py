@@ -10,7 +10,7 @@ import click
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration, chosen_endpoint, path_argument
-from simpleipc_cli.cli.render import TextLog
+from simpleipc_cli.cli.serverlog import TextLog
 from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.process import ProcessHandler
@@ -20,7 +20,6 @@ from simpleipc_cli.server.pool import LEAST_DESCRIPTORS, Ending, Server
 from simpleipc_cli.transport import Listener, listen
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_STANDARD_STREAMS = 3
 
 
 @click.command()
@@ -176,7 +175,6 @@ def serve(
 
 def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: TextLog) -> int:
     """Listen, serve, and say with which status to end."""
-    _open_standard_streams()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
@@ -257,10 +255,3 @@ class _Signals:
         self._count += 1
         if self._server is not None:
             self._server.stop()
-
-
-def _open_standard_streams() -> None:
-    """See that 0, 1 and 2 are taken: else a socket would be somebody's standard output."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) < _STANDARD_STREAMS:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)

@@ -6,21 +6,44 @@ with other programs, so its flags are left as they are found.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import stat
 from abc import ABC, abstractmethod
 from math import ceil
+from time import sleep
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
 
-STDIN, STDOUT = 0, 1
+STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 256 * 1024
 """Bytes read at once."""
 
+_LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 days
+_PAUSE = 0.01  # seconds between looks for a named pipe's reader, at will
 _SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)
+
+
+def fill_standard_streams() -> None:
+    """See that 0, 1 and 2 are taken: else a socket would become somebody's standard output.
+
+    What was closed stays of no use: reading standard input fails, as does writing to
+    standard output. Only messages may go nowhere.
+    """
+    for number, flags in ((STDIN, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest that is free
+
+
+def print_line(text: str) -> None:
+    """Write a line to standard output. Raises SipcError; ends as cat does on a closed pipe."""
+    data = (text + "\n").encode("utf-8", "surrogateescape")
+    DescriptorOutput(STDOUT, "standard output", Deadline(None)).write(memoryview(data))
 
 
 class Input:
@@ -91,6 +114,7 @@ class DescriptorOutput(Output):
                 self._wait(self._deadline)
             except BrokenPipeError:
                 _die_of_sigpipe()
+                raise _write_error(self._name, BrokenPipeError(0, "nobody reads it")) from None
             except OSError as error:
                 raise _write_error(self._name, error) from error
 
@@ -111,23 +135,27 @@ class FileOutput(Output):
     def __init__(self, path: str) -> None:
         """Makes a temporary file beside `path`. Raises SipcError."""
         self._name = path
-        self._path = os.path.realpath(path)  # a link stays, what it leads to is replaced
-        folder, name = os.path.split(self._path)
-        # Room for what is added, in names that may be 255 bytes long.
-        self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(self._temporary, flags, 0o666)
+            self._path = os.path.realpath(path)  # a link stays, what it leads to is replaced
+            old = _stat_or_none(self._path)
+            folder, name = os.path.split(self._path)
+            # Room for what is added, in names that may be 255 bytes long.
+            self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
+            mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
+            self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(path, error) from error
-        self._keep_mode()
+        if old is not None:
+            self._take_after(old)
 
-    def _keep_mode(self) -> None:
-        """As a shell's redirection would: the mode of a file that is already there."""
+    def _take_after(self, old: os.stat_result) -> None:
+        """Owner and mode stay, as with a shell's redirection; as far as we may."""
         try:
-            os.fchmod(self._descriptor, stat.S_IMODE(os.stat(self._path).st_mode))
+            os.fchown(self._descriptor, old.st_uid, old.st_gid)
         except OSError:
-            pass  # there is none: what the umask left is right
+            pass
+        os.fchmod(self._descriptor, stat.S_IMODE(old.st_mode) & 0o777)
 
     def write(self, payload: memoryview) -> None:
         """See Output."""
@@ -160,33 +188,74 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
     if path is None or path == "-":
         return DescriptorOutput(STDOUT, "standard output", deadline)
     try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return FileOutput(path)
-    if stat.S_ISREG(mode):
-        return FileOutput(path)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = _descriptor_named(path)
+        if descriptor is not None:
+            return DescriptorOutput(os.dup(descriptor), path, deadline)
+        found = _stat_or_none(path)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            return DescriptorOutput(_open_special(path, deadline), path, deadline)
     except OSError as error:
         raise _write_error(path, error) from error
-    return DescriptorOutput(descriptor, path, deadline)
+    if not os.path.basename(path):
+        raise SipcError(f"{path!r} is no name for a file", "give another after -o")
+    return FileOutput(path)
+
+
+def _descriptor_named(path: str) -> int | None:
+    """The number in /dev/fd/N and the like: what is open there is meant, and not its file."""
+    named = {"/dev/stdin": STDIN, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}
+    if path in named:
+        return named[path]
+    folder, number = os.path.split(path)
+    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal()
+    return int(number) if is_one else None
+
+
+def _stat_or_none(path: str) -> os.stat_result | None:
+    """What is there, if anything is. Raises OSError."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _open_special(path: str, deadline: Deadline) -> int:
+    """Open a device, or a named pipe, which waits for its reader: until the deadline at most."""
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    if deadline.remaining() is None:
+        return os.open(path, flags)
+    while True:
+        try:
+            descriptor = os.open(path, flags | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
+        if deadline.passed():
+            raise TimedOut(f"nobody opened {path} to read in time")
+        sleep(_PAUSE)
 
 
 def _write_error(name: str, error: OSError) -> SipcError:
-    return SipcError(
-        f"cannot write the answer to {name}: {error.strerror}", "make room, or choose another"
-    )
+    remedy = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
+    return SipcError(f"cannot write the answer to {name}: {error.strerror}", remedy)
 
 
 def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:
-    """Wait until a descriptor can be read or written; False if the deadline came first."""
+    """Wait until a descriptor can be read or written; False once the deadline has come."""
     poll = select.poll()
     poll.register(descriptor, event)
-    left = deadline.remaining()
-    return bool(poll.poll(None if left is None else ceil(left * 1000)))
+    while not deadline.passed():
+        left = deadline.remaining()
+        if poll.poll(None if left is None else ceil(min(left, _LONGEST_WAIT) * 1000)):
+            return True
+    return False
 
 
 def _die_of_sigpipe() -> None:
     """End as every other program in a pipeline does whose reader has gone."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
     signal.raise_signal(signal.SIGPIPE)

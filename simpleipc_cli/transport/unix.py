@@ -37,6 +37,7 @@ LONGEST_ADDRESS = 107
 """Bytes of a path that fit into a socket address, its closing NUL not counted (unix(7))."""
 
 _NO_LIMIT = struct.pack("@ll", 0, 0)
+_LATE = "no complete answer in time"
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
@@ -63,13 +64,15 @@ class UnixStream(Stream):
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         """See Stream."""
         left = deadline.remaining()
+        if left == 0.0:  # also when bytes are there: somebody may never stop writing
+            raise TimedOut(_LATE)
         if left is not None or self._read_limited:
             self._read_limited = left is not None
             _limit(self._socket, _socket.SO_RCVTIMEO, left)
         try:
             return self._socket.recv_into(buffer)
         except BlockingIOError:
-            raise TimedOut("no complete answer in time") from None
+            raise TimedOut(_LATE) from None
         except ConnectionResetError:
             return 0
 
@@ -136,11 +139,13 @@ def connect(path: str, deadline: Deadline) -> UnixStream:
 
 
 def new_socket(path: str) -> _socket.socket:
-    """A stream socket. Raises SipcError when the system has none left; `path` is for the text."""
+    """A stream socket. Raises EndpointError when the system has none; `path` is for the text."""
     try:
         return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     except OSError as error:
-        raise SipcError(f"no socket for {path}: {error.strerror}") from None
+        raise EndpointError(
+            f"no socket for {path}: {error.strerror}", "allow more descriptors with ulimit -n"
+        ) from None
 
 
 def _connect(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
@@ -165,7 +170,7 @@ def _connect(connecting: _socket.socket, address: str | bytes, deadline: Deadlin
             continue
         break
     connecting.setblocking(True)
-    if left:
+    if left is not None:
         connecting.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _NO_LIMIT)
 
 
@@ -205,7 +210,7 @@ class Address:
             os.close(self._descriptor)
 
 
-def endpoint_error(error: OSError, path: str) -> EndpointError | SipcError:  # noqa: PLR0911
+def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
     """What an operating system error says about the endpoint."""
     match error.errno:
         case errno.ECONNREFUSED:
@@ -221,7 +226,7 @@ def endpoint_error(error: OSError, path: str) -> EndpointError | SipcError:  # n
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
             return InvalidPath(f"{path}: {_words(error)}")
         case _:
-            return SipcError(f"{path}: {_words(error)}")
+            return EndpointError(f"{path}: {_words(error)}")
 
 
 def _words(error: OSError) -> str:

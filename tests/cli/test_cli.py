@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from support import Server, environment, sipc
+from support import SIPC, Server, environment, sipc
 
 VERBS = ["serve", "send", "probe"]
 
@@ -38,6 +38,7 @@ def test_version_names_program_and_number():
         ["serve", "x", "--exec", "y", "--threads", "0"],
         ["serve", "x", "--exec", "y", "--on-hangup", "no"],
         ["serve", "x", "--exec", "y", "--count", "0"],
+        ["serve", "x", "--exec", "y", "--backlog", "99999999999"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -63,7 +64,7 @@ def test_a_duration_may_be_written_in_many_ways(endpoint, value):
     assert sipc("probe", "--wait", value, endpoint).returncode == 4
 
 
-@pytest.mark.parametrize("value", ["", "x", "-1", "1k", "1KB", "1.5M", "0x10"])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1k", "1KB", "1.5M", "0x10", "9" * 5000])
 def test_a_bad_size_is_a_usage_error_that_shows_a_good_one(endpoint, value):
     done = sipc("serve", endpoint, "--exec", "cat", "--max-request", value)
     assert done.returncode == 2
@@ -75,6 +76,17 @@ def test_a_bad_mode_is_a_usage_error_that_shows_a_good_one(endpoint, value):
     done = sipc("serve", endpoint, "--exec", "cat", "--mode", value)
     assert done.returncode == 2
     assert b"0600" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["bogus"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_no_traceback(arguments):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([SIPC, *arguments], stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == (2 if arguments == ["bogus"] else 1)
+        assert b"Traceback" not in done.stderr
+        assert b"unexpected" not in done.stderr
+        both = subprocess.run([SIPC, *arguments], stdout=full, stderr=full)
+        assert both.returncode == done.returncode
 
 
 def test_python_m_is_another_way_in(endpoint):

@@ -9,7 +9,7 @@ import socket
 import subprocess
 
 import pytest
-from support import SIPC, Server, connect, environment, sipc, sleeps_in, wait_until
+from support import SIPC, Program, Server, connect, environment, sipc, sleeps_in, wait_until
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_json_tells_all_there_is_to_know(states, state, status):
 
 
 def test_wait_ends_when_somebody_listens(endpoint):
-    with subprocess.Popen([SIPC, "probe", "--wait", "30s", endpoint]) as probe:
+    with Program([SIPC, "probe", "--wait", "30s", endpoint]) as probe:
         with Server(endpoint, "cat"):
             assert probe.wait() == 0
 
@@ -88,7 +88,7 @@ def test_wait_gives_up_at_once_on_what_no_waiting_changes(folder):
 
 def test_wait_gone_ends_when_nobody_listens_any_more(endpoint):
     with Server(endpoint, "cat") as server:
-        with subprocess.Popen(
+        with Program(
             [SIPC, "probe", "--wait-gone", "30s", endpoint], stdout=subprocess.PIPE
         ) as probe:
             server.signal()
@@ -104,6 +104,25 @@ def test_wait_gone_has_an_end_and_says_that_somebody_is_still_there(states):
     done = sipc("probe", "--wait-gone", "50ms", states / "listening")
     assert done.returncode == 6
     assert done.stdout.endswith(b": listening\n")
+
+
+@pytest.mark.parametrize("timeout", ["3s", "0"])
+def test_wait_gone_has_an_end_with_a_busy_server_too(states, timeout):
+    done = sipc("probe", "--wait-gone", "50ms", "-t", timeout, states / "busy", timeout=2)
+    assert (done.returncode, done.stdout) == (6, b"%s/busy: busy\n" % os.fsencode(states))
+
+
+def test_connect_time_is_that_of_the_last_try(endpoint):
+    done = sipc("probe", "--json", "--wait", "500ms", endpoint)
+    assert 0 <= json.loads(done.stdout)["connect_seconds"] < 0.4
+
+
+def test_it_says_when_nobody_can_read_it(endpoint):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([SIPC, "probe", endpoint], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr
 
 
 def test_waiting_for_both_is_a_usage_error(endpoint):
@@ -122,7 +141,7 @@ def test_a_busy_server_with_room_again_is_listening(endpoint):
         busy.bind(str(endpoint))
         busy.listen(0)
         with connect(endpoint):
-            with subprocess.Popen([SIPC, "probe", "-t", "0", endpoint], env=environment()) as probe:
+            with Program([SIPC, "probe", "-t", "0", endpoint], env=environment()) as probe:
                 wait_until(lambda: sleeps_in(probe.pid, "connect"), "it to wait")
                 busy.accept()[0].close()
                 assert probe.wait() == 0

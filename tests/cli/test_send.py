@@ -17,6 +17,7 @@ import pytest
 from support import (
     MAX_PAYLOAD,
     SIPC,
+    Program,
     Server,
     connect,
     decode,
@@ -126,7 +127,7 @@ def test_it_connects_when_the_first_byte_is_there_and_not_before(endpoint):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()
-        with subprocess.Popen(
+        with Program(
             [SIPC, "send", endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as client:
             wait_until(lambda: waits_for_input(client.pid), "it to wait for its input")
@@ -168,7 +169,7 @@ def test_the_answer_is_passed_on_as_it_comes(endpoint):
         connection.sendall(message(b"second\n"))
 
     with served_by(endpoint, conversation):
-        client = subprocess.Popen([SIPC, "send", endpoint, "-d", "x"], stdout=subprocess.PIPE)
+        client = Program([SIPC, "send", endpoint, "-d", "x"], stdout=subprocess.PIPE)
         assert client.stdout.readline() == b"first\n"
         go.set()
         assert client.stdout.readline() == b"second\n"
@@ -178,7 +179,7 @@ def test_the_answer_is_passed_on_as_it_comes(endpoint):
 
 def test_a_complete_answer_is_the_end_even_if_the_request_still_flows(endpoint):
     with served_by(endpoint, lambda connection: connection.sendall(message(b"enough"))):
-        with subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE) as zeros:
+        with Program(["cat", "/dev/zero"], stdout=subprocess.PIPE) as zeros:
             done = subprocess.run([SIPC, "send", endpoint], stdin=zeros.stdout, capture_output=True)
             zeros.stdout.close()
     assert (done.returncode, done.stdout, done.stderr) == (0, b"enough", b"")
@@ -186,7 +187,7 @@ def test_a_complete_answer_is_the_end_even_if_the_request_still_flows(endpoint):
 
 def test_a_complete_answer_is_the_end_even_if_nothing_more_comes_in(endpoint):
     with Server(endpoint, "echo done"):
-        with subprocess.Popen(
+        with Program(
             [SIPC, "send", endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as client:
             client.stdin.write(b"x")
@@ -265,7 +266,7 @@ def test_a_request_that_could_not_be_read_to_its_end_is_never_completed(endpoint
     with served_by(endpoint, conversation):
         # The terminal's end is an error (EIO) to who reads it, not an end.
         master, slave = pty.openpty()
-        client = subprocess.Popen([SIPC, "send", endpoint], stdin=slave, stderr=subprocess.PIPE)
+        client = Program([SIPC, "send", endpoint], stdin=slave, stderr=subprocess.PIPE)
         os.close(slave)
         assert b"end it with Ctrl-D" in client.stderr.readline()
         os.write(master, b"hello\n")
@@ -285,7 +286,7 @@ def test_a_request_that_could_not_be_read_to_its_end_is_never_completed(endpoint
 
 def test_in_a_pipeline_it_ends_by_sigpipe(endpoint):
     with Server(endpoint, "yes") as server:
-        client = subprocess.Popen([SIPC, "send", endpoint, "-d", ""], stdout=subprocess.PIPE)
+        client = Program([SIPC, "send", endpoint, "-d", ""], stdout=subprocess.PIPE)
         assert client.stdout.readline() == b"y\n"
         client.stdout.close()
         assert client.wait() == -signal.SIGPIPE
@@ -313,9 +314,9 @@ def test_500_megabytes_both_ways_stay_out_of_memory(endpoint):
     size = 500_000_000
     with Server(endpoint, "cat"):
         with open("/dev/zero", "rb") as zeros:
-            head = subprocess.Popen(["head", "-c", str(size)], stdin=zeros, stdout=subprocess.PIPE)
+            head = Program(["head", "-c", str(size)], stdin=zeros, stdout=subprocess.PIPE)
         command = [SIPC, "send", endpoint]
-        client = subprocess.Popen(command, stdin=head.stdout, stdout=subprocess.PIPE)
+        client = Program(command, stdin=head.stdout, stdout=subprocess.PIPE)
         head.stdout.close()
         received = 0
         while piece := client.stdout.read(MIB):
@@ -331,7 +332,7 @@ def test_a_pipeline_that_writes_all_before_it_reads_does_not_lock_up(endpoint):
     """The program at both ends of send reads nothing before its 50 MB are written."""
     payload = os.urandom(50 * MIB)
     with Server(endpoint, "cat"):
-        with subprocess.Popen(
+        with Program(
             [SIPC, "send", endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as client:
             client.stdin.write(payload)
@@ -349,7 +350,7 @@ def test_output_to_a_file_appears_when_it_is_complete(endpoint, folder):
         connection.sendall(message(b"second"))
 
     with served_by(endpoint, conversation):
-        client = subprocess.Popen([SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"])
+        client = Program([SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"])
         wait_until(
             lambda: any(p.stat().st_size for p in folder.glob(".answer.sipc-*")), "the first part"
         )
@@ -363,7 +364,7 @@ def test_output_to_a_file_appears_when_it_is_complete(endpoint, folder):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_no_half_a_file(endpoint, folder, number):
     with Server(endpoint, "cat; sleep 1000"):
-        client = subprocess.Popen([SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"])
+        client = Program([SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"])
         wait_until(
             lambda: any(p.stat().st_size for p in folder.glob(".answer.sipc-*")), "the first part"
         )
@@ -467,7 +468,7 @@ def test_a_busy_server_is_waited_for(endpoint):
         busy.listen(0)
         with connect(endpoint):
             command = [SIPC, "send", endpoint, "-d", "x", "--connect-timeout", "0"]
-            client = subprocess.Popen(command, stdout=subprocess.PIPE)
+            client = Program(command, stdout=subprocess.PIPE)
             wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait")
             busy.accept()[0].close()
             with busy.accept()[0] as connection:
@@ -477,9 +478,7 @@ def test_a_busy_server_is_waited_for(endpoint):
 
 
 def test_wait_sends_once_a_server_is_there(endpoint):
-    client = subprocess.Popen(
-        [SIPC, "send", endpoint, "--wait", "30s", "-d", "x"], stdout=subprocess.PIPE
-    )
+    client = Program([SIPC, "send", endpoint, "--wait", "30s", "-d", "x"], stdout=subprocess.PIPE)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(endpoint))
     with Server(endpoint, "cat", "--count", 1) as server:
@@ -507,7 +506,7 @@ def test_a_request_is_never_sent_twice(endpoint):
 
 def test_nothing_is_left_open(endpoint):
     with Server(endpoint, "sleep 1000"):
-        client = subprocess.Popen([SIPC, "send", endpoint, "-d", "x"], env=environment())
+        client = Program([SIPC, "send", endpoint, "-d", "x"], env=environment())
         wait_until(
             lambda: any("socket:" in name for name in descriptors(client.pid)), "a connection"
         )
@@ -515,3 +514,242 @@ def test_nothing_is_left_open(endpoint):
         assert len([name for name in opened if name.startswith("socket:")]) == 1
         client.kill()
         client.wait()
+
+
+def flooded(wire: bytes):
+    """A server that never stops answering."""
+
+    def conversation(connection):
+        read_message(connection)
+        try:
+            while True:
+                connection.sendall(wire)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    return conversation
+
+
+@pytest.mark.parametrize("wire", [packets(bytes(4 * MIB)), b"0004" * MIB], ids=["data", "empty"])
+@pytest.mark.parametrize("output", [[], ["-o", "answer"]], ids=["stdout", "file"])
+def test_max_time_ends_an_endless_answer(endpoint, folder, wire, output):
+    with served_by(endpoint, flooded(wire)):
+        with open("/dev/null", "wb") as null:
+            done = subprocess.run(
+                [SIPC, "send", endpoint, "-d", "x", "-m", "500ms", *output],
+                stdout=null,
+                stderr=subprocess.PIPE,
+                cwd=folder,
+            )
+    done.stdout = b""
+    one_line(done, 6, "in time")
+    assert os.listdir(folder) == ["sock"]
+
+
+def test_max_time_covers_a_named_pipe_that_nobody_opens(endpoint, folder):
+    os.mkfifo(folder / "pipe")
+    with Server(endpoint, "cat"):
+        one_line(sipc("send", endpoint, "-d", "x", "-m", "100ms", "-o", folder / "pipe"), 6)
+
+
+def test_a_named_pipe_takes_the_answer(endpoint, folder):
+    os.mkfifo(folder / "pipe")
+    with Server(endpoint, "cat"):
+        for limit in ([], ["-m", "30s"]):
+            command = [SIPC, "send", endpoint, "-d", "x", *limit, "-o", folder / "pipe"]
+            with Program(command) as client:
+                assert (folder / "pipe").read_bytes() == b"x"
+                assert client.wait() == 0
+
+
+def test_silent_input_and_nobody_there_is_nobody_there(endpoint):
+    reader, writer = os.pipe()
+    done = subprocess.run(
+        [SIPC, "send", endpoint, "-m", "100ms"], stdin=reader, capture_output=True
+    )
+    one_line(done, 4)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_very_long_limits_are_just_long(endpoint):
+    with Server(endpoint, "cat"):
+        done = sipc("send", endpoint, "-m", "9999h", "--connect-timeout", "9999h", input=b"x")
+        assert (done.returncode, done.stdout) == (0, b"x")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_standard_stream_never_becomes_the_connection(endpoint, closed):
+    seen = []
+
+    def conversation(connection):
+        seen.append(read_message(connection))
+        connection.sendall(message(b"SECRET"))
+        while piece := connection.recv(100):
+            seen.append(piece)
+
+    command = f"{SIPC} send {endpoint} {closed}"
+    if closed == "<&-":
+        with Server(endpoint, "cat"):
+            done = subprocess.run(["sh", "-c", command], capture_output=True)
+        one_line(done, 1, "standard input")
+        return
+    with served_by(endpoint, conversation):
+        done = subprocess.run(["sh", "-c", command], input=b"x", capture_output=True)
+    assert seen == [b"0005x0000"]
+    if closed == ">&-":
+        one_line(done, 1, "standard output")
+    else:
+        assert (done.returncode, done.stdout) == (0, b"SECRET")
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_output_to_a_descriptor_adds_to_what_is_open_there(endpoint, folder, name):
+    with Server(endpoint, "cat"):
+        command = f"{{ echo one; {SIPC} send {endpoint} -d 'two\n' -o {name}; echo three; }} >out"
+        assert subprocess.run(["sh", "-c", command], cwd=folder).returncode == 0
+    assert (folder / "out").read_text() == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("name", ["", "new/", "plain/", "loop"])
+def test_output_to_what_is_no_name_is_refused_before_anything_is_sent(endpoint, folder, name):
+    (folder / "plain").write_text("precious")
+    (folder / "loop").symlink_to("loop")
+    with Server(endpoint, "cat") as server:
+        one_line(sipc("send", endpoint, "-d", "x", "-o", name, cwd=folder), 1)
+        assert "answered" not in server.log
+    assert sorted(os.listdir(folder)) == ["loop", "plain"]
+    assert (folder / "plain").read_text() == "precious"
+
+
+def test_output_keeps_no_set_uid_bits_and_the_owner(endpoint, folder):
+    answer = folder / "answer"
+    answer.touch()
+    os.chown(answer, 1234, 1234)
+    answer.chmod(0o4751)
+    with Server(endpoint, "cat"):
+        assert sipc("send", endpoint, "-d", "x", "-o", answer).returncode == 0
+    found = answer.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 1234, 0o751)
+
+
+@pytest.mark.soak
+def test_many_signals_are_one_end_and_no_traceback(endpoint, folder):
+    with Server(endpoint, "cat; sleep 1000"):
+        for _ in range(5):
+            client = Program(
+                [SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"],
+                stderr=subprocess.PIPE,
+            )
+            wait_until(lambda: list(folder.glob(".answer.sipc-*")), "it to have begun")
+            while client.poll() is None:
+                client.send_signal(signal.SIGTERM)
+            assert client.stderr.read() == b""
+            client.stderr.close()
+            assert client.returncode == 143
+            assert sorted(os.listdir(folder)) == ["sock"]
+
+
+def test_a_lost_terminal_leaves_no_half_a_file(endpoint, folder):
+    with Server(endpoint, "cat; sleep 1000"):
+        client = Program([SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"])
+        wait_until(lambda: list(folder.glob(".answer.sipc-*")), "it to have begun")
+        client.send_signal(signal.SIGHUP)
+        assert client.wait() == 129
+        assert sorted(os.listdir(folder)) == ["sock"]
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(endpoint):
+    with Server(endpoint, "cat") as server:
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", SIPC, "send", endpoint]
+        with Program(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            client.stdin.write(b"hello")
+            client.stdin.flush()
+            assert client.stdout.read(5) == b"hello"
+            client.send_signal(signal.SIGINT)
+            client.stdin.close()
+            assert client.wait() == 0
+        server.wait_for_log("answered")
+
+
+def test_a_blocked_sigpipe_is_no_endless_loop(endpoint):
+    with Server(endpoint, "yes"):
+        command = f"env --block-signal=PIPE {SIPC} send {endpoint} -d x | head -n 1"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True)
+        assert done.returncode == 128 + signal.SIGPIPE
+        assert done.stdout == b"y\n"
+
+
+def test_a_long_path_leaves_no_descriptor_open(folder):
+    path = folder / ("d" * 100) / ("s" * 100)
+    path.parent.mkdir()
+    with Server(path, "sleep 1000"):
+        with Program([SIPC, "send", path, "-d", "x"]) as client:
+            wait_until(
+                lambda: any("socket:" in name for name in descriptors(client.pid)), "a connection"
+            )
+            wait_until(
+                lambda: not any("dddd" in name for name in descriptors(client.pid)),
+                "the path to be closed",
+            )
+            client.kill()
+
+
+def test_stopped_while_it_connects_it_goes_on_and_sends_all(endpoint):
+    """A stop signal interrupts connect(2), and the kernel's time limit must not stay."""
+    payload = b"x" * (20 * MIB)
+    seen = []
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(endpoint))
+        busy.listen(0)
+        with connect(endpoint):
+            client = Program(
+                [SIPC, "send", endpoint, "--connect-timeout", "20s"], stdin=subprocess.PIPE
+            )
+            feeder = threading.Thread(target=client.communicate, args=(payload,))
+            feeder.start()
+            wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait")
+            for _ in range(3):
+                client.send_signal(signal.SIGSTOP)
+                wait_until(lambda: is_stopped(client.pid), "it to stop")
+                client.send_signal(signal.SIGCONT)
+                wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait again")
+            busy.accept()[0].close()
+            with busy.accept()[0] as connection:
+                seen.append(decode(read_message(connection)))
+                connection.sendall(b"0000")
+            feeder.join()
+            assert client.returncode == 0
+    assert seen == [(payload, True)]
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_standard_streams_that_somebody_made_non_blocking_work(endpoint):
+    payload = os.urandom(5 * MIB)
+    with Server(endpoint, "cat"):
+        ours, its_input = os.pipe(), os.pipe()
+        os.set_blocking(its_input[0], False)
+        os.set_blocking(ours[1], False)
+        client = Program([SIPC, "send", endpoint], stdin=its_input[0], stdout=ours[1])
+        os.close(its_input[0])
+        os.close(ours[1])
+        feeder = threading.Thread(target=write_and_close, args=(its_input[1], payload))
+        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait for its input")
+        feeder.start()
+        with open(ours[0], "rb") as answer:
+            assert answer.read() == payload
+        feeder.join()
+        assert client.wait() == 0
+
+
+def write_and_close(descriptor: int, payload: bytes) -> None:
+    with open(descriptor, "wb") as file:
+        file.write(payload)
+
+
+def test_control_characters_in_a_name_are_shown_escaped(folder):
+    done = sipc("send", f"{folder}/red\x1b[31m\n", "-d", "x")
+    one_line(done, 4, "red\\x1b[31m\\n")

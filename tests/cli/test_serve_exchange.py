@@ -10,6 +10,7 @@ import pytest
 from support import (
     MAX_PAYLOAD,
     SIPC,
+    Program,
     Server,
     ask,
     children,
@@ -201,7 +202,7 @@ def test_the_handler_learns_who_asks_and_nothing_from_the_request(endpoint, fold
     names = "PROTO UNIXLOCALPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID SIPC_REQUEST_ID"
     shown = " ".join(f'"${name}"' for name in names.split())
     with Server("sock", f"printf '%s\\n' {shown}", cwd=folder) as server:
-        done = subprocess.Popen(
+        done = Program(
             [SIPC, "send", endpoint, "-d", "$(touch owned) `touch owned`; touch owned"],
             stdout=subprocess.PIPE,
         )

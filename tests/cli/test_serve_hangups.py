@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 from support import (
     SIPC,
+    Program,
     Server,
     ask,
     children,
@@ -42,7 +43,7 @@ def test_a_handler_never_sees_the_end_of_a_request_whose_client_died(
     code = "import socket,sys,time;s=socket.socket(1);s.connect(sys.argv[1]);"
     code += "s.sendall(sys.stdin.buffer.read());print(flush=True);time.sleep(1000)"
     with Server(endpoint, eof_witness(folder), *options) as server:
-        client = subprocess.Popen(
+        client = Program(
             [sys.executable, "-c", code, endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         client.stdin.write(packets(payload))
@@ -97,7 +98,7 @@ def test_a_client_killed_in_mid_response(endpoint, folder, how):
     command = f"cat; trap 'touch {folder}/term; exit 1' TERM; echo more; "
     command += f"while ! test -e {folder}/go; do :; done; touch {folder}/finished"
     with Server(endpoint, command, "--on-hangup", how) as server:
-        client = subprocess.Popen([SIPC, "send", endpoint, "-d", "hello\n"], stdout=subprocess.PIPE)
+        client = Program([SIPC, "send", endpoint, "-d", "hello\n"], stdout=subprocess.PIPE)
         assert client.stdout.readline() == b"hello\n"
         assert client.stdout.readline() == b"more\n"
         client.kill()
@@ -252,7 +253,7 @@ def test_a_client_that_drips_is_closed_for_the_packet_it_never_completes(endpoin
     drip = "import socket,sys,time;s=socket.socket(1);s.connect(sys.argv[1]);s.sendall(b'fff0')\n"
     drip += "while 1: s.sendall(b'x');time.sleep(.03)"
     with Server(endpoint, "cat", "--read-timeout", "300ms") as server:
-        client = subprocess.Popen([sys.executable, "-c", drip, endpoint], stderr=subprocess.DEVNULL)
+        client = Program([sys.executable, "-c", drip, endpoint], stderr=subprocess.DEVNULL)
         server.wait_for_log("too slow to write: not done with one packet for 0.3 s")
         assert client.wait() == 1
 

@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 from support import (
     SIPC,
+    Program,
     Server,
     ask,
     children,
@@ -150,7 +151,7 @@ def test_the_mode_is_exact_whatever_the_umask(endpoint, folder):
 def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
     """Seen from outside, at every system call that could show it."""
     trace = folder / "trace"
-    calls = "trace=fchmod,bind,chmod,fchmodat,rename,renameat,listen"
+    calls = "trace=fchmod,bind,chmod,fchmodat,linkat,listen"
     wrapper = ["strace", "-f", "-qq", "-e", calls]
     with Server(endpoint, "cat", wrapper=[*wrapper, "-o", str(trace)], umask=0o000) as server:
         (traced,) = children(server.pid)
@@ -164,7 +165,7 @@ def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
     ]
     bound = names.index("bind")
     assert names[:bound] == ["fchmod"], "narrowed before anybody can see it"
-    assert names.index("listen") < names.index("renameat"), "listening before it has the name"
+    assert names.index("listen") < names.index("linkat"), "listening before it has the name"
 
 
 def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
@@ -232,7 +233,7 @@ def test_a_name_may_be_any_bytes_and_is_shown_escaped(folder):
     done = sipc("probe", path)
     assert done.returncode == 4
     assert done.stdout.count(b"\n") == 1
-    with subprocess.Popen([SIPC, "serve", path, "--exec", "cat"], stderr=subprocess.PIPE) as server:
+    with Program([SIPC, "serve", path, "--exec", "cat"], stderr=subprocess.PIPE) as server:
         assert server.stderr.readline().endswith(b"new\\nline\\udcff\n")
         assert sipc("send", path, "-d", "hello").stdout == b"hello"
         server.terminate()
@@ -260,8 +261,7 @@ def test_of_servers_that_start_at_once_exactly_one_wins(endpoint, folder, number
             old_lock(folder)
         command = [SIPC, "serve", endpoint, "--exec", "cat"]
         servers = [
-            subprocess.Popen(command, stderr=subprocess.PIPE, env=environment())
-            for _ in range(number)
+            Program(command, stderr=subprocess.PIPE, env=environment()) for _ in range(number)
         ]
         losers = wait_until(partial(all_but_one_ended, servers), "all but one to give up")
         assert [server.returncode for server in losers] == [9] * (number - 1)
@@ -302,9 +302,7 @@ def test_a_held_lock_is_waited_for(endpoint, folder):
     """What git does: the lock is there while it makes its socket."""
     lock = folder / "sock.lock"
     lock.touch()
-    with subprocess.Popen(
-        [SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE
-    ) as server:
+    with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
         wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it is waiting")
         assert not endpoint.exists()
         lock.unlink()
@@ -314,9 +312,7 @@ def test_a_held_lock_is_waited_for(endpoint, folder):
 
 def test_a_server_that_wins_while_we_wait_for_the_lock_is_left_alone(endpoint, folder):
     (folder / "sock.lock").touch()
-    with subprocess.Popen(
-        [SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE
-    ) as server:
+    with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
         wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it is waiting")
         with socket.socket(socket.AF_UNIX) as winner:
             winner.bind(str(endpoint))
@@ -433,7 +429,7 @@ def test_after_the_counted_requests_one_signal_is_only_the_first(endpoint, folde
 def test_quiet_shows_problems_only_and_verbose_more(endpoint, folder):
     for option, lines in (("-q", 1), ("-v", 5)):
         command = [SIPC, "serve", endpoint, option, "--exec", "read -r line; exit $line"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as server:
+        with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
             sipc("send", "--wait", "5s", endpoint, "-d", "0\n")
             sipc("send", endpoint, "-d", "3\n")
             sipc("probe", endpoint)
@@ -446,7 +442,7 @@ def test_quiet_shows_problems_only_and_verbose_more(endpoint, folder):
 def test_no_path_at_all_leads_server_and_client_to_the_same_place(folder):
     env = environment(XDG_RUNTIME_DIR=str(folder))
     command = [SIPC, "serve", "--exec", "cat"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=env) as server:
+    with Program(command, stderr=subprocess.PIPE, env=env) as server:
         assert server.stderr.readline() == b"listening on %s/sipc.sock\n" % os.fsencode(folder)
         assert sipc("send", env=env, input=b"hello").stdout == b"hello"
         assert sipc("probe", env=env).stdout == b"%s/sipc.sock: listening\n" % os.fsencode(folder)
@@ -458,7 +454,7 @@ def test_no_path_at_all_leads_server_and_client_to_the_same_place(folder):
 
 def test_a_server_without_standard_streams_works(endpoint):
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", SIPC, "serve", endpoint, "--exec"]
-    with subprocess.Popen([*command, "cat; ls /proc/self/fd"], env=environment()) as server:
+    with Program([*command, "cat; ls /proc/self/fd"], env=environment()) as server:
         done = sipc("send", "--wait", "5s", endpoint, "-d", "hello\n")
         assert done.stdout.split()[:4] == [b"hello", b"0", b"1", b"2"]
         server.terminate()
@@ -467,7 +463,7 @@ def test_a_server_without_standard_streams_works(endpoint):
 
 def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end(endpoint):
     command = [SIPC, "serve", endpoint, "--exec", "cat"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as server:
+    with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
         server.stderr.readline()
         server.stderr.close()
         for _ in range(3):
