@@ -80,8 +80,8 @@ def exchange(
     `more` may wait, and is called from another thread. Returns when the response is
     complete, even if the request is not. A piece is only good until `deliver` returns.
 
-    Raises CutOff, ProtocolError, TimedOut, and what `more` and `deliver` raise. Whatever
-    is raised, the request was not completed by it: a server never takes half for whole.
+    Raises CutOff, ProtocolError, TimedOut, and what `more` and `deliver` raise. No error
+    completes a request: a server never takes half of one for whole.
     """
     writer = MessageWriter()
     writer.write(first)

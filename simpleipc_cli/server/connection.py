@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from time import monotonic
 
-from simpleipc_cli.buffers import Buffer, advance
 from simpleipc_cli.deadline import Patience
 from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
-from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.message import MessageWriter
 from simpleipc_cli.server.handler import Handler, Request, Run
+from simpleipc_cli.server.intake import Intake
 from simpleipc_cli.server.limits import DRAIN_SILENCE, LINGER, Limits
 from simpleipc_cli.server.log import Outcome, Record
 from simpleipc_cli.spool import Spool
@@ -83,12 +83,9 @@ class Exchange:
         self._stages = stages
         self._buffers = workspace
 
-        self._reader = MessageReader()
+        self._intake = Intake(workspace.request, limits.spool_folder, hold=limits.whole_request)
         self._stream_ended = False  # the client writes no more; it may still read
         self._client_gone = False  # ... and this one does not, but its handler may finish
-        self._inbox: list[Buffer] = []  # payload the handler has not taken yet, and
-        self._spool = Spool(limits.spool_folder)  # ... what came behind that
-        self._unwanted = False  # nobody takes the rest of the request
 
         self._run: Run | None = None
         self._exited = False
@@ -128,7 +125,7 @@ class Exchange:
         return (
             self._response_over
             and not self._writer.pending
-            and (self._reader.complete or self._client_gone)
+            and (self._intake.complete or self._client_gone)
         )
 
     def _set_outcome(self, outcome: Outcome, detail: str) -> None:
@@ -139,13 +136,13 @@ class Exchange:
 
     def _close(self) -> None:
         """Hang up first: an end of what the handler started may take its time."""
-        self.record.bytes_in = self._reader.payload_bytes
+        self.record.bytes_in = self._intake.payload_bytes
         self.record.bytes_out = self._writer.payload_bytes
-        if self._reader.trailing_bytes:
-            self.record.notes.append(f"{self._reader.trailing_bytes} bytes behind the flush")
+        if self._intake.trailing_bytes:
+            self.record.notes.append(f"{self._intake.trailing_bytes} bytes behind the flush")
         self._poller.forget(self._stream.fileno())
         self._stream.close()
-        self._spool.close()
+        self._intake.close()
         try:
             self._stop_run()
         finally:
@@ -179,9 +176,9 @@ class Exchange:
         """Tell poller and watches what is due next."""
         reading = self._wants_request()
         writing = bool(self._writer.pending)
-        receiving = reading and not self._reader.complete
+        receiving = reading and not self._intake.complete
         self._silence.run(receiving, now)
-        self._packet.run(receiving and self._reader.inside_packet, now)
+        self._packet.run(receiving and self._intake.inside_packet, now)
         self._stall.run(writing, now)
         self._linger.run(self._exited and not self._response_over and not writing, now)
         if not self._client_gone:
@@ -192,8 +189,8 @@ class Exchange:
             self._watch_run(self._run, writing)
 
     def _watch_run(self, run: Run, blocked: bool) -> None:
-        if run.input >= 0 and not self._unwanted:
-            self._poller.watch(run.input, WRITE if self._inbox or self._spool else 0)
+        if run.input >= 0 and not self._intake.unwanted:
+            self._poller.watch(run.input, WRITE if self._intake.waiting else 0)
         if run.output >= 0:
             if blocked:  # its hang-up would be told again and again
                 self._poller.forget(run.output)
@@ -206,8 +203,9 @@ class Exchange:
         """Whether to read from the client: see the module's first paragraph."""
         if self._stream_ended:
             return False
-        waiting = self._inbox or self._spool
-        return not waiting or self._run is None or bool(self._writer.pending)
+        if self._run is None or not self._intake.waiting:
+            return True
+        return bool(self._writer.pending)
 
     def _clocks(self) -> tuple[Patience, ...]:
         return self._silence, self._packet, self._stall, self._linger, self._handling
@@ -263,7 +261,7 @@ class Exchange:
             self._client_gone = True  # it has all it wanted, and need not write on
             return
         if self._limits.finish_on_hangup and self._run is not None:
-            while not self._reader.complete:
+            while not self._intake.complete:
                 if not self._receive():  # it only stopped reading: nothing to wait for
                     raise _Over(Outcome.HUNG_UP, "before its request was complete")
             self._poller.forget(self._stream.fileno())
@@ -272,71 +270,45 @@ class Exchange:
             self._writer.drop()
             self._set_outcome(Outcome.HUNG_UP, "the handler was allowed to finish")
             return
-        if self._reader.complete:
+        if self._intake.complete:
             raise _Over(Outcome.HUNG_UP, "before the answer was complete")
         raise _Over(Outcome.CUT_OFF, "the client hung up before its request was complete")
 
     def _receive(self) -> bool:
         """Take what the client has written; False if there is nothing now."""
-        if self._inbox and not self._spool:
-            self._store(self._inbox)  # it lies in the buffer that is read into next
-            self._inbox = []
-        packets = self._reader.packets
+        intake = self._intake
+        packets = intake.packets
         try:
-            count = self._stream.read_now(self._buffers.request)
+            self._stream_ended = not intake.read(self._stream)
         except BlockingIOError:
             return False
-        now = monotonic()
-        if not count:
-            self._on_end_of_stream()
-            return True
-        self._silence.restart(now)
-        self._stall.restart(now)
-        try:
-            payload: list[Buffer] = list(self._reader.feed(self._buffers.request[:count]))
-        except ProtocolError as error:
-            raise _Over(Outcome.MALFORMED, str(error)) from None
-        if self._reader.packets != packets or not self._reader.inside_packet:
-            self._packet.restart(now)
-        self._take(payload)
-        return True
-
-    def _on_end_of_stream(self) -> None:
-        """A half-close: fine behind the flush, before it the request can never be complete."""
-        self._stream_ended = True
-        try:
-            self._reader.end()
         except CutOff as error:
             raise _Over(Outcome.CUT_OFF, str(error)) from None
-
-    def _take(self, payload: list[Buffer]) -> None:
-        """Hand over what came, or let it wait for its turn."""
-        most = self._limits.max_request
-        if most is not None and self._reader.payload_bytes > most:
-            raise _Over(Outcome.TOO_LARGE, f"more than {most} bytes")
-        if self._unwanted:
-            return
-        if self._limits.whole_request and self._run is None:
-            self._store(payload)
-            if self._reader.complete and not self._unwanted:
-                self._start(self._spool)
-            return
-        if self._run is None and (payload or self._reader.complete):
-            self._start(None)
-        if self._unwanted:
-            return
-        if self._inbox or self._spool:
-            self._store(payload)
-        else:
-            self._inbox = payload
-        self._feed()
-
-    def _store(self, payload: list[Buffer]) -> None:
-        """Let it wait on disk. A full disk is the end of this request, not of the server."""
-        try:
-            self._spool.append(payload)
-        except SipcError as error:
+        except ProtocolError as error:
+            raise _Over(Outcome.MALFORMED, str(error)) from None
+        except SipcError as error:  # a full disk is the end of this request alone
             self._fail(Outcome.BROKEN, error.text)
+            return True
+        if self._stream_ended:
+            return True
+        now = monotonic()
+        self._silence.restart(now)
+        self._stall.restart(now)
+        if intake.packets != packets or not intake.inside_packet:
+            self._packet.restart(now)
+        self._hand_over()
+        return True
+
+    def _hand_over(self) -> None:
+        """Give the handler what came, once there is reason to start one."""
+        most = self._limits.max_request
+        if most is not None and self._intake.payload_bytes > most:
+            raise _Over(Outcome.TOO_LARGE, f"more than {most} bytes")
+        whole = self._limits.whole_request
+        due = self._intake.complete if whole else self._intake.begun
+        if self._run is None and due and not self._intake.unwanted:
+            self._start(self._intake.held if whole else None)
+        self._feed()
 
     def _send(self) -> None:
         """Write as much of the response as the client takes."""
@@ -365,27 +337,15 @@ class Exchange:
         self._handling.run(True, monotonic())
 
     def _feed(self) -> None:
-        """Write as much of the request as the handler takes; at its end, say so."""
+        """Let the handler take what waits for it; at the request's end, say so."""
         run = self._run
-        if run is None:
+        if run is None or run.input < 0:
             return
-        while True:
-            if not self._inbox and self._spool:
-                self._inbox = [self._spool.take(BUFFER_SIZE)]
-            if not self._inbox:
-                break
-            try:
-                advance(self._inbox, run.write(self._inbox))
-            except BlockingIOError:
-                return
-            except PeerGone:
-                self._discard_request()
-                return
-            if self._inbox:
-                return  # it took what it could
-        if self._reader.complete and run.input >= 0:
+        if self._intake.feed(run):
             self._poller.forget(run.input)
             run.end_input()
+        elif self._intake.unwanted:
+            self._discard_request()
 
     def _discard_request(self) -> None:
         """The handler reads no more: the rest is read from the client and dropped.
@@ -393,9 +353,7 @@ class Exchange:
         The input is not ended: something that the handler left behind may still read it,
         and must not take half a request for a whole one.
         """
-        self._unwanted = True
-        self._inbox = []
-        self._spool.close()
+        self._intake.discard()
         if self._run is not None:
             self._poller.forget(self._run.input)
 

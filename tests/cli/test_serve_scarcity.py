@@ -141,7 +141,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
         assert server.wait() == 0
     os.close(writer)
     with open(reader, "rb") as log:
-        assert b"5 lines were lost" in log.read()
+        assert re.search(rb"\d lines were lost", log.read())
 
 
 def test_only_the_living_are_waited_for(endpoint, folder):

@@ -1,0 +1,119 @@
+"""A request between its client and its handler: what has come and has not been taken yet.
+
+It waits in the buffer it was read into, as long as nothing more is read; behind that, on
+disk. It leaves in the order in which it came.
+"""
+
+from __future__ import annotations
+
+from simpleipc_cli.buffers import Buffer, advance
+from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.message import MessageReader
+from simpleipc_cli.server.handler import Run
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.transport import Stream
+
+
+class Intake:
+    """One request coming in."""
+
+    def __init__(self, buffer: memoryview, spool_folder: str, *, hold: bool) -> None:
+        """`buffer` is read into. With `hold` all of the request goes to disk first."""
+        self._buffer = buffer
+        self._hold = hold
+        self._reader = MessageReader()
+        self._inbox: list[Buffer] = []
+        self._spool = Spool(spool_folder)
+        self.unwanted = False
+        """Whether nobody takes the rest: it is still read, for the client's sake, and dropped."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something that came has not been taken."""
+        return bool(self._inbox or self._spool)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the flush has come."""
+        return self._reader.complete
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known to be a request: a byte of payload has come, or the flush."""
+        return self._reader.complete or self._reader.payload_bytes > 0
+
+    @property
+    def inside_packet(self) -> bool:
+        """Whether a packet has begun and is not complete."""
+        return self._reader.inside_packet
+
+    @property
+    def packets(self) -> int:
+        """Packets that came whole."""
+        return self._reader.packets
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of payload that came."""
+        return self._reader.payload_bytes
+
+    @property
+    def trailing_bytes(self) -> int:
+        """Bytes that came behind the flush, and were dropped."""
+        return self._reader.trailing_bytes
+
+    def read(self, stream: Stream) -> bool:
+        """Take what the client has written; False at the end of the stream.
+
+        Raises BlockingIOError if nothing has come, ProtocolError, CutOff at an end before
+        the flush, and SipcError if the disk is full.
+        """
+        if self._inbox and not self._spool:
+            self._spool.append(self._inbox)  # it lies in the buffer that is read into next
+            self._inbox = []
+        count = stream.read_now(self._buffer)
+        if not count:
+            self._reader.end()
+            return False
+        payload: list[Buffer] = list(self._reader.feed(self._buffer[:count]))
+        if self.unwanted:
+            return True
+        if self._hold or self.waiting:
+            self._spool.append(payload)
+        else:
+            self._inbox = payload
+        return True
+
+    @property
+    def held(self) -> Spool:
+        """The whole request, once it is complete, if it was to be held."""
+        return self._spool
+
+    def feed(self, run: Run) -> bool:
+        """Write as much as the handler takes; True once it has got the whole request.
+
+        Raises SipcError if what waits on disk cannot be read back.
+        """
+        while self.waiting:
+            if not self._inbox:
+                self._inbox = [self._spool.take(len(self._buffer))]
+            try:
+                advance(self._inbox, run.write(self._inbox))
+            except BlockingIOError:
+                return False
+            except PeerGone:
+                self.discard()
+                return False
+            if self._inbox:
+                return False  # a short write: it will be told when there is room again
+        return self.complete and not self.unwanted
+
+    def discard(self) -> None:
+        """Nobody takes the rest."""
+        self.unwanted = True
+        self._inbox = []
+        self._spool.close()
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self._spool.close()
