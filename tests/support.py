@@ -84,8 +84,8 @@ def descriptors(pid: int) -> list[str]:
 
 
 _CALLS = {
-    "x86_64": {"read": 0, "poll": 7, "connect": 42},
-    "aarch64": {"read": 63, "poll": 73, "connect": 203},
+    "x86_64": {"read": 0, "write": 1, "poll": 7, "connect": 42},
+    "aarch64": {"read": 63, "write": 64, "poll": 73, "connect": 203},
 }
 
 
@@ -100,17 +100,8 @@ def sleeps_in(pid: int, call: str) -> bool:
 
 def peak_memory(pid: int) -> int:
     """The most memory a process has used so far, in bytes."""
-    return _kilobytes(pid, "VmHWM")
-
-
-def memory(pid: int) -> int:
-    """The memory a process uses now, in bytes."""
-    return _kilobytes(pid, "VmRSS")
-
-
-def _kilobytes(pid: int, name: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 class Server:

@@ -82,7 +82,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     type=Duration(zero_is_none=False),
     default="2s",
     show_default=True,
-    help="Time between SIGTERM and SIGKILL for a handler that has to end.",
+    help="Time between SIGTERM and SIGKILL for a handler that has to end; 0 is no time at all.",
 )
 @click.option(
     "--read-timeout",
@@ -150,6 +150,8 @@ def serve(
 
     Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
     """
+    if not command.strip():
+        raise click.UsageError("the command after --exec is empty")
     limits = Limits(
         threads=threads,
         max_request=max_request,
@@ -178,7 +180,7 @@ def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
-        log.problem(f"warning: there is no command {line}: requests will fail until there is")
+        log.problem(f"sipc serve: there is no command {line}: requests fail until there is one")
     descriptors = DescriptorLimit()
     if descriptors.most < LEAST_DESCRIPTORS:
         raise SipcError(
@@ -205,7 +207,7 @@ def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: 
         )
     if ending is Ending.DRAINED:
         return ExitCode.OK
-    log.problem("stopped before all was answered: allow more time with --drain-timeout")
+    log.problem("sipc serve: not all was answered: allow more time with --drain-timeout")
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
 

@@ -37,6 +37,7 @@ def test_version_names_program_and_number():
         ["bogus"], ["send", "--bogus"], ["send", "a", "b"], ["serve", "x"], ["probe", "-t"],
         ["serve", "x", "--exec", "y", "--threads", "0"],
         ["serve", "x", "--exec", "y", "--on-hangup", "no"],
+        ["serve", "x", "--exec", " "],
         ["serve", "x", "--exec", "y", "--count", "0"],
         ["serve", "x", "--exec", "y", "--backlog", "99999999999"],
     ],
