@@ -17,9 +17,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 
+import pytest
+
 SIPC = str(Path(sys.executable).with_name("sipc"))
 PATIENCE = 30.0
 """Seconds after which a test gives up on a state. Never reached when all is well."""
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, or mounts: root")
 
 MARK = "SIPC_TEST_MARK"
 MAX_PAYLOAD = 65516

@@ -1,6 +1,7 @@
 """Makes the load in several processes at once, so that Python's lock is not what is measured.
 
 Also one process is a process of its own: drawing a screen must not disturb the measuring.
+Beside them Python keeps a small helper (its resource tracker) until the parent ends.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from time import monotonic_ns
 
 from simpleipc_cli.bench.load import Generator, Plan, Tally
 from simpleipc_cli.bench.timeline import Slot
+from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 
 _HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
@@ -34,8 +37,13 @@ class Progress:
 
 
 def divide(plan: Plan, processes: int) -> list[Plan]:
-    """A plan's share for each process; no more processes than requests at once."""
+    """A plan's share for each process; no more processes than requests at once.
+
+    Together they are due exactly when those of the one plan would be.
+    """
     processes = min(processes, plan.concurrency, plan.requests or processes)
+    # Whoever is due first behind the warm-up has the first request that counts.
+    first = -(-plan.warmup // plan.interval) if plan.interval is not None else 0
     plans = []
     for number in range(processes):
         share = _share(plan.concurrency, processes, number)
@@ -45,7 +53,7 @@ def divide(plan: Plan, processes: int) -> list[Plan]:
                 concurrency=share,
                 requests=None
                 if plan.requests is None
-                else _share(plan.requests, processes, number),
+                else _share(plan.requests, processes, (number - first) % processes),
                 interval=None if plan.interval is None else plan.interval * processes,
                 offset=0 if plan.interval is None else plan.interval * number,
             )
@@ -62,31 +70,41 @@ class Fleet:
 
     def __init__(self, plans: list[Plan]) -> None:
         """Starts one process for each plan; none makes load yet."""
-        context = get_context("spawn")
-        self._processes = []
+        self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
         self._running: list[Connection] = []  # those from which more is to come
         self._done: list[Tally] = []
         self._latest: dict[int, tuple[int, int, int]] = {}
-        for plan in plans:
-            ours, theirs = context.Pipe()
+        try:
+            with _deaf():
+                for plan in plans:
+                    self._start(plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, plan: Plan) -> None:
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._connections.append(ours)
+        with theirs:
             process = context.Process(target=_generate, args=(plan, theirs), daemon=True)
             process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._connections.append(ours)
+        self._processes.append(process)
 
     def run(self, tell: Callable[[Progress], None], pause: float) -> None:
         """Make the load to its end; `tell` is called at least every `pause` seconds.
 
-        Raises SipcError if a process dies; its load cannot be vouched for.
+        `tell` may raise, and break_off() follow. A signal handler should not: what it
+        interrupts may be half of a message. Raises SipcError if a process dies or cannot go
+        on; its load cannot be vouched for.
         """
         for connection in self._connections:
             _receive(connection)
+        self._running = self._connections[:]
         begin = monotonic_ns() + _HEAD_START
         for connection in self._connections:
-            connection.send(begin)
-        self._running = self._connections[:]
+            _send(connection, begin)
         while self._running:
             tell(self._progress(pause))
 
@@ -97,8 +115,8 @@ class Fleet:
             assert isinstance(connection, Connection)  # noqa: S101
             found = _receive(connection)
             if isinstance(found, Tally):
-                self._done.append(found)
                 self._running.remove(connection)
+                self._done.append(found)
                 continue
             answered, failed, elapsed, slot = found
             self._latest[connection.fileno()] = (answered, failed, elapsed)
@@ -118,9 +136,9 @@ class Fleet:
                 connection.send(None)
             except OSError:
                 pass  # it has ended by itself
-        deadline = monotonic_ns() + int(_SOON * 1e9)
-        while self._running and monotonic_ns() < deadline:
-            self._progress(_SOON)
+        deadline = Deadline(_SOON)
+        while self._running and not deadline.passed():
+            self._progress(deadline.remaining() or 0.0)
 
     def tally(self) -> Tally:
         """All that was counted, added up."""
@@ -134,11 +152,13 @@ class Fleet:
         return max((tally.cpu / tally.wall for tally in self._done if tally.wall), default=0.0)
 
     def close(self) -> None:
-        """No process is left."""
+        """No process is left. May be called again."""
         for connection in self._connections:
             connection.close()  # which they take for an order to stop
-        for process in self._processes:
-            process.join(_SOON)
+        deadline = Deadline(_SOON)
+        while self._processes:
+            process = self._processes.pop()
+            process.join(deadline.remaining())
             if process.is_alive():
                 process.kill()
                 process.join()
@@ -155,27 +175,57 @@ def fleet(plans: list[Plan]) -> Iterator[Fleet]:
         started.close()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start in here never hear SIGINT, not even before they run our code."""
+    resource_tracker.ensure_running()  # else starting it would end the deafness
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _receive(connection: Connection):  # type: ignore[no-untyped-def]
     try:
-        return connection.recv()
-    except EOFError:
-        raise SipcError(
-            "a process that makes the load has died", "look for what may have killed it"
-        ) from None
+        found = connection.recv()
+    except (EOFError, OSError):  # a reset, or half of a message
+        raise _died() from None
+    if isinstance(found, SipcError):
+        raise found
+    return found
+
+
+def _send(connection: Connection, order: object) -> None:
+    try:
+        connection.send(order)
+    except OSError:
+        raise _died() from None
+
+
+def _died() -> SipcError:
+    return SipcError("a process that makes the load has died", "look for what may have killed it")
 
 
 def _generate(plan: Plan, connection: Connection) -> None:
     """The life of a process. Signals from the terminal are for the one that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         connection.send("ready")
         begin = connection.recv()
         if begin is None:
             connection.send(Tally())
             return
-        generator = Generator(
-            plan, begin, stop=connection.fileno(), report=lambda *told: connection.send(told)
-        )
-        connection.send(generator.run())
+        connection.send(_made(plan, begin, connection))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the one that wanted to know has gone
+
+
+def _made(plan: Plan, begin: int, connection: Connection) -> Tally | SipcError:
+    """What was counted, or why that cannot go on."""
+    generator = Generator(
+        plan, begin, stop=connection.fileno(), report=lambda *told: connection.send(told)
+    )
+    try:
+        return generator.run()
+    except SipcError as error:
+        return error

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from time import monotonic_ns, process_time_ns
 
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.timeline import Slot, Timeline
 from simpleipc_cli.buffers import Buffer, advance
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import Busy, CutOff, PeerGone, ProtocolError, SipcError
+from simpleipc_cli.errors import Busy, CutOff, EndpointError, PeerGone, ProtocolError
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.pktline import FLUSH_PACKET, encode
 from simpleipc_cli.transport import READ, WRITE, Poller, Stream, connect, new_wide_poller
@@ -40,6 +41,7 @@ _BUFFER_SIZE = 256 * 1024  # bytes of a response read at once
 _RETRY_BUSY = 500_000  # nanoseconds before a full queue is tried again; no event tells
 _AFTER_REFUSAL = 10_000_000  # nanoseconds a refused client waits, so that it does not spin
 _SNAPSHOT_EVERY = SECOND // 4  # at will
+_COARSE = 2_000_000  # nanoseconds; long waits may end a millisecond late, so they end this early
 _NEVER = 1 << 62
 
 
@@ -85,7 +87,7 @@ class Tally:
     started: int = 0
     late: int = 0
     skipped: int = 0
-    """Due, but not started when the time was over."""
+    """Due, but not started when the time was over, or the load was broken off."""
     unfinished: int = 0
     """In flight when the load was broken off."""
     bytes_out: int = 0
@@ -124,42 +126,30 @@ class _Request:
 
     def __init__(self, plan: Plan) -> None:
         self.size = len(plan.payload) if plan.size is None else plan.size
-        self._generated = plan.size is not None
-        chunk = bytes(min(self.size, _CHUNK)) if self._generated else plan.payload
+        chunk = plan.payload if plan.size is None else bytes(min(self.size, _CHUNK))
         self._packets = encode(chunk)
         self._chunk = memoryview(chunk)
 
-    def packets(self, begin: int) -> list[Buffer]:
-        """What follows the first `begin` bytes of payload, or a part of it; at the end a flush."""
-        if begin >= self.size:
-            return [FLUSH_PACKET] if begin == self.size else []
-        if not self._generated:
-            return [*self._packets, FLUSH_PACKET]
-        left = self.size - begin
-        return self._packets[:] if left >= len(self._chunk) else encode(self._chunk[:left])
+    def packets(self, begin: int) -> tuple[list[Buffer], int]:
+        """What follows the first `begin` bytes of payload, or a part of it, and where that ends.
 
-    def payload_in(self, begin: int) -> int:
-        """How many bytes of payload packets(begin) holds, the flush counted as one more."""
-        if begin >= self.size:
-            return 1
-        return min(self.size - begin, len(self._chunk)) if self._generated else self.size + 1
+        The flush, which comes with the last part, counts as one byte of payload more.
+        """
+        left = self.size - begin
+        if left < 0:
+            return [], begin
+        if left > len(self._chunk):
+            return self._packets[:], begin + len(self._chunk)
+        packets = self._packets if left == len(self._chunk) else encode(self._chunk[:left])
+        return [*packets, FLUSH_PACKET], self.size + 1
 
 
 class _Exchange:
     """One request in flight."""
 
     __slots__ = (
-        "_answer",
-        "_begun",
-        "_expect",
-        "_left",
-        "_reader",
-        "_request",
-        "connected",
-        "due",
-        "first_byte",
-        "start",
-        "stream",
+        *("_answer", "_begun", "_expect", "_left", "_request"),
+        *("connected", "due", "first_byte", "reader", "start", "stream"),
     )
 
     def __init__(self, request: _Request, expect: bytes | None, due: int, start: int) -> None:
@@ -171,13 +161,9 @@ class _Exchange:
         self._request = request
         self._begun = 0  # bytes of payload that are in _left, or were
         self._left: list[Buffer] = []
-        self._reader = MessageReader()
+        self.reader = MessageReader()
         self._expect = expect
         self._answer = b""
-
-    @property
-    def answer_bytes(self) -> int:
-        return self._reader.payload_bytes
 
     def connect(self, path: str) -> bool:
         """Connect; False if there is no room in the queue now."""
@@ -185,7 +171,9 @@ class _Exchange:
             self.stream = connect(path, Deadline(0.0))
         except Busy:
             return False
-        except SipcError:
+        except EndpointError as error:
+            if type(error) is EndpointError:  # not the endpoint fails, but we, for descriptors
+                raise
             raise _Failed("refused") from None
         self.connected = monotonic_ns()
         return True
@@ -196,16 +184,13 @@ class _Exchange:
         try:
             while True:
                 if not self._left:
-                    self._left = self._request.packets(self._begun)
+                    self._left, self._begun = self._request.packets(self._begun)
                     if not self._left:
                         return False
-                    self._begun += self._request.payload_in(self._begun)
                 advance(self._left, self.stream.write_now(self._left))
         except BlockingIOError:
             return True
         except PeerGone:  # it may have answered all the same
-            self._left = []
-            self._begun = self._request.size + 1
             return False
 
     def read(self, buffer: memoryview) -> bool:
@@ -215,26 +200,21 @@ class _Exchange:
             count = self.stream.read_now(buffer)
         except BlockingIOError:
             return False
-        if not self.first_byte:
-            self.first_byte = monotonic_ns()
+        self.first_byte = self.first_byte or monotonic_ns()
         try:
             if not count:
-                self._reader.end()
-            for payload in self._reader.feed(buffer[:count]):
+                self.reader.end()
+            for payload in self.reader.feed(buffer[:count]):
                 if self._expect is not None and len(self._answer) < len(self._expect) + 2:
                     self._answer += payload
         except CutOff:
             raise _Failed("truncated") from None
         except ProtocolError:
             raise _Failed("protocol") from None
-        if self._reader.complete and not self._is_expected():
+        wanted = self._answer if self._expect is None else self._expect
+        if self.reader.complete and self._answer.removesuffix(b"\n") != wanted.removesuffix(b"\n"):
             raise _Failed("not as expected")
-        return self._reader.complete
-
-    def _is_expected(self) -> bool:
-        if self._expect is None:
-            return True
-        return self._answer.removesuffix(b"\n") == self._expect.removesuffix(b"\n")
+        return self.reader.complete
 
 
 class _Schedule:
@@ -244,8 +224,9 @@ class _Schedule:
         self._begin = begin + plan.offset
         self._interval = plan.interval
         self._number = 0
-        # In a closed loop a request is due as soon as a client is free for it.
-        self._free = deque([self._begin] * plan.concurrency)
+        # In a closed loop a request is due as soon as a client is free for it. A heap: a client
+        # that was refused is free later than those that come after it.
+        self._free = [self._begin] * plan.concurrency
 
     def next(self) -> int | None:
         """When the next request is due; None if all clients are busy."""
@@ -253,37 +234,35 @@ class _Schedule:
             return self._begin + self._number * self._interval
         return self._free[0] if self._free else None
 
-    def take(self) -> int:
-        """The same, and it is taken."""
-        due = self.next()
-        assert due is not None  # noqa: S101
-        self._number += 1
+    def take(self, now: int) -> int:
+        """When the next request was due that is started now; in a closed loop that is now."""
         if self._interval is None:
-            self._free.popleft()
-        return due
+            heappop(self._free)
+            return now
+        self._number += 1
+        return self._begin + (self._number - 1) * self._interval
 
     def give_back(self, at: int) -> None:
         """A client is free again."""
         if self._interval is None:
-            self._free.append(at)
+            heappush(self._free, at)
 
-    def skip_until(self, end: int) -> int:
-        """How many are due before `end` and were not taken."""
+    def left_over(self, begin: int, end: int) -> int:
+        """How many were due from `begin` to before `end` and were not taken."""
         if self._interval is None:
             return 0
-        return max(0, -(-(end - self._begin) // self._interval) - self._number)
+        first, last = (-(-(at - self._begin) // self._interval) for at in (begin, end))
+        return max(0, last - max(first, self._number))
+
+
+Tell = Callable[[int, int, int, Slot], None]
 
 
 class Generator:
     """Makes the load of one plan, and counts."""
 
     def __init__(
-        self,
-        plan: Plan,
-        begin: int,
-        *,
-        stop: int | None = None,
-        report: Callable[[int, int, int, Slot], None] | None = None,
+        self, plan: Plan, begin: int, *, stop: int | None = None, report: Tell | None = None
     ) -> None:
         """`begin` is when the first request is due, `stop` a descriptor that ends the load.
 
@@ -297,8 +276,7 @@ class Generator:
         self._to_start = _NEVER if plan.requests is None else plan.requests
         self._schedule = _Schedule(plan, begin)
         self._request = _Request(plan)
-        self._stop = stop
-        self._stopped = False
+        self._stop, self._stopped = stop, False
         self._report = report
         self._recent = Slot()
         self._next_report = begin + _SNAPSHOT_EVERY
@@ -313,40 +291,43 @@ class Generator:
     def run(self) -> Tally:
         """Make the load to its end, and wait for what is in flight."""
         cpu, wall = process_time_ns(), monotonic_ns()
-        while not self._is_done():
-            now = monotonic_ns()
-            self._launch(now)
-            self._wait(self._pause(monotonic_ns()))
-            self._expire(monotonic_ns())
-            self._tell(monotonic_ns())
-        self._finish()
+        try:
+            while not self._is_done():
+                self._launch(monotonic_ns())
+                self._wait(self._pause(monotonic_ns()))
+                self._expire(monotonic_ns())
+                self._tell(monotonic_ns())
+            self._count_rest(monotonic_ns())
+        finally:
+            for exchange in list(self._flying.values()):
+                self._land(exchange)
+            self._poller.close()
         self.tally.cpu = process_time_ns() - cpu
         self.tally.wall = monotonic_ns() - wall
         return self.tally
 
     def _is_done(self) -> bool:
-        if self._stopped:
-            return True
-        return not self._flying and not self._busy and not self._may_start(monotonic_ns())
+        return self._stopped or not (self._flying or self._busy or self._may_start(monotonic_ns()))
 
     def _may_start(self, now: int) -> bool:
-        return now < self._end and self._to_start > 0
+        has_room = len(self._flying) + len(self._busy) < self._plan.concurrency
+        return has_room and now < self._end and self._to_start > 0
 
-    def _finish(self) -> None:
-        now = monotonic_ns()
-        self.tally.elapsed = max(0, now - self._counted_from)
+    def _count_rest(self, now: int) -> None:
+        """Count what the end of the load leaves, and tell what was not told yet."""
+        tally = self.tally
+        tally.elapsed = max(0, now - self._counted_from)
         in_flight = [*self._flying.values(), *self._busy]
-        self.tally.unfinished = sum(exchange.due >= self._counted_from for exchange in in_flight)
-        if not self._stopped and self._end != _NEVER:
-            self.tally.skipped = self._schedule.skip_until(self._end)
-        for exchange in list(self._flying.values()):
-            self._land(exchange)
-        self._poller.close()
+        tally.unfinished = sum(exchange.due >= self._counted_from for exchange in in_flight)
+        skipped = self._schedule.left_over(self._counted_from, min(now, self._end))
+        tally.skipped = min(skipped, self._to_start)
+        self._next_report = now
+        self._tell(now)
 
     def _pause(self, now: int) -> float:
         """Seconds until something has to be done without an event."""
         moments: list[int] = [self._next_report]
-        if self._may_start(now) and self._has_room():
+        if self._may_start(now):
             due = self._schedule.next()
             if due is not None:
                 moments.append(min(due, self._end))
@@ -354,38 +335,32 @@ class Generator:
             moments.append(self._try_busy)
         if self._plan.timeout is not None and self._flying:
             moments.append(next(iter(self._flying.values())).start + self._plan.timeout)
-        return float(max(0, min(moments) - now) / SECOND)
-
-    def _has_room(self) -> bool:
-        return len(self._flying) + len(self._busy) < self._plan.concurrency
-
-    # -- one exchange after the other --------------------------------------------------------
+        pause = max(0, min(moments) - now)
+        return float((pause if pause < 5 * _COARSE else pause - _COARSE) / SECOND)
 
     def _launch(self, now: int) -> None:
         """Start what is due, and try again what found no room."""
-        if self._busy and now >= self._try_busy:
-            self._retry_busy()
-        while self._may_start(now) and self._has_room():
+        while self._busy and now >= self._try_busy:
+            if self._begin(self._busy[0]):
+                self._busy.popleft()
+            else:
+                self._try_busy = now + _RETRY_BUSY
+        # Not without end: where requests fail faster than they are due, there is more to do.
+        for _ in range(self._plan.concurrency):
             due = self._schedule.next()
-            if due is None or due > now or due >= self._end:
+            if due is None or due > now or not self._may_start(now):
                 return
-            self._schedule.take()
-            exchange = _Exchange(self._request, self._plan.expect, due, now)
-            if due >= self._counted_from:
+            exchange = _Exchange(self._request, self._plan.expect, self._schedule.take(now), now)
+            if exchange.due >= self._counted_from:
                 self._to_start -= 1
                 self.tally.started += 1
-                self.tally.late += self._plan.interval is not None and now > due + LATE_AFTER
-            if not self._begin(exchange):
+                self.tally.late += now > exchange.due + LATE_AFTER
+            if self._busy:  # first come, first served
+                self._busy.append(exchange)
+            elif not self._begin(exchange):
                 self._busy.append(exchange)
                 self._try_busy = now + _RETRY_BUSY
             now = monotonic_ns()
-
-    def _retry_busy(self) -> None:
-        while self._busy:
-            if not self._begin(self._busy[0]):
-                self._try_busy = monotonic_ns() + _RETRY_BUSY
-                return
-            self._busy.popleft()
 
     def _begin(self, exchange: _Exchange) -> bool:
         """Connect and write; False if there is no room in the server's queue."""
@@ -423,12 +398,12 @@ class Generator:
         if self._plan.timeout is None:
             return
         oldest_start = now - self._plan.timeout
-        while self._flying and (exchange := next(iter(self._flying.values()))).start < oldest_start:
+        while (
+            self._flying and (exchange := next(iter(self._flying.values()))).start <= oldest_start
+        ):
             self._fail(exchange, "timeout")
-        while self._busy and self._busy[0].start < oldest_start:
+        while self._busy and self._busy[0].start <= oldest_start:
             self._fail(self._busy.popleft(), "timeout")
-
-    # -- counting ----------------------------------------------------------------------------
 
     def _succeed(self, exchange: _Exchange) -> None:
         now = monotonic_ns()
@@ -445,7 +420,7 @@ class Generator:
         tally.timeline.answer(now - self._counted_from, now - exchange.due)
         self._recent.answer(now - exchange.due)
         tally.bytes_out += self._request.size
-        tally.bytes_in += exchange.answer_bytes
+        tally.bytes_in += exchange.reader.payload_bytes
 
     def _fail(self, exchange: _Exchange, kind: str) -> None:
         now = monotonic_ns()
@@ -470,6 +445,5 @@ class Generator:
         self._next_report = now + _SNAPSHOT_EVERY
         recent, self._recent = self._recent, Slot()
         if self._report is not None:
-            tally = self.tally
             elapsed = max(0, now - self._counted_from)
-            self._report(tally.total.count, tally.failed(), elapsed, recent)
+            self._report(self.tally.total.count, self.tally.failed(), elapsed, recent)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from simpleipc_cli.bench import fields
 from simpleipc_cli.bench.compare import (
@@ -33,7 +34,7 @@ from simpleipc_cli.bench.compare import (
     compare_shares,
 )
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
-from simpleipc_cli.bench.load import Tally
+from simpleipc_cli.bench.load import FAILURES, Tally
 from simpleipc_cli.bench.stats import Figures
 from simpleipc_cli.bench.timeline import Timeline
 
@@ -86,7 +87,7 @@ class Report:
     @property
     def is_limit(self) -> bool:
         """Whether what was measured may be the generator and not the server."""
-        return self.cpu_share >= TOO_BUSY
+        return round(self.cpu_share, 3) >= TOO_BUSY  # as the file has it
 
     def times(self) -> dict[str, Histogram]:
         """What was timed, by name, in the order of reports."""
@@ -96,7 +97,11 @@ class Report:
         return {**times, **{name: getattr(self.tally, name) for name in _PARTS}}
 
     def values(self) -> dict[str, float | int | None]:
-        """All figures by the names that conditions use (verdict.KINDS)."""
+        """All figures by the names that conditions use: those of verdict.KINDS without "total.".
+
+        A figure of no part, and of the total, is one of the latency. In a closed loop a
+        request is due when it starts, so there response.* is service.*.
+        """
         ended = self.answered + self.tally.failed()
         values: dict[str, float | int | None] = {
             "rate": self.rate,
@@ -143,43 +148,72 @@ class Report:
     def from_json(cls, data: object) -> Report:
         """A report read back. Raises ValueError that says what is wrong with the data."""
         top = fields.mapping(data, "the report")
-        if top.get("schema") != SCHEMA or top.get("version") != VERSION:
-            raise ValueError(f"it is not a report of {SCHEMA}, version {VERSION}")
+        if top.get("schema") != SCHEMA:
+            raise ValueError(f"it is no report of {SCHEMA}: schema is {top.get('schema')!a:.40}")
+        if (version := fields.whole(top, "version")) != VERSION:
+            raise ValueError(f"it is of version {version}, not {VERSION}")
         counts = fields.mapping(top.get("counts"), "counts")
         times = fields.mapping(top.get("times"), "times")
         failures = fields.mapping(top.get("failures"), "failures")
-        generator = fields.mapping(top.get("generator"), "generator")
-        share = generator.get("cpu_share")
-        tally = Tally(
-            total=_histogram(times, "service"),
-            response=_histogram(times, "response"),
-            connect=_histogram(times, "connect"),
-            first_byte=_histogram(times, "first_byte"),
-            failures={kind: _histogram(failures, kind) for kind in failures},
-            timeline=Timeline.from_json(top.get("timeline")),
-            elapsed=fields.whole(top, "elapsed"),
-            **{name: fields.whole(counts, name) for name in _COUNTS},
+        for kind in failures.keys() - set(FAILURES):
+            raise ValueError(f"there is no failure of the kind {kind!a:.40}")
+        settings = dict(fields.mapping(top.get("settings"), "settings"))
+        if settings.get("rate") is not None:
+            _number(settings, "rate")
+        report = cls(
+            path=_text(top, "path"),
+            started_at=_text(top, "started_at"),
+            settings=settings,
+            tally=Tally(
+                total=_histogram(times, "service"),
+                response=Histogram()
+                if times.get("response") is None
+                else _histogram(times, "response"),
+                connect=_histogram(times, "connect"),
+                first_byte=_histogram(times, "first_byte"),
+                failures={kind: _histogram(failures, kind) for kind in failures},
+                timeline=Timeline.from_json(top.get("timeline")),
+                elapsed=fields.whole(top, "elapsed"),
+                **{name: fields.whole(counts, name) for name in _COUNTS},
+            ),
+            cpu_share=_number(fields.mapping(top.get("generator"), "generator"), "cpu_share"),
+            partial=_truth(top, "partial"),
         )
-        return cls(
-            path=str(top.get("path")),
-            started_at=str(top.get("started_at")),
-            settings=dict(fields.mapping(top.get("settings"), "settings")),
-            tally=tally,
-            cpu_share=float(share) if isinstance(share, (int, float)) else 0.0,
-            partial=bool(top.get("partial")),
-        )
+        report._check(counts)
+        return report
+
+    def _check(self, counts: Mapping[str, object]) -> None:
+        """Raise ValueError if the counts, as they were read, contradict the times."""
+        tally = self.tally
+        found = {"answered": self.answered, "failed": tally.failed()}
+        found["started"] = sum(found.values()) + tally.unfinished
+        for name, count in found.items():
+            if fields.whole(counts, name) != count:
+                raise ValueError(f"{name} is {counts[name]}, but the rest makes it {count}")
+        for name, histogram in self.times().items():
+            if histogram.count != self.answered:
+                raise ValueError(f"{name} has {histogram.count} times for {self.answered} answers")
+        ended = sum(slot.requests for slot in tally.timeline.slots)
+        if ended != self.answered + tally.failed():
+            raise ValueError(f"the timeline has {ended} requests, but that many did not end")
 
     def compare(self, baseline: Report) -> dict[str, Change]:
-        """Each figure's change since an earlier report, with a judgement."""
+        """Each figure's change since an earlier report, with a judgement.
+
+        Where one of the two was a closed loop, times are service times: like with like.
+        """
         old, new = baseline.tally, self.tally
+        then, now = old.total, new.total
+        if self.is_open and baseline.is_open:
+            then, now = old.response, new.response
         changes = {}
         if old.elapsed and new.elapsed:
             changes["rate"] = compare_rates(
                 baseline.answered, old.elapsed, self.answered, new.elapsed
             )
-        changes["mean"] = compare_means(baseline.latency, self.latency)
+        changes["mean"] = compare_means(then, now)
         for q in PERCENTILES:
-            changes[percentile_name(q)] = compare_percentiles(baseline.latency, self.latency, q)
+            changes[percentile_name(q)] = compare_percentiles(then, now, q)
         changes["error_rate"] = compare_shares(
             old.failed(),
             old.failed() + baseline.answered,
@@ -197,7 +231,29 @@ def _described(histogram: Histogram) -> dict[str, object]:
 
 
 def _histogram(times: Mapping[str, object], name: str) -> Histogram:
-    """The histogram of one kind of time; empty where there was none."""
-    if times.get(name) is None:
-        return Histogram()
-    return Histogram.from_json(fields.mapping(times.get(name), name).get("histogram"))
+    """The histogram of one kind of time."""
+    described = fields.mapping(times.get(name), name)
+    try:
+        return Histogram.from_json(described.get("histogram"))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _text(data: Mapping[str, object], name: str) -> str:
+    if not isinstance(value := data.get(name), str):
+        raise ValueError(f"{name} is {value!a:.40}, not a text")
+    return value
+
+
+def _truth(data: Mapping[str, object], name: str) -> bool:
+    if not isinstance(value := data.get(name), bool):
+        raise ValueError(f"{name} is {value!a:.40}, not true or false")
+    return value
+
+
+def _number(data: Mapping[str, object], name: str) -> float:
+    """A number from 0 up that is finite: Python reads NaN and Infinity, too."""
+    value = data.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf:
+        raise ValueError(f"{name} is {value!a:.40}, not a number from 0 up")
+    return float(value)

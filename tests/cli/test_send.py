@@ -24,6 +24,7 @@ from support import (
     descriptors,
     environment,
     message,
+    needs_root,
     packets,
     peak_memory,
     sipc,
@@ -622,6 +623,7 @@ def test_output_to_what_is_no_name_is_refused_before_anything_is_sent(endpoint, 
     assert (folder / "plain").read_text() == "precious"
 
 
+@needs_root
 def test_output_keeps_no_set_uid_bits_and_the_owner(endpoint, folder):
     answer = folder / "answer"
     answer.touch()

@@ -21,6 +21,7 @@ from support import (
     decode,
     descriptors,
     message,
+    needs_root,
     packets,
     peak_memory,
     receive_all,
@@ -330,6 +331,7 @@ def test_a_request_longer_than_allowed_is_refused(endpoint, folder):
         assert not (folder / "eof").exists()
 
 
+@needs_root
 def test_a_full_disk_ends_a_request_and_not_the_server(endpoint, folder):
     spool = folder / "small"
     spool.mkdir()

@@ -21,6 +21,7 @@ from support import (
     decode,
     environment,
     message,
+    needs_root,
     receive_all,
     sipc,
     wait_until,
@@ -144,6 +145,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
         assert re.search(rb"\d lines were lost", log.read())
 
 
+@needs_root
 def test_only_the_living_are_waited_for(endpoint, folder):
     """Where nobody reaps orphans, as in many a container, the dead stay in their group."""
     command = "sleep 1000 >/dev/null 2>&1 & cat"
@@ -169,6 +171,7 @@ def test_a_handler_that_leaves_its_process_group_ends_all_the_same(endpoint, fol
         server.wait_until_idle()
 
 
+@needs_root
 def test_a_handler_that_became_another_user_does_not_take_the_server_with_it(endpoint, folder):
     """A server that may not signal its handler says so, and goes on."""
     folder.chmod(0o777)

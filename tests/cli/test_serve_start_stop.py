@@ -23,6 +23,7 @@ from support import (
     decode,
     environment,
     message,
+    needs_root,
     packets,
     receive_all,
     sipc,
@@ -168,6 +169,7 @@ def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
     assert names.index("listen") < names.index("linkat"), "listening before it has the name"
 
 
+@needs_root
 def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
     folder.chmod(0o755)
     with Server(endpoint, "cat"):
@@ -180,6 +182,7 @@ def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
         assert other_user("send", endpoint, "-d", "hello").stdout == b"hello"
 
 
+@needs_root
 @pytest.mark.parametrize("verb", ["serve", "send", "probe"])
 def test_a_folder_one_may_not_enter_has_a_status_of_its_own(folder, verb):
     folder.chmod(0o700)
@@ -188,6 +191,7 @@ def test_a_folder_one_may_not_enter_has_a_status_of_its_own(folder, verb):
         assert other_user(verb, folder / "sock", *options).returncode == 8
 
 
+@needs_root
 def test_a_folder_one_may_not_write_to_has_no_server(folder):
     folder.chmod(0o755)
     one_line(other_user("serve", folder / "sock", "--exec", "cat"), 8)
