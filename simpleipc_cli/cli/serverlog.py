@@ -65,6 +65,9 @@ class TextLog(Log):
             if self._lost:
                 say(f"({self._lost} lines were lost: nobody read them)")
                 self._lost = 0
+                if not _takes_more(0):
+                    self._lost = 1
+                    return
             say(printable(text), longest=_LONGEST_LINE)
 
 

@@ -207,7 +207,7 @@ def _descriptor_named(path: str) -> int | None:
     if path in named:
         return named[path]
     folder, number = os.path.split(path)
-    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal()
+    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal() and len(number) < 10
     return int(number) if is_one else None
 
 
@@ -228,7 +228,7 @@ def _open_special(path: str, deadline: Deadline) -> int:
         try:
             descriptor = os.open(path, flags | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno != errno.ENXIO:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
         else:
             os.set_blocking(descriptor, True)

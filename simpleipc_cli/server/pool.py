@@ -148,6 +148,8 @@ class Server:
             ends.append(max(0.0, self._paused_until - now))
         elif self._queue_open and not self._accepting:
             return 0.0
+        if self._unanswered and not self._threads:
+            ends.append(_PATH_CHECK)  # by then there may be a thread to be had
         longest = self._lobby.longest()
         if longest is not None and not self._accepting:
             ends.append(max(0.0, longest[1] + DRAIN_SILENCE - now))
@@ -359,6 +361,16 @@ class Server:
         if self._queue_open:
             self._close_queue()
         self._lobby.hang_up()
+        if not self._threads:
+            self._drop_spoken()
+
+    def _drop_spoken(self) -> None:
+        """Without a single thread nobody else would ever hang up on who waits for one."""
+        while not self._spoken.empty():
+            if (job := self._spoken.get()) is not None:
+                job[0].close()
+                with self._lock:
+                    self._unanswered -= 1
 
     def _end(self) -> None:
         """Nothing of ours is left, however we came here."""

@@ -156,11 +156,7 @@ def _listen(folder: _Folder, mode: int, backlog: int, give_up: Callable[[], bool
             listening.listen(backlog)
             listening.setblocking(False)
             with _Lock(folder, give_up):
-                if _check_free(folder):
-                    folder.link(temporary)
-                    folder.unlink(temporary)
-                else:
-                    folder.rename(temporary)
+                _take_path(folder, temporary)
         except BaseException:
             folder.unlink(temporary)
             raise
@@ -168,6 +164,19 @@ def _listen(folder: _Folder, mode: int, backlog: int, give_up: Callable[[], bool
         listening.close()
         raise
     return UnixListener(listening, folder.path, (found.st_dev, found.st_ino))
+
+
+def _take_path(folder: _Folder, temporary: str) -> None:
+    """Give the path to the temporary name, if it may be taken."""
+    if not _check_free(folder):
+        folder.rename(temporary)
+        return
+    try:
+        folder.link(temporary)
+    except FileExistsError:  # somebody who asks for no lock was faster: say who
+        _check_free(folder)
+        raise
+    folder.unlink(temporary)
 
 
 def _check_free(folder: _Folder) -> bool:

@@ -612,6 +612,13 @@ def test_output_to_a_descriptor_adds_to_what_is_open_there(endpoint, folder, nam
     assert (folder / "out").read_text() == "one\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize("limit", [[], ["-m", "30s"]], ids=["without -m", "with -m"])
+@pytest.mark.parametrize("name", ["sock", "/dev/fd/77", f"/dev/fd/{'9' * 20}"])
+def test_output_to_what_cannot_be_opened_is_refused_at_once(endpoint, folder, name, limit):
+    with Server(endpoint, "cat"):
+        one_line(sipc("send", endpoint, "-d", "x", *limit, "-o", name, cwd=folder), 1, name)
+
+
 @pytest.mark.parametrize("name", ["", "new/", "plain/", "loop"])
 def test_output_to_what_is_no_name_is_refused_before_anything_is_sent(endpoint, folder, name):
     (folder / "plain").write_text("precious")

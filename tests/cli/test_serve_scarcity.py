@@ -145,6 +145,18 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
         assert re.search(rb"\d lines were lost", log.read())
 
 
+def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
+    """A stack that does not fit into the memory allowed lets no thread start."""
+    wrapper = ["bash", "-c", 'ulimit -v 60000 -s 65536; exec "$@"', "bash"]
+    with Server(endpoint, "cat", "--drain-timeout", "100ms", wrapper=wrapper) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            server.wait_for_log("can't start new thread")
+            server.signal()
+            assert receive_all(client) == b""
+            assert server.wait() == 143
+
+
 @needs_root
 def test_only_the_living_are_waited_for(endpoint, folder):
     """Where nobody reaps orphans, as in many a container, the dead stay in their group."""
