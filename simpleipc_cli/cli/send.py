@@ -76,6 +76,7 @@ def send(
     more = source.more if source is not None and first else None
     target = open_output(output, deadline)
     try:
+        target.begin()
         stream = reach(
             endpoint.locate,
             connect_timeout=connect_timeout,

@@ -79,6 +79,12 @@ class Input:
 class Output(ABC):
     """A response's way to whoever wants it."""
 
+    def begin(self) -> None:  # noqa: B027 - most have nothing to do
+        """Make ready what abandon() clears up; call it where that is sure to be called.
+
+        Raises SipcError.
+        """
+
     @abstractmethod
     def write(self, payload: memoryview) -> None:
         """Pass some of it on. Raises SipcError, TimedOut."""
@@ -133,19 +139,26 @@ class FileOutput(Output):
     """A file that appears under its name only when it is complete."""
 
     def __init__(self, path: str) -> None:
-        """Makes a temporary file beside `path`. Raises SipcError."""
+        """Makes nothing yet. Raises SipcError."""
         self._name = path
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             self._path = os.path.realpath(path)  # a link stays, what it leads to is replaced
+        except OSError as error:
+            raise _write_error(path, error) from error
+        folder, name = os.path.split(self._path)
+        # Room for what is added, in names that may be 255 bytes long.
+        self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
+        self._descriptor = -1
+
+    def begin(self) -> None:
+        """Make the temporary file, whose name is known by now: a signal may come at any time."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
             old = _stat_or_none(self._path)
-            folder, name = os.path.split(self._path)
-            # Room for what is added, in names that may be 255 bytes long.
-            self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
             mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
-            raise _write_error(path, error) from error
+            raise _write_error(self._name, error) from error
         if old is not None:
             self._take_after(old)
 
