@@ -453,7 +453,12 @@ def test_nobody_there_has_a_status_of_its_own(endpoint, folder):
 
 
 @pytest.mark.parametrize(
-    "limit", [["--connect-timeout", "100ms"], ["-m", "100ms"], ["--wait", "100ms"]]
+    "limit",
+    [
+        ["--connect-timeout", "100ms"],
+        ["-m", "100ms"],
+        ["--wait", "100ms", "--connect-timeout", "0"],
+    ],
 )
 def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, limit):
     with socket.socket(socket.AF_UNIX) as busy:

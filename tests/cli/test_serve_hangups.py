@@ -360,7 +360,8 @@ def test_a_stopped_handler_ends_too(endpoint, folder):
 
 def test_a_second_signal_ends_handlers_at_once(endpoint, folder):
     command = f"trap '' TERM; touch {folder}/begun; while :; do sleep 1; done"
-    with Server(endpoint, command, "--kill-after", "1000s") as server, connect(endpoint) as client:
+    options = ["--kill-after", "1000s", "--drain-timeout", "0"]
+    with Server(endpoint, command, *options) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
         wait_until((folder / "begun").exists, "the handler to begin")
         server.signal(signal.SIGTERM)
