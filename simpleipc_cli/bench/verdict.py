@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 from simpleipc_cli.bench.histogram import PERCENTILES, percentile_name
 from simpleipc_cli.bench.units import parse_ns
@@ -26,28 +27,28 @@ TIME_FIGURES = ("min", "mean", "max", "stddev", *map(percentile_name, PERCENTILE
 PARTS = ("connect", "first_byte", "total", "service", "response")
 """What of a request is timed. A figure of no part is one of the total."""
 
-_TIME, _RATE, _SHARE, _COUNT, _SIZE = "time", "rate", "share", "count", "size"
+TIME, RATE, SHARE, COUNT, SIZE = "time", "rate", "share", "count", "size"
 
 KINDS: dict[str, str] = {
-    **dict.fromkeys(TIME_FIGURES, _TIME),
-    **{f"{part}.{figure}": _TIME for part in PARTS for figure in TIME_FIGURES},
-    "rate": _RATE,
-    "errors": _COUNT,
-    "error_rate": _SHARE,
-    "requests": _COUNT,
-    "late": _COUNT,
-    "skipped": _COUNT,
-    "bytes_in": _SIZE,
-    "bytes_out": _SIZE,
+    **dict.fromkeys(TIME_FIGURES, TIME),
+    **{f"{part}.{figure}": TIME for part in PARTS for figure in TIME_FIGURES},
+    "rate": RATE,
+    "errors": COUNT,
+    "error_rate": SHARE,
+    "requests": COUNT,
+    "late": COUNT,
+    "skipped": COUNT,
+    "bytes_in": SIZE,
+    "bytes_out": SIZE,
 }
 """Every figure, and what kind of value it is compared with."""
 
 _WHAT_IS_WANTED = {
-    _TIME: "a time, with its unit: give one such as 5ms, 200us or 1.5s",
-    _RATE: "a number of answers per second: give one such as 1000",
-    _SHARE: "a share of the requests: give one such as 1% or 0.01",
-    _COUNT: "a count: give a whole number such as 10",
-    _SIZE: "a number of bytes: give one such as 4096, 64K or 1M",
+    TIME: "a time, with its unit: give one such as 5ms, 200us or 1.5s",
+    RATE: "a number of answers per second: give one such as 1000",
+    SHARE: "a share of the requests: give one such as 1% or 0.01",
+    COUNT: "a count: give a whole number such as 10",
+    SIZE: "a number of bytes: give one such as 4096, 64K or 1M",
 }
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -88,6 +89,26 @@ class Condition:
         """
         figure = values.get(self.figure)
         return None if figure is None else _OPERATORS[self.operator](figure, self.value)
+
+
+class Judgement(NamedTuple):
+    """What became of a condition."""
+
+    condition: Condition
+    value: float | int | None
+    """The figure; None if it could not be given."""
+    fails: bool
+    """Whether it is a reason to fail: the condition holds, or nobody can tell."""
+
+
+def judge(
+    conditions: Iterable[Condition], values: Mapping[str, float | int | None]
+) -> list[Judgement]:
+    """All conditions judged by the same figures; see Condition.holds()."""
+    return [
+        Judgement(condition, values.get(condition.figure), condition.holds(values) is not False)
+        for condition in conditions
+    ]
 
 
 def parse(text: str) -> Condition:
@@ -132,7 +153,7 @@ def _nearest(name: str) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     parts = " ".join(f"{part}." for part in PARTS)
-    others = " ".join(other for other, kind in KINDS.items() if kind != _TIME)
+    others = " ".join(other for other, kind in KINDS.items() if kind != TIME)
     return f"there are {' '.join(TIME_FIGURES)}, also behind {parts}, and {others}"
 
 
@@ -175,9 +196,9 @@ def _size(text: str) -> int | None:
 
 
 _READERS: dict[str, Callable[[str], float | int | None]] = {
-    _TIME: _time,
-    _RATE: _rate,
-    _SHARE: _share,
-    _COUNT: _count,
-    _SIZE: _size,
+    TIME: _time,
+    RATE: _rate,
+    SHARE: _share,
+    COUNT: _count,
+    SIZE: _size,
 }
