@@ -10,6 +10,7 @@
     |   |-- GivenUp              we were told to stop before we had begun
     |   `-- InUse                another server is listening there
     |-- TimedOut                 connected, but not finished in time
+    |-- NotAsExpected            all went well, but the outcome is not what was asked for
     |-- ProtocolError            what came is not Simple-IPC
     |   `-- CutOff               the message ended before its flush
     `-- PeerGone                 the other end no longer reads; what it wrote can still be read
@@ -87,6 +88,10 @@ class TimedOut(SipcError):
     """Connected, but the exchange was not complete in time."""
 
     remedy = "allow more time, or look at why the server takes so long"
+
+
+class NotAsExpected(SipcError):
+    """A condition that the user has set does not hold."""
 
 
 class ProtocolError(SipcError):

@@ -71,7 +71,7 @@ def test_the_recipes_do_what_they_say(folder):
 
 
 def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
-    for verb in ("serve", "send", "probe"):
+    for verb in ("serve", "send", "probe", "bench"):
         assert f"sipc {verb}" in "".join(BLOCKS)
     outside = re.sub(r"^```sh\n.*?^```$", "", README, flags=re.M | re.S)
     assert set(re.findall(r"`sipc ([^`]*)`", outside)) == {"--help", "VERB --help"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import ceil, floor, sqrt
 from typing import Literal, NamedTuple
 
-from simpleipc_cli.bench.histogram import Histogram
+from simpleipc_cli.bench.histogram import Histogram, samples_needed
 
 Verdict = Literal["better", "worse", "within noise", "too few samples"]
 
@@ -58,9 +58,10 @@ def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
     that is stricter than it need be (Schenker and Gentleman, "On Judging the Significance
     of Differences by Examining the Overlap Between Confidence Intervals", The American
     Statistician 55, 2001). Too few samples where one of them has no upper end: below 528
-    samples for p99, 5,296 for p99.9. Raises ValueError for another `q`.
+    samples for p99, 5,296 for p99.9. The figures themselves are given from fewer on, see
+    samples_needed(). Raises ValueError for another `q`.
     """
-    then, now = old.percentile(q), new.percentile(q)
+    then, now = (h.percentile(q) if h.count >= samples_needed(q) else None for h in (old, new))
     before, after = interval(old, q), interval(new, q)
     if before is None or after is None:
         return _change(then, now, "too few samples")

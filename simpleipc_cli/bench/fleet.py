@@ -21,6 +21,7 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 
 _HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
+_UNHEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SOON = 5.0  # seconds in which a process that was told to stop does so
 
 
@@ -177,9 +178,12 @@ def fleet(plans: list[Plan]) -> Iterator[Fleet]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes that start in here never hear SIGINT, not even before they run our code."""
+    """Processes that start in here never hear what a terminal or a CI system sends to all.
+
+    Not even before they run our code. They end when the one that started them does.
+    """
     resource_tracker.ensure_running()  # else starting it would end the deafness
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
         yield
     finally:

@@ -12,6 +12,9 @@ from simpleipc_cli.bench.verdict import KINDS, RATE, SHARE, SIZE, TIME, Judgemen
 NOT_GIVEN = "-"
 """In place of a figure that cannot be given: too few samples, or none."""
 
+TOO_FEW = f"{NOT_GIVEN} too few samples to tell"
+"""What explains it."""
+
 TIMES = {
     "response": "response time: from when a request was due to its complete answer",
     "service": "service time: from the actual start of a request to its complete answer",
@@ -59,7 +62,7 @@ def change(relative: float | None) -> str:
 
 
 def load(report: Report) -> str:
-    """What load was made, in one line: "open loop, 500/s offered, for 10.0 s"."""
+    """What load was asked for, in one line: "closed loop, at most 8 at once, for 10.0 s"."""
     settings = report.settings
     parts = ["closed loop"]
     if (offered := report.offered_rate) is not None:
@@ -67,6 +70,12 @@ def load(report: Report) -> str:
     parts.append(f"at most {settings.get('concurrency')} at once")
     if (processes := settings.get("processes")) not in {None, 1}:
         parts.append(f"{processes} processes")
+    if isinstance(requests := settings.get("requests"), int):
+        parts.append(f"{requests:,} requests")
+    if isinstance(duration := settings.get("duration"), int):
+        parts.append(f"for {format_ns(duration)}")
+    if isinstance(warmup := settings.get("warmup"), int) and warmup:
+        parts.append(f"after {format_ns(warmup)} of warm-up")
     return ", ".join(parts)
 
 

@@ -22,6 +22,7 @@ VERBS = {
     "serve": "Answer requests with a command.",
     "send": "Send one request and print the answer.",
     "probe": "See whether anybody is listening.",
+    "bench": "Measure how fast and how steady an endpoint answers.",
 }
 
 

@@ -9,11 +9,11 @@ import click
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.options import DURATION, chosen_endpoint, path_argument, was_given
 from simpleipc_cli.cli.render import say
-from simpleipc_cli.cli.streams import STDIN, Input, open_output
+from simpleipc_cli.cli.streams import STDIN, Input, open_input, open_output
 from simpleipc_cli.client import exchange, look, reach
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import SipcError, TimedOut
+from simpleipc_cli.errors import TimedOut
 
 
 @click.command()
@@ -70,7 +70,7 @@ def send(
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
     deadline = Deadline(max_time)
-    source = None if data is not None else _open_input(data_file, deadline)
+    source = None if data is not None else _open_input(data_file or "-", deadline)
     endpoint = chosen_endpoint(path)
     first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
     more = source.more if source is not None and first else None
@@ -101,14 +101,7 @@ def _first_of(source: Input, endpoint: Endpoint) -> bytes:
         raise
 
 
-def _open_input(data_file: str | None, deadline: Deadline) -> Input:
-    if data_file is None or data_file == "-":
-        if os.isatty(STDIN):
-            say("sipc send: reading the request from the terminal: end it with Ctrl-D")
-        return Input(STDIN, "standard input", deadline)
-    try:
-        return Input(os.open(data_file, os.O_RDONLY | os.O_CLOEXEC), data_file, deadline)
-    except OSError as error:
-        raise SipcError(
-            f"cannot read {data_file}: {error.strerror}", "check its name and mode"
-        ) from error
+def _open_input(name: str, deadline: Deadline) -> Input:
+    if name == "-" and os.isatty(STDIN):
+        say("sipc send: reading the request from the terminal: end it with Ctrl-D")
+    return open_input(name, deadline)

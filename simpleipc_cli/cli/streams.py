@@ -76,6 +76,24 @@ class Input:
                 ) from error
 
 
+def open_input(name: str, deadline: Deadline) -> Input:
+    """The input for `--data-file`: "-" is standard input. Raises SipcError."""
+    if name == "-":
+        return Input(STDIN, "standard input", deadline)
+    try:
+        return Input(os.open(name, os.O_RDONLY | os.O_CLOEXEC), name, deadline)
+    except OSError as error:
+        raise SipcError(
+            f"cannot read {name}: {error.strerror}", "check its name and mode"
+        ) from error
+
+
+def read_whole(name: str) -> bytes:
+    """All of a file, in memory; "-" is standard input. Raises SipcError."""
+    source = open_input(name, Deadline(None))
+    return b"".join(iter(source.more, b""))
+
+
 class Output(ABC):
     """A response's way to whoever wants it."""
 
@@ -253,7 +271,7 @@ def _open_special(path: str, deadline: Deadline) -> int:
 
 def _write_error(name: str, error: OSError) -> SipcError:
     remedy = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
-    return SipcError(f"cannot write the answer to {name}: {error.strerror}", remedy)
+    return SipcError(f"cannot write to {name}: {error.strerror}", remedy)
 
 
 def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:

@@ -210,17 +210,18 @@ def test_a_fleet_that_cannot_start_whole_leaves_none(endpoint, monkeypatch):
         Fleet([*plans, unsendable])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("when", ["starting", "running"])
-def test_sigint_does_not_end_them_before_we_say_so(endpoint, when, capfd):
+def test_no_signal_from_the_terminal_ends_them_before_we_say_so(endpoint, when, number, capfd):
     with Scripted(endpoint, answers=False) as server:
         with fleet(plans_of(endpoint, **ENDLESS)) as running:
             pids = [process.pid for process in running._processes]
             if when == "starting":
                 for pid in pids:
-                    os.kill(pid, signal.SIGINT)
+                    os.kill(pid, number)
             run_until(running, lambda: server.count == 6)
             for pid in pids:
-                os.kill(pid, signal.SIGINT)
+                os.kill(pid, number)
             assert wait(running._connections, 0) == []
             assert sorted(set(makers()) & set(pids)) == sorted(pids)
             running.break_off()

@@ -9,13 +9,13 @@ import sys
 import pytest
 from support import SIPC, Server, environment, sipc
 
-VERBS = ["serve", "send", "probe"]
+VERBS = ["serve", "send", "probe", "bench"]
 
 
 def test_help_lists_the_verbs():
     done = sipc("--help")
     assert done.returncode == 0
-    assert re.findall(rb"^  (\w+)  ", done.stdout, re.M)[-3:] == [v.encode() for v in VERBS]
+    assert re.findall(rb"^  (\w+)  ", done.stdout, re.M)[-4:] == [v.encode() for v in VERBS]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -1,0 +1,80 @@
+"""One measurement from its plan to its report. Knows no screen and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from simpleipc_cli.bench.fleet import Progress, divide, fleet
+from simpleipc_cli.bench.load import SECOND, Plan
+from simpleipc_cli.bench.report import Report
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.server.descriptors import DescriptorLimit
+
+_TELL_EVERY = 0.1  # seconds, at will: how soon Ctrl-C is heard
+_OTHER_DESCRIPTORS = 24  # what a process needs beside its connections, with some to spare
+
+
+class BrokenOff(Exception):
+    """Raised by whoever is told of the progress: no error, somebody has seen enough."""
+
+
+def measure(
+    plan: Plan, processes: int, rate: float | None, tell: Callable[[Progress], None]
+) -> Report:
+    """Make the load, in at most `processes` processes, and report.
+
+    With a `rate` (requests a second) the loop is an open one. `tell` is called some ten times
+    a second. When it raises BrokenOff, the load ends and the
+    report is of what there was until then. Raises SipcError if the load cannot be made.
+    """
+    if rate is not None:
+        plan = replace(plan, interval=max(1, round(SECOND / rate)))
+    plans = divide(plan, processes)
+    _allow_connections(max(share.concurrency for share in plans))
+    started_at = datetime.now().astimezone().isoformat(timespec="seconds")
+    partial = False
+    with fleet(plans) as running:
+        try:
+            running.run(tell, _TELL_EVERY)
+        except BrokenOff:
+            partial = True
+            running.break_off()
+        return Report(
+            path=plan.path,
+            started_at=started_at,
+            settings=_settings(plan, len(plans), rate),
+            tally=running.tally(),
+            cpu_share=running.busiest(),
+            partial=partial,
+        )
+
+
+def _settings(plan: Plan, processes: int, rate: float | None) -> dict[str, object]:
+    """What was asked for, as the report keeps it."""
+    return {
+        "concurrency": plan.concurrency,
+        "processes": processes,
+        "requests": plan.requests,
+        "duration": plan.duration,
+        "rate": rate,
+        "warmup": plan.warmup,
+        "timeout": plan.timeout,
+        "size": len(plan.payload) if plan.size is None else plan.size,
+        "expects": plan.expect is not None,
+    }
+
+
+def _allow_connections(most: int) -> None:
+    """Raise our own limit on open files, which the processes inherit, if that is needed."""
+    limit = DescriptorLimit()
+    needed = most + _OTHER_DESCRIPTORS
+    if needed <= limit.current:
+        return
+    limit.raise_to_most()
+    if needed > limit.current:
+        raise SipcError(
+            f"{most} at once need {needed} descriptors, and {limit.current} are allowed",
+            "allow more with ulimit -n, or give --processes or a lower --concurrency",
+        )
