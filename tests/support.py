@@ -72,8 +72,13 @@ def processes(mark: str) -> dict[int, str]:
 
 def children(pid: int) -> list[int]:
     """The children of a process, zombies included."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            found += (task / "children").read_text().split()
+        except FileNotFoundError:
+            pass  # a thread that has just ended; its children are another's now
+    return [int(child) for child in found]
 
 
 def descriptors(pid: int) -> list[str]:

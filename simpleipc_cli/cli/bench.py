@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import click
@@ -26,7 +27,8 @@ from simpleipc_cli.cli.options import DURATION, SIZE, chosen_endpoint, path_argu
 from simpleipc_cli.cli.streams import Output, open_output, read_whole
 from simpleipc_cli.client import look
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotAsExpected, SipcError
+from simpleipc_cli.endpoint import Endpoint
+from simpleipc_cli.errors import NotAsExpected, NotListening, PathNotFound, SipcError
 
 Render = Callable[[Report, Sequence[Judgement], Mapping[str, Change] | None], str]
 
@@ -51,6 +53,19 @@ class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
             self.fail(str(error), param, ctx)
 
 
+class Rate(click.FloatRange):
+    """Requests a second."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Take a number, which "nan" is not: no range keeps it out."""
+        rate = float(super().convert(value, param, ctx))
+        if isnan(rate):
+            self.fail(f"{value!r} is no number: give one such as 500", param, ctx)
+        return rate
+
+
 @click.command()
 @path_argument
 @click.option(
@@ -72,7 +87,7 @@ class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
     "-R",
     "--rate",
     metavar="PER_SECOND",
-    type=click.FloatRange(0.001, 1e9),
+    type=Rate(0.001, 1e9),
     help="Let requests be due on a schedule, so many a second, whatever the server does (an "
     "open loop); without it each client asks again when it has its answer (a closed loop).",
 )
@@ -178,9 +193,7 @@ def bench(
         timeout=_nanoseconds(timeout),
         expect=None if expect is None else os.fsencode(expect),
     )
-    finding = look(endpoint.locate, timeout=_LOOK_TIMEOUT)
-    if finding.error is not None:
-        raise finding.error
+    _see_that_it_listens(endpoint)
     try:
         files.begin()
         with _Stop() as stop, screen(plan, quiet=quiet) as show:
@@ -195,6 +208,15 @@ def bench(
     if stop.signal:
         return SIGNALLED + stop.signal
     return _verdict(report, judged)
+
+
+def _see_that_it_listens(endpoint: Endpoint) -> None:
+    """Raise EndpointError if nobody does: a load of nothing but failures tells less."""
+    error = look(endpoint.locate, timeout=_LOOK_TIMEOUT).error
+    if isinstance(error, (NotListening, PathNotFound)):
+        error.remedy = "start a server there, or wait for one with sipc probe --wait"
+    if error is not None:
+        raise error
 
 
 def _verdict(report: Report, judged: Sequence[Judgement]) -> int:

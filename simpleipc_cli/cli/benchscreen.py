@@ -68,7 +68,7 @@ class View:
         # The oldest that stays only marks where the window begins.
         while len(self._recent) > 1 and self._recent[1][0] <= now - _WINDOW:
             self._recent.popleft()
-        while now >= self._point_ends:
+        while now > self._point_ends:
             self._points.append(0)
             self._point_ends += _POINT
         self._points[-1] += progress.recent.answered

@@ -36,13 +36,13 @@ def print_report(
     """Print it to standard output. Raises SipcError."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     marks = _Marks(plain=not encoding.startswith("utf"))
-    text = Text("\n").join(_lines(report, judged, changes, marks))
     out = io.StringIO()
     fancy = wants_colour(STDOUT)
     console = Console(
         file=out, force_terminal=fancy, no_color=not fancy, width=_WIDTH, highlight=False
     )
-    console.print(text, soft_wrap=True, end="")
+    console.print(Text(printable(report.path), "bold"), soft_wrap=True)  # for copying
+    console.print(Text("\n").join(_lines(report, judged, changes, marks)), end="")
     print_line(out.getvalue())
 
 
@@ -91,7 +91,6 @@ def _lines(
 
 
 def _head(report: Report) -> Iterator[Text]:
-    yield Text(printable(report.path), "bold")
     yield Text(wording.load(report))
     if report.partial:
         yield Text("partial: broken off before its end", "bold yellow")
