@@ -65,9 +65,11 @@ def test_the_recipes_do_what_they_say(folder):
     assert re.fullmatch(r"you are process \d+, and you said: good morning", lines[1])
     assert lines[2] == "somebody is listening"
     assert lines[3].startswith('{"path": "demo.sock", "state": "listening"')
-    assert lines[4:7] == ["status 4", "demo.sock: path not found", "status 4"]
-    assert lines[7:] == ["6"]
+    assert lines[4:7] == ["status 4", "demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
+    assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
+    assert lines[-3:] == ["demo.sock: path not found", "status 4", "6"]
     assert (folder / "answer.bin").stat().st_size > 1000
+    assert (folder / "report.html").stat().st_size > 1000
 
 
 def test_every_verb_is_in_the_readme_and_every_command_in_a_block():

@@ -40,7 +40,7 @@ samples             12          12          12
 min            1.00 ms      100 us      500 us
 mean           1.01 ms      101 us      503 us
 stddev         3.61 us      361 ns     1.80 us
-p50            1.01 ms      100 us      503 us
+p50            1.01 ms      101 us      503 us
 p75            1.01 ms      101 us      504 us
 p90                  -           -           -
 p95                  -           -           -
