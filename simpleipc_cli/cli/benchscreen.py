@@ -97,7 +97,14 @@ class View:
 
     def _bar(self) -> ProgressBar:
         endless = self._plan.requests is None and self._plan.duration is None
-        return ProgressBar(total=1.0, completed=self._done(), width=40, pulse=endless)
+        return ProgressBar(
+            total=1.0,
+            completed=self._done(),
+            width=40,
+            pulse=endless,
+            complete_style="cyan",
+            finished_style="green",
+        )
 
     def _left(self) -> Text:
         if not self._progress.elapsed:
