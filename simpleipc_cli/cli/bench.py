@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from math import nan
 from typing import Any
 
 import click
@@ -34,6 +34,7 @@ Render = Callable[[Report, Sequence[Judgement], Mapping[str, Change] | None], st
 
 _DEFAULT_DURATION = 10.0  # seconds
 _AT_ONCE_BY_RATE = 100  # requests in flight in an open loop, at will: a stall should not block it
+_LOWEST_RATE, _HIGHEST_RATE = 0.001, 1e9  # what whole nanoseconds and common sense allow
 _LOOK_TIMEOUT = 1.0  # seconds; what send allows a busy server by default
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -53,16 +54,21 @@ class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
             self.fail(str(error), param, ctx)
 
 
-class Rate(click.FloatRange):
+class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Requests a second."""
 
+    name = "rate"
+
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Take a number, which "nan" is not: no range keeps it out."""
-        rate = float(super().convert(value, param, ctx))
-        if isnan(rate):
-            self.fail(f"{value!r} is no number: give one such as 500", param, ctx)
+        """Take 500, 0.5 and the like."""
+        try:
+            rate = float(str(value))
+        except ValueError:
+            rate = nan
+        if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:  # which nan is not, either
+            self.fail(f"{value!r} is no rate: give requests a second, such as 500", param, ctx)
         return rate
 
 
@@ -87,7 +93,7 @@ class Rate(click.FloatRange):
     "-R",
     "--rate",
     metavar="PER_SECOND",
-    type=Rate(0.001, 1e9),
+    type=Rate(),
     help="Let requests be due on a schedule, so many a second, whatever the server does (an "
     "open loop); without it each client asks again when it has its answer (a closed loop).",
 )

@@ -1,0 +1,71 @@
+"""The man pages: all options and no other, nothing that mandoc would warn about, every name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from docs.manpages import MAN, pages, renewed
+
+from simpleipc_cli.cli import VERBS
+from simpleipc_cli.cli.exitcodes import ExitCode
+
+PAGES = sorted(MAN.iterdir())
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+needs_mandoc = pytest.mark.skipif(not shutil.which("mandoc"), reason="checks man pages: mandoc")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_a_page_lists_exactly_the_options_there_are(page):
+    assert renewed(page.read_text(), pages()[page]) == page.read_text(), (
+        "renew it: cd tests; python -m docs.manpages"
+    )
+
+
+def test_the_list_follows_the_command_line():
+    options = pages()[MAN / "sipc-send.1"]
+    text = (MAN / "sipc-send.1").read_text()
+    assert renewed(text, options[1:]) != text
+    longer = [*options[:-1], replace(options[-1], help=options[-1].help + " [default: 1s]")]
+    assert renewed(text, longer) != text
+
+
+def test_there_is_a_page_for_everything():
+    names = {"sipc.1", "sipc-protocol.7", *(f"sipc-{verb}.1" for verb in VERBS)}
+    assert {page.name for page in PAGES} == names
+
+
+@needs_mandoc
+@each_page
+def test_there_is_nothing_to_warn_about(page):
+    done = subprocess.run(["mandoc", "-Tlint", page], capture_output=True, text=True)
+    # What pages of other programs are installed here is not the page's business.
+    others = re.compile("referenced manual not found|outdated mandoc.db")
+    told = [line for line in (done.stdout + done.stderr).splitlines() if not others.search(line)]
+    assert told == []
+
+
+@each_page
+def test_pages_refer_to_pages_that_are_there(page):
+    referred = set(re.findall(r"^\.Xr (sipc\S*) (\d)", page.read_text(), re.M))
+    assert referred
+    assert {f"{name}.{section}" for name, section in referred} <= {page.name for page in PAGES}
+    assert (page.stem, page.suffix[1:]) not in referred
+
+
+def test_every_exit_status_is_explained():
+    section = re.search(r"^\.Sh EXIT STATUS$(.*?)^\.El", (MAN / "sipc.1").read_text(), re.M | re.S)
+    items = re.findall(r"^\.It (.*)$", section[1], re.M)
+    assert items == [*(str(int(status)) for status in ExitCode), "130, 143"]
+
+
+@each_page
+def test_a_page_has_what_a_reader_looks_for(page):
+    sections = re.findall(r"^\.Sh (.*)$", page.read_text(), re.M)
+    wanted = ["NAME", "DESCRIPTION", "SEE ALSO"]
+    if page.suffix == ".1":
+        wanted += ["SYNOPSIS", "OPTIONS", "EXIT STATUS", "EXAMPLES"]
+    assert set(wanted) <= set(sections)
