@@ -54,6 +54,7 @@ def test_the_first_command_sets_up_does_the_main_job_and_shows_its_output(checko
     done = run(BLOCKS[0], checkout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "HELLO", done.stderr
+    assert (checkout / ".venv/share/man/man1/sipc.1").exists()
 
 
 def test_the_recipes_do_what_they_say(folder):

@@ -50,6 +50,20 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a verb; of a mistyped one say what was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+            close = get_close_matches(args[0], VERBS, n=1)
+            if not close:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of verbs, without loading them."""
         with formatter.section("Commands"):
@@ -65,8 +79,8 @@ class _Verbs(click.Group):
 def app() -> None:
     """Speak Simple-IPC, git's protocol between local processes.
 
-    One request over a Unix domain socket, one response: serve them, send them, and see
-    whether anybody is listening.
+    One request over a Unix domain socket, one response: serve them, send them, see whether
+    anybody is listening, and measure how fast the answers come.
     """
 
 

@@ -38,6 +38,11 @@ _LOWEST_RATE, _HIGHEST_RATE = 0.001, 1e9  # what whole nanoseconds and common se
 _LOOK_TIMEOUT = 1.0  # seconds; what send allows a busy server by default
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+EXAMPLES = """\b
+Examples:
+  sipc bench demo.sock -c 4 -z 10s -d ping
+  sipc bench demo.sock -R 100 --html report.html --fail-if 'p99>5ms'"""
+
 
 class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A condition, such as p99>5ms."""
@@ -72,7 +77,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return rate
 
 
-@click.command()
+@click.command(epilog=EXAMPLES)
 @path_argument
 @click.option(
     "-c",

@@ -15,8 +15,13 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import Busy, NotListening, PathNotFound
 from simpleipc_cli.transport import inspect
 
+EXAMPLES = """\b
+Examples:
+  sipc probe -q demo.sock && echo 'somebody is there'
+  sipc probe --wait 10s demo.sock"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLES)
 @path_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit status says it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all details.")

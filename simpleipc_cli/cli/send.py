@@ -15,8 +15,13 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import TimedOut
 
+EXAMPLES = """\b
+Examples:
+  echo hello | sipc send demo.sock
+  sipc send demo.sock --wait 10s -d ping -o answer.bin"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLES)
 @path_argument
 @click.option("-d", "--data", metavar="TEXT", help="Send TEXT, exactly as it is.")
 @click.option("--data-file", metavar="FILE", help="Send what is in FILE; - is standard input.")

@@ -21,8 +21,13 @@ from simpleipc_cli.transport import Listener, listen
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
+EXAMPLES = """\b
+Examples:
+  sipc serve demo.sock --exec ./handler.sh
+  sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLES)
 @path_argument
 @click.option(
     "--exec",

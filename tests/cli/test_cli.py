@@ -27,6 +27,28 @@ def test_every_verb_has_help_that_fits_a_terminal(verb, option):
     assert max(map(len, done.stdout.decode().splitlines())) <= 80
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_examples(verb):
+    assert re.search(
+        rb"\n  Examples:\n    .*sipc %s .*\n    .*sipc %s " % ((verb.encode(),) * 2),
+        sipc(verb, "-h").stdout,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sned"], b"No such command 'sned'. Did you mean 'send'?"),
+        (["xyz"], b"No such command 'xyz'."),
+        (["send", "--dat", "x"], b"'--data'"),
+    ],
+)
+def test_what_is_mistyped_is_suggested(arguments, told):
+    done = sipc(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr.splitlines()[-1]
+
+
 def test_version_names_program_and_number():
     assert re.fullmatch(rb"sipc, version \d+\.\d+\.\d+\n", sipc("--version").stdout)
 

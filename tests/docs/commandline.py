@@ -28,10 +28,9 @@ class Option:
 
 def options_of(command: click.Command) -> list[Option]:
     """Its options in the order of --help, which comes last."""
-    parent = (
-        None if command is app else click.Context(app, info_name="sipc", **app.context_settings)
-    )
-    context = click.Context(command, parent, info_name=command.name)
+    context = click.Context(app, info_name="sipc", **app.context_settings)
+    if command is not app:
+        context = click.Context(command, context, info_name=command.name)
     return [
         _option(parameter, context)
         for parameter in command.get_params(context)

@@ -1,0 +1,94 @@
+# bash completion for sipc(1)
+# Made from the command line itself by: cd tests; python -m docs.completions
+
+_sipc_files() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$1")
+}
+
+# Only sockets, and folders on the way to them.
+_sipc_paths() {
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do
+        # What was typed may begin with a tilde, which a test does not expand.
+        if [[ -S ${path/#\~/$HOME} || -d ${path/#\~/$HOME} ]]; then
+            COMPREPLY+=("$path")
+        fi
+    done < <(compgen -f -- "$1")
+}
+
+_sipc_words() {
+    mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
+}
+
+_sipc() {
+    local cur=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+    local verb='' options='' valued='' number named=0
+    COMPREPLY=()
+    # --option=value comes as three words.
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $before == = ]]; then
+        before=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    for ((number = 1; number < COMP_CWORD; number++)); do
+        case ${COMP_WORDS[number]} in
+            serve | send | probe | bench) verb=${COMP_WORDS[number]}; break ;;
+        esac
+    done
+    case $verb in
+        '')
+            _sipc_words "$cur" 'serve send probe bench --version -h --help'
+            return
+            ;;
+        serve)
+            case $before in
+                --exec) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
+                --threads | --backlog | --mode | --timeout | --kill-after | --read-timeout | --write-timeout | --max-request | --count | --drain-timeout) return ;;
+                --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
+            esac
+            options='--exec --threads --backlog --mode --whole-request --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout -q --quiet -v --verbose -h --help'
+            valued=' --exec --threads --backlog --mode --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout '
+            ;;
+        send)
+            case $before in
+                -d | --data | --connect-timeout | -m | --max-time | --wait) return ;;
+                --data-file | -o | --output) _sipc_files "$cur"; return ;;
+            esac
+            options='-d --data --data-file -o --output --connect-timeout -m --max-time --wait -h --help'
+            valued=' -d --data --data-file -o --output --connect-timeout -m --max-time --wait '
+            ;;
+        probe)
+            case $before in
+                --wait | --wait-gone | -t | --timeout) return ;;
+            esac
+            options='-q --quiet --json --wait --wait-gone -t --timeout -h --help'
+            valued=' --wait --wait-gone -t --timeout '
+            ;;
+        bench)
+            case $before in
+                -c | --concurrency | -n | --requests | -z | --duration | -R | --rate | -d | --data | --size | -w | --warmup | --timeout | --processes | --expect) return ;;
+                --data-file | --json | --csv | --markdown | --html | --baseline) _sipc_files "$cur"; return ;;
+                --fail-if) compopt -o nospace 2>/dev/null; _sipc_words "$cur" 'min mean max stddev p50 p75 p90 p95 p99 p99.9 p99.99 rate errors error_rate requests late skipped bytes_in bytes_out'; return ;;
+            esac
+            options='-c --concurrency -n --requests -z --duration -R --rate -d --data --data-file --size -w --warmup --timeout --processes --expect --json --csv --markdown --html --baseline --fail-if -q --quiet -h --help'
+            valued=' -c --concurrency -n --requests -z --duration -R --rate -d --data --data-file --size -w --warmup --timeout --processes --expect --json --csv --markdown --html --baseline --fail-if '
+            ;;
+    esac
+    if [[ $cur == -* ]]; then
+        _sipc_words "$cur" "$options"
+        return
+    fi
+    # Whether PATH is there already.
+    for ((number++; number < COMP_CWORD; number++)); do
+        before=${COMP_WORDS[number - 1]}
+        case ${COMP_WORDS[number]} in
+            = | -*) ;;
+            *) [[ $before == = || $valued == *" $before "* ]] || named=1 ;;
+        esac
+    done
+    ((named)) || _sipc_paths "$cur"
+}
+
+complete -F _sipc sipc

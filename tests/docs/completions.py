@@ -1,0 +1,259 @@
+"""The completions for bash, zsh and fish, made from the command line itself.
+
+`cd tests; python -m docs.completions` renews them; a test sees that nobody forgot to. They
+are plain shell, all names written out: pressing Tab starts no Python.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docs.commandline import Option, group_options, verbs
+
+from simpleipc_cli.bench.verdict import KINDS
+from simpleipc_cli.cli import VERBS
+
+FOLDER = Path(__file__).parents[2] / "completions"
+MADE = "# Made from the command line itself by: cd tests; python -m docs.completions\n"
+
+FIGURES = [figure for figure in KINDS if "." not in figure or figure.startswith("p99.9")]
+"""What a condition of --fail-if begins with; those of parts are left out, there are so many."""
+
+
+def rendered() -> dict[Path, str]:
+    """Each file, as it should be."""
+    return {FOLDER / "sipc.bash": bash(), FOLDER / "_sipc": zsh(), FOLDER / "sipc.fish": fish()}
+
+
+def _words(option: Option) -> tuple[str, ...] | None:
+    """The values an option can have, where they are known."""
+    return tuple(FIGURES) if option.value == "EXPR" else option.choices or None
+
+
+def bash() -> str:
+    """For bash, with or without the bash-completion package."""
+    cases = "".join(_bash_verb(verb, options) for verb, options in verbs().items())
+    own = " ".join(flag for option in group_options() for flag in option.flags)
+    return f"""\
+# bash completion for sipc(1)
+{MADE}
+_sipc_files() {{
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$1")
+}}
+
+# Only sockets, and folders on the way to them.
+_sipc_paths() {{
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do
+        # What was typed may begin with a tilde, which a test does not expand.
+        if [[ -S ${{path/#\\~/$HOME}} || -d ${{path/#\\~/$HOME}} ]]; then
+            COMPREPLY+=("$path")
+        fi
+    done < <(compgen -f -- "$1")
+}}
+
+_sipc_words() {{
+    mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
+}}
+
+_sipc() {{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
+    local verb='' options='' valued='' number named=0
+    COMPREPLY=()
+    # --option=value comes as three words.
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $before == = ]]; then
+        before=${{COMP_WORDS[COMP_CWORD - 2]}}
+    fi
+    for ((number = 1; number < COMP_CWORD; number++)); do
+        case ${{COMP_WORDS[number]}} in
+            {" | ".join(VERBS)}) verb=${{COMP_WORDS[number]}}; break ;;
+        esac
+    done
+    case $verb in
+        '')
+            _sipc_words "$cur" '{" ".join(VERBS)} {own}'
+            return
+            ;;
+{cases}    esac
+    if [[ $cur == -* ]]; then
+        _sipc_words "$cur" "$options"
+        return
+    fi
+    # Whether PATH is there already.
+    for ((number++; number < COMP_CWORD; number++)); do
+        before=${{COMP_WORDS[number - 1]}}
+        case ${{COMP_WORDS[number]}} in
+            = | -*) ;;
+            *) [[ $before == = || $valued == *" $before "* ]] || named=1 ;;
+        esac
+    done
+    ((named)) || _sipc_paths "$cur"
+}}
+
+complete -F _sipc sipc
+"""
+
+
+def _bash_verb(verb: str, options: list[Option]) -> str:
+    """What a verb's options take, and which there are."""
+    lines = []
+    by_action: dict[str, list[str]] = {}
+    for option in options:
+        if option.value is not None:
+            by_action.setdefault(_bash_action(option), []).extend(option.flags)
+    for action, flags in by_action.items():
+        lines.append(f"                {' | '.join(flags)}) {action}return ;;")
+    every = " ".join(flag for option in options for flag in option.flags)
+    valued = " ".join(flag for option in options if option.value for flag in option.flags)
+    inner = "\n".join(lines)
+    return f"""\
+        {verb})
+            case $before in
+{inner}
+            esac
+            options='{every}'
+            valued=' {valued} '
+            ;;
+"""
+
+
+def _bash_action(option: Option) -> str:
+    if words := _words(option):
+        nospace = "compopt -o nospace 2>/dev/null; " if option.value == "EXPR" else ""
+        return f"""{nospace}_sipc_words "$cur" '{" ".join(words)}'; """
+    if option.value == "FILE":
+        return '_sipc_files "$cur"; '
+    if option.value == "CMD":
+        return 'mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); '
+    return ""
+
+
+def zsh() -> str:
+    """For zsh, found as _sipc on its fpath."""
+    verb_lines = "".join(f"                '{verb}:{_zsh_text(t)}'\n" for verb, t in VERBS.items())
+    cases = "".join(
+        f"        {verb})\n            _arguments -s \\\n{_zsh_options(options)}"
+        "                '1:PATH:_sipc_paths'\n            ;;\n"
+        for verb, options in verbs().items()
+    )
+    return f"""\
+#compdef sipc
+{MADE}
+# Only sockets, and folders on the way to them.
+_sipc_paths() {{
+    _path_files -g '*(=,/)'
+}}
+
+_sipc_figures() {{
+    compadd -S '' -- {" ".join(FIGURES)}
+}}
+
+_sipc() {{
+    local curcontext=$curcontext state line
+    local -A opt_args
+    _arguments -C \\
+{_zsh_options(group_options())}\
+        '1:verb:->verb' \\
+        '*::argument:->argument'
+    case $state in
+        verb)
+            local -a verbs=(
+{verb_lines}            )
+            _describe verb verbs
+            return
+            ;;
+    esac
+    case $line[1] in
+{cases}    esac
+}}
+
+_sipc "$@"
+"""
+
+
+def _zsh_options(options: list[Option]) -> str:
+    return "".join(f"                {_zsh_option(option)} \\\n" for option in options)
+
+
+def _zsh_option(option: Option) -> str:
+    alone = "*" if option.repeatable else f"({' '.join(option.flags)})"
+    flags = option.flags[0]
+    if len(option.flags) > 1:
+        flags = "'{" + ",".join(option.flags) + "}'"
+    told = f"[{_zsh_text(option.help)}]{_zsh_value(option)}"
+    return f"'{alone}{flags}{told}'"
+
+
+def _zsh_value(option: Option) -> str:
+    if option.value is None:
+        return ""
+    if option.value == "EXPR":
+        return ":EXPR:_sipc_figures"
+    if words := _words(option):
+        return f":value:({' '.join(words)})"
+    action = {"FILE": "_files", "CMD": "_command_names"}.get(option.value, " ")
+    return f":{option.value}:{action}"
+
+
+def _zsh_text(text: str) -> str:
+    text = re.sub(r"([\[\]:\\])", r"\\\1", text)
+    return text.replace("'", "'\\''")
+
+
+def fish() -> str:
+    """For fish."""
+    lines = [_fish_option("__fish_use_subcommand", option) for option in group_options()]
+    lines += [
+        f"complete -c sipc -n __fish_use_subcommand -a {verb} -d {_fish_text(told)}\n"
+        for verb, told in VERBS.items()
+    ]
+    lines += [
+        _fish_option(f"'__fish_seen_subcommand_from {verb}'", option)
+        for verb, options in verbs().items()
+        for option in options
+    ]
+    return f"""\
+# fish completion for sipc(1)
+{MADE}
+# Only sockets, and folders on the way to them.
+function __sipc_paths
+    for path in (complete -C "'' "(commandline -ct))
+        set -l name (string split -f 1 \\t -- $path)
+        if test -S "$name" -o -d "$name"
+            echo $name
+        end
+    end
+end
+
+complete -c sipc -f
+complete -c sipc -n '__fish_seen_subcommand_from {" ".join(VERBS)}' -a '(__sipc_paths)'
+{"".join(lines)}"""
+
+
+def _fish_option(condition: str, option: Option) -> str:
+    flags = [f"-l {flag[2:]}" if flag[1] == "-" else f"-s {flag[1:]}" for flag in option.flags]
+    value = [] if option.value is None else [_fish_value(option)]
+    told = ["-d", _fish_text(option.help)]
+    return " ".join(["complete -c sipc -n", condition, *flags, *value, *told]) + "\n"
+
+
+def _fish_value(option: Option) -> str:
+    if words := _words(option):
+        return f"-x -a '{' '.join(words)}'"
+    if option.value == "FILE":
+        return "-r -F"
+    return "-x -a '(__fish_complete_command)'" if option.value == "CMD" else "-x"
+
+
+def _fish_text(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+if __name__ == "__main__":
+    for path, text in rendered().items():
+        path.write_text(text)

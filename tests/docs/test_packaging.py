@@ -1,0 +1,62 @@
+"""What an installation brings, and that it is all there: wheel, source archive, version."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from support import environment, sipc
+
+ROOT = Path(__file__).parents[2]
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Source archive and the wheel made from it, as for an index of packages."""
+    folder = tmp_path_factory.mktemp("built")
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=LEFT_OUT)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=checkout, check=True
+    )
+    return folder
+
+
+def test_the_source_archive_is_complete(built):
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        inside = {name.partition("/")[2] for name in files.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    assert {name for name in tracked if not name.startswith(".")} <= inside
+
+
+def test_the_wheel_puts_pages_and_completions_where_they_are_looked_for(built):
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        shared = {name.partition(".data/data/")[2] for name in files.namelist()} - {""}
+    pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").iterdir()}
+    assert shared == pages | {
+        "share/bash-completion/completions/sipc",
+        "share/zsh/site-functions/_sipc",
+        "share/fish/vendor_completions.d/sipc.fish",
+    }
+
+
+def test_the_program_says_its_version():
+    assert sipc("--version").stdout == f"sipc, version {version('simpleipc-cli')}\n".encode()
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "simpleipc_cli", "--version"], capture_output=True, env=environment()
+    )
+    assert done.stdout == sipc("--version").stdout
