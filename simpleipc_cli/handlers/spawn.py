@@ -44,7 +44,10 @@ class Process:
         except OSError as error:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise SipcError(f"cannot watch process {pid}: {error.strerror}") from error
+            raise SipcError(
+                f"cannot watch process {pid}: {error.strerror}",
+                "allow more descriptors with ulimit -n",
+            ) from error
 
     def status(self) -> int | None:
         """Exit status, or minus the signal that killed it; None while it runs."""
