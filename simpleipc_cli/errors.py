@@ -8,6 +8,7 @@
     |   |-- InvalidPath          no stream endpoint is there, or can be there
     |   |-- NotPermitted         the system does not let us
     |   |-- GivenUp              we were told to stop before we had begun
+    |   |-- SpawnFailed          a server was to be started for it, and could not be
     |   `-- InUse                another server is listening there
     |-- TimedOut                 connected, but not finished in time
     |-- NotAsExpected            all went well, but the outcome is not what was asked for
@@ -76,6 +77,12 @@ class NotPermitted(EndpointError):
 
 class GivenUp(EndpointError):
     """We were told to stop before we had begun."""
+
+
+class SpawnFailed(EndpointError):
+    """A server was to be started, and could not be, or ended before it listened."""
+
+    remedy = "start it by hand and see what is wrong with it"
 
 
 class InUse(EndpointError):

@@ -93,8 +93,22 @@ def descriptors(pid: int) -> list[str]:
 
 
 _CALLS = {
-    "x86_64": {"read": 0, "write": 1, "poll": 7, "connect": 42},
-    "aarch64": {"read": 63, "write": 64, "poll": 73, "connect": 203},
+    "x86_64": {
+        "read": 0,
+        "write": 1,
+        "poll": 7,
+        "connect": 42,
+        "recvfrom": 45,
+        "clock_nanosleep": 230,
+    },
+    "aarch64": {
+        "read": 63,
+        "write": 64,
+        "poll": 73,
+        "connect": 203,
+        "recvfrom": 207,
+        "clock_nanosleep": 115,
+    },
 }
 
 

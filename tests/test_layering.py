@@ -20,6 +20,7 @@ PACKAGE = Path(simpleipc_cli.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"ondemand"},
     {"handlers", "bench"},
     {"server"},
     {"client"},
@@ -181,6 +182,6 @@ def test_the_client_loads_nothing_heavy(name, loaded_by_client):
     assert name not in loaded_by_client
 
 
-@pytest.mark.parametrize("room", ["cli", "handlers", "server", "spool", "endpoint"])
+@pytest.mark.parametrize("room", ["cli", "ondemand", "handlers", "server", "spool", "endpoint"])
 def test_the_client_loads_nothing_from_above_or_beside(room, loaded_by_client):
     assert f"simpleipc_cli.{room}" not in loaded_by_client

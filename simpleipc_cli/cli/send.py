@@ -13,7 +13,11 @@ from simpleipc_cli.cli.streams import STDIN, Input, open_input, open_output
 from simpleipc_cli.client import exchange, look, reach
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import TimedOut
+from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.transport import Stream
 
 EXAMPLES = """\b
 Examples:
@@ -54,6 +58,12 @@ Examples:
     type=DURATION,
     help="Keep trying while the endpoint is missing, refuses or is busy.",
 )
+@click.option(
+    "--spawn",
+    metavar="CMD",
+    help="When nobody listens, start CMD, a shell command line, wait until somebody does (10s, "
+    "or as long as --wait says), and go on.",
+)
 @click.pass_context
 def send(
     ctx: click.Context,
@@ -64,14 +74,21 @@ def send(
     connect_timeout: float | None,
     max_time: float | None,
     wait: float | None,
+    spawn: str | None,
 ) -> int:
     """Send one request to PATH, from standard input, and print the answer.
 
     Both are passed on as they come, whatever their size. Without PATH: $SIPC_PATH, else
     sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
+    What --spawn starts finds the endpoint's path in SIPC_PATH, and stays when this client and
+    its terminal are gone. Many clients at once start one. What it writes to standard error is
+    shown if it fails to start, else dropped; when it does not listen in time it is ended.
+
     Durations: 500ms, 2s, 1m30s; 0 is no limit.
     """
+    if spawn is not None and not spawn.strip():
+        raise click.UsageError("the command after --spawn is empty")
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
     deadline = Deadline(max_time)
@@ -82,8 +99,9 @@ def send(
     target = open_output(output, deadline)
     try:
         target.begin()
-        stream = reach(
-            endpoint.locate,
+        stream = _reach(
+            endpoint,
+            spawn,
             connect_timeout=connect_timeout,
             wait=Deadline(wait) if was_given(ctx, "wait") else None,
             deadline=deadline,
@@ -93,6 +111,37 @@ def send(
     finally:
         target.abandon()
     return ExitCode.OK
+
+
+def _reach(
+    endpoint: Endpoint,
+    spawn: str | None,
+    *,
+    connect_timeout: float | None,
+    wait: Deadline | None,
+    deadline: Deadline,
+) -> Stream:
+    """Connect, if need be to a server that is started for it."""
+    try:
+        return reach(
+            endpoint.locate,
+            connect_timeout=connect_timeout,
+            wait=wait if spawn is None else None,
+            deadline=deadline,
+        )
+    except (NotListening, PathNotFound):
+        if spawn is None:
+            raise
+    from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most sends do without
+
+    return reach_or_start(
+        endpoint,
+        spawn,
+        os.environ,
+        connect_timeout=connect_timeout,
+        wait=wait,
+        deadline=deadline,
+    )
 
 
 def _first_of(source: Input, endpoint: Endpoint) -> bytes:

@@ -20,7 +20,7 @@ from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.transport import Latch, new_poller
 from simpleipc_cli.transport.base import READ
 
-_ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
 # Runs "$@" with a soft descriptor limit. `ulimit` is POSIX but for -S and -n, which every
 # shell on Linux has.
@@ -44,7 +44,10 @@ class Process:
         except OSError as error:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise SipcError(f"cannot watch the handler: {error.strerror}") from error
+            raise SipcError(
+                f"cannot watch process {pid}: {error.strerror}",
+                "allow more descriptors with ulimit -n",
+            ) from error
 
     def status(self) -> int | None:
         """Exit status, or minus the signal that killed it; None while it runs."""
@@ -55,11 +58,11 @@ class Process:
                 self._status = found.si_status if exited else -found.si_status
         return self._status
 
-    def stop(self, grace: float, hurry: Latch) -> None:
+    def stop(self, grace: float, hurry: Latch | None) -> None:
         """End the whole group: SIGTERM, and SIGKILL once `grace` seconds are over.
 
-        Returns when nobody is left, the child reaped. `hurry` cuts the grace short. Raises
-        SipcError if the child cannot be ended.
+        Returns when nobody is left, the child reaped. `hurry`, if any, cuts the grace short.
+        Raises SipcError if the child cannot be ended.
         """
         deadline = monotonic() + grace
         try:
@@ -78,10 +81,15 @@ class Process:
             self._signal(signal.SIGKILL)
             self._wait_for_group(monotonic() + _PATIENCE, None)
 
+    def let_go(self) -> None:
+        """Let it live on. It is watched no more, but as long as we live it leaves no zombie."""
+        os.close(self.descriptor)
+        _reap_later(self.pid)
+
     def _leave_to_itself(self) -> NoReturn:
         """It does not die: it has become another user, or hangs in the kernel."""
-        Thread(target=os.waitpid, args=(self.pid, 0), daemon=True).start()  # no zombie of ours
-        raise SipcError(f"process {self.pid} of the handler cannot be ended", "see what it is")
+        _reap_later(self.pid)
+        raise SipcError(f"process {self.pid} cannot be ended", "see what it is")
 
     def _wait_for_exit(self, deadline: float, hurry: Latch | None) -> bool:
         poller = new_poller()
@@ -138,6 +146,16 @@ class Process:
             except (ProcessLookupError, PermissionError):
                 pass
         return True
+
+
+def _reap_later(pid: int) -> None:
+    """See that a child's end leaves no zombie, whenever that is."""
+    if os.waitpid(pid, os.WNOHANG) != (0, 0):
+        return
+    try:
+        Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
+    except RuntimeError:
+        pass  # no thread is to be had: a zombie until we end
 
 
 def _has_living_member(group: int) -> bool:
@@ -199,7 +217,7 @@ def _start(
             file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files],
             setpgroup=0,
             setsigmask=(),
-            setsigdef=_ALL_SIGNALS,
+            setsigdef=ALL_SIGNALS,
         )
     return Process(pid)
 

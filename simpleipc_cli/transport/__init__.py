@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
+    from simpleipc_cli.transport.unix_start_lock import StartLock
 
     new_bell: Callable[[], Bell]
     new_latch: Callable[[], Latch]
@@ -42,6 +43,7 @@ __all__ = [
     "OutOfDescriptors",
     "Peer",
     "Poller",
+    "StartLock",
     "Stream",
     "connect",
     "inspect",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "StartLock": ("unix_start_lock", "StartLock"),
     "inspect": ("unix_inspect", "inspect"),
     "listen": ("unix_listen", "listen"),
     "new_bell": ("unix_poll", "UnixBell"),

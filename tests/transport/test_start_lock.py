@@ -1,0 +1,93 @@
+"""The lock on starting a server: one holder at a time, whoever comes, gives up or is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from simpleipc_cli.errors import EndpointError, PathNotFound
+from simpleipc_cli.transport import StartLock
+
+
+@pytest.fixture
+def path(endpoint):
+    return str(endpoint)
+
+
+def test_it_is_held_by_one_and_leaves_nothing(path, folder):
+    first, second = StartLock(path), StartLock(path)
+    assert first.take()
+    assert not second.take()
+    first.release()
+    assert os.listdir(folder) == []
+    assert second.take()
+    first.release()  # again, and without effect
+    assert not first.take()
+    second.release()
+    assert os.listdir(folder) == []
+
+
+def test_endpoints_of_one_folder_have_locks_of_their_own(path):
+    one, other = StartLock(path), StartLock(path + "2")
+    assert one.take()
+    assert other.take()
+    one.release()
+    other.release()
+
+
+def test_a_lock_that_was_removed_and_made_anew_is_not_removed_again(path, folder):
+    removed, new = StartLock(path), StartLock(path)
+    assert removed.take()
+    os.unlink(removed.path)
+    assert new.take()
+    removed.release()
+    assert not removed.take()
+    new.release()
+    assert os.listdir(folder) == []
+
+
+def test_a_file_that_was_left_is_taken_over(path, folder):
+    lock = StartLock(path)
+    open(lock.path, "w").close()
+    assert lock.take()
+    lock.release()
+    assert os.listdir(folder) == []
+
+
+def test_without_the_folder_there_is_no_lock(folder):
+    with pytest.raises(PathNotFound, match="there is no folder"):
+        StartLock(f"{folder}/missing/sock").take()
+
+
+def test_what_holds_something_is_not_ours_to_take(path):
+    lock = StartLock(path)
+    with open(lock.path, "w") as file:
+        file.write("precious")
+    with pytest.raises(EndpointError, match="in the way"):
+        lock.take()
+    assert os.path.getsize(lock.path) == 8
+
+
+# Takes the lock so many times, and each time alone: making a folder fails if it is there.
+TAKES = """
+import os, sys, time
+from simpleipc_cli.transport import StartLock
+path, rounds = sys.argv[1], int(sys.argv[2])
+for _ in range(rounds):
+    lock = StartLock(path)
+    while not lock.take():
+        time.sleep(0)
+    os.mkdir(path + ".alone")
+    os.rmdir(path + ".alone")
+    lock.release()
+"""
+
+
+def test_never_two_have_it_at_once(path, folder):
+    command = [sys.executable, "-c", TAKES, path, "300"]
+    takers = [subprocess.Popen(command) for _ in range(4)]
+    assert [taker.wait(60) for taker in takers] == [0] * 4
+    assert os.listdir(folder) == []
