@@ -23,9 +23,9 @@ FLOORS = [
     {"handlers", "bench"},
     {"server"},
     {"client"},
-    {"spool"},
+    {"spool", "watch"},
     {"message", "transport"},
-    {"pktline", "endpoint", "deadline"},
+    {"pktline", "endpoint", "deadline", "quoting"},
     {"buffers", "errors"},
 ]
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
@@ -114,6 +114,10 @@ def test_imports_only_go_down(name):
         ("handlers", "bench"),
         ("pktline", "transport"),
         ("client", "server"),
+        ("client", "watch"),
+        ("server", "watch"),
+        ("handlers", "watch"),
+        ("watch", "message"),
     ],
 )
 def test_strangers_stay_strangers(room, stranger):
