@@ -287,6 +287,53 @@ def crowd(path, size: int):
         yield [stack.enter_context(connect(path)) for _ in range(size)]
 
 
+@contextmanager
+def served_by(path, conversation):
+    """A server made by hand: `conversation` is called with its one connection."""
+    failures = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():
+            try:
+                with listener.accept()[0] as connection:
+                    connection.settimeout(30)
+                    conversation(connection)
+            except BaseException as failure:  # told to the test
+                failures.append(failure)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join()
+    assert not failures
+
+
+def read_message(connection) -> bytes:
+    """The bytes of one whole message."""
+    wire = b""
+    while not wire.endswith(b"0000"):
+        piece = connection.recv(1 << 20)
+        assert piece, "the request was cut off"
+        wire += piece
+    return wire
+
+
+def flooded(wire: bytes):
+    """A server that never stops answering."""
+
+    def conversation(connection):
+        read_message(connection)
+        try:
+            while True:
+                connection.sendall(wire)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    return conversation
+
+
 class Program(subprocess.Popen):
     """A running program; a `with` that fails does not wait for its end, but sees to it."""
 

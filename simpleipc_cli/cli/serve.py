@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -180,32 +181,39 @@ def serve(
     )
     log = TextLog(quiet=quiet, verbose=verbose)
     endpoint = chosen_endpoint(path)
-    watch = _watch(endpoint.path, log, on_stderr=trace, file=trace_file)
-    return _run(
-        endpoint.prepare(),
-        command,
-        limits,
-        mode=mode,
-        backlog=backlog,
-        log=log,
-        watch=watch,
-    )
+    with _trace(endpoint.path, log, on_stderr=trace, file=trace_file) as watch:
+        return _run(
+            endpoint.prepare(),
+            command,
+            limits,
+            mode=mode,
+            backlog=backlog,
+            log=log,
+            watch=watch,
+        )
 
 
 _Watch = Callable[[Stream, str], Stream]
 
 
-def _watch(path: str, log: TextLog, *, on_stderr: bool, file: str | None) -> _Watch | None:
+@contextmanager
+def _trace(
+    path: str, log: TextLog, *, on_stderr: bool, file: str | None
+) -> Iterator[_Watch | None]:
     """What traces each request by its id, if that was asked for; loaded only then."""
     if file is None and not on_stderr:
-        return None
+        yield None
+        return
     from simpleipc_cli.cli.tracing import open_trace  # noqa: PLC0415
 
     def warn(error: SipcError) -> None:
         log.problem(f"sipc serve: {error.text}")
 
     tracer = open_trace(warn, on_stderr=on_stderr, path=file)
-    return lambda stream, request_id: tracer.watch(stream, request_id, "accepted on", path)
+    try:
+        yield lambda stream, request_id: tracer.watch(stream, request_id, "accepted on", path)
+    finally:
+        tracer.close()
 
 
 def _run(

@@ -9,7 +9,7 @@ from simpleipc_cli.cli.exitcodes import CutShort, ExitCode, status_of
 from simpleipc_cli.cli.progress import Progress, has_live_display
 from simpleipc_cli.cli.render import error_line, say
 from simpleipc_cli.cli.streams import Input, Output
-from simpleipc_cli.cli.tracing import open_trace
+from simpleipc_cli.cli.tracing import OpenTrace, open_trace
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.quoting import quoted
 from simpleipc_cli.watch.meter import Meter
@@ -17,7 +17,6 @@ from simpleipc_cli.watch.meter import Meter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.transport import Stream
-    from simpleipc_cli.watch.trace import Tracer
 
 _REQUEST_ID_SHOWN = 64  # bytes; it comes from the environment
 
@@ -43,7 +42,7 @@ class Sight:
         self._stats = stats
         self._progress_wanted = progress
         self._meter = Meter()
-        self._tracer: Tracer | None = None
+        self._tracer: OpenTrace | None = None
         self._progress: Progress | None = None
 
     def __enter__(self) -> Sight:
@@ -54,6 +53,8 @@ class Sight:
         """Take the bar away, and show the figures of what was, however it ended."""
         if self._progress is not None:
             self._progress.stop()
+        if self._tracer is not None:
+            self._tracer.close()
         if self._stats:
             say(json.dumps(self._figures(error)))
 

@@ -54,7 +54,7 @@ class TraceSink:
                 self._lost += 1
                 return
             if self._lost:
-                self._put(f"({self._lost} lines of the trace were lost: nobody read them)")
+                self._put(_lost_lines(self._lost))
                 self._lost = 0
                 if not self._takes_more(0):
                     self._lost = 1
@@ -63,6 +63,16 @@ class TraceSink:
         except OSError:
             self._failed = True
             raise
+
+    def close(self) -> None:
+        """Nothing more will come: say what was lost behind the last line that was written."""
+        with self._lock:
+            lost, self._lost = self._lost, 0
+            stuck = self._failed or not self._takes_more(0)
+        if lost and not stuck:
+            self.write(_lost_lines(lost))
+        elif lost and self._descriptor != STDERR:  # which is stuck itself
+            self._warn(SipcError(f"{self._name}: {_lost_lines(lost)}", "read it as it is written"))
 
     def _takes_more(self, millis: int) -> bool:
         return self._poll is None or bool(self._poll.poll(millis))
@@ -78,7 +88,31 @@ class TraceSink:
                     return
 
 
-def open_trace(warn: Callable[[SipcError], None], *, on_stderr: bool, path: str | None) -> Tracer:
+def _lost_lines(count: int) -> str:
+    return f"({count} lines of the trace were lost: nobody read them)"
+
+
+class OpenTrace(Tracer):
+    """Makes traces, into some sinks."""
+
+    def __init__(self, sinks: list[TraceSink]) -> None:
+        """Takes over the sinks."""
+        super().__init__(self._write_all)
+        self._sinks = sinks
+
+    def _write_all(self, line: str) -> None:
+        for sink in self._sinks:
+            sink.write(line)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def open_trace(
+    warn: Callable[[SipcError], None], *, on_stderr: bool, path: str | None
+) -> OpenTrace:
     """What makes the traces, into all places that were asked for.
 
     Raises SipcError if the file cannot be opened.
@@ -86,12 +120,7 @@ def open_trace(warn: Callable[[SipcError], None], *, on_stderr: bool, path: str 
     sinks = [TraceSink(STDERR, "stderr", warn)] if on_stderr else []
     if path is not None:
         sinks.append(TraceSink(_open_file(path), path, warn))
-
-    def write(line: str) -> None:
-        for sink in sinks:
-            sink.write(line)
-
-    return Tracer(write)
+    return OpenTrace(sinks)
 
 
 def _open_file(path: str) -> int:
