@@ -176,15 +176,15 @@ class _Direction:
     @property
     def _where(self) -> str:
         """Where in the message it stopped."""
-        decoder = self._decoder
-        if decoder.missing:
-            length = self._length or HEADER_SIZE + decoder.missing
-            where = f"inside a packet of {length} bytes, {decoder.missing} missing"
-        elif decoder.inside_packet:
-            where = "inside a packet's length"
+        missing = self._decoder.missing
+        if missing:
+            length = self._length or HEADER_SIZE + missing
+            where = f"inside a packet of {length} bytes{self._place}, {missing} missing"
+        elif self._decoder.inside_packet:
+            where = f"inside a packet's length{self._place}"
         else:
             where = "without a flush"
-        return f"{where}{self._place}, after {self._bytes} bytes"
+        return f"{where}, after {self._bytes} bytes"
 
 
 def _cut(begin: bytes | bytearray | memoryview, size: int) -> str:
