@@ -341,3 +341,25 @@ class Program(subprocess.Popen):
         if kind is not None:
             self.kill()
         super().__exit__(kind, *rest)
+
+
+def trace_lines(trace: bytes) -> list[tuple[str, str]]:
+    """The lines of a trace without their time: pairs of exchange and what happened.
+
+    Every line has to be whole: none is mixed with another.
+    """
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d"
+    event = (
+        r'= (connected|connected for request "\S+"|accepted) (to|on) ".*": pid=\d+ uid=\d+ gid=\d+'
+        r"|= closed: sent bytes=\d+ packets=\d+, received bytes=\d+ packets=\d+"
+        r"|> not sent: .*"
+        r"|[><] (sent|received) (0000( behind the flush)?: flush"
+        r'|[0-9a-f]{4} \(\d+ bytes\)( behind the flush)?: (empty|".*"( and \d+ left out)?)'
+        r"|malformed.*|not understood.*|cut off: .*|unfinished: .*|end of stream)"
+    )
+    found = []
+    for line in trace.decode("ascii").splitlines():
+        match = re.fullmatch(rf"{time} (\d+-\d+) ({event})", line)
+        assert match, line
+        found.append((match[1], match[2]))
+    return found

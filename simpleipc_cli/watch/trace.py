@@ -7,24 +7,28 @@
     2025-11-22T13:45:01.124015+01:00 4711-1 < received cut off: end of stream without a flush ...
     2025-11-22T13:45:01.124031+01:00 4711-1 = closed: sent bytes=12 packets=1, received ...
 
-The time is local, and of the moment at which the system had taken or given the packet's
-last byte. The length is the packet's, as on the wire. A line stays below LONGEST_LINE, so
-that lines of programs that write to one file or pipe do not mix.
+The time is local: right before the packet's last byte was given to the system, or right
+after it was taken from it. So what one end sent stands before what the other received, if
+both are traced. The length is the packet's, as on the wire. A line stays below LONGEST_LINE,
+so that lines of programs that write to one file or pipe do not mix.
 """
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from datetime import datetime
 
 from simpleipc_cli.errors import ProtocolError
 from simpleipc_cli.pktline import FLUSH, HEADER_SIZE, NEED_DATA, Data, Decoder
 from simpleipc_cli.quoting import quoted
+from simpleipc_cli.transport import WRITE, Poller, new_poller
 from simpleipc_cli.watch.stream import WatchedStream, Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from simpleipc_cli.buffers import Buffer
     from simpleipc_cli.transport import Stream
 
 PAYLOAD_SHOWN = 128
@@ -54,7 +58,46 @@ class Tracer:
         shown = quoted(raw[:_PATH_SHOWN]) + ("..." if len(raw) > _PATH_SHOWN else "")
         peer = stream.peer()
         trace.tell(f"= {event} {shown}: pid={peer.pid} uid={peer.uid} gid={peer.gid}")
-        return WatchedStream(stream, trace)
+        return _TracedStream(stream, trace)
+
+
+class _TracedStream(WatchedStream):
+    """Keeps cause and effect in order: an answer is not told before what it answers.
+
+    It could be where one thread writes and another reads, as what was sent is told after it
+    was. So what is read waits to be told while somebody writes, and whoever writes does not
+    wait for room meanwhile.
+    """
+
+    __slots__ = ("_order", "_poller", "_trace")
+
+    def __init__(self, stream: Stream, trace: _Trace) -> None:
+        super().__init__(stream, trace)
+        self._trace = trace
+        self._order = allocate_lock()
+        self._poller: Poller | None = None
+
+    def _was_read(self, buffer: Buffer, count: int) -> int:
+        with self._order:
+            return super()._was_read(buffer, count)
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        while True:
+            try:
+                return self.write_now(buffers)
+            except BlockingIOError:
+                self._wait_for_room()
+
+    def write_now(self, buffers: Sequence[Buffer]) -> int:
+        with self._order:
+            self._trace.about_to_send()
+            return super().write_now(buffers)
+
+    def _wait_for_room(self) -> None:
+        if self._poller is None:
+            self._poller = new_poller()
+            self._poller.watch(self.fileno(), WRITE)
+        self._poller.wait(None)
 
 
 class _Trace(Watcher):
@@ -63,13 +106,22 @@ class _Trace(Watcher):
     def __init__(self, write: Callable[[str], None], name: str) -> None:
         self._write = write
         self._name = name
-        self._sent = _Direction(self.tell, "> sent")
+        self._sent = _Direction(self._tell_sent, "> sent")
         self._received = _Direction(self.tell, "< received")
+        self._last_write = datetime.now().astimezone()
         self._over = False
 
     def tell(self, text: str) -> None:
-        now = datetime.now().astimezone().isoformat(timespec="microseconds")
-        self._write(f"{now} {self._name} {text}")
+        self._tell_at(datetime.now().astimezone(), text)
+
+    def _tell_sent(self, text: str) -> None:
+        self._tell_at(self._last_write, text)
+
+    def _tell_at(self, time: datetime, text: str) -> None:
+        self._write(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
+
+    def about_to_send(self) -> None:
+        self._last_write = datetime.now().astimezone()
 
     def sent(self, piece: memoryview) -> None:
         self._sent.feed(piece)
@@ -83,12 +135,13 @@ class _Trace(Watcher):
 
     def refused(self, why: str) -> None:
         if not self._over:
-            self.tell(f"> not sent: {why}")
+            self._tell_sent(f"> not sent: {why}")
 
     def hung_up(self) -> None:
         if self._over:
             return
         self._over = True
+        self._last_write = datetime.now().astimezone()
         for direction in (self._sent, self._received):
             direction.give_up()
         self.tell(f"= closed: sent {self._sent.count}, received {self._received.count}")

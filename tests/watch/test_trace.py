@@ -38,6 +38,8 @@ class Script:
             raise PeerGone("the other end has hung up")
         return sum(map(len, buffers))
 
+    write_now = write
+
     def shut_down(self) -> None:
         pass
 
