@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,9 +35,10 @@ def sight_of(path: str, *, progress: bool | None, **shown: Any) -> Sight | NoSig
     asked_for = any(value not in {None, False} for value in shown.values()) or progress
     if not asked_for and (progress is False or not os.isatty(STDERR)):
         return NoSight()
+    began = monotonic()  # what is loaded now is a part of what is waited for
     from simpleipc_cli.cli.sight import Sight  # noqa: PLC0415
 
-    return Sight(path, progress=progress, **shown)
+    return Sight(path, began, progress=progress, **shown)
 
 
 class NoSight:

@@ -100,9 +100,9 @@ def send(
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
     expected = expectation_of(expect, expect_regex)
-    deadline = Deadline(max_time)
     endpoint = chosen_endpoint(path)
     with sight_of(endpoint.path, **shown) as sight:
+        deadline = Deadline(max_time)
         source = None if data is not None else _open_input(data_file, deadline)
         sight.open(source)
         first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)

@@ -30,18 +30,19 @@ class Sight:
     def __init__(
         self,
         path: str,
+        began: float,
         *,
         trace: bool = False,
         trace_file: str | None = None,
         stats: bool = False,
         progress: bool | None = None,
     ) -> None:
-        """`progress` None shows it where it is fit. Opens nothing yet; the clock starts."""
+        """Times count from `began`. `progress` None shows it where it is fit. Opens nothing yet."""
         self._path = path
         self._trace = (trace, trace_file)
         self._stats = stats
         self._progress_wanted = progress
-        self._meter = Meter()
+        self._meter = Meter(began)
         self._tracer: OpenTrace | None = None
         self._progress: Progress | None = None
 

@@ -30,11 +30,11 @@ class Amount:
 
 
 class Meter:
-    """Counts all connections together. Times are seconds from when it was made."""
+    """Counts all connections together. Times are seconds from the start."""
 
-    def __init__(self) -> None:
-        """The clock starts."""
-        self._began = monotonic()
+    def __init__(self, began: float | None = None) -> None:
+        """`began` is the start on the monotonic clock, now if there was none."""
+        self._began = monotonic() if began is None else began
         self._lock = allocate_lock()
         self._open: set[_Counter] = set()
         self._done = (Amount(), Amount())
@@ -44,7 +44,7 @@ class Meter:
         """When the first byte was received."""
 
     def now(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since the start."""
         return monotonic() - self._began
 
     def watch(self, stream: Stream) -> Stream:
