@@ -88,36 +88,43 @@ class Progress:
         return sent.payload, received.payload
 
     def _say(self, so_far: tuple[int, int], before: tuple[int, int], seconds: float) -> None:
-        from rich.filesize import decimal  # noqa: PLC0415 - only now
-
         rates = [
-            f"{decimal(int((now - then) / max(seconds, 1e-6)))}/s"
+            f"{_size(int((now - then) / max(seconds, 1e-6)))}/s"
             for now, then in zip(so_far, before, strict=True)
         ]
-        of = f" of {decimal(self._total)}" if self._total is not None else ""
         say(
-            f"sipc send: sent {decimal(so_far[0])}{of} at {rates[0]},"
-            f" received {decimal(so_far[1])} at {rates[1]}"
+            f"sipc send: sent {_size(so_far[0], self._total)} at {rates[0]},"
+            f" received {_size(so_far[1])} at {rates[1]}"
         )
 
     def _draw(self) -> None:
         """A bar, as long as we are in the terminal's foreground: in the background it is gone."""
         bar = _bar()
-        sent = bar.add_task("sent", total=self._total)
-        received = bar.add_task("received", total=None)
+        totals = (self._total, None)
+        tasks = [
+            bar.add_task(name, total=total, size="")
+            for name, total in zip(("sent", "received"), totals, strict=True)
+        ]
         shown = False
         while True:
             if _in_foreground():
                 if not shown:
                     bar.start()
                     shown = True
-                for task, amount in zip((sent, received), self._so_far(), strict=True):
-                    bar.update(task, completed=amount)
+                for task, done, total in zip(tasks, self._so_far(), totals, strict=True):
+                    bar.update(task, completed=done, size=_size(done, total))
                 bar.refresh()
             if self._over.wait(_REDRAW):
                 break
         if shown and _in_foreground():
             bar.stop()
+
+
+def _size(done: int, total: int | None = None) -> str:
+    """`1.5 MB`, or `1.5 MB of 3.0 MB`."""
+    from rich.filesize import decimal  # noqa: PLC0415 - only now
+
+    return decimal(done) if total is None else f"{decimal(done)} of {decimal(total)}"
 
 
 def _in_foreground() -> bool:
@@ -134,8 +141,8 @@ def _bar() -> Bar:
 
     return progress.Progress(
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
+        progress.BarColumn(bar_width=24),  # then all of it fits into 80 columns
+        progress.TextColumn("{task.fields[size]}", style="progress.download"),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(compact=True),
         console=_console(),
