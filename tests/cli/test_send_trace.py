@@ -499,23 +499,30 @@ def test_a_hundred_thousand_tiny_packets_are_as_many_lines(endpoint, folder):
     assert trace.read_bytes().count(b' < received 0005 (5 bytes): "x"\n') == count
 
 
-LOADED_LATER = ("watch", "cli.tracing", "cli.sight", "cli.progress", "cli.expect", "spool", "rich")
+LOADED_LATER = (
+    *("watch", "spool", "rich", "mmap"),
+    *(f"cli.{name}" for name in ("tracing", "sight", "progress", "expect", "question")),
+)
 
 
-def loaded_by(endpoint, *options) -> set[str]:
-    command = [sys.executable, "-X", "importtime", "-m", "simpleipc_cli", "send", endpoint]
-    done = subprocess.run([*command, "-d", "x", *options], capture_output=True, env=environment())
-    assert (done.returncode, done.stdout) == (0, b"x")
-    return {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+def loaded_by(*arguments) -> set[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "simpleipc_cli", *arguments]
+    done = subprocess.run(command, capture_output=True, env=environment())
+    assert done.returncode == 0
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    return {name.removeprefix("simpleipc_cli.") for name in names}
 
 
-def test_who_asks_for_none_of_this_loads_none_of_it(endpoint):
+@pytest.mark.parametrize("verb", ["send", "probe"])
+def test_who_asks_for_none_of_this_loads_none_of_it(endpoint, verb):
     with Server(endpoint, "cat"):
-        plain, traced = loaded_by(endpoint), loaded_by(endpoint, "--trace-file", "/dev/null")
-    assert {"simpleipc_cli.cli.extras", "simpleipc_cli.client"} <= plain
-    loaded = [
-        name for name in plain if name.removeprefix("simpleipc_cli.").startswith(LOADED_LATER)
-    ]
-    assert loaded == []
-    assert {"simpleipc_cli.watch.trace", "simpleipc_cli.cli.tracing"} <= traced
-    assert "rich" not in traced
+        plain = loaded_by(verb, endpoint, *(["-d", "x"] if verb == "send" else []))
+    assert {"client", "cli.extras"} <= plain
+    assert [name for name in plain if name.startswith(LOADED_LATER)] == []
+
+
+def test_who_asks_for_some_of_it_loads_that_alone(endpoint):
+    with Server(endpoint, "cat"):
+        loaded = loaded_by("send", endpoint, "-d", "x", "--trace-file", "/dev/null")
+    assert {"watch.trace", "cli.tracing"} <= loaded
+    assert not {"rich", "mmap", "cli.expect"} & loaded
