@@ -184,7 +184,7 @@ class FileOutput(Output):
             old = _stat_or_none(self._path)
             if old is not None and not os.access(self._path, os.W_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
+            mode = 0o666 if old is None else 0o600  # until its group is right
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(self._name, error) from error
