@@ -216,17 +216,22 @@ def look(
     timeout: float | None,
     wait: Deadline | None = None,
     deadline: Deadline | None = None,
+    question: Callable[[Stream, Deadline], None] | None = None,
 ) -> Finding:
     """See whether somebody listens: connect, and hang up without a byte.
 
     `timeout` (seconds) is for one try at a busy endpoint, `wait` and `deadline` as in reach().
+    With a `question` the connection is not closed, but handed to it; `timeout` is then for the
+    last try and the question together. Raises what the question raises.
     """
     began = monotonic()
+    limit = Deadline(timeout)
 
     def locate_now() -> str:
-        nonlocal began
+        nonlocal began, limit
         path = locate()
         began = monotonic()  # what is told is how long the last try took
+        limit = Deadline(timeout)
         return path
 
     try:
@@ -234,9 +239,12 @@ def look(
     except EndpointError as error:
         return Finding(error, None, monotonic() - began)
     seconds = monotonic() - began
-    peer = stream.peer()
-    stream.close()
-    return Finding(None, peer, seconds)
+    finding = Finding(None, stream.peer(), seconds)
+    if question is None:
+        stream.close()
+    else:
+        question(stream, limit)
+    return finding
 
 
 def look_until_gone(locate: Callable[[], str], *, timeout: float | None, wait: Deadline) -> Finding:

@@ -117,6 +117,11 @@ class Decoder:
         """Whether a packet has begun and is not complete."""
         return bool(self._left or self._header)
 
+    @property
+    def missing(self) -> int:
+        """Bytes of the current packet's payload that are still to come; 0 before its length is."""
+        return self._left
+
     def next_event(self) -> Event:
         """Data, FLUSH or NEED_DATA. Raises ProtocolError at a packet that may not be.
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.buffers import Buffer
 
+SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - files there have no names
+"""Where bytes wait unless told otherwise: on a disk, where /tmp may be memory."""
+
 
 class Spool:
     """A queue of bytes on disk. Makes its file when the first byte comes."""

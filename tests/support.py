@@ -306,6 +306,53 @@ def crowd(path, size: int):
         yield [stack.enter_context(connect(path)) for _ in range(size)]
 
 
+@contextmanager
+def served_by(path, conversation):
+    """A server made by hand: `conversation` is called with its one connection."""
+    failures = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():
+            try:
+                with listener.accept()[0] as connection:
+                    connection.settimeout(30)
+                    conversation(connection)
+            except BaseException as failure:  # told to the test
+                failures.append(failure)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join()
+    assert not failures
+
+
+def read_message(connection) -> bytes:
+    """The bytes of one whole message."""
+    wire = b""
+    while not wire.endswith(b"0000"):
+        piece = connection.recv(1 << 20)
+        assert piece, "the request was cut off"
+        wire += piece
+    return wire
+
+
+def flooded(wire: bytes):
+    """A server that never stops answering."""
+
+    def conversation(connection):
+        read_message(connection)
+        try:
+            while True:
+                connection.sendall(wire)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    return conversation
+
+
 class Program(subprocess.Popen):
     """A running program; a `with` that fails does not wait for its end, but sees to it."""
 
@@ -313,3 +360,25 @@ class Program(subprocess.Popen):
         if kind is not None:
             self.kill()
         super().__exit__(kind, *rest)
+
+
+def trace_lines(trace: bytes) -> list[tuple[str, str]]:
+    """The lines of a trace without their time: pairs of exchange and what happened.
+
+    Every line has to be whole: none is mixed with another.
+    """
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d"
+    event = (
+        r'= (connected|connected for request "\S+"|accepted) (to|on) ".*": pid=\d+ uid=\d+ gid=\d+'
+        r"|= closed: sent bytes=\d+ packets=\d+, received bytes=\d+ packets=\d+"
+        r"|> not sent: .*"
+        r"|[><] (sent|received) (0000( behind the flush)?: flush"
+        r'|[0-9a-f]{4} \(\d+ bytes\)( behind the flush)?: (empty|".*"( and \d+ left out)?)'
+        r"|malformed.*|not understood.*|cut off: .*|unfinished: .*|end of stream)"
+    )
+    found = []
+    for line in trace.decode("ascii").splitlines():
+        match = re.fullmatch(rf"{time} (\d+-\d+) ({event})", line)
+        assert match, line
+        found.append((match[1], match[2]))
+    return found

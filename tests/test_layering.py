@@ -24,9 +24,9 @@ FLOORS = [
     {"handlers", "bench"},
     {"server"},
     {"client"},
-    {"spool"},
+    {"spool", "watch"},
     {"message", "transport"},
-    {"pktline", "endpoint", "deadline"},
+    {"pktline", "endpoint", "deadline", "quoting"},
     {"buffers", "errors"},
 ]
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
@@ -115,6 +115,10 @@ def test_imports_only_go_down(name):
         ("handlers", "bench"),
         ("pktline", "transport"),
         ("client", "server"),
+        ("client", "watch"),
+        ("server", "watch"),
+        ("handlers", "watch"),
+        ("watch", "message"),
     ],
 )
 def test_strangers_stay_strangers(room, stranger):

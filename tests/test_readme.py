@@ -66,7 +66,13 @@ def test_the_recipes_do_what_they_say(folder):
     assert re.fullmatch(r"you are process \d+, and you said: good morning", lines[1])
     assert lines[2] == "somebody is listening"
     assert lines[3].startswith('{"path": "demo.sock", "state": "listening"')
-    assert lines[4:7] == ["status 4", "demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
+    assert lines[4:7] == ["status 4", "status 10", "demo.sock: listening, answered as expected"]
+    assert lines[7].endswith("and you said: ping")
+    assert lines[8].endswith("and you said: through the proxy")
+    assert lines[9].startswith("= connected for request")
+    assert lines[10:12] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
+    assert lines[14].startswith("= closed: ")
+    assert lines[15:17] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
     assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
     assert lines[-3:] == ["demo.sock: path not found", "status 4", "6"]
     assert (folder / "answer.bin").stat().st_size > 1000

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode, exit_code
+from simpleipc_cli.cli.exitcodes import SIGNALLED, CutShort, ExitCode, exit_code
 from simpleipc_cli.cli.render import error_line, say
 from simpleipc_cli.cli.streams import fill_standard_streams
 from simpleipc_cli.errors import SipcError
@@ -24,15 +24,6 @@ VERBS = {
     "probe": "See whether anybody is listening.",
     "bench": "Measure how fast and how steady an endpoint answers.",
 }
-
-
-class CutShort(BaseException):
-    """A signal asked us to end. No error: nobody who handles errors may take it for one."""
-
-    def __init__(self, number: int) -> None:
-        """`number` is the signal's."""
-        super().__init__(number)
-        self.number = number
 
 
 class _Verbs(click.Group):
@@ -117,12 +108,21 @@ def _status(verb: str) -> int:
         _show(error)
         return error.exit_code
     except CutShort as cut:
+        if cut.number == signal.SIGPIPE:
+            _die_of_sigpipe()
         return SIGNALLED + cut.number
     except Exception as error:
         explained = _explained(error)
         say(error_line(verb, explained))
         return exit_code(explained)
     return status if isinstance(status, int) else ExitCode.OK
+
+
+def _die_of_sigpipe() -> None:
+    """End as every other program in a pipeline does whose reader has gone."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
+    signal.raise_signal(signal.SIGPIPE)
 
 
 def _explained(error: Exception) -> SipcError:

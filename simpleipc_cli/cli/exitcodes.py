@@ -7,6 +7,15 @@ from enum import IntEnum
 from simpleipc_cli import errors
 
 
+class CutShort(BaseException):
+    """A signal ends us. No error: nobody who handles errors may take it for one."""
+
+    def __init__(self, number: int) -> None:
+        """`number` is the signal's."""
+        super().__init__(number)
+        self.number = number
+
+
 class ExitCode(IntEnum):
     """The same for all verbs."""
 
@@ -35,7 +44,15 @@ _BY_ERROR = (
     (errors.TimedOut, ExitCode.TIMEOUT),
     (errors.NotAsExpected, ExitCode.NOT_AS_EXPECTED),
     (errors.ProtocolError, ExitCode.PROTOCOL),
+    (errors.NotAsExpected, ExitCode.NOT_AS_EXPECTED),
 )
+
+
+def status_of(error: BaseException | None) -> int:
+    """What the process ends with after this error, a signal, or none."""
+    if error is None:
+        return ExitCode.OK
+    return SIGNALLED + error.number if isinstance(error, CutShort) else exit_code(error)
 
 
 def exit_code(error: BaseException) -> ExitCode:

@@ -83,6 +83,44 @@ def path_argument(command: _Command) -> _Command:
     return click.argument("path", required=False, type=click.Path(readable=False))(command)
 
 
+def trace_options(command: _Command) -> _Command:
+    """To see the wire: `trace` and `trace_file`."""
+    for option in (
+        click.option(
+            "--trace-file",
+            metavar="FILE",
+            help="The same, added to FILE; a new one has mode 0600, as payload may be secret.",
+        ),
+        click.option(
+            "--trace",
+            is_flag=True,
+            help="Show every packet on stderr, both ways, with its time and how it begins.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def expect_options(command: _Command) -> _Command:
+    """What the answer has to be: `expect` and `expect_regex`."""
+    for option in (
+        click.option(
+            "--expect-regex",
+            metavar="RE",
+            help="End with status 10 unless RE, in Python's syntax, is found in the answer's "
+            "bytes.",
+        ),
+        click.option(
+            "--expect",
+            metavar="TEXT",
+            help="End with status 10 unless the answer is TEXT; a newline at the end of either "
+            "makes no difference.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def was_given(ctx: click.Context, name: str) -> bool:
     """Whether an option was on the command line: "no limit" and "not given" look alike."""
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

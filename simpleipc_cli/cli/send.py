@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.options import DURATION, chosen_endpoint, path_argument, was_given
+from simpleipc_cli.cli.extras import expectation_of, sight_of
+from simpleipc_cli.cli.options import (
+    DURATION,
+    chosen_endpoint,
+    expect_options,
+    path_argument,
+    trace_options,
+    was_given,
+)
 from simpleipc_cli.cli.render import say
 from simpleipc_cli.cli.streams import STDIN, Input, open_input, open_output
 from simpleipc_cli.client import exchange, look, reach
@@ -64,9 +73,22 @@ Examples:
     help="When nobody listens, start CMD, a shell command line, wait until somebody does (10s, "
     "or as long as --wait says), and go on.",
 )
+@expect_options
+@trace_options
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Show figures on stderr at the end, also of a failure: one line, a JSON object.",
+)
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Show how far it is. By itself, on a terminal, after a second.",
+)
 @click.pass_context
 def send(
     ctx: click.Context,
+    /,
     path: str | None,
     data: str | None,
     data_file: str | None,
@@ -75,6 +97,9 @@ def send(
     max_time: float | None,
     wait: float | None,
     spawn: str | None,
+    expect: str | None,
+    expect_regex: str | None,
+    **shown: Any,
 ) -> int:
     """Send one request to PATH, from standard input, and print the answer.
 
@@ -85,31 +110,41 @@ def send(
     its terminal are gone. Many clients at once start one. What it writes to standard error is
     shown if it fails to start, else dropped; when it does not listen in time it is ended.
 
+    The figures of --stats: path; outcome (answered, or the name of what went wrong), status
+    and error; connect_seconds, first_byte_seconds (of the answer) and total_seconds, all from
+    the start, null for what did not happen; bytes_sent, bytes_received, packets_sent and
+    packets_received: payload, and the packets it came in.
+
     Durations: 500ms, 2s, 1m30s; 0 is no limit.
     """
     if spawn is not None and not spawn.strip():
         raise click.UsageError("the command after --spawn is empty")
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
-    deadline = Deadline(max_time)
-    source = None if data is not None else _open_input(data_file or "-", deadline)
+    expected = expectation_of(expect, expect_regex)
     endpoint = chosen_endpoint(path)
-    first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
-    more = source.more if source is not None and first else None
-    target = open_output(output, deadline)
-    try:
-        target.begin()
-        stream = _reach(
-            endpoint,
-            spawn,
-            connect_timeout=connect_timeout,
-            wait=Deadline(wait) if was_given(ctx, "wait") else None,
-            deadline=deadline,
-        )
-        exchange(stream, first, more, target.write, deadline)
-        target.complete()
-    finally:
-        target.abandon()
+    with sight_of(endpoint.path, **shown) as sight:
+        deadline = Deadline(max_time)
+        source = None if data is not None else _open_input(data_file or "-", deadline)
+        sight.open(source)
+        first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
+        more = source.more if source is not None and first else None
+        target = sight.cover(open_output(output, deadline))
+        if expected is not None:
+            target = expected.guard(target, deadline)
+        try:
+            target.begin()
+            stream = _reach(
+                endpoint,
+                spawn,
+                connect_timeout=connect_timeout,
+                wait=Deadline(wait) if was_given(ctx, "wait") else None,
+                deadline=deadline,
+            )
+            exchange(sight.watch(stream), first, more, target.write, deadline)
+            target.complete()
+        finally:
+            target.abandon()
     return ExitCode.OK
 
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration, chosen_endpoint, path_argument
+from simpleipc_cli.cli.options import (
+    DURATION,
+    MODE,
+    SIZE,
+    Duration,
+    chosen_endpoint,
+    path_argument,
+    trace_options,
+)
 from simpleipc_cli.cli.serverlog import TextLog
 from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.process import ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.limits import SPOOL_FOLDER, Limits
+from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.pool import LEAST_DESCRIPTORS, Ending, Server
-from simpleipc_cli.transport import Listener, listen
+from simpleipc_cli.spool import SPOOL_FOLDER
+from simpleipc_cli.transport import Listener, Stream, listen
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -129,6 +140,7 @@ Examples:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show problems only.")
 @click.option("-v", "--verbose", is_flag=True, help="Show more.")
+@trace_options
 def serve(
     path: str | None,
     command: str,
@@ -146,6 +158,8 @@ def serve(
     drain_timeout: float | None,
     quiet: bool,
     verbose: bool,
+    trace: bool,
+    trace_file: str | None,
 ) -> int:
     """Listen on PATH and answer each request with a command.
 
@@ -170,17 +184,53 @@ def serve(
         finish_on_hangup=on_hangup == "finish",
         spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
     )
-    return _run(
-        chosen_endpoint(path).prepare(),
-        command,
-        limits,
-        mode=mode,
-        backlog=backlog,
-        log=TextLog(quiet=quiet, verbose=verbose),
-    )
+    log = TextLog(quiet=quiet, verbose=verbose)
+    endpoint = chosen_endpoint(path)
+    with _trace(endpoint.path, log, on_stderr=trace, file=trace_file) as watch:
+        return _run(
+            endpoint.prepare(),
+            command,
+            limits,
+            mode=mode,
+            backlog=backlog,
+            log=log,
+            watch=watch,
+        )
 
 
-def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: TextLog) -> int:
+_Watch = Callable[[Stream, str], Stream]
+
+
+@contextmanager
+def _trace(
+    path: str, log: TextLog, *, on_stderr: bool, file: str | None
+) -> Iterator[_Watch | None]:
+    """What traces each request by its id, if that was asked for; loaded only then."""
+    if file is None and not on_stderr:
+        yield None
+        return
+    from simpleipc_cli.cli.tracing import open_trace  # noqa: PLC0415
+
+    def warn(error: SipcError) -> None:
+        log.problem(f"sipc serve: {error.text}")
+
+    tracer = open_trace(warn, on_stderr=on_stderr, path=file)
+    try:
+        yield lambda stream, request_id: tracer.watch(stream, request_id, "accepted on", path)
+    finally:
+        tracer.close()
+
+
+def _run(
+    path: str,
+    line: str,
+    limits: Limits,
+    *,
+    mode: int,
+    backlog: int,
+    log: TextLog,
+    watch: _Watch | None,
+) -> int:
     """Listen, serve, and say with which status to end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
     command = Command(line, os.environ.get("PATH", os.defpath))
@@ -199,7 +249,13 @@ def _run(path: str, line: str, limits: Limits, *, mode: int, backlog: int, log: 
         return SIGNALLED + signals.first
     handler = ProcessHandler(command, os.environ, descriptors)
     server = _server(
-        listener, path, handler=handler, limits=limits, log=log, descriptors=descriptors
+        listener,
+        path,
+        handler=handler,
+        limits=limits,
+        log=log,
+        descriptors=descriptors,
+        watch=watch,
     )
     signals.pass_to(server)
     log.news(f"listening on {path}")

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from math import ceil
 from time import sleep
 
+from simpleipc_cli.cli.exitcodes import CutShort
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
 
@@ -54,6 +55,23 @@ class Input:
         self._descriptor = descriptor
         self._name = name
         self._deadline = deadline
+
+    @property
+    def typed(self) -> bool:
+        """Whether somebody types them."""
+        return os.isatty(self._descriptor)
+
+    @property
+    def size(self) -> int | None:
+        """How many are left, as far as that can be known."""
+        try:
+            found = os.fstat(self._descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            left = found.st_size - os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        except OSError:
+            return None
+        return left if left > 0 else None  # what the kernel makes up has no size
 
     def first(self) -> bytes:
         """The first bytes; empty at the end. Raises TimedOut, SipcError."""
@@ -97,6 +115,11 @@ def read_whole(name: str) -> bytes:
 class Output(ABC):
     """A response's way to whoever wants it."""
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody is going to see it as it comes."""
+        return False
+
     def begin(self) -> None:  # noqa: B027 - most have nothing to do
         """Make ready what abandon() clears up; call it where that is sure to be called.
 
@@ -126,8 +149,13 @@ class DescriptorOutput(Output):
         self._deadline = deadline
         self._limited = deadline.remaining() is not None
 
+    @property
+    def on_terminal(self) -> bool:
+        """See Output."""
+        return os.isatty(self._descriptor)
+
     def write(self, payload: memoryview) -> None:
-        """See Output. A closed pipe ends the process, as it does cat."""
+        """See Output. A closed pipe cuts us short, as it does cat. Raises CutShort."""
         while payload:
             if self._limited:
                 self._wait(self._deadline)
@@ -137,8 +165,7 @@ class DescriptorOutput(Output):
             except BlockingIOError:  # whoever shares it made it so
                 self._wait(self._deadline)
             except BrokenPipeError:
-                _die_of_sigpipe()
-                raise _write_error(self._name, BrokenPipeError(0, "nobody reads it")) from None
+                raise CutShort(signal.SIGPIPE) from None
             except OSError as error:
                 raise _write_error(self._name, error) from error
 
@@ -173,7 +200,9 @@ class FileOutput(Output):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             old = _stat_or_none(self._path)
-            mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
+            if old is not None and not os.access(self._path, os.W_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            mode = 0o666 if old is None else 0o600  # until its group is right
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(self._name, error) from error
@@ -182,11 +211,17 @@ class FileOutput(Output):
 
     def _take_after(self, old: os.stat_result) -> None:
         """Owner and mode stay, as with a shell's redirection; as far as we may."""
+        mode = stat.S_IMODE(old.st_mode) & 0o777
+        if not self._give_to(old.st_uid, old.st_gid) and not self._give_to(-1, old.st_gid):
+            mode &= ~0o070  # what the old group might do is not for another
+        os.fchmod(self._descriptor, mode)
+
+    def _give_to(self, user: int, group: int) -> bool:
         try:
-            os.fchown(self._descriptor, old.st_uid, old.st_gid)
+            os.fchown(self._descriptor, user, group)
         except OSError:
-            pass
-        os.fchmod(self._descriptor, stat.S_IMODE(old.st_mode) & 0o777)
+            return False
+        return True
 
     def write(self, payload: memoryview) -> None:
         """See Output."""
@@ -283,10 +318,3 @@ def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:
         if poll.poll(None if left is None else ceil(min(left, _LONGEST_WAIT) * 1000)):
             return True
     return False
-
-
-def _die_of_sigpipe() -> None:
-    """End as every other program in a pipeline does whose reader has gone."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
-    signal.raise_signal(signal.SIGPIPE)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simpleipc_cli.spool import SPOOL_FOLDER
+
 DRAIN_SILENCE = 1.0
 """Seconds for which a connection may stay silent once the server is stopping."""
 
 LINGER = 1.0
 """Seconds of silence after which an output whose handler has exited is taken to be over."""
-
-
-SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - files there have no names
-"""Where requests wait unless told otherwise: on a disk, where /tmp may be memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from enum import Enum
 from queue import SimpleQueue
 from time import monotonic
@@ -62,14 +63,20 @@ class Server:
         limits: Limits,
         log: Log,
         descriptors: DescriptorLimit,
+        watch: Callable[[Stream, str], Stream] | None = None,
     ) -> None:
-        """Takes over the listener; `path` is its absolute path. Raises OSError."""
+        """Takes over the listener; `path` is its absolute path. Raises OSError.
+
+        `watch` may put something between a connection and its exchange, for people who want to
+        see; it is told the request's id, and may not raise.
+        """
         self._listener = listener
         self._path = path
         self._handler = handler
         self._limits = limits
         self._log = log
         self._descriptors = descriptors
+        self._watch = watch
 
         self._bell = new_bell()
         self._stages = Stages()
@@ -259,7 +266,10 @@ class Server:
         self._requests += 1
         with self._lock:
             self._unanswered += 1
-        self._spoken.put((stream, f"{os.getpid()}-{self._requests}"))
+        request_id = f"{os.getpid()}-{self._requests}"
+        if self._watch is not None:
+            stream = self._watch(stream, request_id)
+        self._spoken.put((stream, request_id))
         self._add_thread()
         if self._requests == self._limits.count:
             self._stopping = True

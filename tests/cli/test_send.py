@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,13 @@ from support import (
     decode,
     descriptors,
     environment,
+    flooded,
     message,
     needs_root,
     packets,
     peak_memory,
+    read_message,
+    served_by,
     sipc,
     sleeps_in,
     wait_until,
@@ -35,42 +37,9 @@ from support import (
 MIB = 1 << 20
 
 
-@contextmanager
-def served_by(path, conversation):
-    """A server made by hand: `conversation` is called with its one connection."""
-    failures = []
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def serve():
-            try:
-                with listener.accept()[0] as connection:
-                    connection.settimeout(30)
-                    conversation(connection)
-            except BaseException as failure:  # told to the test
-                failures.append(failure)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield
-        thread.join()
-    assert not failures
-
-
 def waits_for_input(pid: int) -> bool:
     """Whether a process waits in read(2) for its standard input."""
     return sleeps_in(pid, "read") and Path(f"/proc/{pid}/syscall").read_text().split()[1] == "0x0"
-
-
-def read_message(connection) -> bytes:
-    """The bytes of one whole message."""
-    wire = b""
-    while not wire.endswith(b"0000"):
-        piece = connection.recv(1 << 20)
-        assert piece, "the request was cut off"
-        wire += piece
-    return wire
 
 
 def one_line(done, status: int, *words: str) -> None:
@@ -520,20 +489,6 @@ def test_nothing_is_left_open(endpoint):
         assert len([name for name in opened if name.startswith("socket:")]) == 1
         client.kill()
         client.wait()
-
-
-def flooded(wire: bytes):
-    """A server that never stops answering."""
-
-    def conversation(connection):
-        read_message(connection)
-        try:
-            while True:
-                connection.sendall(wire)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
-    return conversation
 
 
 @pytest.mark.parametrize("wire", [packets(bytes(4 * MIB)), b"0004" * MIB], ids=["data", "empty"])

@@ -1,0 +1,63 @@
+"""What most calls do without: loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simpleipc_cli.cli.streams import STDERR
+
+if TYPE_CHECKING:
+    from simpleipc_cli.cli.expect import Expectation
+    from simpleipc_cli.cli.sight import Sight
+    from simpleipc_cli.cli.streams import Input, Output
+    from simpleipc_cli.transport import Stream
+
+
+def expectation_of(text: str | None, pattern: str | None) -> Expectation | None:
+    """What --expect or --expect-regex ask for. Raises click's UsageError."""
+    if text is not None and pattern is not None:
+        raise click.UsageError("give --expect or --expect-regex, not both")
+    if text is None and pattern is None:
+        return None
+    from simpleipc_cli.cli import expect  # noqa: PLC0415
+
+    if pattern is not None:
+        return expect.matching(pattern)
+    return expect.FixedText(os.fsencode(text or ""))
+
+
+def sight_of(path: str, *, progress: bool | None, **shown: Any) -> Sight | NoSight:
+    """What --trace and the like ask for; progress may be shown unasked, on a terminal."""
+    asked_for = any(value not in {None, False} for value in shown.values()) or progress
+    if not asked_for and (progress is False or not os.isatty(STDERR)):
+        return NoSight()
+    began = monotonic()  # what is loaded now is a part of what is waited for
+    from simpleipc_cli.cli.sight import Sight  # noqa: PLC0415
+
+    return Sight(path, began, progress=progress, **shown)
+
+
+class NoSight:
+    """Nothing is shown but the answer. For each of these see Sight."""
+
+    def __enter__(self) -> NoSight:
+        """See Sight."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See Sight."""
+
+    def open(self, source: Input | None) -> None:
+        """See Sight."""
+
+    def watch(self, stream: Stream, number: int = 1) -> Stream:  # noqa: ARG002
+        """See Sight."""
+        return stream
+
+    def cover(self, output: Output) -> Output:
+        """See Sight."""
+        return output

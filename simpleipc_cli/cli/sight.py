@@ -1,0 +1,170 @@
+"""What `sipc send` shows of its exchanges beside the answer: trace, figures, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from simpleipc_cli.cli.exitcodes import CutShort, ExitCode, status_of
+from simpleipc_cli.cli.progress import Progress, has_live_display
+from simpleipc_cli.cli.render import error_line, say
+from simpleipc_cli.cli.streams import Input, Output
+from simpleipc_cli.cli.tracing import OpenTrace, open_trace
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.quoting import quoted
+from simpleipc_cli.watch.meter import Meter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.transport import Stream
+
+_REQUEST_ID_SHOWN = 64  # bytes; it comes from the environment
+
+
+class Sight:
+    """Shows what was asked for, in a `with` around all that is to be seen.
+
+    More than one exchange may be watched, also at the same time.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        began: float,
+        *,
+        trace: bool = False,
+        trace_file: str | None = None,
+        stats: bool = False,
+        progress: bool | None = None,
+    ) -> None:
+        """Times count from `began`. `progress` None shows it where it is fit. Opens nothing yet."""
+        self._path = path
+        self._trace = (trace, trace_file)
+        self._stats = stats
+        self._progress_wanted = progress
+        self._meter = Meter(began)
+        self._tracer: OpenTrace | None = None
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Sight:
+        """Nothing goes wrong here: what does is to be seen, too."""
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Take the bar away, and show the figures of what was, however it ended."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._tracer is not None:
+            self._tracer.close()
+        if self._stats:
+            say(json.dumps(self._figures(error)))
+
+    def open(self, source: Input | None) -> None:
+        """Before anything is sent, or read from `source`; None if it is on the command line.
+
+        Raises SipcError if a trace cannot be opened.
+        """
+        on_stderr, path = self._trace
+        if on_stderr or path is not None:
+            self._tracer = open_trace(self._warn, on_stderr=on_stderr, path=path)
+        live = has_live_display()
+        if self._progress_wanted is None:
+            typed = source is not None and source.typed
+            wanted = live and not typed and not on_stderr and not os.environ.get("NO_COLOR")
+        else:
+            wanted = self._progress_wanted
+        if wanted:
+            self._progress = Progress(
+                self._meter,
+                None if source is None else source.size,
+                live=live and not on_stderr,
+                at_once=self._progress_wanted is not None,
+            )
+
+    def watch(self, stream: Stream, number: int = 1) -> Stream:
+        """The stream to use from now on. `number` tells it from others of this process."""
+        if self._progress is not None:
+            self._progress.start()
+        if self._stats or self._progress is not None:
+            stream = self._meter.watch(stream)
+        if self._tracer is not None:
+            name = f"{os.getpid()}-{number}"
+            stream = self._tracer.watch(stream, name, _event(), self._path)
+        return stream
+
+    def cover(self, output: Output) -> Output:
+        """The output to use: an answer on the terminal, and a bar gives way to it."""
+        if self._progress is None or not output.on_terminal:
+            return output
+        return _Uncovered(output, self._progress)
+
+    def _warn(self, error: SipcError) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        say(error_line("send", error))
+
+    def _figures(self, error: BaseException | None) -> dict[str, object]:
+        meter = self._meter
+        sent, received = meter.amounts()
+        status = status_of(error)
+        return {
+            "path": self._path,
+            "outcome": _outcome(error, status),
+            "status": status,
+            "error": None if error is None else _words(error),
+            "connect_seconds": _rounded(meter.connected),
+            "first_byte_seconds": _rounded(meter.first_byte),
+            "total_seconds": _rounded(meter.now()),
+            "bytes_sent": sent.payload,
+            "bytes_received": received.payload,
+            "packets_sent": sent.packets,
+            "packets_received": received.packets,
+        }
+
+
+def _event() -> str:
+    """A handler of `sipc serve` says for which request it connects: so proxies line up."""
+    request = os.environ.get("SIPC_REQUEST_ID")
+    if not request:
+        return "connected to"
+    return f"connected for request {quoted(os.fsencode(request)[:_REQUEST_ID_SHOWN])} to"
+
+
+def _outcome(error: BaseException | None, status: int) -> str:
+    if isinstance(error, CutShort):
+        return "interrupted"
+    return "answered" if error is None else ExitCode(status).name.lower()
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, CutShort):
+        return f"signal {error.number}"
+    return str(error) or type(error).__name__
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+class _Uncovered(Output):
+    """Ends a bar before the first byte of an answer appears where the bar is."""
+
+    def __init__(self, output: Output, progress: Progress) -> None:
+        """Takes over `output`."""
+        self._output = output
+        self._progress: Progress | None = progress
+
+    def begin(self) -> None:
+        self._output.begin()
+
+    def write(self, payload: memoryview) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        self._output.write(payload)
+
+    def complete(self) -> None:
+        self._output.complete()
+
+    def abandon(self) -> None:
+        self._output.abandon()
