@@ -1,0 +1,88 @@
+"""`sipc send --lines` and `--null`: many requests in one process."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from simpleipc_cli.batch.entrance import Entrance
+from simpleipc_cli.batch.run import Batch
+from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
+from simpleipc_cli.cli.render import printable
+from simpleipc_cli.cli.streams import Input, MessageOutput, Output
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.endpoint import Endpoint
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.server.limits import SPOOL_FOLDER
+from simpleipc_cli.transport import Stream, connect
+
+NEWLINE, NUL = b"\n", b"\0"
+
+_SPARE = 16  # descriptors for what is opened for a moment, at will
+_FOR_WAITING = 64  # descriptors for answers out of turn that are worth raising the limit, at will
+
+
+def send_records(
+    source: Input,
+    target: Output,
+    endpoint: Endpoint,
+    *,
+    separator: bytes,
+    jobs: int,
+    connect_timeout: float | None,
+    wait: float | None,
+    waits: bool,
+    deadline: Deadline,
+) -> int:
+    """Send every record as a request of its own; the exit status of the first that failed.
+
+    Times are seconds, None is no limit; `waits` is whether --wait was given.
+    """
+
+    def connect_now() -> Stream:
+        return connect(endpoint.locate(), Deadline(0.0))
+
+    entrance = Entrance(connect_now, connect_timeout=connect_timeout, wait=wait, waits=waits)
+    try:
+        target.begin()
+        batch = Batch(
+            source,
+            target,
+            MessageOutput(),
+            entrance,
+            separator=separator,
+            jobs=jobs,
+            descriptors=_descriptors_for(jobs),
+            spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+            deadline=deadline,
+            describe=_message,
+        )
+        failure = batch.run()
+        if failure is not None:
+            return exit_code(failure)
+        target.complete()
+    finally:
+        target.abandon()
+    return ExitCode.OK
+
+
+def _message(number: int, error: SipcError) -> bytes:
+    line = printable(f"sipc send: record {number}: {error.text}")
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _descriptors_for(jobs: int) -> int:
+    """How many more may be opened. The soft limit is raised only if `jobs` need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(os.listdir("/proc/self/fd")) + _SPARE
+    wanted = taken + 2 * jobs + _FOR_WAITING
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+        except (OSError, ValueError):
+            pass  # then fewer at once
+    return soft - taken
