@@ -21,7 +21,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"handlers", "bench"},
-    {"server"},
+    {"server", "batch"},
     {"client"},
     {"spool"},
     {"message", "transport"},
@@ -106,6 +106,7 @@ def test_imports_only_go_down(name):
 @pytest.mark.parametrize(
     ("room", "stranger"),
     [
+        ("batch", "bench"),
         ("message", "transport"),
         ("transport", "message"),
         ("transport", "pktline"),

@@ -74,7 +74,7 @@ def _message(number: int, error: SipcError) -> bytes:
 def _descriptors_for(jobs: int) -> int:
     """How many more may be opened. The soft limit is raised only if `jobs` need it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = len(os.listdir("/proc/self/fd")) + _SPARE
+    taken = _open_now() + _SPARE
     wanted = taken + 2 * jobs + _FOR_WAITING
     if soft == resource.RLIM_INFINITY:
         return wanted
@@ -86,3 +86,10 @@ def _descriptors_for(jobs: int) -> int:
         except (OSError, ValueError):
             pass  # then fewer at once
     return soft - taken
+
+
+def _open_now() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:  # no /proc here
+        return 3
