@@ -47,24 +47,26 @@ _sipc() {
                 --exec) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
                 --threads | --backlog | --mode | --timeout | --kill-after | --read-timeout | --write-timeout | --max-request | --count | --drain-timeout) return ;;
                 --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
+                --trace-file) _sipc_files "$cur"; return ;;
             esac
-            options='--exec --threads --backlog --mode --whole-request --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout -q --quiet -v --verbose -h --help'
-            valued=' --exec --threads --backlog --mode --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout '
+            options='--exec --threads --backlog --mode --whole-request --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout -q --quiet -v --verbose --trace --trace-file -h --help'
+            valued=' --exec --threads --backlog --mode --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout --trace-file '
             ;;
         send)
             case $before in
-                -d | --data | --connect-timeout | -m | --max-time | --wait) return ;;
-                --data-file | -o | --output) _sipc_files "$cur"; return ;;
+                -d | --data | --connect-timeout | -m | --max-time | --wait | -j | --jobs | --expect | --expect-regex) return ;;
+                --data-file | -o | --output | --trace-file) _sipc_files "$cur"; return ;;
+                --spawn) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
             esac
-            options='-d --data --data-file -o --output --connect-timeout -m --max-time --wait -h --help'
-            valued=' -d --data --data-file -o --output --connect-timeout -m --max-time --wait '
+            options='-d --data --data-file -o --output --connect-timeout -m --max-time --wait --lines -0 --null -j --jobs --spawn --expect --expect-regex --trace --trace-file --stats --progress --no-progress -h --help'
+            valued=' -d --data --data-file -o --output --connect-timeout -m --max-time --wait -j --jobs --spawn --expect --expect-regex --trace-file '
             ;;
         probe)
             case $before in
-                --wait | --wait-gone | -t | --timeout) return ;;
+                --wait | --wait-gone | -t | --timeout | -d | --data | --expect | --expect-regex) return ;;
             esac
-            options='-q --quiet --json --wait --wait-gone -t --timeout -h --help'
-            valued=' --wait --wait-gone -t --timeout '
+            options='-q --quiet --json --wait --wait-gone -t --timeout -d --data --expect --expect-regex -h --help'
+            valued=' --wait --wait-gone -t --timeout -d --data --expect --expect-regex '
             ;;
         bench)
             case $before in

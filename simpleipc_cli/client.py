@@ -89,7 +89,7 @@ def exchange(
         writer.finish()
     sender: _Sender | None = None
     try:
-        if _write_what_fits(stream, writer) and (writer.pending or more is not None):
+        if write_what_fits(stream, writer) and (writer.pending or more is not None):
             sender = _Sender(stream, writer, more)
             sender.start()
         _receive(stream, deliver, deadline)
@@ -106,7 +106,7 @@ def exchange(
                 stream.close()
 
 
-def _write_what_fits(stream: Stream, writer: MessageWriter) -> bool:
+def write_what_fits(stream: Stream, writer: MessageWriter) -> bool:
     """Write without waiting; False if nobody reads any more."""
     try:
         while writer.pending:

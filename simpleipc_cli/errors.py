@@ -14,7 +14,6 @@
     |-- NotAsExpected            all went well, but the outcome is not what was asked for
     |-- ProtocolError            what came is not Simple-IPC
     |   `-- CutOff               the message ended before its flush
-    |-- NotAsExpected            the answer came, and is not what it should be
     `-- PeerGone                 the other end no longer reads; what it wrote can still be read
 
 Every error says what happened, and what the user can do about it (`remedy`).
@@ -99,7 +98,9 @@ class TimedOut(SipcError):
 
 
 class NotAsExpected(SipcError):
-    """A condition that the user has set does not hold."""
+    """All went well, but an answer, or a measurement, is not what was asked for."""
+
+    remedy = "look at what the server answers, or change what is expected"
 
 
 class ProtocolError(SipcError):
@@ -112,12 +113,6 @@ class CutOff(ProtocolError):
     """The stream ended before the message's flush packet."""
 
     remedy = "the other end failed or was stopped: look at its log"
-
-
-class NotAsExpected(SipcError):
-    """The answer is complete, but not what was said that it should be."""
-
-    remedy = "look at what the server answers, or change what is expected"
 
 
 class PeerGone(SipcError):

@@ -22,7 +22,7 @@ FLOORS = [
     {"cli"},
     {"ondemand"},
     {"handlers", "bench"},
-    {"server"},
+    {"server", "batch"},
     {"client"},
     {"spool", "watch"},
     {"message", "transport"},
@@ -107,6 +107,7 @@ def test_imports_only_go_down(name):
 @pytest.mark.parametrize(
     ("room", "stranger"),
     [
+        ("batch", "bench"),
         ("message", "transport"),
         ("transport", "message"),
         ("transport", "pktline"),

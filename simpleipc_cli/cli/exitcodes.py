@@ -42,7 +42,6 @@ _BY_ERROR = (
     (errors.NotPermitted, ExitCode.PERMISSION),
     (errors.InUse, ExitCode.IN_USE),
     (errors.TimedOut, ExitCode.TIMEOUT),
-    (errors.NotAsExpected, ExitCode.NOT_AS_EXPECTED),
     (errors.ProtocolError, ExitCode.PROTOCOL),
     (errors.NotAsExpected, ExitCode.NOT_AS_EXPECTED),
 )

@@ -26,6 +26,9 @@ from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from simpleipc_cli.cli.extras import NoSight
+    from simpleipc_cli.cli.sight import Sight
+    from simpleipc_cli.cli.streams import Output
     from simpleipc_cli.transport import Stream
 
 EXAMPLES = """\b
@@ -42,7 +45,7 @@ Examples:
     "-o",
     "--output",
     metavar="FILE",
-    help="Write the answer to FILE, which appears only when the answer is complete.",
+    help="Write the answer to FILE, which appears only when the answer is complete, or all are.",
 )
 @click.option(
     "--connect-timeout",
@@ -66,6 +69,17 @@ Examples:
     metavar="DURATION",
     type=DURATION,
     help="Keep trying while the endpoint is missing, refuses or is busy.",
+)
+@click.option("--lines", is_flag=True, help="Send every line as a request of its own.")
+@click.option("-0", "--null", is_flag=True, help="The same for what is separated by NULs.")
+@click.option(
+    "-j",
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Most requests at once, with --lines or --null.",
 )
 @click.option(
     "--spawn",
@@ -97,6 +111,9 @@ def send(
     max_time: float | None,
     wait: float | None,
     spawn: str | None,
+    lines: bool,
+    null: bool,
+    jobs: int,
     expect: str | None,
     expect_regex: str | None,
     **shown: Any,
@@ -106,77 +123,110 @@ def send(
     Both are passed on as they come, whatever their size. Without PATH: $SIPC_PATH, else
     sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
-    What --spawn starts finds the endpoint's path in SIPC_PATH, and stays when this client and
-    its terminal are gone. Many clients at once start one. What it writes to standard error is
-    shown if it fails to start, else dropped; when it does not listen in time it is ended.
-
-    The figures of --stats: path; outcome (answered, or the name of what went wrong), status
-    and error; connect_seconds, first_byte_seconds (of the answer) and total_seconds, all from
-    the start, null for what did not happen; bytes_sent, bytes_received, packets_sent and
-    packets_received: payload, and the packets it came in.
+    With --lines or --null every record of the input is a request of its own. Answers come in
+    the order of the records. One that fails is told of with its number, the others go on, and
+    the exit status is that of the first that failed.
 
     Durations: 500ms, 2s, 1m30s; 0 is no limit.
     """
+    records = lines or null
     if spawn is not None and not spawn.strip():
         raise click.UsageError("the command after --spawn is empty")
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
+    if lines and null:
+        raise click.UsageError("give --lines or --null, not both")
+    if records and data is not None:
+        raise click.UsageError("records come from standard input or --data-file, not --data")
+    if not records and was_given(ctx, "jobs"):
+        raise click.UsageError("--jobs goes with --lines or --null")
     expected = expectation_of(expect, expect_regex)
+    if records and expected is not None:
+        raise click.UsageError("what is expected goes with one request, not with records")
     endpoint = chosen_endpoint(path)
     with sight_of(endpoint.path, **shown) as sight:
         deadline = Deadline(max_time)
-        source = None if data is not None else _open_input(data_file or "-", deadline)
+        source = None if data is not None else _open_input(data_file or "-", deadline, records)
         sight.open(source)
+        way = Way(
+            endpoint,
+            spawn,
+            connect_timeout=connect_timeout,
+            wait=wait,
+            waits=was_given(ctx, "wait"),
+            deadline=deadline,
+            sight=sight,
+        )
+        if source is not None and records:
+            from simpleipc_cli.cli.send_records import NEWLINE, NUL, send_records  # noqa: PLC0415
+
+            target = sight.cover(open_output(output, deadline))
+            return send_records(source, target, way, separator=NUL if null else NEWLINE, jobs=jobs)
         first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
-        more = source.more if source is not None and first else None
         target = sight.cover(open_output(output, deadline))
         if expected is not None:
             target = expected.guard(target, deadline)
-        try:
-            target.begin()
-            stream = _reach(
-                endpoint,
-                spawn,
-                connect_timeout=connect_timeout,
-                wait=Deadline(wait) if was_given(ctx, "wait") else None,
-                deadline=deadline,
-            )
-            exchange(sight.watch(stream), first, more, target.write, deadline)
-            target.complete()
-        finally:
-            target.abandon()
+        _send_one(first, source if first else None, target, way)
     return ExitCode.OK
 
 
-def _reach(
-    endpoint: Endpoint,
-    spawn: str | None,
-    *,
-    connect_timeout: float | None,
-    wait: Deadline | None,
-    deadline: Deadline,
-) -> Stream:
-    """Connect, if need be to a server that is started for it."""
+def _send_one(first: bytes, more: Input | None, target: Output, way: Way) -> None:
+    """One request, one answer."""
     try:
-        return reach(
-            endpoint.locate,
-            connect_timeout=connect_timeout,
-            wait=wait if spawn is None else None,
-            deadline=deadline,
-        )
-    except (NotListening, PathNotFound):
-        if spawn is None:
-            raise
-    from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most sends do without
+        target.begin()
+        stream = way.sight.watch(way.reach())
+        exchange(stream, first, None if more is None else more.more, target.write, way.deadline)
+        target.complete()
+    finally:
+        target.abandon()
 
-    return reach_or_start(
-        endpoint,
-        spawn,
-        os.environ,
-        connect_timeout=connect_timeout,
-        wait=wait,
-        deadline=deadline,
-    )
+
+class Way:
+    """How the endpoint is reached, as the options have it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        spawn: str | None,
+        *,
+        connect_timeout: float | None,
+        wait: float | None,
+        waits: bool,
+        deadline: Deadline,
+        sight: Sight | NoSight,
+    ) -> None:
+        """Times are seconds, None is no limit; `waits` is whether --wait was given."""
+        self.endpoint = endpoint
+        self.spawn = spawn
+        self.connect_timeout = connect_timeout
+        self.wait = wait
+        self.waits = waits
+        self.deadline = deadline
+        self.sight = sight
+
+    def reach(self) -> Stream:
+        """Connect, if need be to a server that is started for it. Raises EndpointError."""
+        wait = Deadline(self.wait) if self.waits else None
+        try:
+            return reach(
+                self.endpoint.locate,
+                connect_timeout=self.connect_timeout,
+                wait=wait if self.spawn is None else None,
+                deadline=self.deadline,
+            )
+        except (NotListening, PathNotFound):
+            if self.spawn is None:
+                raise
+        from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most do without
+
+        return reach_or_start(
+            self.endpoint,
+            self.spawn,
+            os.environ,
+            connect_timeout=self.connect_timeout,
+            wait=wait,
+            deadline=self.deadline,
+        )
 
 
 def _first_of(source: Input, endpoint: Endpoint) -> bytes:
@@ -190,7 +240,8 @@ def _first_of(source: Input, endpoint: Endpoint) -> bytes:
         raise
 
 
-def _open_input(name: str, deadline: Deadline) -> Input:
+def _open_input(name: str, deadline: Deadline, records: bool) -> Input:
     if name == "-" and os.isatty(STDIN):
-        say("sipc send: reading the request from the terminal: end it with Ctrl-D")
+        what = "records" if records else "the request"
+        say(f"sipc send: reading {what} from the terminal: end it with Ctrl-D")
     return open_input(name, deadline)

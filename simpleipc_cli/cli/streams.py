@@ -53,13 +53,18 @@ class Input:
     def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
         """`name` is for messages; the deadline is for the first byte."""
         self._descriptor = descriptor
-        self._name = name
+        self.name = name
         self._deadline = deadline
+        self._is_terminal = os.isatty(descriptor)
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._descriptor
 
     @property
     def typed(self) -> bool:
         """Whether somebody types them."""
-        return os.isatty(self._descriptor)
+        return self._is_terminal
 
     @property
     def size(self) -> int | None:
@@ -78,20 +83,34 @@ class Input:
         if self._deadline.remaining() is not None:
             ready = _wait(self._descriptor, select.POLLIN, self._deadline)
             if not ready:
-                raise TimedOut(f"nothing came from {self._name} in time")
+                raise TimedOut(f"nothing came from {self.name} in time")
         return self.more()
 
     def more(self) -> bytes:
         """The next bytes, waiting for them; empty at the end. Raises SipcError."""
         while True:
             try:
-                return os.read(self._descriptor, CHUNK)
+                return self.read_now(CHUNK)
             except BlockingIOError:  # whoever shares it made it so
                 _wait(self._descriptor, select.POLLIN, Deadline(None))
-            except OSError as error:
-                raise SipcError(
-                    f"cannot read {self._name}: {error.strerror}", "check where it comes from"
-                ) from error
+
+    def read_now(self, limit: int) -> bytes:
+        """The next bytes, `limit` at most, for when the poller says that some are there.
+
+        Raises BlockingIOError if there are none after all, SipcError.
+        """
+        try:
+            data = os.read(self._descriptor, limit)
+            # A terminal that has gone away reads as one whose user is done (Linux: tty_io.c).
+            if not data and self._is_terminal and not os.isatty(self._descriptor):
+                raise OSError(errno.EIO, "its terminal is gone")
+            return data
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise SipcError(
+                f"cannot read {self.name}: {error.strerror}", "check where it comes from"
+            ) from error
 
 
 def open_input(name: str, deadline: Deadline) -> Input:
@@ -130,6 +149,18 @@ class Output(ABC):
     def write(self, payload: memoryview) -> None:
         """Pass some of it on. Raises SipcError, TimedOut."""
 
+    def fileno(self) -> int:
+        """The descriptor to poll while write_now() does not take all; -1 if it always does."""
+        return -1
+
+    def write_now(self, payload: memoryview) -> int:
+        """Pass on what can be without waiting for a reader; how many bytes that were.
+
+        Raises SipcError.
+        """
+        self.write(payload)
+        return len(payload)
+
     @abstractmethod
     def complete(self) -> None:
         """All of it was written. Raises SipcError."""
@@ -148,6 +179,18 @@ class DescriptorOutput(Output):
         self._name = name
         self._deadline = deadline
         self._limited = deadline.remaining() is not None
+        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+    def fileno(self) -> int:
+        """See Output."""
+        return self._descriptor
+
+    def write_now(self, payload: memoryview) -> int:
+        """See Output. A closed pipe cuts us short, as it does cat. Raises CutShort."""
+        try:
+            return _write_what_fits(self._descriptor, payload, self._is_file)
+        except OSError as error:
+            raise self._failure(error) from error
 
     @property
     def on_terminal(self) -> bool:
@@ -164,10 +207,13 @@ class DescriptorOutput(Output):
                 payload = payload[os.write(self._descriptor, piece) :]
             except BlockingIOError:  # whoever shares it made it so
                 self._wait(self._deadline)
-            except BrokenPipeError:
-                raise CutShort(signal.SIGPIPE) from None
             except OSError as error:
-                raise _write_error(self._name, error) from error
+                raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> SipcError | CutShort:
+        if isinstance(error, BrokenPipeError):
+            return CutShort(signal.SIGPIPE)
+        return _write_error(self._name, error)
 
     def _wait(self, deadline: Deadline) -> None:
         if not _wait(self._descriptor, select.POLLOUT, deadline):
@@ -178,6 +224,31 @@ class DescriptorOutput(Output):
 
     def abandon(self) -> None:
         """See Output."""
+
+
+class MessageOutput:
+    """Standard error, for messages: that nobody can read them is no reason to fail."""
+
+    def __init__(self) -> None:
+        """Looks what it is."""
+        self._is_file = stat.S_ISREG(os.fstat(STDERR).st_mode)
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return STDERR
+
+    def write_now(self, payload: memoryview) -> int:
+        """Write what is taken without waiting; how many bytes that were."""
+        try:
+            return _write_what_fits(STDERR, payload, self._is_file)
+        except OSError:
+            return len(payload)
+
+    def write(self, payload: memoryview) -> None:
+        """Write all of it, waiting for room."""
+        while payload:
+            _wait(STDERR, select.POLLOUT, Deadline(None))
+            payload = payload[self.write_now(payload) :]
 
 
 class FileOutput(Output):
@@ -307,6 +378,20 @@ def _open_special(path: str, deadline: Deadline) -> int:
 def _write_error(name: str, error: OSError) -> SipcError:
     remedy = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
     return SipcError(f"cannot write to {name}: {error.strerror}", remedy)
+
+
+def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int:
+    """Write without waiting for a reader; how many bytes were taken. Raises OSError."""
+    size = len(payload)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    while payload and (is_file or poll.poll(0)):
+        try:
+            piece = payload if is_file else payload[:_SURE_TO_FIT]
+            payload = payload[os.write(descriptor, piece) :]
+        except BlockingIOError:  # whoever shares it made it so, and took the room
+            break
+    return size - len(payload)
 
 
 def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:

@@ -1,0 +1,1 @@
+"""Many requests in one process: records in, answers out in the same order. Knows no click."""

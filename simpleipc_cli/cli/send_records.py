@@ -1,0 +1,91 @@
+"""`sipc send --lines` and `--null`: many requests in one process."""
+
+from __future__ import annotations
+
+import os
+import resource
+from itertools import count
+
+from simpleipc_cli.batch.entrance import Entrance
+from simpleipc_cli.batch.run import Batch
+from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
+from simpleipc_cli.cli.render import printable
+from simpleipc_cli.cli.streams import Input, MessageOutput, Output
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.spool import SPOOL_FOLDER
+from simpleipc_cli.transport import Stream, connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.cli.send import Way
+
+NEWLINE, NUL = b"\n", b"\0"
+
+_SPARE = 16  # descriptors for what is opened for a moment, at will
+_FOR_WAITING = 64  # descriptors for answers out of turn that are worth raising the limit, at will
+
+
+def send_records(source: Input, target: Output, way: Way, *, separator: bytes, jobs: int) -> int:
+    """Send every record as a request of its own; the exit status of the first that failed."""
+    if way.spawn is not None:
+        way.reach().close()  # somebody listens from now on
+    number = count(1)
+
+    def connect_now() -> Stream:
+        stream = connect(way.endpoint.locate(), Deadline(0.0))
+        return way.sight.watch(stream, next(number))
+
+    entrance = Entrance(
+        connect_now, connect_timeout=way.connect_timeout, wait=way.wait, waits=way.waits
+    )
+    try:
+        target.begin()
+        batch = Batch(
+            source,
+            target,
+            MessageOutput(),
+            entrance,
+            separator=separator,
+            jobs=jobs,
+            descriptors=_descriptors_for(jobs),
+            spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+            deadline=way.deadline,
+            describe=_message,
+        )
+        failure = batch.run()
+        if failure is not None:
+            return exit_code(failure)
+        target.complete()
+    finally:
+        target.abandon()
+    return ExitCode.OK
+
+
+def _message(number: int, error: SipcError) -> bytes:
+    line = printable(f"sipc send: record {number}: {error.text}")
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _descriptors_for(jobs: int) -> int:
+    """How many more may be opened. The soft limit is raised only if `jobs` need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = _open_now() + _SPARE
+    wanted = taken + 2 * jobs + _FOR_WAITING
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+        except (OSError, ValueError):
+            pass  # then fewer at once
+    return soft - taken
+
+
+def _open_now() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:  # no /proc here
+        return 3

@@ -1,0 +1,87 @@
+"""Servers made by hand, that behave as badly as a test needs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from support import PATIENCE, decode
+
+
+def receive_wire(connection: socket.socket) -> bytes:
+    """One message as it came, or what came of it until the other end closed."""
+    wire = bytearray()
+    while not (len(wire) >= 4 and wire.endswith(b"0000") and decode(bytes(wire))[1]):
+        piece = connection.recv(1 << 20)
+        if not piece:
+            break
+        wire += piece
+    return bytes(wire)
+
+
+def receive_request(connection: socket.socket) -> bytes:
+    """The payload of one whole request."""
+    payload, complete = decode(receive_wire(connection))
+    assert complete, "the request was cut off"
+    return payload
+
+
+class HandMade:
+    """Calls `converse(connection)` for every connection: in threads, or one after the other.
+
+    Leaving the `with` stops it and fails if a conversation did.
+    """
+
+    def __init__(self, path, converse, *, in_turn: bool = False, backlog: int = 1000) -> None:
+        self._converse = converse
+        self._in_turn = in_turn
+        self._failures: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self.accepted = 0
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(backlog)
+
+    def __enter__(self) -> HandMade:
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        self.refuse()
+        self._acceptor.join(PATIENCE)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        assert kind is not None or not self._failures, self._failures
+
+    def refuse(self) -> None:
+        """Accept nobody any more."""
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            self.accepted += 1
+            connection.settimeout(PATIENCE)
+            if self._in_turn:
+                self._talk(connection)
+            else:
+                thread = threading.Thread(target=self._talk, args=(connection,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                self._converse(connection)
+        except BaseException as failure:  # told to the test
+            with self._lock:
+                self._failures.append(failure)
