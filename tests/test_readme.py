@@ -66,15 +66,18 @@ def test_the_recipes_do_what_they_say(folder):
     assert re.fullmatch(r"you are process \d+, and you said: good morning", lines[1])
     assert lines[2] == "somebody is listening"
     assert lines[3].startswith('{"path": "demo.sock", "state": "listening"')
-    assert lines[4:7] == ["status 4", "status 10", "demo.sock: listening, answered as expected"]
-    assert lines[7].endswith("and you said: ping")
-    assert lines[8].endswith("and you said: through the proxy")
-    assert lines[9].startswith("= connected for request")
-    assert lines[10:12] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
-    assert lines[14].startswith("= closed: ")
-    assert lines[15:17] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
+    assert lines[4:6] == ["status 4", "status 10"]
+    assert [line.rpartition(" ")[2] for line in lines[6:9]] == ["one", "two", "three"]
+    assert lines[9:11] == ["FIRST", "SECOND"]
+    assert lines[11] == "demo.sock: listening, answered as expected"
+    assert lines[12].endswith("and you said: ping")
+    assert lines[13].endswith("and you said: through the proxy")
+    assert lines[14].startswith("= connected for request")
+    assert lines[15:17] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
+    assert lines[19].startswith("= closed: ")
+    assert lines[20:22] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
     assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
-    assert lines[-3:] == ["demo.sock: path not found", "status 4", "6"]
+    assert lines[-4:] == ["pong", "demo.sock: path not found", "status 4", "6"]
     assert (folder / "answer.bin").stat().st_size > 1000
     assert (folder / "report.html").stat().st_size > 1000
 
