@@ -39,6 +39,7 @@ from simpleipc_cli.bench.scales import (
 from simpleipc_cli.bench.stretches import (
     ENOUGH_FOR_A_RATE,
     ENOUGH_FOR_P99,
+    P99_BELOW_MAX,
     Stretch,
     gaps,
     has_p99,
@@ -200,7 +201,7 @@ def _values(points: list[_Point], along: PercentileScale, up: Scale) -> Iterator
             if x >= _MARGIN:
                 yield words(f"value left {kind}", x, y, format_ns(ns), dx="-5", dy="-.5em")
         elif x <= 100 - _MARGIN and above[q] - y >= _APART:
-            yield words(f"value right {kind}", x, y, format_ns(ns), dx="5", dy="1.3em")
+            yield words(f"value {kind}", x, y, format_ns(ns), dx="5", dy="1.3em")
 
 
 def _value_at(histogram: Histogram, q: float) -> int:
@@ -257,7 +258,7 @@ def _what(stretch: Stretch) -> str:
     if slot.failures:
         said += f", {slot.failures:,} failed"
     figures = {"p50": _median(stretch), "p99": _p99(stretch), "max": _longest(stretch)}
-    if slot.answered < ENOUGH_FOR_P99:
+    if slot.answered < P99_BELOW_MAX:
         del figures["p99"]
     return said + "".join(f", {n} {format_ns(ns)}" for n, ns in figures.items() if ns is not None)
 

@@ -38,11 +38,12 @@ def element(tag: str, *content: str, **attributes: str | float) -> Markup:
     """An element; content and attributes are escaped unless they are Markup.
 
     An attribute's underscores are hyphens, but for one at its end, which keeps a name from
-    being one of Python's: class_, stroke_width.
+    being one of Python's: class_, aria_hidden. One whose value is empty is left out.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_text(_number(value))}"'
         for name, value in attributes.items()
+        if value != ""
     )
     if tag in _VOID:
         return Markup(f"<{tag}{written}>")

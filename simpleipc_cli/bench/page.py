@@ -130,7 +130,7 @@ def _tile(name: str, figure: str, detail: str, *, is_bad: bool = False) -> Marku
         element("dt", name),
         element("dd", _number(figure), class_="number"),
         element("dd", detail, class_="detail"),
-        class_="bad" if is_bad else "good",
+        class_="bad" if is_bad else "",
     )
 
 

@@ -88,7 +88,7 @@ def facts(report: Report) -> Markup:
             "div",
             element("dt", name),
             element("dd", element("code", value) if name == "path" else value),
-            class_="long" if name == "path" or len(value) > _LONG else "short",
+            class_="long" if name == "path" or len(value) > _LONG else "",
         )
         for name, value in known.items()
     ]
@@ -126,7 +126,7 @@ def _title(kind: str) -> str:
 def _table(name: str, columns: Iterable[str], rows: Iterable[str]) -> Markup:
     """A table in a frame of its own, which is scrolled where a screen is too narrow for it."""
     heads = [
-        element("th", column, scope="col", class_="word" if column == "judgement" else "figure")
+        element("th", column, scope="col", class_="word" if column == "judgement" else "")
         if column
         else element("td")
         for column in columns
@@ -144,9 +144,9 @@ def _row(name: str, *cells: str) -> Markup:
     return element("tr", element("th", name, scope="row"), *cells)
 
 
-def _cell(text: str, class_: str = "figure") -> Markup:
+def _cell(text: str, class_: str = "") -> Markup:
     return element("td", text, class_=class_)
 
 
 def _of_time(name: str, value: float | int | None, is_main: bool = False) -> Markup:
-    return _cell(wording.figure(name, value), "main" if is_main else "figure")
+    return _cell(wording.figure(name, value), "main" if is_main else "")

@@ -14,8 +14,11 @@ from simpleipc_cli.bench.timeline import Slot, Timeline
 ENOUGH_FOR_A_RATE = 20
 """Answers per stretch with which one more or less changes a rate by 5 %."""
 
-ENOUGH_FOR_P99 = 100
+P99_BELOW_MAX = 100
 """Answers from which the 99th percentile is not just the longest time; see rank_of()."""
+
+ENOUGH_FOR_P99 = 120
+"""Answers per stretch with which nearly all stretches have P99_BELOW_MAX; at will."""
 
 _FEWEST = 24
 """Stretches from which a chart tells something about when; at will."""
@@ -84,7 +87,7 @@ def gaps(run: list[Stretch]) -> list[tuple[int, int]]:
 def has_p99(run: list[Stretch]) -> bool:
     """Whether most stretches that have answers have enough of them for a 99th percentile."""
     counts = sorted(stretch.slot.answered for stretch in run if stretch.slot.answered)
-    return bool(counts) and counts[len(counts) // 2] >= ENOUGH_FOR_P99
+    return bool(counts) and counts[len(counts) // 2] >= P99_BELOW_MAX
 
 
 def _joined(slots: list[Slot], enough: int) -> int:
