@@ -196,7 +196,11 @@ path.dot.max, path.dot.p50, path.dot.p99 { stroke-width: 4; }
   .lead > span { display: block; }
   .lead > span + span::before { display: none; }
 }
-@media (max-width: 30rem) { .chart .roomy { display: none; } }
+@media (max-width: 30rem) {
+  .chart .roomy { display: none; }
+  table { font-size: 0.75rem; }
+  th, td { padding-left: 0.3rem; }
+}
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   section { margin-top: 1.5rem; break-inside: avoid; }

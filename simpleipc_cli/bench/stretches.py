@@ -106,7 +106,8 @@ def _joined(slots: list[Slot], enough: int) -> int:
 def _ended(found: list[Stretch], elapsed: int, width: int) -> list[Stretch]:
     """Stretches with the end where it was."""
     *before, last = found
-    if elapsed > last.begin:  # else it is not known; a run ends after all that ended in it
+    # Less it cannot be: a run ends after all that ended in it. One of no length is joined.
+    if elapsed > last.begin or (before and elapsed == last.begin):
         found.append(Stretch(last.end, elapsed, Slot()))
         if elapsed - last.end < width / 2:
             found = [*before, last._replace(end=elapsed)]

@@ -6,7 +6,7 @@ Axes are read off two of their ticks; nothing here asks scales.py where things l
 from __future__ import annotations
 
 from itertools import pairwise
-from math import log10
+from math import ceil, log10
 
 import pytest
 from benchpages import Axis, points, read
@@ -108,7 +108,8 @@ def test_the_dots_are_the_percentiles_and_say_so():
 def test_nothing_is_drawn_further_than_so_many_samples_support(count):
     run = Run()
     for number in range(count):
-        run.answer(number * MS, number * MS, number * MS + 100 * US + number)
+        took = 100 * US + number * number
+        run.answer(number * MS, number * MS, number * MS + took)
     chart = read(latency_by_percentile(run.report()).svg)
     along = Axis(chart, "along", share_of, nines)
     last = 100 * (1 - 10 ** -along.transformed(1000))
@@ -117,7 +118,9 @@ def test_nothing_is_drawn_further_than_so_many_samples_support(count):
     assert ("99 %" in shown) == (count >= 299)
     assert ("99.9 %" in shown) == (count >= 2_995)
     (stroke,) = line(chart, "latency")
-    assert stroke[-1][0] == 1000
+    # Neither to the right nor upwards: the line ends at the last percentile there is.
+    ends_at = run.tally.total.value_at(ceil(last / 100 * count))
+    assert stroke[-1] == (1000, pytest.approx(latency_axis(chart).place(ends_at), abs=0.5))
 
 
 def test_a_closed_loop_has_one_line_and_it_is_that_of_service_time():
@@ -221,6 +224,18 @@ def test_what_was_answered_alone_is_a_dot():
 def test_a_99th_percentile_is_drawn_only_from_a_hundred_answers():
     assert "p99" in dict(latency_over_time(open_loop(rate=500)).keys)
     assert "p99" not in dict(latency_over_time(open_loop(rate=50)).keys)
+
+
+def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
+    run = Run()
+    for number in range(20_000):  # of 100 in a row 2 take 50 ms, and one of 1,000 takes 400 ms
+        took = 400 if number % 1_000 == 500 else 50 if number % 50 == 7 else 1
+        run.answer(number * MS, number * MS, number * MS + took * MS)
+    svg = read(latency_over_time(run.report()).svg)
+    up = latency_axis(svg)
+    for kind, ns in ("p50", MS), ("p99", 50 * MS):
+        off = abs(up.place(ns) - up.place(1.033 * ns))  # what a slot knows times to
+        assert all(abs(y - up.place(ns)) <= off for _, y in line(svg, kind)[0])
 
 
 def test_failures_stand_above_the_chart_where_they_were_and_as_high_as_their_share():

@@ -234,6 +234,14 @@ def test_the_cells_of_every_table_have_their_heads(report):
             assert [cell.tag for cell in rest] == ["td"] * (len(head.content) - 1)
 
 
+@pytest.mark.parametrize("report", [STALLED, FAILING], ids=["open", "closed"])
+def test_the_latency_is_what_stands_out_in_the_table_of_times(report):
+    rows = table(page_of(report), "times").all("tr")[1:-1]
+    _, first, *others = zip(*(row.content for row in rows), strict=True)
+    assert all(cell.classes == {"main"} for cell in first)
+    assert not any(cell.classes for column in others for cell in column)
+
+
 def test_failures_have_a_table_of_their_own_the_most_frequent_first():
     head, *rows = table(page_of(FAILING), "failures").rows()
     assert head == ["kind", "count", "mean", "p50", "p99", "max"]
@@ -243,6 +251,7 @@ def test_failures_have_a_table_of_their_own_the_most_frequent_first():
         figures = Figures.of(times).by_name()
         names = ("mean", "p50", "p99", "max")
         assert cells == [f"{times.count:,}", *(wording.figure(n, figures[n]) for n in names)]
+    assert not any(cell.classes for cell in table(page_of(FAILING), "failures").all("td"))
     assert "Failures" not in texts(page_of(STALLED), "h2")
 
 
@@ -256,8 +265,8 @@ def test_each_condition_is_shown_with_a_mark_and_a_word():
         assert item.text == f"{word} {wording.judgement(judgement)}"
         assert item.classes == {word}
         assert item.one("svg", "mark")["aria-hidden"] == "true"
-    marks = [item.one("path")["d"] for item in items]
-    assert marks[0] == marks[2] != marks[1]
+    cross, check = ["M2.5 2.5 L9.5 9.5 M9.5 2.5 L2.5 9.5", "M2 6.5 L5 9.5 L10 2.5"]
+    assert [item.one("path")["d"] for item in items] == [cross, check, cross]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_nothing_is_lost_and_there_are_no_holes(answered, failed, more, enough):
 @pytest.mark.parametrize(
     ("elapsed", "last"),
     [
+        (20, (10, 20)),  # the last answer came at the very end: a stretch of no length
         (30, (20, 30)),
         (25, (20, 25)),
         (24, (10, 24)),  # less than half: joined with the one before

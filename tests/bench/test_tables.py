@@ -236,7 +236,7 @@ def test_a_report_without_answers_says_so_and_has_no_times():
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
 def test_no_path_becomes_markup(path):
     report = named(path)
-    report.settings["expect"] = path
+    report.settings["expect"] = report.started_at = path
     page = rendered(report)
     assert to_markdown(report).encode()
     plain, hostile = rendered(named("plain")), page.one("h3").one("code")
