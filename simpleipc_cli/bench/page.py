@@ -83,8 +83,6 @@ def _lead(report: Report) -> Iterator[Markup]:
     """What was done, and when."""
     yield element("span", wording.load(report))
     yield Markup(" ")  # where a line may end
-    yield element("span", f"measured for {format_ns(report.tally.elapsed)}")
-    yield Markup(" ")
     yield element("span", _moment(report.started_at))
 
 
@@ -110,7 +108,7 @@ def _tiles(report: Report) -> Iterator[Markup]:
     values = report.values()
     ended = report.answered + report.tally.failed()
     kind = "response time" if report.is_open else "service time"
-    detail = f"{report.answered:,} answered"
+    detail = f"{report.answered:,} in {format_ns(report.tally.elapsed)}"
     if report.offered_rate is not None:
         detail = f"of {wording.rate(report.offered_rate)} offered"
     yield _tile("answers per second", wording.rate(report.rate), detail)

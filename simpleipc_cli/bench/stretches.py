@@ -94,11 +94,12 @@ def _joined(slots: list[Slot], enough: int) -> int:
     """How many slots make a stretch."""
     counts = [slot.answered for slot in slots if slot.answered]
     counts = counts or [slot.failures for slot in slots if slot.failures]
-    mean = sum(counts) / len(counts) if counts else enough
+    # Of those that are not empty the median: a stall leaves gaps, and a burst behind them.
+    typical = sorted(counts)[len(counts) // 2] if counts else enough
     joined = 1
-    while mean * joined < enough and len(slots) >= 2 * joined * _FEWEST:
+    while typical * joined < enough and len(slots) >= 2 * joined * _FEWEST:
         joined *= 2
-    while mean * joined < _UNUSUALLY_EMPTY and len(slots) >= 2 * joined * _FEWEST_IF_EMPTY:
+    while typical * joined < _UNUSUALLY_EMPTY and len(slots) >= 2 * joined * _FEWEST_IF_EMPTY:
         joined *= 2
     return joined
 

@@ -31,6 +31,7 @@ _NAMES = {
     "warmup": "warm-up",
     "timeout": "timeout",
     "size": "request size",
+    "expects": "answers checked",
 }
 _CHANGED: tuple[Verdict, ...] = ("worse", "better")
 _LONGEST_SETTING = 200  # characters; a setting may be a text to be expected, of any length
@@ -72,11 +73,11 @@ def shortened(text: str, longest: int) -> str:
 
 
 def settings(report: Report) -> dict[str, str]:
-    """How the load was made, by name; what was not asked for is left out."""
+    """How the load was made, by name; what was not asked for, or not limited, is left out."""
     return {
         _NAMES.get(name, name.replace("_", " ")): _setting(name, value)
         for name, value in report.settings.items()
-        if value is not None
+        if value is not None and (value or name not in _TIMES)
     }
 
 

@@ -114,9 +114,9 @@ def _load(report: Report) -> str:
     if failed := report.tally.failed():
         lost = wording.figure("error_rate", report.values()["error_rate"])
         share = f", **{failed:,} failed** ({lost})"
-    said = f"{wording.load(report)}; measured for {format_ns(report.tally.elapsed)}"
-    said += f" from {report.started_at}"
-    answered = f"**{wording.rate(report.rate)}**: {report.answered:,} answered{share}"
+    said = f"{wording.load(report)}; {report.started_at}"
+    elapsed = format_ns(report.tally.elapsed)
+    answered = f"**{wording.rate(report.rate)}**: {report.answered:,} in {elapsed}{share}"
     return f"{answered}\n\n{_escaped(said)}"
 
 

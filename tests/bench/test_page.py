@@ -151,7 +151,7 @@ def test_it_says_what_was_measured_and_how():
     assert page.one("h1").text == f"Load on {STALLED.path}"
     lead = page.one("p", "lead").text
     assert wording.load(STALLED) in lead
-    assert "measured for 10.0 s" in lead
+    assert "for 10.0 s, after 1.00 s of warm-up" in lead
     assert page.one("time")["datetime"] == STARTED_AT
     assert page.one("time").text == "2026-01-02 03:04:05 UTC"
     facts = dict(
@@ -162,11 +162,23 @@ def test_it_says_what_was_measured_and_how():
     assert facts["at once, at most"] == "64"
     assert facts["warm-up"] == "1.00 s"
     assert facts["timeout"] == "30.0 s"
+    assert facts["measured for"] == "10.0 s"
     assert facts["requests started"] == facts["answered"] == "5,000"
     assert facts["started late"] == f"{STALLED.tally.late:,}"
     assert facts["never started"] == "0"
     assert facts["bytes received"] == wording.size(STALLED.tally.bytes_in)
     assert facts["generator's processor time"] == "31 %"
+
+
+def test_settings_are_written_as_people_write_them_and_only_if_there_are_any():
+    settings = {"concurrency": 1_000, "requests": None, "warmup": 0, "size": 0, "expects": True}
+    page = page_of(only(MS, **settings))
+    names, values = (texts(page.one("dl", "facts"), tag) for tag in ("dt", "dd"))
+    facts = dict(zip(names, values, strict=True))
+    assert facts["at once, at most"] == "1,000"
+    assert facts["request size"] == "0 B"
+    assert facts["answers checked"] == "yes"
+    assert not {"requests, at most", "warm-up", "rate offered"} & set(facts)
 
 
 def tiles(page) -> dict[str, tuple[str, str]]:
@@ -188,7 +200,7 @@ def test_the_most_important_numbers_stand_on_top():
     failing = tiles(page_of(FAILING))
     assert failing["failed"] == ("1,653", "2.91 % of 56,821")
     assert failing["p50"][1] == "median service time"
-    assert failing["answers per second"] == (wording.rate(FAILING.rate), "55,168 answered")
+    assert failing["answers per second"] == (wording.rate(FAILING.rate), "55,168 in 10.0 s")
 
 
 def test_numbers_that_so_few_answers_do_not_give_are_not_made_up():

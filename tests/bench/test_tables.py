@@ -164,7 +164,7 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
 
 def test_the_markdown_says_what_was_measured_and_how():
     text = rendered(STALLED).text
-    assert "500/s: 5,000 answered" in text
+    assert "500/s: 5,000 in 10.0 s" in text
     assert wording.load(STALLED) in text
     assert wording.TIMES["response"] in text
     assert "timeout: 30.0 s" in text
