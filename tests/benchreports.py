@@ -1,0 +1,123 @@
+"""Reports of runs that never were, made by arithmetic: the same ones each time."""
+
+from __future__ import annotations
+
+import random
+from heapq import heapify, heapreplace
+
+from simpleipc_cli.bench.histogram import Histogram
+from simpleipc_cli.bench.load import LATE_AFTER, Tally
+from simpleipc_cli.bench.report import Report
+
+US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
+
+STARTED_AT = "2026-01-02T03:04:05+00:00"
+
+
+class Run:
+    """Puts requests into a tally, as the load generator does."""
+
+    def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
+        self.path = path
+        self.settings = {"rate": None, "concurrency": 1, "processes": 1, **settings}
+        self.tally = Tally()
+
+    def answer(self, due: int, start: int, end: int) -> None:
+        tally = self.tally
+        tally.started += 1
+        tally.late += start > due + LATE_AFTER
+        tally.total.record(end - start)
+        tally.connect.record((end - start) // 20)
+        tally.first_byte.record((end - start) * 9 // 10)
+        if self.settings["rate"] is not None:
+            tally.response.record(end - due)
+        tally.timeline.answer(end, end - due)
+        tally.bytes_out += 64
+        tally.bytes_in += 4096
+        tally.elapsed = max(tally.elapsed, end)
+
+    def fail(self, kind: str, start: int, end: int) -> None:
+        self.tally.started += 1
+        self.tally.failures.setdefault(kind, Histogram()).record(end - start)
+        self.tally.timeline.fail(end)
+        self.tally.elapsed = max(self.tally.elapsed, end)
+
+    def report(self, cpu_share: float = 0.31, partial: bool = False) -> Report:
+        return Report(self.path, STARTED_AT, self.settings, self.tally, cpu_share, partial)
+
+
+def times(seed: int, median: int, sigma: float = 0.35):
+    """Service times as servers have them: log-normal."""
+    chance = random.Random(seed)
+    while True:
+        yield max(1, round(median * chance.lognormvariate(0, sigma)))
+
+
+def open_loop(
+    rate: int = 500,
+    seconds: int = 10,
+    stall: tuple[int, int] | None = None,
+    median: int = MS,
+    concurrency: int = 64,
+    seed: int = 1,
+    path: str = "/run/user/1000/sipc.sock",
+    cpu_share: float = 0.31,
+) -> Report:
+    """Requests on a schedule; during `stall` (from, to) the server answers nothing."""
+    run = Run(
+        path,
+        rate=float(rate),
+        concurrency=concurrency,
+        duration=seconds * SECOND,
+        warmup=SECOND,
+        timeout=30 * SECOND,
+        size=64,
+    )
+    took = times(seed, median)
+    free = [0] * concurrency
+    heapify(free)
+    for number in range(rate * seconds):
+        due = number * SECOND // rate
+        start = max(due, free[0])
+        end = start + next(took)
+        if stall and start < stall[1] and end > stall[0]:
+            end = stall[1] + next(took) // 4
+        heapreplace(free, end)
+        run.answer(due, start, end)
+    return run.report(cpu_share)
+
+
+def closed_loop(
+    seconds: int = 10,
+    median: int = MS,
+    concurrency: int = 8,
+    seed: int = 1,
+    slow_every: int = 100,
+    failing: tuple[int, int] | None = None,
+    cpu_share: float = 0.31,
+    partial: bool = False,
+) -> Report:
+    """Clients that ask again and again, one request in so many takes ten times as long.
+
+    During `failing` (from, to) the server refuses, and some other requests fail, too.
+    """
+    run = Run(concurrency=concurrency, duration=seconds * SECOND, timeout=30 * SECOND)
+    took = times(seed, median)
+    free = [0] * concurrency
+    heapify(free)
+    number = 0
+    while free[0] < seconds * SECOND:
+        number += 1
+        start = free[0]
+        duration = next(took) * (10 if number % slow_every == 0 else 1)
+        if failing and failing[0] <= start < failing[1]:
+            run.fail("refused", start, start + duration // 30)
+            heapreplace(free, start + duration // 30 + 10 * MS)
+            continue
+        if failing and number % 1_000 == 999:
+            kind = ("timeout", "truncated", "not as expected")[number // 1_000 % 3]
+            run.fail(kind, start, start + duration * 5)
+        else:
+            run.answer(start, start, start + duration)
+        heapreplace(free, start + duration)
+    return run.report(cpu_share, partial)
