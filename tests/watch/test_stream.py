@@ -173,7 +173,7 @@ def test_hanging_up_is_told_before_it_is_felt():
 
 
 def test_both_ways_of_hanging_up_are_passed_on(pair):
-    stream, notes, theirs = pair
+    stream, _, theirs = pair
     stream.shut_down()
     assert stream.read(bytearray(1), Deadline(30)) == 0
     assert theirs.recv(1) == b""
