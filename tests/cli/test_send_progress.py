@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -402,6 +403,20 @@ def test_without_a_thread_there_is_no_bar_and_no_error(own_terminal, monkeypatch
     shown.stop()
 
 
+def test_whatever_ails_the_display_is_kept_to_itself(own_terminal, monkeypatch):
+    """An exception in a thread would be an error of this test."""
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(progress_module, "_bar", broken)
+    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown.start()
+    wait_until(lambda: not shown._thread.is_alive(), "it to have failed")
+    shown.stop()
+    assert own_terminal.finish() == b""
+
+
 # -- terminals that behave badly -------------------------------------------------------
 
 
@@ -461,52 +476,51 @@ def test_a_terminal_that_goes_away_does_no_harm(endpoint):
             assert client.wait() == 0
 
 
-def test_a_job_in_the_background_draws_nothing_until_it_is_in_the_foreground(endpoint, folder):
-    held = Held()
-    with terminal() as tty:
-        script = f"""
+JOBS = """
 set -m
-{SIPC} send {endpoint} -d x --progress >{folder}/answer &
-echo $! >{folder}/pid.new && mv {folder}/pid.new {folder}/pid
-read -r line
-fg >/dev/null
+ask() {{ {python} -c 'from simpleipc_cli.cli.progress import _in_foreground as f; print(f())'; }}
+ask >{folder}/background & wait
+ask >{folder}/foreground
 """
-        with served_by(endpoint, held):
-            shell = Program(
-                ["bash", "-c", script],
-                stdin=tty.slave,
-                stdout=tty.slave,
-                stderr=tty.slave,
-                env=on_terminal(),
-                start_new_session=True,
-                preexec_fn=tty.become_controlling,
-            )
-            try:
-                wait_until((folder / "pid").exists, "the job")
-                pid = int((folder / "pid").read_text())
-                assert held.begun.wait(30)
-                wait_until(lambda: turns_of_the_drawer(pid) >= 15, "it to have had its chance")
-                assert tty.output == b""
-                tty.type(b"\n")
-                see_bar(tty)
-                held.go.set()
-                assert shell.wait() == 0
-            finally:
-                held.go.set()
-                shell.kill()
-                shell.wait()
-        tty.finish()
-    assert tty.screen.text == ""
-    assert (folder / "answer").read_bytes() == b"something"
 
 
-def turns_of_the_drawer(pid: int) -> int:
-    """How often the second thread of a process has waited for something."""
-    tasks = sorted(map(int, os.listdir(f"/proc/{pid}/task")))
-    if len(tasks) < 2:
-        return 0
-    status = Path(f"/proc/{pid}/task/{tasks[-1]}/status").read_text()
-    return int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", status)[1])
+def test_the_foreground_is_told_from_the_background(folder):
+    with terminal() as tty:
+        done = subprocess.run(
+            ["bash", "-c", JOBS.format(python=sys.executable, folder=folder)],
+            stdin=tty.slave,
+            stdout=tty.slave,
+            stderr=tty.slave,
+            start_new_session=True,
+            preexec_fn=tty.become_controlling,
+        )
+        assert done.returncode == 0, tty.finish()
+    found = [(folder / name).read_text() for name in ("background", "foreground")]
+    assert found == ["False\n", "True\n"]
+
+
+def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
+    asked = []
+    foreground = threading.Event()
+
+    def in_foreground() -> bool:
+        asked.append(own_terminal.output)
+        return foreground.is_set()
+
+    monkeypatch.setattr(progress_module, "_in_foreground", in_foreground)
+    monkeypatch.setattr(progress_module, "_REDRAW", 0.01)
+    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown.start()
+    wait_until(lambda: len(asked) > 5, "it to have looked")
+    assert own_terminal.output == b""
+    foreground.set()
+    see_bar(own_terminal)
+    foreground.clear()
+    looked = len(asked)
+    wait_until(lambda: len(asked) > looked + 5, "it to have looked again")
+    drawn = own_terminal.output
+    shown.stop()
+    assert own_terminal.finish() == drawn, "what a shell has written since is not taken away"
 
 
 def test_a_warning_takes_the_place_of_the_bar(endpoint, folder):
