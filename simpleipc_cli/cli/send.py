@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import click
 
@@ -82,8 +83,10 @@ def send(
 
     Durations: 500ms, 2s, 1m30s; 0 is no limit.
     """
-    if spawn is not None and not spawn.strip():
-        raise click.UsageError("the command after --spawn is empty")
+    if spawn is not None:
+        if not spawn.strip():
+            raise click.UsageError("the command after --spawn is empty")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take CMD's status
     if data is not None and data_file is not None:
         raise click.UsageError("give --data or --data-file, not both")
     deadline = Deadline(max_time)

@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from spawning import SERVE, Spawning, one_line
+from spawning import SERVE, Spawning, command_line, one_line
 from support import Server, needs_root, sipc, sleeps_in, wait_until
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
@@ -61,6 +61,10 @@ def held_lock(folder):
         ("sleep 1000 >&2 & echo why >&2; exit 5", ["failed, exit status 5", "said: why: "]),
         (")", ["failed, exit status 2", "yntax error"]),
     ],
+    ids=[
+        *("status", "not found", "no file", "signal", "two lines", "control", "no utf-8", "many"),
+        *("long line", "usage", "no folder", "background", "held stderr", "no shell syntax"),
+    ],
 )
 def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, folder, line, words):
     """At once: without any limit on the time."""
@@ -68,6 +72,20 @@ def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, fold
     one_line(done, 1, "the command to start a server failed", *words)
     assert len(done.stderr) < 1000
     assert os.listdir(folder) == []
+
+
+def test_a_client_that_was_started_with_sigchld_ignored_learns_the_status(spawning):
+    command = ["env", "--ignore-signal=CHLD", *spawning.command("exit 3", "-d", "x")]
+    done = subprocess.run(command, env=spawning.environment(), capture_output=True, timeout=60)
+    one_line(done, 1, "failed, exit status 3: ")
+
+
+def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, folder):
+    line = "setsid sh -c 'touch up; exec yes flood' >&2 & until test -e up; do :; done; exit 3"
+    done = spawning.send(line, "--wait", "0", cwd=folder)
+    one_line(done, 1, "failed, exit status 3, and said: flood | flood")
+    (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
+    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
