@@ -81,7 +81,8 @@ def test_a_client_that_was_started_with_sigchld_ignored_learns_the_status(spawni
 
 
 def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, folder):
-    line = "setsid sh -c 'echo flood; touch up; exec yes flood' >&2 & until test -e up; do :; done; exit 3"
+    flood = "setsid sh -c 'echo flood; touch up; exec yes flood' >&2 &"
+    line = f"{flood} until test -e up; do :; done; exit 3"
     done = spawning.send(line, "--wait", "0", cwd=folder)
     one_line(done, 1, "failed, exit status 3, and said: flood")
     (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
