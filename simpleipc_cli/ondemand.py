@@ -54,8 +54,9 @@ def reach_or_start(
     `wait` is how long somebody may take to listen, instead of START_PATIENCE, and how long
     a busy server is waited for; `connect_timeout` and `deadline` are as in reach().
 
-    Raises SpawnFailed if the command failed at once, else EndpointError: what kept us from
-    connecting at the last try, after ending a command that is still at it.
+    Raises SpawnFailed if the command failed, at once; else EndpointError: what kept us from
+    connecting at the last try. A command that is still at it has then been ended, which may
+    take a second more. SIGCHLD must not be ignored.
     """
     limit = deadline.sooner(START_PATIENCE if wait is None else wait.remaining())
     path = _real_path(endpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import click
@@ -219,6 +220,7 @@ class Way:
                 raise
         from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most do without
 
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take CMD's status
         return reach_or_start(
             self.endpoint,
             self.spawn,

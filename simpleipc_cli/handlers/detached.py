@@ -25,6 +25,7 @@ from simpleipc_cli.transport import HANGUP, READ, new_poller
 
 _GRACE = 1.0  # seconds from SIGTERM to SIGKILL for what never became of use, at will
 _CHUNK = 1 << 16
+_MOST_READS = 16  # as many as a pipe that is as large as it can be holds (pipe(7): 1 MiB)
 _KEPT = 4096  # bytes of standard error; more than a line of text can show, at will
 _MOST_LINES, _MOST_CHARACTERS = 5, 500  # of its last words, at will
 
@@ -67,8 +68,9 @@ class Detached:
 
     def last_words(self) -> str:
         """The last lines that it wrote to standard error, as one; may hold any characters."""
-        while self._listen():
-            pass
+        for _ in range(_MOST_READS):  # one that we cannot end may write for ever
+            if not self._listen():
+                break
         lines = self._tail.decode("utf-8", "backslashreplace").splitlines()
         text = " | ".join([line.strip() for line in lines if line.strip()][-_MOST_LINES:])
         return text if len(text) <= _MOST_CHARACTERS else f"...{text[-_MOST_CHARACTERS:]}"
