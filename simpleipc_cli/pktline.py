@@ -125,17 +125,16 @@ class Decoder:
         if self._broken is not None:
             raise self._broken
         if not self._left:
-            start = self.offset - len(self._header)
-            header = self._next_header()
+            header = self._header
+            end = self._position + HEADER_SIZE - len(header)
+            header += self._data[self._position : end].tobytes()
             if len(header) < HEADER_SIZE:
+                self._position = len(self._data)
                 self._header = header
                 return NEED_DATA
+            self._position = end
             self._header = b""
-            try:
-                length = _packet_length(header, start)
-            except ProtocolError as error:
-                self._broken = error
-                raise
+            length = self._packet_length(header)
             if length == 0:
                 return FLUSH
             self._left = length - HEADER_SIZE
@@ -143,22 +142,23 @@ class Decoder:
             return NEED_DATA
         return self._next_data()
 
-    def _next_header(self) -> bytes:
-        """As much of the next header as there is."""
-        end = min(self._position + HEADER_SIZE - len(self._header), len(self._data))
-        header = self._header + self._data[self._position : end].tobytes()
-        self._position = end
-        return header
-
     def _next_data(self) -> Event:
         """The payload that is there; nothing of it may have come yet."""
-        end = min(self._position + self._left, len(self._data))
-        payload = self._data[self._position : end]
-        if self._left and not payload:
+        payload = self._data[self._position : self._position + self._left]
+        size = len(payload)
+        if self._left and not size:
             return NEED_DATA
-        self._position = end
-        self._left -= len(payload)
+        self._position += size
+        self._left -= size
         return Data(payload, not self._left)
+
+    def _packet_length(self, header: bytes) -> int:
+        """The length that the header just passed gives."""
+        try:
+            return _packet_length(header, self.offset - HEADER_SIZE)
+        except ProtocolError as error:
+            self._broken = error
+            raise
 
 
 def _packet_length(header: bytes, offset: int) -> int:

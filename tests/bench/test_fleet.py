@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from support import PATIENCE, children, decode, message, wait_until
 
-from simpleipc_cli.bench.fleet import Fleet, Progress, divide, fleet
-from simpleipc_cli.bench.load import Plan
+from simpleipc_cli.bench.fleet import Fleet, Progress, _made, divide, fleet
+from simpleipc_cli.bench.load import Plan, monotonic_ns
 from simpleipc_cli.errors import SipcError
 
 SECOND = 1_000_000_000
@@ -233,3 +233,16 @@ def test_sigint_is_heard_again_by_us_once_all_are_started(endpoint):
     with fleet(plans_of(endpoint, **ENDLESS)):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         wait_until(lambda: len(makers()) >= 3, "three processes")
+
+
+def test_the_load_goes_on_while_nobody_takes_the_reports(endpoint):
+    """A terminal that was halted with Ctrl-S must not halt the clock of a request."""
+    reader, writer = multiprocessing.Pipe()
+    os.set_blocking(writer.fileno(), False)
+    with reader, writer, Scripted(endpoint) as server:
+        with pytest.raises(BlockingIOError):
+            while True:
+                writer.send(b"")
+        os.set_blocking(writer.fileno(), True)
+        (plan,) = plans_of(endpoint, 1, requests=5)
+        assert _made(plan, monotonic_ns(), writer).started == server.count == 5
