@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import ceil
+
+
+def interval_of(rate: float) -> int:
+    """Nanoseconds between requests of which `rate` are due in a second.
+
+    Rounded up: down, one request too many would be due in a run's last nanoseconds, when it
+    cannot be started any more.
+    """
+    return ceil(1e9 / rate)
 
 
 class Schedule:
