@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import threading
+from collections import deque
+from itertools import repeat
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -241,8 +243,7 @@ def test_the_load_goes_on_while_nobody_takes_the_reports(endpoint):
     os.set_blocking(writer.fileno(), False)
     with reader, writer, Scripted(endpoint) as server:
         with pytest.raises(BlockingIOError):
-            while True:
-                writer.send(b"")
+            deque(map(writer.send, repeat(b"")))  # until there is no room
         os.set_blocking(writer.fileno(), True)
         (plan,) = plans_of(endpoint, 1, requests=5)
         assert _made(plan, monotonic_ns(), writer).started == server.count == 5

@@ -48,10 +48,10 @@ class Manner:
     stall_at: int = 0
     """When, counted from the first request, nothing is answered for `stall`."""
     stall: int = 0
-    die_after: int = 0
-    """Answers after which no more are given; 0 for never."""
+    answers: int = 0
+    """How many are given, and no more; 0 for all."""
     die_with: int = 0
-    """Unanswered requests with which it then kills itself."""
+    """Unanswered requests with which it then kills itself; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,26 @@ class Record:
 
 
 class Recorder:
-    """The server in a process of its own, for the time of a `with`; starts again after its death."""
+    """The server in a process of its own, for the time of a `with`; it can be started again."""
 
     def __init__(self, path: Path, manner: Manner) -> None:
         self.path, self.manner = path, manner
         self._file = path.with_suffix(".record")
+        self._file.unlink(missing_ok=True)
         self._record = Record(self._file)
 
     def start(self, manner: Manner) -> None:
         """Start, and wait until it listens."""
         command = [sys.executable, __file__, self.path, self._file, json.dumps(asdict(manner))]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert self.process.stdout.readline() == b"listening\n"
+        if self.process.stdout.readline() != b"listening\n":
+            self.stop()
+            raise AssertionError("the recording server does not start")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
     def wait_for_death(self) -> None:
         """Wait until it has killed itself."""
@@ -127,9 +135,7 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        self.stop()
 
 
 class _Server:
@@ -170,7 +176,7 @@ class _Server:
         select.select([self._poller], [], [], pause)
 
     def _may_answer(self) -> bool:
-        return not self._manner.die_after or self._answers < self._manner.die_after
+        return not self._manner.answers or self._answers < self._manner.answers
 
     def _accept(self) -> None:
         while True:
@@ -231,5 +237,5 @@ class _Server:
 
 if __name__ == "__main__":
     server = _Server(sys.argv[1], Record(Path(sys.argv[2])), Manner(**json.loads(sys.argv[3])))
-    print("listening", flush=True)
+    print("listening", flush=True)  # noqa: T201
     server.run()
