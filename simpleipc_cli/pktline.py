@@ -24,6 +24,7 @@ MAX_PAYLOAD = MAX_PACKET - HEADER_SIZE
 
 FLUSH_PACKET = b"0000"
 
+_NOTHING = memoryview(b"")
 _FULL_HEADER = b"%04x" % MAX_PACKET
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _EXPECTED = "expected 0000, or 0004 to fff0, in hexadecimal"
@@ -87,7 +88,7 @@ class Decoder:
 
     def __init__(self) -> None:
         """A decoder at the start of a stream of packets."""
-        self._data = memoryview(b"")
+        self._data = _NOTHING
         self._position = 0
         self._header = b""  # the part of a header that has come, while it is not whole
         self._left = 0  # bytes of the current packet's payload that are still to come
@@ -96,9 +97,9 @@ class Decoder:
 
     def receive_data(self, data: Buffer) -> None:
         """Hand over what came. Only once NEED_DATA has been told, and never less."""
-        if not self._broken:
-            assert not self.unread, "the buffer before has not been used up"  # noqa: S101
-        self._seen += len(self._data)
+        length = len(self._data)
+        assert self._position == length or self._broken, "the buffer before has not been used up"  # noqa: S101
+        self._seen += length
         self._data = memoryview(data)
         self._position = 0
 
@@ -122,9 +123,9 @@ class Decoder:
 
         After a ProtocolError the stream cannot be understood any more: it is raised again.
         """
-        if self._broken is not None:
-            raise self._broken
         if not self._left:
+            if self._broken is not None:
+                raise self._broken
             header = self._header
             end = self._position + HEADER_SIZE - len(header)
             header += self._data[self._position : end].tobytes()
@@ -134,10 +135,13 @@ class Decoder:
                 return NEED_DATA
             self._position = end
             self._header = b""
-            length = self._packet_length(header)
-            if length == 0:
+            if header == FLUSH_PACKET:
                 return FLUSH
-            self._left = length - HEADER_SIZE
+            try:
+                self._left = _packet_length(header, self.offset - HEADER_SIZE) - HEADER_SIZE
+            except ProtocolError as error:
+                self._broken = error
+                raise
         elif self._position == len(self._data):
             return NEED_DATA
         return self._next_data()
@@ -152,24 +156,16 @@ class Decoder:
         self._left -= size
         return Data(payload, not self._left)
 
-    def _packet_length(self, header: bytes) -> int:
-        """The length that the header just passed gives."""
-        try:
-            return _packet_length(header, self.offset - HEADER_SIZE)
-        except ProtocolError as error:
-            self._broken = error
-            raise
-
 
 def _packet_length(header: bytes, offset: int) -> int:
-    """The length a header gives: 0 for a flush, else 4 to MAX_PACKET.
+    """The length a header gives that is no flush: 4 to MAX_PACKET.
 
     Stricter than int(), which takes signs, spaces, underscores and "0x".
     """
     if header.translate(None, _HEX_DIGITS):
         raise ProtocolError(f"bad packet length {_quoted(header)} at byte {offset}: {_EXPECTED}")
     length = int(header, 16)
-    if length == 0 or HEADER_SIZE <= length <= MAX_PACKET:
+    if HEADER_SIZE <= length <= MAX_PACKET:
         return length
     name = _RESERVED.get(length, f"packet length {_quoted(header)}")
     raise ProtocolError(f"{name} at byte {offset} is not part of Simple-IPC: {_EXPECTED}")

@@ -298,9 +298,10 @@ class Generator:
     def _land(self, exchange: Exchange) -> None:
         stream, exchange.stream = exchange.stream, None
         if stream is not None:
-            self._flying.pop(stream.fileno(), None)
-            self._poller.forget(stream.fileno())
+            descriptor = stream.fileno()
+            del self._flying[descriptor]
             stream.close()
+            self._poller.forget_closed(descriptor)
 
     def _tell(self, now: int) -> None:
         """Report, if it is time to."""

@@ -100,6 +100,8 @@ class UnixStream(Stream):
 
     def _send(self, buffers: Sequence[Buffer], flags: int) -> int:
         try:
+            if len(buffers) == 1:
+                return self._socket.send(buffers[0], flags | _socket.MSG_NOSIGNAL)
             return self._socket.sendmsg(buffers[:MOST_BUFFERS], (), flags | _socket.MSG_NOSIGNAL)
         except BlockingIOError:
             raise
