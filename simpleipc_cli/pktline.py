@@ -93,7 +93,9 @@ class Decoder:
         self._header = b""  # the part of a header that has come, while it is not whole
         self._left = 0  # bytes of the current packet's payload that are still to come
         self._seen = 0  # bytes before self._data
-        self._broken: ProtocolError | None = None
+        # What was wrong. Not the error itself: it would lead, by its traceback, back here, and
+        # memory would be freed only when Python looks for such circles.
+        self._broken = ""
 
     def receive_data(self, data: Buffer) -> None:
         """Hand over what came. Only once NEED_DATA has been told, and never less."""
@@ -124,8 +126,8 @@ class Decoder:
         After a ProtocolError the stream cannot be understood any more: it is raised again.
         """
         if not self._left:
-            if self._broken is not None:
-                raise self._broken
+            if self._broken:
+                raise ProtocolError(self._broken)
             header = self._header
             end = self._position + HEADER_SIZE - len(header)
             header += self._data[self._position : end].tobytes()
@@ -140,7 +142,7 @@ class Decoder:
             try:
                 self._left = _packet_length(header, self.offset - HEADER_SIZE) - HEADER_SIZE
             except ProtocolError as error:
-                self._broken = error
+                self._broken = str(error)
                 raise
         elif self._position == len(self._data):
             return NEED_DATA

@@ -198,13 +198,17 @@ class Generator:
         return float((pause if pause < 5 * _COARSE else pause - _COARSE) / SECOND)
 
     def _launch(self, now: int) -> None:
-        """Start what is due, and try again what found no room."""
-        while self._busy and now >= self._try_busy:
+        """Try again what found no room, and start what is due.
+
+        Only a few: an answer that comes while we start others would seem to take longer.
+        """
+        for _ in range(_AT_A_TIME):
+            if not self._busy or now < self._try_busy:
+                break
             if self._begin(self._busy[0]):
                 self._busy.popleft()
             else:
                 self._try_busy = now + _RETRY_BUSY
-        # Only a few: while we start others, an answer that has come would seem to take longer.
         for _ in range(_AT_A_TIME):
             due = self._schedule.next()
             if due is None or due > now or not self._may_start(now):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -196,6 +197,43 @@ def test_a_bad_answer_is_a_failure_of_its_kind_and_in_no_latency(endpoint, wire,
     assert failures(tally) == {kind: 5}
     assert tally.total.count == 5
     assert tally.bytes_in == 25
+
+
+@pytest.mark.parametrize(
+    ("wire", "kind"),
+    [
+        (message(b"right"), None),
+        (message(b"wrong"), "not as expected"),
+        (b"", "truncated"),
+        (b"zzzz", "protocol"),
+        (None, "timeout"),
+        (None, "refused"),
+    ],
+    ids=lambda case: str(case)[:15],
+)
+def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
+    endpoint, wire, kind
+):
+    """It is turned off while the load is made."""
+
+    def respond(server, connection, payload):
+        if wire is None:
+            hold(server, connection, payload)
+        else:
+            connection.sendall(wire)
+
+    path = endpoint.with_name("nobody") if kind == "refused" else endpoint
+    with Scripted(endpoint, respond):
+        gc.collect()
+        gc.disable()
+        try:
+            impatient = {"timeout": MS} if kind == "timeout" else {}
+            tally = run(path, requests=100, interval=1, expect=b"right", **impatient)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert failures(tally) == ({kind: 100} if kind else {})
+    assert found < 100
 
 
 def test_a_server_that_answers_without_reading_has_answered(endpoint):
@@ -569,6 +607,22 @@ def test_an_answer_does_not_wait_until_all_that_is_due_has_been_started(monkeypa
     tally = world.run(requests=500, concurrency=500)
     assert tally.started == 500
     assert tally.total.max <= 6 * MS + load._AT_A_TIME * MS
+
+
+def test_an_answer_does_not_wait_until_all_that_found_no_room_have_been_started(monkeypatch):
+    world = World(monkeypatch, lambda number: 5 * MS)
+
+    def connecting(path):
+        if world.now < world.begin + 20 * MS:
+            raise Busy("full")
+        world.now += MS
+        return FakeStream(world)
+
+    monkeypatch.setattr(exchange, "connect_now", connecting)
+    tally = world.run(requests=100, concurrency=100)
+    assert tally.started == 100
+    took = tally.total.max - tally.connect.max
+    assert took <= 6 * MS + 2 * load._AT_A_TIME * MS
 
 
 def test_a_request_without_end_is_given_up_however_fast_it_is_taken(monkeypatch):
