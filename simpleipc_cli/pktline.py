@@ -24,6 +24,7 @@ MAX_PAYLOAD = MAX_PACKET - HEADER_SIZE
 
 FLUSH_PACKET = b"0000"
 
+_NOTHING = memoryview(b"")
 _FULL_HEADER = b"%04x" % MAX_PACKET
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _EXPECTED = "expected 0000, or 0004 to fff0, in hexadecimal"
@@ -87,18 +88,20 @@ class Decoder:
 
     def __init__(self) -> None:
         """A decoder at the start of a stream of packets."""
-        self._data = memoryview(b"")
+        self._data = _NOTHING
         self._position = 0
         self._header = b""  # the part of a header that has come, while it is not whole
         self._left = 0  # bytes of the current packet's payload that are still to come
         self._seen = 0  # bytes before self._data
-        self._broken: ProtocolError | None = None
+        # What was wrong. Not the error itself: it would lead, by its traceback, back here, and
+        # memory would be freed only when Python looks for such circles.
+        self._broken = ""
 
     def receive_data(self, data: Buffer) -> None:
         """Hand over what came. Only once NEED_DATA has been told, and never less."""
-        if not self._broken:
-            assert not self.unread, "the buffer before has not been used up"  # noqa: S101
-        self._seen += len(self._data)
+        length = len(self._data)
+        assert self._position == length or self._broken, "the buffer before has not been used up"  # noqa: S101
+        self._seen += length
         self._data = memoryview(data)
         self._position = 0
 
@@ -127,54 +130,49 @@ class Decoder:
 
         After a ProtocolError the stream cannot be understood any more: it is raised again.
         """
-        if self._broken is not None:
-            raise self._broken
         if not self._left:
-            start = self.offset - len(self._header)
-            header = self._next_header()
+            if self._broken:
+                raise ProtocolError(self._broken)
+            header = self._header
+            end = self._position + HEADER_SIZE - len(header)
+            header += self._data[self._position : end].tobytes()
             if len(header) < HEADER_SIZE:
+                self._position = len(self._data)
                 self._header = header
                 return NEED_DATA
+            self._position = end
             self._header = b""
-            try:
-                length = _packet_length(header, start)
-            except ProtocolError as error:
-                self._broken = error
-                raise
-            if length == 0:
+            if header == FLUSH_PACKET:
                 return FLUSH
-            self._left = length - HEADER_SIZE
+            try:
+                self._left = _packet_length(header, self.offset - HEADER_SIZE) - HEADER_SIZE
+            except ProtocolError as error:
+                self._broken = str(error)
+                raise
         elif self._position == len(self._data):
             return NEED_DATA
         return self._next_data()
 
-    def _next_header(self) -> bytes:
-        """As much of the next header as there is."""
-        end = min(self._position + HEADER_SIZE - len(self._header), len(self._data))
-        header = self._header + self._data[self._position : end].tobytes()
-        self._position = end
-        return header
-
     def _next_data(self) -> Event:
         """The payload that is there; nothing of it may have come yet."""
-        end = min(self._position + self._left, len(self._data))
-        payload = self._data[self._position : end]
-        if self._left and not payload:
+        payload = self._data[self._position : self._position + self._left]
+        size = len(payload)
+        if self._left and not size:
             return NEED_DATA
-        self._position = end
-        self._left -= len(payload)
+        self._position += size
+        self._left -= size
         return Data(payload, not self._left)
 
 
 def _packet_length(header: bytes, offset: int) -> int:
-    """The length a header gives: 0 for a flush, else 4 to MAX_PACKET.
+    """The length a header gives that is no flush: 4 to MAX_PACKET.
 
     Stricter than int(), which takes signs, spaces, underscores and "0x".
     """
     if header.translate(None, _HEX_DIGITS):
         raise ProtocolError(f"bad packet length {_quoted(header)} at byte {offset}: {_EXPECTED}")
     length = int(header, 16)
-    if length == 0 or HEADER_SIZE <= length <= MAX_PACKET:
+    if HEADER_SIZE <= length <= MAX_PACKET:
         return length
     name = _RESERVED.get(length, f"packet length {_quoted(header)}")
     raise ProtocolError(f"{name} at byte {offset} is not part of Simple-IPC: {_EXPECTED}")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from simpleipc_cli.bench.fleet import Progress, divide, fleet
-from simpleipc_cli.bench.load import SECOND, Plan
+from simpleipc_cli.bench.load import Plan
 from simpleipc_cli.bench.report import Report
+from simpleipc_cli.bench.schedule import interval_of
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.descriptors import DescriptorLimit
 
@@ -30,7 +31,7 @@ def measure(
     report is of what there was until then. Raises SipcError if the load cannot be made.
     """
     if rate is not None:
-        plan = replace(plan, interval=max(1, round(SECOND / rate)))
+        plan = replace(plan, interval=interval_of(rate))
     plans = divide(plan, processes)
     _allow_connections(max(share.concurrency for share in plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")

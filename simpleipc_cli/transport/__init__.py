@@ -18,7 +18,7 @@ from simpleipc_cli.transport.base import (
     Poller,
     Stream,
 )
-from simpleipc_cli.transport.unix import connect
+from simpleipc_cli.transport.unix import connect, connect_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ __all__ = [
     "StartLock",
     "Stream",
     "connect",
+    "connect_now",
     "inspect",
     "listen",
     "new_bell",

@@ -130,6 +130,10 @@ class Poller(ABC):
         """Remove a descriptor, which need not be there. Do so before it is closed."""
 
     @abstractmethod
+    def forget_closed(self, descriptor: int) -> None:
+        """The same for one that has just been closed, of which no process has a copy."""
+
+    @abstractmethod
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """Wait at most `timeout` seconds; pairs of descriptor and what can be done.
 

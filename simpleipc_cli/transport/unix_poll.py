@@ -42,6 +42,10 @@ class UnixPoller(Poller):
         if self._wanted.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
+    def forget_closed(self, descriptor: int) -> None:
+        """See Poller. To poll(2), a descriptor is a number."""
+        self.forget(descriptor)
+
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller."""
         millis = None if timeout is None else ceil(min(timeout, _LONGEST_WAIT) * 1000)
@@ -72,6 +76,10 @@ class UnixManyPoller(Poller):
         if descriptor in self._watched:
             self._watched.remove(descriptor)
             self._epoll.unregister(descriptor)
+
+    def forget_closed(self, descriptor: int) -> None:
+        """See Poller. What is closed, the kernel has removed (epoll(7))."""
+        self._watched.discard(descriptor)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller."""

@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import threading
+from collections import deque
+from itertools import repeat
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -15,8 +17,8 @@ from pathlib import Path
 import pytest
 from support import PATIENCE, children, decode, message, wait_until
 
-from simpleipc_cli.bench.fleet import Fleet, Progress, divide, fleet
-from simpleipc_cli.bench.load import Plan
+from simpleipc_cli.bench.fleet import Fleet, Progress, _made, divide, fleet
+from simpleipc_cli.bench.load import Plan, monotonic_ns
 from simpleipc_cli.errors import SipcError
 
 SECOND = 1_000_000_000
@@ -233,3 +235,15 @@ def test_sigint_is_heard_again_by_us_once_all_are_started(endpoint):
     with fleet(plans_of(endpoint, **ENDLESS)):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         wait_until(lambda: len(makers()) >= 3, "three processes")
+
+
+def test_the_load_goes_on_while_nobody_takes_the_reports(endpoint):
+    """A terminal that was halted with Ctrl-S must not halt the clock of a request."""
+    reader, writer = multiprocessing.Pipe()
+    os.set_blocking(writer.fileno(), False)
+    with reader, writer, Scripted(endpoint) as server:
+        with pytest.raises(BlockingIOError):
+            deque(map(writer.send, repeat(b"")))  # until there is no room
+        os.set_blocking(writer.fileno(), True)
+        (plan,) = plans_of(endpoint, 1, requests=5)
+        assert _made(plan, monotonic_ns(), writer).started == server.count == 5

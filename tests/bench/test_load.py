@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from support import MAX_PAYLOAD, PATIENCE, connect, message, packets
 
-from simpleipc_cli.bench import load
+from simpleipc_cli.bench import exchange, load
 from simpleipc_cli.bench.fleet import divide
 from simpleipc_cli.bench.histogram import rank_of
 from simpleipc_cli.bench.load import Generator, Plan
@@ -198,6 +199,43 @@ def test_a_bad_answer_is_a_failure_of_its_kind_and_in_no_latency(endpoint, wire,
     assert tally.bytes_in == 25
 
 
+@pytest.mark.parametrize(
+    ("wire", "kind"),
+    [
+        (message(b"right"), None),
+        (message(b"wrong"), "not as expected"),
+        (b"", "truncated"),
+        (b"zzzz", "protocol"),
+        (None, "timeout"),
+        (None, "refused"),
+    ],
+    ids=lambda case: str(case)[:15],
+)
+def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
+    endpoint, wire, kind
+):
+    """It is turned off while the load is made."""
+
+    def respond(server, connection, payload):
+        if wire is None:
+            hold(server, connection, payload)
+        else:
+            connection.sendall(wire)
+
+    path = endpoint.with_name("nobody") if kind == "refused" else endpoint
+    with Scripted(endpoint, respond):
+        gc.collect()
+        gc.disable()
+        try:
+            impatient = {"timeout": MS} if kind == "timeout" else {}
+            tally = run(path, requests=100, interval=1, expect=b"right", **impatient)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert failures(tally) == ({kind: 100} if kind else {})
+    assert found < 100
+
+
 def test_a_server_that_answers_without_reading_has_answered(endpoint):
     """Its end of the connection is gone before the request is written."""
     with Scripted(endpoint, take=lambda connection: b"never read") as server:
@@ -225,9 +263,9 @@ def test_a_server_that_goes_and_comes_back_is_refused_in_between_and_counts_add_
         answered.append(payload)
         echo(server, connection, payload)
 
-    def connecting(path, deadline, real=load.connect):
+    def connecting(path, real=exchange.connect_now):
         try:
-            return real(path, deadline)
+            return real(path)
         except EndpointError:
             refused.append(path)
             if len(refused) == 3:
@@ -235,7 +273,7 @@ def test_a_server_that_goes_and_comes_back_is_refused_in_between_and_counts_add_
             raise
 
     refused: list[str] = []
-    monkeypatch.setattr(load, "connect", connecting)
+    monkeypatch.setattr(exchange, "connect_now", connecting)
     with Scripted(endpoint, respond) as server:
         tally = run(endpoint, requests=60, concurrency=concurrency, payload=b"x")
     assert tally.started == 60
@@ -255,9 +293,9 @@ def test_what_is_sent_to_warm_up_is_not_counted(endpoint):
 def test_a_full_queue_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
     tried: list[str] = []
 
-    def connecting(path, deadline, real=load.connect):
+    def connecting(path, real=exchange.connect_now):
         try:
-            return real(path, deadline)
+            return real(path)
         except Busy:
             tried.append(path)
             if len(tried) == 3:
@@ -265,7 +303,7 @@ def test_a_full_queue_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
                 server.open.set()
             raise
 
-    monkeypatch.setattr(load, "connect", connecting)
+    monkeypatch.setattr(exchange, "connect_now", connecting)
     with Scripted(endpoint, backlog=0) as server:
         first = connect(endpoint)  # the one that the queue takes
         tally = run(endpoint, requests=5, concurrency=5)
@@ -331,10 +369,10 @@ def test_all_that_ended_has_been_reported_in_the_end(endpoint):
 
 
 def test_a_generator_out_of_descriptors_blames_no_endpoint(endpoint, monkeypatch):
-    def connecting(path, deadline):
+    def connecting(path):
         raise EndpointError("no socket")
 
-    monkeypatch.setattr(load, "connect", connecting)
+    monkeypatch.setattr(exchange, "connect_now", connecting)
     with pytest.raises(EndpointError, match="no socket"):
         run(endpoint, requests=1)
 
@@ -350,9 +388,10 @@ class World:
         self.service = service
         self.starts: list[int] = []
         self.answers: dict[int, int] = {}  # when, by descriptor
-        monkeypatch.setattr(load, "monotonic_ns", lambda: self.now)
+        for module in (load, exchange):
+            monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
         monkeypatch.setattr(load, "new_wide_poller", lambda: FakePoller(self))
-        monkeypatch.setattr(load, "connect", lambda path, deadline: FakeStream(self))
+        monkeypatch.setattr(exchange, "connect_now", lambda path: FakeStream(self))
 
     def run(self, **plan) -> load.Tally:
         return self.run_plan(Plan("/fake", **plan))
@@ -390,7 +429,7 @@ class FakePoller:
 
     def watch(self, descriptor, wanted) -> None: ...
 
-    def forget(self, descriptor) -> None: ...
+    def forget_closed(self, descriptor) -> None: ...
 
     def close(self) -> None: ...
 
@@ -476,12 +515,12 @@ def test_a_refused_client_waits_alone(monkeypatch):
     world = World(monkeypatch, lambda number: MS)
     stream = iter([None])
 
-    def connecting(path, deadline):
+    def connecting(path):
         if next(stream, path) is None:
             raise PathNotFound("gone")
         return FakeStream(world)
 
-    monkeypatch.setattr(load, "connect", connecting)
+    monkeypatch.setattr(exchange, "connect_now", connecting)
     tally = world.run(duration=10 * MS, concurrency=2)
     assert world.starts == [world.begin + n * MS for n in range(10)]
     assert_is(tally.total, [MS] * 10)
@@ -506,3 +545,116 @@ def test_what_processes_send_together_is_due_when_it_would_be_from_one(
     assert sorted(together.starts) == alone.starts
     assert sum(tally.started for tally in tallies) == whole.started
     assert sum(tally.late + tally.skipped for tally in tallies) == 0
+
+
+def stalling(world, begin, end):
+    """A service time of 1 ms, but nothing is answered between two moments."""
+
+    def service(number):
+        ready = world.now + MS - world.begin
+        return MS + (end - ready if begin <= ready < end else 0)
+
+    return service
+
+
+def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough(monkeypatch):
+    """All who come while it lasts wait until its end: from 2 s down to nothing."""
+    world = World(monkeypatch, None)
+    world.service = stalling(world, 4 * SECOND, 6 * SECOND)
+    tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
+    # Due every 10 ms, answered 1 ms later: from the one due at 4 s to the one due at 5.99 s.
+    felt = [2 * SECOND - behind * 10 * MS for behind in range(200)]
+    assert_is(tally.total, [MS] * 800 + felt)
+    assert_is(tally.response, [MS] * 800 + felt)
+    assert tally.response.percentile(90) == pytest.approx(SECOND, rel=0.02)
+    assert (tally.started, tally.late, tally.skipped) == (1_000, 0, 0)
+
+
+def test_a_stall_of_the_server_is_felt_the_same_with_few_clients_and_seen_by_few(monkeypatch):
+    """Those who wait their turn instead of an answer have waited all the same."""
+    world = World(monkeypatch, None)
+    world.service = stalling(world, 4 * SECOND, 6 * SECOND)
+    tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)
+    assert_is(tally.total, [MS] * 998 + [2 * SECOND, 2 * SECOND - 10 * MS])
+    # Two at a time, 1 ms each, until all who waited for their turn have had it.
+    felt = [max(MS, 2 * SECOND + behind // 2 * MS - behind * 10 * MS) for behind in range(600)]
+    assert_is(tally.response, [MS] * 400 + felt)
+    assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[2:])
+    assert (tally.started, tally.skipped) == (1_000, 0)
+
+
+def test_of_answers_that_come_at_once_none_waits_until_others_are_counted(monkeypatch):
+    world = World(monkeypatch, lambda number: world.begin + 50 * MS - world.now)
+    closing = FakeStream.close
+
+    def close(stream):
+        world.now += MS
+        closing(stream)
+
+    monkeypatch.setattr(FakeStream, "close", close)
+    tally = world.run(requests=20, concurrency=20)
+    assert_is(tally.total, [50 * MS] * 20)
+
+
+def test_an_answer_does_not_wait_until_all_that_is_due_has_been_started(monkeypatch):
+    world = World(monkeypatch, lambda number: 5 * MS)
+
+    def connecting(path):
+        world.now += MS
+        return FakeStream(world)
+
+    monkeypatch.setattr(exchange, "connect_now", connecting)
+    tally = world.run(requests=500, concurrency=500)
+    assert tally.started == 500
+    assert tally.total.max <= 6 * MS + load._AT_A_TIME * MS
+
+
+def test_an_answer_does_not_wait_until_all_that_found_no_room_have_been_started(monkeypatch):
+    world = World(monkeypatch, lambda number: 5 * MS)
+
+    def connecting(path):
+        if world.now < world.begin + 20 * MS:
+            raise Busy("full")
+        world.now += MS
+        return FakeStream(world)
+
+    monkeypatch.setattr(exchange, "connect_now", connecting)
+    tally = world.run(requests=100, concurrency=100)
+    assert tally.started == 100
+    assert tally.total.min <= (20 + 6 + load._AT_A_TIME) * MS
+
+
+def test_a_request_without_end_is_given_up_however_fast_it_is_taken(monkeypatch):
+    def write_now(stream, buffers):
+        world.now += MS
+        assert world.now < world.begin + SECOND, "nothing else is looked at"
+        return sum(map(len, buffers))
+
+    def waiting(poller, timeout):
+        return [(number, load.WRITE) for number in open_streams]
+
+    open_streams: list[int] = []
+    world = World(monkeypatch, lambda number: MS)
+    monkeypatch.setattr(FakeStream, "write_now", write_now)
+    monkeypatch.setattr(FakeStream, "close", lambda stream: open_streams.remove(stream.number))
+    monkeypatch.setattr(FakePoller, "wait", waiting)
+    monkeypatch.setattr(
+        FakePoller, "watch", lambda poller, descriptor, wanted: open_streams.append(descriptor)
+    )
+    tally = world.run(requests=1, size=1 << 60, timeout=100 * MS)
+    assert failures(tally) == {"timeout": 1}
+    assert tally.failures["timeout"].max <= 102 * MS
+
+
+def test_what_could_not_be_told_is_told_with_the_next_report(monkeypatch):
+    told = []
+
+    def report(answered, failed, elapsed, recent):
+        told.append((answered, recent.requests))
+        if len(told) < 3:
+            raise BlockingIOError
+
+    world = World(monkeypatch, lambda number: 10 * MS)
+    generator = Generator(Plan("/fake", requests=100), world.begin, report=report)
+    generator.run()
+    assert told == [(25, 25), (50, 50), (75, 75), (100, 25), (100, 0)]

@@ -1,0 +1,93 @@
+"""How much of what a server can do `sipc bench` gets out of it, and in how much memory.
+
+Nothing here is a limit: machines differ, and other people use them, too. The figures are
+stated at the end of the run, and what would be absurd fails.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from statistics import median
+
+import pytest
+from performance.bare import Echo, bare_rate
+from performance.machine import SCALE
+from support import PATIENCE, SIPC, Program, children, environment, peak_memory, sipc, wait_until
+
+pytestmark = pytest.mark.performance
+
+LOOPS = 2
+"""Processes of the server."""
+
+ROUNDS = 3
+REQUESTS = SCALE * 6000
+PROCESSES = (1, 2, 4)
+SHAPES = ((1, 1), (32, 1), (64, 2), (128, 4))
+"""Loads of `sipc bench`: --concurrency and --processes."""
+
+
+def bench_rate(path: Path, concurrency: int, processes: int) -> float:
+    """Requests a second, as reported; all of them answered."""
+    shape = ("-c", concurrency, "--processes", processes)
+    run = sipc("bench", path, "-d", "hello", "-n", REQUESTS, *shape, "--json", "-")
+    report = json.loads(run.stdout)
+    assert report["counts"]["answered"] == REQUESTS
+    return report["rate"]
+
+
+def test_the_overhead_is_stated(endpoint, state):
+    """In turns, so that what the machine does meets all of them alike."""
+    bare: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
+    bench: dict[tuple[int, int], list[float]] = {shape: [] for shape in SHAPES}
+    with Echo(endpoint, LOOPS):
+        for _ in range(ROUNDS):
+            for processes, rates in bare.items():
+                rates.append(bare_rate(endpoint, processes, REQUESTS))
+            for shape, rates in bench.items():
+                rates.append(bench_rate(endpoint, *shape))
+    for processes, rates in bare.items():
+        state(f"bare loop, {processes} processes", f"{median(rates):,.0f} requests/s")
+    for (concurrency, processes), rates in bench.items():
+        shape = f"-c {concurrency} --processes {processes}"
+        state(f"sipc bench {shape}", f"{median(rates):,.0f} requests/s")
+    best = [max(map(median, rates.values())) for rates in (bench, bare)]
+    ratio = best[0] / best[1]
+    state("sipc bench at its best, of the bare loop at its best", f"{ratio:.2f}")
+    assert ratio > 0.05
+
+
+FEW, MANY = SCALE * 4000, SCALE * 40_000
+"""Requests after which memory is looked at."""
+
+GROWTH = 1 << 20
+"""Bytes by which they may grow in between: histograms have counters that are not yet in use."""
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    return [pid, *(one for child in children(pid) for one in family(child))]
+
+
+def memory(pid: int) -> int:
+    """The most that a process and all below it have used so far, in bytes."""
+    return sum(map(peak_memory, family(pid)))
+
+
+def test_memory_stays_flat_at_full_speed(endpoint, state):
+    options = ["-c", "16", "--processes", "2", "-z", "3600", "--json", "-"]
+    with Echo(endpoint, LOOPS) as server:
+        command = [SIPC, "bench", str(endpoint), "-d", "hello", *options]
+        with Program(command, env=environment(), stdout=-1, stderr=-1) as bench:
+            wait_until(lambda: server.answered() >= FEW, "a few answers")
+            early = memory(bench.pid)
+            wait_until(lambda: server.answered() >= MANY, "many answers", PATIENCE + SCALE * 30)
+            late = memory(bench.pid)
+            bench.send_signal(signal.SIGINT)
+            report = json.loads(bench.communicate(timeout=PATIENCE)[0])
+    assert report["counts"]["answered"] >= MANY - 1  # one had only looked
+    of = "memory of two processes and the one that started them"
+    state(f"{of}, after {FEW:,} requests", f"{early / 2**20:.1f} MiB")
+    state(f"{of}, after {MANY:,} requests", f"{late / 2**20:.1f} MiB")
+    assert late - early <= GROWTH
