@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -25,13 +26,17 @@ FILES = ["a", "b", "c", "deep/er/d", "deep/e", "other/f", *STILL]
 """What every repository begins with. No test changes those that are to be still."""
 
 
-def version_of(program: str) -> tuple[int, ...]:
-    """A git's version; empty if it does not run."""
+def is_new_enough(program: str) -> bool:
+    """Whether it is a git that runs, is new enough, and was built with its daemon."""
     try:
-        said = subprocess.run([program, "version"], capture_output=True, text=True).stdout
-        return tuple(int(number) for number in said.split()[2].split(".")[:2])
-    except (OSError, IndexError, ValueError):
-        return ()
+        asked = [program, "version", "--build-options"]
+        said = subprocess.run(asked, capture_output=True, text=True).stdout
+    except OSError:
+        return False
+    version = re.match(r"git version (\d+)\.(\d+)", said)
+    if not version or tuple(map(int, version.groups())) < WANTED:
+        return False
+    return "feature: fsmonitor--daemon" in said
 
 
 class Trace:
@@ -184,7 +189,7 @@ class Repository:
 
     def wait_until_alone(self) -> None:
         """Wait until no process is left that git has started."""
-        wait_until(lambda: not processes(self.mark), f"none of git's left: {processes(self.mark)}")
+        wait_until(lambda: not processes(self.mark), "nothing of git's to be left", patience=10)
 
     def kill_all(self) -> None:
         """End what a test that failed has left."""

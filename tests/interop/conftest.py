@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from realgit import WANTED, Repository, version_of
+from realgit import WANTED, Repository, is_new_enough
 
 NEW_ENOUGH = ".".join(map(str, WANTED))
 
@@ -22,12 +22,16 @@ def unpacked_git() -> Path:
 def git_program() -> str:
     """A git with a daemon: $SIPC_GIT, else the one on PATH, else what `get-git` has brought."""
     if asked_for := os.environ.get("SIPC_GIT"):
-        assert version_of(asked_for) >= WANTED, f"SIPC_GIT={asked_for} is no git {NEW_ENOUGH}"
+        assert is_new_enough(asked_for), (
+            f"SIPC_GIT={asked_for} is no git {NEW_ENOUGH} with a daemon"
+        )
         return asked_for
     for program in (shutil.which("git"), str(unpacked_git())):
-        if program and version_of(program) >= WANTED:
+        if program and is_new_enough(program):
             return program
-    pytest.skip(f"there is no git {NEW_ENOUGH}: run tests/interop/get-git, or set SIPC_GIT")
+    return pytest.skip(
+        f"no git {NEW_ENOUGH} or later with a daemon: run tests/interop/get-git, or set SIPC_GIT"
+    )
 
 
 @pytest.fixture

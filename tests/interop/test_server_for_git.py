@@ -35,7 +35,7 @@ def snapshots(repository) -> str:
     """A handler that tells all that has changed, and nothing else."""
     folder = repository.folder / "snapshots"
     folder.mkdir()
-    handler = [sys.executable, "-IS", HERE / "fsmonitor-handler", repository.tree, folder]
+    handler = [sys.executable, "-IS", HERE / "fsmonitor_handler.py", repository.tree, folder]
     return shlex.join(map(str, handler))
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Answers `git status` like git's own fsmonitor daemon: what has changed since a token?
 
-    sipc serve .git/fsmonitor--daemon.ipc --exec 'fsmonitor-handler WORKTREE SNAPSHOTS'
+    sipc serve .git/fsmonitor--daemon.ipc --exec 'fsmonitor_handler.py WORKTREE SNAPSHOTS'
 
 A token is the number of a snapshot, which is kept in the folder SNAPSHOTS: the contents of
 all files, so that no change is missed, however fast it was, and none is told twice. Fit for
