@@ -152,7 +152,7 @@ class Server:
             if "-q" in options:
                 wait_until(self._listens, "it to listen")
             else:
-                self.wait_for_log(f"listening on {re.escape(self.path)}")
+                self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not: another one is
         except BaseException:
             self.process.kill()
             self._join()

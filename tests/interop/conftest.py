@@ -1,0 +1,45 @@
+"""Which git the tests in this folder use, and repositories made with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from realgit import WANTED, Repository, is_new_enough
+
+NEW_ENOUGH = ".".join(map(str, WANTED))
+
+
+def unpacked_git() -> Path:
+    """Where `get-git` puts one."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache, "sipc-tests/git/git")
+
+
+@pytest.fixture(scope="session")
+def git_program() -> str:
+    """A git with a daemon: $SIPC_GIT, else the one on PATH, else what `get-git` has brought."""
+    if asked_for := os.environ.get("SIPC_GIT"):
+        assert is_new_enough(asked_for), (
+            f"SIPC_GIT={asked_for} is no git {NEW_ENOUGH} with a daemon"
+        )
+        return asked_for
+    for program in (shutil.which("git"), str(unpacked_git())):
+        if program and is_new_enough(program):
+            return program
+    return pytest.skip(
+        f"no git {NEW_ENOUGH} or later with a daemon: run tests/interop/get-git, or set SIPC_GIT"
+    )
+
+
+@pytest.fixture
+def repository(git_program, folder):
+    """A small repository whose daemon, should it still run, is found, told of, and ended."""
+    made = Repository(git_program, folder)
+    try:
+        yield made
+        made.wait_until_alone()
+    finally:
+        made.kill_all()

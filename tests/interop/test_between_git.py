@@ -1,0 +1,71 @@
+"""sipc between two ends of a real git: `git status` here, git's daemon there."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+
+import pytest
+from randomchanges import Changes
+from realgit import STILL, parts
+from support import SIPC, Server, sipc
+
+
+@pytest.fixture
+def real(repository):
+    """The endpoint of git's daemon, which watches our tree for another repository.
+
+    So it leaves the repository's own endpoint to others, and never sees its path taken.
+    """
+    other = repository.folder / "other.git"
+    shutil.copytree(repository.tree / ".git", other)
+    with repository.daemon(GIT_DIR=str(other), GIT_WORK_TREE=str(repository.tree)):
+        yield other / repository.endpoint.name
+
+
+def pass_on(real) -> str:
+    """A handler that asks somebody else."""
+    # Once there is `send --trace-file`: [SIPC, "send", "--trace-file", trace, real], and the
+    # trace has as many exchanges as there were questions.
+    return shlex.join([SIPC, "send", str(real)])
+
+
+def test_git_status_is_the_same_through_us(repository, real):
+    seed = int(os.environ.get("SIPC_SEED") or random.randrange(1 << 32))
+    print(f"SIPC_SEED={seed}")  # noqa: T201 - shown when the test fails
+    changes = Changes(repository.tree, seed)
+    with Server(repository.endpoint, pass_on(real)):
+        repository.status()
+        for _ in range(15):
+            what = changes.make()
+            said, trace = repository.traced_status()
+            assert said == repository.true_status(), f"after it {what}"
+            assert trace.asked[0].startswith("builtin:")
+            assert len(trace.believed) == 1
+            assert trace.looked_at <= trace.files - len(STILL)
+
+
+def test_an_answer_of_many_packets_comes_through_unchanged(repository, real):
+    with Server(repository.endpoint, pass_on(real)):
+        since, _ = parts(sipc("send", real, "-d", "flush").stdout)
+        for number in range(1000):
+            repository.write(f"{number:0200}", "")
+        through = sipc("send", repository.endpoint, input=since)
+        assert through.returncode == 0
+        assert through.stdout == sipc("send", real, input=since).stdout
+        assert len(parts(through.stdout)[1]) == 1000
+
+
+def test_git_looks_itself_when_its_daemon_dies_behind_us(repository, real):
+    with Server(repository.endpoint, pass_on(real)) as server:
+        repository.status()
+        repository.status()
+        repository.write("a", "something else\n")
+        assert sipc("send", real, input=b"\0").returncode == 7  # git's BUG(): it aborts
+        done = repository.run(*repository.STATUS)
+        assert done.returncode == 0
+        assert done.stdout == repository.true_status() != ""
+        assert done.stderr == "error: could not read IPC response\n"
+        server.wait_for_log("handler failed: exit status 3")

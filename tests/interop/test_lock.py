@@ -1,0 +1,201 @@
+"""Our server and git's daemon at the same path: one of them serves, the other says why not."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from realgit import is_listening, pid_of_listener
+from support import (
+    MARK,
+    PATIENCE,
+    SIPC,
+    Program,
+    Server,
+    ask,
+    children,
+    environment,
+    sipc,
+    wait_until,
+)
+
+TOLD = {
+    "sipc": r"sipc serve: another server is listening on \S+: [^\n]+\n",
+    "git": r"fatal: fsmonitor--daemon is already running '[^']+'\n"
+    r"|error: could not start IPC thread pool on '[^']+': (Address already in use|File exists)\n",
+}
+"""What the one says that came too late."""
+
+RUN = ("fsmonitor--daemon", "run")
+
+
+def start_ours(repository, wrapper=()) -> Program:
+    return Program(
+        [*wrapper, SIPC, "serve", repository.endpoint, "--exec", "echo ours"],
+        env=environment(**{MARK: repository.mark}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def served_by(repository) -> str:
+    """Who answers there."""
+    answer, whole = ask(repository.endpoint, b"builtin:fake")
+    assert whole
+    return "sipc" if answer == b"ours\n" else "git"
+
+
+def lock_of(repository) -> Path:
+    return Path(f"{repository.endpoint}.lock")
+
+
+def left_over(repository) -> list[str]:
+    """What only a server that starts has any need of."""
+    names = os.listdir(repository.endpoint.parent)
+    return [name for name in names if name.endswith(".lock") or name.startswith(".sipc-")]
+
+
+def test_git_leaves_our_server_alone(repository):
+    with Server(repository.endpoint, "echo ours"):
+        for how in ("run", "start"):
+            done = repository.run("fsmonitor--daemon", how)
+            assert done.returncode == 128
+            assert re.fullmatch(TOLD["git"], done.stderr)
+        assert served_by(repository) == "sipc"
+
+
+def test_we_leave_gits_daemon_alone(repository):
+    with repository.daemon() as pid:
+        done = sipc("serve", repository.endpoint, "--exec", "echo ours")
+        assert done.returncode == 9
+        assert re.fullmatch(TOLD["sipc"], done.stderr.decode())
+        assert served_by(repository) == "git"
+        assert pid_of_listener(repository.endpoint) == pid
+
+
+def test_each_replaces_what_the_other_left_when_it_was_killed(repository):
+    with Server(repository.endpoint, "echo ours") as server:
+        server.signal(signal.SIGKILL)
+        server.wait()
+    with repository.daemon() as pid:
+        assert served_by(repository) == "git"
+        os.kill(pid, signal.SIGKILL)
+        repository.wait_until_alone()
+        with Server(repository.endpoint, "echo ours"):
+            assert served_by(repository) == "sipc"
+    assert not repository.endpoint.exists()
+
+
+def finish(repository, winner: str, server: Program) -> None:
+    """The one that serves does so, and alone; then it ends, and takes its socket along."""
+    wait_until(lambda: is_listening(repository.endpoint), "it to listen")
+    assert served_by(repository) == winner
+    assert pid_of_listener(repository.endpoint) == server.pid
+    wait_until(lambda: not left_over(repository), "it to be up")
+    if winner == "git":
+        assert ask(repository.endpoint, b"quit") == (b"", True)
+    else:
+        server.terminate()
+    server.communicate(timeout=PATIENCE)
+    assert server.returncode == 0
+    assert not repository.endpoint.exists()
+
+
+def test_of_both_started_at_once_one_serves_and_the_other_says_why_not(repository):
+    """Git is up within some ten milliseconds, we take longer, so that it starts later."""
+    seed = random.randrange(1 << 32)
+    print(f"{seed=}")  # noqa: T201 - shown when the test fails
+    chance = random.Random(seed)
+    lead = 0.1  # seconds, a first guess; who wins becomes a matter of chance
+    for _ in range(50):
+        with start_ours(repository) as ours:
+            time.sleep(lead * chance.uniform(0.9, 1.1))  # waits for nothing: this is the race
+            with repository.start(*RUN) as git:
+                both = {"sipc": ours, "git": git}
+                ended = wait_until(
+                    lambda both=both: [name for name in both if both[name].poll() is not None],
+                    "one of them to give up",
+                )
+                (loser,) = ended
+                server = both.pop(loser)
+                assert re.fullmatch(TOLD[loser], server.stderr.read())
+                assert server.returncode in {"sipc": [9], "git": [1, 128]}[loser]
+                ((winner, server),) = both.items()
+                finish(repository, winner, server)
+                lead *= 0.9 if winner == "sipc" else 1.1
+
+
+def stops_in(call: str, output: Path) -> list[str]:
+    """A wrapper: a program stops right after its first such system call."""
+    strace = ["strace", "-f", "-o", str(output)]
+    return [*strace, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGSTOP:when=1"]
+
+
+def wait_until_stopped(program: Program, output: Path) -> int:
+    """Wait until a program has stopped there; its process number."""
+    wait_until(lambda: output.exists() and "stopped by SIGSTOP" in output.read_text(), "it to stop")
+    return children(program.pid)[0]
+
+
+def test_we_wait_for_a_git_that_is_about_to_listen(repository):
+    """It holds the lock, and what it has at the path looks stale."""
+    output = repository.folder / "strace"
+    with repository.start(*RUN, wrapper=stops_in("bind", output)) as git:
+        pid = wait_until_stopped(git, output)
+        assert lock_of(repository).exists()
+        assert sipc("probe", repository.endpoint).returncode == 3
+        with start_ours(repository) as ours:
+            wait_until(lambda: len(left_over(repository)) == 2, "ours to wait for the lock")
+            os.kill(pid, signal.SIGCONT)
+            ours.wait(PATIENCE)
+            assert ours.returncode == 9
+            assert re.fullmatch(TOLD["sipc"], ours.stderr.read())
+        assert served_by(repository) == "git"
+        assert ask(repository.endpoint, b"quit") == (b"", True)
+        git.communicate(timeout=PATIENCE)
+
+
+def test_git_gives_up_on_us_when_we_are_about_to_listen(repository):
+    """A tenth of a second is all it waits."""
+    output = repository.folder / "strace"
+    with start_ours(repository, wrapper=stops_in("flock", output)) as ours:
+        pid = wait_until_stopped(ours, output)
+        assert lock_of(repository).exists()
+        done = repository.run(*RUN)
+        assert done.returncode == 1
+        assert re.fullmatch(TOLD["git"], done.stderr)
+        os.kill(pid, signal.SIGCONT)
+        assert re.fullmatch(r"listening on \S+\n", ours.stderr.readline())
+        assert served_by(repository) == "sipc"
+        os.kill(pid, signal.SIGTERM)
+        ours.communicate(timeout=PATIENCE)
+    assert left_over(repository) == []
+
+
+def test_a_lock_left_by_a_git_that_was_killed_stops_git_for_good_and_us_for_seconds(repository):
+    output = repository.folder / "strace"
+    with repository.start(*RUN, wrapper=stops_in("bind", output)) as git:
+        os.kill(wait_until_stopped(git, output), signal.SIGKILL)
+        git.communicate(timeout=PATIENCE)
+    lock = lock_of(repository)
+    long_ago = time.time() - 3600
+    os.utime(lock, (long_ago, long_ago))
+    for how, words in ("run", "File exists"), ("start", "daemon terminated"):
+        done = repository.run("fsmonitor--daemon", how)
+        assert done.returncode == 1
+        assert words in done.stderr
+    assert lock.exists()
+    lately = time.time() - 3
+    os.utime(lock, (lately, lately))
+    with Server(repository.endpoint, "echo ours"):
+        assert served_by(repository) == "sipc"
+        assert not lock.exists()
+    with repository.daemon():
+        assert served_by(repository) == "git"

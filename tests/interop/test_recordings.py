@@ -1,0 +1,103 @@
+"""Both ends of sipc against conversations recorded between real Simple-IPC programs.
+
+What they wrote is given to us byte by byte as it was; of what we write, the messages have
+to be the same, not the packets: how a message is cut into these is up to each writer.
+"""
+
+from __future__ import annotations
+
+import socket
+from threading import Thread
+
+import pytest
+from support import (
+    PATIENCE,
+    Server,
+    ask,
+    connect,
+    decode,
+    message,
+    receive_all,
+    sipc,
+    wait_until,
+)
+from testhelper import BIG, WIRE, handler
+
+ALL = sorted(path.stem for path in WIRE.glob("*.request"))
+HELPERS = [name for name in ALL if not name.startswith("fsmonitor")]
+"""Those that our handler, too, has an answer to."""
+
+
+def recorded(name: str, end: str) -> bytes:
+    return (WIRE / f"{name}.{end}").read_bytes()
+
+
+def whole(wire: bytes) -> bytes:
+    """The payload of a message that a flush ends."""
+    payload, complete = decode(wire)
+    assert complete
+    return payload
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_our_server_answers_recorded_requests_as_gits_did(endpoint, name):
+    with Server(endpoint, handler()) as server:
+        with connect(endpoint) as connection:
+            connection.sendall(recorded(name, "request"))
+            answer = receive_all(connection)
+        assert whole(answer) == whole(recorded(name, "response"))
+        if name == "quit":
+            assert server.wait() == 0
+            assert not endpoint.exists()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_our_client_and_a_recorded_server_understand_each_other(endpoint, name):
+    request = recorded(name, "request")
+    received = []
+
+    def serve(listener) -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(PATIENCE)
+        with connection:
+            wire = b""
+            while not wire.endswith(b"0000"):
+                wire += connection.recv(1 << 20)
+            connection.sendall(recorded(name, "response"))
+            received.append(wire)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(endpoint))
+        listener.listen()
+        listener.settimeout(PATIENCE)
+        thread = Thread(target=serve, args=(listener,))
+        thread.start()
+        done = sipc("send", endpoint, input=whole(request))
+        thread.join(PATIENCE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == whole(recorded(name, "response"))
+    assert whole(received[0]) == whole(request)
+
+
+def test_what_is_not_recorded_is_answered_as_gits_helper_does(endpoint):
+    """Seen at git 2.55's helper, by hand."""
+    with Server(endpoint, handler()):
+        assert ask(endpoint, b"chunk") == ask(endpoint, b"big") == (BIG, True)
+        assert ask(endpoint, b"sendbytes xxyy") == (b"errs:2\n", True)
+        assert ask(endpoint, b"sendbytes ") == (b"rcvd:\x0000000000\n", True)
+        assert ask(endpoint, b"sendbytes x\0y") == (b"rcvd:x00000001\n", True)
+        assert ask(endpoint, b"foo\0bar") == (b"unhandled command: foo", True)
+        assert ask(endpoint, b"") == (b"unhandled command: ", True)
+
+
+def test_a_slow_answer_comes_row_by_row_and_ends_with_its_client(endpoint):
+    with Server(endpoint, handler()) as server:
+        with connect(endpoint) as connection:
+            connection.sendall(message(b"slow"))
+            wire = b""
+            while len(wire) < 3 * 80:
+                wire += connection.recv(1000)
+        server.wait_for_log("client hung up")
+        wait_until(lambda: not server.connections(), "the connection to be closed")
+    assert b"big: %075d\n" % 1 in wire
+    assert b"big: %075d\n" % 999 not in wire

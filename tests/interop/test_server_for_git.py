@@ -1,0 +1,168 @@
+"""sipc as the server of a real git: `git status` asks it what has changed, and believes it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from randomchanges import Changes
+from realgit import STILL
+from support import PATIENCE, Server, environment, sipc, sleeps_in, wait_until
+
+HERE = Path(__file__).parent
+HALF = "printf 'tok:2\\0'"
+"""The beginning of an answer that, complete, would say that nothing has changed."""
+
+AS_FIRST = "cat >/dev/null; printf 'tok:1\\0/\\0'"
+"""Gives git a token, and says that anything may have changed."""
+
+
+@pytest.fixture
+def seed():
+    """Of random changes; SIPC_SEED repeats them."""
+    chosen = int(os.environ.get("SIPC_SEED") or random.randrange(1 << 32))
+    print(f"SIPC_SEED={chosen}")  # noqa: T201 - shown when the test fails
+    return chosen
+
+
+def snapshots(repository) -> str:
+    """A handler that tells all that has changed, and nothing else."""
+    folder = repository.folder / "snapshots"
+    folder.mkdir()
+    handler = [sys.executable, "-IS", HERE / "fsmonitor_handler.py", repository.tree, folder]
+    return shlex.join(map(str, handler))
+
+
+def recipe(repository) -> str:
+    """The handler that the documents show."""
+    return shlex.join([str(HERE / "fsmonitor.sh"), str(repository.tree)])
+
+
+@pytest.mark.parametrize(("handler", "number"), [(snapshots, 50), (recipe, 10)])
+def test_git_status_says_what_a_git_without_us_says(repository, seed, handler, number):
+    changes = Changes(repository.tree, seed)
+    believed = 0
+    with Server(repository.endpoint, handler(repository)):
+        repository.status()
+        for _ in range(number):
+            what = changes.make()
+            if changes.random.random() < 0.1:
+                repository.git("add", "-A")  # a new index, with a token of its own
+            said, trace = repository.traced_status()
+            assert said == repository.true_status(), f"after it {what}"
+            assert len(trace.asked) == 1
+            assert not trace.started_a_daemon
+            if trace.believed:
+                believed += 1
+                assert trace.looked_at <= trace.files - len(STILL)
+    if handler is snapshots:
+        assert believed == number
+
+
+def test_the_recipe_names_what_has_changed_and_nothing_else(repository):
+    """With a clock two seconds ahead, so that what was before its answer is before its token."""
+    ahead = repository.folder / "bin/date"
+    ahead.write_text('#!/bin/sh\nexec /bin/date -d "3 seconds" "$@"\n')
+    ahead.chmod(0o755)
+    path = f"{ahead.parent}:{environment()['PATH']}"
+    with Server(repository.endpoint, recipe(repository), env=environment(PATH=path)):
+        repository.status()
+        token = time.time() + 1
+        wait_until(lambda: time.time() > token + 1, "what was before to be of another second")
+        repository.write("a", "something else\n")
+        repository.write("deep/e", "something else, too\n")
+        said, trace = repository.traced_status()
+    assert said == repository.true_status() != ""
+    assert trace.believed == [2]
+    assert trace.looked_at == 2
+
+
+@pytest.fixture
+def changed(repository):
+    """A repository with changes of which git knows nothing, but has a token from before them."""
+    with Server(repository.endpoint, AS_FIRST):
+        repository.status()
+        repository.status()
+        assert repository.true_status() == ""
+    repository.write("a", "something else\n")
+    repository.write("new", "new\n")
+    (repository.tree / "b").unlink()
+    return repository
+
+
+def assert_git_looked_itself(repository, git, errors="error: could not read IPC response\n"):
+    output, said = git.communicate(timeout=PATIENCE)
+    assert git.returncode == 0
+    assert output == repository.true_status() != ""
+    assert said.endswith(errors)
+
+
+@pytest.mark.parametrize(
+    ("handler", "options", "outcome"),
+    [
+        pytest.param("exit 3", [], "handler failed: exit status 3", id="says nothing and fails"),
+        pytest.param(f"{HALF}; exit 1", [], "handler failed", id="fails with half an answer"),
+        pytest.param(f"{HALF}; kill -9 $$", [], "SIGKILL", id="killed with half an answer"),
+        pytest.param(f"{HALF}; sleep 99", ["--timeout", "200ms"], "timed out", id="timed out"),
+        pytest.param("./there/is/none", [], "handler failed", id="not there"),
+    ],
+)
+def test_git_looks_itself_when_a_handler_fails(changed, handler, options, outcome):
+    with Server(changed.endpoint, handler, *options) as server:
+        assert_git_looked_itself(changed, changed.start(*changed.STATUS))
+        server.wait_for_log(outcome)
+
+
+def test_git_looks_itself_when_the_server_dies_before_its_answer_is_complete(changed):
+    pid = changed.folder / "pid"
+    with Server(
+        changed.endpoint, f"{HALF}; echo $$ >{pid}.new; mv {pid}.new {pid}; sleep 99"
+    ) as server:
+        git = changed.start(*changed.STATUS)
+        wait_until(pid.exists, "the handler to run")
+        server.signal(signal.SIGKILL)
+        assert_git_looked_itself(changed, git)
+        os.killpg(int(pid.read_text()), signal.SIGKILL)  # nobody else is left to do it
+    assert sipc("probe", changed.endpoint).returncode == 3
+
+
+@pytest.mark.parametrize("handler", ["true", "printf 'tok:2\\0'"], ids=["nothing", "no path"])
+def test_git_believes_an_answer_that_names_no_path(changed, handler):
+    """Hence the rule for handlers: fail rather than answer empty."""
+    with Server(changed.endpoint, handler):
+        said, trace = changed.traced_status()
+    assert said == "" != changed.true_status()
+    assert (trace.asked, trace.believed, trace.looked_at) == (["tok:1"], [0], 0)
+
+
+def test_git_waits_for_an_answer_and_then_goes_on(changed):
+    """Without any limit: see what it asks of the system in test_what_git_does."""
+    go_on = changed.folder / "go on"
+    os.mkfifo(go_on)
+    with Server(changed.endpoint, f"cat '{go_on}'"), changed.start(*changed.STATUS) as git:
+        wait_until(lambda: sleeps_in(git.pid, "read"), "git to wait")
+        go_on.write_bytes(b"tok:2\0a\0b\0new\0")
+        output, errors = git.communicate(timeout=PATIENCE)
+        assert (output, errors) == (changed.true_status(), "")
+
+
+def test_git_is_told_by_an_answer_of_many_packets(repository):
+    """More paths than a packet has room for, each of them new to git."""
+    names = [f"{number:0200}" for number in range(1000)]
+    answer = repository.folder / "answer"
+    answer.write_bytes(b"tok:2\0" + b"".join(b"%s\0" % name.encode() for name in names))
+    with Server(repository.endpoint, AS_FIRST):
+        repository.status()
+        repository.status()
+    for name in names:
+        repository.write(name, "")
+    with Server(repository.endpoint, f"cat {answer}"):
+        said, trace = repository.traced_status()
+    assert trace.believed == [len(names)]
+    assert said.splitlines() == [f"? {name}" for name in names]

@@ -1,0 +1,210 @@
+"""Facts about git on which sipc relies, and which its documents state.
+
+Should one of these fail with a later git, then it is the documents that have to change.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from contextlib import contextmanager
+from threading import Thread
+
+import pytest
+from realgit import is_listening
+from support import (
+    PATIENCE,
+    Server,
+    ask,
+    connect,
+    message,
+    packets,
+    receive_all,
+    sipc,
+    sleeps_in,
+    wait_until,
+)
+
+TRIVIAL = message(b"tok:1\0/\0")
+CHANGES = b"tok:2\0a\0"
+
+
+@contextmanager
+def answering(path, wire: bytes):
+    """Whoever asks gets these bytes, whatever they are, and then the end of the stream."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        requests = []
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    request = b""
+                    while not request.endswith(b"0000"):
+                        request += connection.recv(1 << 16)
+                    requests.append(request)
+                    connection.sendall(wire)
+
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield requests
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+            path.unlink()
+
+
+@pytest.fixture
+def changed(repository):
+    """One file has changed since the token that git has."""
+    with answering(repository.endpoint, TRIVIAL):
+        repository.status()
+        repository.status()
+    repository.write("a", "something else\n")
+    return repository
+
+
+ENDS = [
+    pytest.param(b"0000", id="flush"),
+    pytest.param(b"0001", id="delim"),
+    pytest.param(b"0002", id="response-end"),
+    pytest.param(b"0004", id="empty packet"),
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_gits_client_takes_for_the_end(changed, end):
+    with answering(changed.endpoint, packets(CHANGES) + end + message(b"b\0")) as requests:
+        said, trace = changed.traced_status()
+    assert requests == [b"0009tok:10000"]
+    assert said == changed.true_status() != ""
+    assert (trace.believed, trace.looked_at) == ([1], 1)
+
+
+@pytest.mark.parametrize(
+    ("wire", "complaint"),
+    [
+        pytest.param(b"", "", id="nothing"),
+        pytest.param(packets(CHANGES), "", id="cut off behind a packet"),
+        pytest.param(packets(CHANGES)[:-3], "", id="cut off in a packet"),
+        pytest.param(b"00", "", id="cut off in a length"),
+        pytest.param(b"0003", "bad line length 3", id="0003"),
+        pytest.param(b"fff1" + b"x" * 65517, "bad line length 65517", id="too long"),
+        pytest.param(b"+00cxxxxxxxx", "bad line length character: \\+00c", id="no hex"),
+    ],
+)
+def test_what_gits_client_does_not_believe(changed, wire, complaint):
+    with answering(changed.endpoint, wire):
+        done = changed.run(*changed.STATUS)
+    assert done.returncode == 0
+    assert done.stdout == changed.true_status() != ""
+    *before, last = done.stderr.splitlines()
+    assert last == "error: could not read IPC response"
+    assert [re.sub("^error: protocol error: ", "", line) for line in before] == (
+        [complaint.replace("\\", "")] if complaint else []
+    )
+
+
+def raw(path, wire: bytes) -> bytes:
+    """What a server answers to these bytes and a half-close."""
+    with connect(path) as connection:
+        connection.sendall(wire)
+        connection.shutdown(socket.SHUT_WR)
+        return receive_all(connection)
+
+
+def test_what_gits_server_takes_for_the_end_and_what_it_drops(repository):
+    with repository.daemon():
+        for end in (b"0000", b"0001", b"0002", b"0004"):
+            assert raw(repository.endpoint, packets(b"builtin:fake") + end).endswith(b"/\x000000")
+        for wire in (b"", b"0010builtin", packets(b"builtin:fake"), b"0003", b"zzzz"):
+            assert raw(repository.endpoint, wire) == b""
+
+
+def test_gits_server_does_nothing_for_a_client_that_has_hung_up(repository):
+    """It polls before it reads, and a hang-up is all it sees: so nobody's last will is done."""
+    with repository.daemon() as pid:
+        os.kill(pid, signal.SIGSTOP)
+        with connect(repository.endpoint) as connection:
+            connection.sendall(message(b"quit"))
+        os.kill(pid, signal.SIGCONT)
+        assert ask(repository.endpoint, b"flush")[1]
+        assert repository.run("fsmonitor--daemon", "status").returncode == 0
+
+
+def calls_of(repository, *arguments) -> list[str]:
+    """What git asks of the system with the connection to its daemon, in order."""
+    output = repository.folder / "strace"
+    with repository.start(*arguments, wrapper=["strace", "-f", "-o", str(output)]) as git:
+        git.communicate(timeout=PATIENCE)
+        assert git.returncode == 0
+    calls = [line.split(None, 1)[1] for line in output.read_text().splitlines()]
+    (start,) = [n for n, call in enumerate(calls) if call.startswith("connect(") and ".ipc" in call]
+    descriptor = re.match(r"connect\((\d+)", calls[start])[1]
+    end = next(n for n in range(start, len(calls)) if calls[n].startswith(f"close({descriptor})"))
+    return calls[start - 1 : end + 1]
+
+
+def test_gits_client_writes_all_then_reads_then_hangs_up_and_sets_no_limit(repository):
+    """No half-close, no poll, no timer, no option on the socket: it waits as long as it takes."""
+    with Server(repository.endpoint, "printf 'tok:1\\0/\\0'"):
+        calls = calls_of(repository, *repository.STATUS)
+    assert calls[0].startswith("socket(AF_UNIX, SOCK_STREAM, 0)")
+    names = [call.partition("(")[0] for call in calls[1:]]
+    assert re.fullmatch(r"connect (write )+(read )+close ", "".join(f"{n} " for n in names)), calls
+    assert '"0000"' in calls[-2]
+
+
+def test_gits_client_waits_for_room_in_a_full_queue_without_limit(repository):
+    """It connects as it reads: without a limit. `sipc probe` says that the server is busy."""
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(repository.endpoint))
+        busy.listen(0)
+        with connect(repository.endpoint):
+            for arguments in (repository.STATUS, ("fsmonitor--daemon", "status")):
+                with repository.start(*arguments) as git:
+                    wait_until(lambda git=git: sleeps_in(git.pid, "connect"), "git to wait")
+                    git.kill()
+            done = sipc("probe", "--json", "-t", "100ms", repository.endpoint)
+            assert done.returncode == 3
+            assert b'"state": "busy"' in done.stdout
+
+
+def test_git_starts_its_daemon_where_nobody_listens(repository):
+    """After a second of trying where a stale socket is, and at once where nothing is."""
+    with Server(repository.endpoint, "true") as server:
+        server.signal(signal.SIGKILL)
+        server.wait()
+    said, trace = repository.traced_status()
+    assert trace.started_a_daemon
+    assert said == repository.true_status()
+    assert repository.run("fsmonitor--daemon", "status").returncode == 0
+    repository.git("fsmonitor--daemon", "stop")
+
+
+def test_gits_status_follows_a_symlink_but_its_daemon_does_not(repository):
+    real = repository.folder / "real"
+    repository.endpoint.symlink_to(real)
+    with Server(real, "printf 'tok:1\\0/\\0'") as server:
+        repository.status()
+        server.wait_for_log("answered")
+        assert repository.run("fsmonitor--daemon", "status").returncode == 1
+        assert sipc("probe", repository.endpoint).returncode == 0
+
+
+def test_gits_daemon_deletes_a_file_that_is_in_its_way_and_we_do_not(repository):
+    repository.endpoint.write_text("precious")
+    assert sipc("serve", repository.endpoint, "--exec", "true").returncode == 5
+    assert repository.endpoint.read_text() == "precious"
+    with repository.start("fsmonitor--daemon", "run") as git:
+        wait_until(lambda: is_listening(repository.endpoint), "git's daemon to listen")
+        assert ask(repository.endpoint, b"quit") == (b"", True)
+        git.communicate(timeout=PATIENCE)
