@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
-from support import PATIENCE, decode
+from support import PATIENCE, decode, wait_until
 
 
 def receive_wire(connection: socket.socket) -> bytes:
@@ -24,6 +24,17 @@ def receive_request(connection: socket.socket) -> bytes:
     payload, complete = decode(receive_wire(connection))
     assert complete, "the request was cut off"
     return payload
+
+
+def wait_until_still(count) -> None:
+    """Wait until a count has begun and then not changed for a while: no event tells of that."""
+    seen = []
+
+    def is_still() -> bool:
+        seen.append(count())
+        return seen[-1] > 0 and seen[-50:] == seen[-1:] * 50
+
+    wait_until(is_still, "nothing to move any more")
 
 
 class HandMade:

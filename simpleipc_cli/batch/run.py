@@ -245,8 +245,6 @@ class Batch:
             return
         if not still_read:  # but it may have answered before
             exchange.writer.drop()
-            if exchange is self._current:
-                self._current = None
         self._watch(exchange)
 
     def _watch(self, exchange: Exchange) -> None:

@@ -158,6 +158,19 @@ def test_a_sink_that_takes_little_gets_all_in_order(disk):
     assert nothing_waits(stock)
 
 
+def test_what_comes_never_overtakes_what_waits(disk):
+    sink = Sink(0)
+    outlet = Outlet(sink)
+    output = OrderedOutput(outlet, Stock(disk), b"\n")
+    answer = output.begin(1)
+    output.deliver(answer, view(b"a" * ROOM))
+    output.deliver(answer, view(b"b"))
+    outlet.flush()
+    output.deliver(answer, view(b"c"))
+    output.pump()
+    assert sink.taken == b"a" * ROOM + b"bc"
+
+
 def test_little_waits_in_memory_while_the_sink_takes_nothing(disk):
     sink = Sink(*[0] * 1000)
     output, stock = new_output(sink, disk)

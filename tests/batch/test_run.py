@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 import threading
 
-from handmade import HandMade, receive_request
-from support import message, wait_until
+from handmade import HandMade, receive_request, wait_until_still
+from support import message
 
 from simpleipc_cli.batch import run
 from simpleipc_cli.batch.entrance import Entrance
@@ -48,7 +48,8 @@ def test_no_record_is_begun_while_much_waits(endpoint, folder, monkeypatch):
         waiting = batch._stock
         thread = threading.Thread(target=batch.run)
         thread.start()
-        wait_until(lambda: waiting.size >= 1_000_000 and len(batch._connected) == 1, "much")
+        wait_until_still(lambda: server.accepted)
+        assert waiting.size == 1_000_000
         assert server.accepted == 11
         go.set()
         thread.join()
