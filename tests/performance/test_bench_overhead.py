@@ -22,9 +22,9 @@ LOOPS = 2
 """Processes of the server."""
 
 ROUNDS = 3
-REQUESTS = SCALE * 6000
-PROCESSES = (1, 2, 4)
-SHAPES = ((1, 1), (32, 1), (64, 2), (128, 4))
+REQUESTS = SCALE * 3000
+PROCESSES = (1, 2)
+SHAPES = ((1, 1), (32, 1), (64, 2))
 """Loads of `sipc bench`: --concurrency and --processes."""
 
 
@@ -58,7 +58,7 @@ def test_the_overhead_is_stated(endpoint, state):
     assert ratio > 0.05
 
 
-FEW, MANY = SCALE * 4000, SCALE * 40_000
+FEW, MANY = SCALE * 3000, SCALE * 30_000
 """Requests after which memory is looked at."""
 
 GROWTH = 1 << 20

@@ -2,7 +2,9 @@
 
 A request is in flight for longer at the client than at the server: so no figure of a report
 may be below the same figure of the server's record, on any machine. That it is not above it
-by more than 2 % or 2 ms takes a machine that runs when it should: see machine.py.
+by more than 2 % or 2 ms takes a machine that runs when it should: see machine.py, which says
+whether it did. If it did not, a run is made again; if it never does, as much is pardoned as
+others have been late at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ PERCENTILES = {"p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99, "p99.9": 9
 RATE = 500
 INTERVAL = SECOND // RATE
 
-_TRIES = 4  # runs at most, on a machine that stands still
+_TRIES = 3  # runs at most, on a machine that stands still
 _STANDS_STILL = 1 / 300  # share of a run; more can move a percentile by itself
 _ROUNDED = 0.001  # share of a time by which a report may differ; see histogram.py
 
@@ -79,7 +81,11 @@ def load(endpoint, manner: Manner, *options) -> Outcome:
     return outcome
 
 
-def judge(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[str]]) -> Outcome:
+Complaint = tuple[float, str]
+"""By how many nanoseconds something is wrong, beyond 2 % or 2 ms, and what."""
+
+
+def judge(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[Complaint]]) -> Outcome:
     """A run about which there are no complaints; made again only if the machine stood still."""
     for _ in range(_TRIES):
         with coming_first(), Sentinel() as sentinel:
@@ -87,7 +93,10 @@ def judge(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[str]]
         found = complaints(outcome)
         if not found or sentinel.stood_still < RUN * _STANDS_STILL:
             break
-    assert not found, f"the machine stood still for {sentinel.stood_still / MS} ms"
+    stands_still = sentinel.stood_still >= RUN * _STANDS_STILL
+    # Starting, answering and reading can each be late by as much.
+    pardoned = 3 * sentinel.longest if stands_still else 0
+    assert [text for excess, text in found if excess > pardoned] == []
     return outcome
 
 
@@ -104,11 +113,12 @@ def percentile(times: list[int], q: float) -> int:
     return times[max(1, ceil(round(q * 1000) * len(times) / 100_000)) - 1]
 
 
-def leeway(ns: float) -> float:
-    return max(0.02 * ns, 2 * MS)
+def excess(reported: float, truth: float) -> float:
+    """By how much they differ, beyond 2 % or 2 ms."""
+    return abs(reported - truth) - max(0.02 * truth, 2 * MS)
 
 
-def shifts(outcome: Outcome, kind: str, recorded: list[int], besides=()) -> list[str]:
+def shifts(outcome: Outcome, kind: str, recorded: list[int], besides=()) -> list[Complaint]:
     """What is reported too late. Raises AssertionError for what is reported too early.
 
     Percentiles named in `besides` stand where times leap, which one late request can move.
@@ -120,19 +130,20 @@ def shifts(outcome: Outcome, kind: str, recorded: list[int], besides=()) -> list
         if reported[name] is not None:
             truth = percentile(recorded, q)
             assert reported[name] >= truth * (1 - _ROUNDED), f"{kind} {name} is below {truth} ns"
-            if reported[name] > truth + leeway(truth) and name not in besides:
-                found.append(f"{kind} {name}: {reported[name]} ns, recorded {truth} ns")
+            if excess(reported[name], truth) > 0 and name not in besides:
+                text = f"{kind} {name}: {reported[name]} ns, recorded {truth} ns"
+                found.append((excess(reported[name], truth), text))
     assert reported["max"] >= recorded[-1]
     return found
 
 
-def differences(outcome: Outcome, kind: str, expected: dict[str, float]) -> list[str]:
+def differences(outcome: Outcome, kind: str, expected: dict[str, float]) -> list[Complaint]:
     """What is not what arithmetic says, in nanoseconds."""
     reported = outcome.report["times"][kind]
     return [
-        f"{kind} {name}: {reported[name]} ns, by arithmetic {ns} ns"
+        (excess(reported[name], ns), f"{kind} {name}: {reported[name]} ns, by arithmetic {ns} ns")
         for name, ns in expected.items()
-        if reported[name] is not None and abs(reported[name] - ns) > leeway(ns)
+        if reported[name] is not None and excess(reported[name], ns) > 0
     ]
 
 
