@@ -14,9 +14,11 @@ NAMES = ["n", "two words", "-x", "new\nline", '"quoted"', "ä", os.fsdecode(b"\x
 class Changes:
     """Makes one change after the other; what it left untouched stays for others to change."""
 
-    def __init__(self, tree: Path, seed: int) -> None:
+    def __init__(self, tree: Path, seed: int, *, folders: bool = True) -> None:
+        """Without `folders` only files come, go and change, in the folders that are there."""
         self.tree = tree
         self.random = Random(seed)
+        self._makes_folders = folders
         self._kinds = [
             self._create,
             self._create,
@@ -27,11 +29,10 @@ class Changes:
             self._rename,
             self._toggle_executable,
             self._replace_by_symlink,
-            self._replace_by_folder,
-            self._rename_folder,
-            self._delete_folder,
             self._write_again,
         ]
+        if folders:
+            self._kinds += [self._replace_by_folder, self._rename_folder, self._delete_folder]
 
     def make(self) -> str:
         """Make a change; what it was."""
@@ -64,7 +65,7 @@ class Changes:
         while True:
             folders = [self.tree, *self._paths(folders=True)]
             where = self.random.choice([path for path in folders if not path.is_symlink()])
-            if self.random.random() < 0.3:
+            if self._makes_folders and self.random.random() < 0.3:
                 where /= self.random.choice(NAMES)
             path = where / self.random.choice(NAMES)
             if not os.path.lexists(path) and (where.is_dir() or not os.path.lexists(where)):
