@@ -11,6 +11,11 @@ import termios
 import threading
 from contextlib import contextmanager
 
+from support import environment, wait_until
+
+BAR = re.compile(r"^sent +\S", re.M)
+"""The first line of a progress bar."""
+
 _PIECE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b(.)|([\r\n\b])|([^\x1b\r\n\b]+)", re.S)
 
 
@@ -146,3 +151,17 @@ def terminal(*, reading: bool = True):
         yield opened
     finally:
         opened.close()
+
+
+def on_terminal(**more: str) -> dict[str, str]:
+    """An environment in which something can be drawn."""
+    plain = environment(TERM="xterm-256color", **more)
+    return {
+        name: value
+        for name, value in plain.items()
+        if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"} or name in more
+    }
+
+
+def see_bar(tty) -> str:
+    return wait_until(lambda: BAR.search(tty.screen.text) and tty.screen.text, "a bar")

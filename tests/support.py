@@ -353,6 +353,18 @@ def flooded(wire: bytes):
     return conversation
 
 
+def answering(wire: bytes, seen: list[bytes] | None = None):
+    """A server that reads a request and then writes this."""
+
+    def conversation(connection):
+        request = read_message(connection)
+        if seen is not None:
+            seen.append(request)
+        connection.sendall(wire)
+
+    return conversation
+
+
 class Program(subprocess.Popen):
     """A running program; a `with` that fails does not wait for its end, but sees to it."""
 
@@ -382,3 +394,10 @@ def trace_lines(trace: bytes) -> list[tuple[str, str]]:
         assert match, line
         found.append((match[1], match[2]))
     return found
+
+
+def trace_events(trace: bytes) -> list[str]:
+    """What happened in the one exchange of a trace."""
+    lines = trace_lines(trace)
+    assert len({name for name, _ in lines}) == 1
+    return [event for _, event in lines]

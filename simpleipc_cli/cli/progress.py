@@ -25,7 +25,7 @@ _STUCK_AFTER = 1.0  # seconds that a terminal which takes nothing may hold up ou
 
 def has_live_display() -> bool:
     """Whether stderr is a terminal on which things can be drawn and taken away again."""
-    return os.isatty(STDERR) and os.environ.get("TERM", "") not in {"", "dumb"}
+    return os.isatty(STDERR) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
 
 
 class Progress:
@@ -107,12 +107,12 @@ class Progress:
         ]
         shown = False
         while True:
+            for task, done, total in zip(tasks, self._so_far(), totals, strict=True):
+                bar.update(task, completed=done, size=_size(done, total))
             if _in_foreground():
                 if not shown:
                     bar.start()
                     shown = True
-                for task, done, total in zip(tasks, self._so_far(), totals, strict=True):
-                    bar.update(task, completed=done, size=_size(done, total))
                 bar.refresh()
             if self._over.wait(_REDRAW):
                 break

@@ -13,6 +13,7 @@ import pytest
 from support import (
     SIPC,
     Server,
+    answering,
     environment,
     flooded,
     message,
@@ -26,16 +27,6 @@ from simpleipc_cli.client import look
 from simpleipc_cli.deadline import Deadline
 
 MIB = 1 << 20
-
-
-def answering(wire: bytes, seen: list[bytes] | None = None):
-    def conversation(connection):
-        request = read_message(connection)
-        if seen is not None:
-            seen.append(request)
-        connection.sendall(wire)
-
-    return conversation
 
 
 @pytest.mark.parametrize(
