@@ -56,7 +56,7 @@ def reach_or_start(
 
     Raises SpawnFailed if the command failed, at once; else EndpointError: what kept us from
     connecting at the last try. A command that is still at it has then been ended, which may
-    take a second more. SIGCHLD must not be ignored.
+    take two seconds more. SIGCHLD must not be ignored.
     """
     limit = deadline.sooner(START_PATIENCE if wait is None else wait.remaining())
     path = _real_path(endpoint)

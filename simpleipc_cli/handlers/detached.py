@@ -23,7 +23,7 @@ from simpleipc_cli.handlers.command import SHELL, Command
 from simpleipc_cli.handlers.spawn import ALL_SIGNALS, Process
 from simpleipc_cli.transport import HANGUP, READ, new_poller
 
-_GRACE = 1.0  # seconds from SIGTERM to SIGKILL for what never became of use, at will
+_GRACE = 2.0  # seconds from SIGTERM to SIGKILL, for what never became of use; at will
 _CHUNK = 1 << 16
 _MOST_READS = 16  # as many as a pipe that is as large as it can be holds (pipe(7): 1 MiB)
 _KEPT = 4096  # bytes of standard error; more than a line of text can show, at will
