@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def git_program() -> str:
     return pytest.skip(
         f"no git {NEW_ENOUGH} or later with a daemon: run tests/interop/get-git, or set SIPC_GIT"
     )
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of whatever is left to chance; SIPC_SEED repeats it."""
+    chosen = int(os.environ.get("SIPC_SEED") or random.randrange(1 << 32))
+    print(f"SIPC_SEED={chosen}")  # noqa: T201 - shown when the test fails
+    return chosen
 
 
 @pytest.fixture

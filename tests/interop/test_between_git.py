@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
+import re
 import shlex
 import shutil
 
@@ -25,30 +24,30 @@ def real(repository):
         yield other / repository.endpoint.name
 
 
-def pass_on(real) -> str:
+def pass_on(real, *options) -> str:
     """A handler that asks somebody else."""
-    # Once there is `send --trace-file`: [SIPC, "send", "--trace-file", trace, real], and the
-    # trace has as many exchanges as there were questions.
-    return shlex.join([SIPC, "send", str(real)])
+    return shlex.join([SIPC, "send", *map(str, options), str(real)])
 
 
-def test_git_status_is_the_same_through_us(repository, real):
-    seed = int(os.environ.get("SIPC_SEED") or random.randrange(1 << 32))
-    print(f"SIPC_SEED={seed}")  # noqa: T201 - shown when the test fails
+def test_git_status_is_the_same_through_us(repository, real, seed):
     # Git's daemon ends itself when a folder is moved where it has no watch yet.
     changes = Changes(repository.tree, seed, folders=False)
-    believed = 0
-    with Server(repository.endpoint, pass_on(real)):
-        repository.status()
+    asked, believed = [], 0
+    log = repository.folder / "wire.log"
+    with Server(repository.endpoint, pass_on(real, "--trace-file", log)):
+        asked += repository.traced_status()[1].asked
         for _ in range(10):
             what = changes.make()
             said, trace = repository.traced_status()
             assert said == repository.true_status(), f"after it {what}"
-            assert trace.asked[0].startswith("builtin:")
+            asked += trace.asked
             if trace.believed:
                 believed += 1
                 assert trace.looked_at <= trace.files - len(STILL)
     assert believed > 5  # all of them, unless the daemon was not heard for a second
+    lines = log.read_text().splitlines()
+    assert re.findall(r'> sent \w+ \(\d+ bytes\): "(.*)"', "\n".join(lines)) == asked
+    assert sum("< received 0000: flush" in line for line in lines) == len(asked) == 11
 
 
 def test_an_answer_of_many_packets_comes_through_unchanged(repository, real):

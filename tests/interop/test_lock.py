@@ -108,10 +108,8 @@ def finish(repository, winner: str, server: Program) -> None:
     assert not repository.endpoint.exists()
 
 
-def test_of_both_started_at_once_one_serves_and_the_other_says_why_not(repository):
+def test_of_both_started_at_once_one_serves_and_the_other_says_why_not(repository, seed):
     """Git is up within some ten milliseconds, we take longer, so that it starts later."""
-    seed = random.randrange(1 << 32)
-    print(f"{seed=}")  # noqa: T201 - shown when the test fails
     chance = random.Random(seed)
     lead = 0.1  # seconds, a first guess; who wins becomes a matter of chance
     for _ in range(50):

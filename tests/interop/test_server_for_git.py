@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shlex
 import signal
 import sys
@@ -21,14 +20,6 @@ HALF = "printf 'tok:2\\0'"
 
 AS_FIRST = "cat >/dev/null; printf 'tok:1\\0/\\0'"
 """Gives git a token, and says that anything may have changed."""
-
-
-@pytest.fixture
-def seed():
-    """Of random changes; SIPC_SEED repeats them."""
-    chosen = int(os.environ.get("SIPC_SEED") or random.randrange(1 << 32))
-    print(f"SIPC_SEED={chosen}")  # noqa: T201 - shown when the test fails
-    return chosen
 
 
 def snapshots(repository) -> str:
