@@ -21,7 +21,7 @@ from simpleipc_cli.bench import summary, wording
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.load import FAILURES
-from simpleipc_cli.bench.markup import printable
+from simpleipc_cli.bench.page.markup import printable
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import Figures
 from simpleipc_cli.bench.units import format_ns

@@ -15,7 +15,7 @@ from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.fleet import Progress
 from simpleipc_cli.bench.load import SECOND, Plan
 from simpleipc_cli.bench.measure import BrokenOff, measure
-from simpleipc_cli.bench.page import to_html
+from simpleipc_cli.bench.page.document import to_html
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.tables import to_csv, to_markdown
 from simpleipc_cli.bench.verdict import Condition, Judgement, judge, parse

@@ -1,7 +1,7 @@
 """What the charts are drawn from: a frame with its axes, lines, and marks, as SVG.
 
 Knows no report. Places are percent of the plot, from its left and from its bottom, as
-scales.py gives them. Colours and sizes are the page's, by class (see pagestyle.py). The
+scales.py gives them. Colours and sizes are the page's, by class (see style.py). The
 plot itself is an inner `svg`, stretched to whatever room there is, 0 to 1000 each way;
 letters stand beside and are not stretched.
 """
@@ -14,9 +14,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.markup import Markup, element, join, percent
-from simpleipc_cli.bench.scales import PercentileScale, Scale, spread
-from simpleipc_cli.bench.stretches import Stretch
+from simpleipc_cli.bench.page.markup import Markup, element, join, percent
+from simpleipc_cli.bench.page.scales import PercentileScale, Scale, spread
+from simpleipc_cli.bench.page.stretches import Stretch
 
 _FULL = 1000
 _LETTER = 3.3  # percent of a chart's width on a phone that a letter takes, and room around it

@@ -5,7 +5,7 @@ from benchpages import read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.markup import Markup, bound, element, join, percent, printable
+from simpleipc_cli.bench.page.markup import Markup, bound, element, join, percent, printable
 
 
 def test_text_is_escaped_and_markup_is_not():

@@ -11,7 +11,8 @@ from math import ceil
 from typing import NamedTuple
 
 from simpleipc_cli.bench import wording
-from simpleipc_cli.bench.drawing import (
+from simpleipc_cli.bench.histogram import Histogram, percentile_name
+from simpleipc_cli.bench.page.drawing import (
     Frame,
     Line,
     broken,
@@ -25,10 +26,8 @@ from simpleipc_cli.bench.drawing import (
     upright,
     words,
 )
-from simpleipc_cli.bench.histogram import Histogram, percentile_name
-from simpleipc_cli.bench.markup import Markup
-from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.scales import (
+from simpleipc_cli.bench.page.markup import Markup
+from simpleipc_cli.bench.page.scales import (
     PercentileScale,
     Scale,
     latency_scale,
@@ -36,7 +35,7 @@ from simpleipc_cli.bench.scales import (
     rate_scale,
     time_scale,
 )
-from simpleipc_cli.bench.stretches import (
+from simpleipc_cli.bench.page.stretches import (
     ENOUGH_FOR_A_RATE,
     ENOUGH_FOR_P99,
     P99_BELOW_MAX,
@@ -45,6 +44,7 @@ from simpleipc_cli.bench.stretches import (
     has_p99,
     stretches,
 )
+from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.units import format_ns
 
 _MARGIN = 7.0  # percent of a chart's width that a time in letters takes

@@ -8,9 +8,9 @@ import pytest
 from benchpages import VOID, read, table
 from benchreports import MS, SECOND, STARTED_AT, Run, closed_loop, open_loop
 
-from simpleipc_cli.bench import pagestyle, verdict, wording
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.page import to_html
+from simpleipc_cli.bench.page import style, verdict, wording
+from simpleipc_cli.bench.page.document import to_html
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import Figures
 
@@ -397,7 +397,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colours", [pagestyle.LIGHT, pagestyle.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("colours", [style.LIGHT, style.DARK], ids=["light", "dark"])
 def test_whatever_is_read_has_contrast(colours):
     grounds = {"paper", "raised", "red-tint", "green-tint", "orange-tint"}
     read_on = {
@@ -417,16 +417,16 @@ def test_whatever_is_read_has_contrast(colours):
 
 
 def test_every_colour_has_a_name_and_every_name_a_colour_in_light_and_dark():
-    assert pagestyle.LIGHT.keys() == pagestyle.DARK.keys()
-    sheet = pagestyle.sheet()
+    assert style.LIGHT.keys() == style.DARK.keys()
+    sheet = style.sheet()
     used = set(re.findall(r"var\(--([a-z-]+)\)", sheet))
-    assert used == pagestyle.LIGHT.keys()
+    assert used == style.LIGHT.keys()
     rules = sheet.partition(":root {\n")[2]
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b", rules)
 
 
 def test_dark_colours_are_for_screens_that_want_them_and_not_for_paper():
-    assert "@media screen and (prefers-color-scheme: dark)" in pagestyle.sheet()
+    assert "@media screen and (prefers-color-scheme: dark)" in style.sheet()
     metas = {meta.attributes.get("name"): meta for meta in page_of(STALLED).all("meta")}
     assert metas["color-scheme"]["content"] == "light dark"
     assert metas["viewport"]["content"] == "width=device-width, initial-scale=1"
@@ -437,6 +437,6 @@ def test_every_class_in_a_page_is_one_that_the_style_knows():
     for report in (STALLED, FAILING, refused(1_000)):
         page = page_of(report, judged(report, "p99>5ms", "errors>0"), report.compare(BASELINE))
         used |= {name for element in page for name in element.classes}
-    known = set(re.findall(r"\.([a-z][a-z0-9-]*)", pagestyle.sheet()))
+    known = set(re.findall(r"\.([a-z][a-z0-9-]*)", style.sheet()))
     # These say what something is, and look as everything does.
     assert used - {"within", "too"} <= known

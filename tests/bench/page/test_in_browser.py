@@ -15,8 +15,8 @@ from html import escape
 import pytest
 from benchreports import MS, SECOND, Run, closed_loop, open_loop
 
-from simpleipc_cli.bench import pagestyle, verdict
-from simpleipc_cli.bench.page import to_html
+from simpleipc_cli.bench.page import style, verdict
+from simpleipc_cli.bench.page.document import to_html
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -152,7 +152,7 @@ def rgb(colour: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("width", "height", "options", "colours"),
-    [(1200, 700, [], pagestyle.LIGHT), (360, 900, [DARK], pagestyle.DARK)],
+    [(1200, 700, [], style.LIGHT), (360, 900, [DARK], style.DARK)],
     ids=["light and wide", "dark and narrow"],
 )
 def test_it_is_shown_in_the_colours_that_were_asked_for(folder, width, height, options, colours):
@@ -238,7 +238,7 @@ def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(fold
     found = json.loads(re.search(r"<body>(\[.*\])</body>", output, re.S)[1])
     shown = [line for line in found if ": paper " in line]
     assert len(shown) == len(pages) * len(WIDTHS)
-    paper = "rgb({}, {}, {})".format(*rgb(pagestyle.DARK["paper"]))
+    paper = "rgb({}, {}, {})".format(*rgb(style.DARK["paper"]))
     assert all(line.endswith(paper) for line in shown)
     assert [line for line in found if line not in shown] == []
 

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from simpleipc_cli.bench import wording
-from simpleipc_cli.bench.charts import (
+from simpleipc_cli.bench.compare import Change
+from simpleipc_cli.bench.histogram import samples_needed
+from simpleipc_cli.bench.page.charts import (
     Chart,
     latency_by_percentile,
     latency_over_time,
     throughput_over_time,
 )
-from simpleipc_cli.bench.compare import Change
-from simpleipc_cli.bench.histogram import samples_needed
-from simpleipc_cli.bench.markup import Markup, bound, element, join
-from simpleipc_cli.bench.pagestyle import sheet
-from simpleipc_cli.bench.pagetables import (
+from simpleipc_cli.bench.page.markup import Markup, bound, element, join
+from simpleipc_cli.bench.page.style import sheet
+from simpleipc_cli.bench.page.tables import (
     compared,
     facts,
     failures_table,

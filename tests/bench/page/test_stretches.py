@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.stretches import (
+from simpleipc_cli.bench.page.stretches import (
     ENOUGH_FOR_A_RATE,
     ENOUGH_FOR_P99,
     gaps,

@@ -12,12 +12,12 @@ import pytest
 from benchpages import Axis, points, read
 from benchreports import MS, SECOND, US, Run, closed_loop, open_loop
 
-from simpleipc_cli.bench.charts import (
+from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
+from simpleipc_cli.bench.page.charts import (
     latency_by_percentile,
     latency_over_time,
     throughput_over_time,
 )
-from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
 from simpleipc_cli.bench.units import parse_ns
 
 STALL = (4 * SECOND, 6 * SECOND)

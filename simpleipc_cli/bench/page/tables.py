@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from simpleipc_cli.bench import summary, wording
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.markup import Markup, bound, element, join
+from simpleipc_cli.bench.page.markup import Markup, bound, element, join
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import Figures
 from simpleipc_cli.bench.units import format_ns
