@@ -8,8 +8,9 @@ import pytest
 from benchpages import VOID, read, table
 from benchreports import MS, SECOND, STARTED_AT, Run, closed_loop, open_loop
 
+from simpleipc_cli.bench import verdict, wording
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.page import style, verdict, wording
+from simpleipc_cli.bench.page import style
 from simpleipc_cli.bench.page.document import to_html
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import Figures

@@ -15,7 +15,8 @@ from html import escape
 import pytest
 from benchreports import MS, SECOND, Run, closed_loop, open_loop
 
-from simpleipc_cli.bench.page import style, verdict
+from simpleipc_cli.bench import verdict
+from simpleipc_cli.bench.page import style
 from simpleipc_cli.bench.page.document import to_html
 
 CHROMIUM = shutil.which("chromium")
