@@ -228,16 +228,20 @@ def test_an_early_answer_is_an_answer_and_the_rest_of_the_record_is_dropped(
 
 def test_the_rest_of_a_record_is_dropped_when_the_server_reads_no_more(endpoint):
     """It answers all the same, when nothing of the record is left in the input."""
-    go = threading.Event()
+    shut, go = threading.Event(), threading.Event()
 
     def converse(connection):
         first = connection.recv(5)[4:]
         if first == b"a":
             connection.shutdown(socket.SHUT_RD)
+            shut.set()
             assert go.wait(30)
         connection.sendall(message(first))
 
     with HandMade(endpoint, converse), send_lines(endpoint) as client:
+        client.stdin.write(b"a" * 80_000)
+        client.stdin.flush()
+        assert shut.wait(30)
         client.stdin.write(b"a" * 5_000_000)
         client.stdin.flush()
         go.set()
