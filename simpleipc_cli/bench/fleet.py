@@ -88,11 +88,17 @@ class Fleet:
 
     def _start(self, plan: Plan) -> None:
         context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._connections.append(ours)
-        with theirs:
-            process = context.Process(target=_generate, args=(plan, theirs), daemon=True)
-            process.start()
+        try:
+            ours, theirs = context.Pipe()
+            self._connections.append(ours)
+            with theirs:
+                process = context.Process(target=_generate, args=(plan, theirs), daemon=True)
+                process.start()
+        except OSError as error:
+            raise SipcError(
+                f"cannot start another process: {error.strerror}",
+                "allow more with ulimit -u and -n, or give fewer --processes",
+            ) from None
         self._processes.append(process)
 
     def run(self, tell: Callable[[Progress], None], pause: float) -> None:
@@ -243,6 +249,12 @@ def _made(plan: Plan, begin: int, connection: Connection) -> Tally | SipcError:
 
     try:
         return Generator(plan, begin, stop=connection.fileno(), report=tell).run()
+    except (BrokenPipeError, ConnectionResetError):
+        raise  # nobody is interested any more
+    except OSError as error:
+        return SipcError(
+            f"cannot make the load: {error.strerror}", "see what the system is short of"
+        )
     except SipcError as error:
         return error
     finally:

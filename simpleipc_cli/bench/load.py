@@ -240,9 +240,8 @@ class Generator:
         return True
 
     def _wait(self, pause: float) -> None:
-        """Go on with what can go on. First all is read, as what is not yet read seems to take
-        longer; then it is counted."""
-        answered = []
+        """Go on with what can go on."""
+        answered = []  # to be counted once all is read: what waits to be read seems to take longer
         for descriptor, what in self._poller.wait(pause):
             if descriptor == self._stop:
                 self._stopped = True

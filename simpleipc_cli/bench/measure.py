@@ -15,6 +15,7 @@ from simpleipc_cli.server.descriptors import DescriptorLimit
 
 _TELL_EVERY = 0.1  # seconds, at will: how soon Ctrl-C is heard
 _OTHER_DESCRIPTORS = 24  # what a process needs beside its connections, with some to spare
+_FOR_PROCESS = 2  # descriptors that each process costs us: one to talk, one to see its end
 
 
 class BrokenOff(Exception):
@@ -33,7 +34,7 @@ def measure(
     if rate is not None:
         plan = replace(plan, interval=interval_of(rate))
     plans = divide(plan, processes)
-    _allow_connections(max(share.concurrency for share in plans))
+    _allow_descriptors(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
     partial = False
     with fleet(plans) as running:
@@ -67,15 +68,23 @@ def _settings(plan: Plan, processes: int, rate: float | None) -> dict[str, objec
     }
 
 
-def _allow_connections(most: int) -> None:
+def _allow_descriptors(connections: int, processes: int) -> None:
     """Raise our own limit on open files, which the processes inherit, if that is needed."""
     limit = DescriptorLimit()
-    needed = most + _OTHER_DESCRIPTORS
+    wanted = {
+        f"{connections} at once": connections,
+        f"{processes} processes": _FOR_PROCESS * processes,
+    }
+    what = max(wanted, key=lambda name: wanted[name])
+    needed = wanted[what] + _OTHER_DESCRIPTORS
     if needed <= limit.current:
         return
     limit.raise_to_most()
     if needed > limit.current:
+        fewer = (
+            "fewer --processes" if "processes" in what else "--processes or a lower --concurrency"
+        )
         raise SipcError(
-            f"{most} at once need {needed} descriptors, and {limit.current} are allowed",
-            "allow more with ulimit -n, or give --processes or a lower --concurrency",
+            f"{what} need {needed} descriptors, and {limit.current} are allowed",
+            f"allow more with ulimit -n, or give {fewer}",
         )

@@ -177,17 +177,21 @@ def test_a_process_killed_before_it_begins_is_an_error_that_says_so(endpoint):
             running.run(ignore, 0.01)
 
 
-def test_a_process_without_descriptors_says_so_without_a_traceback(endpoint, capfd):
+@pytest.mark.parametrize(
+    ("left", "words"), [(0, "cannot make the load: Too many open"), (1, "allow more descriptors")]
+)
+def test_a_process_without_descriptors_says_so_without_a_traceback(endpoint, capfd, left, words):
     with Scripted(endpoint), fleet(plans_of(endpoint, **ENDLESS)) as running:
         for connection in running._connections:
             assert wait([connection], PATIENCE)  # it is ready
         pid = running._processes[0].pid
         used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-        _, second = sorted(set(range(len(used) + 2)) - used)[:2]  # the first is for the poller
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (second, second))
+        # The first that is free is for the poller, the second for a connection.
+        limit = sorted(set(range(len(used) + 2)) - used)[left]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
         with pytest.raises(SipcError) as caught:
             running.run(ignore, 0.01)
-    assert "descriptors" in caught.value.text
+    assert words in caught.value.text
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -203,6 +207,17 @@ def test_closing_alone_leaves_no_process(endpoint, when):
         running.close()
         running.close()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_fleet_for_which_there_are_no_descriptors_says_so_and_leaves_none(endpoint):
+    plans = plans_of(endpoint, 20, concurrency=20, **ENDLESS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, hard))
+    try:
+        with pytest.raises(SipcError, match="cannot start another process: Too many open files"):
+            Fleet(plans)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_fleet_that_cannot_start_whole_leaves_none(endpoint, monkeypatch):

@@ -183,22 +183,32 @@ def test_a_run_ends_after_ten_seconds_unless_told_otherwise():
     assert b"[default: 10s, unless there is -n]" in b" ".join(sipc("bench", "-h").stdout.split())
 
 
-def test_more_connections_than_descriptors_are_usual(endpoint):
-    command = f'ulimit -S -n 64; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
+@pytest.mark.parametrize(("limit", "processes"), [(64, 1), (40, 16)])
+def test_more_connections_than_descriptors_are_usual(endpoint, limit, processes):
+    command = f'ulimit -S -n {limit}; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
+    command += f" --processes {processes}"
     with Echo(endpoint) as server:
         done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment())
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(server.asked) == 200
 
 
-def test_more_connections_than_descriptors_are_allowed(endpoint):
-    command = f'ulimit -n 64; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
+@pytest.mark.parametrize(
+    ("limit", "processes", "what", "remedy"),
+    [
+        (64, 1, "80 at once need 104", "--processes or a lower --concurrency"),
+        (40, 40, "40 processes need 104", "fewer --processes"),
+    ],
+)
+def test_more_connections_than_descriptors_are_allowed(endpoint, limit, processes, what, remedy):
+    command = f'ulimit -n {limit}; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
+    command += f" --processes {processes}"
     with Echo(endpoint) as server:
         done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment())
     assert done.returncode == 1
-    assert done.stderr == (
-        b"sipc bench: 80 at once need 104 descriptors, and 64 are allowed: allow more with"
-        b" ulimit -n, or give --processes or a lower --concurrency\n"
+    assert done.stderr.decode() == (
+        f"sipc bench: {what} descriptors, and {limit} are allowed: allow more with"
+        f" ulimit -n, or give {remedy}\n"
     )
     assert server.asked == []
 
