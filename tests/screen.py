@@ -16,6 +16,7 @@ from support import environment, wait_until
 BAR = re.compile(r"^sent +\S", re.M)
 """The first line of a progress bar."""
 
+_CUT_OFF = re.compile(r"\x1b(\[[?\d;]*)?$")  # by where a read happened to end
 _PIECE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b(.)|([\r\n\b])|([^\x1b\r\n\b]+)", re.S)
 
 
@@ -31,7 +32,8 @@ class Screen:
         self.cursor_shown = True
 
     def feed(self, data: bytes) -> Screen:
-        for numbers, command, odd, control, text in _PIECE.findall(data.decode()):
+        whole = _CUT_OFF.sub("", data.decode(errors="ignore"))
+        for numbers, command, odd, control, text in _PIECE.findall(whole):
             assert not odd, f"ESC {odd!r}"
             if text:
                 self._write(text)

@@ -99,7 +99,7 @@ def test_the_size_of_what_is_left_of_standard_input_is_known(endpoint, folder):
     with terminal() as tty, open(folder / "request", "rb") as request:
         os.lseek(request.fileno(), 1_000_000, os.SEEK_SET)
         with sending(held, endpoint, tty, stdin=request) as client:
-            assert "2.0 MB of 2.0 MB" in see_bar(tty)
+            wait_until(lambda: "2.0 MB of 2.0 MB" in tty.screen.text, "all that is left")
             held.go.set()
             assert client.wait() == 0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
+import socket
+import threading
 import time
 from datetime import datetime
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerGone
 from simpleipc_cli.transport import Peer
+from simpleipc_cli.transport.unix import UnixStream
 from simpleipc_cli.watch.trace import LONGEST_LINE, PAYLOAD_SHOWN, Tracer
 
 FULL = b"fff0" + b"x" * 65516
@@ -269,3 +273,60 @@ def test_any_bytes_in_any_slices_give_the_same_lines_and_never_an_error(wire, cu
 
     if wire:
         assert understood(whole.lines) == understood(sliced.lines)
+
+
+@pytest.fixture
+def pair():
+    """A traced socket and the other end, which is small."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stream = UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, ours.detach()))
+    lines: list[str] = []
+    with theirs:
+        theirs.settimeout(30)
+        yield Tracer(lines.append).watch(stream, "1-1", "connected to", ""), theirs, lines
+        stream.close()
+
+
+def write_all(stream, wire: bytes) -> threading.Thread:
+    """Another thread that writes, waiting for room."""
+
+    def work() -> None:
+        left = memoryview(wire)
+        try:
+            while left:
+                left = left[stream.write([left]) :]
+        except PeerGone:
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_write_waits_for_room_and_is_told_in_full(pair):
+    stream, theirs, lines = pair
+    wire = FULL * 20 + b"0000"
+    thread = write_all(stream, wire)
+    received = b""
+    while len(received) < len(wire):
+        received += theirs.recv(1 << 20)
+    thread.join()
+    assert received == wire
+    assert len(lines) == 22
+    assert lines[-1].endswith("> sent 0000: flush")
+
+
+@pytest.mark.parametrize("who", ["we", "the other end"])
+def test_a_write_that_waits_for_room_ends_when_somebody_hangs_up(pair, who):
+    stream, theirs, lines = pair
+    thread = write_all(stream, FULL * 20)
+    assert theirs.recv(1) == b"f", "it has begun"
+    if who == "we":
+        stream.shut_down()
+    else:
+        theirs.close()
+    thread.join(30)
+    assert not thread.is_alive()
+    if who == "the other end":
+        assert lines[-1].endswith("> not sent: the other end has hung up")
