@@ -289,10 +289,10 @@ def test_a_server_that_logs_a_lot_later_is_neither_held_up_nor_ended(spawning, e
 
 def test_the_server_has_nothing_open_but_standard_streams_and_its_own(spawning, endpoint, folder):
     assert spawning.send(SERVE).stdout == b"hello"
-    spawned = descriptors(peer(endpoint))
-    with Server(folder / "other", "cat", "-q") as server:
-        usual = descriptors(server.pid)
-    assert kinds(spawned) == kinds(usual)
+    server = peer(endpoint)
+    with Server(folder / "other", "cat", "-q") as other:
+        usual = kinds(other.open_at_start)
+    wait_until(lambda: kinds(descriptors(server)) == usual, f"{usual} and no more")
 
 
 def kinds(links: list[str]) -> list[str]:
@@ -339,10 +339,14 @@ def test_a_command_that_leaves_its_server_in_the_background_is_waited_for(spawni
         assert client.returncode == 0
 
 
-def test_a_command_that_finds_somebody_else_was_faster_is_no_failure(spawning, endpoint):
+def test_a_command_that_finds_somebody_else_was_faster_is_no_failure(spawning, endpoint, folder):
     """It ends with status 9, and the client, which was stopped meanwhile, sees that first."""
-    line = "kill -STOP $PPID; setsid sipc serve -q --exec cat & sipc probe -q --wait 30s && "
-    with spawning.start(line + "exec sipc serve --exec cat") as client:
+    line = (
+        "kill -STOP $PPID; touch begun; setsid sipc serve -q --exec cat & "
+        "sipc probe -q --wait 30s && exec sipc serve --exec cat"
+    )
+    with spawning.start(line, cwd=folder) as client:
+        wait_until((folder / "begun").exists, "the client to be stopped")
         wait_until(lambda: [state_of(pid) for pid in children(client.pid)] == ["Z"], "its end")
         client.send_signal(signal.SIGCONT)
         assert client.communicate() == (b"hello", b"")

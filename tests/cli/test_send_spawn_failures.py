@@ -121,7 +121,7 @@ def test_max_time_is_the_limit_for_the_start_too(spawning, folder, limits):
 
 
 def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoint, folder):
-    done = spawning.send("echo precious >sock; sleep 1000", "--wait", "0", cwd=folder)
+    done = spawning.send("echo precious >new; mv new sock; sleep 1000", "--wait", "0", cwd=folder)
     one_line(done, 5, f"{endpoint} is a file, not a socket")
     spawning.check_nothing_left()
     assert endpoint.read_text() == "precious\n"
