@@ -94,7 +94,8 @@ class Repository:
         self.program.symlink_to(program)
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main", "--template=")
-        self._configure("[maintenance]\n\tauto = false\n")  # nothing in the background
+        # Nothing in the background, and nobody waits for the disk.
+        self._configure("[maintenance]\n\tauto = false\n[core]\n\tfsync = none\n")
         for name in FILES:
             self.write(name, f"this is {name}\n")
         self.git("add", ".")
