@@ -5,7 +5,8 @@
 function __sipc_paths
     for path in (complete -C "'' "(commandline -ct))
         set -l name (string split -f 1 \t -- $path)
-        if test -S "$name" -o -d "$name"
+        set -l place (string replace -r '^~' -- $HOME $name)
+        if test -S "$place" -o -d "$place"
             echo $name
         end
     end

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_TOO_LARGE = 1 << 256  # far above any sum of squares, and far below what no float can hold
+
 
 def mapping(data: object, what: str) -> Mapping[str, object]:
     """`data` as an object with fields. Raises ValueError if it is none; `what` names it."""
@@ -48,7 +50,9 @@ def whole_number(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{what} is {_described(value)}, not a whole number")
     if value < 0:
-        raise ValueError(f"{what} is {value}, which is below 0")
+        raise ValueError(f"{what} is {_described(value)}, which is below 0")
+    if value >= _TOO_LARGE:
+        raise ValueError(f"{what} is larger than anything that was ever measured")
     return value
 
 

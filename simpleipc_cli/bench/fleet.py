@@ -7,6 +7,7 @@ Beside them Python keeps a small helper (its resource tracker) until the parent 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport import WRITE, new_poller
 
 _HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
+_SAFE_PATH = "PYTHONSAFEPATH"
 _UNHEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SOON = 5.0  # seconds in which a process that was told to stop does so
 
@@ -37,6 +39,9 @@ class Progress:
     """Nanoseconds since the end of the warm-up."""
     recent: Slot
     """The times of what ended since the progress before."""
+
+
+NOTHING_YET = Progress(answered=0, failed=0, elapsed=0, recent=Slot())
 
 
 def divide(plan: Plan, processes: int) -> list[Plan]:
@@ -71,16 +76,20 @@ def _share(whole: int, parts: int, number: int) -> int:
 class Fleet:
     """Processes that make load together."""
 
-    def __init__(self, plans: list[Plan]) -> None:
-        """Starts one process for each plan; none makes load yet."""
+    def __init__(self, plans: list[Plan], heed: Callable[[], None] = lambda: None) -> None:
+        """Starts one process for each plan; none makes load yet.
+
+        `heed` is called between starts and may raise, as `tell` of run() may.
+        """
         self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
         self._running: list[Connection] = []  # those from which more is to come
         self._done: list[Tally] = []
         self._latest: dict[int, tuple[int, int, int]] = {}
         try:
-            with _deaf():
-                for plan in plans:
+            for plan in plans:
+                heed()
+                with _deaf(), _no_strangers():
                     self._start(plan)
         except BaseException:
             self.close()
@@ -108,8 +117,13 @@ class Fleet:
         interrupts may be half of a message. Raises SipcError if a process dies or cannot go
         on; its load cannot be vouched for.
         """
-        for connection in self._connections:
-            _receive(connection)
+        starting = self._connections[:]
+        while starting:
+            for connection in wait(starting, pause):
+                assert isinstance(connection, Connection)  # noqa: S101
+                _receive(connection)
+                starting.remove(connection)
+            tell(NOTHING_YET)
         self._running = self._connections[:]
         begin = monotonic_ns() + _HEAD_START
         for connection in self._connections:
@@ -175,9 +189,9 @@ class Fleet:
 
 
 @contextmanager
-def fleet(plans: list[Plan]) -> Iterator[Fleet]:
-    """Processes for the time of a `with`."""
-    started = Fleet(plans)
+def fleet(plans: list[Plan], heed: Callable[[], None] = lambda: None) -> Iterator[Fleet]:
+    """Processes for the time of a `with`. For `heed` see Fleet."""
+    started = Fleet(plans, heed)
     try:
         yield started
     finally:
@@ -190,12 +204,31 @@ def _deaf() -> Iterator[None]:
 
     Not even before they run our code. They end when the one that started them does.
     """
-    resource_tracker.ensure_running()  # else starting it would end the deafness
+    with _no_strangers():
+        resource_tracker.ensure_running()  # else starting it would end the deafness
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _no_strangers() -> Iterator[None]:
+    """Processes that start in here import nothing from the folder that we happen to be in.
+
+    Python's spawning runs `python -c`, which would look there first (PYTHONSAFEPATH in
+    "Command line and environment", Python 3.11).
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _receive(connection: Connection):  # type: ignore[no-untyped-def]

@@ -95,7 +95,7 @@ class Tally:
     wall: int = 0
     """Time from start to end, warm-up included."""
     elapsed: int = 0
-    """From the end of the warm-up to the end of the last exchange."""
+    """From the end of the warm-up to the last answer, or, if that is later, the end of the load."""
 
     def failed(self) -> int:
         """Requests without the answer that was hoped for."""
@@ -145,6 +145,7 @@ class Generator:
         self._flying: dict[int, Exchange] = {}  # by descriptor, the oldest first
         self._busy: deque[Exchange] = deque()  # waiting for room in the server's queue
         self._try_busy = 0
+        self._last_answer = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
 
     def run(self) -> Tally:
@@ -175,13 +176,20 @@ class Generator:
     def _count_rest(self, now: int) -> None:
         """Count what the end of the load leaves, and tell what was not told yet."""
         tally = self.tally
-        tally.elapsed = max(0, now - self._counted_from)
+        tally.elapsed = max(0, self._measured_until(now) - self._counted_from)
         in_flight = [*self._flying.values(), *self._busy]
         tally.unfinished = sum(exchange.due >= self._counted_from for exchange in in_flight)
         skipped = self._schedule.left_over(self._counted_from, min(now, self._end))
         tally.skipped = min(skipped, self._to_start)
         self._next_report = now
         self._tell(now)
+
+    def _measured_until(self, now: int) -> int:
+        """When what was measured ended: waiting for what never came is no part of it."""
+        if self._stopped:
+            return now
+        over = 0 if self._plan.duration is None else min(now, self._end)
+        return max(over, self._last_answer) or now
 
     def _pause(self, now: int) -> float:
         """Seconds until something has to be done without an event."""
@@ -278,6 +286,7 @@ class Generator:
         self._schedule.give_back(exchange.end)
         if exchange.due < self._counted_from:
             return
+        self._last_answer = max(self._last_answer, exchange.end)
         tally, start, response = self.tally, exchange.start, exchange.end - exchange.due
         tally.total.record(exchange.end - start)
         tally.connect.record(exchange.connected - start)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from simpleipc_cli.bench.fleet import Progress, divide, fleet
-from simpleipc_cli.bench.load import Plan
+from simpleipc_cli.bench.fleet import NOTHING_YET, Progress, divide, fleet
+from simpleipc_cli.bench.load import Plan, Tally
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.schedule import interval_of
 from simpleipc_cli.errors import SipcError
@@ -36,21 +36,25 @@ def measure(
     plans = divide(plan, processes)
     _allow_descriptors(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    partial = False
-    with fleet(plans) as running:
-        try:
-            running.run(tell, _TELL_EVERY)
-        except BrokenOff:
-            partial = True
-            running.break_off()
-        return Report(
-            path=plan.path,
-            started_at=started_at,
-            settings=_settings(plan, len(plans), rate),
-            tally=running.tally(),
-            cpu_share=running.busiest(),
-            partial=partial,
-        )
+    tally, busiest, partial = Tally(), 0.0, False
+    try:
+        with fleet(plans, heed=lambda: tell(NOTHING_YET)) as running:
+            try:
+                running.run(tell, _TELL_EVERY)
+            except BrokenOff:
+                partial = True
+                running.break_off()
+            tally, busiest = running.tally(), running.busiest()
+    except BrokenOff:  # before all had started
+        partial = True
+    return Report(
+        path=plan.path,
+        started_at=started_at,
+        settings=_settings(plan, len(plans), rate),
+        tally=tally,
+        cpu_share=busiest,
+        partial=partial,
+    )
 
 
 def _settings(plan: Plan, processes: int, rate: float | None) -> dict[str, object]:

@@ -256,4 +256,7 @@ def _number(data: Mapping[str, object], name: str) -> float:
     value = data.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf:
         raise ValueError(f"{name} is {value!a:.40}, not a number from 0 up")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is larger than anything that was ever measured") from None

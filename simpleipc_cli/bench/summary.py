@@ -111,10 +111,10 @@ def changed(changes: Mapping[str, Change]) -> str:
             *first, last = names
             listed = f"{', '.join(first)} and {last} are" if first else f"{last} is"
             parts.append(f"{listed} {verdict}")
-    if not parts:
-        return "nothing has changed beyond noise"
-    if by_verdict.keys() - set(_CHANGED):
-        parts.append("nothing else has changed beyond noise")
+    if "within noise" in by_verdict or not parts:
+        parts.append(f"nothing {'else ' if parts else ''}has changed beyond noise")
+    if names := by_verdict.get("too few samples"):
+        parts.append(f"too few samples to judge {', '.join(names)}")
     return ", ".join(parts)
 
 

@@ -26,6 +26,14 @@ VERBS = {
 }
 
 
+EPILOG = """\b
+Examples:
+  sipc serve demo.sock --exec ./handler.sh
+  echo hello | sipc send demo.sock
+
+`sipc VERB --help` tells more about each."""
+
+
 class _Verbs(click.Group):
     """A group that imports a verb's module when the verb is used."""
 
@@ -63,8 +71,8 @@ class _Verbs(click.Group):
 
 @click.group(
     cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`sipc VERB --help` tells more about each.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=EPILOG,
 )
 @click.version_option(package_name="simpleipc-cli", prog_name="sipc")
 def app() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from typing import Any
@@ -68,10 +70,8 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Take 500, 0.5 and the like."""
-        try:
-            rate = float(str(value))
-        except ValueError:
-            rate = nan
+        text = str(value)
+        rate = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text, re.ASCII) else nan
         if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:  # which nan is not, either
             self.fail(f"{value!r} is no rate: give requests a second, such as 500", param, ctx)
         return rate
@@ -190,6 +190,8 @@ def bench(
         raise click.UsageError("give one of --data, --data-file and --size")
     if requests is None and not was_given(ctx, "duration"):
         duration = _DEFAULT_DURATION
+    if data_file == baseline == "-":
+        raise click.UsageError("--data-file and --baseline cannot both be standard input")
     files = _Files(json_file, csv_file, markdown_file, html_file)
     earlier = None if baseline is None else _read_baseline(baseline)
     endpoint = chosen_endpoint(path)
@@ -197,7 +199,9 @@ def bench(
         path=endpoint.path,
         payload=os.fsencode(data or "") if data_file is None else read_whole(data_file),
         size=(size or 0) if was_given(ctx, "size") else None,
-        concurrency=concurrency or (1 if rate is None else _AT_ONCE_BY_RATE),
+        concurrency=min(
+            concurrency or (1 if rate is None else _AT_ONCE_BY_RATE), requests or sys.maxsize
+        ),
         requests=requests,
         duration=_nanoseconds(duration),
         warmup=_nanoseconds(warmup) or 0,
@@ -235,7 +239,9 @@ def _verdict(report: Report, judged: Sequence[Judgement]) -> int:
     if failed := [one for one in judged if one.fails]:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise NotAsExpected(f"{judgement(failed[0])}{more}", "see the report")
-    if not report.answered and report.tally.failures:
+    if not report.answered and not report.tally.failures:
+        raise SipcError("not one request was started in time", "allow more --concurrency or time")
+    if not report.answered:
         kind = max(report.tally.failures, key=lambda kind: report.tally.failures[kind].count)
         raise SipcError(
             f"not one request was answered; most failed: {kind}", "try one with sipc send"
@@ -284,12 +290,16 @@ class _Files:
     ) -> None:
         self._renders: dict[str, Render] = {}
         self._outputs: dict[str, Output] = {}
+        places: set[str] = set()
         forms = ((json, _to_json), (csv, _to_csv), (markdown, to_markdown), (html, to_html))
         for name, render in forms:
-            if name is not None and name in self._renders:
+            if name is None:
+                continue
+            place = os.path.realpath("/dev/stdout" if name == "-" else name)
+            if place in places:
                 raise click.UsageError(f"two forms of the report cannot both go to {name}")
-            if name is not None:
-                self._renders[name] = render
+            places.add(place)
+            self._renders[name] = render
         self.take_stdout = "-" in self._renders
 
     def begin(self) -> None:

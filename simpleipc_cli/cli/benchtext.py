@@ -113,7 +113,7 @@ def _counts(report: Report) -> Iterator[Text]:
         late = f"{tally.late:,} started more than {format_ns(LATE_AFTER)} after they were due"
         yield _entry("late", f"{late}, {tally.skipped:,} never")
     out, back = wording.size(tally.bytes_out), wording.size(tally.bytes_in)
-    yield _entry("payload", f"{out} sent, {back} received")
+    yield _entry("payload", f"{out} sent and {back} received, by those answered")
 
 
 def _entry(label: str, value: str | Text) -> Text:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.sight import Sight
     from simpleipc_cli.cli.streams import Input, Output
+    from simpleipc_cli.errors import SipcError
     from simpleipc_cli.transport import Stream
 
 
@@ -51,7 +52,13 @@ class NoSight:
     def __exit__(self, *_: object) -> None:
         """See Sight."""
 
-    def open(self, source: Input | None) -> None:
+    def open(self, source: Input | None, *, records: bool = False) -> None:
+        """See Sight."""
+
+    def uncover(self) -> None:
+        """See Sight."""
+
+    def failed(self, error: SipcError) -> None:
         """See Sight."""
 
     def watch(self, stream: Stream, number: int = 1) -> Stream:  # noqa: ARG002

@@ -148,7 +148,7 @@ def send(
     with sight_of(endpoint.path, **shown) as sight:
         deadline = Deadline(max_time)
         source = None if data is not None else _open_input(data_file or "-", deadline, records)
-        sight.open(source)
+        sight.open(source, records=records)
         way = Way(
             endpoint,
             spawn,

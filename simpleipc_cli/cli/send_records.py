@@ -12,7 +12,7 @@ from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
 from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.streams import Input, MessageOutput, Output
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.errors import Busy, NotListening, PathNotFound, SipcError
 from simpleipc_cli.spool import SPOOL_FOLDER
 from simpleipc_cli.transport import Stream, connect
 
@@ -28,13 +28,24 @@ _FOR_WAITING = 64  # descriptors for answers out of turn that are worth raising 
 
 def send_records(source: Input, target: Output, way: Way, *, separator: bytes, jobs: int) -> int:
     """Send every record as a request of its own; the exit status of the first that failed."""
-    if way.spawn is not None:
-        way.reach().close()  # somebody listens from now on
     number = count(1)
+    may_start = way.spawn is not None
 
     def connect_now() -> Stream:
-        stream = connect(way.endpoint.locate(), Deadline(0.0))
+        nonlocal may_start
+        try:
+            stream: Stream = connect(way.endpoint.locate(), Deadline(0.0))
+        except (NotListening, PathNotFound) as error:
+            if isinstance(error, Busy) or not may_start:
+                raise
+            may_start = False  # a command that fails is not tried for every record
+            stream = way.reach()
+            may_start = True
         return way.sight.watch(stream, next(number))
+
+    def describe(number: int, error: SipcError) -> bytes:
+        way.sight.uncover()
+        return _message(number, error)
 
     entrance = Entrance(
         connect_now, connect_timeout=way.connect_timeout, wait=way.wait, waits=way.waits
@@ -44,17 +55,18 @@ def send_records(source: Input, target: Output, way: Way, *, separator: bytes, j
         batch = Batch(
             source,
             target,
-            MessageOutput(),
+            MessageOutput(way.deadline),
             entrance,
             separator=separator,
             jobs=jobs,
             descriptors=_descriptors_for(jobs),
             spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
             deadline=way.deadline,
-            describe=_message,
+            describe=describe,
         )
         failure = batch.run()
         if failure is not None:
+            way.sight.failed(failure)
             return exit_code(failure)
         target.complete()
     finally:

@@ -45,6 +45,7 @@ class Sight:
         self._meter = Meter(began)
         self._tracer: OpenTrace | None = None
         self._progress: Progress | None = None
+        self._failure: SipcError | None = None
 
     def __enter__(self) -> Sight:
         """Nothing goes wrong here: what does is to be seen, too."""
@@ -57,11 +58,12 @@ class Sight:
         if self._tracer is not None:
             self._tracer.close()
         if self._stats:
-            say(json.dumps(self._figures(error)))
+            say(json.dumps(self._figures(error or self._failure)))
 
-    def open(self, source: Input | None) -> None:
+    def open(self, source: Input | None, *, records: bool = False) -> None:
         """Before anything is sent, or read from `source`; None if it is on the command line.
 
+        What separates `records` is not sent: how much there will be is then not known.
         Raises SipcError if a trace cannot be opened.
         """
         on_stderr, path = self._trace
@@ -76,7 +78,7 @@ class Sight:
         if wanted:
             self._progress = Progress(
                 self._meter,
-                None if source is None else source.size,
+                None if source is None or records else source.size,
                 live=live and not on_stderr,
                 at_once=self._progress_wanted is not None,
             )
@@ -98,9 +100,17 @@ class Sight:
             return output
         return _Uncovered(output, self._progress)
 
-    def _warn(self, error: SipcError) -> None:
+    def uncover(self) -> None:
+        """Something will be written to standard error: the bar gives way to it."""
         if self._progress is not None:
             self._progress.stop()
+
+    def failed(self, error: SipcError) -> None:
+        """What has gone wrong, where that is told without being raised."""
+        self._failure = error
+
+    def _warn(self, error: SipcError) -> None:
+        self.uncover()
         say(error_line("send", error))
 
     def _figures(self, error: BaseException | None) -> dict[str, object]:
@@ -157,11 +167,21 @@ class _Uncovered(Output):
     def begin(self) -> None:
         self._output.begin()
 
+    def fileno(self) -> int:
+        return self._output.fileno()
+
+    def write_now(self, payload: memoryview) -> int:
+        self._uncover()
+        return self._output.write_now(payload)
+
     def write(self, payload: memoryview) -> None:
+        self._uncover()
+        self._output.write(payload)
+
+    def _uncover(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        self._output.write(payload)
 
     def complete(self) -> None:
         self._output.complete()

@@ -229,8 +229,9 @@ class DescriptorOutput(Output):
 class MessageOutput:
     """Standard error, for messages: that nobody can read them is no reason to fail."""
 
-    def __init__(self) -> None:
-        """Looks what it is."""
+    def __init__(self, deadline: Deadline) -> None:
+        """Looks what it is. Once the deadline has passed nobody waits for a reader."""
+        self._deadline = deadline
         self._is_file = stat.S_ISREG(os.fstat(STDERR).st_mode)
 
     def fileno(self) -> int:
@@ -246,9 +247,9 @@ class MessageOutput:
 
     def write(self, payload: memoryview) -> None:
         """Write all of it, waiting for room."""
-        while payload:
-            _wait(STDERR, select.POLLOUT, Deadline(None))
-            payload = payload[self.write_now(payload) :]
+        while payload := payload[self.write_now(payload) :]:
+            if not _wait(STDERR, select.POLLOUT, self._deadline):
+                return
 
 
 class FileOutput(Output):

@@ -117,8 +117,8 @@ def open_trace(
 
     Raises SipcError if the file cannot be opened.
     """
-    sinks = [TraceSink(STDERR, "stderr", warn)] if on_stderr else []
-    if path is not None:
+    sinks = [TraceSink(STDERR, "stderr", warn)] if on_stderr or path == "-" else []
+    if path is not None and path != "-":  # standard output is the answer's
         sinks.append(TraceSink(_open_file(path), path, warn))
     return OpenTrace(sinks)
 

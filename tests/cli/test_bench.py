@@ -511,3 +511,62 @@ def test_usage_is_checked(endpoint):
         ["-R", "nan"],
     ):  # fmt: skip
         assert sipc("bench", endpoint, *arguments).returncode == 2, arguments
+
+
+# Where it is started
+
+
+def test_what_lies_in_the_working_directory_is_not_run(endpoint, folder):
+    (folder / "struct.py").write_text("raise ImportError('a stranger')\n")
+    with Echo(endpoint):
+        done = sipc("bench", endpoint, "-n", "3", "-q", "--processes", "2", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_signal_ends_it_while_its_processes_start(endpoint):
+    with Echo(endpoint) as server:
+        with benching(endpoint, "-c", 64, "--processes", 64, "-z", "1h") as program:
+            wait_until(lambda: children(program.pid), "the first process")
+            program.send_signal(signal.SIGINT)
+            output, errors = program.communicate(timeout=PATIENCE)
+    assert (program.returncode, errors) == (130, b"")
+    assert b"\npartial: broken off before its end\n" in output
+    assert server.asked == []
+
+
+def test_an_answer_that_never_comes_does_not_dilute_the_rate(endpoint):
+    with Echo(endpoint) as server:
+        answers, hold = iter([message(b"x")] * 9), threading.Event()
+        server.respond = lambda _: next(answers, None) or (hold.wait(PATIENCE) and b"")
+        found = bench_json(endpoint, "-n", "10", "-c", "10", "--timeout", "1s")
+        hold.set()
+    assert found["counts"]["failed"] == 1
+    assert found["elapsed"] < 1_000_000_000
+
+
+def test_a_run_that_could_start_nothing_is_a_failure(endpoint):
+    with Echo(endpoint) as server:
+        server.go_on.clear()
+        options = ["-R", "1000", "-c", "1", "-w", "100ms", "-z", "100ms", "--timeout", "300ms"]
+        done = sipc("bench", endpoint, *options)
+        server.go_on.set()
+    assert done.returncode == 1
+    assert b"sipc bench: not one request was" in done.stderr
+
+
+def test_one_file_by_two_names_is_one_place(endpoint, folder):
+    done = sipc("bench", endpoint, "--json", "x", "--csv", "./x", cwd=folder)
+    assert done.returncode == 2
+    assert b"cannot both go to ./x" in done.stderr
+
+
+def test_numbers_that_no_float_holds_are_refused_before_any_load(endpoint, folder):
+    with Echo(endpoint) as server:
+        assert sipc("bench", endpoint, "-n", "1", "--json", folder / "old").returncode == 0
+        report = json.loads((folder / "old").read_bytes())
+        for change in ({"elapsed": 10**400}, {"generator": {"cpu_share": 10**400}}):
+            (folder / "old").write_text(json.dumps({**report, **change}))
+            done = sipc("bench", endpoint, "--baseline", folder / "old")
+            assert done.returncode == 1
+            assert b"larger than anything that was ever measured" in done.stderr
+    assert len(server.asked) == 1

@@ -33,7 +33,7 @@ closed loop, at most 8 at once, 2 processes, for 10.0 s
 
 rate      6/s, over 2.00 s
 requests  16 sent, 12 answered, 2 failed, 2 unfinished
-payload   120 B sent, 240 B received
+payload   120 B sent and 240 B received, by those answered
 
                service     connect  first byte
 samples             12          12          12

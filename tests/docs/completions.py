@@ -182,9 +182,10 @@ def _zsh_options(options: list[Option]) -> str:
 
 def _zsh_option(option: Option) -> str:
     alone = "*" if option.repeatable else f"({' '.join(option.flags)})"
-    flags = option.flags[0]
-    if len(option.flags) > 1:
-        flags = "'{" + ",".join(option.flags) + "}'"
+    # --name=value and -nvalue are understood, too.
+    ends = ("", "") if option.value is None else ("=", "+")
+    typed = [flag + ends[flag[1] != "-"] for flag in option.flags]
+    flags = typed[0] if len(typed) == 1 else "'{" + ",".join(typed) + "}'"
     told = f"[{_zsh_text(option.help)}]{_zsh_value(option)}"
     return f"'{alone}{flags}{told}'"
 
@@ -224,7 +225,8 @@ def fish() -> str:
 function __sipc_paths
     for path in (complete -C "'' "(commandline -ct))
         set -l name (string split -f 1 \\t -- $path)
-        if test -S "$name" -o -d "$name"
+        set -l place (string replace -r '^~' -- $HOME $name)
+        if test -S "$place" -o -d "$place"
             echo $name
         end
     end

@@ -162,6 +162,12 @@ def test_bash_knows_values_behind_an_equals_sign(folder):
     assert offered_by_bash("sipc serve --on-hangup =", folder) == ["kill", "finish"]
 
 
+def test_zsh_knows_values_behind_an_equals_sign(folder):
+    if not shutil.which("zsh"):
+        pytest.skip("asks a real shell: zsh")
+    assert set(offered_by_zsh("sipc serve --on-hangup=k", folder)) == {"kill"}
+
+
 def test_bash_offers_one_path_only(folder, mixed):
     assert sorted(offered_by_bash("sipc probe -t 1s a", folder)) == ["a b.sock", "a-folder"]
     assert offered_by_bash("sipc probe x a", folder) == [""]

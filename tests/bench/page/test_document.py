@@ -308,9 +308,8 @@ def test_each_change_since_the_baseline_is_shown_with_its_judgement():
             change.verdict,
         ]
     said = texts(page, "strong")
-    assert "Mean, p50, p75, p90, p95 and p99 are worse, nothing else has changed beyond noise." in (
-        said
-    )
+    summed = "Mean, p50, p75, p90, p95 and p99 are worse, nothing else has changed beyond noise, "
+    assert any(text.startswith(summed + "too few samples to judge p99.9") for text in said)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +329,7 @@ def test_it_says_which_times_were_compared(report, baseline, kind):
 @pytest.mark.parametrize(
     ("baseline", "said"),
     [
-        (STALLED, "Nothing has changed beyond noise."),
+        (STALLED, "Nothing has changed beyond noise"),
         (closed_loop(median=20 * MS), "better"),
     ],
     ids=["the same", "slower then"],
