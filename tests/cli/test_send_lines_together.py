@@ -57,11 +57,12 @@ def test_a_command_that_fails_is_not_tried_for_every_record(endpoint, folder):
 
 def test_max_time_ends_it_though_nobody_reads_its_messages(endpoint, folder):
     os.mkfifo(folder / "messages")
+    messages = os.open(folder / "messages", os.O_RDWR)
     with Program(
         [SIPC, "send", endpoint, "--lines", "--max-time", "1s"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=os.open(folder / "messages", os.O_RDWR),
+        stderr=messages,
         env=environment(),
     ) as program:
         try:
@@ -70,4 +71,5 @@ def test_max_time_ends_it_though_nobody_reads_its_messages(endpoint, folder):
         except BrokenPipeError:
             program.stdin = None
         wait_until(lambda: program.poll() is not None, "its end")
+    os.close(messages)
     assert program.returncode in {4, 6}
