@@ -290,7 +290,7 @@ def test_a_server_that_logs_a_lot_later_is_neither_held_up_nor_ended(spawning, e
 def test_the_server_has_nothing_open_but_standard_streams_and_its_own(spawning, endpoint, folder):
     assert spawning.send(SERVE).stdout == b"hello"
     server = peer(endpoint)
-    with Server(folder / "other", "cat", "-q") as other:
+    with Server(folder / "other", "cat") as other:
         usual = kinds(other.open_at_start)
     wait_until(lambda: kinds(descriptors(server)) == usual, f"{usual} and no more")
 
