@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.sight import Sight
     from simpleipc_cli.cli.streams import Input, Output
+    from simpleipc_cli.errors import SipcError
     from simpleipc_cli.transport import Stream
 
 
@@ -61,3 +62,9 @@ class NoSight:
     def cover(self, output: Output) -> Output:
         """See Sight."""
         return output
+
+    def give_way(self) -> None:
+        """See Sight."""
+
+    def failed(self, error: SipcError) -> None:
+        """See Sight."""

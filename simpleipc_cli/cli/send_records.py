@@ -36,6 +36,10 @@ def send_records(source: Input, target: Output, way: Way, *, separator: bytes, j
         stream = connect(way.endpoint.locate(), Deadline(0.0))
         return way.sight.watch(stream, next(number))
 
+    def message(number: int, error: SipcError) -> bytes:
+        way.sight.give_way()
+        return _message(number, error)
+
     entrance = Entrance(
         connect_now, connect_timeout=way.connect_timeout, wait=way.wait, waits=way.waits
     )
@@ -51,10 +55,11 @@ def send_records(source: Input, target: Output, way: Way, *, separator: bytes, j
             descriptors=_descriptors_for(jobs),
             spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
             deadline=way.deadline,
-            describe=_message,
+            describe=message,
         )
         failure = batch.run()
         if failure is not None:
+            way.sight.failed(failure)
             return exit_code(failure)
         target.complete()
     finally:

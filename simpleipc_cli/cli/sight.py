@@ -42,6 +42,7 @@ class Sight:
         self._trace = (trace, trace_file)
         self._stats = stats
         self._progress_wanted = progress
+        self._failure: SipcError | None = None
         self._meter = Meter(began)
         self._tracer: OpenTrace | None = None
         self._progress: Progress | None = None
@@ -57,7 +58,7 @@ class Sight:
         if self._tracer is not None:
             self._tracer.close()
         if self._stats:
-            say(json.dumps(self._figures(error)))
+            say(json.dumps(self._figures(error or self._failure)))
 
     def open(self, source: Input | None) -> None:
         """Before anything is sent, or read from `source`; None if it is on the command line.
@@ -97,6 +98,15 @@ class Sight:
         if self._progress is None or not output.on_terminal:
             return output
         return _Uncovered(output, self._progress)
+
+    def give_way(self) -> None:
+        """A message is about to be written to stderr, and a bar on it gives way."""
+        if self._progress is not None:
+            self._progress.give_way()
+
+    def failed(self, error: SipcError) -> None:
+        """It has failed with what has been told of already, and will not be raised."""
+        self._failure = error
 
     def _warn(self, error: SipcError) -> None:
         if self._progress is not None:
@@ -157,11 +167,21 @@ class _Uncovered(Output):
     def begin(self) -> None:
         self._output.begin()
 
+    def fileno(self) -> int:
+        return self._output.fileno()
+
+    def write_now(self, payload: memoryview) -> int:
+        self._uncover()
+        return self._output.write_now(payload)
+
     def write(self, payload: memoryview) -> None:
+        self._uncover()
+        self._output.write(payload)
+
+    def _uncover(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        self._output.write(payload)
 
     def complete(self) -> None:
         self._output.complete()
