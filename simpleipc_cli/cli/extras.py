@@ -68,3 +68,9 @@ class NoSight:
     def cover(self, output: Output) -> Output:
         """See Sight."""
         return output
+
+    def give_way(self) -> None:
+        """See Sight."""
+
+    def failed(self, error: SipcError) -> None:
+        """See Sight."""

@@ -56,6 +56,11 @@ class Progress:
             self._stop()
             raise
 
+    def give_way(self) -> None:
+        """Something is about to be written where a bar may be: that is its end. Lines go on."""
+        if self._live:
+            self.stop()
+
     def _stop(self) -> None:
         self._over.set()
         if self._thread.ident is not None:

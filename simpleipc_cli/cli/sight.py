@@ -42,6 +42,7 @@ class Sight:
         self._trace = (trace, trace_file)
         self._stats = stats
         self._progress_wanted = progress
+        self._failure: SipcError | None = None
         self._meter = Meter(began)
         self._tracer: OpenTrace | None = None
         self._progress: Progress | None = None

@@ -24,7 +24,7 @@ CHUNK = 256 * 1024
 """Bytes read at once."""
 
 _LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 days
-_PAUSE = 0.01  # seconds between looks for a named pipe's reader, at will
+_PAUSE = 0.01  # seconds between looks where no event tells, at will
 _SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)
 
 
@@ -180,6 +180,7 @@ class DescriptorOutput(Output):
         self._deadline = deadline
         self._limited = deadline.remaining() is not None
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._now = -1  # what write_now() writes to
 
     def fileno(self) -> int:
         """See Output."""
@@ -187,8 +188,10 @@ class DescriptorOutput(Output):
 
     def write_now(self, payload: memoryview) -> int:
         """See Output. A closed pipe cuts us short, as it does cat. Raises CutShort."""
+        if self._now < 0:
+            self._now = _that_never_waits(self._descriptor)
         try:
-            return _write_what_fits(self._descriptor, payload, self._is_file)
+            return _write_what_fits(self._now, payload, self._is_file)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -233,6 +236,7 @@ class MessageOutput:
         """Looks what it is. Once the deadline has passed nobody waits for a reader."""
         self._deadline = deadline
         self._is_file = stat.S_ISREG(os.fstat(STDERR).st_mode)
+        self._now = _that_never_waits(STDERR)
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -241,7 +245,7 @@ class MessageOutput:
     def write_now(self, payload: memoryview) -> int:
         """Write what is taken without waiting; how many bytes that were."""
         try:
-            return _write_what_fits(STDERR, payload, self._is_file)
+            return _write_what_fits(self._now, payload, self._is_file)
         except OSError:
             return len(payload)
 
@@ -381,6 +385,20 @@ def _write_error(name: str, error: OSError) -> SipcError:
     return SipcError(f"cannot write to {name}: {error.strerror}", remedy)
 
 
+def _that_never_waits(descriptor: int) -> int:
+    """For a terminal, which may have room for a single byte: another way to it, all our own.
+
+    What is shared with other programs must not be made non-blocking, this one may be.
+    """
+    if os.isatty(descriptor):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            return os.open(f"/proc/self/fd/{descriptor}", flags)
+        except OSError:
+            pass  # it may belong to somebody else by now: then as it is
+    return descriptor
+
+
 def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int:
     """Write without waiting for a reader; how many bytes were taken. Raises OSError."""
     size = len(payload)
@@ -390,7 +408,8 @@ def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int
         try:
             piece = payload if is_file else payload[:_SURE_TO_FIT]
             payload = payload[os.write(descriptor, piece) :]
-        except BlockingIOError:  # whoever shares it made it so, and took the room
+        except BlockingIOError:  # another took the room, or one byte is too little for "\r\n"
+            sleep(_PAUSE)  # for poll says that there is room
             break
     return size - len(payload)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import threading
 
 import pytest
 from handmade import HandMade, receive_request, receive_wire
+from screen import BAR, on_terminal, see_bar, terminal
 from support import (
     SIPC,
     Program,
@@ -176,6 +178,43 @@ def test_a_server_that_reads_nothing_of_one_record_keeps_no_other_waiting(endpoi
         given = b"1\n" + b"b" * 100_000 + b"\n2\n3\n"
         done = sipc("send", endpoint, "--lines", "-j", 2, input=given)
     assert (done.returncode, done.stdout) == (0, b"1\n100000\n2\n3\n")
+
+
+def test_figures_speak_of_the_failure(endpoint):
+    with HandMade(endpoint, receive_request):
+        done = sipc("send", endpoint, "--lines", "--stats", input=b"1\n2\n")
+    assert done.returncode == 7
+    *errors, figures = done.stderr.splitlines()
+    assert failed_records(b"\n".join(errors)) == [1, 2]
+    found = json.loads(figures)
+    assert (found["outcome"], found["status"]) == ("protocol", 7)
+    assert "cut off" in found["error"]
+
+
+def test_a_bar_gives_way_to_the_first_failure(endpoint):
+    fail, go = threading.Event(), threading.Event()
+
+    def converse(connection):
+        if receive_request(connection) == b"1":
+            assert go.wait(30)
+            connection.sendall(b"0000")
+        else:
+            assert fail.wait(30)
+
+    with HandMade(endpoint, converse), terminal() as tty:
+        options = ["-j", 2, "--progress"]
+        with send_lines(endpoint, *options, stderr=tty.slave, env=on_terminal()) as client:
+            client.stdin.write(b"1\n2\n")
+            client.stdin.close()
+            see_bar(tty)
+            fail.set()
+            wait_until(lambda: "record 2" in tty.screen.text, "the failure")
+            assert not BAR.search(tty.screen.text)
+            go.set()
+            assert client.wait() == 7
+        tty.finish()
+    shown = "".join(tty.screen.text.split("\n"))
+    assert failed_records(shown.encode()) == [2]
 
 
 # -- nobody there ----------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
 import re
 import subprocess
 import sys
+import termios
 import threading
 import time
+import tty
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -159,6 +162,43 @@ def test_nor_is_it_while_nobody_takes_our_output(endpoint, stream):
         wait_until(lambda: server.given == [2, 1, 3], "all answers but one")
         assert client.stdout.read() == b"".join(answer(n) + b"\n" for n in (1, 2, 3, 4))
         assert client.wait() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--progress"]], ids=["alone", "with a bar"])
+def test_nor_is_it_while_our_terminal_is_stopped(endpoint, options):
+    """Which has room for less than it is asked to take, at some point."""
+    order = [2, 1, 3, 4]
+
+    def answer(number):
+        return b"%d\n" % number * 500_000
+
+    with OneThread(endpoint, order, answer) as server:
+        master, slave = pty.openpty()
+        tty.setraw(slave)  # but with the newlines that a terminal has
+        mode = termios.tcgetattr(slave)
+        mode[1] |= termios.OPOST | termios.ONLCR
+        termios.tcsetattr(slave, termios.TCSANOW, mode)
+        with send_lines(endpoint, "-j", 4, *options, stdout=slave, stderr=slave) as client:
+            os.close(slave)
+            client.stdin.write(numbers(4))
+            client.stdin.close()
+            wait_until(lambda: server.given == [2, 1, 3], "all answers but one")
+            expected = b"".join(answer(number) for number in (1, 2, 3, 4)).replace(b"\n", b"\r\n")
+            shown = read_terminal(master)
+            assert shown[shown.index(expected[:10]) :][: len(expected)] == expected
+            assert client.wait() == 0
+
+
+def read_terminal(master: int) -> bytes:
+    """All that is written to a terminal until nobody holds it any more."""
+    shown = bytearray()
+    try:
+        while piece := os.read(master, MIB):
+            shown += piece
+    except OSError:
+        pass  # EIO: nobody does
+    os.close(master)
+    return bytes(shown)
 
 
 def test_a_failure_that_nobody_reads_of_keeps_no_other_waiting(endpoint):
