@@ -55,12 +55,6 @@ class NoSight:
     def open(self, source: Input | None, *, records: bool = False) -> None:
         """See Sight."""
 
-    def uncover(self) -> None:
-        """See Sight."""
-
-    def failed(self, error: SipcError) -> None:
-        """See Sight."""
-
     def watch(self, stream: Stream, number: int = 1) -> Stream:  # noqa: ARG002
         """See Sight."""
         return stream

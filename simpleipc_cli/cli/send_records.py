@@ -44,7 +44,7 @@ def send_records(source: Input, target: Output, way: Way, *, separator: bytes, j
         return way.sight.watch(stream, next(number))
 
     def describe(number: int, error: SipcError) -> bytes:
-        way.sight.uncover()
+        way.sight.give_way()
         return _message(number, error)
 
     entrance = Entrance(

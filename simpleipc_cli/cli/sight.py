@@ -46,7 +46,6 @@ class Sight:
         self._meter = Meter(began)
         self._tracer: OpenTrace | None = None
         self._progress: Progress | None = None
-        self._failure: SipcError | None = None
 
     def __enter__(self) -> Sight:
         """Nothing goes wrong here: what does is to be seen, too."""
@@ -101,17 +100,18 @@ class Sight:
             return output
         return _Uncovered(output, self._progress)
 
-    def uncover(self) -> None:
-        """Something will be written to standard error: the bar gives way to it."""
+    def give_way(self) -> None:
+        """Something will be written to standard error: a bar gives way to it."""
         if self._progress is not None:
-            self._progress.stop()
+            self._progress.give_way()
 
     def failed(self, error: SipcError) -> None:
         """What has gone wrong, where that is told without being raised."""
         self._failure = error
 
     def _warn(self, error: SipcError) -> None:
-        self.uncover()
+        if self._progress is not None:
+            self._progress.stop()
         say(error_line("send", error))
 
     def _figures(self, error: BaseException | None) -> dict[str, object]:
