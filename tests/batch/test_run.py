@@ -31,7 +31,7 @@ def test_no_record_is_begun_while_much_waits(endpoint, folder, monkeypatch):
         batch = Batch(
             source,
             DescriptorOutput(answers.fileno(), "answers", Deadline(None)),
-            MessageOutput(),
+            MessageOutput(Deadline(None)),
             Entrance(
                 lambda: connect(str(endpoint), Deadline(0.0)),
                 connect_timeout=None,
