@@ -7,7 +7,6 @@ Beside them Python keeps a small helper (its resource tracker) until the parent 
 from __future__ import annotations
 
 import gc
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport import WRITE, new_poller
 
 _HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
-_SAFE_PATH = "PYTHONSAFEPATH"
 _UNHEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SOON = 5.0  # seconds in which a process that was told to stop does so
 
@@ -89,7 +87,7 @@ class Fleet:
         try:
             for plan in plans:
                 heed()
-                with _deaf(), _no_strangers():
+                with _deaf():
                     self._start(plan)
         except BaseException:
             self.close()
@@ -204,31 +202,12 @@ def _deaf() -> Iterator[None]:
 
     Not even before they run our code. They end when the one that started them does.
     """
-    with _no_strangers():
-        resource_tracker.ensure_running()  # else starting it would end the deafness
+    resource_tracker.ensure_running()  # else starting it would end the deafness
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _no_strangers() -> Iterator[None]:
-    """Processes that start in here import nothing from the folder that we happen to be in.
-
-    Python's spawning runs `python -c`, which would look there first (PYTHONSAFEPATH in
-    "Command line and environment", Python 3.11).
-    """
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
 
 
 def _receive(connection: Connection):  # type: ignore[no-untyped-def]

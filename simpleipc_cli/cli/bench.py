@@ -211,6 +211,9 @@ def bench(
     _see_that_it_listens(endpoint)
     try:
         files.begin()
+        # Python starts processes with `python -c`, which would look for modules in the folder
+        # that we happen to be in first ("Command line and environment", Python 3.11).
+        os.environ["PYTHONSAFEPATH"] = "1"
         with _Stop() as stop, screen(plan, quiet=quiet) as show:
             report = measure(plan, processes, rate, _until(stop, show))
         judged = judge(conditions, report.values())
