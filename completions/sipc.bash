@@ -45,12 +45,12 @@ _sipc() {
         serve)
             case $before in
                 --exec) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
-                --threads | --backlog | --mode | --timeout | --kill-after | --read-timeout | --write-timeout | --max-request | --count | --drain-timeout) return ;;
                 --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
+                --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --count | --drain-timeout) return ;;
                 --trace-file) _sipc_files "$cur"; return ;;
             esac
-            options='--exec --threads --backlog --mode --whole-request --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout -q --quiet -v --verbose --trace --trace-file -h --help'
-            valued=' --exec --threads --backlog --mode --on-hangup --timeout --kill-after --read-timeout --write-timeout --max-request --count --drain-timeout --trace-file '
+            options='--exec --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout -q --quiet -v --verbose --trace --trace-file -h --help'
+            valued=' --exec --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout --trace-file '
             ;;
         send)
             case $before in

@@ -1,0 +1,145 @@
+"""The options of `sipc serve`, by what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _group(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator; --help lists them in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+handlers = _group(
+    click.option(
+        "--exec",
+        "command",
+        metavar="CMD",
+        required=True,
+        help="Run CMD, a shell command line, for every request: the request is its standard "
+        "input, its standard output is the response.",
+    ),
+    click.option(
+        "--whole-request",
+        is_flag=True,
+        help="Start the handler only when its request is complete.",
+    ),
+    click.option(
+        "--on-hangup",
+        type=click.Choice(["kill", "finish"]),
+        default="kill",
+        show_default=True,
+        help="What becomes of a handler whose client has gone; finish applies to complete "
+        "requests.",
+    ),
+    click.option(
+        "--timeout",
+        metavar="DURATION",
+        type=DURATION,
+        default="0",
+        show_default=True,
+        help="Longest time from a handler's start to its end.",
+    ),
+    click.option(
+        "--kill-after",
+        metavar="DURATION",
+        type=Duration(zero_is_none=False),
+        default="2s",
+        show_default=True,
+        help="Time between SIGTERM and SIGKILL for a handler that has to end; 0 is no time at all.",
+    ),
+)
+"""What answers, and what may become of it."""
+
+limits = _group(
+    click.option(
+        "--threads",
+        metavar="N",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Handle N requests at once; the others wait.",
+    ),
+    click.option(
+        "--backlog",
+        metavar="N",
+        type=click.IntRange(1, 2**31 - 1),
+        default=1024,
+        show_default=True,
+        help="Let N connections wait in the kernel before they are accepted.",
+    ),
+    click.option(
+        "--max-request",
+        metavar="SIZE",
+        type=SIZE,
+        default="0",
+        show_default=True,
+        help="Refuse requests with more bytes of payload.",
+    ),
+    click.option(
+        "--read-timeout",
+        metavar="DURATION",
+        type=DURATION,
+        default="30s",
+        show_default=True,
+        help="Longest silence within a request, and longest time for one packet of it.",
+    ),
+    click.option(
+        "--write-timeout",
+        metavar="DURATION",
+        type=DURATION,
+        default="60s",
+        show_default=True,
+        help="Longest time in which no byte moves while the client should read.",
+    ),
+)
+"""How much, and how long."""
+
+access = _group(
+    click.option(
+        "--mode",
+        metavar="OCTAL",
+        type=MODE,
+        default="0600",
+        show_default=True,
+        help="Permissions of the socket, whatever the umask; who may write to it may connect.",
+    ),
+)
+"""Who may connect."""
+
+stopping = _group(
+    click.option(
+        "--count",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Stop when the N-th request has come.",
+    ),
+    click.option(
+        "--drain-timeout",
+        metavar="DURATION",
+        type=DURATION,
+        default="10s",
+        show_default=True,
+        help="When stopping, longest time to answer what is connected.",
+    ),
+)
+"""When it ends, and how."""
+
+logging = _group(
+    click.option("-q", "--quiet", is_flag=True, help="Show problems only."),
+    click.option("-v", "--verbose", is_flag=True, help="Show more."),
+)
+"""What it says."""
