@@ -15,6 +15,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 10 * 365 * 24 * 3600.0  # seconds; what the kernel's timers surely hold, at will
+_MOST_ACCOUNTS = 2**32 - 2  # the number behind it means "unchanged" to chown(2)
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -73,9 +74,42 @@ class Mode(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return int(str(value), 8)
 
 
+class Account(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A user or a group, by name or number; converted to the number."""
+
+    def __init__(self, name: str, number_of: Callable[[str], int]) -> None:
+        """`number_of` finds a name's number. Raises KeyError for one that there is not."""
+        self.name = name
+        self._number_of = number_of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Names come first, as with chown(1)."""
+        try:
+            return self._number_of(value)
+        except (KeyError, ValueError):
+            pass
+        if not re.fullmatch(r"\d{1,10}", str(value), re.ASCII) or int(value) > _MOST_ACCOUNTS:
+            self.fail(f"there is no {self.name} {value!r}: give a name or a number", param, ctx)
+        return int(value)
+
+
+def _number_of_user(name: str) -> int:
+    import pwd  # noqa: PLC0415 - not every platform has it
+
+    return pwd.getpwnam(name).pw_uid
+
+
+def _number_of_group(name: str) -> int:
+    import grp  # noqa: PLC0415 - not every platform has it
+
+    return grp.getgrnam(name).gr_gid
+
+
 DURATION = Duration()
 SIZE = Size()
 MODE = Mode()
+USER = Account("user", _number_of_user)
+GROUP = Account("group", _number_of_group)
 
 
 def path_argument(command: _Command) -> _Command:

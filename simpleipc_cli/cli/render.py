@@ -24,13 +24,9 @@ def error_line(verb: str, error: SipcError) -> str:
     return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
 
 
-def say(line: str, *, longest: int | None = None) -> None:
-    """Write a line to stderr, in one piece, cut to `longest` bytes.
-
-    Nobody to read it is no reason to fail.
-    """
-    data = line.encode("utf-8", "backslashreplace")
-    data = (data if longest is None else data[: longest - 1]) + b"\n"
+def say(line: str) -> None:
+    """Write a line to stderr, in one piece. Nobody to read it is no reason to fail."""
+    data = line.encode("utf-8", "backslashreplace") + b"\n"
     try:
         while data:
             data = data[os.write(STDERR, data) :]

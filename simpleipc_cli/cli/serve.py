@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from simpleipc_cli.cli import serve_options
+from simpleipc_cli.cli.logplace import LogPlace
 from simpleipc_cli.cli.options import chosen_endpoint, path_argument, trace_options
-from simpleipc_cli.cli.serverlog import TextLog
+from simpleipc_cli.cli.serverlog import JsonLog, TextLog
 from simpleipc_cli.cli.serving import run
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.server.limits import Limits
+from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import SPOOL_FOLDER
 from simpleipc_cli.transport import Stream
 
@@ -44,18 +46,35 @@ def serve(path: str | None, **given: Any) -> int:
     """
     if not given["command"].strip():
         raise click.UsageError("the command after --exec is empty")
-    log = TextLog(quiet=given["quiet"], verbose=given["verbose"])
+    log = _log(given)
     endpoint = chosen_endpoint(path)
     with _trace(endpoint.path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
         return run(
             endpoint.prepare(),
             Command(given["command"], os.environ.get("PATH", os.defpath)),
             _limits(given),
-            mode=given["mode"],
+            mode=_mode(given),
+            group=given["group"],
             backlog=given["backlog"],
+            reload_on_hangup=given["log_file"] is not None,
             log=log,
             watch=watch,
         )
+
+
+def _log(given: dict[str, Any]) -> Log:
+    kind = JsonLog if given["log_format"] == "json" else TextLog
+    return kind(LogPlace(given["log_file"]), quiet=given["quiet"], verbose=given["verbose"])
+
+
+def _mode(given: dict[str, Any]) -> int:
+    """The mode that was given, else the one with which the others make sense."""
+    mode: int | None = given["mode"]
+    if mode is not None:
+        return mode
+    if given["allowed_users"]:
+        return 0o666
+    return 0o600 if given["group"] is None else 0o660
 
 
 def _limits(given: dict[str, Any]) -> Limits:
@@ -68,6 +87,9 @@ def _limits(given: dict[str, Any]) -> Limits:
         kill_after=given["kill_after"],
         drain_timeout=given["drain_timeout"],
         count=given["count"],
+        idle_timeout=given["idle_timeout"],
+        quit_on=None if given["quit_on"] is None else os.fsencode(given["quit_on"]),
+        allowed_users=frozenset(given["allowed_users"]) or None,
         whole_request=given["whole_request"],
         finish_on_hangup=given["on_hangup"] == "finish",
         spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
@@ -76,7 +98,7 @@ def _limits(given: dict[str, Any]) -> Limits:
 
 @contextmanager
 def _trace(
-    path: str, log: TextLog, *, on_stderr: bool, file: str | None
+    path: str, log: Log, *, on_stderr: bool, file: str | None
 ) -> Iterator[Callable[[Stream, str], Stream] | None]:
     """What traces each request by its id, if that was asked for; loaded only then."""
     if file is None and not on_stderr:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from simpleipc_cli.cli.options import DURATION, MODE, SIZE, Duration
+from simpleipc_cli.cli.options import DURATION, GROUP, MODE, SIZE, USER, Duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -113,9 +113,23 @@ access = _group(
         "--mode",
         metavar="OCTAL",
         type=MODE,
-        default="0600",
-        show_default=True,
-        help="Permissions of the socket, whatever the umask; who may write to it may connect.",
+        help="Permissions of the socket, whatever the umask; who may write to it may connect.  "
+        "[default: 0600; 0660 with --group, 0666 with --allow-user]",
+    ),
+    click.option(
+        "--group",
+        metavar="GROUP",
+        type=GROUP,
+        help="Give the socket to this group, a name or a number.",
+    ),
+    click.option(
+        "--allow-user",
+        "allowed_users",
+        metavar="USER",
+        type=USER,
+        multiple=True,
+        help="Answer this user's requests only, a name or a number; may be given again. Neither "
+        "root nor the server's own user is allowed unless named.",
     ),
 )
 """Who may connect."""
@@ -126,6 +140,19 @@ stopping = _group(
         metavar="N",
         type=click.IntRange(1),
         help="Stop when the N-th request has come.",
+    ),
+    click.option(
+        "--idle-timeout",
+        metavar="DURATION",
+        type=DURATION,
+        default="0",
+        show_default=True,
+        help="Stop when there has been no request for so long.",
+    ),
+    click.option(
+        "--quit-on",
+        metavar="TEXT",
+        help="Answer a request of exactly these bytes with an empty response, and stop.",
     ),
     click.option(
         "--drain-timeout",
@@ -139,6 +166,18 @@ stopping = _group(
 """When it ends, and how."""
 
 logging = _group(
+    click.option(
+        "--log-file",
+        metavar="FILE",
+        help="Add the log to FILE, not to stderr; SIGHUP opens it anew.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="How the log looks: json is an object a line.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Show problems only."),
     click.option("-v", "--verbose", is_flag=True, help="Show more."),
 )

@@ -1,78 +1,164 @@
-"""How a server's log looks to people, on stderr."""
+"""How a server's log looks: to people, and to programs."""
 
 from __future__ import annotations
 
-import select
-from threading import Lock
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import datetime
 from time import monotonic
+from typing import Any
 
-from simpleipc_cli.cli.render import STDERR, printable, say
+from simpleipc_cli.cli.logplace import LONGEST_LINE, LogPlace
+from simpleipc_cli.cli.render import printable
+from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.log import Log, Record
 
-_LONGEST_LINE = 4096  # bytes; as many a pipe takes that takes anything (PIPE_BUF)
-_STUCK_AFTER = 200  # milliseconds, at will
+_MOST_REMARKS = 4  # in JSON; more have never been seen
+_LONGEST_TEXTS = (2000, 50)  # characters; of the latter, escaped, five fit into a line
 
 
-class TextLog(Log):
-    """A server's log for people, on stderr."""
+class PlacedLog(Log):
+    """A log in some place; what is shown is decided here, how it looks by the kinds below."""
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, place: LogPlace, *, quiet: bool, verbose: bool) -> None:
         """Quiet leaves problems only, verbose adds what helps to debug."""
+        self._place = place
         self._quiet = quiet
         self._verbose = verbose
-        self._lock = Lock()
-        self._lost = 0  # lines, since the last that was written
+        place.tell_of_lost(self._lost)
 
     def request(self, record: Record) -> None:
-        """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
+        """Shown unless quiet; what somebody should look at, always."""
         if self._quiet and not record.outcome.is_error and not record.warnings:
             return
+        self._place.put(self._request_line(record, monotonic() - record.began))
+
+    def problem(self, text: str) -> None:
+        """Shown always."""
+        self._place.put(self._text_line("problem", text))
+
+    def news(self, text: str) -> None:
+        """Shown unless quiet."""
+        if not self._quiet:
+            self._place.put(self._text_line("news", text))
+
+    def detail(self, text: str) -> None:
+        """Shown when verbose."""
+        if self._verbose:
+            self._place.put(self._text_line("detail", text))
+
+    def counters(self, figures: Mapping[str, int]) -> None:
+        """Shown always: somebody asked."""
+        self._place.put(self._counters_line(figures))
+
+    def reopen(self) -> None:
+        """A file is opened anew; if that fails the old one stays."""
+        try:
+            self._place.reopen()
+        except SipcError as error:
+            self.problem(f"sipc serve: {error.text}")
+
+    def _remarks(self, record: Record) -> list[str]:
+        return [*record.warnings, *(record.notes if self._verbose else ())]
+
+    def _lost(self, count: int) -> str:
+        return self._text_line("problem", f"({count} lines were lost: nobody took them)")
+
+    @abstractmethod
+    def _request_line(self, record: Record, seconds: float) -> str:
+        """A request, `seconds` after a thread took it up."""
+
+    @abstractmethod
+    def _text_line(self, level: str, text: str) -> str:
+        """A text: "problem", "news" or "detail"."""
+
+    @abstractmethod
+    def _counters_line(self, figures: Mapping[str, int]) -> str:
+        """Numbers by name."""
+
+
+class TextLog(PlacedLog):
+    """For people."""
+
+    def _request_line(self, record: Record, seconds: float) -> str:
+        """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
         parts = [
             f"{record.id}",
             f"pid={record.peer.pid}",
             f"in={record.bytes_in}",
             f"out={record.bytes_out}",
             f"status={record.status}",
-            f"time={monotonic() - record.began:.3f}s",
+            f"time={seconds:.3f}s",
         ]
         line = f"{' '.join(parts)}: {record.outcome.value}"
         if record.detail:
             line += f": {record.detail}"
-        for remark in [*record.warnings, *(record.notes if self._verbose else ())]:
-            line += f"; {remark}"
-        self._say(line)
+        return self._line("; ".join([line, *self._remarks(record)]))
 
-    def problem(self, text: str) -> None:
-        """Shown always."""
-        self._say(text)
+    def _text_line(self, level: str, text: str) -> str:  # noqa: ARG002
+        return self._line(text)
 
-    def news(self, text: str) -> None:
-        """Shown unless quiet."""
-        if not self._quiet:
-            self._say(text)
+    def _counters_line(self, figures: Mapping[str, int]) -> str:
+        numbers = " ".join(f"{name}={number}" for name, number in figures.items())
+        return self._line(f"counters: {numbers}")
 
-    def detail(self, text: str) -> None:
-        """Shown when verbose."""
-        if self._verbose:
-            self._say(text)
-
-    def _say(self, text: str) -> None:
-        """Write a line, unless stderr is stuck: then it is lost, for the server must go on."""
-        with self._lock:
-            if not _takes_more(_STUCK_AFTER if not self._lost else 0):
-                self._lost += 1
-                return
-            if self._lost:
-                say(f"({self._lost} lines were lost: nobody read them)")
-                self._lost = 0
-                if not _takes_more(0):
-                    self._lost = 1
-                    return
-            say(printable(text), longest=_LONGEST_LINE)
+    def _line(self, text: str) -> str:
+        """In a file, which nobody watches, with its time."""
+        return printable(f"{_now()} {text}" if self._place.wants_time else text)
 
 
-def _takes_more(millis: int) -> bool:
-    """Whether stderr takes a line without waiting; what is no pipe or the like always does."""
-    poll = select.poll()
-    poll.register(STDERR, select.POLLOUT)
-    return bool(poll.poll(millis))
+class JsonLog(PlacedLog):
+    """For programs: an object a line, for a request or for what else there is to say."""
+
+    def _request_line(self, record: Record, seconds: float) -> str:
+        peer = record.peer
+        return self._object(
+            "request",
+            id=record.id,
+            pid=peer.pid,
+            uid=peer.uid,
+            gid=peer.gid,
+            bytes_in=record.bytes_in,
+            bytes_out=record.bytes_out,
+            status=int(record.status) if record.status.isdigit() else None,
+            signal=record.status if record.status.startswith("SIG") else None,
+            duration=round(seconds, 6),
+            queue_wait=round(record.waited, 6),
+            outcome=record.outcome.key,
+            detail=record.detail or None,
+            remarks=self._remarks(record)[:_MOST_REMARKS],
+        )
+
+    def _text_line(self, level: str, text: str) -> str:
+        return self._object(level, text=text)
+
+    def _counters_line(self, figures: Mapping[str, int]) -> str:
+        return self._object("counters", **figures)
+
+    def _object(self, event: str, **fields: Any) -> str:
+        """One object; texts are cut, as far as the line is too long for an object otherwise."""
+        line = ""
+        for longest in _LONGEST_TEXTS:
+            line = json.dumps({"time": _now(), "event": event, **_cut(fields, longest)})
+            if len(line) < LONGEST_LINE:
+                break
+        return line
+
+
+def _cut(value: Any, longest: int) -> Any:
+    """A value whose texts are no longer than that."""
+    match value:
+        case str():
+            return value if len(value) <= longest else value[:longest] + "..."
+        case list():
+            return [_cut(part, longest) for part in value]
+        case dict():
+            return {name: _cut(part, longest) for name, part in value.items()}
+        case _:
+            return value
+
+
+def _now() -> str:
+    """Now, with the zone, to the millisecond."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")

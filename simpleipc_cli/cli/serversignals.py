@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from typing import Any
 
 from simpleipc_cli.server.pool import Server
 
@@ -10,18 +12,22 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Signals:
-    """Signals that ask for the end; those that were ignored when we started stay so."""
+    """Signals to a server; those that were ignored when we started stay so."""
 
-    def __init__(self) -> None:
-        """Take note from now on; a server comes later, and hears what came before it."""
+    def __init__(self, *, reload_on_hangup: bool) -> None:
+        """Take note from now on; a server comes later, and hears what came before it.
+
+        `reload_on_hangup`: SIGHUP is no wish for the end, as that of a lost terminal is, but
+        for a log file opened anew and the like.
+        """
         self.first = 0
         self._count = 0
         self._server: Server | None = None
-        self._numbers = [
-            number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        for number in self._numbers:
-            signal.signal(number, self._on_signal)
+        self._numbers: list[signal.Signals] = []
+        for number in _STOP_SIGNALS:
+            reload = number == signal.SIGHUP and reload_on_hangup
+            self._hear(number, self._on_reload if reload else self._on_stop)
+        self._hear(signal.SIGUSR1, self._on_report)
 
     def any(self) -> bool:
         """Whether there was one."""
@@ -38,7 +44,20 @@ class Signals:
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _hear(self, number: signal.Signals, what: Callable[[int, Any], None]) -> None:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, what)
+            self._numbers.append(number)
+
+    def _on_reload(self, _number: int, _frame: object) -> None:
+        if self._server is not None:
+            self._server.renew()
+
+    def _on_report(self, _number: int, _frame: object) -> None:
+        if self._server is not None:
+            self._server.report()
+
+    def _on_stop(self, number: int, _frame: object) -> None:
         self.first = self.first or number
         self._count += 1
         if self._server is not None:

@@ -13,9 +13,10 @@ from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.process import ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.entrance import LEAST_DESCRIPTORS
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pool import LEAST_DESCRIPTORS, Ending, Server
+from simpleipc_cli.server.pool import Ending, Server
 from simpleipc_cli.transport import Listener, Stream, listen
 
 
@@ -25,7 +26,9 @@ def run(
     limits: Limits,
     *,
     mode: int,
+    group: int | None,
     backlog: int,
+    reload_on_hangup: bool,
     log: Log,
     watch: Callable[[Stream, str], Stream] | None,
 ) -> int:
@@ -41,9 +44,9 @@ def run(
             f"only {descriptors.most} descriptors are allowed",
             f"allow {LEAST_DESCRIPTORS} at least, with ulimit -n",
         )
-    signals = Signals()
+    signals = Signals(reload_on_hangup=reload_on_hangup)
     try:
-        listener = listen(path, mode=mode, backlog=backlog, give_up=signals.any)
+        listener = listen(path, mode=mode, group=group, backlog=backlog, give_up=signals.any)
     except GivenUp:
         return SIGNALLED + signals.first
     handler = ProcessHandler(command, os.environ, descriptors)

@@ -83,7 +83,12 @@ class Exchange:
         self._stages = stages
         self._buffers = workspace
 
-        self._intake = Intake(workspace.request, limits.spool_folder, hold=limits.whole_request)
+        self._intake = Intake(
+            workspace.request,
+            limits.spool_folder,
+            hold=limits.whole_request,
+            watchword=limits.quit_on,
+        )
         self._stream_ended = False  # the client writes no more; it may still read
         self._client_gone = False  # ... and this one does not, but its handler may finish
 
@@ -304,11 +309,22 @@ class Exchange:
         most = self._limits.max_request
         if most is not None and self._intake.payload_bytes > most:
             raise _Over(Outcome.TOO_LARGE, f"more than {most} bytes")
+        if self._intake.is_watchword and not self._response_over:
+            self._quit()
+            return
         whole = self._limits.whole_request
         due = self._intake.complete if whole else self._intake.begun
         if self._run is None and due and not self._intake.unwanted:
             self._start(self._intake.held if whole else None)
         self._feed()
+
+    def _quit(self) -> None:
+        """It was asked for the server's end: that is answered with a flush."""
+        self.record.quits = True
+        self._intake.discard()
+        self._response_over = True
+        self._writer.finish()
+        self._send()
 
     def _send(self) -> None:
         """Write as much of the response as the client takes."""

@@ -90,3 +90,10 @@ class Handler(ABC):
 
         A run with a stored request has its input ended from the start. Raises SipcError.
         """
+
+    def renew(self) -> None:  # noqa: B027 - most keep nothing
+        """Let what is kept between requests be replaced as soon as it is free."""
+
+    def counts(self) -> dict[str, int]:
+        """What has become of what is kept between requests, in numbers by name."""
+        return {}

@@ -14,13 +14,45 @@ from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Stream
 
 
+class _Watchword:
+    """Whether a request is exactly some bytes, as far as it has come."""
+
+    def __init__(self, word: bytes) -> None:
+        self._word = word
+        self._seen = 0
+
+    def feed(self, payload: list[Buffer]) -> None:
+        """More has come."""
+        for piece in payload:
+            end = self._seen + len(piece)
+            if self._word[self._seen : end] != piece:
+                end = len(self._word) + 1
+            self._seen = end
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether all that has come is how it begins, or all of it."""
+        return self._seen <= len(self._word)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it is exactly what has come."""
+        return self._seen == len(self._word)
+
+
 class Intake:
     """One request coming in."""
 
-    def __init__(self, buffer: memoryview, spool_folder: str, *, hold: bool) -> None:
-        """`buffer` is read into. With `hold` all of the request goes to disk first."""
+    def __init__(
+        self, buffer: memoryview, spool_folder: str, *, hold: bool, watchword: bytes | None = None
+    ) -> None:
+        """`buffer` is read into. With `hold` all of the request goes to disk first.
+
+        A request that may yet turn out to be the watchword has not begun.
+        """
         self._buffer = buffer
         self._hold = hold
+        self._watchword = None if watchword is None else _Watchword(watchword)
         self._reader = MessageReader()
         self._inbox: list[Buffer] = []
         self._spool = Spool(spool_folder)
@@ -40,7 +72,16 @@ class Intake:
     @property
     def begun(self) -> bool:
         """Whether it is known to be a request: a byte of payload has come, or the flush."""
-        return self._reader.complete or self._reader.payload_bytes > 0
+        if self._reader.complete:
+            return True
+        if self._watchword is not None and self._watchword.may_follow:
+            return False
+        return self._reader.payload_bytes > 0
+
+    @property
+    def is_watchword(self) -> bool:
+        """Whether it is complete, and the watchword."""
+        return self.complete and self._watchword is not None and self._watchword.is_all
 
     @property
     def inside_packet(self) -> bool:
@@ -76,6 +117,8 @@ class Intake:
             self._reader.end()
             return False
         payload: list[Buffer] = list(self._reader.feed(self._buffer[:count]))
+        if self._watchword is not None:
+            self._watchword.feed(payload)
         if self.unwanted:
             return True
         if self._hold or self.waiting:

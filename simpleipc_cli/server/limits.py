@@ -25,6 +25,9 @@ class Limits:
     kill_after: float = 2.0
     drain_timeout: float | None = 10.0
     count: int | None = None
+    idle_timeout: float | None = None
+    quit_on: bytes | None = None
+    allowed_users: frozenset[int] | None = None
     whole_request: bool = False
     finish_on_hangup: bool = False
     spool_folder: str = SPOOL_FOLDER

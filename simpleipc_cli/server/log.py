@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
@@ -27,6 +28,11 @@ class Outcome(Enum):
     BROKEN = "server error"
 
     @property
+    def key(self) -> str:
+        """For programs: one word."""
+        return self.name.lower()
+
+    @property
     def is_error(self) -> bool:
         """Whether somebody should look at it; a client may hang up as it likes."""
         return self not in (Outcome.ANSWERED, Outcome.HUNG_UP, Outcome.CUT_OFF)
@@ -49,7 +55,11 @@ class Record:
     """For people who debug."""
     warnings: list[str] = field(default_factory=list)
     """For the person in charge, also of a request that was answered."""
+    waited: float = 0.0
+    """Seconds from its first byte until a thread was free for it."""
     began: float = field(default_factory=monotonic)
+    quits: bool = False
+    """Whether it asked the server to stop."""
 
 
 class Log(ABC):
@@ -70,3 +80,11 @@ class Log(ABC):
     @abstractmethod
     def detail(self, text: str) -> None:
         """Something for people who debug."""
+
+    @abstractmethod
+    def counters(self, figures: Mapping[str, int]) -> None:
+        """What the server has done so far; somebody asked."""
+
+    @abstractmethod
+    def reopen(self) -> None:
+        """Somebody may have taken away the file that is written to."""

@@ -83,9 +83,14 @@ class UnixListener(Listener):
 
 
 def listen(
-    path: str, *, mode: int, backlog: int, give_up: Callable[[], bool] = lambda: False
+    path: str,
+    *,
+    mode: int,
+    backlog: int,
+    group: int | None = None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> UnixListener:
-    """Listen on `path`, whose mode is exactly `mode` from the first instant.
+    """Listen on `path`, whose mode and group are exactly these from the first instant.
 
     A stale socket is replaced. Raises InUse if somebody listens there, InvalidPath if
     anything but a socket is there, PathNotFound without the folder, NotPermitted, and
@@ -93,7 +98,7 @@ def listen(
     """
     try:
         with _Folder(path) as folder:
-            return _listen(folder, mode, backlog, give_up)
+            return _listen(folder, mode, group, backlog, give_up)
     except OSError as error:
         raise endpoint_error(error, path) from error
 
@@ -142,7 +147,9 @@ class _Folder:
         os.rename(temporary, self.name, src_dir_fd=where, dst_dir_fd=where)
 
 
-def _listen(folder: _Folder, mode: int, backlog: int, give_up: Callable[[], bool]) -> UnixListener:
+def _listen(
+    folder: _Folder, mode: int, group: int | None, backlog: int, give_up: Callable[[], bool]
+) -> UnixListener:
     """Bind under a temporary name, listen, then rename, if the path may be taken."""
     _check_free(folder)
     listening = new_socket(folder.path)
@@ -151,6 +158,8 @@ def _listen(folder: _Folder, mode: int, backlog: int, give_up: Callable[[], bool
         os.fchmod(listening.fileno(), mode)  # no instant with more rights; the umask narrows it
         listening.bind(folder.address(temporary))
         try:
+            if group is not None:
+                _give_to(group, temporary, folder)
             os.chmod(temporary, mode, dir_fd=folder.descriptor)  # fresh, ours: not a link
             found = folder.lstat(temporary)
             listening.listen(backlog)
@@ -164,6 +173,15 @@ def _listen(folder: _Folder, mode: int, backlog: int, give_up: Callable[[], bool
         listening.close()
         raise
     return UnixListener(listening, folder.path, (found.st_dev, found.st_ino))
+
+
+def _give_to(group: int, name: str, folder: _Folder) -> None:
+    try:
+        os.chown(name, -1, group, dir_fd=folder.descriptor, follow_symlinks=False)
+    except PermissionError:
+        raise NotPermitted(
+            f"{folder.path} cannot be given to group {group}", "name a group that you are in"
+        ) from None
 
 
 def _take_path(folder: _Folder, temporary: str) -> None:
