@@ -150,7 +150,7 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            if "-q" in options:
+            if {"-q", "--log-file", "--log-format"} & set(options):
                 wait_until(self._listens, "it to listen")
             else:
                 self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not: another one is
