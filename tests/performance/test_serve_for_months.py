@@ -1,0 +1,137 @@
+"""What months do to a server, in miniature: crowds that say nothing, and outcomes of every kind."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import threading
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import pytest
+from support import Server, ask, children, connect, crowd, message, receive_all, wait_until
+
+pytestmark = pytest.mark.performance
+
+IDLE = 10_000
+ROUNDS = 100 * int(os.environ.get("SIPC_PERFORMANCE", "1"))
+REQUESTS = 400 * int(os.environ.get("SIPC_SOAK", "3"))  # 100,000 with SIPC_SOAK=250
+
+
+def memory(pid: int) -> int:
+    """What a process uses now, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+@contextmanager
+def many_descriptors():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        yield before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def silent(server: Server, size: int):
+    """So many clients that say nothing; not more at once than the kernel's queue holds."""
+    with ExitStack() as stack:
+        for number in range(0, size, 500):
+            stack.enter_context(crowd(server.path, min(500, size - number)))
+            there = min(size, number + 500)
+            wait_until(lambda: len(server.connections()) >= there, "all to be accepted")  # noqa: B023
+        yield
+
+
+def latency(path) -> float:
+    """The median of some requests, one after the other, in seconds."""
+    took = []
+    for _ in range(ROUNDS):
+        began = perf_counter()
+        assert ask(path, b"hello") == (b"hello", True)
+        took.append(perf_counter() - began)
+    return median(took)
+
+
+def test_a_crowd_that_says_nothing_is_in_nobodys_way(endpoint, state):
+    with many_descriptors() as most, Server(endpoint, "cat") as server:
+        size = min(IDLE, most - 200)
+        latency(endpoint)  # the threads are there, and the memory they need
+        before = memory(server.pid)
+        with silent(server, size):
+            grown = memory(server.pid) - before
+            crowded = [latency(endpoint)]
+        server.wait_until_idle()
+        alone = [latency(endpoint)]
+        with silent(server, size):
+            crowded.append(latency(endpoint))
+        server.wait_until_idle()
+        alone.append(latency(endpoint))
+    state(
+        f"{size} silent connections, median latency against none",
+        " and ".join(f"{one / other:.2f}" for one, other in zip(crowded, alone, strict=True)),
+    )
+    state("memory of the server for each silent connection", f"{grown / size:.0f} bytes")
+
+
+def test_outcomes_of_every_kind_leave_nothing_behind(endpoint, state):
+    """Threads, descriptors and processes are as before, the memory nearly, and all is counted."""
+    script = 'read -r w; case $w in fail) exit 3;; hang) exec sleep 100;; *) echo "$w";; esac'
+    options = ["--timeout", "1s", "--kill-after", "1s", "-q"]
+    kinds = ["hello"] * 60 + ["fail"] * 20 + ["leave"] * 19 + ["hang"]
+    wrong = []
+
+    def client(first: int) -> None:
+        for number in range(first, REQUESTS, 4):
+            kind = kinds[number % 100]
+            with connect(endpoint) as connection:
+                connection.sendall(message(b"%s\n" % kind.encode()))
+                if kind != "leave":
+                    expected = message(b"hello\n") if kind == "hello" else b""
+                    if receive_all(connection) != expected:
+                        wrong.append(number)
+
+    def load() -> None:
+        clients = [threading.Thread(target=client, args=(first,)) for first in range(4)]
+        for one in clients:
+            one.start()
+        for one in clients:
+            one.join()
+        server.wait_until_idle()
+
+    with Server(endpoint, script, *options) as server:
+        for _ in range(50):
+            ask(endpoint, b"hello\n")
+        with crowd(endpoint, 8) as clients:  # as many threads as there will ever be
+            for one in clients:
+                one.sendall(message(b"hang\n"))
+            assert [receive_all(one) for one in clients] == [b""] * 8
+        server.wait_until_idle()
+        before = threads(server.pid), len(children(server.pid)), memory(server.pid)
+        load()
+        after = threads(server.pid), len(children(server.pid)), memory(server.pid)
+        server.signal(signal.SIGUSR1)
+        line = server.wait_for_log("counters:")
+    assert wrong == []
+    assert after[:2] == before[:2]
+    found = Counter({name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", line)})
+    assert found["requests"] == 58 + REQUESTS
+    assert found["answered"] + found["failed"] == found["requests"]
+    hundreds = REQUESTS // 100
+    assert (found["failed_failed"], found["failed_timed_out"]) == (20 * hundreds, hundreds)
+    state(
+        f"{REQUESTS} requests: threads, children and MiB, before and after",
+        f"{before[0]}, {before[1]}, {before[2] / 2**20:.1f} and "
+        f"{after[0]}, {after[1]}, {after[2] / 2**20:.1f}",
+    )
