@@ -8,11 +8,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import environment
+from sshd import SSHD, Sshd
+from support import Server, environment, needs_root
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
+
+OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
+ELSEWHERE = [OVER_SSH]
+"""Recipes that need more than a folder: each has a test of its own."""
 
 
 @pytest.fixture
@@ -64,7 +69,8 @@ def test_the_handler_for_git_is_the_one_that_git_was_seen_to_like():
 
 def test_the_recipes_do_what_they_say(folder):
     (folder / ".git").mkdir()  # as far as a repository is needed
-    script = "".join(BLOCKS[3:])  # the tests have sipc on their PATH, as block 2 would put it
+    # The tests have sipc on their PATH, as block 2 would put it.
+    script = "".join(block for block in BLOCKS[3:] if block not in ELSEWHERE)
     done = run(script, folder)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -88,6 +94,21 @@ def test_the_recipes_do_what_they_say(folder):
     assert lines[-4:] == ["/", "demo.sock: path not found", "status 4", "6"]
     assert (folder / "answer.bin").stat().st_size > 1000
     assert (folder / "report.html").stat().st_size > 1000
+
+
+@needs_root
+@pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server")
+def test_the_recipe_for_another_machine_reaches_it(folder):
+    path, there = "/run/demo/demo.sock", folder / "there.sock"
+    assert path in OVER_SSH
+    place = folder / "ssh-there"
+    place.mkdir()
+    with Sshd(place) as sshd, Server(there, "cat"):
+        sshd.wrapper(place)
+        recipe = OVER_SSH.replace(path, str(there)).replace("you@", "")
+        done = run(f"PATH={place}:$PATH\n{recipe}", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "good morning over there"
 
 
 def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
