@@ -46,11 +46,11 @@ _sipc() {
             case $before in
                 --exec) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
                 --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
-                --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --count | --drain-timeout) return ;;
-                --trace-file) _sipc_files "$cur"; return ;;
+                --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --count | --drain-timeout | --max-wait) return ;;
+                --pid-file | --trace-file) _sipc_files "$cur"; return ;;
             esac
-            options='--exec --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout -q --quiet -v --verbose --trace --trace-file -h --help'
-            valued=' --exec --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout --trace-file '
+            options='--exec --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout --background --max-wait --pid-file -q --quiet -v --verbose --trace --trace-file -h --help'
+            valued=' --exec --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout --max-wait --pid-file --trace-file '
             ;;
         send)
             case $before in

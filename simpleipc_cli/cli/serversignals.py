@@ -12,11 +12,16 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 class Signals:
     """Signals that ask for the end; those that were ignored when we started stay so."""
 
-    def __init__(self) -> None:
-        """Take note from now on; a server comes later, and hears what came before it."""
+    def __init__(self, *, stop_on_hangup: bool = True) -> None:
+        """Take note from now on; a server comes later, and hears what came before it.
+
+        `stop_on_hangup=False` ignores SIGHUP.
+        """
         self.first = 0
         self._count = 0
         self._server: Server | None = None
+        if not stop_on_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._numbers = [
             number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
         ]

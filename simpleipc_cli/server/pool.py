@@ -22,6 +22,7 @@ from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log, Outcome, Record
+from simpleipc_cli.server.notify import Notifier
 from simpleipc_cli.transport import (
     READ,
     Listener,
@@ -64,11 +65,13 @@ class Server:
         log: Log,
         descriptors: DescriptorLimit,
         watch: Callable[[Stream, str], Stream] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """Takes over the listener; `path` is its absolute path. Raises OSError.
 
         `watch` may put something between a connection and its exchange, for people who want to
-        see; it is told the request's id, and may not raise.
+        see; it is told the request's id, and may not raise. `notifier` hears when the stop
+        begins, and in time that the server is well.
         """
         self._listener = listener
         self._path = path
@@ -77,6 +80,7 @@ class Server:
         self._log = log
         self._descriptors = descriptors
         self._watch = watch
+        self._notifier = notifier or Notifier()
 
         self._bell = new_bell()
         self._stages = Stages()
@@ -129,6 +133,7 @@ class Server:
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
+        self._notifier.tick()
         for descriptor, _ in self._poller.wait(self._pause()):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
@@ -148,7 +153,7 @@ class Server:
     def _pause(self) -> float | None:
         """How long nothing may happen before we look at the path or at the time."""
         now = monotonic()
-        ends = [self._drain_deadline.remaining()]
+        ends = [self._drain_deadline.remaining(), self._notifier.remaining()]
         if self._accepting:
             ends.append(_PATH_CHECK)
         if self._paused_until is not None:
@@ -333,10 +338,13 @@ class Server:
     def _begin_drain(self) -> None:
         """Nobody new, but all that had connected, those in the kernel's queue included."""
         self._log.detail("stopping: answering everybody who has connected")
+        self._notifier.stopping("stopping: answering everybody who has connected")
         self._accepting = False
         self._drain_deadline = Deadline(self._limits.drain_timeout)
         self._poller.forget(self._listener.fileno())
         self._listener.withdraw()
+        if self._listener.keeps_queue:
+            self._close_queue()
         self._stages.drain.set()
         self._lobby.start_again(monotonic())
 
