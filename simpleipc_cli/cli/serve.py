@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from simpleipc_cli.cli import serve_options
+from simpleipc_cli.cli.activation import passed_listener
 from simpleipc_cli.cli.logplace import LogPlace
-from simpleipc_cli.cli.options import chosen_endpoint, path_argument, trace_options
+from simpleipc_cli.cli.options import chosen_endpoint, path_argument, trace_options, was_given
 from simpleipc_cli.cli.serverlog import JsonLog, TextLog
-from simpleipc_cli.cli.serving import run
+from simpleipc_cli.cli.serving import Service, run
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.server.limits import Limits
@@ -33,9 +34,11 @@ Examples:
 @serve_options.limits
 @serve_options.access
 @serve_options.stopping
+@serve_options.service
 @serve_options.logging
 @trace_options
-def serve(path: str | None, **given: Any) -> int:
+@click.pass_context
+def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     """Listen on PATH and answer each request with a command.
 
     Ends on SIGTERM or SIGINT, when everything already connected has been answered; a
@@ -46,19 +49,40 @@ def serve(path: str | None, **given: Any) -> int:
     """
     if not given["command"].strip():
         raise click.UsageError("the command after --exec is empty")
-    log = _log(given)
+    if was_given(ctx, "max_wait") and not given["background"]:
+        raise click.UsageError("--max-wait is for --background")
+    listener = passed_listener(ctx, path, os.environ)
+    parts = {
+        "pid_file": given["pid_file"],
+        "reload_on_hangup": given["background"] or given["log_file"] is not None,
+    }
+    if listener is not None:
+        return _serve(listener.path, given, Service(listener, **parts))
     endpoint = chosen_endpoint(path)
-    with _trace(endpoint.path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
+    if not given["background"]:
+        return _serve(endpoint.prepare(), given, Service(**parts))
+    from simpleipc_cli.cli.background import in_background  # noqa: PLC0415 - forks, if asked to
+
+    def in_child(listening: Callable[[], None]) -> int:
+        return _serve(endpoint.prepare(), given, Service(listening=listening, **parts))
+
+    return in_background(in_child, given["max_wait"])
+
+
+def _serve(path: str, given: dict[str, Any], service: Service) -> int:
+    """Serve there, in this process."""
+    log = _log(given)
+    with _trace(path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
         return run(
-            endpoint.prepare(),
+            path,
             Command(given["command"], os.environ.get("PATH", os.defpath)),
             _limits(given),
             mode=_mode(given),
             group=given["group"],
             backlog=given["backlog"],
-            reload_on_hangup=given["log_file"] is not None,
             log=log,
             watch=watch,
+            service=service,
         )
 
 

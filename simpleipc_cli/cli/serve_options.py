@@ -165,6 +165,29 @@ stopping = _group(
 )
 """When it ends, and how."""
 
+service = _group(
+    click.option(
+        "--background",
+        is_flag=True,
+        help="Return once the server is listening, which goes on in the background.",
+    ),
+    click.option(
+        "--max-wait",
+        metavar="DURATION",
+        type=DURATION,
+        default="60s",
+        show_default=True,
+        help="With --background, longest time until it has to be listening.",
+    ),
+    click.option(
+        "--pid-file",
+        metavar="FILE",
+        help="Write the server's process id to FILE, and remove it at the end. No two servers "
+        "have the same.",
+    ),
+)
+"""How it runs beside whoever started it."""
+
 logging = _group(
     click.option(
         "--log-file",

@@ -103,6 +103,8 @@ class Entrance:
         self._draining = True
         self._poller.forget(self._listener.fileno())
         self._listener.withdraw()
+        if self._listener.keeps_queue:
+            self.close_queue()
         self._lobby.start_again(monotonic())
 
     def drain(self, silence: float) -> None:

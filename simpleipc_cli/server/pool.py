@@ -20,6 +20,7 @@ from simpleipc_cli.server.entrance import Entrance
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.log import Log, Record
+from simpleipc_cli.server.notify import Notifier
 from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
 
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
@@ -46,16 +47,19 @@ class Server:
         log: Log,
         descriptors: DescriptorLimit,
         watch: Callable[[Stream, str], Stream] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """Takes over the listener; `path` is its absolute path. Raises OSError.
 
         `watch` may put something between a connection and its exchange, for people who want to
-        see; it is told the request's id, and may not raise.
+        see; it is told the request's id, and may not raise. `notifier` hears when the stop
+        begins, and in time that the server is well.
         """
         self._listener = listener
         self._handler = handler
         self._limits = limits
         self._log = log
+        self._notifier = notifier or Notifier()
 
         self._bell = new_bell()
         self._stages = Stages()
@@ -135,6 +139,7 @@ class Server:
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
+        self._notifier.tick()
         for descriptor, _ in self._poller.wait(self._pause()):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
@@ -153,7 +158,11 @@ class Server:
 
     def _pause(self) -> float | None:
         """How long nothing may happen before we look at the path or at the time."""
-        ends = [self._drain_deadline.remaining(), self._entrance.pause(DRAIN_SILENCE)]
+        ends = [
+            self._drain_deadline.remaining(),
+            self._notifier.remaining(),
+            self._entrance.pause(DRAIN_SILENCE),
+        ]
         if self._accepting or self._crew.is_stuck:  # by then there may be a thread to be had
             ends.append(_PATH_CHECK)
         if self._accepting:
@@ -209,6 +218,7 @@ class Server:
     def _begin_drain(self) -> None:
         """Nobody new, but all that had connected, those in the kernel's queue included."""
         self._log.detail("stopping: answering everybody who has connected")
+        self._notifier.stopping("stopping: answering everybody who has connected")
         self._accepting = False
         self._drain_deadline = Deadline(self._limits.drain_timeout)
         self._entrance.begin_drain()
