@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from simpleipc_cli.cli.exitcodes import CutShort, ExitCode, status_of
+from simpleipc_cli.cli.exitcodes import NAMES, CutShort, status_of
 from simpleipc_cli.cli.progress import Progress, has_live_display
 from simpleipc_cli.cli.render import error_line, say
 from simpleipc_cli.cli.streams import Input, Output
@@ -144,7 +144,7 @@ def _event() -> str:
 def _outcome(error: BaseException | None, status: int) -> str:
     if isinstance(error, CutShort):
         return "interrupted"
-    return "answered" if error is None else ExitCode(status).name.lower()
+    return "answered" if error is None else NAMES[status].lower()
 
 
 def _words(error: BaseException) -> str:

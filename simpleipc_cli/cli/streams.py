@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-import signal
 import stat
 from abc import ABC, abstractmethod
-from math import ceil
 from time import sleep
 
+from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import CutShort
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import select
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 256 * 1024
@@ -80,10 +82,9 @@ class Input:
 
     def first(self) -> bytes:
         """The first bytes; empty at the end. Raises TimedOut, SipcError."""
-        if self._deadline.remaining() is not None:
-            ready = _wait(self._descriptor, select.POLLIN, self._deadline)
-            if not ready:
-                raise TimedOut(f"nothing came from {self.name} in time")
+        limited = self._deadline.remaining() is not None
+        if limited and not _wait(self._descriptor, self._deadline):
+            raise TimedOut(f"nothing came from {self.name} in time")
         return self.more()
 
     def more(self) -> bytes:
@@ -92,7 +93,7 @@ class Input:
             try:
                 return self.read_now(CHUNK)
             except BlockingIOError:  # whoever shares it made it so
-                _wait(self._descriptor, select.POLLIN, Deadline(None))
+                _wait(self._descriptor, Deadline(None))
 
     def read_now(self, limit: int) -> bytes:
         """The next bytes, `limit` at most, for when the poller says that some are there.
@@ -215,11 +216,11 @@ class DescriptorOutput(Output):
 
     def _failure(self, error: OSError) -> SipcError | CutShort:
         if isinstance(error, BrokenPipeError):
-            return CutShort(signal.SIGPIPE)
+            return CutShort(signals.SIGPIPE)
         return _write_error(self._name, error)
 
     def _wait(self, deadline: Deadline) -> None:
-        if not _wait(self._descriptor, select.POLLOUT, deadline):
+        if not _wait(self._descriptor, deadline, writing=True):
             raise TimedOut(f"{self._name} did not take the answer in time")
 
     def complete(self) -> None:
@@ -252,7 +253,7 @@ class MessageOutput:
     def write(self, payload: memoryview) -> None:
         """Write all of it, waiting for room."""
         while payload := payload[self.write_now(payload) :]:
-            if not _wait(STDERR, select.POLLOUT, self._deadline):
+            if not _wait(STDERR, self._deadline, writing=True):
                 return
 
 
@@ -402,8 +403,7 @@ def _that_never_waits(descriptor: int) -> int:
 def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int:
     """Write without waiting for a reader; how many bytes were taken. Raises OSError."""
     size = len(payload)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
+    poll = _poll(descriptor, writing=True)
     while payload and (is_file or poll.poll(0)):
         try:
             piece = payload if is_file else payload[:_SURE_TO_FIT]
@@ -414,12 +414,20 @@ def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int
     return size - len(payload)
 
 
-def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:
+def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
     """Wait until a descriptor can be read or written; False once the deadline has come."""
-    poll = select.poll()
-    poll.register(descriptor, event)
+    poll = _poll(descriptor, writing=writing)
     while not deadline.passed():
         left = deadline.remaining()
-        if poll.poll(None if left is None else ceil(min(left, _LONGEST_WAIT) * 1000)):
+        # Not a moment too soon: a part of a millisecond is a whole one.
+        if poll.poll(None if left is None else -int(-min(left, _LONGEST_WAIT) * 1000 // 1)):
             return True
     return False
+
+
+def _poll(descriptor: int, *, writing: bool) -> select.poll:
+    import select  # noqa: PLC0415 - most never wait but in a read or write
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+    return poll

@@ -216,7 +216,7 @@ PYTHON = str(Path(SIPC).with_name("python"))
 AS_NOBODY = """
 import difflib, os, sys
 sys.argv[0] = "sipc"
-from simpleipc_cli.cli import main, serve
+from simpleipc_cli.cli import main, app, serve
 import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_poll
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 main()
