@@ -90,6 +90,9 @@ def test_the_recipes_do_what_they_say(folder):
     assert lines[20:22] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
     assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
     assert "pong" in lines
+    assert lines[-7:-5] == ["4", "5"]
+    assert '"request"' in (folder / "requests.log.1").read_text()
+    assert '"counters"' in (folder / "requests.log").read_text()
     assert lines[-5].startswith("since:")
     assert lines[-4:] == ["/", "demo.sock: path not found", "status 4", "6"]
     assert (folder / "answer.bin").stat().st_size > 1000
