@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from activation import Manager, start
 from sshd import SSHD, Sshd
-from support import Server, environment, needs_root
+from support import Server, ask, environment, needs_root
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
 
 OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
-ELSEWHERE = [OVER_SSH]
+SYSTEMD = next(block for block in BLOCKS if "systemd-analyze" in block)
+ELSEWHERE = [OVER_SSH, SYSTEMD]
 """Recipes that need more than a folder: each has a test of its own."""
 
 
@@ -81,13 +85,14 @@ def test_the_recipes_do_what_they_say(folder):
     assert lines[4:6] == ["status 4", "status 10"]
     assert [line.rpartition(" ")[2] for line in lines[6:9]] == ["one", "two", "three"]
     assert lines[9:11] == ["FIRST", "SECOND"]
-    assert lines[11] == "demo.sock: listening, answered as expected"
-    assert lines[12].endswith("and you said: ping")
-    assert lines[13].endswith("and you said: through the proxy")
-    assert lines[14].startswith("= connected for request")
-    assert lines[15:17] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
-    assert lines[19].startswith("= closed: ")
-    assert lines[20:22] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
+    assert lines[11].endswith("and you said: good evening")
+    assert lines[12] == "demo.sock: listening, answered as expected"
+    assert lines[13].endswith("and you said: ping")
+    assert lines[14].endswith("and you said: through the proxy")
+    assert lines[15].startswith("= connected for request")
+    assert lines[16:18] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
+    assert lines[20].startswith("= closed: ")
+    assert lines[21:23] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
     assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
     assert "pong" in lines
     assert lines[-7:-5] == ["4", "5"]
@@ -112,6 +117,35 @@ def test_the_recipe_for_another_machine_reaches_it(folder):
         done = run(f"PATH={place}:$PATH\n{recipe}", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "good morning over there"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="checks units: systemd")
+def test_systemd_accepts_the_units(folder, script):
+    """Its warnings do not show in its status."""
+    script("#!/bin/sh\n")
+    done = run(SYSTEMD, folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "Unknown key 'KilMode'" in run(SYSTEMD.replace("KillMode", "KilMode"), folder).stderr
+
+
+def test_the_units_start_a_server_that_answers(folder, script):
+    script("#!/bin/sh\necho you said: $(cat)\n")
+    assert run(SYSTEMD.replace("systemd-analyze verify", "cat"), folder).returncode == 0
+    units = (folder / "demo.socket").read_text() + (folder / "demo.service").read_text()
+    unit = dict(re.findall(r"^(\w+)=(.*)$", units, re.M))
+    assert (unit["Type"], unit["ListenStream"]) == ("notify", "/run/demo.sock")
+    with (
+        Manager(str(folder / "sock")) as manager,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        notified.bind(str(folder / "notify"))
+        notified.settimeout(30)
+        env = environment(NOTIFY_SOCKET=str(folder / "notify"))
+        with start(shlex.split(unit["ExecStart"]), manager.socket, env=env) as server:
+            assert notified.recv(100).startswith(b"READY=1\n")
+            assert ask(folder / "sock", b"hello") == (b"you said: hello\n", True)
+            server.terminate()
+            assert server.wait(30) == 0
 
 
 def test_every_verb_is_in_the_readme_and_every_command_in_a_block():

@@ -138,7 +138,7 @@ def into_background() -> Starting | Announcement:
 def _detach() -> None:
     """Leave the terminal, and what was passed to us. Working directory and umask stay."""
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal any more
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # no terminal, and nothing to read anew yet
     try:
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

@@ -222,6 +222,25 @@ def test_a_hangup_stops_no_server_in_the_background(background, endpoint):
     assert "SigPnd:\t0000000000000000" in status, "it was delivered"
 
 
+@pytest.mark.parametrize("wrapper", [[], ["nohup"]], ids=["plain", "nohup"])
+def test_a_hangup_makes_it_open_its_log_anew(background, endpoint, folder, wrapper):
+    log = folder / "log"
+    done = subprocess.run(
+        [*wrapper, SIPC, *background.arguments("--log-file", log)],
+        env=background.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    log.rename(folder / "log.1")
+    os.kill(listener(endpoint), signal.SIGHUP)
+    wait_until(log.exists, "a new log")
+    assert ask(endpoint, b"hello") == (b"hello", True)
+    wait_until(lambda: ": answered\n" in log.read_text(), "the request in the new log")
+    assert f"listening on {endpoint}" in (folder / "log.1").read_text()
+
+
 def test_a_hangup_during_the_start_stops_none_either(background, endpoint):
     with background.waiting_for_lock() as (parent, child):
         os.kill(child, signal.SIGHUP)
