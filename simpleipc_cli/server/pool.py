@@ -183,14 +183,14 @@ class Server:
             self._bell.ring()
 
     def _see_to_wishes(self) -> None:
-        if self._report_due:
-            self._report_due = False
-            figures = self._crew.figures(silent=self._entrance.silent)
-            self._log.counters({**figures, **self._handler.counts()})
         if self._renewal_due:
             self._renewal_due = False
             self._log.reopen()
             self._handler.renew()
+        if self._report_due:
+            self._report_due = False
+            figures = self._crew.figures(silent=self._entrance.silent)
+            self._log.counters({**figures, **self._handler.counts()})
 
     def _idle_left(self) -> float | None:
         """Seconds until we have been idle for too long; None while we are not."""
