@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from simpleipc_cli.buffers import Buffer
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.extras import NoSight
     from simpleipc_cli.cli.sight import Sight
@@ -74,7 +75,9 @@ def run(
 
             target = sight.cover(open_output(output, deadline))
             return send_records(source, target, way, separator=separator, jobs=jobs)
-        first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
+        first: Buffer = os.fsencode(data or "")
+        if source is not None:
+            first = _first_of(source, endpoint)
         target = sight.cover(open_output(output, deadline))
         if expected is not None:
             target = expected.guard(target, deadline)
@@ -82,7 +85,7 @@ def run(
     return ExitCode.OK
 
 
-def _send_one(first: bytes, more: Input | None, target: Output, way: Way) -> None:
+def _send_one(first: Buffer, more: Input | None, target: Output, way: Way) -> None:
     """One request, one answer."""
     try:
         target.begin()
@@ -144,7 +147,7 @@ class Way:
         )
 
 
-def _first_of(source: Input, endpoint: Endpoint) -> bytes:
+def _first_of(source: Input, endpoint: Endpoint) -> memoryview:
     """The first bytes. If they do not come in time, where they were to go may be missing, too."""
     try:
         return source.first()

@@ -16,14 +16,19 @@ from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import CutShort
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
+from simpleipc_cli.pipes import enlarge
+from simpleipc_cli.pktline import MAX_PAYLOAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-CHUNK = 256 * 1024
-"""Bytes read at once."""
+CHUNK = 4 * MAX_PAYLOAD
+"""Bytes read at once: full packets."""
+
+_MUCH = 32 * 1024
+"""Bytes read at once that show a stream: half of what a pipe holds unless told otherwise."""
 
 _LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 days
 _PAUSE = 0.01  # seconds between looks where no event tells, at will
@@ -58,6 +63,8 @@ class Input:
         self.name = name
         self._deadline = deadline
         self._is_terminal = os.isatty(descriptor)
+        self._much = False  # whether a stream passes
+        self._buffer = memoryview(bytearray(CHUNK))  # memory that is used as far as it is filled
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -80,20 +87,32 @@ class Input:
             return None
         return left if left > 0 else None  # what the kernel makes up has no size
 
-    def first(self) -> bytes:
-        """The first bytes; empty at the end. Raises TimedOut, SipcError."""
+    def first(self) -> memoryview:
+        """The first bytes; empty at the end. See more(). Raises TimedOut, SipcError."""
         limited = self._deadline.remaining() is not None
         if limited and not _wait(self._descriptor, self._deadline):
             raise TimedOut(f"nothing came from {self.name} in time")
         return self.more()
 
-    def more(self) -> bytes:
-        """The next bytes, waiting for them; empty at the end. Raises SipcError."""
+    def more(self) -> memoryview:
+        """The next bytes, waiting for them; empty at the end. They are good until the next call.
+
+        Raises SipcError.
+        """
         while True:
             try:
-                return self.read_now(CHUNK)
+                count = os.readv(self._descriptor, [self._buffer])
             except BlockingIOError:  # whoever shares it made it so
                 _wait(self._descriptor, Deadline(None))
+                continue
+            except OSError as error:
+                raise self._failure(error) from error
+            if not count:
+                self._check_end()
+            if not self._much and count >= _MUCH:
+                self._much = True
+                enlarge(self._descriptor)
+            return self._buffer[:count]
 
     def read_now(self, limit: int) -> bytes:
         """The next bytes, `limit` at most, for when the poller says that some are there.
@@ -102,16 +121,21 @@ class Input:
         """
         try:
             data = os.read(self._descriptor, limit)
-            # A terminal that has gone away reads as one whose user is done (Linux: tty_io.c).
-            if not data and self._is_terminal and not os.isatty(self._descriptor):
-                raise OSError(errno.EIO, "its terminal is gone")
-            return data
         except BlockingIOError:
             raise
         except OSError as error:
-            raise SipcError(
-                f"cannot read {self.name}: {error.strerror}", "check where it comes from"
-            ) from error
+            raise self._failure(error) from error
+        if not data:
+            self._check_end()
+        return data
+
+    def _check_end(self) -> None:
+        """A terminal that has gone away reads as one whose user is done (Linux: tty_io.c)."""
+        if self._is_terminal and not os.isatty(self._descriptor):
+            raise self._failure(OSError(errno.EIO, "its terminal is gone"))
+
+    def _failure(self, error: OSError) -> SipcError:
+        return SipcError(f"cannot read {self.name}: {error.strerror}", "check where it comes from")
 
 
 def open_input(name: str, deadline: Deadline) -> Input:
@@ -129,7 +153,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
 def read_whole(name: str) -> bytes:
     """All of a file, in memory; "-" is standard input. Raises SipcError."""
     source = open_input(name, Deadline(None))
-    return b"".join(iter(source.more, b""))
+    return b"".join(bytes(piece) for piece in iter(source.more, b""))
 
 
 class Output(ABC):

@@ -9,10 +9,14 @@ from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
+from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
+
+_MUCH = 32 * 1024
+"""Bytes moved at once that show a stream: half of what a pipe holds unless told otherwise."""
 
 
 class ProcessHandler(Handler):
@@ -95,11 +99,17 @@ class ProcessRun(Run):
         self.input = writer
         self.output = reader
         self.exit = process.descriptor
+        self._writes_much = False
+        self._reads_much = False
 
     def write(self, payload: Sequence[Buffer]) -> int:
         """See Run."""
         try:
-            return os.writev(self.input, payload[:MOST_BUFFERS])
+            count = os.writev(self.input, payload[:MOST_BUFFERS])
+            if not self._writes_much and count >= _MUCH:
+                self._writes_much = True
+                enlarge(self.input)
+            return count
         except BrokenPipeError:
             raise PeerGone("the handler has closed its standard input") from None
 
@@ -111,7 +121,11 @@ class ProcessRun(Run):
 
     def read(self, buffer: Buffer) -> int:
         """See Run."""
-        return os.readv(self.output, [buffer])
+        count = os.readv(self.output, [buffer])
+        if not self._reads_much and count >= _MUCH:
+            self._reads_much = True
+            enlarge(self.output)
+        return count
 
     def end_output(self) -> None:
         """See Run."""
