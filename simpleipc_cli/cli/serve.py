@@ -11,10 +11,10 @@ import click
 
 from simpleipc_cli.cli import serve_options
 from simpleipc_cli.cli.options import chosen_endpoint, path_argument, trace_options
+from simpleipc_cli.cli.serve_handler import chosen_command, new_handler
 from simpleipc_cli.cli.serverlog import TextLog
 from simpleipc_cli.cli.serving import run
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.spool import SPOOL_FOLDER
 from simpleipc_cli.transport import Stream
@@ -22,7 +22,8 @@ from simpleipc_cli.transport import Stream
 EXAMPLES = """\b
 Examples:
   sipc serve demo.sock --exec ./handler.sh
-  sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s"""
+  sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s
+  sipc serve demo.sock --worker ./worker.py"""
 
 
 @click.command(epilog=EXAMPLES)
@@ -36,21 +37,23 @@ Examples:
 def serve(path: str | None, **given: Any) -> int:
     """Listen on PATH and answer each request with a command.
 
+    --exec runs it anew for each request, --worker keeps it running.
+
     Ends on SIGTERM or SIGINT, when everything already connected has been answered; a
     second signal ends it at once. Without PATH: $SIPC_PATH, else sipc.sock in
     $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
     Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
     """
-    if not given["command"].strip():
-        raise click.UsageError("the command after --exec is empty")
+    command = chosen_command(given)
     log = TextLog(quiet=given["quiet"], verbose=given["verbose"])
     endpoint = chosen_endpoint(path)
     with _trace(endpoint.path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
         return run(
             endpoint.prepare(),
-            Command(given["command"], os.environ.get("PATH", os.defpath)),
+            command,
             _limits(given),
+            new_handler=lambda descriptors: new_handler(command, given, descriptors, log),
             mode=given["mode"],
             backlog=given["backlog"],
             log=log,

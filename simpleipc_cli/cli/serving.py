@@ -11,8 +11,8 @@ from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.serversignals import Signals
 from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.process import ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.pool import LEAST_DESCRIPTORS, Ending, Server
@@ -24,6 +24,7 @@ def run(
     command: Command,
     limits: Limits,
     *,
+    new_handler: Callable[[DescriptorLimit], Handler],
     mode: int,
     backlog: int,
     log: Log,
@@ -46,7 +47,7 @@ def run(
         listener = listen(path, mode=mode, backlog=backlog, give_up=signals.any)
     except GivenUp:
         return SIGNALLED + signals.first
-    handler = ProcessHandler(command, os.environ, descriptors)
+    handler = new_handler(descriptors)
     server = _server(
         listener,
         path,

@@ -8,11 +8,20 @@ from collections.abc import Mapping, Sequence
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers.pipes import Pipes
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
+
+PER_REQUEST = (
+    "UNIXREMOTEPID",
+    "UNIXREMOTEEUID",
+    "UNIXREMOTEEGID",
+    "SIPC_REQUEST_ID",
+)
+"""Variables that tell of one request: not for processes that are started before theirs."""
 
 
 class ProcessHandler(Handler):
@@ -37,7 +46,7 @@ class ProcessHandler(Handler):
             "UNIXREMOTEEGID": str(request.peer.gid),
             "SIPC_REQUEST_ID": request.id,
         }
-        pipes = _Pipes()
+        pipes = Pipes()
         try:
             stdin = pipes.to_child() if stored is None else stored.descriptor()
             stdout = pipes.from_child()
@@ -54,38 +63,6 @@ class ProcessHandler(Handler):
         return ProcessRun(process, pipes.writer, pipes.reader)
 
 
-class _Pipes:
-    """Our ends and the child's ends of two pipes; ours never wait."""
-
-    def __init__(self) -> None:
-        self.writer = -1
-        self.reader = -1
-        self._theirs: list[int] = []
-
-    def to_child(self) -> int:
-        theirs, self.writer = os.pipe()
-        self._theirs.append(theirs)
-        os.set_blocking(self.writer, False)
-        return theirs
-
-    def from_child(self) -> int:
-        self.reader, theirs = os.pipe()
-        self._theirs.append(theirs)
-        os.set_blocking(self.reader, False)
-        return theirs
-
-    def close_theirs(self) -> None:
-        for descriptor in self._theirs:
-            os.close(descriptor)
-        self._theirs = []
-
-    def close(self) -> None:
-        self.close_theirs()
-        for descriptor in (self.writer, self.reader):
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
 class ProcessRun(Run):
     """A running handler process."""
 
@@ -96,7 +73,7 @@ class ProcessRun(Run):
         self.output = reader
         self.exit = process.descriptor
 
-    def write(self, payload: Sequence[Buffer]) -> int:
+    def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
         """See Run."""
         try:
             return os.writev(self.input, payload[:MOST_BUFFERS])
@@ -109,9 +86,15 @@ class ProcessRun(Run):
         if descriptor >= 0:
             os.close(descriptor)
 
-    def read(self, buffer: Buffer) -> int:
+    def lose_input(self) -> None:
+        """See Run. It stays open: something that the handler left behind may still read it,
+        and must not take half a request for a whole one.
+        """
+
+    def read(self, buffer: memoryview) -> list[memoryview]:
         """See Run."""
-        return os.readv(self.output, [buffer])
+        count = os.readv(self.output, [buffer])
+        return [buffer[:count]] if count else []
 
     def end_output(self) -> None:
         """See Run."""

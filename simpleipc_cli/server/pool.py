@@ -107,11 +107,14 @@ class Server:
         """Begin to stop; called again, stop at once. From any thread or signal handler."""
         self.signals += 1
         self._stopping = True
+        if self.signals > 1:
+            self._stages.hurry.set()  # here, too: the end of the handler may be waited for
         self._bell.ring()
 
     def run(self) -> Ending:
         """Serve until stopped, and until everybody has been answered."""
         try:
+            self._handler.begin()
             while not self._is_done():
                 self._turn()
         finally:
@@ -217,6 +220,7 @@ class Server:
         """Whether connections, and `more`, take what the threads need for their handlers."""
         running = min(self._limits.threads, self._unanswered + 1)
         taken = len(self._lobby) + self._unanswered + more + running * _DESCRIPTORS_A_REQUEST
+        taken += self._handler.descriptors()
         return taken > self._descriptors.current - _DESCRIPTORS_OF_OURS
 
     def _make_room(self, newest: Stream | None) -> bool:
@@ -396,5 +400,6 @@ class Server:
         patience = Deadline(_JOIN_PATIENCE)
         for thread in self._threads:
             thread.join(patience.remaining())
+        self._handler.end(self._limits.kill_after, self._stages.hurry)
         self._lobby.hang_up()
         self._poller.close()
