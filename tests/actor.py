@@ -35,11 +35,12 @@ def write(data: bytes) -> None:
 
 
 def packet(payload: bytes) -> bytes:
-    return b"%04x%s" % (len(payload) + 4, payload)
+    pieces = [payload[at : at + 65516] for at in range(0, len(payload), 65516)]
+    return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces)
 
 
 def answer(payload: bytes) -> None:
-    write((packet(payload) if payload else b"") + b"0000")
+    write(packet(payload) + b"0000")
 
 
 def wait_for(path: str) -> None:
