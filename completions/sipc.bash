@@ -45,12 +45,12 @@ _sipc() {
         serve)
             case $before in
                 --exec | --worker) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
-                --max-requests-per-worker | --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --count | --drain-timeout) return ;;
+                --max-requests-per-worker | --prestart | --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --count | --drain-timeout) return ;;
                 --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
                 --trace-file) _sipc_files "$cur"; return ;;
             esac
-            options='--exec --worker --max-requests-per-worker --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout -q --quiet -v --verbose --trace --trace-file -h --help'
-            valued=' --exec --worker --max-requests-per-worker --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout --trace-file '
+            options='--exec --worker --max-requests-per-worker --prestart --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout -q --quiet -v --verbose --trace --trace-file -h --help'
+            valued=' --exec --worker --max-requests-per-worker --prestart --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --count --drain-timeout --trace-file '
             ;;
         send)
             case $before in

@@ -23,6 +23,7 @@ complete -c sipc -n __fish_use_subcommand -a bench -d 'Measure how fast and how 
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l exec -x -a '(__fish_complete_command)' -d 'Run CMD, a shell command line, for every request: the request is its standard input, its standard output is the response.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l worker -x -a '(__fish_complete_command)' -d 'In place of --exec: start CMD when needed, one per thread at most, and keep it. Requests come over its standard input, responses over its output, as packets, each message ended by a flush.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l max-requests-per-worker -x -d 'Replace a worker when it has had N requests. [x>=1]'
+complete -c sipc -n '__fish_seen_subcommand_from serve' -l prestart -x -d 'Keep N handlers of --exec started, waiting for their standard input; they do not get the variables that tell who asks. [x>=1]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l whole-request -d 'Start the handler only when its request is complete.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l on-hangup -x -a 'kill finish' -d 'What becomes of a handler whose client has gone; finish applies to complete requests. [default: kill]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l timeout -x -d 'Longest time from a handler\'s start to its end; from a request to the end of its answer, where the handler was there before. [default: 0]'

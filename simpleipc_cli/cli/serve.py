@@ -49,11 +49,12 @@ def serve(path: str | None, **given: Any) -> int:
     log = TextLog(quiet=given["quiet"], verbose=given["verbose"])
     endpoint = chosen_endpoint(path)
     with _trace(endpoint.path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
+        place = endpoint.prepare()
         return run(
-            endpoint.prepare(),
+            place,
             command,
             _limits(given),
-            new_handler=lambda descriptors: new_handler(command, given, descriptors, log),
+            new_handler=lambda limit: new_handler(command, given, place, limit, log),
             mode=given["mode"],
             backlog=given["backlog"],
             log=log,

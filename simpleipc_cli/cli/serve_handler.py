@@ -27,13 +27,32 @@ def chosen_command(given: dict[str, Any]) -> Command:
         raise click.UsageError(f"the command after {name} is empty")
     if worker is None and given["max_requests"] is not None:
         raise click.UsageError("--max-requests-per-worker is for --worker")
+    if given["prestart"] is not None and worker is not None:
+        raise click.UsageError("--prestart is for --exec: a worker stays as it is")
+    if given["prestart"] is not None and given["whole_request"]:
+        raise click.UsageError(
+            "--prestart and --whole-request exclude each other: the one starts handlers before "
+            "their requests, the other behind them"
+        )
     return Command(line, os.environ.get("PATH", os.defpath))
 
 
 def new_handler(
-    command: Command, given: dict[str, Any], descriptors: DescriptorLimit, log: Log
+    command: Command, given: dict[str, Any], path: str, descriptors: DescriptorLimit, log: Log
 ) -> Handler:
-    """The handler; nothing is started yet."""
+    """The handler of the server at `path`; nothing is started yet."""
+    if given["prestart"] is not None:
+        from simpleipc_cli.handlers.prestart import PrestartHandler  # noqa: PLC0415
+
+        return PrestartHandler(
+            command,
+            os.environ,
+            descriptors,
+            log,
+            path=os.path.abspath(path),
+            count=given["prestart"],
+            grace=given["kill_after"],
+        )
     if given["worker"] is None:
         return ProcessHandler(command, os.environ, descriptors)
     from simpleipc_cli.handlers.workers import WorkerHandler  # noqa: PLC0415

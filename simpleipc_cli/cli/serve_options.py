@@ -46,6 +46,13 @@ handlers = _group(
         help="Replace a worker when it has had N requests.",
     ),
     click.option(
+        "--prestart",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Keep N handlers of --exec started, waiting for their standard input; they do not "
+        "get the variables that tell who asks.",
+    ),
+    click.option(
         "--whole-request",
         is_flag=True,
         help="Start the handler only when its request is complete.",

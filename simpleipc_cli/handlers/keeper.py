@@ -18,22 +18,27 @@ class Keeper:
     def __init__(self, tend: Callable[[], float | None]) -> None:
         """`tend` returns after how many seconds it wants to be called again, None: never.
 
-        Raises SipcError if the system has no more threads or descriptors.
+        Call start() when it can be called. Raises SipcError if there are no descriptors.
         """
         self._tend = tend
         self._lock = Lock()
         self._watched: dict[int, Process] = {}
         self._closing = False
-        self.hurry: Latch = new_latch()
-        """Set when what is being ended is to be given no more time."""
         try:
+            self.hurry: Latch = new_latch()
+            """Set when what is being ended is to be given no more time."""
             self._bell = new_bell()
             self._poller = new_wide_poller()
             self._poller.watch(self._bell.fileno(), READ)
-            self._thread = Thread(target=self._run, daemon=True)
+        except OSError as error:
+            raise SipcError(f"nothing can look after handlers: {error.strerror}") from error
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin. Raises SipcError if the system has no more threads."""
+        try:
             self._thread.start()
-        except (OSError, RuntimeError) as error:
-            self.hurry.close()
+        except RuntimeError as error:
             raise SipcError(f"nothing can look after handlers: {error}") from error
 
     def watch(self, process: Process) -> None:

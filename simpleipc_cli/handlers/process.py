@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
@@ -46,21 +46,28 @@ class ProcessHandler(Handler):
             "UNIXREMOTEEGID": str(request.peer.gid),
             "SIPC_REQUEST_ID": request.id,
         }
-        pipes = Pipes()
-        try:
-            stdin = pipes.to_child() if stored is None else stored.descriptor()
-            stdout = pipes.from_child()
-            process = spawn(self._command, environment, [(stdin, 0), (stdout, 1)], self._limit)
-        except OSError as error:
-            pipes.close()
-            raise SipcError(f"no pipe for the handler: {error.strerror}") from error
-        except BaseException:
-            pipes.close()
-            raise
-        pipes.close_theirs()
-        if stored is not None:
-            stored.close()
-        return ProcessRun(process, pipes.writer, pipes.reader)
+        return start_process(self._command, environment, self._limit, stored)
+
+
+def start_process(
+    command: Command, environment: Mapping[str, str], limit: DescriptorLimit, stored: Spool | None
+) -> ProcessRun:
+    """Start a handler, its standard input a pipe or the stored request. Raises SipcError."""
+    pipes = Pipes()
+    try:
+        stdin = pipes.to_child() if stored is None else stored.descriptor()
+        stdout = pipes.from_child()
+        process = spawn(command, environment, [(stdin, 0), (stdout, 1)], limit)
+    except OSError as error:
+        pipes.close()
+        raise SipcError(f"no pipe for the handler: {error.strerror}") from error
+    except BaseException:
+        pipes.close()
+        raise
+    pipes.close_theirs()
+    if stored is not None:
+        stored.close()
+    return ProcessRun(process, pipes.writer, pipes.reader)
 
 
 class ProcessRun(Run):
@@ -68,7 +75,9 @@ class ProcessRun(Run):
 
     def __init__(self, process: Process, writer: int, reader: int) -> None:
         """Takes over the process and our ends of its pipes; -1 for no writer."""
-        self._process = process
+        self.process = process
+        self.on_stopped: Callable[[], None] | None = None
+        """Called when it has been stopped and nothing of it is left."""
         self.input = writer
         self.output = reader
         self.exit = process.descriptor
@@ -104,13 +113,15 @@ class ProcessRun(Run):
 
     def result(self) -> Result | None:
         """See Run."""
-        status = self._process.status()
+        status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
-    def stop(self, grace: float, hurry: Latch) -> None:
-        """See Run."""
+    def stop(self, grace: float, hurry: Latch | None) -> None:
+        """See Run. Without `hurry` nothing cuts the grace short."""
         try:
-            self._process.stop(grace, hurry)
+            self.process.stop(grace, hurry)
         finally:
             self.end_input()
             self.end_output()
+            if self.on_stopped is not None:
+                self.on_stopped()

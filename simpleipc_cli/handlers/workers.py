@@ -217,6 +217,7 @@ class WorkerHandler(Handler):
         if self._keeper is None:
             try:
                 self._keeper = Keeper(self._tend)
+                self._keeper.start()
             except SipcError as error:
                 self._log.problem(error.text)
         return self._keeper

@@ -12,7 +12,9 @@ import pytest
 from support import connect, decode, descriptors, message, peak_memory, receive_all
 from workers import counts, serve
 
-REQUESTS = 1000 * int(os.environ.get("SIPC_SOAK", "3"))
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+REQUESTS = 1000 * min(SOAK, 10)  # at once; no test may take longer than some 100 seconds
+ROUNDS = max(1, SOAK // 10)
 WORKERS, CLIENTS = 8, 12
 GROWTH = 16 << 20
 """Bytes of memory that eight threads' buffers may come to be used in, once they all were."""
@@ -30,9 +32,9 @@ CUT_OFF = {"exit": b"", "half": b"half", "kill": b"half"[:3], "nonsense": b"half
 class Load:
     """Clients that ask in turn, and what they saw."""
 
-    def __init__(self, path) -> None:
+    def __init__(self, path, first: int) -> None:
         self._path = path
-        self._numbers = iter(range(REQUESTS))
+        self._numbers = iter(range(first, first + REQUESTS))
         self._lock = threading.Lock()
         self.seen: Counter[str] = Counter()
         self.wrong: list[object] = []
@@ -92,9 +94,10 @@ class Load:
 
 
 @pytest.mark.soak
-def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint):
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint, round_):
     with serve(endpoint, "--threads", WORKERS, "-v") as server:
-        load = Load(endpoint)
+        load = Load(endpoint, round_ * REQUESTS)
         load.run()
         assert load.wrong == []
         server.wait_until_idle()
