@@ -170,7 +170,7 @@ class Server:
             connect(self.path).close()
         except OSError:
             return False
-        return True
+        return "anon_inode:[eventpoll]" in descriptors(self.pid)  # the last that it opens
 
     @property
     def log(self) -> str:

@@ -28,9 +28,29 @@ handlers = _group(
         "--exec",
         "command",
         metavar="CMD",
-        required=True,
         help="Run CMD, a shell command line, for every request: the request is its standard "
         "input, its standard output is the response.",
+    ),
+    click.option(
+        "--worker",
+        metavar="CMD",
+        help="In place of --exec: start CMD when needed, one per thread at most, and keep it. "
+        "Requests come over its standard input, responses over its output, as packets, each "
+        "message ended by a flush.",
+    ),
+    click.option(
+        "--max-requests-per-worker",
+        "max_requests",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Replace a worker when it has had N requests.",
+    ),
+    click.option(
+        "--prestart",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Keep N handlers of --exec started, waiting for their standard input; they do not "
+        "get the variables that tell who asks.",
     ),
     click.option(
         "--whole-request",
@@ -51,7 +71,8 @@ handlers = _group(
         type=DURATION,
         default="0",
         show_default=True,
-        help="Longest time from a handler's start to its end.",
+        help="Longest time from a handler's start to its end; from a request to the end of its "
+        "answer, where the handler was there before.",
     ),
     click.option(
         "--kill-after",

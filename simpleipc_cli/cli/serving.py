@@ -9,15 +9,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from simpleipc_cli.cli.activation import for_handlers, notifier
+from simpleipc_cli.cli.activation import notifier
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.serversignals import Signals
 from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.process import ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.entrance import LEAST_DESCRIPTORS
+from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.pidfile import PidFile
@@ -43,6 +43,7 @@ def run(
     command: Command,
     limits: Limits,
     *,
+    new_handler: Callable[[DescriptorLimit], Handler],
     mode: int,
     group: int | None,
     backlog: int,
@@ -75,7 +76,7 @@ def run(
             path,
             signals,
             service,
-            handler=ProcessHandler(command, for_handlers(os.environ), descriptors),
+            handler=new_handler(descriptors),
             limits=limits,
             log=log,
             descriptors=descriptors,

@@ -58,6 +58,10 @@ class Process:
                 self._status = found.si_status if exited else -found.si_status
         return self._status
 
+    def wait(self, seconds: float, hurry: Latch | None) -> bool:
+        """Wait until it has ended, so long at most, or until there is no time left."""
+        return self._wait_for_exit(monotonic() + seconds, hurry)
+
     def stop(self, grace: float, hurry: Latch | None) -> None:
         """End the whole group: SIGTERM, and SIGKILL once `grace` seconds are over.
 

@@ -84,6 +84,7 @@ class Server:
             counters=counters,
             descriptors=descriptors,
             unanswered=lambda: self._crew.unanswered,
+            reserved=handler.descriptors,
             admit=self._admit,
         )
         self._counters = counters
@@ -104,6 +105,8 @@ class Server:
         """Begin to stop; called again, stop at once."""
         self.signals += 1
         self._stopping = True
+        if self.signals > 1:
+            self._stages.hurry.set()  # here, too: the end of the handler may be waited for
         self._bell.ring()
 
     def report(self) -> None:
@@ -121,6 +124,7 @@ class Server:
     def run(self) -> Ending:
         """Serve until stopped, and until everybody has been answered."""
         try:
+            self._handler.begin()
             while not self._is_done():
                 self._turn()
         finally:
@@ -254,5 +258,6 @@ class Server:
             self._stages.end.set()
             self._stages.hurry.set()
         self._crew.end()
+        self._handler.end(self._limits.kill_after, self._stages.hurry)
         self._entrance.hang_up()
         self._poller.close()
