@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from threading import Event
 
 import pytest
 from background import Background, as_nobody, listener, one_line
 from support import SIPC, ask, children, needs_root, sipc, wait_until
 
 ROUNDS = 40
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+LONGEST_START = 0.2  # seconds; on an idle machine it takes less
 
 
 @pytest.fixture
@@ -174,6 +177,32 @@ def test_a_signal_to_whoever_waits_ends_the_server_too(background, folder, numbe
     assert (done.returncode, done.stderr, done.stdout) == (128 + number, b"", b"")
     background.check_nothing_left()
     assert os.listdir(folder) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_whoever_waits_at_any_moment_leaves_all_or_nothing(background, folder, number):
+    """From before it forks until after it has returned: either a server listens, or none is left.
+
+    One that SIGKILL cuts off leaves a server, which is then the user's.
+    """
+    steps = 10 * SOAK
+    for step in range(steps):
+        with background.start_serve("-q", "--pid-file", folder / "pid") as parent:
+            Event().wait(LONGEST_START * step / steps)
+            parent.send_signal(number)
+            done = completed(parent)
+        assert b"Traceback" not in done.stderr
+        if number == signal.SIGTERM and done.returncode:
+            assert done.returncode in {143, -signal.SIGTERM}
+            background.check_nothing_left()
+        elif done.returncode:
+            wait_until(lambda: not background.left() or (folder / "sock").exists(), "a server")
+        if background.left():
+            assert ask(background.path, b"hello") == (b"hello", True)
+            os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+            background.check_nothing_left()
+        assert os.listdir(folder) == []
 
 
 def test_a_server_that_does_not_obey_is_killed(background):
