@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable
 from enum import Enum
-from queue import SimpleQueue
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
@@ -19,6 +18,7 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.connection import Exchange, Stages, Workspace
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.server.jobs import Jobs
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log, Outcome, Record
@@ -85,7 +85,7 @@ class Server:
         self._poller.watch(self._listener.fileno(), READ)
 
         self._lobby = Lobby(self._poller)
-        self._spoken: SimpleQueue[tuple[Stream, str] | None] = SimpleQueue()
+        self._spoken: Jobs[tuple[Stream, str] | None] = Jobs()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._unanswered = 0  # connections that have spoken and are not done, under the lock
@@ -376,8 +376,8 @@ class Server:
 
     def _drop_spoken(self) -> None:
         """Without a single thread nobody else would ever hang up on who waits for one."""
-        while not self._spoken.empty():
-            if (job := self._spoken.get()) is not None:
+        for job in self._spoken.drop():
+            if job is not None:
                 job[0].close()
                 with self._lock:
                     self._unanswered -= 1
