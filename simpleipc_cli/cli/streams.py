@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import select
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-CHUNK = 4 * MAX_PAYLOAD
+CHUNK = 8 * MAX_PAYLOAD
 """Bytes read at once: full packets."""
 
 _MUCH = 32 * 1024

@@ -22,7 +22,7 @@ from simpleipc_cli.server.running import Running
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Latch, Stream, new_latch, new_poller
 
-BUFFER_SIZE = 256 * 1024
+BUFFER_SIZE = 512 * 1024
 """Bytes moved at once, each way: several full packets, and little memory with many threads."""
 
 
