@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import environment
+from support import Server, ask, children, environment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -84,10 +84,35 @@ def test_the_recipes_do_what_they_say(folder):
     assert lines[20:22] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
     assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
     assert "pong" in lines
+    assert lines[lines.index("UNO") :][:3] == ["UNO", "DUE", "TRE"]
     assert lines[-5].startswith("since:")
     assert lines[-4:] == ["/", "demo.sock: path not found", "status 4", "6"]
     assert (folder / "answer.bin").stat().st_size > 1000
     assert (folder / "report.html").stat().st_size > 1000
+
+
+WORKERS = dict(re.findall(r"^cat >(worker\.\w+) <<'EOF'\n(.*?)^EOF$", README, re.M | re.S))
+PROGRAMS = {"worker.sh": "sh", "worker.py": "python3", "worker.pl": "perl", "worker.js": "node"}
+TEXTS = ["", "one", "two\nlines\n\n", "0000", "x" * 65_000]
+LONG = ["y" * 1_000_000, "z" * (65_516 * 2)]
+
+
+def test_there_is_a_short_worker_for_each_language():
+    assert set(WORKERS) == set(PROGRAMS)
+    assert all(text.count("\n") <= 20 for text in WORKERS.values())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_worker_answers_request_after_request(name, script, endpoint):
+    if shutil.which(PROGRAMS[name]) is None:
+        pytest.skip(f"there is no {PROGRAMS[name]}")
+    worker = script(WORKERS[name], name)
+    with Server(endpoint, None, "--worker", worker, "--threads", 1) as server:
+        for text in TEXTS + (LONG if name != "worker.sh" else []):
+            assert ask(endpoint, text.encode()) == (text.upper().encode(), True)
+        assert len(children(server.pid)) == 1
+        assert "replaced" not in server.log
+        server.stop()
 
 
 def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
