@@ -32,14 +32,13 @@ class ProcessHandler(Handler):
     ) -> None:
         """`environment` is what every handler gets; each request adds its own."""
         self._command = command
-        self._environment = environment
+        self._environment = {**environment, "PROTO": "UNIX"}  # a copy: os.environ is slow
         self._limit = limit
 
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""
         environment = {
             **self._environment,
-            "PROTO": "UNIX",
             "UNIXLOCALPATH": request.path,
             "UNIXREMOTEPID": str(request.peer.pid),
             "UNIXREMOTEEUID": str(request.peer.uid),
