@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from activation import Manager, start
 from sshd import SSHD, Sshd
-from support import Server, ask, environment, needs_root
+from support import Server, ask, children, environment, needs_root
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -95,6 +95,7 @@ def test_the_recipes_do_what_they_say(folder):
     assert lines[21:23] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
     assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
     assert "pong" in lines
+    assert lines[lines.index("UNO") :][:3] == ["UNO", "DUE", "TRE"]
     assert lines[-7:-5] == ["4", "5"]
     assert '"request"' in (folder / "requests.log.1").read_text()
     assert '"counters"' in (folder / "requests.log").read_text()
@@ -146,6 +147,30 @@ def test_the_units_start_a_server_that_answers(folder, script):
             assert ask(folder / "sock", b"hello") == (b"you said: hello\n", True)
             server.terminate()
             assert server.wait(30) == 0
+
+
+WORKERS = dict(re.findall(r"^cat >(worker\.\w+) <<'EOF'\n(.*?)^EOF$", README, re.M | re.S))
+PROGRAMS = {"worker.sh": "sh", "worker.py": "python3", "worker.pl": "perl", "worker.js": "node"}
+TEXTS = ["", "one", "two\nlines\n\n", "0000", "x" * 65_000]
+LONG = ["y" * 1_000_000, "z" * (65_516 * 2)]
+
+
+def test_there_is_a_short_worker_for_each_language():
+    assert set(WORKERS) == set(PROGRAMS)
+    assert all(text.count("\n") <= 20 for text in WORKERS.values())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_worker_answers_request_after_request(name, script, endpoint):
+    if shutil.which(PROGRAMS[name]) is None:
+        pytest.skip(f"there is no {PROGRAMS[name]}")
+    worker = script(WORKERS[name], name)
+    with Server(endpoint, None, "--worker", worker, "--threads", 1) as server:
+        for text in TEXTS + (LONG if name != "worker.sh" else []):
+            assert ask(endpoint, text.encode()) == (text.upper().encode(), True)
+        assert len(children(server.pid)) == 1
+        assert "replaced" not in server.log
+        server.stop()
 
 
 def test_every_verb_is_in_the_readme_and_every_command_in_a_block():

@@ -85,6 +85,8 @@ class WorkerRun(Run):
         """What it did wrong by itself, if it did."""
         self.surplus = ""
         """What it wrote behind its answer, as it can be shown."""
+        self.ignored = False
+        """Whether it failed and had not read a byte of the request."""
         self._done = done
         # The packet being written. Its length has been promised, and what is not taken is
         # offered again: so, however little the pipe takes at once, the rest of it will come.
@@ -204,6 +206,8 @@ class WorkerRun(Run):
         if self.output >= 0:
             return None
         word, untouched = "-", False
+        # Also of one that has ended: what nobody has read lies in the pipe still.
+        self.ignored = unread(self.worker.writer) == self._written
         if not self.failure:
             process = self.worker.process
             process.wait(_EXITING, None)
@@ -213,15 +217,9 @@ class WorkerRun(Run):
             else:
                 word, how = describe(status)
                 self.failure = f"ended before its answer was complete: {how}"
-                untouched = self.worker.answers > 0 and self._is_untouched()
+                # One that ends after an answer, as it may, can be handed a request just before.
+                untouched = self.worker.answers > 0 and self._silent and self.ignored
         return Result(False, word, f"{self.worker} {self.failure}", untouched)
-
-    def _is_untouched(self) -> bool:
-        """Whether all that was written to the worker, which has ended, lies in the pipe still.
-
-        One that ends after an answer, as it may, can be handed a request in the moment before.
-        """
-        return self._silent and unread(self.worker.writer) == self._written
 
     def stop(self, grace: float, hurry: Latch) -> None:
         """See Run. A worker that is fit for it stays."""

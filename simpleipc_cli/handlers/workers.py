@@ -62,7 +62,7 @@ class WorkerHandler(Handler):
         self._free = list(range(most, 0, -1))  # numbers that no process has, the smallest last
         self._keeper: Keeper | None = None
         self._generation = 0
-        self._failures = 0  # that ended without an answer, since there last was one
+        self._failures = 0  # to start, since there last was an answer
         self._reason = ""  # of the last of them
         self._not_before = 0.0  # no other is started until then
         self._started = self._failed = self._ended = 0
@@ -78,7 +78,10 @@ class WorkerHandler(Handler):
             self._keeper.ring()
 
     def counts(self) -> dict[str, int]:
-        """`started` is `running` and `ended`; `failed_to_start` never gave an answer."""
+        """`started` is `running` and `ended`; `failed_to_start` ended without reading anything.
+
+        It counts those, too, that the system could not start.
+        """
         with self._changed:
             return {
                 "workers_running": self._started - self._ended,
@@ -112,8 +115,7 @@ class WorkerHandler(Handler):
         left = self._not_before - monotonic()
         if left > 0:
             raise SipcError(
-                f"workers end without an answer ({self._reason}), the next is started in "
-                f"{left:.1f} s",
+                f"workers fail to start ({self._reason}), the next is started in {left:.1f} s",
                 "see what they write to standard error",
             )
         return self._free.pop()
@@ -152,7 +154,7 @@ class WorkerHandler(Handler):
         elif run.fit:
             self._keep(worker, grace, hurry)
             return
-        elif run.failure and not worker.answers:
+        elif run.ignored and not worker.answers:
             with self._changed:
                 self._note_failure(f"{worker} {run.failure}")
         self._end(worker, grace, hurry, at_once=True)
@@ -170,7 +172,11 @@ class WorkerHandler(Handler):
             self._keeper.ring()  # the order to replace it came in between
 
     def _note_failure(self, reason: str) -> None:
-        """One has ended without an answer: the second in a row, and all then, bring a pause."""
+        """One has failed before it read anything: the second in a row, and all then, cost a pause.
+
+        One that has read its request may have failed because of it. That is no reason to let
+        other requests wait.
+        """
         self._failed += 1
         self._reason = reason
         if self._failures:

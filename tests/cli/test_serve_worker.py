@@ -366,7 +366,7 @@ def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, 
         for _ in range(30):
             assert ask(endpoint, b"hello") == (b"", False)
         wait_until(lambda: not children(server.pid), "the last to end")
-        line = server.wait_for_log("handler not started: workers end without an answer")
+        line = server.wait_for_log("handler not started: workers fail to start")
         assert "exit status 3" in line
         assert "the next is started in" in line
         starts = len((folder / "starts").read_text().split())
@@ -377,6 +377,15 @@ def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, 
         "failed": starts,
         "ended": starts,
     }
+
+
+def test_requests_that_kill_workers_cost_no_other_request_its_answer(endpoint):
+    with serve(endpoint) as server:
+        for number in range(10):
+            assert ask(endpoint, b"exit 1") == (b"", False)
+            assert ask(endpoint, b"half") == (b"half", False)
+            assert told(endpoint, "echo", number) == b"%d" % number
+        assert "fail to start" not in server.log
 
 
 def test_an_answer_ends_the_pauses(endpoint, folder):

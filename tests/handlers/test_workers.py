@@ -137,11 +137,13 @@ def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
         assert handler.counts()["workers_started"] == 1
 
 
-def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint):
-    with serving(endpoint, threads=1) as handler:
-        told(endpoint, "pid")
-        ask(endpoint, b"exit 1")
+def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint, folder):
+    command = f"test -e {folder}/good || exit 1; exec {ACTOR}"
+    with serving(endpoint, command, threads=1) as handler:
+        assert ask(endpoint, b"pid") == (b"", False)
         wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
+        (folder / "good").touch()
+        told(endpoint, "pid")
         ask(endpoint, b"exit 1")
         wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
         told(endpoint, "pid")
