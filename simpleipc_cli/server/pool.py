@@ -16,12 +16,13 @@ from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.connection import Exchange, Stages, Workspace
+from simpleipc_cli.server.connection import Exchange
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log, Outcome, Record
+from simpleipc_cli.server.stages import Stages, Workspace
 from simpleipc_cli.transport import (
     READ,
     Listener,

@@ -193,7 +193,7 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(endpoi
 def test_one_that_has_begun_to_read_is_not_asked_again(endpoint, folder):
     with serve(endpoint) as server:
         told(endpoint, "pid")
-        assert ask(endpoint, b"exit 5") == (b"", False)
+        assert ask(endpoint, f"once {folder}/asked".encode()) == (b"", False)
         assert "exit status 5" in server.wait_for_log("handler failed")
 
 
@@ -390,13 +390,20 @@ def test_requests_that_kill_workers_cost_no_other_request_its_answer(endpoint):
 
 def test_an_answer_ends_the_pauses(endpoint, folder):
     worker = f"test -e {folder}/good || exit 3; exec cat"
-    with serve(endpoint, worker=worker):
+    with serve(endpoint, worker=worker) as server:
         for _ in range(3):
             assert ask(endpoint, b"hello") == (b"", False)
         (folder / "good").touch()
         wait_until(lambda: ask(endpoint, b"hello") == (b"hello", True), "a worker that answers")
         for _ in range(3):
             assert told(endpoint, "hello") == b"hello"
+        (folder / "good").unlink()
+        os.kill(children(server.pid)[0], signal.SIGKILL)
+        wait_until(lambda: not children(server.pid), "its end")
+        failed = server.log.count("handler failed")
+        for number in (1, 2):  # as at the start: the second alone brings a pause
+            assert ask(endpoint, b"hello") == (b"", False)
+            server.wait_for_log("handler failed", failed + number)
 
 
 def test_a_command_that_is_no_worker_is_told_as_such(endpoint):
