@@ -12,7 +12,6 @@ from enum import Enum
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.server.connection import Stages
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.crew import Crew
 from simpleipc_cli.server.descriptors import DescriptorLimit
@@ -21,6 +20,7 @@ from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.log import Log, Record
 from simpleipc_cli.server.notify import Notifier
+from simpleipc_cli.server.stages import Stages
 from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
 
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
