@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simpleipc_cli.transport import Latch, new_latch
 
-_BUFFER_SIZE = 256 * 1024
+_BUFFER_SIZE = 512 * 1024
 """Bytes moved at once, each way: several full packets, and little memory with many threads."""
 
 
