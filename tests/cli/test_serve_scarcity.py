@@ -87,6 +87,7 @@ def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
         assert server.processor_time() - before < 0.5
         (folder / "go").touch()
         assert [decode(receive_all(client)) for client in clients] == [(b"x", True)] * 20
+        assert server.log.count("descriptors run short") == 1
 
 
 def test_too_few_descriptors_are_said_at_once(endpoint, folder):
