@@ -17,7 +17,7 @@ from simpleipc_cli.server.entrance import LEAST_DESCRIPTORS
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.pool import Ending, Server
-from simpleipc_cli.transport import Listener, Stream, listen
+from simpleipc_cli.transport import Listener, Stream, listen, start_holder
 
 
 def run(
@@ -58,6 +58,7 @@ def run(
         log=log,
         descriptors=descriptors,
         watch=watch,
+        start_holder=lambda: start_holder(os.environ),
     )
     signals.pass_to(server)
     log.news(f"listening on {path}")
