@@ -166,6 +166,8 @@ class Cloakroom:
         self._is_ready = True
         self._not_before = 0.0
         self._heard = monotonic()
+        if self._leaves_at is not None:
+            self._leaves_at = self._heard + _PATIENCE
         self._on_the_way -= word.held
         self.away -= word.closed
         self._counters.closed_silent += word.closed
@@ -176,6 +178,8 @@ class Cloakroom:
     def hold_up(self, now: float) -> None:
         """There is no descriptor for one who comes back: he waits."""
         self._held_up_until = now + _PAUSE
+        if self._leaves_at is not None:
+            self._leaves_at = now + _PATIENCE
         self._poller.forget(self.descriptor)
 
     @property

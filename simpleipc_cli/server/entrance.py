@@ -185,7 +185,9 @@ class Entrance:
             except BlockingIOError:
                 return
             except OutOfDescriptors:
-                if self._make_room(None):
+                # As long as requests wait for a thread, he may as well wait where he is: their
+                # ends make room, and the limit need not be raised for him.
+                if self._unanswered() <= self._limits.threads and self._make_room(None):
                     continue
                 self._cloakroom.hold_up(monotonic())
                 return

@@ -379,6 +379,27 @@ def test_sigkill_of_the_server_leaves_no_process_and_no_connection(endpoint):
     wait_until(lambda: not processes(server.mark), "nobody to be left")
 
 
+def test_who_has_spoken_is_answered_however_late_there_is_room_for_him(endpoint, folder):
+    """More than the server has descriptors for: they wait where they are, also behind the stop."""
+    script = f"until test -e {folder}/go; do sleep 0.1; done; cat"
+    options = ["--threads", "2", "--drain-timeout", "0"]
+    with Server(endpoint, script, *options, wrapper=allowed(256, 300)) as server:
+        with silent(server, 340) as clients:
+            settled(server)
+            for client in clients[:-1]:
+                client.sendall(message(b"hello"))
+            wait_until(lambda: counters(server)["waiting"] > 150, "the server to be full")
+            server.signal()
+            assert receive_all(clients[-1]) == b""  # who said nothing is closed after a second
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.process.wait(3)  # longer than a process that says nothing is waited for
+            (folder / "go").touch()
+            for client in clients[:-1]:
+                assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0
+        server.check_nothing_left()
+
+
 # Everybody is answered once
 
 
