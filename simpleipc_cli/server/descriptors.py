@@ -30,21 +30,31 @@ class DescriptorLimit:
 
     def raise_to_most(self) -> bool:
         """Allow as many as the hard limit does; False if that is no more than before."""
-        if self.current >= self.most:
-            return False
+        return self.current < self.most and self._set(self.most)
+
+    def lower(self) -> None:
+        """Go back to what it was at first; what is open beyond that stays open."""
+        self._set(self.original)
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether children must set it back."""
+        return self.current != self.original
+
+    def _set(self, limit: int) -> bool:
         with self._spawning:
             try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self.most, self._hard))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, self._hard))
             except (OSError, ValueError):
                 return False
-            self.current = self.most
+            self.current = limit
         return True
 
     @contextmanager
     def for_child(self) -> Iterator[int | None]:
         """While a child is started: the soft limit it must set for itself, if any."""
         with self._spawning:
-            yield self.original if self.current != self.original else None
+            yield self.original if self.is_raised else None
 
 
 def passed_on() -> list[int]:

@@ -11,6 +11,7 @@ from simpleipc_cli.transport.base import (
     READ,
     WRITE,
     Bell,
+    Holder,
     Latch,
     Listener,
     OutOfDescriptors,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simpleipc_cli.transport.unix_activated import adopt
+    from simpleipc_cli.transport.unix_holder import start_holder
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
     from simpleipc_cli.transport.unix_start_lock import StartLock
@@ -39,6 +41,7 @@ __all__ = [
     "READ",
     "WRITE",
     "Bell",
+    "Holder",
     "Latch",
     "Listener",
     "OutOfDescriptors",
@@ -55,6 +58,7 @@ __all__ = [
     "new_latch",
     "new_poller",
     "new_wide_poller",
+    "start_holder",
 ]
 
 _LATER = {
@@ -66,6 +70,7 @@ _LATER = {
     "new_latch": ("unix_poll", "UnixLatch"),
     "new_poller": ("unix_poll", "UnixPoller"),
     "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+    "start_holder": ("unix_holder", "start_holder"),
 }
 
 
