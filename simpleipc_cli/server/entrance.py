@@ -122,7 +122,8 @@ class Entrance:
                 self._pause_accepting()  # until a request ends
             elif self._accept(_ACCEPT_AT_ONCE):
                 self.close_queue()
-        self._counters.closed_silent += self._lobby.hang_up(silent_since=now - silence)
+        while (longest := self._lobby.longest()) is not None and longest[1] <= now - silence:
+            self._lose_patience(longest[0])
 
     def close_queue(self) -> None:
         """Accept nobody any more."""
@@ -230,11 +231,18 @@ class Entrance:
         stream, since = longest
         if stream is newest or monotonic() < since + _YOUNG:
             return False
+        self._lose_patience(stream)
+        return True
+
+    def _lose_patience(self, stream: Stream) -> None:
+        """Close a silent connection, unless it has spoken since we last looked.
+
+        That may be long ago: we may have been stopped, or the whole machine suspended.
+        """
         self._lobby.leave(stream.fileno())
         if not self._has_spoken(stream):
             self._counters.closed_silent += 1
             stream.close()
-        return True
 
     def _pause_accepting(self) -> None:
         self._paused_until = monotonic() + _NO_ROOM_PAUSE
