@@ -290,3 +290,12 @@ def test_counters_are_an_object_in_json(endpoint, log):
         server.signal(signal.SIGUSR1)
         wait_until(lambda: "counters" in log.read_text(), "the counters")
         assert objects(log)[-1]["answered"] == 1
+
+
+def test_why_it_could_not_start_is_in_the_log_and_on_stderr(endpoint, log):
+    endpoint.write_text("precious")
+    done = sipc("serve", endpoint, "--exec", "cat", "--log-file", log, "--log-format", "json")
+    assert done.returncode == 5
+    (line,) = objects(log.read_text())
+    assert line["event"] == "problem"
+    assert line["text"] == done.stderr.decode().rstrip("\n")
