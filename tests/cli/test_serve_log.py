@@ -299,3 +299,15 @@ def test_why_it_could_not_start_is_in_the_log_and_on_stderr(endpoint, log):
     (line,) = objects(log.read_text())
     assert line["event"] == "problem"
     assert line["text"] == done.stderr.decode().rstrip("\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_path_that_is_no_text_makes_no_log_that_strict_readers_refuse(folder, log, form):
+    path = folder / os.fsdecode(b"s\xffck")
+    with Server(path, "cat", "--log-format", form, "--log-file", log):
+        assert ask(path, b"hello") == (b"hello", True)
+    text = log.read_bytes().decode()
+    if form == "json":
+        text = objects(text)[0]["text"]
+    assert text.encode(), "no half of a surrogate pair"
+    assert r"s\udcffck" in text
