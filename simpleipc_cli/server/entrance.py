@@ -14,6 +14,7 @@ from simpleipc_cli.server.log import Log
 from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, Stream
 
 _NO_ROOM_PAUSE = 0.1  # seconds before accepting is tried again without descriptors, at will
+_SHORT_FOR = 60.0  # seconds without a shortage after which the next is another one, at will
 _ACCEPT_AT_ONCE = 256  # connections accepted before others get their turn, at will
 _DESCRIPTORS_A_REQUEST = 6  # both ends of two pipes, pidfd and spool, the connection apart
 _DESCRIPTORS_OF_OURS = 24  # standard streams, listener, poller, bell, latches, and some air
@@ -55,7 +56,7 @@ class Entrance:
         self._admit = admit
 
         self._lobby = Lobby(poller)
-        self._short = False  # there is no room, and it has been said
+        self._short_at: float | None = None  # when there was no room, and that is known
         self._draining = False  # nobody new but those in the queue
         self._paused_until: float | None = None  # no room: accept nobody before this
         self.is_queue_open = True
@@ -101,8 +102,6 @@ class Entrance:
             return
         self._paused_until = None
         self._poller.watch(self._listener.fileno(), READ)
-        if not self._is_over(more=1):
-            self._short = False
 
     def begin_drain(self) -> None:
         """The path goes; nobody new but those who wait in the queue. The silent start again."""
@@ -219,12 +218,7 @@ class Entrance:
         """
         if self._descriptors.raise_to_most():
             return True
-        if not self._short:
-            self._short = True
-            self._log.problem(
-                "descriptors run short: silent connections are closed, others wait: "
-                "allow more with ulimit -n"
-            )
+        self._say_short()
         longest = self._lobby.longest()
         if longest is None:
             return False
@@ -233,6 +227,16 @@ class Entrance:
             return False
         self._lose_patience(stream)
         return True
+
+    def _say_short(self) -> None:
+        """Say it once: under load there may be room for a moment, again and again."""
+        now = monotonic()
+        if self._short_at is None or now > self._short_at + _SHORT_FOR:
+            self._log.problem(
+                "descriptors run short: silent connections are closed, others wait: "
+                "allow more with ulimit -n"
+            )
+        self._short_at = now
 
     def _lose_patience(self, stream: Stream) -> None:
         """Close a silent connection, unless it has spoken since we last looked.
