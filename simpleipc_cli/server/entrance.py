@@ -15,6 +15,7 @@ from simpleipc_cli.server.log import Log
 from simpleipc_cli.transport import READ, Holder, Listener, OutOfDescriptors, Poller, Stream
 
 _NO_ROOM_PAUSE = 0.1  # seconds before accepting is tried again without descriptors, at will
+_SHORT_FOR = 60.0  # seconds without a shortage after which the next is another one, at will
 _ACCEPT_AT_ONCE = 256  # connections accepted before others get their turn, at will
 _DESCRIPTORS_A_REQUEST = 6  # both ends of two pipes, pidfd and spool, the connection apart
 _DESCRIPTORS_OF_OURS = 24  # standard streams, listener, poller, bell, latches, and some air
@@ -65,7 +66,7 @@ class Entrance:
             counters=counters,
             log=log,
         )
-        self._short = False  # there is no room, and it has been said
+        self._short_at: float | None = None  # when there was no room, and that is known
         self._draining = False  # nobody new but those in the queue
         self._paused_until: float | None = None  # no room: accept nobody before this
         self.is_queue_open = True
@@ -118,8 +119,6 @@ class Entrance:
             return
         self._paused_until = None
         self._poller.watch(self._listener.fileno(), READ)
-        if not self._is_over(more=1):
-            self._short = False
 
     def begin_drain(self, silence: float) -> None:
         """The path goes; nobody new but those who wait in the queue. The silent start again.
@@ -145,7 +144,8 @@ class Entrance:
                 self._pause_accepting()
             elif self._accept(_ACCEPT_AT_ONCE):
                 self.close_queue()
-        self._counters.closed_silent += self._lobby.hang_up(silent_since=now - silence)
+        while (longest := self._lobby.longest()) is not None and longest[1] <= now - silence:
+            self._lose_patience(longest[0])
 
     def close_queue(self) -> None:
         """Accept nobody any more."""
@@ -266,12 +266,7 @@ class Entrance:
             return True
         if self._cloakroom.is_awaited():
             return False
-        if not self._short:
-            self._short = True
-            self._log.problem(
-                "descriptors run short: silent connections are closed, others wait: "
-                "allow more with ulimit -n"
-            )
+        self._say_short()
         return self._cloakroom.exchange(newest) or self._close_longest(newest)
 
     def _close_longest(self, newest: Stream | None) -> bool:
@@ -285,11 +280,28 @@ class Entrance:
         stream, since = longest
         if stream is newest or monotonic() < since + _YOUNG:
             return False
+        self._lose_patience(stream)
+        return True
+
+    def _say_short(self) -> None:
+        """Say it once: under load there may be room for a moment, again and again."""
+        now = monotonic()
+        if self._short_at is None or now > self._short_at + _SHORT_FOR:
+            self._log.problem(
+                "descriptors run short: silent connections are closed, others wait: "
+                "allow more with ulimit -n"
+            )
+        self._short_at = now
+
+    def _lose_patience(self, stream: Stream) -> None:
+        """Close a silent connection, unless it has spoken since we last looked.
+
+        That may be long ago: we may have been stopped, or the whole machine suspended.
+        """
         self._lobby.leave(stream.fileno())
         if not self._has_spoken(stream):
             self._counters.closed_silent += 1
             stream.close()
-        return True
 
     def _pause_accepting(self) -> None:
         self._paused_until = monotonic() + _NO_ROOM_PAUSE

@@ -53,14 +53,10 @@ class Lobby:
         for descriptor, (stream, _) in self._waiting.items():
             self._waiting[descriptor] = (stream, now)
 
-    def hang_up(self, silent_since: float | None = None) -> int:
-        """Close everybody, or everybody who has been silent since that moment; how many."""
+    def hang_up(self) -> int:
+        """Close everybody; how many."""
         closed = 0
         while (found := self.longest()) is not None:
-            stream, since = found
-            if silent_since is not None and since > silent_since:
-                break
-            self.leave(stream.fileno())
-            stream.close()
+            self.leave(found[0].fileno()).close()
             closed += 1
         return closed

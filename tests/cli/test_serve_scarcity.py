@@ -90,6 +90,19 @@ def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
         assert server.log.count("descriptors run short") == 1
 
 
+def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(endpoint, "cat", wrapper=allowed(64)))
+        for _ in range(4):
+            server.signal(signal.SIGSTOP)
+            with crowd(endpoint, 60) as clients:
+                for client in clients:
+                    client.sendall(message(b"x"))
+                server.signal(signal.SIGCONT)
+                assert [receive_all(client) for client in clients] == [message(b"x")] * 60
+        assert server.log.count("descriptors run short") == 1
+
+
 def test_too_few_descriptors_are_said_at_once(endpoint, folder):
     for number in range(20, 32):
         command = [*allowed(number), SIPC, "serve", endpoint, "--exec", "cat"]
