@@ -24,6 +24,7 @@ class Signals:
         self.first = 0
         self._count = 0
         self._server: Server | None = None
+        self._missed: list[Callable[[Server], None]] = []  # wishes before there was a server
         self._numbers: list[signal.Signals] = []
         for number in _STOP_SIGNALS:
             if number == signal.SIGHUP and reload_on_hangup:
@@ -41,6 +42,8 @@ class Signals:
         self._server = server
         for _ in range(self._count - server.signals):
             server.stop()
+        for wish in self._missed:
+            wish(server)
 
     def ignore(self) -> None:
         """The server has ended, and so will we."""
@@ -59,12 +62,16 @@ class Signals:
             self._numbers.append(number)
 
     def _on_reload(self, _number: int, _frame: object) -> None:
-        if self._server is not None:
-            self._server.renew()
+        self._wish(Server.renew)
 
     def _on_report(self, _number: int, _frame: object) -> None:
-        if self._server is not None:
-            self._server.report()
+        self._wish(Server.report)
+
+    def _wish(self, wish: Callable[[Server], None]) -> None:
+        if self._server is None:
+            self._missed.append(wish)
+        else:
+            wish(self._server)
 
     def _on_stop(self, number: int, _frame: object) -> None:
         self.first = self.first or number
