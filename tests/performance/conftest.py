@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-_FIGURES = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture
-def state(request, record_property):
-    """Says a figure at the end of the run, and in a report in XML."""
+def state(record_property):
+    """Says a figure at the end of the run, and in a report in XML.
 
-    def stated(what: str, figure: str) -> None:
-        request.config.stash.setdefault(_FIGURES, []).append(f"{what}: {figure}")
-        record_property(what, figure)
-
-    return stated
+    By way of the test's report, which also comes from tests that another process has run.
+    """
+    return record_property
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if figures := config.stash.get(_FIGURES, []):
+def pytest_terminal_summary(terminalreporter):
+    figures = [
+        f"{what}: {figure}"
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for what, figure in report.user_properties
+    ]
+    if figures:
         terminalreporter.section("performance")
         for figure in figures:
             terminalreporter.line(figure)
