@@ -165,6 +165,7 @@ class WorkerHandler(Handler):
         if full or worker.generation != self._generation:
             self._retire(worker, grace, hurry)
             return
+        worker.rest()
         with self._changed:
             self._idle.append(worker)
             self._changed.notify()
