@@ -58,10 +58,12 @@ def run(
             f"sipc serve: there is no command {command.line}: requests fail until there is one"
         )
     descriptors = DescriptorLimit()
-    if descriptors.most < LEAST_DESCRIPTORS:
+    handler = new_handler(descriptors)
+    least = LEAST_DESCRIPTORS + handler.least_descriptors()
+    if descriptors.most < least:
         raise SipcError(
             f"only {descriptors.most} descriptors are allowed",
-            f"allow {LEAST_DESCRIPTORS} at least, with ulimit -n",
+            f"allow {least} at least, with ulimit -n",
         )
     signals = Signals(reload_on_hangup=service.reload_on_hangup)
     with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
@@ -76,7 +78,7 @@ def run(
             path,
             signals,
             service,
-            handler=new_handler(descriptors),
+            handler=handler,
             limits=limits,
             log=log,
             descriptors=descriptors,

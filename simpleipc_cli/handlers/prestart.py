@@ -71,6 +71,10 @@ class PrestartHandler(Handler):
         """See Handler."""
         return self._count * _A_HANDLER + _KEEPER
 
+    def least_descriptors(self) -> int:
+        """See Handler."""
+        return self.descriptors()
+
     def renew(self) -> None:
         """See Handler."""
         self._generation += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import PeerGone, ProtocolError
@@ -18,10 +18,11 @@ from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD
 from simpleipc_cli.quoting import quoted
 from simpleipc_cli.server.handler import Result, Run
 from simpleipc_cli.server.limits import LINGER
-from simpleipc_cli.transport import Latch
+from simpleipc_cli.transport import READ, Latch, new_poller
 
 _LEAVE = 1.0  # seconds to end by itself at the end of its input, before SIGTERM; at will
 _SHOWN = 60  # bytes of what a worker should not have written, at will
+_PAUSE = 0.005  # seconds between looks at what it has not read: no event tells; at will
 _EXITING = 0.1  # seconds between the end of an output and the exit that caused it, at will
 
 
@@ -40,17 +41,43 @@ class Worker:
         self.answers = 0
         """How many it has answered in full."""
         self._pipes = pipes
+        self._answered_at = 0.0
+        self._poller = new_poller()  # kept, as each request looks at an idle worker
+        self._poller.watch(self.reader, READ)
+        self._poller.watch(self.writer, 0)
 
     def __str__(self) -> str:
         """As the log calls it."""
         return f"worker {self.number} (process {self.process.pid})"
 
+    def rest(self) -> None:
+        """It has answered, and waits for its next request."""
+        self._answered_at = monotonic()
+
     def surplus(self) -> str | None:
-        """What it wrote, or did, that it should not have while it had no request, if anything."""
-        try:
-            data = os.read(self.reader, _SHOWN)
-        except BlockingIOError:
-            return None
+        """What it wrote, or did, that it should not have while it had no request, if anything.
+
+        One that has not read all of its last request gets the time for that: LINGER seconds
+        from its answer. What lies in the pipe would keep the next client waiting.
+        """
+        has_read_all = self._reads_all()
+        ready = [descriptor for descriptor, _ in self._poller.wait(0)]
+        if self.reader in ready:
+            return self._what_came()
+        if self.writer in ready:
+            return "closed its standard input"
+        return None if has_read_all else f"did not read on for {LINGER:g} s"
+
+    def _reads_all(self) -> bool:
+        while unread(self.writer):
+            if self.process.status() is not None or monotonic() >= self._answered_at + LINGER:
+                return False
+            sleep(_PAUSE)
+        return True
+
+    def _what_came(self) -> str:
+        """What it wrote, or how its output came to an end."""
+        data = os.read(self.reader, _SHOWN)
         if data:
             return f"wrote without a request: {quoted(data)}"
         self.process.wait(_EXITING, None)

@@ -71,6 +71,10 @@ class WorkerHandler(Handler):
         """See Handler."""
         return len(self._idle) * _A_WORKER + _KEEPER
 
+    def least_descriptors(self) -> int:
+        """See Handler."""
+        return _A_WORKER + _KEEPER
+
     def renew(self) -> None:
         """See Handler."""
         self._generation += 1
@@ -165,6 +169,7 @@ class WorkerHandler(Handler):
         if full or worker.generation != self._generation:
             self._retire(worker, grace, hurry)
             return
+        worker.rest()
         with self._changed:
             self._idle.append(worker)
             self._changed.notify()

@@ -115,6 +115,10 @@ class Handler(ABC):
         """How many descriptors it holds now, those of runs not counted."""
         return 0
 
+    def least_descriptors(self) -> int:
+        """With how many it can do, those of runs not counted; less, and nobody is accepted."""
+        return 0
+
     def renew(self) -> None:  # noqa: B027 - most have nothing that waits
         """Let what waits for requests be replaced; what answers one is, when it is done.
 

@@ -26,6 +26,7 @@ from support import (
     sipc,
     wait_until,
 )
+from workers import WorkerServer
 
 
 def allowed(number: int) -> list[str]:
@@ -110,6 +111,23 @@ def test_too_few_descriptors_are_said_at_once(endpoint, folder):
         assert done.returncode == 1
         assert re.fullmatch(rb"sipc serve: [^\n]*descriptors[^\n]*ulimit -n\n", done.stderr)
         assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("handler", "least"),
+    [(("--worker", "cat"), 40), (("--exec", "cat", "--prestart", 4), 49)],
+    ids=["worker", "prestart"],
+)
+def test_handlers_that_wait_count_for_the_least_that_a_server_needs(endpoint, handler, least):
+    """With less it would listen, and accept nobody for ever."""
+    command = [SIPC, "serve", endpoint, *map(str, handler)]
+    done = subprocess.run([*allowed(least - 1), *command], capture_output=True, timeout=30)
+    assert done.returncode == 1
+    assert f"allow {least} at least, with ulimit -n" in done.stderr.decode()
+    assert not endpoint.exists()
+    with WorkerServer(endpoint, None, *handler, wrapper=allowed(least)):
+        for _ in range(3):
+            assert ask(endpoint, b"here") == (b"here", True)
 
 
 def test_with_the_fewest_descriptors_all_are_answered(endpoint):

@@ -337,6 +337,33 @@ def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(endpoin
         wait_until(lambda: not children(server.pid), "its end")
 
 
+def test_what_a_worker_leaves_in_its_pipe_keeps_no_other_client_waiting(endpoint):
+    deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
+    with serve(endpoint, "--timeout", "10s", worker=deaf) as server:
+        for _ in range(2):
+            assert ask(endpoint, b"hello") == (b"done", True)
+        assert "did not read on for 1 s, while it had no request" in server.log
+
+
+def test_a_worker_that_is_slow_to_read_the_rest_stays(endpoint):
+    slow = "while :; do head -c 9 >/dev/null; printf 0008done0000; sleep 0.2; head -c 4 >&2; done"
+    with serve(endpoint, worker=slow) as server:
+        assert ask(endpoint, b"hello") == (b"done", True)
+        before = children(server.pid)
+        assert ask(endpoint, b"hello") == (b"done", True)
+        assert children(server.pid) == before
+
+
+def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(endpoint):
+    deaf = "head -c 13 >/dev/null; printf 0008done0000; exec 0<&-; exec sleep 1000"
+    with serve(endpoint, "--timeout", "10s", worker=deaf) as server:
+        assert ask(endpoint, b"hello") == (b"done", True)
+        (worker,) = children(server.pid)
+        wait_until(lambda: not Path(f"/proc/{worker}/fd/0").exists(), "it to close its input")
+        assert ask(endpoint, b"hello") == (b"done", True)
+        assert "closed its standard input, while it had no request" in server.log
+
+
 def test_one_that_closes_its_input_and_answers_is_replaced_and_the_answer_delivered(endpoint):
     deaf = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
     with serve(endpoint, worker=deaf) as server:
