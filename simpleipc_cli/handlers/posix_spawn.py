@@ -16,8 +16,6 @@ from typing import Any, Protocol
 
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
-Environment = Mapping[str, str] | Mapping[bytes, bytes]
-
 # The same in glibc, musl and the BSDs.
 _SETPGROUP, _SETSIGDEF, _SETSIGMASK = 0x02, 0x04, 0x08
 
@@ -33,7 +31,7 @@ class Start(Protocol):
         self,
         program: str,
         arguments: list[str],
-        environment: Environment,
+        environment: Mapping[str, str],
         files: Sequence[tuple[int, int]],
     ) -> int:
         """Returns the child's number; `files` pairs our descriptors with the child's.
@@ -55,7 +53,7 @@ def quickest() -> Start:
 def by_python(
     program: str,
     arguments: list[str],
-    environment: Environment,
+    environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
 ) -> int:
     """See Start. Other threads wait."""
@@ -113,16 +111,14 @@ class _Library:
         self,
         program: str,
         arguments: list[str],
-        environment: Environment,
+        environment: Mapping[str, str],
         files: Sequence[tuple[int, int]],
     ) -> int:
         """See Start."""
         number = self._c.c_int()
-        path = _text(program)
-        argv = self._array([_text(word) for word in arguments])
-        envp = self._array(
-            [_text(name) + b"=" + _text(value) for name, value in environment.items()]
-        )
+        (path,) = _encoded([program])
+        argv = self._array(_encoded(arguments))
+        envp = self._array(_encoded(_settings(environment)))
         actions = self._room()
         _check(self._init(actions))
         try:
@@ -142,12 +138,19 @@ class _Library:
         return (self._c.c_char_p * (len(texts) + 1))(*texts)
 
 
-def _text(text: str | bytes) -> bytes:
-    """What C takes for the whole of it. Raises ValueError if it would not."""
-    encoded = os.fsencode(text)
-    if b"\0" in encoded:
+def _settings(environment: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in environment.items()]
+
+
+def _encoded(texts: list[str]) -> list[bytes]:
+    """As the system sees them. Raises ValueError for a NUL, which would end one early.
+
+    All at once: one by one takes 50 microseconds for an ordinary environment.
+    """
+    found = os.fsencode("\0".join(texts)).split(b"\0") if texts else []
+    if len(found) != len(texts):
         raise ValueError("embedded null byte")
-    return encoded
+    return found
 
 
 def _check(number: int, program: str | None = None) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Thread
 from time import monotonic
 from typing import NoReturn
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import SHELL, Command
-from simpleipc_cli.handlers.posix_spawn import Environment, quickest
+from simpleipc_cli.handlers.posix_spawn import quickest
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.transport import Latch, new_poller
 from simpleipc_cli.transport.base import READ
@@ -185,7 +185,7 @@ def _is_alive_in(number: str, group: int) -> bool:
 
 def spawn(
     command: Command,
-    environment: Environment,
+    environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
 ) -> Process:
@@ -209,7 +209,7 @@ def spawn(
 def _start(
     program: str,
     arguments: list[str],
-    environment: Environment,
+    environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
 ) -> Process:
