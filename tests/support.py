@@ -101,6 +101,7 @@ _CALLS = {
         "readv": 19,
         "connect": 42,
         "recvfrom": 45,
+        "futex": 202,
         "clock_nanosleep": 230,
     },
     "aarch64": {
@@ -108,6 +109,7 @@ _CALLS = {
         "write": 64,
         "poll": 73,
         "readv": 65,
+        "futex": 98,
         "connect": 203,
         "recvfrom": 207,
         "clock_nanosleep": 115,

@@ -20,7 +20,8 @@ from time import monotonic
 
 from simpleipc_cli.errors import SpawnFailed
 from simpleipc_cli.handlers.command import SHELL, Command
-from simpleipc_cli.handlers.spawn import ALL_SIGNALS, Process
+from simpleipc_cli.handlers.posix_spawn import ALL_SIGNALS
+from simpleipc_cli.handlers.spawn import Process
 from simpleipc_cli.server.descriptors import passed_on
 from simpleipc_cli.transport import HANGUP, READ, new_poller
 

@@ -9,6 +9,7 @@ from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.pipes import Pipes
+from simpleipc_cli.handlers.posix_spawn import quickest
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
 from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.server.descriptors import DescriptorLimit
@@ -38,6 +39,10 @@ class ProcessHandler(Handler):
         self._command = command
         self._environment = {**environment, "PROTO": "UNIX"}  # a copy: os.environ is slow
         self._limit = limit
+
+    def begin(self) -> None:
+        """See Handler. What starts handlers is loaded before there is a request to wait for it."""
+        quickest()
 
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""

@@ -16,11 +16,10 @@ from typing import NoReturn
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import SHELL, Command
+from simpleipc_cli.handlers.posix_spawn import quickest
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.transport import Latch, new_poller
 from simpleipc_cli.transport.base import READ
-
-ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
 # Runs "$@" with a soft descriptor limit. `ulimit` is POSIX but for -S and -n, which every
 # shell on Linux has.
@@ -186,7 +185,7 @@ def _is_alive_in(number: str, group: int) -> bool:
 
 def spawn(
     command: Command,
-    environment: Mapping[str, str] | Mapping[bytes, bytes],
+    environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
 ) -> Process:
@@ -210,7 +209,7 @@ def spawn(
 def _start(
     program: str,
     arguments: list[str],
-    environment: Mapping[str, str] | Mapping[bytes, bytes],
+    environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
 ) -> Process:
@@ -218,15 +217,7 @@ def _start(
         if soft_limit is not None:
             arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
             program = SHELL
-        pid = os.posix_spawn(
-            program,
-            arguments,
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files],
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=ALL_SIGNALS,
-        )
+        pid = quickest()(program, arguments, environment, files)
     return Process(pid)
 
 

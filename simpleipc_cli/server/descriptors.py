@@ -12,7 +12,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Condition
 
 _MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
 
@@ -26,7 +26,11 @@ class DescriptorLimit:
         self.current = self.original
         self.most = _MOST if self._hard == resource.RLIM_INFINITY else min(self._hard, _MOST)
         """What the limit can be raised to."""
-        self._spawning = Lock()
+        # It is set while no child is being started, and children are started while nobody
+        # sets it.
+        self._changed = Condition()
+        self._setting = False
+        self._spawning = 0
 
     def raise_to_most(self) -> bool:
         """Allow as many as the hard limit does; False if that is no more than before."""
@@ -42,19 +46,36 @@ class DescriptorLimit:
         return self.current != self.original
 
     def _set(self, limit: int) -> bool:
-        with self._spawning:
+        with self._changed:
+            self._setting = True  # nobody starts a child before us: we might wait for ever
             try:
+                self._changed.wait_for(lambda: not self._spawning)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, self._hard))
             except (OSError, ValueError):
                 return False
+            finally:
+                self._setting = False
+                self._changed.notify_all()
             self.current = limit
         return True
 
     @contextmanager
     def for_child(self) -> Iterator[int | None]:
-        """While a child is started: the soft limit it must set for itself, if any."""
-        with self._spawning:
-            yield self.original if self.is_raised else None
+        """While a child is started: the soft limit it must set for itself, if any.
+
+        Any number of children can be started at once.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._setting)
+            self._spawning += 1
+            soft_limit = self.original if self.is_raised else None
+        try:
+            yield soft_limit
+        finally:
+            with self._changed:
+                self._spawning -= 1
+                if self._setting:
+                    self._changed.notify_all()
 
 
 def passed_on() -> list[int]:

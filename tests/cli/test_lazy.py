@@ -17,7 +17,17 @@ LOADED_LATER = (
 HEAVY = (
     *("click", "cli.app", "argparse", "re", "enum", "typing", "signal", "socket", "select"),
     *("collections", "contextlib", "dataclasses", "functools", "subprocess", "threading"),
-    *("inspect", "json", "struct", "tempfile", "shutil", "logging", "warnings", "importlib"),
+    *(
+        "ctypes",
+        "inspect",
+        "json",
+        "struct",
+        "tempfile",
+        "shutil",
+        "logging",
+        "warnings",
+        "importlib",
+    ),
 )
 
 
