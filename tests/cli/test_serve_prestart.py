@@ -105,10 +105,19 @@ def test_one_that_answers_without_reading_has_answered_before_it_is_asked(endpoi
         server.wait_until_idle()
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_one_that_has_ended_badly_is_replaced_and_not_used(endpoint):
     with Ahead(endpoint, "cat", 2) as server:
-        for pid in server.wait_until_ready():
+        killed = server.wait_until_ready()
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_alive, killed)), "those that were killed to be dead")
         assert ask(endpoint, b"hello") == (b"hello", True)
         server.wait_until_ready()
         assert ask(endpoint, b"hello") == (b"hello", True)
