@@ -282,7 +282,7 @@ def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
 def test_ctrl_c_while_it_starts_is_no_traceback(endpoint, module, status):
     """At the moment in which a module is read: before we listen to signals, and after."""
     where = subprocess.run(
-        [PYTHON, "-c", f"import {module} as module; print(module.__cached__)"],
+        [PYTHON, "-P", "-c", f"import {module} as module; print(module.__cached__)"],
         capture_output=True,
         text=True,
     ).stdout.strip()

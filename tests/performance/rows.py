@@ -161,11 +161,15 @@ def server_alone(clients: int) -> Row:
         worker.write_text(WORKER)
         path = folder / "sipc"
         command = f"exec {sys.executable} -IS {worker}"
-        with Server(path, None, "--worker", command, "-q"), Echo(folder / "bare", 1):
+        with (
+            Server(path, None, "--worker", command, "-q") as server,
+            Echo(folder / "bare", 1),
+        ):
             yield (
                 lambda: bare_rate(path, clients, count),
                 lambda: bare_rate(folder / "bare", clients, count),
             )
+            server.stop()  # else its workers stay
 
     what = f"`serve --worker` answering at once, {clients} clients"
     return row(what, "a bare accept loop", "requests/s", 0.6, at_most=False)(sides)
