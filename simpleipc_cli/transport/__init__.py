@@ -6,6 +6,8 @@ must not pay for it.
 
 from __future__ import annotations
 
+import sys
+
 from simpleipc_cli.transport.base import (
     HANGUP,
     READ,
@@ -18,7 +20,11 @@ from simpleipc_cli.transport.base import (
     Poller,
     Stream,
 )
-from simpleipc_cli.transport.unix import connect, connect_now
+
+if sys.platform == "win32":
+    from simpleipc_cli.transport.winpipe import connect, connect_now
+else:
+    from simpleipc_cli.transport.unix import connect, connect_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,15 +61,25 @@ __all__ = [
     "new_wide_poller",
 ]
 
-_LATER = {
-    "StartLock": ("unix_start_lock", "StartLock"),
-    "inspect": ("unix_inspect", "inspect"),
-    "listen": ("unix_listen", "listen"),
-    "new_bell": ("unix_poll", "UnixBell"),
-    "new_latch": ("unix_poll", "UnixLatch"),
-    "new_poller": ("unix_poll", "UnixPoller"),
-    "new_wide_poller": ("unix_poll", "UnixManyPoller"),
-}
+if sys.platform == "win32":
+    _LATER = {
+        "inspect": ("winpipe", "inspect"),
+        "listen": ("winpipe_listen", "listen"),
+        "new_bell": ("winpipe_poll", "WinBell"),
+        "new_latch": ("winpipe_poll", "WinLatch"),
+        "new_poller": ("winpipe_poll", "WinPoller"),
+        "new_wide_poller": ("winpipe_poll", "WinPoller"),
+    }
+else:
+    _LATER = {
+        "StartLock": ("unix_start_lock", "StartLock"),
+        "inspect": ("unix_inspect", "inspect"),
+        "listen": ("unix_listen", "listen"),
+        "new_bell": ("unix_poll", "UnixBell"),
+        "new_latch": ("unix_poll", "UnixLatch"),
+        "new_poller": ("unix_poll", "UnixPoller"),
+        "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+    }
 
 
 def __getattr__(name: str) -> object:
