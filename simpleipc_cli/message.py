@@ -52,6 +52,11 @@ class MessageReader:
                 if event.payload:
                     yield event.payload
 
+    @property
+    def unread(self) -> int:
+        """Bytes of the last that came that lie behind a malformed packet's length."""
+        return self._decoder.unread
+
     def end(self) -> None:
         """The stream has ended. Raises CutOff unless the message is complete."""
         if self.complete:

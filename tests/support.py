@@ -98,6 +98,7 @@ _CALLS = {
         "read": 0,
         "write": 1,
         "poll": 7,
+        "readv": 19,
         "connect": 42,
         "recvfrom": 45,
         "clock_nanosleep": 230,
@@ -106,6 +107,7 @@ _CALLS = {
         "read": 63,
         "write": 64,
         "poll": 73,
+        "readv": 65,
         "connect": 203,
         "recvfrom": 207,
         "clock_nanosleep": 115,
@@ -170,7 +172,7 @@ class Server:
             connect(self.path).close()
         except OSError:
             return False
-        return True
+        return "anon_inode:[eventpoll]" in descriptors(self.pid)  # the last that it opens
 
     @property
     def log(self) -> str:

@@ -27,7 +27,7 @@ FLOORS = [
     {"spool", "watch"},
     {"message", "transport"},
     {"pktline", "endpoint", "deadline", "quoting"},
-    {"buffers", "errors"},
+    {"buffers", "errors", "pipes"},
 ]
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 from simpleipc_cli import errors
 
 
@@ -16,8 +14,8 @@ class CutShort(BaseException):
         self.number = number
 
 
-class ExitCode(IntEnum):
-    """The same for all verbs."""
+class ExitCode:
+    """The same for all verbs. Plain numbers: an enum takes long to load."""
 
     OK = 0
     FAILURE = 1
@@ -31,6 +29,9 @@ class ExitCode(IntEnum):
     IN_USE = 9
     NOT_AS_EXPECTED = 10
 
+
+NAMES = {number: name for name, number in vars(ExitCode).items() if name.isupper()}
+"""What each is called, in the order of the numbers."""
 
 SIGNALLED = 128
 """A verb cut short by a signal exits with this and the signal's number, as in a shell."""
@@ -54,6 +55,6 @@ def status_of(error: BaseException | None) -> int:
     return SIGNALLED + error.number if isinstance(error, CutShort) else exit_code(error)
 
 
-def exit_code(error: BaseException) -> ExitCode:
+def exit_code(error: BaseException) -> int:
     """The status that an error ends a verb with."""
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILURE)

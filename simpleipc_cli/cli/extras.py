@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-import click
 
 from simpleipc_cli.cli.streams import STDERR
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.sight import Sight
     from simpleipc_cli.cli.streams import Input, Output
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def expectation_of(text: str | None, pattern: str | None) -> Expectation | None:
     """What --expect or --expect-regex ask for. Raises click's UsageError."""
     if text is not None and pattern is not None:
-        raise click.UsageError("give --expect or --expect-regex, not both")
+        from click import UsageError  # noqa: PLC0415
+
+        raise UsageError("give --expect or --expect-regex, not both")
     if text is None and pattern is None:
         return None
     from simpleipc_cli.cli import expect  # noqa: PLC0415

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from simpleipc_cli.endpoint import Endpoint, default_endpoint
+from simpleipc_cli.cli.values import chosen_endpoint, seconds
+
+__all__ = ["chosen_endpoint"]  # from here, too: it belongs to the argument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_LONGEST = 10 * 365 * 24 * 3600.0  # seconds; what the kernel's timers surely hold, at will
 _MOST_ACCOUNTS = 2**32 - 2  # the number behind it means "unchanged" to chown(2)
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -32,19 +31,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | None:
         """Take 500ms, 2s, 1m30s, 1.5 and the like."""
-        seconds = _parse_duration(str(value))
-        if seconds is None or seconds > _LONGEST:
+        found = seconds(str(value))
+        if found is None:
             self.fail(f"{value!r} is no duration: give one such as 500ms, 2s or 1m30s", param, ctx)
-        return None if seconds == 0 and self._zero_is_none else seconds
-
-
-def _parse_duration(text: str) -> float | None:
-    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text, re.ASCII):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text, re.ASCII):
-        return None
-    parts = re.findall(r"([\d.]+)(ms|s|m|h)", text)
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        return None if found == 0 and self._zero_is_none else found
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -158,8 +148,3 @@ def expect_options(command: _Command) -> _Command:
 def was_given(ctx: click.Context, name: str) -> bool:
     """Whether an option was on the command line: "no limit" and "not given" look alike."""
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-
-
-def chosen_endpoint(path: str | None) -> Endpoint:
-    """The endpoint that was named, or the one to use when none was."""
-    return default_endpoint(os.environ, os.geteuid()) if path is None else Endpoint(path)

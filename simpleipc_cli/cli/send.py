@@ -1,36 +1,20 @@
-"""`sipc send`: options in, one exchange, the answer out."""
+"""`sipc send`: what its options are, and which go together."""
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import click
 
-from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.extras import expectation_of, sight_of
+from simpleipc_cli.cli.extras import expectation_of
 from simpleipc_cli.cli.options import (
     DURATION,
-    chosen_endpoint,
     expect_options,
     path_argument,
     trace_options,
     was_given,
 )
-from simpleipc_cli.cli.render import say
-from simpleipc_cli.cli.streams import STDIN, Input, open_input, open_output
-from simpleipc_cli.client import exchange, look, reach
-from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from simpleipc_cli.cli.extras import NoSight
-    from simpleipc_cli.cli.sight import Sight
-    from simpleipc_cli.cli.streams import Output
-    from simpleipc_cli.transport import Stream
+from simpleipc_cli.cli.sending import CONNECT_TIMEOUT, MAX_TIME, run
 
 EXAMPLES = """\b
 Examples:
@@ -52,7 +36,7 @@ Examples:
     "--connect-timeout",
     metavar="DURATION",
     type=DURATION,
-    default="1s",
+    default=CONNECT_TIMEOUT,
     show_default=True,
     help="Longest time to wait for room in the queue of a busy server.",
 )
@@ -61,7 +45,7 @@ Examples:
     "--max-time",
     metavar="DURATION",
     type=DURATION,
-    default="0",
+    default=MAX_TIME,
     show_default=True,
     help="Longest time for everything.",
 )
@@ -144,106 +128,18 @@ def send(
     expected = expectation_of(expect, expect_regex)
     if records and expected is not None:
         raise click.UsageError("what is expected goes with one request, not with records")
-    endpoint = chosen_endpoint(path)
-    with sight_of(endpoint.path, **shown) as sight:
-        deadline = Deadline(max_time)
-        source = None if data is not None else _open_input(data_file or "-", deadline, records)
-        sight.open(source, records=records)
-        way = Way(
-            endpoint,
-            spawn,
-            connect_timeout=connect_timeout,
-            wait=wait,
-            waits=was_given(ctx, "wait"),
-            deadline=deadline,
-            sight=sight,
-        )
-        if source is not None and records:
-            from simpleipc_cli.cli.send_records import NEWLINE, NUL, send_records  # noqa: PLC0415
-
-            target = sight.cover(open_output(output, deadline))
-            return send_records(source, target, way, separator=NUL if null else NEWLINE, jobs=jobs)
-        first = os.fsencode(data or "") if source is None else _first_of(source, endpoint)
-        target = sight.cover(open_output(output, deadline))
-        if expected is not None:
-            target = expected.guard(target, deadline)
-        _send_one(first, source if first else None, target, way)
-    return ExitCode.OK
-
-
-def _send_one(first: bytes, more: Input | None, target: Output, way: Way) -> None:
-    """One request, one answer."""
-    try:
-        target.begin()
-        stream = way.sight.watch(way.reach())
-        exchange(stream, first, None if more is None else more.more, target.write, way.deadline)
-        target.complete()
-    finally:
-        target.abandon()
-
-
-class Way:
-    """How the endpoint is reached, as the options have it."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        spawn: str | None,
-        *,
-        connect_timeout: float | None,
-        wait: float | None,
-        waits: bool,
-        deadline: Deadline,
-        sight: Sight | NoSight,
-    ) -> None:
-        """Times are seconds, None is no limit; `waits` is whether --wait was given."""
-        self.endpoint = endpoint
-        self.spawn = spawn
-        self.connect_timeout = connect_timeout
-        self.wait = wait
-        self.waits = waits
-        self.deadline = deadline
-        self.sight = sight
-
-    def reach(self) -> Stream:
-        """Connect, if need be to a server that is started for it. Raises EndpointError."""
-        wait = Deadline(self.wait) if self.waits else None
-        try:
-            return reach(
-                self.endpoint.locate,
-                connect_timeout=self.connect_timeout,
-                wait=wait if self.spawn is None else None,
-                deadline=self.deadline,
-            )
-        except (NotListening, PathNotFound):
-            if self.spawn is None:
-                raise
-        from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most do without
-
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take CMD's status
-        return reach_or_start(
-            self.endpoint,
-            self.spawn,
-            os.environ,
-            connect_timeout=self.connect_timeout,
-            wait=wait,
-            deadline=self.deadline,
-        )
-
-
-def _first_of(source: Input, endpoint: Endpoint) -> bytes:
-    """The first bytes. If they do not come in time, where they were to go may be missing, too."""
-    try:
-        return source.first()
-    except TimedOut:
-        finding = look(endpoint.locate, timeout=None, deadline=Deadline(0.0))
-        if finding.error is not None:
-            raise finding.error from None
-        raise
-
-
-def _open_input(name: str, deadline: Deadline, records: bool) -> Input:
-    if name == "-" and os.isatty(STDIN):
-        what = "records" if records else "the request"
-        say(f"sipc send: reading {what} from the terminal: end it with Ctrl-D")
-    return open_input(name, deadline)
+    return run(
+        path,
+        data=data,
+        data_file=data_file,
+        output=output,
+        connect_timeout=connect_timeout,
+        max_time=max_time,
+        wait=wait,
+        waits=was_given(ctx, "wait"),
+        spawn=spawn,
+        separator=(b"\0" if null else b"\n") if records else None,
+        jobs=jobs,
+        expected=expected,
+        **shown,
+    )

@@ -18,9 +18,7 @@ from simpleipc_cli.transport import Stream, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.cli.send import Way
-
-NEWLINE, NUL = b"\n", b"\0"
+    from simpleipc_cli.cli.sending import Way
 
 _SPARE = 16  # descriptors for what is opened for a moment, at will
 _FOR_WAITING = 64  # descriptors for answers out of turn that are worth raising the limit, at will

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from simpleipc_cli.cli import serve_options
+from simpleipc_cli.cli.activation import passed_listener
 from simpleipc_cli.cli.logplace import LogPlace
-from simpleipc_cli.cli.options import chosen_endpoint, path_argument, trace_options
+from simpleipc_cli.cli.options import chosen_endpoint, path_argument, trace_options, was_given
+from simpleipc_cli.cli.serve_handler import chosen_command, new_handler
 from simpleipc_cli.cli.serverlog import JsonLog, TextLog
-from simpleipc_cli.cli.serving import run
+from simpleipc_cli.cli.serving import Service, run
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.server.limits import Limits
@@ -24,7 +27,8 @@ from simpleipc_cli.transport import Stream
 EXAMPLES = """\b
 Examples:
   sipc serve demo.sock --exec ./handler.sh
-  sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s"""
+  sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s
+  sipc serve demo.sock --worker ./worker.py"""
 
 
 @click.command(epilog=EXAMPLES)
@@ -33,10 +37,14 @@ Examples:
 @serve_options.limits
 @serve_options.access
 @serve_options.stopping
+@serve_options.service
 @serve_options.logging
 @trace_options
-def serve(path: str | None, **given: Any) -> int:
+@click.pass_context
+def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     """Listen on PATH and answer each request with a command.
+
+    --exec runs it anew for each request, --worker keeps it running.
 
     Ends on SIGTERM or SIGINT, when everything already connected has been answered; a
     second signal ends it at once. Without PATH: $SIPC_PATH, else sipc.sock in
@@ -44,21 +52,45 @@ def serve(path: str | None, **given: Any) -> int:
 
     Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
     """
-    if not given["command"].strip():
-        raise click.UsageError("the command after --exec is empty")
-    log = _log(given)
+    command = chosen_command(given)
+    if was_given(ctx, "max_wait") and not given["background"]:
+        raise click.UsageError("--max-wait is for --background")
+    listener = passed_listener(ctx, path, os.environ)
+    service = Service(pid_file=given["pid_file"], reload_on_hangup=_has_something_to_renew(given))
+    if listener is not None:
+        return _serve(listener.path, command, given, replace(service, listener=listener))
     endpoint = chosen_endpoint(path)
-    with _trace(endpoint.path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
+    if not given["background"]:
+        return _serve(endpoint.prepare(), command, given, service)
+    from simpleipc_cli.cli.background import in_background  # noqa: PLC0415 - forks, if asked to
+
+    def in_child(listening: Callable[[], None]) -> int:
+        return _serve(endpoint.prepare(), command, given, replace(service, listening=listening))
+
+    return in_background(in_child, given["max_wait"])
+
+
+def _has_something_to_renew(given: dict[str, Any]) -> bool:
+    """Whether SIGHUP is a wish for that, or, as there is no terminal, at least for nothing else."""
+    names = ("background", "log_file", "worker", "prestart")
+    return any(given[name] not in {None, False} for name in names)
+
+
+def _serve(path: str, command: Command, given: dict[str, Any], service: Service) -> int:
+    """Serve there, in this process."""
+    log = _log(given)
+    with _trace(path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
         return run(
-            endpoint.prepare(),
-            Command(given["command"], os.environ.get("PATH", os.defpath)),
+            path,
+            command,
             _limits(given),
+            new_handler=lambda limit: new_handler(command, given, path, limit, log),
             mode=_mode(given),
             group=given["group"],
             backlog=given["backlog"],
-            reload_on_hangup=given["log_file"] is not None,
             log=log,
             watch=watch,
+            service=service,
         )
 
 

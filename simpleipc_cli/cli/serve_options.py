@@ -28,9 +28,29 @@ handlers = _group(
         "--exec",
         "command",
         metavar="CMD",
-        required=True,
         help="Run CMD, a shell command line, for every request: the request is its standard "
         "input, its standard output is the response.",
+    ),
+    click.option(
+        "--worker",
+        metavar="CMD",
+        help="In place of --exec: start CMD when needed, one per thread at most, and keep it. "
+        "Requests come over its standard input, responses over its output, as packets, each "
+        "message ended by a flush.",
+    ),
+    click.option(
+        "--max-requests-per-worker",
+        "max_requests",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Replace a worker when it has had N requests.",
+    ),
+    click.option(
+        "--prestart",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Keep N handlers of --exec started, waiting for their standard input; they do not "
+        "get the variables that tell who asks.",
     ),
     click.option(
         "--whole-request",
@@ -51,7 +71,8 @@ handlers = _group(
         type=DURATION,
         default="0",
         show_default=True,
-        help="Longest time from a handler's start to its end.",
+        help="Longest time from a handler's start to its end; from a request to the end of its "
+        "answer, where the handler was there before.",
     ),
     click.option(
         "--kill-after",
@@ -164,6 +185,29 @@ stopping = _group(
     ),
 )
 """When it ends, and how."""
+
+service = _group(
+    click.option(
+        "--background",
+        is_flag=True,
+        help="Return once the server is listening, which goes on in the background.",
+    ),
+    click.option(
+        "--max-wait",
+        metavar="DURATION",
+        type=DURATION,
+        default="60s",
+        show_default=True,
+        help="With --background, longest time until it has to be listening.",
+    ),
+    click.option(
+        "--pid-file",
+        metavar="FILE",
+        help="Write the server's process id to FILE, and remove it at the end. No two servers "
+        "have the same.",
+    ),
+)
+"""How it runs beside whoever started it."""
 
 logging = _group(
     click.option(

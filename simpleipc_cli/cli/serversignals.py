@@ -18,15 +18,18 @@ class Signals:
         """Take note from now on; a server comes later, and hears what came before it.
 
         `reload_on_hangup`: SIGHUP is no wish for the end, as that of a lost terminal is, but
-        for a log file opened anew and the like.
+        for a log file opened anew and the like. It is heard also if it was ignored, which nohup
+        and the start in the background do for the terminal's sake.
         """
         self.first = 0
         self._count = 0
         self._server: Server | None = None
         self._numbers: list[signal.Signals] = []
         for number in _STOP_SIGNALS:
-            reload = number == signal.SIGHUP and reload_on_hangup
-            self._hear(number, self._on_reload if reload else self._on_stop)
+            if number == signal.SIGHUP and reload_on_hangup:
+                self._hear(number, self._on_reload, also_if_ignored=True)
+            else:
+                self._hear(number, self._on_stop)
         self._hear(signal.SIGUSR1, self._on_report)
 
     def any(self) -> bool:
@@ -44,8 +47,14 @@ class Signals:
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
-    def _hear(self, number: signal.Signals, what: Callable[[int, Any], None]) -> None:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    def _hear(
+        self,
+        number: signal.Signals,
+        what: Callable[[int, Any], None],
+        *,
+        also_if_ignored: bool = False,
+    ) -> None:
+        if also_if_ignored or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, what)
             self._numbers.append(number)
 

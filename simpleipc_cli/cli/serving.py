@@ -5,19 +5,37 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
+from simpleipc_cli.cli.activation import notifier
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
+from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.serversignals import Signals
 from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.process import ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.entrance import LEAST_DESCRIPTORS
+from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
+from simpleipc_cli.server.pidfile import PidFile
 from simpleipc_cli.server.pool import Ending, Server
 from simpleipc_cli.transport import Listener, Stream, listen
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What ties a server to whoever runs it."""
+
+    listener: Listener | None = None
+    """Passed to us, listening already; else the path is ours to take."""
+    pid_file: str | None = None
+    listening: Callable[[], None] = lambda: None
+    """Told once the server listens."""
+    reload_on_hangup: bool = False
+    """Whether SIGHUP is a wish to open the log anew, and not that of a terminal that has gone."""
 
 
 def run(
@@ -25,12 +43,13 @@ def run(
     command: Command,
     limits: Limits,
     *,
+    new_handler: Callable[[DescriptorLimit], Handler],
     mode: int,
     group: int | None,
     backlog: int,
-    reload_on_hangup: bool,
     log: Log,
     watch: Callable[[Stream, str], Stream] | None,
+    service: Service,
 ) -> int:
     """Listen, serve, and say with which status to end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
@@ -44,26 +63,43 @@ def run(
             f"only {descriptors.most} descriptors are allowed",
             f"allow {LEAST_DESCRIPTORS} at least, with ulimit -n",
         )
-    signals = Signals(reload_on_hangup=reload_on_hangup)
-    try:
-        listener = listen(path, mode=mode, group=group, backlog=backlog, give_up=signals.any)
-    except GivenUp:
-        return SIGNALLED + signals.first
-    handler = ProcessHandler(command, os.environ, descriptors)
-    server = _server(
-        listener,
-        path,
-        handler=handler,
-        limits=limits,
-        log=log,
-        descriptors=descriptors,
-        watch=watch,
-    )
+    signals = Signals(reload_on_hangup=service.reload_on_hangup)
+    with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
+        try:
+            listener = service.listener or listen(
+                path, mode=mode, group=group, backlog=backlog, give_up=signals.any
+            )
+        except GivenUp:
+            return SIGNALLED + signals.first
+        return _serve(
+            listener,
+            path,
+            signals,
+            service,
+            handler=new_handler(descriptors),
+            limits=limits,
+            log=log,
+            descriptors=descriptors,
+            watch=watch,
+        )
+
+
+def _serve(
+    listener: Listener, path: str, signals: Signals, service: Service, *, log: Log, **parts: Any
+) -> int:
+    """Serve until the end; the status to end with."""
+    manager = notifier(os.environ, log.problem)
+    # The path of a socket that was passed to us is absolute already, or no path at all.
+    absolute = path if listener is service.listener else os.path.abspath(path)
+    server = _server(listener, absolute, log=log, notifier=manager, **parts)
     signals.pass_to(server)
     log.news(f"listening on {path}")
+    service.listening()
+    manager.ready(f"listening on {printable(path)}")
     ending = server.run()
     signals.ignore()
     server.close()
+    manager.close()
     if ending is Ending.LOST:
         raise SipcError(
             f"{path} was taken away or replaced", "see who did it, and start the server again"
@@ -77,7 +113,7 @@ def run(
 def _server(listener: Listener, path: str, **parts: Any) -> Server:
     """The server; if it cannot be made, the path is given back."""
     try:
-        return Server(listener, os.path.abspath(path), **parts)
+        return Server(listener, path, **parts)
     except OSError as error:
         listener.withdraw()
         listener.close()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 
-from simpleipc_cli.cli.exitcodes import CutShort, ExitCode, status_of
+from simpleipc_cli.cli.exitcodes import NAMES, CutShort, status_of
 from simpleipc_cli.cli.progress import Progress, has_live_display
 from simpleipc_cli.cli.render import error_line, say
 from simpleipc_cli.cli.streams import Input, Output
-from simpleipc_cli.cli.tracing import OpenTrace, open_trace
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.quoting import quoted
 from simpleipc_cli.watch.meter import Meter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from simpleipc_cli.cli.tracing import OpenTrace
     from simpleipc_cli.transport import Stream
 
 _REQUEST_ID_SHOWN = 64  # bytes; it comes from the environment
@@ -58,6 +56,8 @@ class Sight:
         if self._tracer is not None:
             self._tracer.close()
         if self._stats:
+            import json  # noqa: PLC0415 - on a terminal, most of what is in here is not needed
+
             say(json.dumps(self._figures(error or self._failure)))
 
     def open(self, source: Input | None, *, records: bool = False) -> None:
@@ -68,6 +68,8 @@ class Sight:
         """
         on_stderr, path = self._trace
         if on_stderr or path is not None:
+            from simpleipc_cli.cli.tracing import open_trace  # noqa: PLC0415
+
             self._tracer = open_trace(self._warn, on_stderr=on_stderr, path=path)
         live = has_live_display()
         if self._progress_wanted is None:
@@ -138,13 +140,15 @@ def _event() -> str:
     request = os.environ.get("SIPC_REQUEST_ID")
     if not request:
         return "connected to"
+    from simpleipc_cli.quoting import quoted  # noqa: PLC0415
+
     return f"connected for request {quoted(os.fsencode(request)[:_REQUEST_ID_SHOWN])} to"
 
 
 def _outcome(error: BaseException | None, status: int) -> str:
     if isinstance(error, CutShort):
         return "interrupted"
-    return "answered" if error is None else ExitCode(status).name.lower()
+    return "answered" if error is None else NAMES[status].lower()
 
 
 def _words(error: BaseException) -> str:

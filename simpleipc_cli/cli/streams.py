@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-import signal
 import stat
 from abc import ABC, abstractmethod
-from math import ceil
 from time import sleep
 
+from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import CutShort
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
+from simpleipc_cli.pipes import enlarge
+from simpleipc_cli.pktline import MAX_PAYLOAD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import select
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-CHUNK = 256 * 1024
-"""Bytes read at once."""
+CHUNK = 8 * MAX_PAYLOAD
+"""Bytes read at once: full packets."""
+
+_MUCH = 32 * 1024
+"""Bytes read at once that show a stream: half of what a pipe holds unless told otherwise."""
 
 _LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 days
 _PAUSE = 0.01  # seconds between looks where no event tells, at will
@@ -56,6 +63,8 @@ class Input:
         self.name = name
         self._deadline = deadline
         self._is_terminal = os.isatty(descriptor)
+        self._much = False  # whether a stream passes
+        self._buffer = memoryview(bytearray(CHUNK))  # memory that is used as far as it is filled
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -78,21 +87,32 @@ class Input:
             return None
         return left if left > 0 else None  # what the kernel makes up has no size
 
-    def first(self) -> bytes:
-        """The first bytes; empty at the end. Raises TimedOut, SipcError."""
-        if self._deadline.remaining() is not None:
-            ready = _wait(self._descriptor, select.POLLIN, self._deadline)
-            if not ready:
-                raise TimedOut(f"nothing came from {self.name} in time")
+    def first(self) -> memoryview:
+        """The first bytes; empty at the end. See more(). Raises TimedOut, SipcError."""
+        limited = self._deadline.remaining() is not None
+        if limited and not _wait(self._descriptor, self._deadline):
+            raise TimedOut(f"nothing came from {self.name} in time")
         return self.more()
 
-    def more(self) -> bytes:
-        """The next bytes, waiting for them; empty at the end. Raises SipcError."""
+    def more(self) -> memoryview:
+        """The next bytes, waiting for them; empty at the end. They are good until the next call.
+
+        Raises SipcError.
+        """
         while True:
             try:
-                return self.read_now(CHUNK)
+                count = os.readv(self._descriptor, [self._buffer])
             except BlockingIOError:  # whoever shares it made it so
-                _wait(self._descriptor, select.POLLIN, Deadline(None))
+                _wait(self._descriptor, Deadline(None))
+                continue
+            except OSError as error:
+                raise self._failure(error) from error
+            if not count:
+                self._check_end()
+            if not self._much and count >= _MUCH:
+                self._much = True
+                enlarge(self._descriptor)
+            return self._buffer[:count]
 
     def read_now(self, limit: int) -> bytes:
         """The next bytes, `limit` at most, for when the poller says that some are there.
@@ -101,16 +121,21 @@ class Input:
         """
         try:
             data = os.read(self._descriptor, limit)
-            # A terminal that has gone away reads as one whose user is done (Linux: tty_io.c).
-            if not data and self._is_terminal and not os.isatty(self._descriptor):
-                raise OSError(errno.EIO, "its terminal is gone")
-            return data
         except BlockingIOError:
             raise
         except OSError as error:
-            raise SipcError(
-                f"cannot read {self.name}: {error.strerror}", "check where it comes from"
-            ) from error
+            raise self._failure(error) from error
+        if not data:
+            self._check_end()
+        return data
+
+    def _check_end(self) -> None:
+        """A terminal that has gone away reads as one whose user is done (Linux: tty_io.c)."""
+        if self._is_terminal and not os.isatty(self._descriptor):
+            raise self._failure(OSError(errno.EIO, "its terminal is gone"))
+
+    def _failure(self, error: OSError) -> SipcError:
+        return SipcError(f"cannot read {self.name}: {error.strerror}", "check where it comes from")
 
 
 def open_input(name: str, deadline: Deadline) -> Input:
@@ -128,7 +153,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
 def read_whole(name: str) -> bytes:
     """All of a file, in memory; "-" is standard input. Raises SipcError."""
     source = open_input(name, Deadline(None))
-    return b"".join(iter(source.more, b""))
+    return b"".join(bytes(piece) for piece in iter(source.more, b""))
 
 
 class Output(ABC):
@@ -215,11 +240,11 @@ class DescriptorOutput(Output):
 
     def _failure(self, error: OSError) -> SipcError | CutShort:
         if isinstance(error, BrokenPipeError):
-            return CutShort(signal.SIGPIPE)
+            return CutShort(signals.SIGPIPE)
         return _write_error(self._name, error)
 
     def _wait(self, deadline: Deadline) -> None:
-        if not _wait(self._descriptor, select.POLLOUT, deadline):
+        if not _wait(self._descriptor, deadline, writing=True):
             raise TimedOut(f"{self._name} did not take the answer in time")
 
     def complete(self) -> None:
@@ -252,7 +277,7 @@ class MessageOutput:
     def write(self, payload: memoryview) -> None:
         """Write all of it, waiting for room."""
         while payload := payload[self.write_now(payload) :]:
-            if not _wait(STDERR, select.POLLOUT, self._deadline):
+            if not _wait(STDERR, self._deadline, writing=True):
                 return
 
 
@@ -402,8 +427,7 @@ def _that_never_waits(descriptor: int) -> int:
 def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int:
     """Write without waiting for a reader; how many bytes were taken. Raises OSError."""
     size = len(payload)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
+    poll = _poll(descriptor, writing=True)
     while payload and (is_file or poll.poll(0)):
         try:
             piece = payload if is_file else payload[:_SURE_TO_FIT]
@@ -414,12 +438,20 @@ def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int
     return size - len(payload)
 
 
-def _wait(descriptor: int, event: int, deadline: Deadline) -> bool:
+def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
     """Wait until a descriptor can be read or written; False once the deadline has come."""
-    poll = select.poll()
-    poll.register(descriptor, event)
+    poll = _poll(descriptor, writing=writing)
     while not deadline.passed():
         left = deadline.remaining()
-        if poll.poll(None if left is None else ceil(min(left, _LONGEST_WAIT) * 1000)):
+        # Not a moment too soon: a part of a millisecond is a whole one.
+        if poll.poll(None if left is None else -int(-min(left, _LONGEST_WAIT) * 1000 // 1)):
             return True
     return False
+
+
+def _poll(descriptor: int, *, writing: bool) -> select.poll:
+    import select  # noqa: PLC0415 - most never wait but in a read or write
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+    return poll

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 
 SHELL = "/bin/sh"
 
@@ -39,9 +38,9 @@ class Command:
     def __init__(self, line: str, search_path: str) -> None:
         """`search_path` is the PATH that the command will see."""
         self.line = line
-        self._search_path = search_path
         words = line.split(" ") if "\n" not in line else []
         words = [word for word in words if word]
+        self._places = _places(words[0], search_path) if words else []
         self._word = words[0] if len(words) == 1 and _LITERAL.fullmatch(words[0]) else ""
         plain = bool(words) and all(_PLAIN.fullmatch(word) for word in words)
         self._words = words if plain and "=" not in words[0] else []
@@ -59,10 +58,11 @@ class Command:
         first = self._words[0]
         if self._is_local_file():
             first = "./" + first
-        elif first in _SHELL_WORDS:
+            return (first, [first]) if _is_program(first) else None
+        if first in _SHELL_WORDS:
             return None
-        program = shutil.which(first, path=self._search_path)
-        return None if program is None else (program, [first, *self._words[1:]])
+        program = self._find()
+        return None if program is None else (program, self._words)
 
     def is_missing(self) -> bool:
         """Whether a command of plain words names no program at all."""
@@ -71,11 +71,27 @@ class Command:
         first = self._words[0]
         if "/" in first:
             return not os.path.exists(first)
-        return not self._is_local_file() and shutil.which(first, path=self._search_path) is None
+        return not self._is_local_file() and self._find() is None
 
     def _is_local_file(self) -> bool:
         """One word that is a file here, and no program on the search path."""
         word = self._word
         if not word or "/" in word or not os.path.isfile(word):
             return False
-        return shutil.which(word, path=self._search_path) is None
+        return self._find() is None
+
+    def _find(self) -> str | None:
+        """The file of the program that the first word names: what shutil.which() finds."""
+        return next(filter(_is_program, self._places), None)
+
+
+def _is_program(path: str) -> bool:
+    return os.access(path, os.X_OK) and not os.path.isdir(path)
+
+
+def _places(word: str, search_path: str) -> list[str]:
+    """Where a program may be."""
+    if "/" in word:
+        return [word]
+    folders = search_path.split(os.pathsep) if search_path else []
+    return [os.path.join(folder, word) for folder in folders]

@@ -21,6 +21,7 @@ from time import monotonic
 from simpleipc_cli.errors import SpawnFailed
 from simpleipc_cli.handlers.command import SHELL, Command
 from simpleipc_cli.handlers.spawn import ALL_SIGNALS, Process
+from simpleipc_cli.server.descriptors import passed_on
 from simpleipc_cli.transport import HANGUP, READ, new_poller
 
 _GRACE = 2.0  # seconds from SIGTERM to SIGKILL, for what never became of use; at will
@@ -144,7 +145,7 @@ def _start(
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         *((os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files),
-        *((os.POSIX_SPAWN_CLOSE, number) for number in _passed_on()),
+        *((os.POSIX_SPAWN_CLOSE, number) for number in passed_on()),
     ]
     return os.posix_spawn(
         program,
@@ -155,26 +156,6 @@ def _start(
         setsigmask=(),
         setsigdef=ALL_SIGNALS,
     )
-
-
-def _passed_on() -> list[int]:
-    """Descriptors that a child of ours would have without being given them.
-
-    We were started with them. Somebody may wait until all who have them have ended, as
-    with `flock 9` or a test that reads its program's output to the end.
-    """
-    try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:
-        numbers = list(range(os.sysconf("SC_OPEN_MAX")))
-    return [number for number in numbers if number > 2 and _is_passed_on(number)]
-
-
-def _is_passed_on(number: int) -> bool:
-    try:
-        return os.get_inheritable(number)
-    except OSError:
-        return False  # the one with which we looked
 
 
 @contextmanager

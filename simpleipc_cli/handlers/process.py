@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers.pipes import Pipes
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
+from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
+
+_MUCH = 32 * 1024
+"""Bytes moved at once that show a stream: half of what a pipe holds unless told otherwise."""
+
+PER_REQUEST = (
+    "UNIXREMOTEPID",
+    "UNIXREMOTEEUID",
+    "UNIXREMOTEEGID",
+    "SIPC_REQUEST_ID",
+)
+"""Variables that tell of one request: not for processes that are started before theirs."""
 
 
 class ProcessHandler(Handler):
@@ -23,67 +36,41 @@ class ProcessHandler(Handler):
     ) -> None:
         """`environment` is what every handler gets; each request adds its own."""
         self._command = command
-        self._environment = environment
+        self._environment = {**environment, "PROTO": "UNIX"}  # a copy: os.environ is slow
         self._limit = limit
 
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""
         environment = {
             **self._environment,
-            "PROTO": "UNIX",
             "UNIXLOCALPATH": request.path,
             "UNIXREMOTEPID": str(request.peer.pid),
             "UNIXREMOTEEUID": str(request.peer.uid),
             "UNIXREMOTEEGID": str(request.peer.gid),
             "SIPC_REQUEST_ID": request.id,
         }
-        pipes = _Pipes()
-        try:
-            stdin = pipes.to_child() if stored is None else stored.descriptor()
-            stdout = pipes.from_child()
-            process = spawn(self._command, environment, [(stdin, 0), (stdout, 1)], self._limit)
-        except OSError as error:
-            pipes.close()
-            raise SipcError(f"no pipe for the handler: {error.strerror}") from error
-        except BaseException:
-            pipes.close()
-            raise
-        pipes.close_theirs()
-        if stored is not None:
-            stored.close()
-        return ProcessRun(process, pipes.writer, pipes.reader)
+        return start_process(self._command, environment, self._limit, stored)
 
 
-class _Pipes:
-    """Our ends and the child's ends of two pipes; ours never wait."""
-
-    def __init__(self) -> None:
-        self.writer = -1
-        self.reader = -1
-        self._theirs: list[int] = []
-
-    def to_child(self) -> int:
-        theirs, self.writer = os.pipe()
-        self._theirs.append(theirs)
-        os.set_blocking(self.writer, False)
-        return theirs
-
-    def from_child(self) -> int:
-        self.reader, theirs = os.pipe()
-        self._theirs.append(theirs)
-        os.set_blocking(self.reader, False)
-        return theirs
-
-    def close_theirs(self) -> None:
-        for descriptor in self._theirs:
-            os.close(descriptor)
-        self._theirs = []
-
-    def close(self) -> None:
-        self.close_theirs()
-        for descriptor in (self.writer, self.reader):
-            if descriptor >= 0:
-                os.close(descriptor)
+def start_process(
+    command: Command, environment: Mapping[str, str], limit: DescriptorLimit, stored: Spool | None
+) -> ProcessRun:
+    """Start a handler, its standard input a pipe or the stored request. Raises SipcError."""
+    pipes = Pipes()
+    try:
+        stdin = pipes.to_child() if stored is None else stored.descriptor()
+        stdout = pipes.from_child()
+        process = spawn(command, environment, [(stdin, 0), (stdout, 1)], limit)
+    except OSError as error:
+        pipes.close()
+        raise SipcError(f"no pipe for the handler: {error.strerror}") from error
+    except BaseException:
+        pipes.close()
+        raise
+    pipes.close_theirs()
+    if stored is not None:
+        stored.close()
+    return ProcessRun(process, pipes.writer, pipes.reader)
 
 
 class ProcessRun(Run):
@@ -91,15 +78,23 @@ class ProcessRun(Run):
 
     def __init__(self, process: Process, writer: int, reader: int) -> None:
         """Takes over the process and our ends of its pipes; -1 for no writer."""
-        self._process = process
+        self.process = process
+        self.on_stopped: Callable[[], None] | None = None
+        """Called when it has been stopped and nothing of it is left."""
         self.input = writer
         self.output = reader
         self.exit = process.descriptor
+        self._writes_much = False
+        self._reads_much = False
 
-    def write(self, payload: Sequence[Buffer]) -> int:
+    def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
         """See Run."""
         try:
-            return os.writev(self.input, payload[:MOST_BUFFERS])
+            count = os.writev(self.input, payload[:MOST_BUFFERS])
+            if not self._writes_much and count >= _MUCH:
+                self._writes_much = True
+                enlarge(self.input)
+            return count
         except BrokenPipeError:
             raise PeerGone("the handler has closed its standard input") from None
 
@@ -109,9 +104,18 @@ class ProcessRun(Run):
         if descriptor >= 0:
             os.close(descriptor)
 
-    def read(self, buffer: Buffer) -> int:
+    def lose_input(self) -> None:
+        """See Run. It stays open: something that the handler left behind may still read it,
+        and must not take half a request for a whole one.
+        """
+
+    def read(self, buffer: memoryview) -> list[memoryview]:
         """See Run."""
-        return os.readv(self.output, [buffer])
+        count = os.readv(self.output, [buffer])
+        if not self._reads_much and count >= _MUCH:
+            self._reads_much = True
+            enlarge(self.output)
+        return [buffer[:count]] if count else []
 
     def end_output(self) -> None:
         """See Run."""
@@ -121,13 +125,15 @@ class ProcessRun(Run):
 
     def result(self) -> Result | None:
         """See Run."""
-        status = self._process.status()
+        status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
-    def stop(self, grace: float, hurry: Latch) -> None:
-        """See Run."""
+    def stop(self, grace: float, hurry: Latch | None) -> None:
+        """See Run. Without `hurry` nothing cuts the grace short."""
         try:
-            self._process.stop(grace, hurry)
+            self.process.stop(grace, hurry)
         finally:
             self.end_input()
             self.end_output()
+            if self.on_stopped is not None:
+                self.on_stopped()

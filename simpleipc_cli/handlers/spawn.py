@@ -58,6 +58,10 @@ class Process:
                 self._status = found.si_status if exited else -found.si_status
         return self._status
 
+    def wait(self, seconds: float, hurry: Latch | None) -> bool:
+        """Wait until it has ended, so long at most, or until there is no time left."""
+        return self._wait_for_exit(monotonic() + seconds, hurry)
+
     def stop(self, grace: float, hurry: Latch | None) -> None:
         """End the whole group: SIGTERM, and SIGKILL once `grace` seconds are over.
 
@@ -92,6 +96,8 @@ class Process:
         raise SipcError(f"process {self.pid} cannot be ended", "see what it is")
 
     def _wait_for_exit(self, deadline: float, hurry: Latch | None) -> bool:
+        if self.status() is not None:
+            return True
         poller = new_poller()
         poller.watch(self.descriptor, READ)
         if hurry is not None:
@@ -108,6 +114,8 @@ class Process:
 
         As long as it is not empty its number cannot be given to another.
         """
+        if not self._group_lives(look_closely=False):
+            return True
         poller = new_poller()
         if hurry is not None:
             poller.watch(hurry.fileno(), 0)
@@ -140,7 +148,7 @@ class Process:
                 return False
         except PermissionError:
             pass  # somebody is in it, but has become another user
-        if number and not self._reaped:
+        if number and self._status is None and not self._reaped:
             try:
                 signal.pidfd_send_signal(self.descriptor, number)
             except (ProcessLookupError, PermissionError):
@@ -178,7 +186,7 @@ def _is_alive_in(number: str, group: int) -> bool:
 
 def spawn(
     command: Command,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | Mapping[bytes, bytes],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
 ) -> Process:
@@ -202,7 +210,7 @@ def spawn(
 def _start(
     program: str,
     arguments: list[str],
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | Mapping[bytes, bytes],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
 ) -> Process:

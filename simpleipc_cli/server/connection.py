@@ -18,10 +18,11 @@ from simpleipc_cli.server.handler import Handler, Request, Run
 from simpleipc_cli.server.intake import Intake
 from simpleipc_cli.server.limits import DRAIN_SILENCE, LINGER, Limits
 from simpleipc_cli.server.log import Outcome, Record
+from simpleipc_cli.server.running import Running
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Latch, Stream, new_latch, new_poller
 
-BUFFER_SIZE = 256 * 1024
+BUFFER_SIZE = 512 * 1024
 """Bytes moved at once, each way: several full packets, and little memory with many threads."""
 
 
@@ -92,8 +93,8 @@ class Exchange:
         self._stream_ended = False  # the client writes no more; it may still read
         self._client_gone = False  # ... and this one does not, but its handler may finish
 
-        self._run: Run | None = None
-        self._exited = False
+        self._poller = new_poller()
+        self._running = Running(self._poller, self._intake)
         self._writer = MessageWriter()
         self._response_over = False  # its last byte, or its flush, is in the writer
 
@@ -102,8 +103,8 @@ class Exchange:
         self._stall = Patience(limits.write_timeout)
         self._linger = Patience(LINGER)
         self._handling = Patience(limits.timeout)
+        self._rest = Patience(LINGER)
 
-        self._poller = new_poller()
         self._latch = stages.drain
         self._poller.watch(self._latch.fileno(), 0)
 
@@ -126,12 +127,12 @@ class Exchange:
         return self.record
 
     def _is_done(self) -> bool:
-        """The client has sent all and been given all."""
-        return (
-            self._response_over
-            and not self._writer.pending
-            and (self._intake.complete or self._client_gone)
-        )
+        """The client has sent all and been given all, and so has a handler that stays."""
+        if not self._response_over or self._writer.pending:
+            return False
+        if self._intake.complete:
+            return not self._running.feeding
+        return self._client_gone
 
     def _set_outcome(self, outcome: Outcome, detail: str) -> None:
         """The first thing that went wrong is what the request is remembered by."""
@@ -158,13 +159,13 @@ class Exchange:
         now = monotonic()
         self._watch(now)
         ready = self._poller.wait(self._time_left(now))
-        run = self._run
+        run = self._running.run
         for descriptor, what in ready:
             if descriptor == self._stream.fileno():
                 self._on_stream(what)
             elif descriptor == self._latch.fileno():
                 self._on_stop()
-            elif run is None or run is not self._run:
+            elif run is None or run is not self._running.run:
                 continue  # ended by something that came before in the same list
             elif descriptor == run.output:
                 self._on_output(run)
@@ -185,35 +186,25 @@ class Exchange:
         self._silence.run(receiving, now)
         self._packet.run(receiving and self._intake.inside_packet, now)
         self._stall.run(writing, now)
-        self._linger.run(self._exited and not self._response_over and not writing, now)
+        lingering = self._running.exited and not self._response_over and not writing
+        self._linger.run(lingering, now)
+        self._rest.run(self._response_over and self._running.owes_reading, now)
         if not self._client_gone:
             self._poller.watch(
                 self._stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
             )
-        if self._run is not None:
-            self._watch_run(self._run, writing)
-
-    def _watch_run(self, run: Run, blocked: bool) -> None:
-        if run.input >= 0 and not self._intake.unwanted:
-            self._poller.watch(run.input, WRITE if self._intake.waiting else 0)
-        if run.output >= 0:
-            if blocked:  # its hang-up would be told again and again
-                self._poller.forget(run.output)
-            else:
-                self._poller.watch(run.output, READ)
-        if not self._exited:
-            self._poller.watch(run.exit, READ)
+        self._running.watch(blocked=writing)
 
     def _wants_request(self) -> bool:
         """Whether to read from the client: see the module's first paragraph."""
         if self._stream_ended:
             return False
-        if self._run is None or not self._intake.waiting:
+        if self._running.run is None or not self._intake.waiting:
             return True
         return bool(self._writer.pending)
 
     def _clocks(self) -> tuple[Patience, ...]:
-        return self._silence, self._packet, self._stall, self._linger, self._handling
+        return self._silence, self._packet, self._stall, self._linger, self._handling, self._rest
 
     def _time_left(self, now: float) -> float | None:
         return min(
@@ -235,7 +226,12 @@ class Exchange:
             self.record.warnings.append(
                 "the handler has exited, but something holds its output open"
             )
-            self._end_output()
+            self._running.end_output()
+            self._finish_response()
+            self._send()
+        if self._rest.left(now) == 0.0:
+            self.record.warnings.append(f"the worker did not read on for {LINGER:g} s")
+            self._running.discard_request()
 
     def _on_stop(self) -> None:
         """The server is stopping: be less patient, or give up."""
@@ -263,9 +259,10 @@ class Exchange:
     def _on_hangup(self) -> None:
         """The client has closed. Its handler goes with it, unless it may finish."""
         if self._response_over and not self._writer.pending:
+            self._poller.forget(self._stream.fileno())
             self._client_gone = True  # it has all it wanted, and need not write on
             return
-        if self._limits.finish_on_hangup and self._run is not None:
+        if self._limits.finish_on_hangup and self._running.run is not None:
             while not self._intake.complete:
                 if not self._receive():  # it only stopped reading: nothing to wait for
                     raise _Over(Outcome.HUNG_UP, "before its request was complete")
@@ -314,7 +311,7 @@ class Exchange:
             return
         whole = self._limits.whole_request
         due = self._intake.complete if whole else self._intake.begun
-        if self._run is None and due and not self._intake.unwanted:
+        if self._running.run is None and due and not self._intake.unwanted:
             self._start(self._intake.held if whole else None)
         self._feed()
 
@@ -346,102 +343,92 @@ class Exchange:
         if any(found == self._stream.fileno() for found, _ in self._poller.wait(0)):
             self._on_hangup()
         try:
-            self._run = self._handler.start(self._request, stored)
+            self._running.start(self._handler, self._request, stored)
         except SipcError as error:
             self._fail(Outcome.NOT_STARTED, error.text)
             return
+        self._handling = Patience(self._limits.timeout)
         self._handling.run(True, monotonic())
 
-    def _feed(self) -> None:
-        """Let the handler take what waits for it; at the request's end, say so."""
-        run = self._run
-        if run is None or run.input < 0:
-            return
-        if self._intake.feed(run):
-            self._poller.forget(run.input)
-            run.end_input()
-        elif self._intake.unwanted:
-            self._discard_request()
-
-    def _discard_request(self) -> None:
-        """The handler reads no more: the rest is read from the client and dropped.
-
-        The input is not ended: something that the handler left behind may still read it,
-        and must not take half a request for a whole one.
-        """
-        self._intake.discard()
-        if self._run is not None:
-            self._poller.forget(self._run.input)
-
     def _on_input(self, what: int) -> None:
+        """The handler takes more of the request, or will take no more of it."""
         if what & HANGUP:
-            self._discard_request()
+            self._running.lose_input()
+            self._drop_unwanted()
         elif what & WRITE:
+            self._rest.restart(monotonic())
             self._feed()
+
+    def _feed(self) -> None:
+        self._running.feed()
+        self._drop_unwanted()
+
+    def _drop_unwanted(self) -> None:
+        """Behind an answer, the rest of the request is for who stays and reads on, or nobody."""
+        if self._response_over and not self._running.feeding:
+            self._running.discard_request()
 
     def _on_output(self, run: Run) -> None:
         """Take what the handler has written, and pass it on."""
         try:
-            count = run.read(self._buffers.response)
+            pieces = self._running.read(run, self._buffers.response)
         except BlockingIOError:
-            return
-        if not count:
-            self._end_output()
             return
         self._linger.restart(monotonic())
         if not self._client_gone:
-            self._writer.write(self._buffers.response[:count])
-            self._send()
-
-    def _end_output(self) -> None:
-        run = self._run
-        if run is not None and run.output >= 0:
-            self._poller.forget(run.output)
-            run.end_output()
-        self._finish_response()
+            for piece in pieces:
+                self._writer.write(piece)
+        if run.output < 0:
+            self._finish_response()
+        self._send()
 
     def _on_exit(self, run: Run) -> None:
-        self._exited = True
+        self._running.on_exit(run)
+        self._end_handling()
+        self._finish_response()
+        self._send()
+
+    def _end_handling(self) -> None:
         self._handling.run(False, monotonic())
         self._handling.limit = None
-        self._poller.forget(run.exit)
-        self._finish_response()
 
     def _finish_response(self) -> None:
         """Once output and handler have ended: a flush, or none, so that the client knows."""
-        run = self._run
-        if run is None or not self._exited or run.output >= 0:
+        result = self._running.result()
+        if result is None or self._response_over:
             return
-        result = run.result()
-        if result is None:
+        if result.untouched and self._intake.rewind():
+            self._start_again()
             return
+        self._end_handling()
         self.record.status = result.status
         self._response_over = True
         if result.succeeded:
             if not self._client_gone:
                 self._writer.finish()
-                self._send()
         else:
             self._set_outcome(Outcome.FAILED, result.text)
-        self._discard_request()
+            self._running.discard_request()
+        self._drop_unwanted()
+
+    def _start_again(self) -> None:
+        """What was handed the request had ended before it looked at it: the next, please."""
+        self._stop_run()
+        self._start(None)
+        self._feed()
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
         """No complete response will come; the client is still heard out, then told."""
         self._set_outcome(outcome, detail)
+        self._end_handling()
         self._stop_run()
         self._writer.drop()
         self._response_over = True
-        self._discard_request()
+        self._running.discard_request()
 
     def _stop_run(self) -> None:
         """End the handler and whatever it left behind."""
-        run, self._run = self._run, None
-        if run is None:
-            return
-        self._handling.limit = None
-        for descriptor in (run.input, run.output, run.exit):
-            self._poller.forget(descriptor)
         try:
-            run.stop(self._limits.kill_after, self._stages.hurry)
+            self._running.stop(self._limits.kill_after, self._stages.hurry)
         except SipcError as error:
             self.record.warnings.append(error.text)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.server.connection import Exchange, Stages, Workspace
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.server.jobs import Jobs
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log, Outcome, Record
 from simpleipc_cli.transport import Stream
@@ -46,7 +46,7 @@ class Crew:
         self._watch = watch
         self._on_done = on_done
 
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: Jobs[_Job | None] = Jobs()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._no_thread = False  # the system has no threads, and it has been said
@@ -104,8 +104,8 @@ class Crew:
 
     def drop(self) -> None:
         """Hang up on all who wait: without a single thread nobody else ever would."""
-        while not self._jobs.empty():
-            if (job := self._jobs.get()) is not None:
+        for job in self._jobs.drop():
+            if job is not None:
                 stream, request_id, _ = job
                 record = Record(request_id, stream.peer(), outcome=Outcome.STOPPED)
                 stream.close()

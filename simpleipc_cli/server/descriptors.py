@@ -1,4 +1,6 @@
-"""How many descriptors the server may have open; handlers keep the limit it was given.
+"""Descriptors: how many the server may have open, and those that it was started with.
+
+Handlers keep the limit it was given.
 
 The limit is only raised when it is needed: until then children can be started without
 setting it back, which costs a process image more.
@@ -6,6 +8,7 @@ setting it back, which costs a process image more.
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,3 +45,23 @@ class DescriptorLimit:
         """While a child is started: the soft limit it must set for itself, if any."""
         with self._spawning:
             yield self.original if self.current != self.original else None
+
+
+def passed_on() -> list[int]:
+    """Descriptors above 2 that a child of ours would have without being given them.
+
+    We were started with them. Somebody may wait until all who have them have ended, as
+    with `flock 9` or a test that reads its program's output to the end.
+    """
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(os.sysconf("SC_OPEN_MAX")))
+    return [number for number in numbers if number > 2 and _is_passed_on(number)]
+
+
+def _is_passed_on(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False  # the one with which we looked

@@ -36,9 +36,14 @@ class Entrance:
         counters: Counters,
         descriptors: DescriptorLimit,
         unanswered: Callable[[], int],
+        reserved: Callable[[], int],
         admit: Callable[[Stream], None],
     ) -> None:
-        """`poller` tells when to call on_ready(). Who has spoken goes to `admit`."""
+        """`poller` tells when to call on_ready(). Who has spoken goes to `admit`.
+
+        `unanswered` is how many of these are not done, `reserved` how many descriptors others
+        hold.
+        """
         self._listener = listener
         self._poller = poller
         self._limits = limits
@@ -46,6 +51,7 @@ class Entrance:
         self._counters = counters
         self._descriptors = descriptors
         self._unanswered = unanswered
+        self._reserved = reserved
         self._admit = admit
 
         self._lobby = Lobby(poller)
@@ -103,6 +109,8 @@ class Entrance:
         self._draining = True
         self._poller.forget(self._listener.fileno())
         self._listener.withdraw()
+        if self._listener.keeps_queue:
+            self.close_queue()
         self._lobby.start_again(monotonic())
 
     def drain(self, silence: float) -> None:
@@ -199,6 +207,7 @@ class Entrance:
         unanswered = self._unanswered()
         running = min(self._limits.threads, unanswered + 1)
         taken = len(self._lobby) + unanswered + more + running * _DESCRIPTORS_A_REQUEST
+        taken += self._reserved()
         return taken > self._descriptors.current - _DESCRIPTORS_OF_OURS
 
     def _make_room(self, newest: Stream | None) -> bool:

@@ -35,11 +35,16 @@ class Result:
     """One word: "0", "3", "SIGKILL"."""
     text: str
     """For people: "exit status 3", "killed by SIGKILL"."""
+    untouched: bool = False
+    """Whether nothing of the request was looked at: another run may answer it."""
 
 
 class Run(ABC):
     """One request being answered. Nothing here waits, but for stop()."""
 
+    kept: bool = False
+    """Whether what answers stays for other requests: then it is given the whole of this one,
+    also behind its answer, and that it reads no more is not the end of it."""
     input: int
     """Descriptor to write the request to, -1 once that has ended. HANGUP: reads no more."""
     output: int
@@ -48,19 +53,28 @@ class Run(ABC):
     """Descriptor that can be read (and read again) from when the run has ended by itself."""
 
     @abstractmethod
-    def write(self, payload: Sequence[Buffer]) -> int:
+    def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
         """Hand over some of the request; returns how many bytes.
 
-        Raises BlockingIOError if nothing is taken now, PeerGone if nothing ever will be.
+        With `last` these are all that is left, and its end may go with them. What was not
+        taken must be offered again. Raises BlockingIOError if nothing is taken now, PeerGone
+        if nothing ever will be.
         """
 
     @abstractmethod
     def end_input(self) -> None:
-        """The request is complete, or nobody wants the rest of it. May be called again."""
+        """The request is complete. `input` stays until that could be told: then call again."""
 
     @abstractmethod
-    def read(self, buffer: Buffer) -> int:
-        """Take some of the response; 0 at its end. Raises BlockingIOError if none is there."""
+    def lose_input(self) -> None:
+        """Nothing more can be written, or is to be. May be called again."""
+
+    @abstractmethod
+    def read(self, buffer: memoryview) -> list[memoryview]:
+        """Take some of the response: pieces that look into `buffer`, none at its end.
+
+        May end `output`, if these are the last. Raises BlockingIOError if none is there.
+        """
 
     @abstractmethod
     def end_output(self) -> None:
@@ -82,7 +96,10 @@ class Run(ABC):
 
 
 class Handler(ABC):
-    """What answers requests."""
+    """What answers requests. Its methods may be called from any thread."""
+
+    takes_stored = True
+    """Whether start() can do with a stored request; else it is written to the run."""
 
     @abstractmethod
     def start(self, request: Request, stored: Spool | None) -> Run:
@@ -91,9 +108,22 @@ class Handler(ABC):
         A run with a stored request has its input ended from the start. Raises SipcError.
         """
 
-    def renew(self) -> None:  # noqa: B027 - most keep nothing
-        """Let what is kept between requests be replaced as soon as it is free."""
+    def begin(self) -> None:  # noqa: B027
+        """The server begins to serve: from now on, threads may be started."""
+
+    def descriptors(self) -> int:
+        """How many descriptors it holds now, those of runs not counted."""
+        return 0
+
+    def renew(self) -> None:  # noqa: B027 - most have nothing that waits
+        """Let what waits for requests be replaced; what answers one is, when it is done.
+
+        Can be called from a signal handler.
+        """
 
     def counts(self) -> dict[str, int]:
-        """What has become of what is kept between requests, in numbers by name."""
+        """What it has done so far, in numbers with names."""
         return {}
+
+    def end(self, grace: float, hurry: Latch) -> None:  # noqa: B027
+        """End all that waits for requests: see Run.stop(). All runs must have been stopped."""

@@ -13,6 +13,8 @@ from simpleipc_cli.server.handler import Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Stream
 
+_MOST_UNREAD = 1 << 16  # bytes: what a pipe holds (pipe(7))
+
 
 class _Watchword:
     """Whether a request is exactly some bytes, as far as it has come."""
@@ -56,6 +58,8 @@ class Intake:
         self._reader = MessageReader()
         self._inbox: list[Buffer] = []
         self._spool = Spool(spool_folder)
+        self._fed = bytearray()  # the beginning of what a run that is kept has taken
+        self._fed_bytes = 0  # all that it has
         self.unwanted = False
         """Whether nobody takes the rest: it is still read, for the client's sake, and dropped."""
 
@@ -141,15 +145,39 @@ class Intake:
             if not self._inbox:
                 self._inbox = [self._spool.take(len(self._buffer))]
             try:
-                advance(self._inbox, run.write(self._inbox))
+                count = run.write(self._inbox, last=self.complete and not self._spool)
             except BlockingIOError:
                 return False
             except PeerGone:
-                self.discard()
+                run.lose_input()
+                if not run.kept:
+                    self.discard()
                 return False
+            if run.kept:
+                self._remember(count)
+            advance(self._inbox, count)
             if self._inbox:
                 return False  # a short write: it will be told when there is room again
         return self.complete and not self.unwanted
+
+    def _remember(self, count: int) -> None:
+        """Keep a copy of what was written, as long as all of it may still lie in a pipe."""
+        self._fed_bytes += count
+        if self._fed_bytes <= _MOST_UNREAD:
+            self._fed += b"".join(self._inbox)[:count]
+
+    def rewind(self) -> bool:
+        """Let everything wait again, for another run to take; False if that cannot be done.
+
+        It can be where the run has read nothing: that much is remembered.
+        """
+        if self.unwanted or self._fed_bytes != len(self._fed):
+            return False
+        if self._fed:
+            self._inbox.insert(0, bytes(self._fed))
+        self._fed.clear()
+        self._fed_bytes = 0
+        return True
 
     def discard(self) -> None:
         """Nobody takes the rest."""

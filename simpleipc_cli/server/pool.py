@@ -20,6 +20,7 @@ from simpleipc_cli.server.entrance import Entrance
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.log import Log, Record
+from simpleipc_cli.server.notify import Notifier
 from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
 
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
@@ -46,16 +47,19 @@ class Server:
         log: Log,
         descriptors: DescriptorLimit,
         watch: Callable[[Stream, str], Stream] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """Takes over the listener; `path` is its absolute path. Raises OSError.
 
         `watch` may put something between a connection and its exchange, for people who want to
-        see; it is told the request's id, and may not raise.
+        see; it is told the request's id, and may not raise. `notifier` hears when the stop
+        begins, and in time that the server is well.
         """
         self._listener = listener
         self._handler = handler
         self._limits = limits
         self._log = log
+        self._notifier = notifier or Notifier()
 
         self._bell = new_bell()
         self._stages = Stages()
@@ -80,6 +84,7 @@ class Server:
             counters=counters,
             descriptors=descriptors,
             unanswered=lambda: self._crew.unanswered,
+            reserved=handler.descriptors,
             admit=self._admit,
         )
         self._counters = counters
@@ -100,6 +105,8 @@ class Server:
         """Begin to stop; called again, stop at once."""
         self.signals += 1
         self._stopping = True
+        if self.signals > 1:
+            self._stages.hurry.set()  # here, too: the end of the handler may be waited for
         self._bell.ring()
 
     def report(self) -> None:
@@ -117,6 +124,7 @@ class Server:
     def run(self) -> Ending:
         """Serve until stopped, and until everybody has been answered."""
         try:
+            self._handler.begin()
             while not self._is_done():
                 self._turn()
         finally:
@@ -135,6 +143,7 @@ class Server:
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
+        self._notifier.tick()
         for descriptor, _ in self._poller.wait(self._pause()):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
@@ -153,7 +162,11 @@ class Server:
 
     def _pause(self) -> float | None:
         """How long nothing may happen before we look at the path or at the time."""
-        ends = [self._drain_deadline.remaining(), self._entrance.pause(DRAIN_SILENCE)]
+        ends = [
+            self._drain_deadline.remaining(),
+            self._notifier.remaining(),
+            self._entrance.pause(DRAIN_SILENCE),
+        ]
         if self._accepting or self._crew.is_stuck:  # by then there may be a thread to be had
             ends.append(_PATH_CHECK)
         if self._accepting:
@@ -174,14 +187,14 @@ class Server:
             self._bell.ring()
 
     def _see_to_wishes(self) -> None:
-        if self._report_due:
-            self._report_due = False
-            figures = self._crew.figures(silent=self._entrance.silent)
-            self._log.counters({**figures, **self._handler.counts()})
         if self._renewal_due:
             self._renewal_due = False
             self._log.reopen()
             self._handler.renew()
+        if self._report_due:
+            self._report_due = False
+            figures = self._crew.figures(silent=self._entrance.silent)
+            self._log.counters({**figures, **self._handler.counts()})
 
     def _idle_left(self) -> float | None:
         """Seconds until we have been idle for too long; None while we are not."""
@@ -209,6 +222,7 @@ class Server:
     def _begin_drain(self) -> None:
         """Nobody new, but all that had connected, those in the kernel's queue included."""
         self._log.detail("stopping: answering everybody who has connected")
+        self._notifier.stopping("stopping: answering everybody who has connected")
         self._accepting = False
         self._drain_deadline = Deadline(self._limits.drain_timeout)
         self._entrance.begin_drain()
@@ -244,5 +258,6 @@ class Server:
             self._stages.end.set()
             self._stages.hurry.set()
         self._crew.end()
+        self._handler.end(self._limits.kill_after, self._stages.hurry)
         self._entrance.hang_up()
         self._poller.close()

@@ -30,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
     from simpleipc_cli.transport.unix_start_lock import StartLock
@@ -51,6 +52,7 @@ __all__ = [
     "Poller",
     "StartLock",
     "Stream",
+    "adopt",
     "connect",
     "connect_now",
     "inspect",
@@ -73,6 +75,7 @@ if sys.platform == "win32":
 else:
     _LATER = {
         "StartLock": ("unix_start_lock", "StartLock"),
+        "adopt": ("unix_activated", "adopt"),
         "inspect": ("unix_inspect", "inspect"),
         "listen": ("unix_listen", "listen"),
         "new_bell": ("unix_poll", "UnixBell"),

@@ -84,6 +84,9 @@ class Stream(ABC):
 class Listener(ABC):
     """An endpoint that accepts connections."""
 
+    keeps_queue = False
+    """Whether it goes on without us: who waits in its queue at the end is for the next server."""
+
     @abstractmethod
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -100,12 +103,16 @@ class Listener(ABC):
     def withdraw(self) -> None:
         """Take the path away, if it is still ours, and refuse whoever connects from now on.
 
-        Those who had connected before can still be accepted.
+        Those who had connected before can still be accepted. Without effect where the queue
+        is kept: accept nobody after this, then.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Stop listening. Call withdraw() and accept everybody first: others are reset."""
+        """Stop listening. Call withdraw() and accept everybody first: others are reset.
+
+        Where the queue is kept nobody is reset.
+        """
 
 
 READ = 1

@@ -10,7 +10,6 @@ import _socket
 import errno
 import os
 import stat
-import struct
 
 from simpleipc_cli.buffers import MOST_BUFFERS
 from simpleipc_cli.errors import (
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 LONGEST_ADDRESS = 107
 """Bytes of a path that fit into a socket address, its closing NUL not counted (unix(7))."""
 
-_NO_LIMIT = struct.pack("@ll", 0, 0)
+_UCRED_SIZE = 12  # bytes: three numbers of the kernel's (unix(7), struct ucred)
 _LATE = "no complete answer in time"
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
@@ -57,9 +56,8 @@ class UnixStream(Stream):
 
     def peer(self) -> Peer:
         """Who connected, or who listened, from SO_PEERCRED."""
-        size = struct.calcsize("@3i")
-        found = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
-        return Peer(*struct.unpack("@3i", found))
+        found = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_SIZE)
+        return Peer(*memoryview(found).cast("i"))
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         """See Stream."""
@@ -128,25 +126,32 @@ def connect(path: str, deadline: Deadline) -> UnixStream:
     Raises NotListening (Busy if there was no room until the deadline), PathNotFound,
     InvalidPath, NotPermitted.
     """
-    return _connected(new_socket(path), path, deadline)
+    return _connected(path, deadline)
 
 
 def connect_now(path: str) -> UnixStream:
     """Connect if there is room at once. Only what never waits may be asked of the stream.
 
-    Raises what connect() raises, with far fewer system calls: for those who connect often.
+    Raises what connect() raises.
     """
-    return _connected(new_socket(path, _socket.SOCK_NONBLOCK), path, None)
+    return _connected(path, None)
 
 
-def _connected(connecting: _socket.socket, path: str, deadline: Deadline | None) -> UnixStream:
-    """Connect a socket, waiting unless `deadline` is None; close it if that fails."""
+def _connected(path: str, deadline: Deadline | None) -> UnixStream:
+    """Connect without waiting; if there is no room, and a deadline, connect and wait."""
+    connecting = new_socket(path, _socket.SOCK_NONBLOCK)
     try:
         with Address(path) as address:
-            if deadline is None:
+            try:
                 connecting.connect(address)
-            else:
+            except BlockingIOError:
+                if deadline is None or deadline.remaining() == 0.0:
+                    raise
+                connecting.setblocking(True)
                 _connect(connecting, address, deadline)
+            else:
+                if deadline is not None:
+                    connecting.setblocking(True)
     except BaseException as error:
         connecting.close()
         if isinstance(error, OSError):
@@ -188,13 +193,14 @@ def _connect(connecting: _socket.socket, address: str | bytes, deadline: Deadlin
         break
     connecting.setblocking(True)
     if left is not None:
-        connecting.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _NO_LIMIT)
+        _limit(connecting, _socket.SO_SNDTIMEO, None)
 
 
 def _limit(limited: _socket.socket, option: int, seconds: float | None) -> None:
     """Set a kernel time limit; None for none, and never 0, which would mean none."""
     micros = 0 if seconds is None else max(1, int(seconds * 1_000_000))
-    value = struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
+    value = memoryview(bytearray(16)).cast("l")[:2]  # struct timeval; `struct` is slow to load
+    value[0], value[1] = divmod(micros, 1_000_000)
     limited.setsockopt(_socket.SOL_SOCKET, option, value)
 
 

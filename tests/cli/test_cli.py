@@ -136,7 +136,7 @@ def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
 NO_DESCRIPTORS = """
 import difflib, os, resource, sys
 sys.argv = sys.argv[1:]
-from simpleipc_cli.cli import main, send, probe
+from simpleipc_cli.cli import main, app, send, probe
 import simpleipc_cli.transport.unix_inspect
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 main()

@@ -6,27 +6,57 @@ import subprocess
 import sys
 
 import pytest
-from support import Server, environment
+from support import SIPC, Server, environment
 
 LOADED_LATER = (
     *("watch", "spool", "rich", "mmap"),
     *(f"cli.{name}" for name in ("tracing", "sight", "progress", "expect", "question")),
 )
 
+# Each of them takes longer than all that a small exchange needs.
+HEAVY = (
+    *("click", "cli.app", "argparse", "re", "enum", "typing", "signal", "socket", "select"),
+    *("collections", "contextlib", "dataclasses", "functools", "subprocess", "threading"),
+    *("inspect", "json", "struct", "tempfile", "shutil", "logging", "warnings", "importlib"),
+)
+
 
 def loaded_by(*arguments) -> set[str]:
-    command = [sys.executable, "-X", "importtime", "-m", "simpleipc_cli", *arguments]
+    # Not by -m, which itself loads a lot.
+    command = [sys.executable, "-I", "-X", "importtime", SIPC, *arguments]
     done = subprocess.run(command, capture_output=True, env=environment())
     assert done.returncode == 0
     names = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
     return {name.removeprefix("simpleipc_cli.") for name in names}
 
 
+@pytest.fixture(scope="module")
+def bare():
+    """What Python loads of itself, and on behalf of what else is installed here."""
+    command = [sys.executable, "-I", "-X", "importtime", "-c", "pass"]
+    lines = subprocess.run(command, capture_output=True, check=True).stderr.decode().splitlines()
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["send"], ["send", "-d", "x"], ["send", "-d", "x", "-m", "9s"], ["probe"], ["probe", "-q"]],
+    ids=" ".join,
+)
+def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
+    with Server(endpoint, "cat"):
+        loaded = loaded_by(*arguments, endpoint)
+    assert {"client", "cli.quick"} <= loaded
+    assert set(HEAVY) & (loaded - bare) <= ({"select"} if "-m" in arguments else set())
+    assert [name for name in loaded if name.startswith(LOADED_LATER)] == []
+
+
 @pytest.mark.parametrize("verb", ["send", "probe"])
 def test_who_asks_for_none_of_this_loads_none_of_it(endpoint, verb):
+    """By click's way, too."""
     with Server(endpoint, "cat"):
-        plain = loaded_by(verb, endpoint, *(["-d", "x"] if verb == "send" else []))
-    assert {"client", "cli.extras"} <= plain
+        plain = loaded_by(verb, "--", endpoint)
+    assert {"client", "cli.extras", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
 
 

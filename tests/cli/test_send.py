@@ -39,7 +39,7 @@ MIB = 1 << 20
 
 def waits_for_input(pid: int) -> bool:
     """Whether a process waits in read(2) for its standard input."""
-    return sleeps_in(pid, "read") and Path(f"/proc/{pid}/syscall").read_text().split()[1] == "0x0"
+    return sleeps_in(pid, "readv") and Path(f"/proc/{pid}/syscall").read_text().split()[1] == "0x0"
 
 
 def one_line(done, status: int, *words: str) -> None:

@@ -171,7 +171,7 @@ def test_times_count_from_the_start_waiting_for_input_included(endpoint):
     client = Program(
         [SIPC, "send", endpoint, "--stats"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    wait_until(lambda: sleeps_in(client.pid, "read"), "it to wait for its input")
+    wait_until(lambda: sleeps_in(client.pid, "readv"), "it to wait for its input")
     began = monotonic()
     with Server(endpoint, "cat >/dev/null"):
         waited = monotonic() - began

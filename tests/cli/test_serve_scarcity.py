@@ -216,7 +216,7 @@ PYTHON = str(Path(SIPC).with_name("python"))
 AS_NOBODY = """
 import difflib, os, sys
 sys.argv[0] = "sipc"
-from simpleipc_cli.cli import main, serve
+from simpleipc_cli.cli import main, app, serve
 import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_poll
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 main()
@@ -244,16 +244,19 @@ def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
     assert os.listdir(folder) == ["sock.lock"]
 
 
-def test_ctrl_c_while_it_starts_is_no_traceback(endpoint):
-    """At the moment in which click is read."""
+@pytest.mark.parametrize(
+    ("module", "status"), [("simpleipc_cli.cli", -signal.SIGINT), ("click.core", 130)]
+)
+def test_ctrl_c_while_it_starts_is_no_traceback(endpoint, module, status):
+    """At the moment in which a module is read: before we listen to signals, and after."""
     where = subprocess.run(
-        [PYTHON, "-c", "import click.core as c; print(c.__cached__)"],
+        [PYTHON, "-c", f"import {module} as module; print(module.__cached__)"],
         capture_output=True,
         text=True,
     ).stdout.strip()
     inject = ["strace", "-qq", "-f", "-P", where, "-e", "inject=openat:signal=SIGINT"]
     done = subprocess.run(
-        [*inject, "-o", "/dev/null", SIPC, "probe", endpoint], capture_output=True
+        [*inject, "-o", "/dev/null", SIPC, "probe", "--", endpoint], capture_output=True
     )
-    assert done.returncode == -signal.SIGINT
+    assert done.returncode == status
     assert done.stderr == b""

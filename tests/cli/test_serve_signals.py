@@ -113,7 +113,7 @@ def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
             wait_until((folder / "begun").exists, "the handler to begin")
             server.process.kill()
             assert decode(receive_all(client)) == (b"", False), "the client knows"
-            server.wait()
+            server.process.wait()
         left = processes(server.mark)
         assert left, "the handler lives on"
         for pid in left:

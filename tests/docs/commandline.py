@@ -8,7 +8,8 @@ from importlib import import_module
 
 import click
 
-from simpleipc_cli.cli import VERBS, app
+from simpleipc_cli.cli import VERBS
+from simpleipc_cli.cli.app import app
 
 
 @dataclass(frozen=True)

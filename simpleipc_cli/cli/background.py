@@ -1,0 +1,31 @@
+"""`sipc serve --background`: what becomes of the two processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
+from simpleipc_cli.cli.render import error_line, say
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.spawn import describe
+from simpleipc_cli.server.background import Announcement, into_background
+
+
+def in_background(serve: Callable[[Callable[[], None]], int], max_wait: float | None) -> int:
+    """Serve in a child; the status for whoever started it, at the end also the child's.
+
+    `serve` gets what to call once it listens. Raises SipcError: TimedOut if that took longer
+    than `max_wait` seconds.
+    """
+    half = into_background()
+    if isinstance(half, Announcement):
+        return serve(half.listening)
+    status = half.wait(max_wait)
+    if status is None:
+        return ExitCode.OK
+    if status < 0:
+        how = describe(status)[1]
+        error = SipcError(f"the server was {how} before it listened", "see who did it")
+        say(error_line("serve", error))
+        return SIGNALLED - status
+    return status

@@ -1,0 +1,110 @@
+"""A worker that does what its requests say: the first word is what, the rest its arguments.
+
+Each message is packets and a flush, over standard input and output.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def take(count: int) -> bytes:
+    taken = b""
+    while len(taken) < count:
+        piece = os.read(0, count - len(taken))
+        if not piece:
+            sys.exit(0)
+        taken += piece
+    return taken
+
+
+def request() -> bytes:
+    payload = b""
+    while length := int(take(4), 16):
+        payload += take(length - 4)
+    return payload
+
+
+def write(data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def packet(payload: bytes) -> bytes:
+    pieces = [payload[at : at + 65516] for at in range(0, len(payload), 65516)]
+    return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces)
+
+
+def answer(payload: bytes) -> None:
+    write(packet(payload) + b"0000")
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.002)
+
+
+def act(what: str, *rest: str) -> None:
+    match what:
+        case "echo":
+            answer(" ".join(rest).encode())
+        case "pid":
+            answer(b"%d" % os.getpid())
+        case "environment":
+            answer("\n".join(f"{name}={value}" for name, value in os.environ.items()).encode())
+        case "exit":  # without an answer
+            sys.exit(int(rest[0]))
+        case "last":  # the answer, and the end
+            answer(b"%d" % os.getpid())
+            sys.exit(0)
+        case "wait":  # until there is a file, then answer
+            for begun in rest[1:]:
+                Path(begun).touch()
+            wait_for(rest[0])
+            answer(b"waited")
+        case "begin":  # an answer, and go on when there is a file
+            write(packet(b"begun"))
+            wait_for(rest[0])
+        case "half":
+            write(packet(b"half"))
+            sys.exit(3)
+        case "kill":
+            write(packet(b"half")[:-1])
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "close":
+            write(packet(b"half"))
+            os.close(1)
+            time.sleep(1000)
+        case "nonsense":
+            write(packet(b"half") + b"hello\x07 world")
+            time.sleep(1000)
+        case "behind":  # more than an answer in one piece
+            write(packet(b"good") + b"0000" + packet(b"bad") + b"0000")
+        case "between":  # something later, when there is no request
+            answer(b"good")
+            wait_for(rest[0])
+            write(packet(b"bad") + b"0000")
+            Path(rest[1]).touch()
+        case "hang":
+            time.sleep(1000)
+        case "deaf":  # reads no more, and leaves somebody behind
+            os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")
+            answer(b"good")
+            time.sleep(1000)
+        case "slow":
+            for byte in packet(b"slow") + b"0000":
+                write(bytes([byte]))
+                time.sleep(0.002)
+        case _:
+            raise ValueError(what)
+
+
+if __name__ == "__main__":
+    if "ignore" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        act(*request().decode().split())

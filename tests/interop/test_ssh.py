@@ -1,0 +1,77 @@
+"""An endpoint on another machine, reached through OpenSSH's forwarding of Unix sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import contextmanager
+
+import pytest
+from sshd import SSHD, Sshd
+from support import Program, Server, children, connect, message, needs_root, sipc, wait_until
+
+pytestmark = [
+    needs_root,
+    pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server"),
+]
+BIG = 50_000_000
+
+
+@pytest.fixture
+def sshd(folder):
+    place = folder / "ssh"
+    place.mkdir()
+    with Sshd(place) as running:
+        yield running
+
+
+@contextmanager
+def forwarded(sshd: Sshd, *options):
+    """An `ssh -N` that forwards, once it does."""
+    more = ["-o", "ExitOnForwardFailure=yes"]
+    with Program(["ssh", "-F", sshd.client_config, "-N", *more, *options, "server"]) as ssh:
+        yield ssh
+        ssh.terminate()
+        ssh.wait(30)
+
+
+def directions(there, here) -> list:
+    """Ways to lead `here` to `there`: asked for by the one machine, or by the other."""
+    return [["-L", f"{here}:{there}"], ["-R", f"{here}:{there}"]]
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
+def test_fifty_megabytes_there_and_back(sshd, endpoint, folder, way):
+    request = os.urandom(1 << 20) * (BIG >> 20)
+    here = folder / "here.sock"
+    with Server(endpoint, "cat"), forwarded(sshd, *directions(endpoint, here)[way]):
+        assert sipc("probe", "--wait", "30s", here).returncode == 0
+        done = sipc("send", here, input=request)
+        assert done.returncode == 0, done.stderr
+        assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(request).digest()
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
+def test_failures_come_through(sshd, endpoint, folder, way):
+    here = folder / "here.sock"
+    with Server(endpoint, "echo half; exit 3"), forwarded(sshd, *directions(endpoint, here)[way]):
+        assert sipc("probe", "--wait", "30s", here).returncode == 0
+        done = sipc("send", here, "-d", "hello")
+        assert (done.returncode, done.stdout) == (7, b"half\n")
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
+def test_who_hangs_up_here_is_noticed_there_with_the_next_bytes_of_the_answer(
+    sshd, endpoint, folder, way
+):
+    """ssh passes a hang-up on as a half-close, for it cannot tell; a write that fails it can."""
+    here = folder / "here.sock"
+    command = f"touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.01; done; exec yes"
+    with Server(endpoint, command) as server, forwarded(sshd, *directions(endpoint, here)[way]):
+        assert sipc("probe", "--wait", "30s", here).returncode == 0
+        with connect(here) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "begun").exists, "the handler to begin")
+        (folder / "go").touch()
+        server.wait_for_log("client hung up")
+        wait_until(lambda: not children(server.pid), "the handler to end")

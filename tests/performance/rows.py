@@ -1,0 +1,333 @@
+"""The rows of the table: what is measured on which side, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from performance.bare import Echo, bare_rate
+from performance.measuring import Measure, Missing, Row, Scale
+from support import PATIENCE, SIPC, Server, connect, environment, message, sipc, wait_until
+
+ROOT = Path(__file__).parents[2]
+PYTHON = [sys.executable, "-c", "pass"]
+GIB = 1 << 30
+
+Sides = tuple[Measure, Measure]
+
+
+def row(what: str, against: str, unit: str, goal: float, *, at_most: bool) -> Callable:
+    """Makes a row of a function that sets up and yields its two measures."""
+
+    def made(sides: Callable) -> Row:
+        return Row(what, against, unit, goal, at_most, contextmanager(sides))
+
+    return made
+
+
+def program(name: str, package: str) -> str:
+    """Where a peer is. Raises Missing."""
+    found = shutil.which(name)
+    if found is None:
+        raise Missing(f"needs {name}: apt-get install {package}")
+    return found
+
+
+# -- start-up ------------------------------------------------------------------------------
+
+
+def milliseconds(command: list, often: int, **options: object) -> float:
+    """How long a command takes as a whole, the median of some runs."""
+    environ = {**environment(), "PYTHONDONTWRITEBYTECODE": ""}
+    took = []
+    for _ in range(often):
+        began = perf_counter()
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environ, **options)
+        took.append(perf_counter() - began)
+        assert done.returncode == 0, command
+    return median(took) * 1e3
+
+
+@contextmanager
+def answering_at_once(folder: Path) -> Iterator[str]:
+    """A server that takes no time to speak of."""
+    path = str(folder / "sock")
+    command = [sys.executable, str(ROOT / "tests/echo_at_once.py"), path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline() == b"listening\n"
+        yield path
+        server.kill()
+
+
+def started(what: str, goal: float, *words: str, piped: bool = False) -> Row:
+    """How long a form of sipc takes, beside Python itself."""
+
+    def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
+        often = scale(15, 2)
+        with answering_at_once(folder) as path:
+            command = [SIPC, *(path if word == "PATH" else word for word in words)]
+            given = {"input": b"small\n"} if piped else {"stdin": subprocess.DEVNULL}
+            yield (
+                lambda: milliseconds(command, often, **given),
+                lambda: milliseconds(PYTHON, often, stdin=subprocess.DEVNULL),
+            )
+
+    return row(what, "`python -c pass`", "ms", goal, at_most=True)(sides)
+
+
+@row("a Tab press in bash", "`python -c pass`", "ms", 1.0, at_most=True)
+def tab(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """All of a shell that loads the completion and completes a word; it finds no Python."""
+    if shutil.which("bash") is None:
+        raise Missing("needs bash")
+    script = 'PATH=/none; source "$0"; COMP_WORDS=(sipc send --w); COMP_CWORD=2; _sipc'
+    press = [shutil.which("bash"), "-c", script, str(ROOT / "completions/sipc.bash")]
+    often = scale(15, 2)
+    yield lambda: milliseconds(press, often), lambda: milliseconds(PYTHON, often)
+
+
+# -- small requests ------------------------------------------------------------------------
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process and the children it has waited for have used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def cat_by_s6(path: str) -> Iterator[int]:
+    """s6-ipcserver with a cat for each connection; its process."""
+    command = [program("s6-ipcserver", "s6"), "-c", "64", "-b", "128", path, "cat"]
+    with subprocess.Popen(command) as server:
+        try:
+            wait_until(lambda: os.path.exists(path), "s6-ipcserver to listen")
+            yield server.pid
+        finally:
+            server.terminate()
+
+
+def small_requests(clients: int, *, processor: bool) -> Row:
+    """Process per request, ours and s6's: rate, or processor time."""
+    what = "processor time" if processor else "rate"
+
+    def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
+        count = scale(1500, 40)
+
+        def measure(path: str, pid: int) -> float:
+            before = processor_seconds(pid)
+            rate = bare_rate(Path(path), clients, count)
+            return (processor_seconds(pid) - before) / count * 1e3 if processor else rate
+
+        (folder / "peer").mkdir()  # it leaves a lock file behind
+        theirs = str(folder / "peer/sock")
+        with Server(folder / "sipc", "cat", "-q") as ours, cat_by_s6(theirs) as peer:
+            yield partial(measure, ours.path, ours.pid), partial(measure, theirs, peer)
+
+    name = f"`serve --exec cat`, small requests, {clients} clients, {what}"
+    unit = "ms each" if processor else "requests/s"
+    return row(name, "s6-ipcserver with cat", unit, 1.0, at_most=processor)(sides)
+
+
+WORKER = """
+import os
+while wire := os.read(0, 65536):
+    os.write(1, wire)
+"""
+
+
+def server_alone(clients: int) -> Row:
+    """The server's own part: its handler takes no time, and starts no process."""
+
+    def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
+        if b"--worker" not in sipc("serve", "--help").stdout:
+            raise Missing("there is no --worker yet")
+        count = scale(10_000, 100)
+        worker = folder / "worker.py"
+        worker.write_text(WORKER)
+        path = folder / "sipc"
+        command = f"exec {sys.executable} -IS {worker}"
+        with Server(path, None, "--worker", command, "-q"), Echo(folder / "bare", 1):
+            yield (
+                lambda: bare_rate(path, clients, count),
+                lambda: bare_rate(folder / "bare", clients, count),
+            )
+
+    what = f"`serve --worker` answering at once, {clients} clients"
+    return row(what, "a bare accept loop", "requests/s", 0.6, at_most=False)(sides)
+
+
+# -- many bytes ----------------------------------------------------------------------------
+
+
+def bulk(what: str, handler: str, goal: float = 1.0) -> Row:
+    """Gigabytes through send and serve, beside the same through two cats."""
+
+    def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
+        size = scale(2 * GIB, GIB // 16)
+        path = folder / "sock"
+
+        def through(pipeline: str) -> float:
+            script = f"head -c {size} /dev/zero | {pipeline} >/dev/null"
+            began = perf_counter()
+            subprocess.run(["bash", "-o", "pipefail", "-c", script], env=environment(), check=True)
+            return size / 1e9 / (perf_counter() - began)
+
+        with Server(path, handler, "-q"):
+            yield lambda: through(f"{SIPC} send {path}"), lambda: through("cat | cat")
+
+    return row(what, "the same through two `cat` in a pipe", "GB/s", goal, at_most=False)(sides)
+
+
+@row("peak memory, echo of gigabytes: the larger of both ends", "40 MiB", "MiB", 1, at_most=True)
+def memory(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """As the kernel counts it for a process that has ended, all its shared libraries included."""
+    size = scale(2 * GIB, GIB // 16)
+    path = str(folder / "sock")
+    measured = str(Path(__file__).with_name("peak.py"))
+
+    def both() -> float:
+        serve = [sys.executable, measured, SIPC, "serve", path, "--exec", "cat", "--count", "1"]
+        script = f"head -c {size} /dev/zero | {sys.executable} {measured} {SIPC} send"
+        script += f" --wait 10s {path} >/dev/null"
+        with subprocess.Popen([*serve, "-q"], stderr=subprocess.PIPE, env=environment()) as server:
+            done = subprocess.run(
+                ["bash", "-c", script], stderr=subprocess.PIPE, check=True, env=environment()
+            )
+            told = server.communicate(timeout=PATIENCE)[1]
+        return max(int(told), int(done.stderr)) / 1024
+
+    yield both, lambda: 40.0
+
+
+# -- many records, many connections ----------------------------------------------------------
+
+
+@row("`send --lines -j 8`", "a loop of `sipc send`", "records/s", 50.0, at_most=False)
+def records(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """10,000 records in one process; the loop is measured on 500."""
+    many, few = scale(10_000, 100), scale(500, 10)
+    lines = b"".join(b"%d\n" % number for number in range(many))
+
+    def together(path: str) -> float:
+        began = perf_counter()
+        assert len(sipc("send", path, "--lines", "-j", "8", input=lines).stdout) == len(lines)
+        return many / (perf_counter() - began)
+
+    def one_by_one(path: str) -> float:
+        loop = f"for i in $(seq {few}); do echo $i | {SIPC} send {path}; done"
+        began = perf_counter()
+        subprocess.run(["bash", "-c", loop], stdout=subprocess.DEVNULL, env=environment())
+        return few / (perf_counter() - began)
+
+    with answering_at_once(folder) as path:
+        yield lambda: together(path), lambda: one_by_one(path)
+
+
+@row("`bench`, its highest rate", "bare loops, their highest", "requests/s", 0.8, at_most=False)
+def benched(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """Each at its best of one and two processes."""
+    count = scale(20_000, 200)
+    path = folder / "sock"
+
+    def bench() -> float:
+        rates = []
+        for shape in (("-c", 1), ("-c", 32), ("-c", 64, "--processes", 2)):
+            run = sipc("bench", path, "-d", "hello", "-n", count, *shape, "--json", "-")
+            rates.append(json.loads(run.stdout)["rate"])
+        return max(rates)
+
+    with Echo(path, 2):
+        yield bench, lambda: max(bare_rate(path, processes, count) for processes in (1, 2))
+
+
+def p99(path: Path, count: int) -> float:
+    """Milliseconds of a small request."""
+    took = []
+    for _ in range(count):
+        began = perf_counter()
+        with connect(path) as connection:
+            connection.sendall(message(b"hello"))
+            while not connection.recv(1 << 16).endswith(b"0000"):
+                pass
+        took.append(perf_counter() - began)
+    return sorted(took)[int(count * 0.99)] * 1e3
+
+
+@row("p99 of a small request under 8 busy streams", "without them", "ms", 3.0, at_most=True)
+def under_load(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """Each stream is a client that sends without end to a handler that reads it all."""
+    path = folder / "sock"
+    count = scale(500, 20)
+    with Server(path, "cat", "-q", "--threads", "16"):
+
+        def loaded() -> float:
+            with ExitStack() as stack:
+                for _ in range(8):
+                    stack.enter_context(endless(path))
+                return p99(path, count)
+
+        yield loaded, lambda: p99(path, count)
+
+
+@contextmanager
+def endless(path: Path) -> Iterator[None]:
+    """A client that sends zeros until the end of the `with`, and drops what it gets."""
+    command = [SIPC, "send", str(path), "--data-file", "/dev/zero"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment(), **pipe) as client:
+        dropping = threading.Thread(target=lambda: [*iter(partial(os.read, dropped, 1 << 16), b"")])
+        dropped = client.stdout.fileno()
+        assert os.read(dropped, 1)  # it is busy
+        dropping.start()
+        yield
+        client.send_signal(signal.SIGKILL)
+        dropping.join()
+
+
+@row("rate with 10,000 idle connections", "with none", "requests/s", 0.9, at_most=False)
+def among_idle(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """They are made by a process of its own: who connects has a limit, too."""
+    path = folder / "sock"
+    count, idle = scale(1000, 20), scale(10_000, 100)
+    crowd = [sys.executable, str(Path(__file__).with_name("crowd.py")), path, str(idle)]
+    with Server(path, "cat", "-q", "--backlog", "1024"):
+
+        def crowded() -> float:
+            with subprocess.Popen(crowd, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as there:
+                if there.stdout.readline() != b"connected\n":
+                    raise Missing(f"no room for {idle} connections: ulimit -Hn")
+                rate = bare_rate(path, 4, count)
+                there.communicate()
+            return rate
+
+        yield crowded, lambda: bare_rate(path, 4, count)
+
+
+ROWS: list[Row] = [
+    started("`sipc send PATH < small`", 1.3, "send", "PATH", piped=True),
+    started("`sipc send PATH -d x`", 1.3, "send", "PATH", "-d", "x"),
+    started("`sipc probe -q PATH`", 1.5, "probe", "-q", "PATH"),
+    started("`sipc --help`", 6.0, "--help"),
+    tab,
+    *(small_requests(clients, processor=cpu) for clients in (1, 8) for cpu in (False, True)),
+    *(server_alone(clients) for clients in (1, 8)),
+    bulk("2 GiB, `send` to `serve --exec 'cat >/dev/null'`", "cat >/dev/null"),
+    bulk("2 GiB, echo through `cat`", "cat"),
+    memory,
+    records,
+    benched,
+    under_load,
+    among_idle,
+]
