@@ -19,7 +19,7 @@ PATIENCE = 120.0
 
 def there(path: Path) -> str:
     """A path of ours as Windows programs under Wine know it."""
-    return "Z:" + str(path).replace("/", "\\")
+    return str(path) if str(path)[1:2] == ":" else "Z:" + str(path).replace("/", "\\")
 
 
 class Ran:

@@ -9,10 +9,11 @@ setting it back, which costs a process image more.
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+
+from simpleipc_cli import system
 
 _MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
 
@@ -22,9 +23,9 @@ class DescriptorLimit:
 
     def __init__(self) -> None:
         """Looks, and changes nothing."""
-        self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.original, self._hard = system.descriptor_limits()
         self.current = self.original
-        self.most = _MOST if self._hard == resource.RLIM_INFINITY else min(self._hard, _MOST)
+        self.most = min(self._hard, _MOST)
         """What the limit can be raised to."""
         self._spawning = Lock()
 
@@ -34,7 +35,7 @@ class DescriptorLimit:
             return False
         with self._spawning:
             try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self.most, self._hard))
+                system.set_descriptor_limit(self.most)
             except (OSError, ValueError):
                 return False
             self.current = self.most

@@ -14,6 +14,7 @@ from simpleipc_cli.transport.base import (
     WRITE,
     Bell,
     Latch,
+    Line,
     Listener,
     OutOfDescriptors,
     Peer,
@@ -29,6 +30,7 @@ else:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
 
     from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     new_bell: Callable[[], Bell]
     new_latch: Callable[[], Latch]
+    new_line: Callable[[Connection], Line]
     new_poller: Callable[[], Poller]
     new_wide_poller: Callable[[], Poller]
 
@@ -46,6 +49,7 @@ __all__ = [
     "WRITE",
     "Bell",
     "Latch",
+    "Line",
     "Listener",
     "OutOfDescriptors",
     "Peer",
@@ -59,6 +63,7 @@ __all__ = [
     "listen",
     "new_bell",
     "new_latch",
+    "new_line",
     "new_poller",
     "new_wide_poller",
 ]
@@ -69,6 +74,7 @@ if sys.platform == "win32":
         "listen": ("winpipe_listen", "listen"),
         "new_bell": ("winpipe_poll", "WinBell"),
         "new_latch": ("winpipe_poll", "WinLatch"),
+        "new_line": ("winpipe_line", "WinLine"),
         "new_poller": ("winpipe_poll", "WinPoller"),
         "new_wide_poller": ("winpipe_poll", "WinPoller"),
     }
@@ -80,6 +86,7 @@ else:
         "listen": ("unix_listen", "listen"),
         "new_bell": ("unix_poll", "UnixBell"),
         "new_latch": ("unix_poll", "UnixLatch"),
+        "new_line": ("unix_poll", "UnixLine"),
         "new_poller": ("unix_poll", "UnixPoller"),
         "new_wide_poller": ("unix_poll", "UnixManyPoller"),
     }

@@ -53,7 +53,7 @@ def pipe_name(path: str) -> str:
 class WinStream(Stream):
     """One connection over a named pipe."""
 
-    __slots__ = ("_end", "_peer", "_readable", "_writable")
+    __slots__ = ("_asked", "_end", "_peer", "_readable", "_writable")
 
     def __init__(self, handle: int, *, accepted: bool) -> None:
         """Takes over a connected pipe; one that was accepted is the port's already.
@@ -63,8 +63,10 @@ class WinStream(Stream):
         self._end = PipeEnd(handle, attached=accepted)
         self._readable: WinPoller | None = None
         self._writable: WinPoller | None = None
-        # Asked now: once the other end is closed, nobody knows any more.
-        self._peer = Peer(win32.process_at_other_end(handle, of_client=accepted), -1, -1)
+        self._peer: Peer | None = None
+        self._asked = handle
+        if accepted:  # once the other end is closed, nobody knows any more
+            self._peer = Peer(win32.process_at_other_end(handle, of_client=True), -1, -1)
 
     def fileno(self) -> int:
         """See Stream."""
@@ -72,6 +74,8 @@ class WinStream(Stream):
 
     def peer(self) -> Peer:
         """Whose process connected, or listened. Windows has no numbers for users."""
+        if self._peer is None:  # most clients never ask, and what asks the system loads slowly
+            self._peer = Peer(win32.process_at_other_end(self._asked, of_client=False), -1, -1)
         return self._peer
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:

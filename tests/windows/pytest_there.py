@@ -12,7 +12,7 @@ if __name__ == "__main__":
     config = [
         "--noconftest",
         "-c",
-        str(HERE / "pytest.ini"),
+        str(HERE / "there.ini"),
         "-p",
         "no:cacheprovider",
         "--rootdir",
