@@ -5,16 +5,22 @@ Standard streams are always pipes: with a file or /dev/null Python does not star
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import select
 import subprocess
+import termios
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from support import environment
 
 HERE = Path(__file__).parent / "windows"
-PATIENCE = 120.0
-"""Seconds after which a program is given up. Wine is slow where many share a processor."""
+PATIENCE = 90.0
+"""Seconds after which a program is given up: before pytest gives up the test."""
 
 
 def there(path: Path) -> str:
@@ -81,10 +87,69 @@ class Wine:
         finally:
             serving.kill()
 
+    @contextmanager
+    def terminal(self, *arguments: object):
+        """sipc on a terminal, which is a console to it."""
+        master, slave = pty.openpty()
+        command = [*self.words, there(HERE / "sipc_there.py"), *map(str, arguments)]
+        program = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=self.folder,
+            env=environment(TERM="xterm"),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )
+        os.close(slave)
+        on = Terminal(program, master)
+        try:
+            yield on
+        finally:
+            program.kill()
+            program.wait()
+            os.close(master)
+
     def close(self) -> None:
         """End Wine itself, and with it all that it runs."""
         env = environment(**dict(word.split("=", 1) for word in self.words if "=" in word))
         subprocess.run(["wineserver", "-k"], env=env, check=False)
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, program: subprocess.Popen[bytes], master: int) -> None:
+        self.program = program
+        self._master = master
+        self.shown = ""
+
+    def wait_for(self, text: str) -> None:
+        """Read until a text is shown."""
+        end = monotonic() + PATIENCE
+        while text not in self.shown:
+            assert monotonic() < end, self.shown
+            self._read()
+
+    def type(self, keys: str) -> None:
+        """As if somebody did."""
+        os.write(self._master, keys.encode())
+
+    def end(self) -> int:
+        """Read to its end; its status."""
+        end = monotonic() + PATIENCE
+        while self.program.poll() is None:
+            assert monotonic() < end, self.shown
+            self._read()
+        return self.program.returncode
+
+    def _read(self) -> None:
+        if select.select([self._master], [], [], 0.1)[0]:
+            try:
+                self.shown += os.read(self._master, 4096).decode(errors="replace")
+            except OSError:
+                pass  # nobody has its other end any more
 
 
 class Serving:

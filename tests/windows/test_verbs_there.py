@@ -53,7 +53,8 @@ def test_probe_tells_who_listens_and_that_nobody_does(wine, path):
 
 def test_no_pipe_has_such_a_name(wine):
     ran = wine.sipc("probe", "x" * 300)
-    assert (ran.status, ran.out[-14:]) == (5, "invalid path\n"[-14:]) or ran.status == 5
+    assert ran.status == 5
+    assert ran.out.endswith(": invalid path\n")
 
 
 def test_a_name_of_a_pipe_is_taken_as_it_is(wine, folder):
@@ -114,13 +115,16 @@ def test_the_whole_request_comes_first(wine, path, python):
 
 def test_a_hundred_megabytes_from_one_who_writes_all_before_reading(wine, path, python):
     with wine.server(path, "--exec", python(ECHO)):
-        assert handmade(wine, "half_duplex", path, 100, patience=300.0) == "104857600 True"
+        assert handmade(wine, "half_duplex", path, 100) == "104857600 True"
 
 
-def test_eight_clients_and_a_thousand_requests(wine, path):
-    with wine.server(path, "-q", "--exec", "echo hello") as server:
-        assert handmade(wine, "many", path, 8, 125, patience=600.0) == "1000 1"
-    assert server.said.replace("listening", "") != server.said or server.said == ""
+@pytest.mark.parametrize("quarter", range(4))
+def test_eight_clients_and_a_thousand_requests(wine, path, quarter):
+    """In quarters: where others use the processors, too, Wine takes its time for each process."""
+    with wine.server(path, "--exec", "echo hello") as server:
+        assert handmade(wine, "many", path, 8, 32) == "256 1"
+    outcomes = [line.rpartition(": ")[2] for line in server.said.splitlines()[1:]]
+    assert outcomes == ["answered"] * 256
 
 
 @pytest.mark.parametrize("bytes_", ["zzzz", "0001", "0003", "-004", "fff1"])
@@ -168,9 +172,13 @@ def test_it_ends_when_told_to_and_answers_before(wine, path):
     assert wine.sipc("probe", path).status == 4
 
 
-def test_ctrl_break_drains(wine, path):
-    ran = wine.run("break_there.py", "serve", path, "--exec", "echo hello")
-    assert ran.out.splitlines()[:2] == [f"listening on {path}", "0 "], ran.out + ran.err
+def test_ctrl_c_drains(wine, path):
+    """Typed on a terminal: without a console Windows has no such thing. Nor has Wine 8, even
+    with one, what sends Ctrl-Break to a group of processes."""
+    with wine.terminal("serve", path, "--exec", "echo hello") as terminal:
+        terminal.wait_for("listening on")
+        terminal.type("\x03")
+        assert terminal.end() == 0
 
 
 # bench
@@ -180,7 +188,7 @@ def test_bench_reports(wine, path):
     with wine.server(path, "--exec", "echo hello"):
         ran = wine.sipc("bench", path, "-n", "20", "-c", "4", "-d", "ping", "--json", "-")
     assert ran.status == 0, ran.err
-    assert json.loads(ran.out)["requests"]["answered"] == 20
+    assert json.loads(ran.out)["counts"]["answered"] == 20
 
 
 # what is not there
