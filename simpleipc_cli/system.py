@@ -23,19 +23,15 @@ if TYPE_CHECKING:
             """Wait, None for ever; true if it can be used, or is of no use any more."""
 
 
-_UNLIMITED = 1 << 62
-
 if sys.platform == "win32":
     from simpleipc_cli.system_windows import (
         LACKING,
         OPEN_FLAGS,
         SPOOL_FOLDER,
         WITHOUT_WAITING,
-        descriptor_limits,
         prepare_streams,
         read_at,
         read_into,
-        set_descriptor_limit,
         user_id,
         watch,
         write_at,
@@ -79,17 +75,3 @@ else:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
         return poll
-
-    def descriptor_limits() -> tuple[int, int]:
-        """How many descriptors we may have open, and how many if we ask for more."""
-        import resource  # noqa: PLC0415 - for servers
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return soft, _UNLIMITED if hard == resource.RLIM_INFINITY else hard
-
-    def set_descriptor_limit(soft: int) -> None:
-        """Ask for more, or less. Raises OSError, ValueError."""
-        import resource  # noqa: PLC0415 - for servers
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

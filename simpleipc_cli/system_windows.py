@@ -38,15 +38,6 @@ def user_id() -> int:
     return -1
 
 
-def descriptor_limits() -> tuple[int, int]:
-    """See system.py. Handles end with memory only: as many as Linux lets a process have."""
-    return 1 << 20, 1 << 20
-
-
-def set_descriptor_limit(soft: int) -> None:
-    """See system.py. There is nothing to set."""
-
-
 def prepare_streams() -> None:
     """See system.py. The C library would write two bytes for a line's end, and end at Ctrl-Z."""
     runtime: Any = import_module("msvcrt")

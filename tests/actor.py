@@ -58,6 +58,11 @@ def act(what: str, *rest: str) -> None:
             answer("\n".join(f"{name}={value}" for name, value in os.environ.items()).encode())
         case "exit":  # without an answer
             sys.exit(int(rest[0]))
+        case "once":  # the first to be asked ends, another would answer
+            if not Path(rest[0]).exists():
+                Path(rest[0]).touch()
+                sys.exit(5)
+            answer(b"again")
         case "last":  # the answer, and the end
             answer(b"%d" % os.getpid())
             sys.exit(0)

@@ -133,11 +133,13 @@ def peak_memory(pid: int) -> int:
 class Server:
     """A running `sipc serve`; leaving the `with` checks that nothing is left of it."""
 
-    def __init__(self, path, command: str | None, *options, wrapper=(), **popen) -> None:
+    def __init__(
+        self, path, command: str | None, *options, wrapper=(), program=(SIPC,), **popen
+    ) -> None:
         self.path = str(path)
         self.mark = uuid.uuid4().hex
         popen["env"] = {**popen.get("env", environment()), MARK: self.mark}
-        arguments = [*wrapper, SIPC, "serve", self.path]
+        arguments = [*wrapper, *program, "serve", self.path]
         if command is not None:
             arguments += ["--exec", command]
         self.process = subprocess.Popen(

@@ -32,17 +32,13 @@ VERBS = {
 def main() -> NoReturn:
     """Run the command line and exit."""
     fill_standard_streams()
-    signals.hear(_cut_short)
     quick = quick_way(sys.argv[1:])
     if quick is not None:
         status = _status(sys.argv[1], quick)
-        signals.ignore()
         # It leaves nothing in buffers, and Python's own end takes a tenth of its time.
         os._exit(status)
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
-    status = _status(verb, _by_click)
-    signals.ignore()
-    sys.exit(status)
+    sys.exit(_status(verb, _by_click))
 
 
 def _by_click() -> int:
@@ -57,13 +53,25 @@ def _cut_short(number: int, _frame: object) -> NoReturn:
 
 
 def _status(verb: str, run: Callable[[], int]) -> int:
-    """Run a verb; whatever becomes of it, it becomes an exit status."""
+    """Run a verb; whatever becomes of it, it becomes an exit status.
+
+    Signals are heard from here on, until there is a status: also while an error is told.
+    """
     try:
-        return run()
+        signals.hear(_cut_short)
+        status = _told(verb, run)
+        signals.ignore()
     except CutShort as cut:
         if cut.number == signals.SIGPIPE:
             signals.die_of_sigpipe()
         return SIGNALLED + cut.number
+    return status
+
+
+def _told(verb: str, run: Callable[[], int]) -> int:
+    """Run a verb; of what goes wrong on purpose one line is left, and a status."""
+    try:
+        return run()
     except Exception as error:
         explained = _explained(error)
         say(error_line(verb, explained))

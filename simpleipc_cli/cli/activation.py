@@ -61,7 +61,8 @@ def passed_listener(
 
 def _chosen(count: str, names: str) -> int:
     """The descriptor to serve, of all that were passed; handlers get none of them."""
-    if not count.isdecimal() or not 0 < int(count) <= _MOST:
+    # Python refuses to convert thousands of digits, with an error of its own.
+    if not count.isdecimal() or len(count) > len(str(_MOST)) or not 0 < int(count) <= _MOST:
         raise SipcError(
             f"LISTEN_FDS is {count!r}, not a number of sockets", "unset it, or use a socket unit"
         )

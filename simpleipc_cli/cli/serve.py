@@ -79,7 +79,10 @@ def _has_something_to_renew(given: dict[str, Any]) -> bool:
 def _serve(path: str, command: Command, given: dict[str, Any], service: Service) -> int:
     """Serve there, in this process."""
     log = _log(given)
-    with _trace(path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch:
+    with (
+        _end_is_logged(log, in_file=given["log_file"] is not None),
+        _trace(path, log, on_stderr=given["trace"], file=given["trace_file"]) as watch,
+    ):
         return run(
             path,
             command,
@@ -92,6 +95,17 @@ def _serve(path: str, command: Command, given: dict[str, Any], service: Service)
             watch=watch,
             service=service,
         )
+
+
+@contextmanager
+def _end_is_logged(log: Log, *, in_file: bool) -> Iterator[None]:
+    """Why it ended goes to stderr; to a log file, too, for in the background it is all there is."""
+    try:
+        yield
+    except SipcError as error:
+        if in_file:
+            log.problem(f"sipc serve: {error.text}")
+        raise
 
 
 def _log(given: dict[str, Any]) -> Log:

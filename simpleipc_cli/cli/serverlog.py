@@ -147,9 +147,14 @@ class JsonLog(PlacedLog):
 
 
 def _cut(value: Any, longest: int) -> Any:
-    """A value whose texts are no longer than that."""
+    """A value whose texts are no longer than that, and can be read by everybody.
+
+    Bytes of a path that are no text are half of a surrogate pair in Python, which JSON can
+    write and strict readers refuse.
+    """
     match value:
         case str():
+            value = value.encode("utf-8", "backslashreplace").decode()
             return value if len(value) <= longest else value[:longest] + "..."
         case list():
             return [_cut(part, longest) for part in value]

@@ -1,4 +1,4 @@
-"""Starting and ending processes on Unix: the only room that does.
+"""Starting and ending processes on Unix: the only room that does, but for the transport's own.
 
 A child gets a process group of its own, default signal handling and the descriptor limit
 that this process was started with. It is watched through a pidfd, and not reaped before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import PeerGone, ProtocolError
@@ -16,6 +17,7 @@ from simpleipc_cli.message import MessageReader
 from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD
 from simpleipc_cli.quoting import quoted
 from simpleipc_cli.server.handler import Result, Run
+from simpleipc_cli.server.limits import LINGER
 from simpleipc_cli.transport import Latch
 
 _LEAVE = 1.0  # seconds to end by itself at the end of its input, before SIGTERM; at will
@@ -96,6 +98,7 @@ class WorkerRun(Run):
         self._written = 0
         self._answer = MessageReader()
         self._silent = True  # it has not written a byte
+        self._ended_at = 0.0  # when its output ended, if it did so by itself
 
     @property
     def fit(self) -> bool:
@@ -171,6 +174,7 @@ class WorkerRun(Run):
         """See Run."""
         count = os.readv(self.output, [buffer])
         if not count:
+            self._ended_at = monotonic()
             return []
         self._silent = False
         pieces = self._decode(buffer[:count])
@@ -205,12 +209,13 @@ class WorkerRun(Run):
             return Result(True, "-", "answered")
         if self.output >= 0:
             return None
+        process = self.worker.process
+        if not self.failure and process.status() is None and monotonic() < self._ended_at + LINGER:
+            return None  # its exit may be on the way: it tells more
         word, untouched = "-", False
         # Also of one that has ended: what nobody has read lies in the pipe still.
         self.ignored = unread(self.worker.writer) == self._written
         if not self.failure:
-            process = self.worker.process
-            process.wait(_EXITING, None)
             status = process.status()
             if status is None:
                 self.failure = "closed its standard output in mid-answer"

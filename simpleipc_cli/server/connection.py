@@ -11,46 +11,17 @@ from __future__ import annotations
 
 from time import monotonic
 
-from simpleipc_cli.deadline import Patience
 from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
 from simpleipc_cli.message import MessageWriter
+from simpleipc_cli.server.clocks import Clocks
 from simpleipc_cli.server.handler import Handler, Request, Run
 from simpleipc_cli.server.intake import Intake
 from simpleipc_cli.server.limits import DRAIN_SILENCE, LINGER, Limits
 from simpleipc_cli.server.log import Outcome, Record
 from simpleipc_cli.server.running import Running
+from simpleipc_cli.server.stages import Stages, Workspace
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import HANGUP, READ, WRITE, Latch, Stream, new_latch, new_poller
-
-BUFFER_SIZE = 512 * 1024
-"""Bytes moved at once, each way: several full packets, and little memory with many threads."""
-
-
-class Stages:
-    """How far the server's stopping has come; each stage is for all its threads to see."""
-
-    def __init__(self) -> None:
-        """Nobody has asked to stop. Raises OSError without descriptors."""
-        self.drain: Latch = new_latch()
-        """Answer what is there, but wait no longer for clients that say nothing."""
-        self.end: Latch = new_latch()
-        """End every request now, handlers with their grace."""
-        self.hurry: Latch = new_latch()
-        """No grace."""
-
-    def close(self) -> None:
-        """Free the descriptors."""
-        for latch in (self.drain, self.end, self.hurry):
-            latch.close()
-
-
-class Workspace:
-    """What a thread needs for a request, made once: two buffers."""
-
-    def __init__(self) -> None:
-        """Memory is only used as far as it is written to."""
-        self.request = memoryview(bytearray(BUFFER_SIZE))
-        self.response = memoryview(bytearray(BUFFER_SIZE))
+from simpleipc_cli.transport import HANGUP, READ, WRITE, Stream, new_poller
 
 
 class _Over(Exception):
@@ -98,13 +69,7 @@ class Exchange:
         self._writer = MessageWriter()
         self._response_over = False  # its last byte, or its flush, is in the writer
 
-        self._silence = Patience(limits.read_timeout)
-        self._packet = Patience(limits.read_timeout)
-        self._stall = Patience(limits.write_timeout)
-        self._linger = Patience(LINGER)
-        self._handling = Patience(limits.timeout)
-        self._rest = Patience(LINGER)
-
+        self._clocks = Clocks(limits)
         self._latch = stages.drain
         self._poller.watch(self._latch.fileno(), 0)
 
@@ -158,7 +123,7 @@ class Exchange:
         """Wait for whatever can go on, and let it."""
         now = monotonic()
         self._watch(now)
-        ready = self._poller.wait(self._time_left(now))
+        ready = self._poller.wait(self._clocks.left(now))
         run = self._running.run
         for descriptor, what in ready:
             if descriptor == self._stream.fileno():
@@ -180,15 +145,16 @@ class Exchange:
 
     def _watch(self, now: float) -> None:
         """Tell poller and watches what is due next."""
+        clocks = self._clocks
         reading = self._wants_request()
         writing = bool(self._writer.pending)
         receiving = reading and not self._intake.complete
-        self._silence.run(receiving, now)
-        self._packet.run(receiving and self._intake.inside_packet, now)
-        self._stall.run(writing, now)
-        lingering = self._running.exited and not self._response_over and not writing
-        self._linger.run(lingering, now)
-        self._rest.run(self._response_over and self._running.owes_reading, now)
+        clocks.silence.run(receiving, now)
+        clocks.packet.run(receiving and self._intake.inside_packet, now)
+        clocks.stall.run(writing, now)
+        lingering = self._running.lingering and not self._response_over and not writing
+        clocks.linger.run(lingering, now)
+        clocks.rest.run(self._response_over and self._running.owes_reading, now)
         if not self._client_gone:
             self._poller.watch(
                 self._stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
@@ -203,33 +169,26 @@ class Exchange:
             return True
         return bool(self._writer.pending)
 
-    def _clocks(self) -> tuple[Patience, ...]:
-        return self._silence, self._packet, self._stall, self._linger, self._handling, self._rest
-
-    def _time_left(self, now: float) -> float | None:
-        return min(
-            (left for clock in self._clocks() if (left := clock.left(now)) is not None),
-            default=None,
-        )
-
     def _check_time(self, now: float) -> None:
         """Give up on whoever has used up all patience."""
-        if self._silence.left(now) == 0.0:
-            raise _Over(Outcome.SILENT, f"silent for {self._silence.limit:g} s")
-        if self._packet.left(now) == 0.0:
-            raise _Over(Outcome.SILENT, f"not done with one packet for {self._packet.limit:g} s")
-        if self._stall.left(now) == 0.0:
-            raise _Over(Outcome.STUCK, f"no byte moved for {self._stall.limit:g} s")
-        if self._handling.left(now) == 0.0:
-            self._fail(Outcome.TIMED_OUT, f"not done in {self._handling.limit:g} s")
-        if self._linger.left(now) == 0.0:
-            self.record.warnings.append(
-                "the handler has exited, but something holds its output open"
-            )
+        clocks = self._clocks
+        if clocks.silence.left(now) == 0.0:
+            raise _Over(Outcome.SILENT, f"silent for {clocks.silence.limit:g} s")
+        if clocks.packet.left(now) == 0.0:
+            raise _Over(Outcome.SILENT, f"not done with one packet for {clocks.packet.limit:g} s")
+        if clocks.stall.left(now) == 0.0:
+            raise _Over(Outcome.STUCK, f"no byte moved for {clocks.stall.limit:g} s")
+        if clocks.handling.left(now) == 0.0:
+            self._fail(Outcome.TIMED_OUT, f"not done in {clocks.handling.limit:g} s")
+        if clocks.linger.left(now) == 0.0:
+            if self._running.exited:
+                self.record.warnings.append(
+                    "the handler has exited, but something holds its output open"
+                )
             self._running.end_output()
             self._finish_response()
             self._send()
-        if self._rest.left(now) == 0.0:
+        if clocks.rest.left(now) == 0.0:
             self.record.warnings.append(f"the worker did not read on for {LINGER:g} s")
             self._running.discard_request()
 
@@ -237,9 +196,9 @@ class Exchange:
         """The server is stopping: be less patient, or give up."""
         self._poller.forget(self._latch.fileno())
         if self._latch is self._stages.drain:
-            if self._silence.limit is None or self._silence.limit > DRAIN_SILENCE:
-                self._silence.limit = DRAIN_SILENCE
-                self._silence.restart(monotonic())
+            if self._clocks.silence.limit is None or self._clocks.silence.limit > DRAIN_SILENCE:
+                self._clocks.silence.limit = DRAIN_SILENCE
+                self._clocks.silence.restart(monotonic())
             self._latch = self._stages.end
             self._poller.watch(self._latch.fileno(), 0)
         else:
@@ -294,10 +253,10 @@ class Exchange:
         if self._stream_ended:
             return True
         now = monotonic()
-        self._silence.restart(now)
-        self._stall.restart(now)
+        self._clocks.silence.restart(now)
+        self._clocks.stall.restart(now)
         if intake.packets != packets or not intake.inside_packet:
-            self._packet.restart(now)
+            self._clocks.packet.restart(now)
         self._hand_over()
         return True
 
@@ -329,7 +288,7 @@ class Exchange:
         try:
             while pending:
                 self._writer.written(self._stream.write_now(pending))
-                self._stall.restart(monotonic())
+                self._clocks.stall.restart(monotonic())
         except BlockingIOError:
             return
         except PeerGone:
@@ -347,8 +306,7 @@ class Exchange:
         except SipcError as error:
             self._fail(Outcome.NOT_STARTED, error.text)
             return
-        self._handling = Patience(self._limits.timeout)
-        self._handling.run(True, monotonic())
+        self._clocks.begin_handling(monotonic())
 
     def _on_input(self, what: int) -> None:
         """The handler takes more of the request, or will take no more of it."""
@@ -356,7 +314,7 @@ class Exchange:
             self._running.lose_input()
             self._drop_unwanted()
         elif what & WRITE:
-            self._rest.restart(monotonic())
+            self._clocks.rest.restart(monotonic())
             self._feed()
 
     def _feed(self) -> None:
@@ -374,7 +332,7 @@ class Exchange:
             pieces = self._running.read(run, self._buffers.response)
         except BlockingIOError:
             return
-        self._linger.restart(monotonic())
+        self._clocks.linger.restart(monotonic())
         if not self._client_gone:
             for piece in pieces:
                 self._writer.write(piece)
@@ -384,13 +342,9 @@ class Exchange:
 
     def _on_exit(self, run: Run) -> None:
         self._running.on_exit(run)
-        self._end_handling()
+        self._clocks.end_handling()
         self._finish_response()
         self._send()
-
-    def _end_handling(self) -> None:
-        self._handling.run(False, monotonic())
-        self._handling.limit = None
 
     def _finish_response(self) -> None:
         """Once output and handler have ended: a flush, or none, so that the client knows."""
@@ -400,7 +354,7 @@ class Exchange:
         if result.untouched and self._intake.rewind():
             self._start_again()
             return
-        self._end_handling()
+        self._clocks.end_handling()
         self.record.status = result.status
         self._response_over = True
         if result.succeeded:
@@ -420,7 +374,7 @@ class Exchange:
     def _fail(self, outcome: Outcome, detail: str) -> None:
         """No complete response will come; the client is still heard out, then told."""
         self._set_outcome(outcome, detail)
-        self._end_handling()
+        self._clocks.end_handling()
         self._stop_run()
         self._writer.drop()
         self._response_over = True

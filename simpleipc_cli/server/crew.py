@@ -8,12 +8,13 @@ from collections.abc import Callable
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.server.connection import Exchange, Stages, Workspace
+from simpleipc_cli.server.connection import Exchange
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.jobs import Jobs
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log, Outcome, Record
+from simpleipc_cli.server.stages import Stages, Workspace
 from simpleipc_cli.transport import Stream
 
 _JOIN_PATIENCE = 5.0  # seconds for threads that are to end at once, at will

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from simpleipc_cli import system
+try:
+    import resource
+except ImportError:  # Windows: handles end only with memory
+    resource = None  # type: ignore[assignment]
 
 _MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
 
@@ -23,29 +26,44 @@ class DescriptorLimit:
 
     def __init__(self) -> None:
         """Looks, and changes nothing."""
-        self.original, self._hard = system.descriptor_limits()
+        self.original = self._hard = _MOST
+        if resource is not None:
+            self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.current = self.original
-        self.most = min(self._hard, _MOST)
+        unlimited = resource is not None and self._hard == resource.RLIM_INFINITY
+        self.most = _MOST if unlimited else min(self._hard, _MOST)
         """What the limit can be raised to."""
         self._spawning = Lock()
 
     def raise_to_most(self) -> bool:
         """Allow as many as the hard limit does; False if that is no more than before."""
-        if self.current >= self.most:
+        return self.current < self.most and self._set(self.most)
+
+    def lower(self) -> None:
+        """Go back to what it was at first; what is open beyond that stays open."""
+        self._set(self.original)
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether children must set it back."""
+        return self.current != self.original
+
+    def _set(self, limit: int) -> bool:
+        if resource is None:
             return False
         with self._spawning:
             try:
-                system.set_descriptor_limit(self.most)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, self._hard))
             except (OSError, ValueError):
                 return False
-            self.current = self.most
+            self.current = limit
         return True
 
     @contextmanager
     def for_child(self) -> Iterator[int | None]:
         """While a child is started: the soft limit it must set for itself, if any."""
         with self._spawning:
-            yield self.original if self.current != self.original else None
+            yield self.original if self.is_raised else None
 
 
 def passed_on() -> list[int]:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.server.cloakroom import Cloakroom
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, Stream
+from simpleipc_cli.transport import READ, Holder, Listener, OutOfDescriptors, Poller, Stream
 
 _NO_ROOM_PAUSE = 0.1  # seconds before accepting is tried again without descriptors, at will
+_SHORT_FOR = 60.0  # seconds without a shortage after which the next is another one, at will
 _ACCEPT_AT_ONCE = 256  # connections accepted before others get their turn, at will
 _DESCRIPTORS_A_REQUEST = 6  # both ends of two pipes, pidfd and spool, the connection apart
 _DESCRIPTORS_OF_OURS = 24  # standard streams, listener, poller, bell, latches, and some air
@@ -38,11 +40,12 @@ class Entrance:
         unanswered: Callable[[], int],
         reserved: Callable[[], int],
         admit: Callable[[Stream], None],
+        start_holder: Callable[[], Holder] | None,
     ) -> None:
         """`poller` tells when to call on_ready(). Who has spoken goes to `admit`.
 
         `unanswered` is how many of these are not done, `reserved` how many descriptors others
-        hold.
+        hold. `start_holder` starts a process that holds silent connections, where there is such.
         """
         self._listener = listener
         self._poller = poller
@@ -55,7 +58,15 @@ class Entrance:
         self._admit = admit
 
         self._lobby = Lobby(poller)
-        self._short = False  # there is no room, and it has been said
+        self._cloakroom = Cloakroom(
+            self._lobby,
+            poller,
+            start=start_holder,
+            most=descriptors.most,
+            counters=counters,
+            log=log,
+        )
+        self._short_at: float | None = None  # when there was no room, and that is known
         self._draining = False  # nobody new but those in the queue
         self._paused_until: float | None = None  # no room: accept nobody before this
         self.is_queue_open = True
@@ -65,15 +76,15 @@ class Entrance:
     @property
     def silent(self) -> int:
         """How many have connected and said nothing."""
-        return len(self._lobby)
+        return len(self._lobby) + self._cloakroom.away
 
     @property
     def is_paused(self) -> bool:
         """Whether nobody is accepted for want of room, which the end of a request may make."""
-        return self._paused_until is not None
+        return self._paused_until is not None or self._cloakroom.is_held_up
 
     def pause(self, silence: float) -> float | None:
-        """Seconds after which to call on() or drain(); `silence` is what drain() will allow."""
+        """Seconds after which to call go_on() or drain(); `silence` is what drain() will allow."""
         now = monotonic()
         ends = []
         if self._paused_until is not None:
@@ -83,46 +94,58 @@ class Entrance:
         longest = self._lobby.longest()
         if longest is not None and self._draining:
             ends.append(max(0.0, longest[1] + silence - now))
+        if (tidy := self._cloakroom.pause(now)) is not None:
+            ends.append(tidy)
         return min(ends, default=None)
 
     def on_ready(self, descriptor: int) -> None:
         """Somebody has spoken or gone, or new ones wait."""
-        if descriptor in self._lobby:
+        if descriptor == self._cloakroom.descriptor:
+            self._take_back(_ACCEPT_AT_ONCE)
+        elif descriptor in self._lobby:
             self._on_silent(descriptor)
         elif not self._draining:
             self._accept(_ACCEPT_AT_ONCE)
 
     def go_on(self) -> None:
-        """Accept again, if that was paused and there may be room by now."""
+        """Tidy up. Accept again, if that was paused and there may be room by now."""
+        self._cloakroom.tidy(monotonic())
+        if self._descriptors.is_raised and self._taken() <= self._descriptors.original // 2:
+            self._descriptors.lower()
         if self._paused_until is None or monotonic() < self._paused_until:
             return
-        if self._is_over(more=1) and not self._lobby:
-            self._pause_accepting()  # until a request ends
+        if self._must_wait():
+            self._pause_accepting()
             return
         self._paused_until = None
         self._poller.watch(self._listener.fileno(), READ)
-        if not self._is_over(more=1):
-            self._short = False
 
-    def begin_drain(self) -> None:
-        """The path goes; nobody new but those who wait in the queue. The silent start again."""
+    def begin_drain(self, silence: float) -> None:
+        """The path goes; nobody new but those who wait in the queue. The silent start again.
+
+        `silence` is what drain() will allow.
+        """
+        now = monotonic()
         self._draining = True
         self._poller.forget(self._listener.fileno())
         self._listener.withdraw()
         if self._listener.keeps_queue:
             self.close_queue()
-        self._lobby.start_again(monotonic())
+        self._lobby.start_again(now)
+        self._cloakroom.close_at(now + silence)
 
     def drain(self, silence: float) -> None:
         """Empty the queue, and close who has been silent for so many seconds."""
         now = monotonic()
+        self._cloakroom.go_on(now)
         if self.is_queue_open and (self._paused_until is None or now >= self._paused_until):
             self._paused_until = None
-            if self._is_over(more=1) and not self._lobby:
-                self._pause_accepting()  # until a request ends
+            if self._must_wait():
+                self._pause_accepting()
             elif self._accept(_ACCEPT_AT_ONCE):
                 self.close_queue()
-        self._counters.closed_silent += self._lobby.hang_up(silent_since=now - silence)
+        while (longest := self._lobby.longest()) is not None and longest[1] <= now - silence:
+            self._lose_patience(longest[0])
 
     def close_queue(self) -> None:
         """Accept nobody any more."""
@@ -135,6 +158,7 @@ class Entrance:
     def hang_up(self) -> None:
         """Close everybody who is silent."""
         self._counters.closed_silent += self._lobby.hang_up()
+        self._cloakroom.end()
 
     def _accept(self, most: int) -> bool:
         """Accept those who wait, `most` at once; True if nobody is left."""
@@ -157,6 +181,25 @@ class Entrance:
                     self._pause_accepting()
                     return False
         return False
+
+    def _take_back(self, most: int) -> None:
+        """Take back those who have spoken or gone, `most` at once, as far as there is room."""
+        for _ in range(most):
+            try:
+                stream = self._cloakroom.take_back(room=not self._is_over(more=1))
+            except BlockingIOError:
+                return
+            except OutOfDescriptors:
+                # As long as requests wait for a thread, he may as well wait where he is: their
+                # ends make room, and the limit need not be raised for him.
+                if self._unanswered() <= self._limits.threads and self._make_room(None):
+                    continue
+                self._cloakroom.hold_up(monotonic())
+                return
+            if self._paused_until is not None:
+                self._paused_until = 0.0  # there may be room now
+            if stream is not None and not self._has_spoken(stream):
+                self._lobby.enter(stream, monotonic())
 
     def _receive(self, stream: Stream) -> None:
         self._counters.accepted += 1
@@ -204,37 +247,61 @@ class Entrance:
 
     def _is_over(self, more: int = 0) -> bool:
         """Whether connections, and `more`, take what the threads need for their handlers."""
+        return self._taken() + more > self._descriptors.current - _DESCRIPTORS_OF_OURS
+
+    def _must_wait(self) -> bool:
+        """Whether there is no room for one more before a request ends, or the cloakroom goes on."""
+        return self._is_over(more=1) and (not self._lobby or self._cloakroom.is_awaited())
+
+    def _taken(self) -> int:
+        """How many descriptors connections and their handlers have, and one more request would."""
         unanswered = self._unanswered()
         running = min(self._limits.threads, unanswered + 1)
-        taken = len(self._lobby) + unanswered + more + running * _DESCRIPTORS_A_REQUEST
-        taken += self._reserved()
-        return taken > self._descriptors.current - _DESCRIPTORS_OF_OURS
+        taken = len(self._lobby) + unanswered + running * _DESCRIPTORS_A_REQUEST
+        return taken + self._reserved()
 
     def _make_room(self, newest: Stream | None) -> bool:
-        """See that one more can be accepted; False if that must wait.
-
-        The longest silent connection is closed, but not the newest, nor one so young that
-        its first byte may be on its way.
-        """
-        if self._descriptors.raise_to_most():
+        """See that one more can be accepted; False if that must wait. `newest` stays."""
+        if self._cloakroom.take(monotonic()) or self._descriptors.raise_to_most():
             return True
-        if not self._short:
-            self._short = True
-            self._log.problem(
-                "descriptors run short: silent connections are closed, others wait: "
-                "allow more with ulimit -n"
-            )
+        if self._cloakroom.is_awaited():
+            return False
+        self._say_short()
+        return self._cloakroom.exchange(newest) or self._close_longest(newest)
+
+    def _close_longest(self, newest: Stream | None) -> bool:
+        """Close who has been silent longest; False if there is nobody.
+
+        Not the newest, nor one so young that its first byte may be on its way.
+        """
         longest = self._lobby.longest()
         if longest is None:
             return False
         stream, since = longest
         if stream is newest or monotonic() < since + _YOUNG:
             return False
+        self._lose_patience(stream)
+        return True
+
+    def _say_short(self) -> None:
+        """Say it once: under load there may be room for a moment, again and again."""
+        now = monotonic()
+        if self._short_at is None or now > self._short_at + _SHORT_FOR:
+            self._log.problem(
+                "descriptors run short: silent connections are closed, others wait: "
+                "allow more with ulimit -n"
+            )
+        self._short_at = now
+
+    def _lose_patience(self, stream: Stream) -> None:
+        """Close a silent connection, unless it has spoken since we last looked.
+
+        That may be long ago: we may have been stopped, or the whole machine suspended.
+        """
         self._lobby.leave(stream.fileno())
         if not self._has_spoken(stream):
             self._counters.closed_silent += 1
             stream.close()
-        return True
 
     def _pause_accepting(self) -> None:
         self._paused_until = monotonic() + _NO_ROOM_PAUSE

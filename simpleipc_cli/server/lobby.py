@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from simpleipc_cli.transport import READ, Poller, Stream
 
@@ -42,19 +43,20 @@ class Lobby:
         """Who has been silent longest, and since when."""
         return next(iter(self._waiting.values()), None)
 
+    def longest_of(self, most: int, silent_since: float) -> list[Stream]:
+        """So many of those who have been silent longest, and since that moment at least."""
+        longest = islice(self._waiting.values(), max(0, most))
+        return [stream for stream, since in longest if since <= silent_since]
+
     def start_again(self, now: float) -> None:
         """Count everybody's silence from `now`."""
         for descriptor, (stream, _) in self._waiting.items():
             self._waiting[descriptor] = (stream, now)
 
-    def hang_up(self, silent_since: float | None = None) -> int:
-        """Close everybody, or everybody who has been silent since that moment; how many."""
+    def hang_up(self) -> int:
+        """Close everybody; how many."""
         closed = 0
         while (found := self.longest()) is not None:
-            stream, since = found
-            if silent_since is not None and since > silent_since:
-                break
-            self.leave(stream.fileno())
-            stream.close()
+            self.leave(found[0].fileno()).close()
             closed += 1
         return closed

@@ -12,7 +12,6 @@ from enum import Enum
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.server.connection import Stages
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.crew import Crew
 from simpleipc_cli.server.descriptors import DescriptorLimit
@@ -21,7 +20,8 @@ from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.log import Log, Record
 from simpleipc_cli.server.notify import Notifier
-from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
+from simpleipc_cli.server.stages import Stages
+from simpleipc_cli.transport import READ, Holder, Listener, Stream, new_bell, new_wide_poller
 
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
 
@@ -48,12 +48,14 @@ class Server:
         descriptors: DescriptorLimit,
         watch: Callable[[Stream, str], Stream] | None = None,
         notifier: Notifier | None = None,
+        start_holder: Callable[[], Holder] | None = None,
     ) -> None:
         """Takes over the listener; `path` is its absolute path. Raises OSError.
 
         `watch` may put something between a connection and its exchange, for people who want to
         see; it is told the request's id, and may not raise. `notifier` hears when the stop
-        begins, and in time that the server is well.
+        begins, and in time that the server is well. `start_holder` starts a process that holds
+        silent connections when they are many; without it all are held here.
         """
         self._listener = listener
         self._handler = handler
@@ -86,6 +88,7 @@ class Server:
             unanswered=lambda: self._crew.unanswered,
             reserved=handler.descriptors,
             admit=self._admit,
+            start_holder=start_holder,
         )
         self._counters = counters
 
@@ -225,7 +228,7 @@ class Server:
         self._notifier.stopping("stopping: answering everybody who has connected")
         self._accepting = False
         self._drain_deadline = Deadline(self._limits.drain_timeout)
-        self._entrance.begin_drain()
+        self._entrance.begin_drain(DRAIN_SILENCE)
         self._stages.drain.set()
 
     def _drain(self) -> None:

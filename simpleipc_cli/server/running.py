@@ -29,6 +29,12 @@ class Running:
         self.run = handler.start(request, stored if handler.takes_stored else None)
 
     @property
+    def lingering(self) -> bool:
+        """Whether it has ended in part, and the rest is due: its output, or a worker's exit."""
+        run = self.run
+        return self.exited or (run is not None and run.kept and run.output < 0)
+
+    @property
     def feeding(self) -> bool:
         """Whether the run is to be given what is left of the request, whatever it answered."""
         run = self.run

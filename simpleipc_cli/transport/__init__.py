@@ -13,6 +13,7 @@ from simpleipc_cli.transport.base import (
     READ,
     WRITE,
     Bell,
+    Holder,
     Latch,
     Line,
     Listener,
@@ -29,7 +30,7 @@ else:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
     from simpleipc_cli.transport.unix_activated import adopt
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.unix_listen import listen
     from simpleipc_cli.transport.unix_start_lock import StartLock
 
+    start_holder: Callable[[Mapping[str, str]], Holder] | None
     new_bell: Callable[[], Bell]
     new_latch: Callable[[], Latch]
     new_line: Callable[[Connection], Line]
@@ -48,6 +50,7 @@ __all__ = [
     "READ",
     "WRITE",
     "Bell",
+    "Holder",
     "Latch",
     "Line",
     "Listener",
@@ -66,6 +69,7 @@ __all__ = [
     "new_line",
     "new_poller",
     "new_wide_poller",
+    "start_holder",
 ]
 
 if sys.platform == "win32":
@@ -77,6 +81,7 @@ if sys.platform == "win32":
         "new_line": ("winpipe_line", "WinLine"),
         "new_poller": ("winpipe_poll", "WinPoller"),
         "new_wide_poller": ("winpipe_poll", "WinPoller"),
+        "start_holder": ("winpipe_listen", "start_holder"),
     }
 else:
     _LATER = {
@@ -89,6 +94,7 @@ else:
         "new_line": ("unix_poll", "UnixLine"),
         "new_poller": ("unix_poll", "UnixPoller"),
         "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+        "start_holder": ("unix_holder", "start_holder"),
     }
 
 

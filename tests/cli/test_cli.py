@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import subprocess
 import sys
 
 import pytest
-from support import SIPC, Server, environment, sipc
+from support import SIPC, Program, Server, environment, sipc, sleeps_in, wait_until
 
 VERBS = ["serve", "send", "probe", "bench"]
 
@@ -141,3 +143,21 @@ import simpleipc_cli.transport.unix_inspect
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 main()
 """
+
+
+def test_a_signal_while_an_error_is_told_is_no_defect(folder):
+    """Nobody reads the error, so that telling it takes as long as we like."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
+    for arguments in (["send", "-d", "x"], ["send", "-d", "x", "--stats"]):  # both ways in
+        command = [SIPC, *arguments, folder / "nobody"]
+        with Program(command, stderr=writer, env=environment()) as program:
+            wait_until(lambda: sleeps_in(program.pid, "write"), "it to tell the error")
+            program.terminate()
+            assert program.wait(30) == 143
+    os.close(writer)
+    told = b""
+    while piece := os.read(reader, 1 << 16):
+        told += piece
+    os.close(reader)
+    assert not told.strip(b"\0")

@@ -249,10 +249,13 @@ def test_a_socket_that_cannot_be_served_is_refused(kind, status, words):
         one.close()
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "", "two", "1 ", "9999999999999999999999"])
+NONSENSE = ["0", "-1", "", "two", "1 ", "9" * 22, "9" * 5000]
+
+
+@pytest.mark.parametrize("count", NONSENSE, ids=[text[:9] for text in NONSENSE])
 def test_a_number_that_cannot_be_is_refused(manager, count):
     with start(SERVE, manager.socket, count=count) as server:
-        one_line(ended(server), 1, "LISTEN_FDS")
+        one_line(ended(server), 1, "LISTEN_FDS is")
 
 
 @pytest.mark.parametrize(

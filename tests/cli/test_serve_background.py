@@ -299,3 +299,12 @@ def test_waiting_without_anything_to_wait_for_is_a_mistake(endpoint):
     done = sipc("serve", endpoint, "--exec", "cat", "--max-wait", "1s")
     assert done.returncode == 2
     assert b"--background" in done.stderr
+
+
+def test_why_it_ended_is_in_its_log(background, endpoint, folder):
+    """Nobody is left who could see it on standard error."""
+    log = folder / "log"
+    assert background.serve("--log-file", log, "-q").returncode == 0
+    endpoint.unlink()
+    wait_until(lambda: "taken away" in log.read_text(), "the reason to be logged")
+    assert log.read_text().count("\n") == 1

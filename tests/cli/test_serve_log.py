@@ -290,3 +290,24 @@ def test_counters_are_an_object_in_json(endpoint, log):
         server.signal(signal.SIGUSR1)
         wait_until(lambda: "counters" in log.read_text(), "the counters")
         assert objects(log)[-1]["answered"] == 1
+
+
+def test_why_it_could_not_start_is_in_the_log_and_on_stderr(endpoint, log):
+    endpoint.write_text("precious")
+    done = sipc("serve", endpoint, "--exec", "cat", "--log-file", log, "--log-format", "json")
+    assert done.returncode == 5
+    (line,) = objects(log.read_text())
+    assert line["event"] == "problem"
+    assert line["text"] == done.stderr.decode().rstrip("\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_path_that_is_no_text_makes_no_log_that_strict_readers_refuse(folder, log, form):
+    path = folder / os.fsdecode(b"s\xffck")
+    with Server(path, "cat", "--log-format", form, "--log-file", log):
+        assert ask(path, b"hello") == (b"hello", True)
+    text = log.read_bytes().decode()
+    if form == "json":
+        text = objects(text)[0]["text"]
+    assert text.encode(), "no half of a surrogate pair"
+    assert r"s\udcffck" in text

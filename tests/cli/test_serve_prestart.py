@@ -15,6 +15,7 @@ from support import (
     crowd,
     decode,
     descriptors,
+    environment,
     message,
     packets,
     processes,
@@ -87,7 +88,8 @@ def test_more_requests_than_handlers_wait_start_their_own(endpoint, folder):
 
 
 def test_one_that_is_started_ahead_knows_the_endpoint_and_not_who_asks(endpoint, folder):
-    with Ahead("sock", "cat; env", 1, cwd=folder) as server:
+    stale = environment(UNIXREMOTEPID="7", SIPC_REQUEST_ID="old")
+    with Ahead("sock", "cat; env", 1, cwd=folder, env=stale) as server:
         server.wait_until_ready()
         lines = ask(folder / "sock", b"")[0].decode().splitlines()
     names = {line.partition("=")[0] for line in lines}

@@ -87,6 +87,20 @@ def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
         assert server.processor_time() - before < 0.5
         (folder / "go").touch()
         assert [decode(receive_all(client)) for client in clients] == [(b"x", True)] * 20
+        assert server.log.count("descriptors run short") == 1
+
+
+def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(endpoint, "cat", wrapper=allowed(64)))
+        for _ in range(4):
+            server.signal(signal.SIGSTOP)
+            with crowd(endpoint, 60) as clients:
+                for client in clients:
+                    client.sendall(message(b"x"))
+                server.signal(signal.SIGCONT)
+                assert [receive_all(client) for client in clients] == [message(b"x")] * 60
+        assert server.log.count("descriptors run short") == 1
 
 
 def test_too_few_descriptors_are_said_at_once(endpoint, folder):

@@ -489,3 +489,18 @@ def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
             assert answers == [(b"hello", True)] * 4
             assert server.wait() == 0
         assert os.listdir(folder) == []
+
+
+def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint):
+    """A machine that was suspended or busy: what looks like silence may be our own."""
+    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+        wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+        server.signal()
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        server.signal(signal.SIGSTOP)
+        client.sendall(message(b"hello"))
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1.2)  # longer than anybody may stay silent
+        server.signal(signal.SIGCONT)
+        assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0

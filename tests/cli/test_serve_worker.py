@@ -18,12 +18,14 @@ from support import (
     crowd,
     decode,
     descriptors,
+    environment,
     message,
     packets,
     peak_memory,
     processes,
     receive_all,
     sipc,
+    sleeps_in,
     wait_until,
 )
 from workers import ACTOR, counts, serve, told, unread
@@ -87,7 +89,7 @@ def test_a_replacement_gets_the_number_of_the_one_before(endpoint):
 
 
 def test_a_worker_knows_the_endpoint_and_nothing_of_a_request(endpoint, folder):
-    stale = {**os.environ, "UNIXREMOTEPID": "7", "SIPC_REQUEST_ID": "old"}
+    stale = environment(UNIXREMOTEPID="7", SIPC_REQUEST_ID="old")
     with serve("sock", cwd=folder, env=stale):
         lines = told(folder / "sock", "environment").decode().splitlines()
     assert "PROTO=UNIX" in lines
@@ -120,6 +122,42 @@ def test_100_megabytes_from_a_client_that_writes_before_it_reads(endpoint):
         assert peak_memory(server.pid) < FLAT
         assert told(endpoint, "next") == b"next"
         assert len(children(server.pid)) == 1
+
+
+PIPE = 65536
+"""Bytes that a pipe holds."""
+
+
+def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint):
+    with serve(endpoint, worker=ECHO) as server, connect(endpoint) as client:
+        assert told(endpoint, "x") == b"x"
+        (pid,) = children(server.pid)
+        os.kill(pid, signal.SIGSTOP)
+        for full in range(4096, PIPE + 1, 4096):
+            client.sendall(packets(bytes(4092)))
+            wait_until(lambda: unread(pid) == full, "it to be in the pipe")  # noqa: B023
+        client.sendall(b"0000")
+        wait_until(lambda: waits_in_poll(server.pid), "a wait")
+        os.kill(pid, signal.SIGCONT)
+        assert decode(receive_all(client)) == (bytes(16 * 4092), True)
+
+
+def waits_in_poll(pid: int) -> bool:
+    """Whether a thread of a process does."""
+    return any(sleeps_in(int(task.name), "poll") for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(endpoint):
+    """A write of more than a page is cut where the page ends that was begun before."""
+    payload = os.urandom(MAX_PAYLOAD + 2 * 4096 + 3 - 8)
+    with serve(endpoint, "--whole-request", worker=ECHO) as server, connect(endpoint) as client:
+        assert told(endpoint, "x") == b"x"
+        (pid,) = children(server.pid)
+        os.kill(pid, signal.SIGSTOP)
+        client.sendall(message(payload))
+        wait_until(lambda: unread(pid) == MAX_PAYLOAD + 4 + 3, "three bytes of a length")
+        os.kill(pid, signal.SIGCONT)
+        assert decode(receive_all(client)) == (payload, True)
 
 
 def test_both_directions_stream_at_once(endpoint):
@@ -190,10 +228,22 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(endpoi
                 assert decode(receive_all(client)) == (b"x" * size, True)
 
 
+def test_the_timeout_counts_for_the_replacement_too(endpoint):
+    with serve(endpoint, "--timeout", "1s") as server:
+        pid = int(told(endpoint, "pid"))
+        os.kill(pid, signal.SIGSTOP)
+        with connect(endpoint) as client:
+            client.sendall(message(b"hang"))
+            wait_until(lambda: unread(pid) > 0, "it to be handed over")
+            os.kill(pid, signal.SIGKILL)
+            assert decode(receive_all(client)) == (b"", False)
+        server.wait_for_log("handler timed out")
+
+
 def test_one_that_has_begun_to_read_is_not_asked_again(endpoint, folder):
     with serve(endpoint) as server:
         told(endpoint, "pid")
-        assert ask(endpoint, b"exit 5") == (b"", False)
+        assert ask(endpoint, f"once {folder}/asked".encode()) == (b"", False)
         assert "exit status 5" in server.wait_for_log("handler failed")
 
 
@@ -390,13 +440,20 @@ def test_requests_that_kill_workers_cost_no_other_request_its_answer(endpoint):
 
 def test_an_answer_ends_the_pauses(endpoint, folder):
     worker = f"test -e {folder}/good || exit 3; exec cat"
-    with serve(endpoint, worker=worker):
+    with serve(endpoint, worker=worker) as server:
         for _ in range(3):
             assert ask(endpoint, b"hello") == (b"", False)
         (folder / "good").touch()
         wait_until(lambda: ask(endpoint, b"hello") == (b"hello", True), "a worker that answers")
         for _ in range(3):
             assert told(endpoint, "hello") == b"hello"
+        (folder / "good").unlink()
+        os.kill(children(server.pid)[0], signal.SIGKILL)
+        wait_until(lambda: not children(server.pid), "its end")
+        failed = server.log.count("handler failed")
+        for number in (1, 2):  # as at the start: the second alone brings a pause
+            assert ask(endpoint, b"hello") == (b"", False)
+            server.wait_for_log("handler failed", failed + number)
 
 
 def test_a_command_that_is_no_worker_is_told_as_such(endpoint):

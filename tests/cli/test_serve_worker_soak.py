@@ -13,8 +13,8 @@ from support import connect, decode, descriptors, message, peak_memory, receive_
 from workers import counts, serve
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
-REQUESTS = 1000 * min(SOAK, 10)  # at once; no test may take longer than some 100 seconds
-ROUNDS = max(1, SOAK // 10)
+REQUESTS = 1000 * min(SOAK, 4)  # at once; no test may take longer than some 100 seconds
+ROUNDS = max(1, SOAK // 4)
 WORKERS, CLIENTS = 8, 12
 GROWTH = 16 << 20
 """Bytes of memory that eight threads' buffers may come to be used in, once they all were."""
@@ -98,7 +98,10 @@ def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint,
     with serve(endpoint, "--threads", WORKERS, "-v") as server:
         load = Load(endpoint, round_ * REQUESTS)
         load.run()
-        assert load.wrong == []
+        odd = re.findall(
+            "^.*(?:not started|closed its|process cannot|Traceback).*$", server.log, re.M
+        )
+        assert load.wrong == [], odd
         server.wait_until_idle()
         kept = len(descriptors(server.pid)) - len(server.open_at_start)
         memory = peak_memory(server.pid)

@@ -51,6 +51,17 @@ def test_the_wheel_puts_pages_and_completions_where_they_are_looked_for(built):
     }
 
 
+def test_the_wheel_brings_a_script_that_imports_nothing_of_pip_s(built):
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        (script,) = (name for name in files.namelist() if name.endswith(".data/scripts/sipc"))
+        lines = files.read(script).splitlines()
+        assert not [name for name in files.namelist() if name.endswith("/entry_points.txt")]
+    assert lines[0] == b"#!python"  # into which the installer writes the path of its Python
+    imports = [line for line in lines if line.startswith((b"import ", b"from "))]
+    assert imports == [b"from simpleipc_cli.__main__ import main"]
+
+
 def test_the_program_says_its_version():
     assert sipc("--version").stdout == f"sipc, version {version('simpleipc-cli')}\n".encode()
 

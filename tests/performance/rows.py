@@ -23,15 +23,18 @@ from support import PATIENCE, SIPC, Server, connect, environment, message, sipc,
 ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-c", "pass"]
 GIB = 1 << 30
+_TURNS = 5  # more of them, and shorter, for what takes milliseconds
 
 Sides = tuple[Measure, Measure]
 
 
-def row(what: str, against: str, unit: str, goal: float, *, at_most: bool) -> Callable:
+def row(
+    what: str, against: str, unit: str, goal: float, *, at_most: bool, turns: int = 1
+) -> Callable:
     """Makes a row of a function that sets up and yields its two measures."""
 
     def made(sides: Callable) -> Row:
-        return Row(what, against, unit, goal, at_most, contextmanager(sides))
+        return Row(what, against, unit, goal, at_most, contextmanager(sides), turns)
 
     return made
 
@@ -74,7 +77,7 @@ def started(what: str, goal: float, *words: str, piped: bool = False) -> Row:
     """How long a form of sipc takes, beside Python itself."""
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
-        often = scale(15, 2)
+        often = scale(3, 1)
         with answering_at_once(folder) as path:
             command = [SIPC, *(path if word == "PATH" else word for word in words)]
             given = {"input": b"small\n"} if piped else {"stdin": subprocess.DEVNULL}
@@ -83,17 +86,17 @@ def started(what: str, goal: float, *words: str, piped: bool = False) -> Row:
                 lambda: milliseconds(PYTHON, often, stdin=subprocess.DEVNULL),
             )
 
-    return row(what, "`python -c pass`", "ms", goal, at_most=True)(sides)
+    return row(what, "`python -c pass`", "ms", goal, at_most=True, turns=_TURNS)(sides)
 
 
-@row("a Tab press in bash", "`python -c pass`", "ms", 1.0, at_most=True)
+@row("a Tab press in bash", "`python -c pass`", "ms", 1.0, at_most=True, turns=_TURNS)
 def tab(folder: Path, scale: Scale) -> Iterator[Sides]:
     """All of a shell that loads the completion and completes a word; it finds no Python."""
     if shutil.which("bash") is None:
         raise Missing("needs bash")
     script = 'PATH=/none; source "$0"; COMP_WORDS=(sipc send --w); COMP_CWORD=2; _sipc'
     press = [shutil.which("bash"), "-c", script, str(ROOT / "completions/sipc.bash")]
-    often = scale(15, 2)
+    often = scale(3, 1)
     yield lambda: milliseconds(press, often), lambda: milliseconds(PYTHON, often)
 
 
@@ -123,7 +126,7 @@ def small_requests(clients: int, *, processor: bool) -> Row:
     what = "processor time" if processor else "rate"
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
-        count = scale(1500, 40)
+        count = scale(1000, 40)
 
         def measure(path: str, pid: int) -> float:
             before = processor_seconds(pid)
@@ -238,7 +241,7 @@ def records(folder: Path, scale: Scale) -> Iterator[Sides]:
 @row("`bench`, its highest rate", "bare loops, their highest", "requests/s", 0.8, at_most=False)
 def benched(folder: Path, scale: Scale) -> Iterator[Sides]:
     """Each at its best of one and two processes."""
-    count = scale(20_000, 200)
+    count = scale(10_000, 200)
     path = folder / "sock"
 
     def bench() -> float:
