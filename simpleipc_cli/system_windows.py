@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 LACKING = frozenset(
     (
         *("--group", "--allow-user", "--background", "--max-wait", "--pid-file"),
-        *("--worker", "--max-requests-per-worker", "--prestart"),
-        *("--spawn", "--lines", "--null", "--jobs"),
+        *("--prestart", "--spawn", "--lines", "--null", "--jobs"),
     )
 )
 

@@ -1,7 +1,7 @@
 """What answers a request. The server is handed one of these and knows only the interface.
 
 The one place that knows how this system starts processes: on Windows, commands and the
-processes that run them are others, and workers and what is started to stay are not there.
+processes that run them are others, and what is started to stay is not there.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.handlers.command import Command
-    from simpleipc_cli.handlers.process import ProcessHandler
+    from simpleipc_cli.handlers.process import ProcessHandler, start_worker
+    from simpleipc_cli.handlers.spawn import describe
 
-__all__ = ["Command", "ProcessHandler"]
+__all__ = ["Command", "ProcessHandler", "describe", "start_worker"]
 
 if sys.platform == "win32":
     _WHERE = {
         "Command": ("windows", "WinCommand"),
         "ProcessHandler": ("windows", "WinProcessHandler"),
+        "describe": ("windows", "describe"),
+        "start_worker": ("windows", "start_worker"),
     }
 else:
     _WHERE = {
         "Command": ("command", "Command"),
         "ProcessHandler": ("process", "ProcessHandler"),
+        "describe": ("spawn", "describe"),
+        "start_worker": ("process", "start_worker"),
     }
 
 

@@ -130,9 +130,9 @@ class WinProcess(Source):
         """
         try:
             if not self._exited and self._ask_to_end():
-                self._wait_for_exit(grace, hurry)
+                self.wait(grace, hurry)
             self._job.kill()
-            if not self._wait_for_exit(_PATIENCE, None):
+            if not self.wait(_PATIENCE, None):
                 raise SipcError(f"process {self.pid} cannot be ended", "see what it is")
             self._wait_for_rest()
         finally:
@@ -143,7 +143,8 @@ class WinProcess(Source):
         kernel = win32.library("kernel32")
         return bool(kernel.GenerateConsoleCtrlEvent(_CTRL_BREAK, self.pid))
 
-    def _wait_for_exit(self, seconds: float, hurry: Latch | None) -> bool:
+    def wait(self, seconds: float, hurry: Latch | None) -> bool:
+        """Wait until it has ended, so long at most, or until there is no time left."""
         end = monotonic() + seconds
         poller = new_poller()
         poller.watch(self.descriptor, READ)

@@ -15,6 +15,11 @@ from simpleipc_cli.transport import Latch, win32
 _CRASHED = 0x80000000  # from here on, statuses are the system's own, best known in hexadecimal
 
 
+def own_user_only() -> str:
+    """Who may open a handler's pipes."""
+    return f"D:P(A;;GA;;;{win32.own_user()})"
+
+
 class WinCommand:
     """A command line for the system's shell."""
 
@@ -46,7 +51,7 @@ class WinProcessHandler(Handler):
         self._environment = {**environment, "PROTO": "UNIX"}
         self._line = command.line
         self._command_line = command.in_shell(environment.get("COMSPEC", "cmd.exe"))
-        self._access = win32.Access(f"D:P(A;;GA;;;{win32.own_user()})")
+        self._access = win32.Access(own_user_only())
 
     def start(self, request: Request, stored: Spool | None) -> WinProcessRun:  # noqa: ARG002
         """See Handler."""
@@ -67,6 +72,64 @@ class WinProcessHandler(Handler):
             raise SipcError(f"cannot start {self._line!r}: {win32.words(error)}") from error
         files.close_theirs()
         return WinProcessRun(process, files)
+
+
+def start_worker(
+    command: WinCommand,
+    environment: Mapping[str, str],
+    limit: DescriptorLimit,  # noqa: ARG001 - there is none
+) -> tuple[WinProcess, WinPipes]:
+    """See process.start_worker(). Raises OSError."""
+    access = win32.Access(own_user_only())
+    try:
+        files = Files(access)
+    finally:
+        access.close()
+    try:
+        process = WinProcess(
+            command.in_shell(environment.get("COMSPEC", "cmd.exe")), environment, files
+        )
+    except OSError:
+        files.close()
+        raise
+    files.close_theirs()
+    return process, WinPipes(files)
+
+
+class WinPipes:
+    """Our ends of the pipes to and from a child: see pipes.Pipes."""
+
+    def __init__(self, files: Files) -> None:
+        """Takes them over."""
+        self.writer = files.writer.descriptor
+        self.reader = files.reader.descriptor
+        self._files = files
+
+    def write(self, buffers: list[Buffer]) -> int:
+        """See Pipes. Behind BlockingIOError the same bytes must be offered again."""
+        return self._files.writer.write_now(buffers)
+
+    def read(self, buffer: memoryview) -> int:
+        """See Pipes."""
+        return self._files.reader.read_now(buffer)
+
+    def unread(self) -> int:
+        """See Pipes. Nobody can tell: all of it has been read, as far as we know."""
+        return 0
+
+    def close_writer(self) -> None:
+        """See Pipes."""
+        self._files.writer.close()
+
+    def close(self) -> None:
+        """See Pipes."""
+        self._files.close()
+
+
+def describe(status: int) -> tuple[str, str]:
+    """How a process ended: in one word, and for people."""
+    word = str(status) if status < _CRASHED else f"0x{status:08X}"
+    return word, f"exit status {word}"
 
 
 class WinProcessRun(Run):
@@ -106,10 +169,7 @@ class WinProcessRun(Run):
     def result(self) -> Result | None:
         """See Run."""
         status = self._process.status()
-        if status is None:
-            return None
-        word = str(status) if status < _CRASHED else f"0x{status:08X}"
-        return Result(status == 0, word, f"exit status {word}")
+        return None if status is None else Result(status == 0, *describe(status))
 
     def stop(self, grace: float, hurry: Latch | None) -> None:
         """See Run."""

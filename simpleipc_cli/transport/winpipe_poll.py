@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST_WAIT = 86400.0  # seconds; a wait's number for milliseconds ends at 49 days
+_LONGEST_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, is seen between two sleeps
 _FOR_EVER = 0xFFFFFFFF
 _MOMENT, _MOMENTS = 0.0005, 200  # seconds between looks, and how many; at will
 
@@ -124,7 +125,8 @@ class WinPoller(Poller):
         try:
             while not (found := self._look()) and (left := end - monotonic()) > 0:
                 # In the main thread Ctrl-C ends this wait; it would not WaitForSingleObject.
-                win32.api.WaitForMultipleObjects([event.handle], False, ceil(left * 1000))
+                millis = ceil(min(left, _LONGEST_SLEEP) * 1000)
+                win32.api.WaitForMultipleObjects([event.handle], False, millis)
         except InterruptedError:  # Ctrl-C, in the main thread: let it be seen to
             pass
         finally:

@@ -181,6 +181,33 @@ def test_ctrl_c_drains(wine, path):
         assert terminal.end() == 0
 
 
+# workers
+
+
+def test_a_worker_stays(wine, path, python):
+    with wine.server(path, "--worker", python("worker.py")):
+        answers = [wine.sipc("send", "-d", word, path).out.split() for word in ("a", "b", "c")]
+    assert [answer[1:] for answer in answers] == [["1", "a"], ["2", "b"], ["3", "c"]]
+    assert len({answer[0] for answer in answers}) == 1
+
+
+def test_a_worker_takes_and_gives_much(wine, path, python):
+    request = bytes(range(256)) * 20_000
+    with wine.server(path, "--worker", python("worker.py")):
+        for _ in range(2):
+            ran = wine.sipc("send", path, input=request)
+            assert (ran.status, ran.err) == (0, "")
+            assert ran.raw.split(b" ", 2)[2] == request
+
+
+def test_a_worker_that_ends_is_replaced(wine, path, python):
+    with wine.server(path, "--threads", "1", "--worker", python("worker.py")) as server:
+        assert wine.sipc("send", "-d", "a", path).out.split()[1:] == ["1", "a"]
+        assert wine.sipc("send", "-d", "end", path).status == 7
+        server.wait_for("exit status 3")
+        assert wine.sipc("send", "-d", "b", path).out.split()[1:] == ["1", "b"]
+
+
 # bench
 
 
@@ -199,7 +226,7 @@ def test_bench_reports(wine, path):
     [
         ["serve", "x", "--exec", "x", "--group", "users"],
         ["serve", "x", "--exec", "x", "--background"],
-        ["serve", "x", "--worker", "x"],
+        ["serve", "x", "--exec", "x", "--prestart", "2"],
         ["send", "x", "--spawn", "x"],
         ["send", "x", "--lines"],
     ],
