@@ -236,3 +236,29 @@ def test_what_makes_no_sense_there_is_refused(wine, arguments):
     ran = wine.sipc(*arguments)
     assert ran.status == 2
     assert "there is no such thing on this system" in ran.err
+
+
+# what goes with a request
+
+
+def test_files_figures_traces_and_expectations(wine, path, folder, python):
+    request, answer, trace = (folder / name for name in ("request", "answer", "trace"))
+    request.write_bytes(b"one\r\ntwo\n\x1a")
+    answer.write_bytes(b"old")
+    with wine.server(path, "--exec", python(ECHO)):
+        ran = wine.sipc(
+            *("send", path, "--data-file", there(request), "-o", there(answer), "--stats"),
+            *("--expect-regex", "one.\ntwo", "--trace-file", there(trace)),
+        )
+        assert ran.status == 0, ran.err
+        assert answer.read_bytes() == request.read_bytes()
+        assert json.loads(ran.err)["bytes_received"] == len(request.read_bytes())
+        assert len(trace.read_text().splitlines()) > 3
+        ran = wine.sipc("send", path, "-d", "x", "--expect", "y")
+        assert (ran.status, ran.out) == (10, "x")
+
+
+def test_without_a_path_they_meet(wine):
+    with wine.server("--exec", "echo hello"):
+        assert wine.sipc("send", "-d", "x").out.strip() == "hello"
+        assert wine.sipc("probe", "-q").status == 0
