@@ -6,7 +6,7 @@ Loads little: see cli/quick.py.
 from __future__ import annotations
 
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
-from simpleipc_cli.cli.render import printable
+from simpleipc_cli.cli.render import printable, whole_text
 from simpleipc_cli.cli.streams import print_line
 from simpleipc_cli.cli.values import chosen_endpoint
 from simpleipc_cli.client import Finding, look, look_until_gone
@@ -85,9 +85,9 @@ def _details(path: str, finding: Finding, question: Question | None) -> dict[str
 
     error = _error(finding, question)
     return {
-        "path": path,
+        "path": whole_text(path),
         "state": finding.state,
-        "reason": None if error is None else str(error),
+        "reason": None if error is None else whole_text(str(error)),
         **inspect(path),
         "pid": finding.peer.pid if finding.peer else None,
         "uid": finding.peer.uid if finding.peer and finding.peer.uid >= 0 else None,

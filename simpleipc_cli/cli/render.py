@@ -19,6 +19,15 @@ def printable(text: str) -> str:
     )
 
 
+def whole_text(text: str) -> str:
+    """Text for JSON that everybody can read.
+
+    Bytes of a path that are no text are half of a surrogate pair in Python, which JSON can
+    write and strict readers refuse.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def error_line(verb: str, error: SipcError) -> str:
     """`sipc VERB: what happened: what to do about it`."""
     return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")

@@ -55,6 +55,8 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     command = chosen_command(given)
     if was_given(ctx, "max_wait") and not given["background"]:
         raise click.UsageError("--max-wait is for --background")
+    if given["pid_file"] and given["log_file"] and _same(given["pid_file"], given["log_file"]):
+        raise click.UsageError("--pid-file and --log-file are the same file")
     listener = passed_listener(ctx, path, os.environ)
     service = Service(pid_file=given["pid_file"], reload_on_hangup=_has_something_to_renew(given))
     if listener is not None:
@@ -68,6 +70,10 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
         return _serve(endpoint.prepare(), command, given, replace(service, listening=listening))
 
     return in_background(in_child, given["max_wait"])
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _has_something_to_renew(given: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from simpleipc_cli.cli.logplace import LONGEST_LINE, LogPlace
-from simpleipc_cli.cli.render import printable
+from simpleipc_cli.cli.render import printable, whole_text
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.log import Log, Record
 
@@ -147,14 +147,10 @@ class JsonLog(PlacedLog):
 
 
 def _cut(value: Any, longest: int) -> Any:
-    """A value whose texts are no longer than that, and can be read by everybody.
-
-    Bytes of a path that are no text are half of a surrogate pair in Python, which JSON can
-    write and strict readers refuse.
-    """
+    """A value whose texts are no longer than that, and can be read by everybody."""
     match value:
         case str():
-            value = value.encode("utf-8", "backslashreplace").decode()
+            value = whole_text(value)
             return value if len(value) <= longest else value[:longest] + "..."
         case list():
             return [_cut(part, longest) for part in value]

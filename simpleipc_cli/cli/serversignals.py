@@ -28,6 +28,7 @@ class Signals:
         self.first = 0
         self._count = 0
         self._server: Server | None = None
+        self._missed: list[Callable[[Server], None]] = []  # wishes before there was a server
         self._numbers: list[signal.Signals] = []
         for number in _STOP_SIGNALS:
             if number in _HANGUP and reload_on_hangup:
@@ -46,6 +47,8 @@ class Signals:
         self._server = server
         for _ in range(self._count - server.signals):
             server.stop()
+        for wish in self._missed:
+            wish(server)
 
     def ignore(self) -> None:
         """The server has ended, and so will we."""
@@ -64,12 +67,16 @@ class Signals:
             self._numbers.append(number)
 
     def _on_reload(self, _number: int, _frame: object) -> None:
-        if self._server is not None:
-            self._server.renew()
+        self._wish(Server.renew)
 
     def _on_report(self, _number: int, _frame: object) -> None:
-        if self._server is not None:
-            self._server.report()
+        self._wish(Server.report)
+
+    def _wish(self, wish: Callable[[Server], None]) -> None:
+        if self._server is None:
+            self._missed.append(wish)
+        else:
+            wish(self._server)
 
     def _on_stop(self, number: int, _frame: object) -> None:
         self.first = self.first or number

@@ -116,7 +116,10 @@ def _serve(
         )
     if ending is Ending.DRAINED:
         return ExitCode.OK
-    log.problem("sipc serve: not all was answered: allow more time with --drain-timeout")
+    remedy = "allow more time with --drain-timeout"
+    if server.signals > 1:
+        remedy = "a second signal ends at once, one lets it answer"
+    log.problem(f"sipc serve: not all was answered: {remedy}")
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
 

@@ -6,7 +6,7 @@ import os
 
 from simpleipc_cli.cli.exitcodes import NAMES, CutShort, status_of
 from simpleipc_cli.cli.progress import Progress, has_live_display
-from simpleipc_cli.cli.render import error_line, say
+from simpleipc_cli.cli.render import error_line, say, whole_text
 from simpleipc_cli.cli.streams import Input, Output
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.watch.meter import Meter
@@ -121,10 +121,10 @@ class Sight:
         sent, received = meter.amounts()
         status = status_of(error)
         return {
-            "path": self._path,
+            "path": whole_text(self._path),
             "outcome": _outcome(error, status),
             "status": status,
-            "error": None if error is None else _words(error),
+            "error": None if error is None else whole_text(_words(error)),
             "connect_seconds": _rounded(meter.connected),
             "first_byte_seconds": _rounded(meter.first_byte),
             "total_seconds": _rounded(meter.now()),

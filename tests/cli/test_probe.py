@@ -145,3 +145,14 @@ def test_a_busy_server_with_room_again_is_listening(endpoint):
                 wait_until(lambda: sleeps_in(probe.pid, "connect"), "it to wait")
                 busy.accept()[0].close()
                 assert probe.wait() == 0
+
+
+@pytest.mark.parametrize("verb", ["probe --json", "send -d x --stats"])
+def test_json_can_be_read_by_everybody_whatever_bytes_a_path_has(folder, verb):
+    """Half of a surrogate pair is how Python keeps them: strict readers refuse that."""
+    name, *options = verb.split()
+    done = sipc(name, folder / os.fsdecode(b"s\xffck"), *options)
+    text = (done.stdout or done.stderr).decode()
+    found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    assert found["path"] == f"{folder}/s\\udcffck"
+    json.dumps(found, ensure_ascii=False).encode()

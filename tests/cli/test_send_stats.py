@@ -193,7 +193,7 @@ def test_figures_that_nobody_can_read_do_no_harm(endpoint, how):
 
 def test_a_path_that_is_no_utf_8_is_still_json(folder):
     done = sipc("send", f"{folder}/\udcff", "--stats", "-d", "x")
-    assert figures(done.stderr, lines=2)["path"] == f"{folder}/\udcff"
+    assert figures(done.stderr, lines=2)["path"] == f"{folder}/\\udcff"
 
 
 def test_a_usage_error_has_no_figures(endpoint):

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 from support import (
+    SIPC,
+    Program,
     Server,
     ask,
     connect,
     crowd,
+    environment,
     message,
     needs_root,
     packets,
@@ -311,3 +314,24 @@ def test_a_path_that_is_no_text_makes_no_log_that_strict_readers_refuse(folder, 
         text = objects(text)[0]["text"]
     assert text.encode(), "no half of a surrogate pair"
     assert r"s\udcffck" in text
+
+
+def hears(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
+def test_a_hang_up_while_it_starts_is_not_forgotten(endpoint, folder, log):
+    lock = folder / "sock.lock"
+    lock.touch()  # somebody else's start, which is waited for
+    command = [SIPC, "serve", endpoint, "--exec", "cat", "--log-file", log]
+    with Program(command, env=environment()) as server:
+        wait_until(lambda: hears(server.pid, signal.SIGUSR1), "it to hear signals")
+        log.rename(folder / "old")
+        server.send_signal(signal.SIGHUP)
+        lock.unlink()
+        wait_until(lambda: endpoint.exists() and log.exists(), "a new log file")
+        server.terminate()
+        assert server.wait(30) == 0

@@ -250,3 +250,12 @@ def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file):
             os.kill(int(Path(pid_file).read_text()), signal.SIGTERM)
             wait_until(lambda: not pid_file.exists(), "the pid file to go")
             assert not endpoint.exists()
+
+
+def test_a_log_has_to_go_elsewhere(endpoint, folder):
+    (folder / "link").symlink_to(folder / "both")
+    options = ["--pid-file", folder / "both", "--log-file", folder / "link"]
+    done = sipc("serve", endpoint, "--exec", "cat", *options)
+    assert done.returncode == 2
+    assert b"--pid-file and --log-file are the same file" in done.stderr
+    assert not (folder / "both").exists()

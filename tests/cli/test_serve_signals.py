@@ -147,3 +147,16 @@ def test_signals_that_were_ignored_stay_so(endpoint):
         assert ask(endpoint, b"hello") == (b"hello", True)
         assert server.stop() == 0
         assert "counters" not in server.log
+
+
+def test_after_a_second_signal_more_time_is_not_the_advice(endpoint, folder):
+    with Server(endpoint, f"touch {folder}/begun; sleep 1000") as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"x"))
+            wait_until((folder / "begun").exists, "the handler to begin")
+            stop_begins(server, signal.SIGTERM)
+            server.signal()
+            assert decode(receive_all(client)) == (b"", False)
+        assert server.wait() == 143
+        assert "a second signal" in server.log.splitlines()[-1]
+        assert "--drain-timeout" not in server.log
