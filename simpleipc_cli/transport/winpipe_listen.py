@@ -52,7 +52,11 @@ def listen(
 
 
 def _rules(*, for_all: bool) -> str:
-    """Full access for our user, who makes the instances; reading and writing for others."""
+    """Full access for our user, who makes the instances; reading and writing for others.
+
+    Whoever may write may also make instances: the system asks for both rights of a client that
+    opens a pipe as git's do. So others could answer in our place, as with git's own servers.
+    """
     rules = f"D:P(A;;GA;;;{win32.own_user()})"
     return rules + "(A;;GRGW;;;WD)" if for_all else rules
 
