@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from support import wait_until
@@ -89,22 +90,59 @@ def test_a_failed_handler_is_told_of(wine, path):
         server.wait_for("exit status 3")
 
 
-def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path, python):
-    command = f"{python('sleeper.py')} & rem"  # the shell stays, and waits for it
-    with wine.server(path, "--exec", command, "--timeout", "1s", "--kill-after", "0") as server:
-        ran = wine.sipc("send", "-d", "x", path)
-        assert ran.status == 7
-        server.wait_for("handler timed out")
-        assert "cannot be ended" not in server.said
+@pytest.fixture
+def sleeper(python, folder):
+    """A handler that sleeps, below a shell that waits for it, and whether any of them is left."""
+
+    class Sleeper:
+        command = f"{python('sleeper.py')} {folder.name} & rem"
+
+        def lives(self):
+            """All that Wine runs are processes here, too."""
+            found = []
+            for entry in Path("/proc").iterdir():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                found += [word for word in words if word == folder.name.encode()]
+            return bool(found)
+
+        def wait_until_gone(self):
+            wait_until(lambda: not self.lives(), "the handler has ended")
+
+    return Sleeper()
 
 
-def test_a_hang_up_ends_the_handler(wine, path, python):
-    with wine.server(path, "-v", "--exec", python("sleeper.py")) as server:
+def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path, sleeper):
+    options = ("--timeout", "5s", "--kill-after", "0")
+    with wine.server(path, "--exec", sleeper.command, *options) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
-        assert client.stdout.readline().strip() == b"sent"
+        server.wait_for("asleep")
+        assert sleeper.lives()
+        server.wait_for("handler timed out")
+        sleeper.wait_until_gone()
+        assert "cannot be ended" not in server.said
+        client.communicate(timeout=60)
+
+
+def test_a_hang_up_ends_the_handler(wine, path, sleeper):
+    with wine.server(path, "-v", "--exec", sleeper.command) as server:
+        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
         server.wait_for("asleep")
         client.communicate(timeout=60)
         server.wait_for("hung up")
+        sleeper.wait_until_gone()
+
+
+def test_no_handler_outlives_a_killed_server(wine, path, sleeper):
+    with wine.server(path, "--exec", sleeper.command) as server:
+        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        server.wait_for("asleep")
+        assert sleeper.lives()
+        server.program.kill()
+        sleeper.wait_until_gone()
+        client.communicate(timeout=60)
 
 
 def test_the_whole_request_comes_first(wine, path, python):
