@@ -3,7 +3,8 @@
 import os
 import sys
 
-stdin, stdout = sys.stdin.buffer.raw, sys.stdout.buffer.raw
+stdin = open(0, "rb", buffering=0)  # noqa: SIM115 - kept to the end
+stdout = open(1, "wb", buffering=0)  # noqa: SIM115
 
 
 def read(size):
