@@ -60,11 +60,16 @@ class Endpoint:
 
 
 def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
-    """$SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID."""
+    """$SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+
+    Where users have no number (-1), on Windows, the last is %LOCALAPPDATA%.
+    """
     if path := environment.get("SIPC_PATH"):
         return Endpoint(path)
     if folder := environment.get("XDG_RUNTIME_DIR"):
         return Endpoint(os.path.join(folder, "sipc.sock"))
+    if user < 0:
+        return Endpoint(os.path.join(environment.get("LOCALAPPDATA", ""), "sipc.sock"))
     folder = f"/tmp/sipc-{user}"  # noqa: S108 - owner and mode are checked
     return Endpoint(f"{folder}/sipc.sock", folder, user)
 

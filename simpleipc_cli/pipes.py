@@ -8,7 +8,10 @@ _ROOM = 1 << 20
 
 def enlarge(descriptor: int) -> None:
     """Let a pipe hold a mebibyte, where the system allows it; of no effect on anything else."""
-    import fcntl  # noqa: PLC0415 - only for those who pass on much
+    try:
+        import fcntl  # noqa: PLC0415 - only for those who pass on much
+    except ImportError:
+        return  # Windows: its pipes are as large as they were made
 
     try:
         if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < _ROOM:

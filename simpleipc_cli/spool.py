@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+from simpleipc_cli import system
 from simpleipc_cli.buffers import MOST_BUFFERS, advance
 from simpleipc_cli.errors import SipcError
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from typing import IO
 
     from simpleipc_cli.buffers import Buffer
-
-SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - files there have no names
-"""Where bytes wait unless told otherwise: on a disk, where /tmp may be memory."""
 
 
 class Spool:
@@ -47,7 +45,7 @@ class Spool:
 
     def _write(self, buffers: list[Buffer]) -> int:
         try:
-            written = os.pwritev(self._open(), buffers, self._end)
+            written = system.write_at(self._open(), buffers, self._end)
         except OSError as error:
             raise self._error("store", error) from error
         self._end += written
@@ -58,7 +56,7 @@ class Spool:
         if not self:
             return b""
         try:
-            taken = os.pread(self._open(), min(limit, len(self)), self._start)
+            taken = system.read_at(self._open(), min(limit, len(self)), self._start)
             self._start += len(taken)
             if self._start == self._end:
                 os.ftruncate(self._open(), 0)

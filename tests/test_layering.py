@@ -27,7 +27,10 @@ FLOORS = [
     {"spool", "watch"},
     {"message", "transport"},
     {"pktline", "endpoint", "deadline", "quoting"},
-    {"buffers", "errors", "pipes"},
+    {"errors", "pipes"},
+    {"system"},
+    {"system_windows"},
+    {"buffers"},
 ]
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 
@@ -143,8 +146,12 @@ def test_only_the_command_line_knows_click_rich_environment_and_exit_codes(name)
     assert not names_used(MODULES[name]) & OF_THE_COMMAND_LINE
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "transport/__init__.py"])
-def test_only_the_transport_s_front_asks_for_the_platform(name):
+# One for each of what differs: transports, processes, and files and users.
+FRONTS = {"transport/__init__.py", "handlers/__init__.py", "system.py"}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS))
+def test_only_three_fronts_ask_for_the_platform(name):
     assert not names_used(MODULES[name]) & OF_THE_PLATFORM
 
 

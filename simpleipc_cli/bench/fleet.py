@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic_ns
@@ -20,10 +20,9 @@ from simpleipc_cli.bench.load import Generator, Plan, Tally
 from simpleipc_cli.bench.timeline import Slot
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport import WRITE, new_poller
+from simpleipc_cli.transport import new_line
 
 _HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
-_UNHEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SOON = 5.0  # seconds in which a process that was told to stop does so
 
 
@@ -117,8 +116,7 @@ class Fleet:
         """
         starting = self._connections[:]
         while starting:
-            for connection in wait(starting, pause):
-                assert isinstance(connection, Connection)  # noqa: S101
+            for connection in _ready(starting, pause):
                 _receive(connection)
                 starting.remove(connection)
             tell(NOTHING_YET)
@@ -132,8 +130,7 @@ class Fleet:
     def _progress(self, pause: float) -> Progress:
         """Take what has come."""
         recent = Slot()
-        for connection in wait(self._running, pause):
-            assert isinstance(connection, Connection)  # noqa: S101
+        for connection in _ready(self._running, pause):
             found = _receive(connection)
             if isinstance(found, Tally):
                 self._running.remove(connection)
@@ -202,12 +199,24 @@ def _deaf() -> Iterator[None]:
 
     Not even before they run our code. They end when the one that started them does.
     """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield  # Windows: see _generate()
+        return
+    from multiprocessing import resource_tracker  # noqa: PLC0415 - see above
+
     resource_tracker.ensure_running()  # else starting it would end the deafness
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
+    unheard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ready(connections: list[Connection], pause: float) -> list[Connection]:
+    """Those from which something can be received, once there are any, or `pause` is over."""
+    found = wait(connections, pause)
+    return [connection for connection in connections if connection in found]
 
 
 def _receive(connection: Connection):  # type: ignore[no-untyped-def]
@@ -236,6 +245,8 @@ def _generate(plan: Plan, connection: Connection) -> None:
     # With thousands in flight, looking for garbage in circles takes milliseconds, and an answer
     # that comes meanwhile would seem to take longer. The load makes no such garbage.
     gc.disable()
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         connection.send("ready")
         begin = connection.recv()
@@ -249,18 +260,16 @@ def _generate(plan: Plan, connection: Connection) -> None:
 
 def _made(plan: Plan, begin: int, connection: Connection) -> Tally | SipcError:
     """What was counted, or why that cannot go on."""
-    has_room = new_poller()
-    has_room.watch(connection.fileno(), WRITE)
+    line = new_line(connection)
 
     def tell(*told: object) -> None:
-        # The load does not stop because a terminal does, or whoever draws on it. (A socket is
-        # taken for writable when most of its buffer is free, and what is told is far smaller.)
-        if not has_room.wait(0):
+        # The load does not stop because a terminal does, or whoever draws on it.
+        if not line.has_room():
             raise BlockingIOError
         connection.send(told)
 
     try:
-        return Generator(plan, begin, stop=connection.fileno(), report=tell).run()
+        return Generator(plan, begin, stop=line.fileno(), report=tell).run()
     except (BrokenPipeError, ConnectionResetError):
         raise  # nobody is interested any more
     except OSError as error:
@@ -270,4 +279,4 @@ def _made(plan: Plan, begin: int, connection: Connection) -> Tally | SipcError:
     except SipcError as error:
         return error
     finally:
-        has_room.close()
+        line.close()

@@ -14,7 +14,6 @@ import click
 from simpleipc_cli.cli.options import was_given
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.notify import Notifier
-from simpleipc_cli.transport import adopt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def passed_listener(
     for name, option in _DECIDED_BY_THE_UNIT.items():
         if was_given(ctx, name):
             raise click.UsageError(f"{option}: the server gets its socket, whose unit decides that")
+    from simpleipc_cli.transport import adopt  # noqa: PLC0415 - only for those who are passed one
+
     listener = adopt(number)
     if path is not None and not listener.is_at(path):
         listener.close()

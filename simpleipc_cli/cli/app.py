@@ -11,6 +11,8 @@ import click
 
 from simpleipc_cli.cli import VERBS
 from simpleipc_cli.cli.exitcodes import ExitCode
+from simpleipc_cli.cli.options import was_given
+from simpleipc_cli.system import LACKING
 
 EPILOG = """\b
 Examples:
@@ -33,7 +35,7 @@ class _Verbs(click.Group):
             return None
         command = getattr(import_module(f"simpleipc_cli.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101
-        return command
+        return _without_what_is_lacking(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -53,6 +55,22 @@ class _Verbs(click.Group):
         """The list of verbs, without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def _without_what_is_lacking(command: click.Command) -> click.Command:
+    """Have options refused, and left out of the help, that make no sense on this system."""
+    for option in command.params if LACKING else ():
+        if isinstance(option, click.Option) and not LACKING.isdisjoint(option.opts):
+            option.hidden = True
+            option.type = click.STRING  # whatever the value would be checked against
+            option.callback = _refuse
+    return command
+
+
+def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> object:
+    if option.name is not None and was_given(ctx, option.name):
+        raise click.UsageError(f"{option.opts[-1]}: there is no such thing on this system")
+    return value
 
 
 @click.group(

@@ -38,7 +38,11 @@ _DEFAULT_DURATION = 10.0  # seconds
 _AT_ONCE_BY_RATE = 100  # requests in flight in an open loop, at will: a stall should not block it
 _LOWEST_RATE, _HIGHEST_RATE = 0.001, 1e9  # what whole nanoseconds and common sense allow
 _LOOK_TIMEOUT = 1.0  # seconds; what send allows a busy server by default
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS = [
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # as far as the system has them
+    if name in signal.Signals.__members__
+]
 
 EXAMPLES = """\b
 Examples:

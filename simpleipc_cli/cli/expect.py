@@ -17,7 +17,8 @@ from simpleipc_cli.cli.streams import Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotAsExpected, TimedOut
 from simpleipc_cli.quoting import quoted
-from simpleipc_cli.spool import SPOOL_FOLDER, Spool
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.system import SPOOL_FOLDER
 
 _BEFORE = 16  # bytes shown before the first that differs, at will
 _SHOWN = 48  # bytes shown in all, at will
@@ -145,7 +146,8 @@ class _Alarm:
     """
 
     def __init__(self, deadline: Deadline) -> None:
-        self._left = deadline.remaining()
+        # Where there is no such signal, on Windows, a search takes as long as it takes.
+        self._left = deadline.remaining() if hasattr(signal, "setitimer") else None
 
     def __enter__(self) -> None:
         if self._left is not None:
@@ -153,7 +155,8 @@ class _Alarm:
             signal.setitimer(signal.ITIMER_REAL, max(self._left, 1e-6))  # 0 would be never
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._left is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @staticmethod
     def _ring(_number: int, _frame: object) -> NoReturn:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import stat
 from collections.abc import Callable
 from threading import Lock
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.render import STDERR
 from simpleipc_cli.errors import SipcError
 
@@ -20,7 +20,7 @@ LONGEST_LINE = 4096
 """Bytes; as many a pipe takes that takes anything (PIPE_BUF)."""
 
 _STUCK_AFTER = 200  # milliseconds, at will
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.WITHOUT_WAITING
 
 
 class LogPlace:
@@ -94,13 +94,11 @@ def _open(path: str) -> int:
         raise SipcError(f"cannot open the log file {path}: {why}", "choose another") from error
 
 
-def _poll_for(descriptor: int) -> select.poll | None:
+def _poll_for(descriptor: int) -> system.Watch | None:
     """What tells whether a write would wait; None for a file, which never does."""
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
     except OSError:
         return None
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return poll
+    return system.watch(descriptor, writing=True)

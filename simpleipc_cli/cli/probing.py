@@ -90,7 +90,7 @@ def _details(path: str, finding: Finding, question: Question | None) -> dict[str
         "reason": None if error is None else whole_text(str(error)),
         **inspect(path),
         "pid": finding.peer.pid if finding.peer else None,
-        "uid": finding.peer.uid if finding.peer else None,
+        "uid": finding.peer.uid if finding.peer and finding.peer.uid >= 0 else None,
         "connect_seconds": round(finding.seconds, 6),
         **({} if question is None else question.details()),
     }

@@ -13,7 +13,7 @@ from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.streams import Input, MessageOutput, Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import Busy, NotListening, PathNotFound, SipcError
-from simpleipc_cli.spool import SPOOL_FOLDER
+from simpleipc_cli.system import SPOOL_FOLDER
 from simpleipc_cli.transport import Stream, connect
 
 TYPE_CHECKING = False

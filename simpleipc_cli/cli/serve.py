@@ -21,7 +21,7 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.spool import SPOOL_FOLDER
+from simpleipc_cli.system import SPOOL_FOLDER
 from simpleipc_cli.transport import Stream
 
 EXAMPLES = """\b

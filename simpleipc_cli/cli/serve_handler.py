@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from simpleipc_cli.cli.activation import for_handlers
-from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.process import ProcessHandler
+from simpleipc_cli.handlers import Command, ProcessHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Log

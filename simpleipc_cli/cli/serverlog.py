@@ -117,7 +117,7 @@ class JsonLog(PlacedLog):
             "request",
             id=record.id,
             pid=peer.pid,
-            uid=peer.uid,
+            uid=peer.uid if peer.uid >= 0 else None,  # users have no numbers on Windows
             gid=peer.gid,
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,

@@ -8,7 +8,11 @@ from typing import Any
 
 from simpleipc_cli.server.pool import Server
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+# As far as the system has them; the last is Ctrl-Break on Windows.
+_STOP_SIGNALS, _HANGUP, _REPORT = (
+    [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+    for names in (("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK"), ("SIGHUP",), ("SIGUSR1",))
+)
 
 
 class Signals:
@@ -27,11 +31,12 @@ class Signals:
         self._missed: list[Callable[[Server], None]] = []  # wishes before there was a server
         self._numbers: list[signal.Signals] = []
         for number in _STOP_SIGNALS:
-            if number == signal.SIGHUP and reload_on_hangup:
+            if number in _HANGUP and reload_on_hangup:
                 self._hear(number, self._on_reload, also_if_ignored=True)
             else:
                 self._hear(number, self._on_stop)
-        self._hear(signal.SIGUSR1, self._on_report)
+        for number in _REPORT:
+            self._hear(number, self._on_report)
 
     def any(self) -> bool:
         """Whether there was one."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from simpleipc_cli.cli.activation import for_handlers, notifier
@@ -20,7 +21,6 @@ from simpleipc_cli.server.entrance import LEAST_DESCRIPTORS
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pidfile import PidFile
 from simpleipc_cli.server.pool import Ending, Server
 from simpleipc_cli.transport import Listener, Stream, listen, start_holder
 
@@ -52,7 +52,8 @@ def run(
     service: Service,
 ) -> int:
     """Listen, serve, and say with which status to end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
     if command.is_missing():
         log.problem(
             f"sipc serve: there is no command {command.line}: requests fail until there is one"
@@ -66,7 +67,7 @@ def run(
             f"allow {least} at least, with ulimit -n",
         )
     signals = Signals(reload_on_hangup=service.reload_on_hangup)
-    with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
+    with nullcontext() if service.pid_file is None else _pid_file(service.pid_file):
         try:
             listener = service.listener or listen(
                 path, mode=mode, group=group, backlog=backlog, give_up=signals.any
@@ -83,8 +84,16 @@ def run(
             log=log,
             descriptors=descriptors,
             watch=watch,
-            start_holder=lambda: start_holder(for_handlers(os.environ)),
+            start_holder=None
+            if start_holder is None
+            else partial(start_holder, for_handlers(os.environ)),
         )
+
+
+def _pid_file(path: str) -> AbstractContextManager[None]:
+    from simpleipc_cli.server.pidfile import PidFile  # noqa: PLC0415 - not every system can
+
+    return PidFile(path)
 
 
 def _serve(

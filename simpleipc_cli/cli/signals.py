@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-SIGHUP: int = _signal.SIGHUP
 SIGINT: int = _signal.SIGINT
-SIGPIPE: int = _signal.SIGPIPE
-SIGTERM: int = _signal.SIGTERM
+SIGPIPE: int = getattr(_signal, "SIGPIPE", 13)  # where there is none, its number still tells
 
-_ENDING = (SIGINT, SIGTERM, SIGHUP)
+_ENDING: list[int] = [
+    getattr(_signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break on Windows
+    if hasattr(_signal, name)
+]
 
 
 def hear(handler: Callable[[int, object], NoReturn]) -> None:
@@ -35,6 +37,8 @@ def ignore() -> None:
 
 def die_of_sigpipe() -> None:
     """End as every other program in a pipeline does whose reader has gone."""
+    if not hasattr(_signal, "pthread_sigmask"):
+        return  # there are no such signals: a status tells
     _signal.signal(SIGPIPE, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [SIGPIPE])
     _signal.raise_signal(SIGPIPE)

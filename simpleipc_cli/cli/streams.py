@@ -12,16 +12,13 @@ import stat
 from abc import ABC, abstractmethod
 from time import sleep
 
+from simpleipc_cli import system
 from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import CutShort
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.pktline import MAX_PAYLOAD
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import select
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
@@ -31,6 +28,7 @@ _MUCH = 32 * 1024
 """Bytes read at once that show a stream: half of what a pipe holds unless told otherwise."""
 
 _LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 days
+_AS_WE_ACT = os.access in os.supports_effective_ids
 _PAUSE = 0.01  # seconds between looks where no event tells, at will
 _SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)
 
@@ -46,6 +44,7 @@ def fill_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest that is free
+    system.prepare_streams()
 
 
 def print_line(text: str) -> None:
@@ -101,7 +100,7 @@ class Input:
         """
         while True:
             try:
-                count = os.readv(self._descriptor, [self._buffer])
+                count = system.read_into(self._descriptor, self._buffer)
             except BlockingIOError:  # whoever shares it made it so
                 _wait(self._descriptor, Deadline(None))
                 continue
@@ -143,7 +142,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
     if name == "-":
         return Input(STDIN, "standard input", deadline)
     try:
-        return Input(os.open(name, os.O_RDONLY | os.O_CLOEXEC), name, deadline)
+        return Input(os.open(name, os.O_RDONLY | system.OPEN_FLAGS), name, deadline)
     except OSError as error:
         raise SipcError(
             f"cannot read {name}: {error.strerror}", "check its name and mode"
@@ -298,16 +297,16 @@ class FileOutput(Output):
 
     def begin(self) -> None:
         """Make the temporary file, whose name is known by now: a signal may come at any time."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
         try:
             old = _stat_or_none(self._path)
-            if old is not None and not os.access(self._path, os.W_OK, effective_ids=True):
+            if old is not None and not os.access(self._path, os.W_OK, effective_ids=_AS_WE_ACT):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             mode = 0o666 if old is None else 0o600  # until its group is right
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(self._name, error) from error
-        if old is not None:
+        if old is not None and hasattr(os, "fchown"):
             self._take_after(old)
 
     def _take_after(self, old: os.stat_result) -> None:
@@ -336,7 +335,7 @@ class FileOutput(Output):
         """See Output."""
         try:
             os.close(self._descriptor)  # some file systems only now say that they are full
-            os.rename(self._temporary, self._path)
+            os.replace(self._temporary, self._path)
         except OSError as error:
             raise _write_error(self._name, error) from error
         self._temporary = ""
@@ -388,12 +387,12 @@ def _stat_or_none(path: str) -> os.stat_result | None:
 
 def _open_special(path: str, deadline: Deadline) -> int:
     """Open a device, or a named pipe, which waits for its reader: until the deadline at most."""
-    flags = os.O_WRONLY | os.O_CLOEXEC
+    flags = os.O_WRONLY | system.OPEN_FLAGS
     if deadline.remaining() is None:
         return os.open(path, flags)
     while True:
         try:
-            descriptor = os.open(path, flags | os.O_NONBLOCK)
+            descriptor = os.open(path, flags | system.WITHOUT_WAITING)
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
@@ -416,7 +415,7 @@ def _that_never_waits(descriptor: int) -> int:
     What is shared with other programs must not be made non-blocking, this one may be.
     """
     if os.isatty(descriptor):
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        flags = os.O_WRONLY | system.WITHOUT_WAITING | system.OPEN_FLAGS
         try:
             return os.open(f"/proc/self/fd/{descriptor}", flags)
         except OSError:
@@ -427,7 +426,7 @@ def _that_never_waits(descriptor: int) -> int:
 def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int:
     """Write without waiting for a reader; how many bytes were taken. Raises OSError."""
     size = len(payload)
-    poll = _poll(descriptor, writing=True)
+    poll = system.watch(descriptor, writing=True)
     while payload and (is_file or poll.poll(0)):
         try:
             piece = payload if is_file else payload[:_SURE_TO_FIT]
@@ -440,18 +439,10 @@ def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int
 
 def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
     """Wait until a descriptor can be read or written; False once the deadline has come."""
-    poll = _poll(descriptor, writing=writing)
+    poll = system.watch(descriptor, writing=writing)
     while not deadline.passed():
         left = deadline.remaining()
         # Not a moment too soon: a part of a millisecond is a whole one.
         if poll.poll(None if left is None else -int(-min(left, _LONGEST_WAIT) * 1000 // 1)):
             return True
     return False
-
-
-def _poll(descriptor: int, *, writing: bool) -> select.poll:
-    import select  # noqa: PLC0415 - most never wait but in a read or write
-
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
-    return poll

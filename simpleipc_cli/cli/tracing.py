@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import stat
 from _thread import allocate_lock
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.render import STDERR
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.watch.trace import LONGEST_LINE, Tracer
@@ -33,10 +33,9 @@ class TraceSink:
         self._lock = allocate_lock()
         self._lost = 0  # lines, since the last that was written
         self._failed = False
-        self._poll: select.poll | None = None
+        self._poll: system.Watch | None = None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self._poll = select.poll()
-            self._poll.register(descriptor, select.POLLOUT)
+            self._poll = system.watch(descriptor, writing=True)
 
     def write(self, line: str) -> None:
         """Write a line, unless nobody reads them: then it is lost, and counted. Never raises."""
@@ -128,7 +127,7 @@ def _open_file(path: str) -> int:
 
     Without waiting: a named pipe must have its reader, and one that does not read loses lines.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.WITHOUT_WAITING
     try:
         return os.open(path, flags, 0o600)
     except OSError as error:

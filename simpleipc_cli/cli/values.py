@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from simpleipc_cli import system
 from simpleipc_cli.endpoint import Endpoint, default_endpoint
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -13,7 +14,7 @@ _DIGITS = "0123456789"
 
 def chosen_endpoint(path: str | None) -> Endpoint:
     """The endpoint that was named, or the one to use when none was."""
-    return default_endpoint(os.environ, os.geteuid()) if path is None else Endpoint(path)
+    return default_endpoint(os.environ, system.user_id()) if path is None else Endpoint(path)
 
 
 def seconds(text: str) -> float | None:

@@ -1,1 +1,42 @@
-"""What answers a request. The server is handed one of these and knows only the interface."""
+"""What answers a request. The server is handed one of these and knows only the interface.
+
+The one place that knows how this system starts processes: on Windows, commands and the
+processes that run them are others, and what is started to stay is not there.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.handlers.command import Command
+    from simpleipc_cli.handlers.process import ProcessHandler, start_worker
+    from simpleipc_cli.handlers.spawn import describe
+
+__all__ = ["Command", "ProcessHandler", "describe", "start_worker"]
+
+if sys.platform == "win32":
+    _WHERE = {
+        "Command": ("windows", "WinCommand"),
+        "ProcessHandler": ("windows", "WinProcessHandler"),
+        "describe": ("windows", "describe"),
+        "start_worker": ("windows", "start_worker"),
+    }
+else:
+    _WHERE = {
+        "Command": ("command", "Command"),
+        "ProcessHandler": ("process", "ProcessHandler"),
+        "describe": ("spawn", "describe"),
+        "start_worker": ("process", "start_worker"),
+    }
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for: others import single modules of this room (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - see above
+
+    module, attribute = _WHERE[name]
+    return getattr(import_module(f"simpleipc_cli.handlers.{module}"), attribute)

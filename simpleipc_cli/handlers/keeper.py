@@ -6,8 +6,11 @@ from collections.abc import Callable
 from threading import Lock, Thread
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.spawn import Process
 from simpleipc_cli.transport import READ, Latch, new_bell, new_latch, new_wide_poller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.handlers.spawn import Process
 
 _LOOK = 0.05  # seconds between looks at whether to hurry, at will
 

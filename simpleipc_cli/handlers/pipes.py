@@ -7,6 +7,9 @@ import os
 import struct
 import termios
 
+from simpleipc_cli.buffers import Buffer
+from simpleipc_cli.errors import PeerGone
+
 
 class Pipes:
     """Our ends and the child's ends of two pipes."""
@@ -32,6 +35,26 @@ class Pipes:
         self._theirs.append(theirs)
         os.set_blocking(self.reader, False)
         return theirs
+
+    def write(self, buffers: list[Buffer]) -> int:
+        """Write some to the child; how many bytes. Raises BlockingIOError, PeerGone."""
+        try:
+            return os.writev(self.writer, buffers)
+        except BrokenPipeError:
+            raise PeerGone("it has closed its standard input") from None
+
+    def read(self, buffer: memoryview) -> int:
+        """Read from the child; 0 at the end. Raises BlockingIOError."""
+        return os.readv(self.reader, [buffer])
+
+    def unread(self) -> int:
+        """How many bytes the child has not read, also when it never will."""
+        return unread(self.writer)
+
+    def close_writer(self) -> None:
+        """Let the child see the end of its input."""
+        os.close(self.writer)
+        self.writer = -1
 
     def close_theirs(self) -> None:
         """The child has got its ends."""

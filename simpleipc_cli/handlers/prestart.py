@@ -14,8 +14,9 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.keeper import Keeper
 from simpleipc_cli.handlers.pipes import unread
-from simpleipc_cli.handlers.process import PER_REQUEST, ProcessHandler, ProcessRun, start_process
+from simpleipc_cli.handlers.process import ProcessHandler, ProcessRun, start_process
 from simpleipc_cli.handlers.spawn import describe
+from simpleipc_cli.handlers.variables import PER_REQUEST
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log

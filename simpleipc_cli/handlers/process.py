@@ -20,14 +20,6 @@ from simpleipc_cli.transport import Latch
 _MUCH = 32 * 1024
 """Bytes moved at once that show a stream: half of what a pipe holds unless told otherwise."""
 
-PER_REQUEST = (
-    "UNIXREMOTEPID",
-    "UNIXREMOTEEUID",
-    "UNIXREMOTEEGID",
-    "SIPC_REQUEST_ID",
-)
-"""Variables that tell of one request: not for processes that are started before theirs."""
-
 
 class ProcessHandler(Handler):
     """Starts a command for every request."""
@@ -76,6 +68,21 @@ def start_process(
     if stored is not None:
         stored.close()
     return ProcessRun(process, pipes.writer, pipes.reader)
+
+
+def start_worker(
+    command: Command, environment: Mapping[str, str], limit: DescriptorLimit
+) -> tuple[Process, Pipes]:
+    """Start a process that stays, and pipes to and from it. Raises OSError, SipcError."""
+    pipes = Pipes()
+    try:
+        files = [(pipes.to_child(), 0), (pipes.from_child(), 1)]
+        process = spawn(command, environment, files, limit)
+    except BaseException:
+        pipes.close()
+        raise
+    pipes.close_theirs()
+    return process, pipes
 
 
 class ProcessRun(Run):

@@ -5,20 +5,23 @@ Each message is packets ended by a flush, as on the wire: the request in, the an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import PeerGone, ProtocolError
-from simpleipc_cli.handlers.pipes import Pipes, unread
-from simpleipc_cli.handlers.spawn import Process, describe
+from simpleipc_cli.handlers import describe
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD
 from simpleipc_cli.quoting import quoted
 from simpleipc_cli.server.handler import Result, Run
 from simpleipc_cli.server.limits import LINGER
 from simpleipc_cli.transport import READ, Latch, new_poller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.handlers.pipes import Pipes
+    from simpleipc_cli.handlers.spawn import Process
 
 _LEAVE = 1.0  # seconds to end by itself at the end of its input, before SIGTERM; at will
 _SHOWN = 60  # bytes of what a worker should not have written, at will
@@ -40,7 +43,7 @@ class Worker:
         """How many it was given."""
         self.answers = 0
         """How many it has answered in full."""
-        self._pipes = pipes
+        self.pipes = pipes
         self._answered_at = 0.0
         self._poller = new_poller()  # kept, as each request looks at an idle worker
         self._poller.watch(self.reader, READ)
@@ -69,15 +72,19 @@ class Worker:
         return None if has_read_all else f"did not read on for {LINGER:g} s"
 
     def _reads_all(self) -> bool:
-        while unread(self.writer):
+        while self.pipes.unread():
             if self.process.status() is not None or monotonic() >= self._answered_at + LINGER:
                 return False
             sleep(_PAUSE)
         return True
 
-    def _what_came(self) -> str:
+    def _what_came(self) -> str | None:
         """What it wrote, or how its output came to an end."""
-        data = os.read(self.reader, _SHOWN)
+        buffer = memoryview(bytearray(_SHOWN))
+        try:
+            data = bytes(buffer[: self.pipes.read(buffer)])
+        except BlockingIOError:
+            return None
         if data:
             return f"wrote without a request: {quoted(data)}"
         self.process.wait(_EXITING, None)
@@ -89,12 +96,12 @@ class Worker:
         try:
             self.process.stop(grace, hurry)
         finally:
-            self._pipes.close()
+            self._poller.close()
+            self.pipes.close()
 
     def retire(self, grace: float, hurry: Latch | None) -> None:
         """End one that has no request: by the end of its input, if it minds that."""
-        os.close(self._pipes.writer)
-        self._pipes.writer = -1
+        self.pipes.close_writer()
         self.process.wait(min(grace, _LEAVE), hurry)
         self.stop(grace, hurry)
 
@@ -154,7 +161,7 @@ class WorkerRun(Run):
         except BlockingIOError:
             if not taken:
                 raise
-        except BrokenPipeError:
+        except PeerGone:
             if not taken:
                 raise PeerGone("the worker has closed its standard input") from None
         return taken
@@ -169,7 +176,7 @@ class WorkerRun(Run):
         buffers: list[Buffer] = [self._header, body]
         if ends:
             buffers.append(self._flush)
-        count = os.writev(self.input, buffers)
+        count = self.worker.pipes.write(buffers)
         self._written += count
         of_header = min(count, len(self._header))
         self._header = self._header[of_header:]
@@ -182,12 +189,12 @@ class WorkerRun(Run):
         """See Run."""
         try:
             if self._flush and self.input >= 0:
-                count = os.write(self.input, self._flush)
+                count = self.worker.pipes.write([self._flush])
                 self._written += count
                 self._flush = self._flush[count:]
         except BlockingIOError:
             return
-        except BrokenPipeError:
+        except PeerGone:
             pass
         self.lose_input()
 
@@ -199,7 +206,7 @@ class WorkerRun(Run):
 
     def read(self, buffer: memoryview) -> list[memoryview]:
         """See Run."""
-        count = os.readv(self.output, [buffer])
+        count = self.worker.pipes.read(buffer)
         if not count:
             self._ended_at = monotonic()
             return []
@@ -241,7 +248,7 @@ class WorkerRun(Run):
             return None  # its exit may be on the way: it tells more
         word, untouched = "-", False
         # Also of one that has ended: what nobody has read lies in the pipe still.
-        self.ignored = unread(self.worker.writer) == self._written
+        self.ignored = self.worker.pipes.unread() == self._written
         if not self.failure:
             status = process.status()
             if status is None:

@@ -11,11 +11,9 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers import Command, start_worker
 from simpleipc_cli.handlers.keeper import Keeper
-from simpleipc_cli.handlers.pipes import Pipes
-from simpleipc_cli.handlers.process import PER_REQUEST
-from simpleipc_cli.handlers.spawn import spawn
+from simpleipc_cli.handlers.variables import PER_REQUEST
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
@@ -127,18 +125,14 @@ class WorkerHandler(Handler):
     def _start_worker(self, number: int, path: str) -> Worker:
         environment = {**self._environment, "UNIXLOCALPATH": path, "SIPC_WORKER": str(number)}
         generation = self._generation  # before it is started: it may read its files at once
-        pipes = Pipes()
         try:
-            files = [(pipes.to_child(), 0), (pipes.from_child(), 1)]
-            process = spawn(self._command, environment, files, self._limit)
+            process, pipes = start_worker(self._command, environment, self._limit)
         except (OSError, SipcError) as error:
-            pipes.close()
             text = f"no pipe: {error.strerror}" if isinstance(error, OSError) else str(error)
             with self._changed:
                 self._note_failure(text)
                 self._give_number_back(number)
             raise SipcError(f"no worker: {text}") from error
-        pipes.close_theirs()
         worker = Worker(number, generation, process, pipes)
         with self._changed:
             self._started += 1

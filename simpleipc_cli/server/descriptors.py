@@ -9,10 +9,14 @@ setting it back, which costs a process image more.
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
+
+try:
+    import resource
+except ImportError:  # Windows: handles end only with memory
+    resource = None  # type: ignore[assignment]
 
 _MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
 
@@ -22,9 +26,12 @@ class DescriptorLimit:
 
     def __init__(self) -> None:
         """Looks, and changes nothing."""
-        self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.original = self._hard = _MOST
+        if resource is not None:
+            self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.current = self.original
-        self.most = _MOST if self._hard == resource.RLIM_INFINITY else min(self._hard, _MOST)
+        unlimited = resource is not None and self._hard == resource.RLIM_INFINITY
+        self.most = _MOST if unlimited else min(self._hard, _MOST)
         """What the limit can be raised to."""
         # It is set while no child is being started, and children are started while nobody
         # sets it.
@@ -46,6 +53,8 @@ class DescriptorLimit:
         return self.current != self.original
 
     def _set(self, limit: int) -> bool:
+        if resource is None:
+            return False
         with self._changed:
             self._setting = True  # nobody starts a child before us: we might wait for ever
             try:

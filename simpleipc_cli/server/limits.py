@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simpleipc_cli.spool import SPOOL_FOLDER
+from simpleipc_cli.system import SPOOL_FOLDER
 
 DRAIN_SILENCE = 1.0
 """Seconds for which a connection may stay silent once the server is stopping."""

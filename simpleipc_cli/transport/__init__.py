@@ -6,6 +6,8 @@ must not pay for it.
 
 from __future__ import annotations
 
+import sys
+
 from simpleipc_cli.transport.base import (
     HANGUP,
     READ,
@@ -13,26 +15,33 @@ from simpleipc_cli.transport.base import (
     Bell,
     Holder,
     Latch,
+    Line,
     Listener,
     OutOfDescriptors,
     Peer,
     Poller,
     Stream,
 )
-from simpleipc_cli.transport.unix import connect, connect_now
+
+if sys.platform == "win32":
+    from simpleipc_cli.transport.winpipe import connect, connect_now
+else:
+    from simpleipc_cli.transport.unix import connect, connect_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from multiprocessing.connection import Connection
 
     from simpleipc_cli.transport.unix_activated import adopt
-    from simpleipc_cli.transport.unix_holder import start_holder
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
     from simpleipc_cli.transport.unix_start_lock import StartLock
 
+    start_holder: Callable[[Mapping[str, str]], Holder] | None
     new_bell: Callable[[], Bell]
     new_latch: Callable[[], Latch]
+    new_line: Callable[[Connection], Line]
     new_poller: Callable[[], Poller]
     new_wide_poller: Callable[[], Poller]
 
@@ -43,6 +52,7 @@ __all__ = [
     "Bell",
     "Holder",
     "Latch",
+    "Line",
     "Listener",
     "OutOfDescriptors",
     "Peer",
@@ -56,22 +66,36 @@ __all__ = [
     "listen",
     "new_bell",
     "new_latch",
+    "new_line",
     "new_poller",
     "new_wide_poller",
     "start_holder",
 ]
 
-_LATER = {
-    "StartLock": ("unix_start_lock", "StartLock"),
-    "adopt": ("unix_activated", "adopt"),
-    "inspect": ("unix_inspect", "inspect"),
-    "listen": ("unix_listen", "listen"),
-    "new_bell": ("unix_poll", "UnixBell"),
-    "new_latch": ("unix_poll", "UnixLatch"),
-    "new_poller": ("unix_poll", "UnixPoller"),
-    "new_wide_poller": ("unix_poll", "UnixManyPoller"),
-    "start_holder": ("unix_holder", "start_holder"),
-}
+if sys.platform == "win32":
+    _LATER = {
+        "inspect": ("winpipe", "inspect"),
+        "listen": ("winpipe_listen", "listen"),
+        "new_bell": ("winpipe_poll", "WinBell"),
+        "new_latch": ("winpipe_poll", "WinLatch"),
+        "new_line": ("winpipe_line", "WinLine"),
+        "new_poller": ("winpipe_poll", "WinPoller"),
+        "new_wide_poller": ("winpipe_poll", "WinPoller"),
+        "start_holder": ("winpipe_listen", "start_holder"),
+    }
+else:
+    _LATER = {
+        "StartLock": ("unix_start_lock", "StartLock"),
+        "adopt": ("unix_activated", "adopt"),
+        "inspect": ("unix_inspect", "inspect"),
+        "listen": ("unix_listen", "listen"),
+        "new_bell": ("unix_poll", "UnixBell"),
+        "new_latch": ("unix_poll", "UnixLatch"),
+        "new_line": ("unix_poll", "UnixLine"),
+        "new_poller": ("unix_poll", "UnixPoller"),
+        "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+        "start_holder": ("unix_holder", "start_holder"),
+    }
 
 
 def __getattr__(name: str) -> object:

@@ -203,6 +203,22 @@ class Poller(ABC):
         """Free what the poller holds."""
 
 
+class Line(ABC):
+    """A connection of `multiprocessing`, through which a process hears from its parent."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """The descriptor to poll: READ or HANGUP from when something can be received."""
+
+    @abstractmethod
+    def has_room(self) -> bool:
+        """Whether something small can be sent without waiting, as far as that can be known."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what this holds; the connection stays open."""
+
+
 class Bell(ABC):
     """Wakes up whoever polls for it."""
 

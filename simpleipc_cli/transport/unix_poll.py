@@ -6,7 +6,11 @@ import os
 import select
 from math import ceil
 
-from simpleipc_cli.transport.base import HANGUP, READ, WRITE, Bell, Latch, Poller
+from simpleipc_cli.transport.base import HANGUP, READ, WRITE, Bell, Latch, Line, Poller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 # poll's and epoll's numbers are the same (poll(2), epoll_ctl(2)).
 _ASKED = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
@@ -148,3 +152,25 @@ class UnixLatch(Latch):
         """See Latch."""
         self.set()
         os.close(self._reader)
+
+
+class UnixLine(Line):
+    """The connection's socket."""
+
+    def __init__(self, connection: Connection) -> None:
+        """`connection` must stay open for so long."""
+        self._descriptor = connection.fileno()
+        self._poller = UnixPoller()
+        self._poller.watch(self._descriptor, WRITE)
+
+    def fileno(self) -> int:
+        """See Line."""
+        return self._descriptor
+
+    def has_room(self) -> bool:
+        """See Line. A socket is taken for writable when most of its buffer is free."""
+        return bool(self._poller.wait(0))
+
+    def close(self) -> None:
+        """See Line."""
+        self._poller.close()

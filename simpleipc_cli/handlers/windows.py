@@ -1,0 +1,180 @@
+"""A process per request on Windows: see handlers/process.py, and spawn_windows.py for how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from simpleipc_cli.buffers import Buffer
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.spawn_windows import Files, WinProcess
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.handler import Handler, Request, Result, Run
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.transport import Latch, win32
+
+_CRASHED = 0x80000000  # from here on, statuses are the system's own, best known in hexadecimal
+
+
+def own_user_only() -> str:
+    """Who may open a handler's pipes."""
+    return f"D:P(A;;GA;;;{win32.own_user()})"
+
+
+class WinCommand:
+    """A command line for the system's shell."""
+
+    def __init__(self, line: str, search_path: str) -> None:  # noqa: ARG002 - the shell looks
+        """See handlers.command.Command."""
+        self.line = line
+
+    def is_missing(self) -> bool:
+        """Whether there surely is no such command: only the shell knows."""
+        return False
+
+    def in_shell(self, shell: str) -> str:
+        """The command line that starts it. /s: the shell removes our quotes, and no others."""
+        return f'"{shell}" /d /s /c "{self.line}"'
+
+
+class WinProcessHandler(Handler):
+    """Starts a command for every request."""
+
+    takes_stored = False
+
+    def __init__(
+        self,
+        command: WinCommand,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,  # noqa: ARG002 - there is none
+    ) -> None:
+        """`environment` is what every handler gets; each request adds its own."""
+        self._environment = {**environment, "PROTO": "UNIX"}
+        self._line = command.line
+        self._command_line = command.in_shell(environment.get("COMSPEC", "cmd.exe"))
+        self._access = win32.Access(own_user_only())
+
+    def start(self, request: Request, stored: Spool | None) -> WinProcessRun:  # noqa: ARG002
+        """See Handler."""
+        environment = {
+            **self._environment,
+            "UNIXLOCALPATH": request.path,
+            "UNIXREMOTEPID": str(request.peer.pid),
+            "SIPC_REQUEST_ID": request.id,
+        }
+        try:
+            files = Files(self._access)
+        except OSError as error:
+            raise SipcError(f"no pipe for the handler: {win32.words(error)}") from error
+        try:
+            process = WinProcess(self._command_line, environment, files)
+        except OSError as error:
+            files.close()
+            raise SipcError(f"cannot start {self._line!r}: {win32.words(error)}") from error
+        files.close_theirs()
+        return WinProcessRun(process, files)
+
+
+def start_worker(
+    command: WinCommand,
+    environment: Mapping[str, str],
+    limit: DescriptorLimit,  # noqa: ARG001 - there is none
+) -> tuple[WinProcess, WinPipes]:
+    """See process.start_worker(). Raises OSError."""
+    access = win32.Access(own_user_only())
+    try:
+        files = Files(access)
+    finally:
+        access.close()
+    try:
+        process = WinProcess(
+            command.in_shell(environment.get("COMSPEC", "cmd.exe")), environment, files
+        )
+    except OSError:
+        files.close()
+        raise
+    files.close_theirs()
+    return process, WinPipes(files)
+
+
+class WinPipes:
+    """Our ends of the pipes to and from a child: see pipes.Pipes."""
+
+    def __init__(self, files: Files) -> None:
+        """Takes them over."""
+        self.writer = files.writer.descriptor
+        self.reader = files.reader.descriptor
+        self._files = files
+
+    def write(self, buffers: list[Buffer]) -> int:
+        """See Pipes. Behind BlockingIOError the same bytes must be offered again."""
+        return self._files.writer.write_now(buffers)
+
+    def read(self, buffer: memoryview) -> int:
+        """See Pipes."""
+        return self._files.reader.read_now(buffer)
+
+    def unread(self) -> int:
+        """See Pipes. Nobody can tell: all of it has been read, as far as we know."""
+        return 0
+
+    def close_writer(self) -> None:
+        """See Pipes."""
+        self._files.writer.close()
+
+    def close(self) -> None:
+        """See Pipes."""
+        self._files.close()
+
+
+def describe(status: int) -> tuple[str, str]:
+    """How a process ended: in one word, and for people."""
+    word = str(status) if status < _CRASHED else f"0x{status:08X}"
+    return word, f"exit status {word}"
+
+
+class WinProcessRun(Run):
+    """A running handler process."""
+
+    def __init__(self, process: WinProcess, files: Files) -> None:
+        """Takes over the process and our ends of its pipes."""
+        self._process = process
+        self._writer = files.writer
+        self._reader = files.reader
+        self.input = files.writer.descriptor
+        self.output = files.reader.descriptor
+        self.exit = process.descriptor
+
+    def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
+        """See Run."""
+        return self._writer.write_now(payload)
+
+    def end_input(self) -> None:
+        """See Run."""
+        self.input = -1
+        self._writer.close()
+
+    def lose_input(self) -> None:
+        """See Run. It stays open, as with ProcessRun."""
+
+    def read(self, buffer: memoryview) -> list[memoryview]:
+        """See Run."""
+        count = self._reader.read_now(buffer)
+        return [buffer[:count]] if count else []
+
+    def end_output(self) -> None:
+        """See Run."""
+        self.output = -1
+        self._reader.close()
+
+    def result(self) -> Result | None:
+        """See Run."""
+        status = self._process.status()
+        return None if status is None else Result(status == 0, *describe(status))
+
+    def stop(self, grace: float, hurry: Latch | None) -> None:
+        """See Run."""
+        try:
+            self._process.stop(grace, hurry)
+        finally:
+            self.end_input()
+            self.end_output()

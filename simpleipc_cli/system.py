@@ -1,0 +1,77 @@
+"""What differs between operating systems and is no transport and no process: files and users.
+
+The one place for it: the others that ask for the platform are the front of `transport` and
+that of `handlers`. Loads little: every call of every verb needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol
+
+    from simpleipc_cli.buffers import Buffer
+
+    class Watch(Protocol):
+        """What tells whether a descriptor can be used, as select.poll does."""
+
+        def poll(self, milliseconds: float | None = None, /) -> object:
+            """Wait, None for ever; true if it can be used, or is of no use any more."""
+
+
+if sys.platform == "win32":
+    from simpleipc_cli.system_windows import (
+        LACKING,
+        OPEN_FLAGS,
+        SPOOL_FOLDER,
+        WITHOUT_WAITING,
+        prepare_streams,
+        read_at,
+        read_into,
+        user_id,
+        watch,
+        write_at,
+    )
+else:
+    LACKING: frozenset[str] = frozenset()
+    """Options that make no sense here."""
+
+    SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - files there have no names
+    """Where bytes wait unless told otherwise: on a disk, where /tmp may be memory."""
+
+    OPEN_FLAGS = os.O_CLOEXEC
+    """For every file we open: no child is to have it."""
+
+    WITHOUT_WAITING = os.O_NONBLOCK | os.O_NOCTTY
+    """For what may be a pipe or a terminal."""
+
+    def user_id() -> int:
+        """The number of the user whom we act as; -1 where users have none."""
+        return os.geteuid()
+
+    def prepare_streams() -> None:
+        """Let the standard streams pass on bytes as they are."""
+
+    def read_into(descriptor: int, buffer: memoryview) -> int:
+        """Read into a buffer; how many bytes, 0 at the end. Raises OSError."""
+        return os.readv(descriptor, [buffer])
+
+    def read_at(descriptor: int, size: int, offset: int) -> bytes:
+        """Read from a place in a file. Raises OSError."""
+        return os.pread(descriptor, size, offset)
+
+    def write_at(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write some of `buffers` at a place in a file; how many bytes. Raises OSError."""
+        return os.pwritev(descriptor, buffers, offset)
+
+    def watch(descriptor: int, *, writing: bool) -> Watch:
+        """What tells whether a descriptor can be read or written."""
+        import select  # noqa: PLC0415 - most never wait but in a read or write
+
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+        return poll

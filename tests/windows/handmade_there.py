@@ -1,0 +1,128 @@
+"""Clients that know the protocol, and pipes, on their own; the first argument names one."""
+
+import ctypes
+import hashlib
+import sys
+import threading
+
+GENERIC_READ, GENERIC_WRITE, OPEN_EXISTING = 0x80000000, 0x40000000, 3
+PAYLOAD = 65516
+FLUSH = b"0000"
+
+
+def opened(path):
+    """The pipe of a path, as a file that waits; busy ones are tried again."""
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel.CreateFileW.restype = ctypes.c_void_p
+    name = "\\\\.\\pipe\\" + path.replace(":", "_", 1).replace("/", "\\")
+    while True:
+        handle = kernel.CreateFileW(
+            name, GENERIC_READ | GENERIC_WRITE, 0, None, OPEN_EXISTING, 0, None
+        )
+        if handle != ctypes.c_void_p(-1).value:
+            return Pipe(kernel, handle)
+        busy = 231
+        if ctypes.get_last_error() != busy:
+            raise ctypes.WinError(ctypes.get_last_error())
+        kernel.WaitNamedPipeW(name, 1000)
+
+
+class Pipe:
+    def __init__(self, kernel, handle):
+        self._kernel, self._handle = kernel, ctypes.c_void_p(handle)
+
+    def write(self, data):
+        done = ctypes.c_ulong()
+        if not self._kernel.WriteFile(self._handle, data, len(data), ctypes.byref(done), None):
+            raise ctypes.WinError(ctypes.get_last_error())
+        assert done.value == len(data)
+
+    def read(self, size=1 << 16):
+        """Some bytes; none at the end."""
+        room, done = ctypes.create_string_buffer(size), ctypes.c_ulong()
+        if not self._kernel.ReadFile(self._handle, room, size, ctypes.byref(done), None):
+            broken_pipe = 109
+            if ctypes.get_last_error() != broken_pipe:
+                raise ctypes.WinError(ctypes.get_last_error())
+            return b""
+        return room.raw[: done.value]
+
+    def read_all(self):
+        return b"".join(iter(self.read, b""))
+
+    def close(self):
+        self._kernel.CloseHandle(self._handle)
+
+
+def packet(payload):
+    return b"%04x" % (len(payload) + 4) + payload
+
+
+def payload_of(message):
+    """The payload of a complete message; an error for any other."""
+    pieces, message = [], memoryview(message)
+    while (size := int(bytes(message[:4]), 16)) != 0:
+        assert len(message) >= size > 4
+        pieces.append(message[4:size])
+        message = message[size:]
+    assert message == FLUSH, bytes(message[:20])
+    return b"".join(pieces)
+
+
+def half_duplex(path, megabytes):
+    """Write all of a large request before reading a byte, as git's clients do."""
+    piece = bytes(range(256)) * 256
+    sent, pipe = hashlib.sha256(), opened(path)
+    for _ in range(int(megabytes) * 16):
+        for start in (0, PAYLOAD):
+            pipe.write(packet(piece[start : start + PAYLOAD]))
+        sent.update(piece)
+    pipe.write(FLUSH)
+    answer = payload_of(pipe.read_all())
+    print(len(answer), hashlib.sha256(answer).digest() == sent.digest())
+
+
+def many(path, clients, requests):
+    """Clients at once, each with so many requests; how many were answered, and differently."""
+    answers = []
+
+    def ask():
+        for _ in range(int(requests)):
+            pipe = opened(path)
+            pipe.write(packet(b"ping") + FLUSH)
+            answers.append(payload_of(pipe.read_all()))
+            pipe.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(int(clients))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(len(answers), len(set(answers)))
+
+
+def raw(path, what):
+    """Send bytes as they are; what came back."""
+    pipe = opened(path)
+    pipe.write(what.encode())
+    print(pipe.read_all())
+
+
+def leave(path, what):
+    """Send bytes as they are, and hang up."""
+    pipe = opened(path)
+    pipe.write(what.encode())
+    pipe.close()
+
+
+def hang(path, what):
+    """Send bytes as they are, say so, and hang up when told to."""
+    pipe = opened(path)
+    pipe.write(what.encode())
+    print("sent", flush=True)
+    sys.stdin.read()
+    pipe.close()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,21 @@
+"""Runs pytest there, on the package of this checkout."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+if __name__ == "__main__":
+    import pytest
+
+    config = [
+        "--noconftest",
+        "-c",
+        str(HERE / "there.ini"),
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(HERE.parent),
+    ]
+    sys.exit(pytest.main([*config, *sys.argv[1:]]))

@@ -1,0 +1,23 @@
+"""The tests that are for both platforms, run on the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from winehouse import HERE, there
+
+BOTH = HERE.parent / "both"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BOTH.glob("test_*.py")))
+def test_what_is_for_both_holds_there(wine, name):
+    ran = wine.run("pytest_there.py", "-q", there(BOTH / name))
+    assert ran.status == 0, ran.out + ran.err
+    assert "skipped" not in ran.out
+
+
+def test_all_of_the_folder_is_seen():
+    assert [
+        path.name for path in Path(BOTH).glob("*.py") if not path.name.startswith("test_")
+    ] == []

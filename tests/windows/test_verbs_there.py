@@ -1,0 +1,304 @@
+"""What the verbs promise, kept by them under Wine, between each other and with clients by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support import wait_until
+from winehouse import HERE, there
+
+ECHO = "echo.py"
+
+
+def unique(folder, name="sock"):
+    """A path as Windows programs know it, and nobody else uses."""
+    return there(folder / name)
+
+
+@pytest.fixture
+def path(folder):
+    return unique(folder)
+
+
+@pytest.fixture
+def python(wine):
+    """The command that runs a script of this folder, as a command line there."""
+    interpreter = there(wine.words[-1])
+    return lambda script: f'"{interpreter}" "{there(HERE / script)}"'
+
+
+def handmade(wine, name, path, *arguments, **options):
+    ran = wine.run("handmade_there.py", name, path, *arguments, **options)
+    assert ran.status == 0, ran.err
+    return ran.out.strip()
+
+
+# probe
+
+
+def test_probe_tells_who_listens_and_that_nobody_does(wine, path):
+    nobody = wine.sipc("probe", path)
+    assert (nobody.status, nobody.out) == (4, f"{path}: path not found\n")
+    with wine.server(path, "--exec", "echo hello"):
+        somebody = wine.sipc("probe", path)
+        assert (somebody.status, somebody.out) == (0, f"{path}: listening\n")
+        found = json.loads(wine.sipc("probe", "--json", path).out)
+        assert found["type"] == "named pipe"
+        assert found["pid"] > 0
+        assert found["uid"] is None
+    assert wine.sipc("probe", "-q", path).status == 4
+
+
+def test_no_pipe_has_such_a_name(wine):
+    ran = wine.sipc("probe", "x" * 300)
+    assert ran.status == 5
+    assert ran.out.endswith(": invalid path\n")
+
+
+def test_a_name_of_a_pipe_is_taken_as_it_is(wine, folder):
+    name = rf"\\.\pipe\{folder.name}"
+    with wine.server(name, "--exec", "echo hello"):
+        assert wine.sipc("probe", name).status == 0
+
+
+# send and serve
+
+
+def test_bytes_pass_through_as_they_are(wine, path, python):
+    request = bytes(range(256)) + b"\r\n\n\x1a" * 3
+    with wine.server(path, "--exec", python(ECHO)):
+        ran = wine.sipc("send", path, input=request)
+        assert (ran.status, ran.raw, ran.err) == (0, request, "")
+        ran = wine.sipc("send", path, input=b"")
+        assert (ran.status, ran.raw) == (0, b"")
+
+
+def test_a_handler_s_variables_tell_of_its_request(wine, path):
+    with wine.server(path, "--exec", "echo %PROTO% %UNIXLOCALPATH% %SIPC_REQUEST_ID%"):
+        ran = wine.sipc("send", "-d", "x", path)
+    assert re.fullmatch(re.escape(f"UNIX {path} ") + r"\d+-1\s*", ran.out)
+
+
+def test_a_failed_handler_is_told_of(wine, path):
+    with wine.server(path, "--exec", "echo half & exit 3") as server:
+        ran = wine.sipc("send", "-d", "x", path)
+        assert ran.status == 7
+        assert "cut off" in ran.err
+        server.wait_for("exit status 3")
+
+
+@pytest.fixture
+def sleeper(python, folder):
+    """A handler that sleeps, below a shell that waits for it, and whether any of them is left."""
+
+    class Sleeper:
+        command = f"{python('sleeper.py')} {folder.name} & rem"
+
+        def lives(self):
+            """All that Wine runs are processes here, too."""
+            found = []
+            for entry in Path("/proc").iterdir():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                found += [word for word in words if word == folder.name.encode()]
+            return bool(found)
+
+        def wait_until_gone(self):
+            wait_until(lambda: not self.lives(), "the handler has ended")
+
+    return Sleeper()
+
+
+def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path, sleeper):
+    options = ("--timeout", "5s", "--kill-after", "0")
+    with wine.server(path, "--exec", sleeper.command, *options) as server:
+        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        server.wait_for("asleep")
+        assert sleeper.lives()
+        server.wait_for("handler timed out")
+        sleeper.wait_until_gone()
+        assert "cannot be ended" not in server.said
+        client.communicate(timeout=60)
+
+
+def test_a_hang_up_ends_the_handler(wine, path, sleeper):
+    with wine.server(path, "-v", "--exec", sleeper.command) as server:
+        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        server.wait_for("asleep")
+        client.communicate(timeout=60)
+        server.wait_for("hung up")
+        sleeper.wait_until_gone()
+
+
+def test_no_handler_outlives_a_killed_server(wine, path, sleeper):
+    with wine.server(path, "--exec", sleeper.command) as server:
+        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        server.wait_for("asleep")
+        assert sleeper.lives()
+        server.program.kill()
+        sleeper.wait_until_gone()
+        client.communicate(timeout=60)
+
+
+def test_the_whole_request_comes_first(wine, path, python):
+    with wine.server(path, "--whole-request", "--exec", python(ECHO)):
+        ran = wine.sipc("send", path, input=b"x" * 300_000)
+        assert ran.raw == b"x" * 300_000
+
+
+def test_a_hundred_megabytes_from_one_who_writes_all_before_reading(wine, path, python):
+    with wine.server(path, "--exec", python(ECHO)):
+        assert handmade(wine, "half_duplex", path, 100) == "104857600 True"
+
+
+@pytest.mark.parametrize("quarter", range(4))
+def test_eight_clients_and_a_thousand_requests(wine, path, quarter):
+    """In quarters: where others use the processors, too, Wine takes its time for each process."""
+    with wine.server(path, "--exec", "echo hello") as server:
+        assert handmade(wine, "many", path, 8, 32) == "256 1"
+    outcomes = [line.rpartition(": ")[2] for line in server.said.splitlines()[1:]]
+    assert outcomes == ["answered"] * 256
+
+
+@pytest.mark.parametrize("bytes_", ["zzzz", "0001", "0003", "-004", "fff1"])
+def test_malformed_messages_end_their_connection_alone(wine, path, bytes_):
+    with wine.server(path, "--exec", "echo hello") as server:
+        assert handmade(wine, "raw", path, bytes_) == "b''"
+        server.wait_for("malformed request")
+        assert wine.sipc("send", "-d", "x", path).status == 0
+
+
+def test_a_truncated_message_is_no_request(wine, path, folder):
+    witness = folder / "ran"
+    command = f'set /p X= & echo x > "{there(witness)}"'
+    with wine.server(path, "-v", "--whole-request", "--exec", command) as server:
+        handmade(wine, "leave", path, "0009hello00")
+        server.wait_for("cut off")
+        assert not witness.exists()
+
+
+def test_a_killed_server_leaves_the_name_to_the_next(wine, path):
+    for _ in range(2):
+        with wine.server(path, "--exec", "echo hello"):
+            ran = wine.sipc("send", "-d", "x", path)
+            assert (ran.status, ran.out.strip()) == (0, "hello")
+
+
+def test_of_two_servers_that_start_at_once_one_serves(wine, path):
+    programs = [wine.start("sipc_there.py", "serve", path, "--exec", "echo hello") for _ in "ab"]
+    try:
+        wait_until(lambda: any(one.poll() is not None for one in programs), "one to give up", 60)
+        lost = [one for one in programs if one.poll() is not None]
+        assert [one.returncode for one in lost] == [9]
+        # Not to its end: Wine's own server may have got it from this one, and lives on.
+        assert b"another server is listening" in lost[0].stderr.readline()
+        assert wine.sipc("send", "--wait", "20s", "-d", "x", path).status == 0
+    finally:
+        for one in programs:
+            one.kill()
+        for one in programs:
+            one.communicate()
+
+
+def test_it_ends_when_told_to_and_answers_before(wine, path):
+    with wine.server(path, "--quit-on", "quit", "--exec", "echo hello") as server:
+        assert wine.sipc("send", "-d", "quit", path).status == 0
+        assert server.end() == 0
+    assert wine.sipc("probe", path).status == 4
+
+
+def test_ctrl_c_drains(wine, path):
+    """Typed on a terminal: without a console Windows has no such thing. Nor has Wine 8, even
+    with one, what sends Ctrl-Break to a group of processes."""
+    with wine.terminal("serve", path, "--exec", "echo hello") as terminal:
+        terminal.wait_for("listening on")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+
+
+# workers
+
+
+def test_a_worker_stays(wine, path, python):
+    with wine.server(path, "--worker", python("worker.py")):
+        answers = [wine.sipc("send", "-d", word, path).out.split() for word in ("a", "b", "c")]
+    assert [answer[1:] for answer in answers] == [["1", "a"], ["2", "b"], ["3", "c"]]
+    assert len({answer[0] for answer in answers}) == 1
+
+
+def test_a_worker_takes_and_gives_much(wine, path, python):
+    request = bytes(range(256)) * 20_000
+    with wine.server(path, "--worker", python("worker.py")):
+        for _ in range(2):
+            ran = wine.sipc("send", path, input=request)
+            assert (ran.status, ran.err) == (0, "")
+            assert ran.raw.split(b" ", 2)[2] == request
+
+
+def test_a_worker_that_ends_is_replaced(wine, path, python):
+    with wine.server(path, "--threads", "1", "--worker", python("worker.py")) as server:
+        assert wine.sipc("send", "-d", "a", path).out.split()[1:] == ["1", "a"]
+        assert wine.sipc("send", "-d", "end", path).status == 7
+        server.wait_for("exit status 3")
+        assert wine.sipc("send", "-d", "b", path).out.split()[1:] == ["1", "b"]
+
+
+# bench
+
+
+def test_bench_reports(wine, path):
+    with wine.server(path, "--exec", "echo hello"):
+        ran = wine.sipc("bench", path, "-n", "20", "-c", "4", "-d", "ping", "--json", "-")
+    assert ran.status == 0, ran.err
+    assert json.loads(ran.out)["counts"]["answered"] == 20
+
+
+# what is not there
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "x", "--exec", "x", "--group", "users"],
+        ["serve", "x", "--exec", "x", "--background"],
+        ["serve", "x", "--exec", "x", "--prestart", "2"],
+        ["send", "x", "--spawn", "x"],
+        ["send", "x", "--lines"],
+    ],
+    ids=lambda words: words[-2] if not words[-1].startswith("-") else words[-1],
+)
+def test_what_makes_no_sense_there_is_refused(wine, arguments):
+    ran = wine.sipc(*arguments)
+    assert ran.status == 2
+    assert "there is no such thing on this system" in ran.err
+
+
+# what goes with a request
+
+
+def test_files_figures_traces_and_expectations(wine, path, folder, python):
+    request, answer, trace = (folder / name for name in ("request", "answer", "trace"))
+    request.write_bytes(b"one\r\ntwo\n\x1a")
+    answer.write_bytes(b"old")
+    with wine.server(path, "--exec", python(ECHO)):
+        ran = wine.sipc(
+            *("send", path, "--data-file", there(request), "-o", there(answer), "--stats"),
+            *("--expect-regex", "one.\ntwo", "--trace-file", there(trace)),
+        )
+        assert ran.status == 0, ran.err
+        assert answer.read_bytes() == request.read_bytes()
+        assert json.loads(ran.err)["bytes_received"] == len(request.read_bytes())
+        assert len(trace.read_text().splitlines()) > 3
+        ran = wine.sipc("send", path, "-d", "x", "--expect", "y")
+        assert (ran.status, ran.out) == (10, "x")
+
+
+def test_without_a_path_they_meet(wine):
+    with wine.server("--exec", "echo hello"):
+        assert wine.sipc("send", "-d", "x").out.strip() == "hello"
+        assert wine.sipc("probe", "-q").status == 0
