@@ -36,6 +36,10 @@ LONGEST_ADDRESS = 107
 """Bytes of a path that fit into a socket address, its closing NUL not counted (unix(7))."""
 
 _UCRED_SIZE = 12  # bytes: three numbers of the kernel's (unix(7), struct ucred)
+_LONGEST_WAIT = 1.0
+"""Seconds in the kernel at once, at will. Python looks for signals only outside: one that comes
+just before the call would not be seen before its end."""
+
 _LATE = "no complete answer in time"
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
@@ -43,12 +47,12 @@ _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 class UnixStream(Stream):
     """One connection over a Unix domain socket."""
 
-    __slots__ = ("_read_limited", "_socket")
+    __slots__ = ("_patience", "_socket")
 
     def __init__(self, connected: _socket.socket) -> None:
         """Takes over a connected socket: a blocking one, if what waits is ever to be called."""
         self._socket = connected
-        self._read_limited = False
+        self._patience = 0.0  # of the kernel, in a read; 0 is without end
 
     def fileno(self) -> int:
         """The socket's file descriptor."""
@@ -61,18 +65,20 @@ class UnixStream(Stream):
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         """See Stream."""
-        left = deadline.remaining()
-        if left == 0.0:  # also when bytes are there: somebody may never stop writing
-            raise TimedOut(_LATE)
-        if left is not None or self._read_limited:
-            self._read_limited = left is not None
-            _limit(self._socket, _socket.SO_RCVTIMEO, left)
-        try:
-            return self._socket.recv_into(buffer)
-        except BlockingIOError:
-            raise TimedOut(_LATE) from None
-        except ConnectionResetError:
-            return 0
+        while True:
+            left = deadline.remaining()
+            if left == 0.0:  # also when bytes are there: somebody may never stop writing
+                raise TimedOut(_LATE)
+            patience = _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT)
+            if patience != self._patience:
+                self._patience = patience
+                _limit(self._socket, _socket.SO_RCVTIMEO, patience)
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                return 0
 
     def read_now(self, buffer: Buffer) -> int:
         """See Stream."""
