@@ -38,6 +38,13 @@ class Ran:
         self.err = err.replace(b"\r\n", b"\n").decode(errors="replace")
 
 
+def surroundings(**more: str) -> dict[str, str]:
+    """The environment, without what is meant for the pytest that runs here."""
+    kept = environment(**more)
+    kept.pop("PYTEST_ADDOPTS", None)
+    return kept
+
+
 class Wine:
     """Starts programs."""
 
@@ -53,7 +60,7 @@ class Wine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.folder,
-            env=environment(**more),
+            env=surroundings(**more),
         )
 
     def run(
@@ -98,7 +105,7 @@ class Wine:
             stdout=slave,
             stderr=slave,
             cwd=self.folder,
-            env=environment(TERM="xterm"),
+            env=surroundings(TERM="xterm"),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
@@ -113,7 +120,7 @@ class Wine:
 
     def close(self) -> None:
         """End Wine itself, and with it all that it runs."""
-        env = environment(**dict(word.split("=", 1) for word in self.words if "=" in word))
+        env = surroundings(**dict(word.split("=", 1) for word in self.words if "=" in word))
         subprocess.run(["wineserver", "-k"], env=env, check=False)
 
 
