@@ -126,6 +126,19 @@ def sleeps_in(pid: int, call: str) -> bool:
     return number == str(_CALLS[os.uname().machine][call])
 
 
+def halt(pid: int) -> None:
+    """Stop a process, and wait until it stands still: a signal takes its time."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands_still():
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return all(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks
+        )
+
+    wait_until(stands_still, "it to stand still")
+
+
 def peak_memory(pid: int) -> int:
     """The most memory a process has used so far, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()

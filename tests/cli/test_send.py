@@ -23,6 +23,7 @@ from support import (
     descriptors,
     environment,
     flooded,
+    halt,
     message,
     needs_root,
     packets,
@@ -679,7 +680,7 @@ def test_stopped_while_it_connects_it_goes_on_and_sends_all(endpoint):
             feeder.start()
             wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait")
             for _ in range(3):
-                client.send_signal(signal.SIGSTOP)
+                halt(client.pid)
                 wait_until(lambda: is_stopped(client.pid), "it to stop")
                 client.send_signal(signal.SIGCONT)
                 wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait again")

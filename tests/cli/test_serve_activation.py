@@ -23,6 +23,7 @@ from support import (
     crowd,
     decode,
     environment,
+    halt,
     message,
     packets,
     receive_all,
@@ -98,7 +99,7 @@ def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
     """It would go on as long as clients come faster than it looks; the next one is there."""
     with manager.start(command="cat; echo first") as first:
         assert ask(endpoint, b"") == (b"first\n", True)
-        first.send_signal(signal.SIGSTOP)
+        halt(first.pid)
         with crowd(endpoint, 300) as clients:
             for client in clients:
                 client.sendall(message(b""))
@@ -114,7 +115,7 @@ def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
 def test_a_server_that_is_killed_loses_nobody_who_waits(manager, endpoint):
     with manager.start() as first:
         assert ask(endpoint, b"hello") == (b"hello", True)
-        first.send_signal(signal.SIGSTOP)
+        halt(first.pid)
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             first.kill()

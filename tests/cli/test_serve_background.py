@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 from background import Background, as_nobody, listener, one_line
-from support import SIPC, ask, children, needs_root, sipc, wait_until
+from support import SIPC, ask, children, halt, needs_root, sipc, wait_until
 
 ROUNDS = 40
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
@@ -207,7 +207,7 @@ def test_the_end_of_whoever_waits_at_any_moment_leaves_all_or_nothing(background
 
 def test_a_server_that_does_not_obey_is_killed(background):
     with background.waiting_for_lock() as (parent, child):
-        os.kill(child, signal.SIGSTOP)
+        halt(child)
         parent.terminate()
         assert completed(parent).returncode == 143
         assert not Path(f"/proc/{child}").exists()

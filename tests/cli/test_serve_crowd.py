@@ -23,6 +23,7 @@ from support import (
     decode,
     descriptors,
     environment,
+    halt,
     message,
     needs_root,
     processes,
@@ -323,7 +324,7 @@ def test_one_that_hangs_does_not_hold_up_the_others(endpoint):
     with Server(endpoint, "cat", wrapper=allowed(300, 300)) as server:
         with silent(server, 300):
             pid = settled(server)
-            os.kill(pid, signal.SIGSTOP)
+            halt(pid)
             with silent(server, 600) as others:
                 assert ask(endpoint, b"hello") == (b"hello", True)
                 others[-1].sendall(message(b"hello"))
@@ -351,7 +352,7 @@ def test_who_speaks_within_a_second_of_the_stop_is_answered_the_others_closed(en
 
 def test_a_second_signal_ends_it_at_once(endpoint):
     with Server(endpoint, "cat", "--drain-timeout", "0") as server, silent(server) as clients:
-        os.kill(settled(server), signal.SIGSTOP)
+        halt(settled(server))
         server.signal()
         wait_until(lambda: not endpoint.exists(), "the stop to begin")
         server.signal()
@@ -362,7 +363,7 @@ def test_a_second_signal_ends_it_at_once(endpoint):
 
 def test_one_that_hangs_does_not_hold_up_the_end(endpoint):
     with Server(endpoint, "cat", "--drain-timeout", "0") as server, silent(server) as clients:
-        os.kill(settled(server), signal.SIGSTOP)
+        halt(settled(server))
         server.signal()
         assert [receive_all(client) for client in clients] == [b""] * CROWD
         assert server.wait() == 0

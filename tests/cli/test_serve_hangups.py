@@ -20,6 +20,7 @@ from support import (
     crowd,
     decode,
     descriptors,
+    halt,
     message,
     needs_root,
     packets,
@@ -230,7 +231,7 @@ def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, 
     wrapper = ["prlimit", "--nofile=48"]
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, command, "--threads", 2, wrapper=wrapper))
-        server.signal(signal.SIGSTOP)  # so that nobody is silent when the server looks
+        halt(server.pid)  # so that nobody is silent when the server looks
         clients = stack.enter_context(crowd(endpoint, 40))
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))

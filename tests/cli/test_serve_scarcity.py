@@ -20,6 +20,7 @@ from support import (
     crowd,
     decode,
     environment,
+    halt,
     message,
     needs_root,
     receive_all,
@@ -76,7 +77,7 @@ def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
     os.mkfifo(folder / "never")
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, f"bash -c '{command}'", wrapper=allowed(80)))
-        server.signal(signal.SIGSTOP)
+        halt(server.pid)
         clients = stack.enter_context(crowd(endpoint, 20))
         for client in clients:
             client.sendall(message(b"x"))
@@ -95,7 +96,7 @@ def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, "cat", wrapper=allowed(64)))
         for _ in range(4):
-            server.signal(signal.SIGSTOP)
+            halt(server.pid)
             with crowd(endpoint, 60) as clients:
                 for client in clients:
                     client.sendall(message(b"x"))

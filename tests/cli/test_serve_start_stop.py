@@ -22,6 +22,7 @@ from support import (
     crowd,
     decode,
     environment,
+    halt,
     message,
     needs_root,
     packets,
@@ -363,7 +364,7 @@ def test_stopping_answers_ten_requests_in_flight(endpoint, folder, number):
 def test_stopping_answers_whoever_waits_in_the_kernels_queue(endpoint):
     """So many that some still wait there when the stop begins."""
     with Server(endpoint, "cat", "--drain-timeout", "0") as server:
-        server.signal(signal.SIGSTOP)
+        halt(server.pid)
         with crowd(endpoint, 300) as clients:
             for client in clients:
                 client.sendall(message(b"hello"))
@@ -497,7 +498,7 @@ def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint
         wait_until(lambda: len(server.connections()) == 1, "it was accepted")
         server.signal()
         wait_until(lambda: not endpoint.exists(), "the stop to begin")
-        server.signal(signal.SIGSTOP)
+        halt(server.pid)
         client.sendall(message(b"hello"))
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(1.2)  # longer than anybody may stay silent

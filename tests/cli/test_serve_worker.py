@@ -19,6 +19,7 @@ from support import (
     decode,
     descriptors,
     environment,
+    halt,
     message,
     packets,
     peak_memory,
@@ -132,7 +133,7 @@ def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint)
     with serve(endpoint, worker=ECHO) as server, connect(endpoint) as client:
         assert told(endpoint, "x") == b"x"
         (pid,) = children(server.pid)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         for full in range(4096, PIPE + 1, 4096):
             client.sendall(packets(bytes(4092)))
             wait_until(lambda: unread(pid) == full, "it to be in the pipe")  # noqa: B023
@@ -153,7 +154,7 @@ def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(endpo
     with serve(endpoint, "--whole-request", worker=ECHO) as server, connect(endpoint) as client:
         assert told(endpoint, "x") == b"x"
         (pid,) = children(server.pid)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         client.sendall(message(payload))
         wait_until(lambda: unread(pid) == MAX_PAYLOAD + 4 + 3, "three bytes of a length")
         os.kill(pid, signal.SIGCONT)
@@ -220,7 +221,7 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(endpoi
     with serve(endpoint):
         for size in (5, 30_000):
             pid = int(told(endpoint, "pid"))
-            os.kill(pid, signal.SIGSTOP)
+            halt(pid)
             with connect(endpoint) as client:
                 client.sendall(message(b"echo " + b"x" * size))
                 wait_until(lambda: unread(pid) >= size, "it to be handed over")  # noqa: B023
@@ -231,7 +232,7 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(endpoi
 def test_the_timeout_counts_for_the_replacement_too(endpoint):
     with serve(endpoint, "--timeout", "1s") as server:
         pid = int(told(endpoint, "pid"))
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         with connect(endpoint) as client:
             client.sendall(message(b"hang"))
             wait_until(lambda: unread(pid) > 0, "it to be handed over")

@@ -19,6 +19,7 @@ from support import (
     Server,
     ask,
     connect,
+    halt,
     message,
     packets,
     receive_all,
@@ -132,7 +133,7 @@ def test_what_gits_server_takes_for_the_end_and_what_it_drops(repository):
 def test_gits_server_does_nothing_for_a_client_that_has_hung_up(repository):
     """It polls before it reads, and a hang-up is all it sees: so nobody's last will is done."""
     with repository.daemon() as pid:
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         with connect(repository.endpoint) as connection:
             connection.sendall(message(b"quit"))
         os.kill(pid, signal.SIGCONT)
