@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -102,6 +103,7 @@ _CALLS = {
         "connect": 42,
         "recvfrom": 45,
         "futex": 202,
+        "epoll_wait": 232,
         "clock_nanosleep": 230,
     },
     "aarch64": {
@@ -110,6 +112,7 @@ _CALLS = {
         "poll": 73,
         "readv": 65,
         "futex": 98,
+        "epoll_wait": 22,
         "connect": 203,
         "recvfrom": 207,
         "clock_nanosleep": 115,
@@ -124,6 +127,15 @@ def sleeps_in(pid: int, call: str) -> bool:
     except OSError:
         return False
     return number == str(_CALLS[os.uname().machine][call])
+
+
+def waits_for_room(pid: int) -> bool:
+    """Whether a process waits, with epoll(7), until it can write something."""
+    return any(
+        int(found[1], 16) & select.EPOLLOUT
+        for file in Path(f"/proc/{pid}/fdinfo").iterdir()
+        for found in re.finditer(r"^tfd:.* events: *([0-9a-f]+)", file.read_text(), re.M)
+    )
 
 
 def halt(pid: int) -> None:

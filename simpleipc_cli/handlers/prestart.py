@@ -81,6 +81,10 @@ class PrestartHandler(Handler):
         self._generation += 1
         self._refill()
 
+    def start_now(self, request: Request) -> ProcessRun:
+        """See Handler."""
+        return self.start(request, None)
+
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""
         waiting = self._next()

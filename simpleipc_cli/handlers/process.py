@@ -36,6 +36,10 @@ class ProcessHandler(Handler):
         """See Handler. What starts handlers is loaded before there is a request to wait for it."""
         quickest()
 
+    def start_now(self, request: Request) -> ProcessRun:
+        """See Handler."""
+        return self.start(request, None)
+
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""
         environment = {
@@ -145,7 +149,15 @@ class ProcessRun(Run):
         try:
             self.process.stop(grace, hurry)
         finally:
-            self.end_input()
-            self.end_output()
-            if self.on_stopped is not None:
-                self.on_stopped()
+            self._end()
+
+    def stop_now(self) -> None:
+        """See Run."""
+        self.process.stop_now()
+        self._end()
+
+    def _end(self) -> None:
+        self.end_input()
+        self.end_output()
+        if self.on_stopped is not None:
+            self.on_stopped()

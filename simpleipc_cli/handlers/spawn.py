@@ -68,6 +68,25 @@ class Process:
         Raises SipcError if the child cannot be ended.
         """
         deadline = monotonic() + grace
+        if not self._reaped:
+            self._end_child(deadline, hurry)
+        if not self._wait_for_group(deadline, hurry):
+            self._signal(signal.SIGKILL)
+            self._wait_for_group(monotonic() + _PATIENCE, None)
+
+    def stop_now(self) -> None:
+        """The same, if the child has ended and nobody of its group is left.
+
+        Else BlockingIOError: call stop(), and soon, as the child may have been reaped.
+        """
+        if not self._reaped:
+            if self.status() is None:
+                raise BlockingIOError
+            self._end_child(0.0, None)
+        if self._group_lives(look_closely=False):
+            raise BlockingIOError
+
+    def _end_child(self, deadline: float, hurry: Latch | None) -> None:
         try:
             # Not reaped yet, so that the number can be nobody else's group, even if it exited.
             self._signal(signal.SIGTERM)
@@ -80,9 +99,6 @@ class Process:
             self._reaped = True
         finally:
             os.close(self.descriptor)
-        if not self._wait_for_group(deadline, hurry):
-            self._signal(signal.SIGKILL)
-            self._wait_for_group(monotonic() + _PATIENCE, None)
 
     def let_go(self) -> None:
         """Let it live on. It is watched no more, but as long as we live it leaves no zombie."""

@@ -53,6 +53,10 @@ class Worker:
         """As the log calls it."""
         return f"worker {self.number} (process {self.process.pid})"
 
+    def is_ready(self) -> bool:
+        """Whether it can be handed a request as it is: has read all, and said nothing since."""
+        return not self.pipes.unread() and not self._poller.wait(0)
+
     def rest(self) -> None:
         """It has answered, and waits for its next request."""
         self._answered_at = monotonic()
@@ -111,8 +115,15 @@ class WorkerRun(Run):
 
     kept = True
 
-    def __init__(self, worker: Worker, done: Callable[[WorkerRun, float, Latch], None]) -> None:
-        """`done` is called in the end: stop() with this run."""
+    def __init__(
+        self,
+        worker: Worker,
+        may_stay: Callable[[Worker], bool],
+        done: Callable[[WorkerRun, float, Latch | None], None],
+    ) -> None:
+        """`done` is called in the end, as stop() with this run; with one that is fit and
+        `may_stay` it does not wait.
+        """
         self.worker = worker
         self.input = worker.writer
         self.output = worker.reader
@@ -123,6 +134,7 @@ class WorkerRun(Run):
         """What it wrote behind its answer, as it can be shown."""
         self.ignored = False
         """Whether it failed and had not read a byte of the request."""
+        self._may_stay = may_stay
         self._done = done
         # The packet being written. Its length has been promised, and what is not taken is
         # offered again: so, however little the pipe takes at once, the rest of it will come.
@@ -133,6 +145,7 @@ class WorkerRun(Run):
         self._answer = MessageReader()
         self._silent = True  # it has not written a byte
         self._ended_at = 0.0  # when its output ended, if it did so by itself
+        self._failed: Result | None = None
 
     @property
     def fit(self) -> bool:
@@ -241,8 +254,12 @@ class WorkerRun(Run):
         """See Run."""
         if self._answer.complete:
             return Result(True, "-", "answered")
-        if self.output >= 0:
-            return None
+        if self._failed is None and self.output < 0:
+            self._failed = self._how_it_failed()
+        return self._failed
+
+    def _how_it_failed(self) -> Result | None:
+        """What an output that has ended without an answer means; None if more may be known soon."""
         process = self.worker.process
         if not self.failure and process.status() is None and monotonic() < self._ended_at + LINGER:
             return None  # its exit may be on the way: it tells more
@@ -260,7 +277,13 @@ class WorkerRun(Run):
                 untouched = self.worker.answers > 0 and self._silent and self.ignored
         return Result(False, word, f"{self.worker} {self.failure}", untouched)
 
-    def stop(self, grace: float, hurry: Latch) -> None:
+    def stop_now(self) -> None:
+        """See Run."""
+        if not self.fit or not self._may_stay(self.worker):
+            raise BlockingIOError
+        self.stop(0.0, None)
+
+    def stop(self, grace: float, hurry: Latch | None) -> None:
         """See Run. A worker that is fit for it stays."""
         self.worker.requests += 1
         self.worker.answers += self._answer.complete

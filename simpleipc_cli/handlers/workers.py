@@ -94,6 +94,17 @@ class WorkerHandler(Handler):
 
     # -- one request -----------------------------------------------------------------------
 
+    def start_now(self, request: Request) -> WorkerRun:  # noqa: ARG002
+        """See Handler. Not where one must be started: what it is may take its time to load."""
+        with self._changed:
+            if not self._idle:
+                raise BlockingIOError
+            worker = self._idle[-1]
+            if worker.generation != self._generation or not worker.is_ready():
+                raise BlockingIOError
+            self._idle.pop()
+        return self._run(worker)
+
     def start(self, request: Request, stored: Spool | None) -> WorkerRun:  # noqa: ARG002
         """See Handler."""
         while True:
@@ -107,10 +118,17 @@ class WorkerHandler(Handler):
             if worker.generation != self._generation:
                 self._retire(worker, self._grace, None)
             elif (surplus := worker.surplus()) is None:
-                return WorkerRun(worker, self._done)
+                return self._run(worker)
             else:
                 self._remove_idle(worker, surplus)
-        return WorkerRun(self._start_worker(number, request.path), self._done)
+        return self._run(self._start_worker(number, request.path))
+
+    def _run(self, worker: Worker) -> WorkerRun:
+        return WorkerRun(worker, self._may_stay, self._done)
+
+    def _may_stay(self, worker: Worker) -> bool:
+        """Whether it may answer more than the request that it is answering."""
+        return worker.generation == self._generation and worker.requests + 1 != self._max_requests
 
     def _number(self) -> int:
         """A free number, unless none may be started now: then SipcError. Under the lock."""
@@ -142,7 +160,7 @@ class WorkerHandler(Handler):
         self._log.detail(f"{worker} was started")
         return worker
 
-    def _done(self, run: WorkerRun, grace: float, hurry: Latch) -> None:
+    def _done(self, run: WorkerRun, grace: float, hurry: Latch | None) -> None:
         """A run was stopped: keep its worker, or end it."""
         worker = run.worker
         if run.answered:
@@ -157,7 +175,7 @@ class WorkerHandler(Handler):
                 self._note_failure(f"{worker} {run.failure}")
         self._end(worker, grace, hurry, at_once=True)
 
-    def _keep(self, worker: Worker, grace: float, hurry: Latch) -> None:
+    def _keep(self, worker: Worker, grace: float, hurry: Latch | None) -> None:
         """It has answered, and waits for the next request, if it may have another."""
         full = self._max_requests is not None and worker.requests >= self._max_requests
         if full or worker.generation != self._generation:

@@ -1,14 +1,18 @@
 """One connection from its first byte to its end: the request in, the response out.
 
-Everything is moved by one thread that waits for whatever can go on next. What keeps it
-free of deadlock: a request is read as fast as the handler takes it, and while the
-response cannot be written because the client does not read, it is read ahead onto disk,
-for the client may be one that writes its whole request before it reads. A response is
-never stored: a client that reads slowly slows the handler.
+An exchange is stepped by whoever waits for what it waits for. That is the desk first, together
+with all others: there nothing may wait. What might, or takes its time, is carried on by a
+thread of its own. What keeps it free of deadlock: a request is read as fast as the handler
+takes it, and while the response cannot be written because the client does not read, it is read
+ahead onto disk, for the client may be one that writes its whole request before it reads. A
+response is never stored: a client that reads slowly slows the handler.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
 from time import monotonic
 
 from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
@@ -18,10 +22,13 @@ from simpleipc_cli.server.handler import Handler, Request, Run
 from simpleipc_cli.server.intake import Intake
 from simpleipc_cli.server.limits import DRAIN_SILENCE, LINGER, Limits
 from simpleipc_cli.server.log import Outcome, Record
+from simpleipc_cli.server.lookout import Lookout
 from simpleipc_cli.server.running import Running
 from simpleipc_cli.server.stages import Stages, Workspace
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import HANGUP, READ, WRITE, Stream, new_poller
+from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, Stream, new_poller
+
+_MUCH = 1 << 20  # bytes after which an exchange gets a thread: others shall not wait, at will
 
 
 class _Over(Exception):
@@ -31,6 +38,14 @@ class _Over(Exception):
         super().__init__(detail)
         self.outcome = outcome
         self.detail = detail
+
+
+class _MightWait(Exception):
+    """What comes next might have to wait, which it may not here."""
+
+    def __init__(self, again: Callable[[], object]) -> None:
+        super().__init__()
+        self.again = again  # what to do where it may
 
 
 class Exchange:
@@ -45,15 +60,28 @@ class Exchange:
         limits: Limits,
         stages: Stages,
         workspace: Workspace,
+        poller: Poller,
+        owners: dict[int, Exchange],
     ) -> None:
-        """Takes over the stream, from which at least one byte can be read."""
+        """Takes over the stream, from which at least one byte can be read.
+
+        What `poller` tells of the descriptors that are in `owners` is for step().
+        """
         self.record = Record(request.id, request.peer)
+        self.workspace = workspace
+        """Lent by the desk, until this is over."""
+        self.over = False
+        """Whether the client has been left and nothing of the handler is left."""
+        self.needs_thread = limits.whole_request  # a disk is waited for
+        """Whether to let a thread carry it on."""
+        self.due = inf
+        """The moment, on the monotonic clock, when to step it whatever happens."""
+
         self._stream = stream
         self._request = request
         self._handler = handler
         self._limits = limits
         self._stages = stages
-        self._buffers = workspace
 
         self._intake = Intake(
             workspace.request,
@@ -63,33 +91,75 @@ class Exchange:
         )
         self._stream_ended = False  # the client writes no more; it may still read
         self._client_gone = False  # ... and this one does not, but its handler may finish
+        self._hung_up = False  # we have
 
-        self._poller = new_poller()
-        self._running = Running(self._poller, self._intake)
+        self._lookout = Lookout(poller, owners, self)
+        self._running = Running(self._lookout, self._intake)
         self._writer = MessageWriter()
         self._response_over = False  # its last byte, or its flush, is in the writer
 
         self._clocks = Clocks(limits)
         self._latch = stages.drain
-        self._poller.watch(self._latch.fileno(), 0)
+        self._may_wait = False  # it has a thread
+        self._again: Callable[[], object] | None = self._receive  # to be done in the next step
 
     # -- the whole of it ---------------------------------------------------------------
 
-    def answer(self) -> Record:
-        """Receive the request, answer it, hang up; no process of the handler is left."""
+    def step(self, ready: Sequence[tuple[int, int]] = ()) -> None:
+        """Let go on what can: `ready` is what the poller tells. Then look at what is public."""
         try:
-            if self._stages.end.is_set():
-                raise _Over(Outcome.STOPPED, "the server was stopped before it began")
-            self._receive()
-            while not self._is_done():
-                self._step()
+            self._step(ready)
+        except _MightWait as later:
+            self._again = later.again
+            self.needs_thread = True
+        except Exception as error:  # whatever it is, others must still be answered
+            self._break_off(error)
+
+    def heed_stop(self) -> None:
+        """The server's stop has come a stage further; only for one without a thread."""
+        self.step([(self._latch.fileno(), HANGUP)])
+
+    def leave_desk(self) -> None:
+        """From now on the poller tells nothing more of it: carry_on() is called next."""
+        self._lookout.leave()
+
+    def carry_on(self) -> None:
+        """To its end, waiting where that has to be: for a thread that does nothing else."""
+        self._may_wait = True
+        if not self._hung_up:
+            self._lookout.watch(self._latch.fileno(), 0)
+        try:
+            while not self.over:
+                self.step(self._lookout.wait(self._pause()))
+        finally:
+            self._lookout.close()
+
+    def _pause(self) -> float | None:
+        """How long nothing may happen before the next step."""
+        if self._again is not None:
+            return 0
+        return None if self.due == inf else max(0.0, self.due - monotonic())
+
+    def _step(self, ready: Sequence[tuple[int, int]]) -> None:
+        try:
+            if not self._hung_up:
+                self._on_ready(ready)
+            again, self._again = self._again, None
+            if again is not None:
+                again()
+            if self.over:
+                return
+            now = monotonic()
+            if now >= self.due and not self._is_done():
+                self._check_time(now)
+            if not self._is_done():
+                self._watch(now)
+                return
         except _Over as over:
             self._set_outcome(over.outcome, over.detail)
         except SipcError as error:
             self._set_outcome(Outcome.BROKEN, error.text)
-        finally:
-            self._close()
-        return self.record
+        self._end()
 
     def _is_done(self) -> bool:
         """The client has sent all and been given all, and so has a handler that stays."""
@@ -105,25 +175,35 @@ class Exchange:
             self.record.outcome = outcome
             self.record.detail = detail
 
-    def _close(self) -> None:
+    def _end(self) -> None:
         """Hang up first: an end of what the handler started may take its time."""
+        self._hang_up()
+        self._stop_run(self._end)
+        self.over = True
+
+    def _hang_up(self) -> None:
+        if self._hung_up:
+            return
+        self._hung_up = True
         self.record.bytes_in = self._intake.payload_bytes
         self.record.bytes_out = self._writer.payload_bytes
         if self._intake.trailing_bytes:
             self.record.notes.append(f"{self._intake.trailing_bytes} bytes behind the flush")
-        self._poller.forget(self._stream.fileno())
+        self._lookout.forget(self._stream.fileno())
         self._stream.close()
         self._intake.close()
-        try:
-            self._stop_run()
-        finally:
-            self._poller.close()
 
-    def _step(self) -> None:
-        """Wait for whatever can go on, and let it."""
-        now = monotonic()
-        self._watch(now)
-        ready = self._poller.wait(self._clocks.left(now))
+    def _break_off(self, error: Exception) -> None:
+        """A defect of ours: it is the end of this request, and not of the server."""
+        self._set_outcome(Outcome.BROKEN, repr(error))
+        self._may_wait = True
+        try:
+            self._end()
+        except Exception as another:
+            self.record.warnings.append(repr(another))
+        self.over = True
+
+    def _on_ready(self, ready: Sequence[tuple[int, int]]) -> None:
         run = self._running.run
         for descriptor, what in ready:
             if descriptor == self._stream.fileno():
@@ -138,8 +218,6 @@ class Exchange:
                 self._on_input(what)
             elif descriptor == run.exit:
                 self._on_exit(run)
-        if not self._is_done():
-            self._check_time(monotonic())
 
     # -- what is waited for, and how long --------------------------------------------------
 
@@ -155,11 +233,15 @@ class Exchange:
         lingering = self._running.lingering and not self._response_over and not writing
         clocks.linger.run(lingering, now)
         clocks.rest.run(self._response_over and self._running.owes_reading, now)
+        left = clocks.left(now)
+        self.due = inf if left is None else now + left
         if not self._client_gone:
-            self._poller.watch(
+            self._lookout.watch(
                 self._stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
             )
         self._running.watch(blocked=writing)
+        if self._intake.payload_bytes + self._writer.payload_bytes > _MUCH:
+            self.needs_thread = True
 
     def _wants_request(self) -> bool:
         """Whether to read from the client: see the module's first paragraph."""
@@ -186,21 +268,21 @@ class Exchange:
                     "the handler has exited, but something holds its output open"
                 )
             self._running.end_output()
-            self._finish_response()
-            self._send()
+            self._conclude()
         if clocks.rest.left(now) == 0.0:
             self.record.warnings.append(f"the worker did not read on for {LINGER:g} s")
             self._running.discard_request()
 
     def _on_stop(self) -> None:
         """The server is stopping: be less patient, or give up."""
-        self._poller.forget(self._latch.fileno())
+        self._lookout.forget(self._latch.fileno())
         if self._latch is self._stages.drain:
             if self._clocks.silence.limit is None or self._clocks.silence.limit > DRAIN_SILENCE:
                 self._clocks.silence.limit = DRAIN_SILENCE
                 self._clocks.silence.restart(monotonic())
             self._latch = self._stages.end
-            self._poller.watch(self._latch.fileno(), 0)
+            if self._may_wait:
+                self._lookout.watch(self._latch.fileno(), 0)
         else:
             raise _Over(Outcome.STOPPED, "the server was stopped before the answer was complete")
 
@@ -218,14 +300,14 @@ class Exchange:
     def _on_hangup(self) -> None:
         """The client has closed. Its handler goes with it, unless it may finish."""
         if self._response_over and not self._writer.pending:
-            self._poller.forget(self._stream.fileno())
+            self._lookout.forget(self._stream.fileno())
             self._client_gone = True  # it has all it wanted, and need not write on
             return
         if self._limits.finish_on_hangup and self._running.run is not None:
             while not self._intake.complete:
                 if not self._receive():  # it only stopped reading: nothing to wait for
                     raise _Over(Outcome.HUNG_UP, "before its request was complete")
-            self._poller.forget(self._stream.fileno())
+            self._lookout.forget(self._stream.fileno())
             self._client_gone = True
             self._stream_ended = True
             self._writer.drop()
@@ -238,6 +320,8 @@ class Exchange:
     def _receive(self) -> bool:
         """Take what the client has written; False if there is nothing now."""
         intake = self._intake
+        if intake.stores_next and not self._may_wait:
+            raise _MightWait(self._receive)
         packets = intake.packets
         try:
             self._stream_ended = not intake.read(self._stream)
@@ -298,15 +382,30 @@ class Exchange:
 
     def _start(self, stored: Spool | None) -> None:
         """Start the handler, unless the client is gone."""
-        self._poller.watch(self._stream.fileno(), 0)
-        if any(found == self._stream.fileno() for found, _ in self._poller.wait(0)):
+        if self._is_client_gone():
             self._on_hangup()
         try:
-            self._running.start(self._handler, self._request, stored)
+            self._running.begin(self._new_run(stored))
+        except BlockingIOError:
+            raise _MightWait(self._hand_over) from None
         except SipcError as error:
             self._fail(Outcome.NOT_STARTED, error.text)
             return
         self._clocks.begin_handling(monotonic())
+
+    def _new_run(self, stored: Spool | None) -> Run:
+        """Raises SipcError, and BlockingIOError where it would have to wait and may not."""
+        if not self._may_wait:
+            return self._handler.start_now(self._request)
+        return self._handler.start(self._request, stored if self._handler.takes_stored else None)
+
+    def _is_client_gone(self) -> bool:
+        poller = new_poller()
+        poller.watch(self._stream.fileno(), 0)
+        gone = bool(poller.wait(0))
+        poller.forget(self._stream.fileno())
+        poller.close()
+        return gone
 
     def _on_input(self, what: int) -> None:
         """The handler takes more of the request, or will take no more of it."""
@@ -329,7 +428,7 @@ class Exchange:
     def _on_output(self, run: Run) -> None:
         """Take what the handler has written, and pass it on."""
         try:
-            pieces = self._running.read(run, self._buffers.response)
+            pieces = self._running.read(run, self.workspace.response)
         except BlockingIOError:
             return
         self._clocks.linger.restart(monotonic())
@@ -343,6 +442,9 @@ class Exchange:
     def _on_exit(self, run: Run) -> None:
         self._running.on_exit(run)
         self._clocks.end_handling()
+        self._conclude()
+
+    def _conclude(self) -> None:
         self._finish_response()
         self._send()
 
@@ -351,6 +453,8 @@ class Exchange:
         result = self._running.result()
         if result is None or self._response_over:
             return
+        if result.untouched and not self._may_wait:
+            raise _MightWait(self._conclude)
         if result.untouched and self._intake.rewind():
             self._start_again()
             return
@@ -367,22 +471,27 @@ class Exchange:
 
     def _start_again(self) -> None:
         """What was handed the request had ended before it looked at it: the next, please."""
-        self._stop_run()
+        self._stop_run(self._conclude)
         self._start(None)
         self._feed()
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
         """No complete response will come; the client is still heard out, then told."""
         self._set_outcome(outcome, detail)
+        self._stop_run(partial(self._fail, outcome, detail))
         self._clocks.end_handling()
-        self._stop_run()
         self._writer.drop()
         self._response_over = True
         self._running.discard_request()
 
-    def _stop_run(self) -> None:
-        """End the handler and whatever it left behind."""
+    def _stop_run(self, again: Callable[[], object]) -> None:
+        """End the handler and whatever it left behind; where that might wait, `again` there."""
         try:
-            self._running.stop(self._limits.kill_after, self._stages.hurry)
+            if self._may_wait:
+                self._running.stop(self._limits.kill_after, self._stages.hurry)
+            else:
+                self._running.stop_now()
+        except BlockingIOError:
+            raise _MightWait(again) from None
         except SipcError as error:
             self.record.warnings.append(error.text)

@@ -40,7 +40,7 @@ class Result:
 
 
 class Run(ABC):
-    """One request being answered. Nothing here waits, but for stop()."""
+    """One request being answered. Nothing here waits, but stop()."""
 
     kept: bool = False
     """Whether what answers stays for other requests: then it is given the whole of this one,
@@ -94,6 +94,13 @@ class Run(ABC):
         if something cannot be ended.
         """
 
+    def stop_now(self) -> None:
+        """The same, if that is done without waiting; what has ended by itself, say.
+
+        Else BlockingIOError: stop() must be called.
+        """
+        raise BlockingIOError
+
 
 class Handler(ABC):
     """What answers requests. Its methods may be called from any thread."""
@@ -107,6 +114,13 @@ class Handler(ABC):
 
         A run with a stored request has its input ended from the start. Raises SipcError.
         """
+
+    def start_now(self, request: Request) -> Run:  # noqa: ARG002
+        """The same, if nothing has to be waited for, and no request was stored.
+
+        Else BlockingIOError: start() must be called. Raises SipcError.
+        """
+        raise BlockingIOError
 
     def begin(self) -> None:  # noqa: B027
         """The server begins to serve: from now on, threads may be started."""

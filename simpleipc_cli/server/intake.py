@@ -69,6 +69,11 @@ class Intake:
         return bool(self._inbox or self._spool)
 
     @property
+    def stores_next(self) -> bool:
+        """Whether what is read next goes to disk."""
+        return self._hold or bool(self._inbox) or bool(self._spool)
+
+    @property
     def complete(self) -> bool:
         """Whether the flush has come."""
         return self._reader.complete

@@ -1,8 +1,8 @@
 """A server from its first connection to its last answer: serves, and stops without losing one.
 
 The main thread accepts, and waits for the first byte of each connection, for whoever says
-nothing must cost nothing. A connection that has spoken goes to a crew of threads, each of
-which answers one request at a time.
+nothing must cost nothing. A connection that has spoken is answered at the desk: by the main
+thread, too, or by one of a crew if that might take long.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.server.counters import Counters
-from simpleipc_cli.server.crew import Crew
 from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.desk import Desk
 from simpleipc_cli.server.entrance import Entrance
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
@@ -68,8 +68,9 @@ class Server:
         self._poller = new_wide_poller()
         self._poller.watch(self._bell.fileno(), READ)
         counters = Counters()
-        self._crew = Crew(
+        self._desk = Desk(
             path,
+            self._poller,
             handler=handler,
             limits=limits,
             log=log,
@@ -85,7 +86,7 @@ class Server:
             log=log,
             counters=counters,
             descriptors=descriptors,
-            unanswered=lambda: self._crew.unanswered,
+            unanswered=lambda: self._desk.unanswered,
             reserved=handler.descriptors,
             admit=self._admit,
             start_holder=start_holder,
@@ -136,23 +137,23 @@ class Server:
 
     def close(self) -> None:
         """Free what is left. stop() must not be called any more."""
-        if self._crew.is_over:
+        if self._desk.crew.is_over:
             self._bell.close()
             self._stages.close()
 
     def _is_done(self) -> bool:
         entrance = self._entrance
-        return not (entrance.is_queue_open or self._crew.unanswered or entrance.silent)
+        return not (entrance.is_queue_open or self._desk.unanswered or entrance.silent)
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
         self._notifier.tick()
-        for descriptor, _ in self._poller.wait(self._pause()):
+        for descriptor in self._desk.go_on(self._poller.wait(self._pause())):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
             else:
                 self._entrance.on_ready(descriptor)
-        self._crew.add_thread()
+        self._desk.crew.add_thread()
         self._see_to_wishes()
         if self._accepting:
             self._entrance.go_on()
@@ -166,11 +167,12 @@ class Server:
     def _pause(self) -> float | None:
         """How long nothing may happen before we look at the path or at the time."""
         ends = [
+            self._desk.pause(),
             self._drain_deadline.remaining(),
             self._notifier.remaining(),
             self._entrance.pause(DRAIN_SILENCE),
         ]
-        if self._accepting or self._crew.is_stuck:  # by then there may be a thread to be had
+        if self._accepting or self._desk.crew.is_stuck:  # by then there may be a thread to be had
             ends.append(_PATH_CHECK)
         if self._accepting:
             ends.append(self._idle_left())
@@ -178,7 +180,7 @@ class Server:
 
     def _admit(self, stream: Stream) -> None:
         """A connection has spoken."""
-        self._crew.take(stream)
+        self._desk.take(stream)
         if self._counters.requests == self._limits.count:
             self._stopping = True
 
@@ -186,7 +188,8 @@ class Server:
         """A request has ended; called by its thread."""
         if record.quits:
             self._stopping = True
-        if record.quits or self._entrance.is_paused or not self._accepting:
+        wanted = self._desk.wants_to_know or self._entrance.is_paused or not self._accepting
+        if record.quits or wanted:
             self._bell.ring()
 
     def _see_to_wishes(self) -> None:
@@ -196,13 +199,13 @@ class Server:
             self._handler.renew()
         if self._report_due:
             self._report_due = False
-            figures = self._crew.figures(silent=self._entrance.silent)
+            figures = self._desk.figures(silent=self._entrance.silent)
             self._log.counters({**figures, **self._handler.counts()})
 
     def _idle_left(self) -> float | None:
         """Seconds until we have been idle for too long; None while we are not."""
         limit = self._limits.idle_timeout
-        if limit is None or (since := self._crew.idle_since()) is None:
+        if limit is None or (since := self._desk.idle_since()) is None:
             return None
         return max(0.0, since + limit - monotonic())
 
@@ -230,6 +233,7 @@ class Server:
         self._drain_deadline = Deadline(self._limits.drain_timeout)
         self._entrance.begin_drain(DRAIN_SILENCE)
         self._stages.drain.set()
+        self._desk.heed_stop()
 
     def _drain(self) -> None:
         """Empty the queue, close who stays silent, end all when time is up or somebody insists."""
@@ -243,24 +247,27 @@ class Server:
         """End what goes on; what waits for a thread is ended when it gets one."""
         if self._stages.end.is_set():
             return
-        if self._crew.unanswered:
+        if self._desk.unanswered:
             self._ending = Ending.UNFINISHED
         self._stages.end.set()
         self._drain_deadline = Deadline(None)
+        self._desk.heed_stop()
         if self._entrance.is_queue_open:
             self._entrance.close_queue()
         self._entrance.hang_up()
-        if self._crew.is_stuck:
-            self._crew.drop()
+        self._desk.drop()
+        if self._desk.crew.is_stuck:
+            self._desk.crew.drop()
 
     def _end(self) -> None:
         """Nothing of ours is left, however we came here."""
         if self._entrance.is_queue_open:
             self._entrance.close_queue()
-        if self._crew.unanswered:
+        if self._desk.unanswered:
             self._stages.end.set()
             self._stages.hurry.set()
-        self._crew.end()
+            self._desk.heed_stop()
+        self._desk.crew.end()
         self._handler.end(self._limits.kill_after, self._stages.hurry)
         self._entrance.hang_up()
         self._poller.close()

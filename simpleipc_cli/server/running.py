@@ -5,28 +5,30 @@ Knows nothing of the client: what a run's end means for the answer is for the ex
 
 from __future__ import annotations
 
-from simpleipc_cli.server.handler import Handler, Request, Result, Run
+from typing import Any
+
+from simpleipc_cli.server.handler import Result, Run
 from simpleipc_cli.server.intake import Intake
-from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import READ, WRITE, Latch, Poller
+from simpleipc_cli.server.lookout import Lookout
+from simpleipc_cli.transport import READ, WRITE, Latch
 
 
 class Running:
     """A run from its start to its end; before that, and behind it, nothing at all."""
 
-    def __init__(self, poller: Poller, intake: Intake) -> None:
+    def __init__(self, lookout: Lookout[Any], intake: Intake) -> None:
         """Nothing runs yet. The run will be fed from `intake`."""
-        self._poller = poller
+        self._lookout = lookout
         self._intake = intake
         self.run: Run | None = None
         """What runs; its descriptors can be compared with what the poller tells."""
         self.exited = False
         """Whether the run has ended by itself."""
 
-    def start(self, handler: Handler, request: Request, stored: Spool | None) -> None:
-        """Begin. Raises SipcError."""
+    def begin(self, run: Run) -> None:
+        """It has begun."""
         self.exited = False
-        self.run = handler.start(request, stored if handler.takes_stored else None)
+        self.run = run
 
     @property
     def lingering(self) -> bool:
@@ -53,14 +55,14 @@ class Running:
         if run.input >= 0 and not intake.unwanted:
             # Also when all was written and its end was not: there was no room for it.
             due = intake.waiting or intake.complete
-            self._poller.watch(run.input, WRITE if due else 0)
+            self._lookout.watch(run.input, WRITE if due else 0)
         if run.output >= 0:
             if blocked:  # its hang-up would be told again and again
-                self._poller.forget(run.output)
+                self._lookout.forget(run.output)
             else:
-                self._poller.watch(run.output, READ)
+                self._lookout.watch(run.output, READ)
         if not self.exited:
-            self._poller.watch(run.exit, READ)
+            self._lookout.watch(run.exit, READ)
 
     def feed(self) -> None:
         """Let the run take what waits for it; at the request's end, say so."""
@@ -68,12 +70,13 @@ class Running:
         if run is None or run.input < 0:
             return
         descriptor = run.input
-        if self._intake.feed(run):
-            run.end_input()
+        complete = self._intake.feed(run)
+        if complete or run.input < 0:
+            self._lookout.forget(descriptor)
+        if complete:
+            run.end_input()  # may close it; if not, it is watched anew
         elif self._intake.unwanted:
             self.discard_request()
-        if run.input < 0:
-            self._poller.forget(descriptor)
 
     def lose_input(self) -> None:
         """The run reads no more."""
@@ -81,7 +84,7 @@ class Running:
         if run is None:
             return
         if run.kept:  # it may be about to end, without having looked at the request
-            self._poller.forget(run.input)
+            self._lookout.forget(run.input)
             run.lose_input()
         else:
             self.discard_request()
@@ -94,7 +97,7 @@ class Running:
         """
         self._intake.discard()
         if self.run is not None:
-            self._poller.forget(self.run.input)
+            self._lookout.forget(self.run.input)
             self.run.lose_input()
 
     def read(self, run: Run, buffer: memoryview) -> list[memoryview]:
@@ -102,7 +105,7 @@ class Running:
         descriptor = run.output
         pieces = run.read(buffer)
         if not pieces or run.output < 0:
-            self._poller.forget(descriptor)
+            self._lookout.forget(descriptor)
             run.end_output()
         return pieces
 
@@ -110,13 +113,13 @@ class Running:
         """Read no more of the answer."""
         run = self.run
         if run is not None and run.output >= 0:
-            self._poller.forget(run.output)
+            self._lookout.forget(run.output)
             run.end_output()
 
     def on_exit(self, run: Run) -> None:
         """The run has ended by itself; its output may not have been read yet."""
         self.exited = True
-        self._poller.forget(run.exit)
+        self._lookout.forget(run.exit)
 
     def result(self) -> Result | None:
         """How it ended, once its answer has ended, too."""
@@ -131,8 +134,18 @@ class Running:
     def stop(self, grace: float, hurry: Latch) -> None:
         """End the run and whatever it left behind, if there is one. Raises SipcError."""
         run, self.run = self.run, None
-        if run is None:
-            return
+        if run is not None:
+            self._forget(run)
+            run.stop(grace, hurry)
+
+    def stop_now(self) -> None:
+        """The same without waiting. Raises BlockingIOError if it must be waited for."""
+        run = self.run
+        if run is not None:
+            self._forget(run)
+            run.stop_now()
+            self.run = None
+
+    def _forget(self, run: Run) -> None:
         for descriptor in (run.input, run.output, run.exit):
-            self._poller.forget(descriptor)
-        run.stop(grace, hurry)
+            self._lookout.forget(descriptor)

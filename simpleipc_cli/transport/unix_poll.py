@@ -65,25 +65,27 @@ class UnixManyPoller(Poller):
     def __init__(self) -> None:
         """A poller that watches nothing yet."""
         self._epoll = select.epoll()
-        self._watched: set[int] = set()
+        self._wanted: dict[int, int] = {}
 
     def watch(self, descriptor: int, wanted: int) -> None:
         """See Poller."""
-        if descriptor in self._watched:
-            self._epoll.modify(descriptor, _ASKED[wanted])
-        else:
+        before = self._wanted.get(descriptor)
+        if before == wanted:
+            return
+        if before is None:
             self._epoll.register(descriptor, _ASKED[wanted])
-            self._watched.add(descriptor)
+        else:
+            self._epoll.modify(descriptor, _ASKED[wanted])
+        self._wanted[descriptor] = wanted
 
     def forget(self, descriptor: int) -> None:
         """See Poller."""
-        if descriptor in self._watched:
-            self._watched.remove(descriptor)
+        if self._wanted.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def forget_closed(self, descriptor: int) -> None:
         """See Poller. What is closed, the kernel has removed (epoll(7))."""
-        self._watched.discard(descriptor)
+        self._wanted.pop(descriptor, None)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller."""

@@ -28,6 +28,7 @@ from support import (
     packets,
     receive_all,
     sipc,
+    sleeps_in,
     wait_until,
 )
 
@@ -99,6 +100,7 @@ def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
     """It would go on as long as clients come faster than it looks; the next one is there."""
     with manager.start(command="cat; echo first") as first:
         assert ask(endpoint, b"") == (b"first\n", True)
+        wait_until(lambda: sleeps_in(first.pid, "epoll_wait"), "it to wait for the next")
         halt(first.pid)
         with crowd(endpoint, 300) as clients:
             for client in clients:

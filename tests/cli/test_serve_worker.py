@@ -26,8 +26,8 @@ from support import (
     processes,
     receive_all,
     sipc,
-    sleeps_in,
     wait_until,
+    waits_for_room,
 )
 from workers import ACTOR, counts, serve, told, unread
 
@@ -138,14 +138,9 @@ def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint)
             client.sendall(packets(bytes(4092)))
             wait_until(lambda: unread(pid) == full, "it to be in the pipe")  # noqa: B023
         client.sendall(b"0000")
-        wait_until(lambda: waits_in_poll(server.pid), "a wait")
+        wait_until(lambda: waits_for_room(server.pid), "a wait")
         os.kill(pid, signal.SIGCONT)
         assert decode(receive_all(client)) == (bytes(16 * 4092), True)
-
-
-def waits_in_poll(pid: int) -> bool:
-    """Whether a thread of a process does."""
-    return any(sleeps_in(int(task.name), "poll") for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(endpoint):
