@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from time import monotonic
 
+NEVER = float("inf")
+"""A moment that does not come."""
+
 
 class Deadline:
     """A moment after which work is given up, or never."""
@@ -48,6 +51,17 @@ class Patience:
         self.limit = limit
         self._spent = 0.0
         self._since: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it counts."""
+        return self._since is not None
+
+    def end(self) -> float:
+        """The moment when patience ends if the wait goes on, which may be NEVER."""
+        if self.limit is None or self._since is None:
+            return NEVER
+        return self._since + self.limit - self._spent
 
     def run(self, waiting: bool, now: float) -> None:
         """Start or pause the watch."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from simpleipc_cli.deadline import Deadline, Patience
+from simpleipc_cli.deadline import NEVER, Deadline, Patience
 
 START = 1000.0
 
@@ -126,3 +126,17 @@ def test_patience_without_a_limit_never_ends():
     patience = Patience(None)
     patience.run(True, 0)
     assert patience.left(1e9) is None
+
+
+def test_the_end_of_patience_is_a_moment():
+    patience = Patience(10)
+    assert (patience.running, patience.end()) == (False, NEVER)
+    patience.run(True, 100)
+    assert (patience.running, patience.end()) == (True, 110)
+    patience.run(False, 104)
+    assert (patience.running, patience.end()) == (False, NEVER)
+    patience.run(True, 200)
+    assert patience.end() == 206
+    unlimited = Patience(None)
+    unlimited.run(True, 0)
+    assert (unlimited.running, unlimited.end()) == (True, NEVER)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
+NOTHING: Mapping[str, str] = {}
+
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
 # The same in glibc, musl and the BSDs.
@@ -33,11 +35,14 @@ class Start(Protocol):
         arguments: list[str],
         environment: Mapping[str, str],
         files: Sequence[tuple[int, int]],
+        more: Mapping[str, str] = NOTHING,
     ) -> int:
         """Returns the child's number; `files` pairs our descriptors with the child's.
 
-        Descriptors that are not inheritable are closed in the child. Raises OSError, and
-        ValueError for a NUL in a text.
+        `environment` is one that never changes, as it is not looked at again when it is handed
+        over many times in a row; `more` is added to it, and has other names. Descriptors that
+        are not inheritable are closed in the child. Raises OSError, and ValueError for a NUL
+        in a text.
         """
 
 
@@ -55,12 +60,13 @@ def by_python(
     arguments: list[str],
     environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
+    more: Mapping[str, str] = NOTHING,
 ) -> int:
     """See Start. Other threads wait."""
     return os.posix_spawn(
         program,
         arguments,
-        environment,
+        {**environment, **more},
         file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files],
         setpgroup=0,
         setsigmask=(),
@@ -86,6 +92,7 @@ class _Library:
     def __init__(self, ctypes: Any) -> None:
         """Raises AttributeError, OSError if something is missing."""
         self._c = ctypes
+        self._pointer = ctypes.sizeof(ctypes.c_char_p)
         # What takes no time keeps Python's lock: getting it back could take milliseconds.
         quick = ctypes.PyDLL(None)
         self._spawn = ctypes.CDLL(None).posix_spawn
@@ -93,6 +100,7 @@ class _Library:
         self._add_dup2 = quick.posix_spawn_file_actions_adddup2
         self._destroy = quick.posix_spawn_file_actions_destroy
         self._attributes = self._made_attributes(quick)  # only read from now on
+        self._last: tuple[Mapping[str, str], Any] = (NOTHING, self._array([]))
 
     def _made_attributes(self, quick: Any) -> Any:
         attributes, signals = self._room(), self._room()
@@ -113,12 +121,13 @@ class _Library:
         arguments: list[str],
         environment: Mapping[str, str],
         files: Sequence[tuple[int, int]],
+        more: Mapping[str, str] = NOTHING,
     ) -> int:
         """See Start."""
         number = self._c.c_int()
-        (path,) = _encoded([program])
-        argv = self._array(_encoded(arguments))
-        envp = self._array(_encoded(_settings(environment)))
+        path, *words = _encoded([program, *arguments])
+        argv = self._array(words)
+        envp, _kept = self._environment(environment, more)
         actions = self._room()
         _check(self._init(actions))
         try:
@@ -129,6 +138,24 @@ class _Library:
         finally:
             self._destroy(actions)
         return int(number.value)
+
+    def _environment(
+        self, environment: Mapping[str, str], more: Mapping[str, str]
+    ) -> tuple[Any, Any]:
+        """Both as an array, and what must be kept as long as that is used.
+
+        That of the first is kept for the next time: it is mostly the same, and large.
+        """
+        last, array = self._last
+        if last is not environment:
+            array = self._array(_encoded(_settings(environment)))
+            self._last = (environment, array)
+        count = len(array) - 1
+        both = (self._c.c_char_p * (count + len(more) + 1))()
+        self._c.memmove(both, array, count * self._pointer)
+        for number, setting in enumerate(_encoded(_settings(more)), count):
+            both[number] = setting
+        return both, array
 
     def _room(self) -> Any:
         return self._c.create_string_buffer(_ROOM)

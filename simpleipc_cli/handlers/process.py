@@ -9,13 +9,16 @@ from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.pipes import Pipes
-from simpleipc_cli.handlers.posix_spawn import quickest
+from simpleipc_cli.handlers.posix_spawn import NOTHING, quickest
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
+from simpleipc_cli.handlers.variables import PER_REQUEST
 from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
+
+_OF_A_REQUEST = {"UNIXLOCALPATH", *PER_REQUEST}
 
 _MUCH = 32 * 1024
 """Bytes moved at once that show a stream: half of what a pipe holds unless told otherwise."""
@@ -29,7 +32,8 @@ class ProcessHandler(Handler):
     ) -> None:
         """`environment` is what every handler gets; each request adds its own."""
         self._command = command
-        self._environment = {**environment, "PROTO": "UNIX"}  # a copy: os.environ is slow
+        kept = {name: value for name, value in environment.items() if name not in _OF_A_REQUEST}
+        self._environment = {**kept, "PROTO": "UNIX"}
         self._limit = limit
 
     def begin(self) -> None:
@@ -42,26 +46,32 @@ class ProcessHandler(Handler):
 
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""
-        environment = {
-            **self._environment,
+        more = {
             "UNIXLOCALPATH": request.path,
             "UNIXREMOTEPID": str(request.peer.pid),
             "UNIXREMOTEEUID": str(request.peer.uid),
             "UNIXREMOTEEGID": str(request.peer.gid),
             "SIPC_REQUEST_ID": request.id,
         }
-        return start_process(self._command, environment, self._limit, stored)
+        return start_process(self._command, self._environment, self._limit, stored, more)
 
 
 def start_process(
-    command: Command, environment: Mapping[str, str], limit: DescriptorLimit, stored: Spool | None
+    command: Command,
+    environment: Mapping[str, str],
+    limit: DescriptorLimit,
+    stored: Spool | None,
+    more: Mapping[str, str] = NOTHING,
 ) -> ProcessRun:
-    """Start a handler, its standard input a pipe or the stored request. Raises SipcError."""
+    """Start a handler, its standard input a pipe or the stored request. Raises SipcError.
+
+    For `environment` and `more` see Start.
+    """
     pipes = Pipes()
     try:
         stdin = pipes.to_child() if stored is None else stored.descriptor()
         stdout = pipes.from_child()
-        process = spawn(command, environment, [(stdin, 0), (stdout, 1)], limit)
+        process = spawn(command, environment, [(stdin, 0), (stdout, 1)], limit, more)
     except OSError as error:
         pipes.close()
         raise SipcError(f"no pipe for the handler: {error.strerror}") from error

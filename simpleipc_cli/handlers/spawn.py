@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import SHELL, Command
-from simpleipc_cli.handlers.posix_spawn import quickest
+from simpleipc_cli.handlers.posix_spawn import NOTHING, quickest
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.transport import Latch, new_poller
 from simpleipc_cli.transport.base import READ
@@ -204,20 +204,21 @@ def spawn(
     environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
+    more: Mapping[str, str] = NOTHING,
 ) -> Process:
     """Start a command; `files` pairs our descriptors with the child's numbers for them.
 
-    All other descriptors of ours that are not inheritable are closed in the child.
-    Raises SipcError.
+    All other descriptors of ours that are not inheritable are closed in the child. For
+    `environment` and `more` see Start. Raises SipcError.
     """
     direct = command.without_shell()
     if direct is not None:
         try:
-            return _start(*direct, environment, files, limit)
+            return _start(*direct, environment, files, limit, more)
         except OSError:
             pass  # a script without "#!", say: what the system cannot start, the shell may
     try:
-        return _start(SHELL, command.in_shell(), environment, files, limit)
+        return _start(SHELL, command.in_shell(), environment, files, limit, more)
     except OSError as error:
         raise SipcError(f"cannot start {command.line!r}: {error.strerror}") from error
 
@@ -228,12 +229,13 @@ def _start(
     environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
+    more: Mapping[str, str],
 ) -> Process:
-    with limit.for_child() as soft_limit:
+    with limit as soft_limit:
         if soft_limit is not None:
             arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
             program = SHELL
-        pid = quickest()(program, arguments, environment, files)
+        pid = quickest()(program, arguments, environment, files, more)
     return Process(pid)
 
 

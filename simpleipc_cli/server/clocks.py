@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simpleipc_cli.deadline import Patience
+from simpleipc_cli.deadline import NEVER, Patience
 from simpleipc_cli.server.limits import LINGER, Limits
 
 
@@ -27,12 +27,24 @@ class Clocks:
         self.rest = Patience(LINGER)
         """A handler that has answered and is to read the rest of the request."""
 
-    def left(self, now: float) -> float | None:
-        """Seconds until the first patience ends, at least 0.0; None while nobody is to blame."""
-        clocks = (self.silence, self.packet, self.stall, self.handling, self.linger, self.rest)
-        return min(
-            (left for clock in clocks if (left := clock.left(now)) is not None), default=None
-        )
+    def watch(
+        self, now: float, *, receiving: bool, inside: bool, writing: bool, linger: bool, rest: bool
+    ) -> float:
+        """Start and pause them: whom is waited for? The moment when the first patience ends."""
+        due = NEVER
+        for clock, waiting in (
+            (self.silence, receiving),
+            (self.packet, receiving and inside),
+            (self.stall, writing),
+            (self.linger, linger),
+            (self.rest, rest),
+            (self.handling, self.handling.running),
+        ):
+            if waiting is not clock.running:
+                clock.run(waiting, now)
+            if waiting and (end := clock.end()) < due:
+                due = end
+        return due
 
     def begin_handling(self, now: float) -> None:
         """A handler has been started, perhaps in another's place."""

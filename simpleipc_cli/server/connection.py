@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 from time import monotonic
 
+from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
 from simpleipc_cli.message import MessageWriter
 from simpleipc_cli.server.clocks import Clocks
@@ -74,7 +74,7 @@ class Exchange:
         """Whether the client has been left and nothing of the handler is left."""
         self.needs_thread = limits.whole_request  # a disk is waited for
         """Whether to let a thread carry it on."""
-        self.due = inf
+        self.due = NEVER
         """The moment, on the monotonic clock, when to step it whatever happens."""
 
         self._stream = stream
@@ -138,21 +138,24 @@ class Exchange:
         """How long nothing may happen before the next step."""
         if self._again is not None:
             return 0
-        return None if self.due == inf else max(0.0, self.due - monotonic())
+        return None if self.due == NEVER else max(0.0, self.due - monotonic())
 
     def _step(self, ready: Sequence[tuple[int, int]]) -> None:
         try:
-            if not self._hung_up:
+            if ready and not self._hung_up:
                 self._on_ready(ready)
             again, self._again = self._again, None
             if again is not None:
                 again()
             if self.over:
                 return
-            now = monotonic()
-            if now >= self.due and not self._is_done():
-                self._check_time(now)
-            if not self._is_done():
+            done = self._is_done()
+            if not done:
+                now = monotonic()
+                if now >= self.due:
+                    self._check_time(now)
+                    done = self._is_done()
+            if not done:
                 self._watch(now)
                 return
         except _Over as over:
@@ -180,6 +183,7 @@ class Exchange:
         self._hang_up()
         self._stop_run(self._end)
         self.over = True
+        self._lookout.end()
 
     def _hang_up(self) -> None:
         if self._hung_up:
@@ -202,6 +206,7 @@ class Exchange:
         except Exception as another:
             self.record.warnings.append(repr(another))
         self.over = True
+        self._lookout.end()
 
     def _on_ready(self, ready: Sequence[tuple[int, int]]) -> None:
         run = self._running.run
@@ -223,24 +228,23 @@ class Exchange:
 
     def _watch(self, now: float) -> None:
         """Tell poller and watches what is due next."""
-        clocks = self._clocks
+        intake, running = self._intake, self._running
         reading = self._wants_request()
         writing = bool(self._writer.pending)
-        receiving = reading and not self._intake.complete
-        clocks.silence.run(receiving, now)
-        clocks.packet.run(receiving and self._intake.inside_packet, now)
-        clocks.stall.run(writing, now)
-        lingering = self._running.lingering and not self._response_over and not writing
-        clocks.linger.run(lingering, now)
-        clocks.rest.run(self._response_over and self._running.owes_reading, now)
-        left = clocks.left(now)
-        self.due = inf if left is None else now + left
+        self.due = self._clocks.watch(
+            now,
+            receiving=reading and not intake.complete,
+            inside=intake.inside_packet,
+            writing=writing,
+            linger=running.lingering and not self._response_over and not writing,
+            rest=self._response_over and running.owes_reading,
+        )
         if not self._client_gone:
             self._lookout.watch(
                 self._stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
             )
-        self._running.watch(blocked=writing)
-        if self._intake.payload_bytes + self._writer.payload_bytes > _MUCH:
+        running.watch(blocked=writing)
+        if intake.payload_bytes + self._writer.payload_bytes > _MUCH:
             self.needs_thread = True
 
     def _wants_request(self) -> bool:

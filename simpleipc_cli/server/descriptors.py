@@ -9,8 +9,6 @@ setting it back, which costs a process image more.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Condition
 
 try:
@@ -68,23 +66,23 @@ class DescriptorLimit:
             self.current = limit
         return True
 
-    @contextmanager
-    def for_child(self) -> Iterator[int | None]:
+    def __enter__(self) -> int | None:
         """While a child is started: the soft limit it must set for itself, if any.
 
         Any number of children can be started at once.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._setting)
+            while self._setting:
+                self._changed.wait()
             self._spawning += 1
-            soft_limit = self.original if self.is_raised else None
-        try:
-            yield soft_limit
-        finally:
-            with self._changed:
-                self._spawning -= 1
-                if self._setting:
-                    self._changed.notify_all()
+            return self.original if self.is_raised else None
+
+    def __exit__(self, *_: object) -> None:
+        """The child has been started."""
+        with self._changed:
+            self._spawning -= 1
+            if self._setting:
+                self._changed.notify_all()
 
 
 def passed_on() -> list[int]:

@@ -13,9 +13,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from math import inf
 from time import monotonic
 
+from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.server.connection import Exchange
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.crew import Crew
@@ -52,17 +52,19 @@ class Desk:
         self._stages = stages
         self._watch = watch
         self._on_done = on_done
+        self._pid = os.getpid()
         self.crew = Crew(log=log, on_over=self._finish)
 
         self._waiting: deque[tuple[Stream, str, float]] = deque()  # with an id, and since when
         self._owners: dict[int, Exchange] = {}  # by their descriptors in the poller
         self._here: set[Exchange] = set()
-        self._due = inf  # when the first of them is due, or earlier
         self._spare: list[Workspace] = []
 
         self._lock = threading.Lock()
         self._in_flight = 0  # requests that are being answered, under the lock
         self._active = monotonic()  # when a request last came or ended, under the lock
+        self.due = NEVER
+        """The moment when to call go_on(), whatever happens."""
         self.unanswered = 0
         """Connections that have spoken and are not done."""
 
@@ -82,10 +84,6 @@ class Desk:
         """Whether the end of a request is to be told to the main thread."""
         return bool(self._waiting)
 
-    def pause(self) -> float | None:
-        """Seconds after which to call go_on(), whatever happens."""
-        return None if self._due == inf else max(0.0, self._due - monotonic())
-
     def take(self, stream: Stream) -> None:
         """Answer a connection that has spoken, in its turn."""
         self._counters.requests += 1
@@ -93,7 +91,7 @@ class Desk:
         with self._lock:
             self.unanswered += 1
             self._active = now
-        request_id = f"{os.getpid()}-{self._counters.requests}"
+        request_id = f"{self._pid}-{self._counters.requests}"
         if self._watch is not None:
             stream = self._watch(stream, request_id)
         self._waiting.append((stream, request_id, now))
@@ -118,7 +116,7 @@ class Desk:
         for exchange, told in mine.items():
             exchange.step(told)
             self._look_at(exchange)
-        if self._due != inf and monotonic() >= self._due:
+        if monotonic() >= self.due:
             self._step_due()
         if self._waiting:
             self._begin()
@@ -178,12 +176,12 @@ class Desk:
             self._here.remove(exchange)
             exchange.leave_desk()
             self.crew.take(exchange)
-        elif exchange.due < self._due:
-            self._due = exchange.due
+        elif exchange.due < self.due:
+            self.due = exchange.due
 
     def _step_due(self) -> None:
         """Somebody's time may be up."""
-        now, self._due = monotonic(), inf
+        now, self.due = monotonic(), NEVER
         for exchange in tuple(self._here):
             if exchange.due <= now:
                 exchange.step()

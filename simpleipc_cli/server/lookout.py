@@ -36,17 +36,21 @@ class Lookout(Generic[Owner]):
 
     def leave(self) -> None:
         """From now on the owner waits by itself, in a thread of its own."""
-        own, owners = new_poller(), {}
+        own = new_poller()
         for descriptor, wanted in self._wanted.items():
             self._poller.forget(descriptor)
             del self._owners[descriptor]
             own.watch(descriptor, wanted)
-            owners[descriptor] = self._owner
-        self._poller, self._owners = own, owners
+        self._poller, self._owners = own, dict.fromkeys(self._wanted, self._owner)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller. Only for an owner that has left."""
         return self._poller.wait(timeout)
+
+    def end(self) -> None:
+        """The owner is over, and forgotten: a circle of objects would be freed late."""
+        self._owners = {}
+        del self._owner
 
     def close(self) -> None:
         """The owner waits for nothing any more. Only for one that has left."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from time import monotonic
 
-from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.desk import Desk
@@ -23,6 +23,7 @@ from simpleipc_cli.server.notify import Notifier
 from simpleipc_cli.server.stages import Stages
 from simpleipc_cli.transport import READ, Holder, Listener, Stream, new_bell, new_wide_poller
 
+_CHORES_PAUSE = 0.02  # seconds between looks at everything while much happens, at will
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
 
 
@@ -101,6 +102,7 @@ class Server:
         self._renewal_due = False
         self._path_checked = monotonic()
         self._drain_deadline = Deadline(None)
+        self._chores_due = 0.0
         self._ending = Ending.DRAINED
 
     # -- from any thread or signal handler ---------------------------------------------------
@@ -147,12 +149,21 @@ class Server:
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
-        self._notifier.tick()
-        for descriptor in self._desk.go_on(self._poller.wait(self._pause())):
+        due = min(self._desk.due, self._chores_due)
+        told = self._poller.wait(None if due == NEVER else max(0.0, due - monotonic()))
+        for descriptor in self._desk.go_on(told):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
+                self._chores_due = 0.0
             else:
                 self._entrance.on_ready(descriptor)
+                self._chores_due = min(self._chores_due, monotonic() + _CHORES_PAUSE)
+        if self._stopping or monotonic() >= self._chores_due:
+            self._do_chores()
+
+    def _do_chores(self) -> None:
+        """What is not to be done for each request: it would take longer than that itself."""
+        self._notifier.tick()
         self._desk.crew.add_thread()
         self._see_to_wishes()
         if self._accepting:
@@ -163,11 +174,12 @@ class Server:
                 self._begin_drain()
         if not self._accepting:
             self._drain()
+        pause = self._pause()
+        self._chores_due = NEVER if pause is None else monotonic() + pause
 
     def _pause(self) -> float | None:
         """How long nothing may happen before we look at the path or at the time."""
         ends = [
-            self._desk.pause(),
             self._drain_deadline.remaining(),
             self._notifier.remaining(),
             self._entrance.pause(DRAIN_SILENCE),
