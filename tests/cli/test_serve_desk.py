@@ -1,0 +1,166 @@
+"""One thread answers what is short; what may wait, or is long, keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+from support import (
+    Server,
+    ask,
+    children,
+    connect,
+    crowd,
+    decode,
+    halt,
+    message,
+    packets,
+    receive_all,
+    wait_until,
+)
+from workers import serve, told
+
+MIB = 1 << 20
+MANY = 40
+
+
+def threads(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.pid}/task"))
+
+
+def end_at_once(server: Server) -> None:
+    """By a second signal, which is one of its own only behind the first."""
+    server.signal()
+    server.wait_for_log("^stopping")
+    server.signal()
+    server.wait()
+
+
+def test_many_short_requests_at_once_need_no_other_thread(endpoint, folder):
+    go = folder / "go"
+    command = f"cat; until test -e {go}; do sleep 0.01; done; echo done"
+    with Server(endpoint, command, "--threads", MANY) as server, crowd(endpoint, MANY) as clients:
+        for client in clients:
+            client.sendall(message(b"hello "))
+        wait_until(lambda: len(children(server.pid)) == MANY, "all handlers to run")
+        assert threads(server) == 1
+        go.touch()
+        assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
+
+
+def test_no_more_are_handled_at_once_than_there_may_be_threads(endpoint, folder):
+    go = folder / "go"
+    command = f"until test -e {go}; do sleep 0.01; done; cat"
+    with Server(endpoint, command, "--threads", 2) as server, crowd(endpoint, 6) as clients:
+        for number, client in enumerate(clients):
+            client.sendall(message(b"%d" % number))
+        wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
+        server.signal(signal.SIGUSR1)
+        assert "in_flight=2 waiting=4" in server.wait_for_log("counters")
+        go.touch()
+        answers = [decode(receive_all(client)) for client in clients]
+    assert answers == [(b"%d" % number, True) for number in range(6)]
+
+
+def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
+    """Handlers that ignore SIGTERM, their clients gone; and what they leave behind."""
+    stubborn = folder / "stubborn"
+    command = f"read -r what; test $what = echo && exec cat; trap '' TERM; touch {stubborn}; "
+    command += "while :; do sleep 0.01; done"
+    options = ("--kill-after", "1000s", "--threads", "3", "-v")
+    with Server(endpoint, command, *options) as server:
+        for _ in range(2):
+            stubborn.unlink(missing_ok=True)
+            with connect(endpoint) as client:
+                client.sendall(message(b"stay\n"))
+                wait_until(stubborn.exists, "the handler to be deaf")
+        for number in range(20):
+            assert ask(endpoint, b"echo\n%d" % number) == (b"%d" % number, True)
+        wait_until(lambda: len(children(server.pid)) == 2, "those two alone to be left")
+        end_at_once(server)
+
+
+def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
+    worker = "trap '' TERM; while :; do cat; done"  # cat echoes; the shell goes on at its end
+    options = ("--threads", 2, "--kill-after", "1000s", "-v")
+    with serve(endpoint, *options, worker=worker) as server:
+        assert told(endpoint, "x") == b"x"
+        (pid,) = children(server.pid)
+        halt(pid)
+        with connect(endpoint) as client:
+            client.sendall(packets(b"half"))  # it will be replaced: it has half a request
+            wait_until(lambda: len(children(server.pid)) == 1, "it to have been handed over")
+        for _ in range(5):
+            assert told(endpoint, "y") == b"y"
+        os.kill(pid, signal.SIGCONT)
+        end_at_once(server)
+
+
+def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
+    """Each of a size around the one at which they leave, in pieces or at once."""
+    with Server(endpoint, "cat") as server:
+        for size in (MIB - 1, MIB, MIB + 1, MIB // 2, MIB // 2 + 1, 3 * MIB):
+            payload = os.urandom(size)
+            assert ask(endpoint, payload) == (payload, True)
+            with connect(endpoint) as client:
+                for at in range(0, size, 100_000):
+                    client.sendall(packets(payload[at : at + 100_000]))
+                client.sendall(b"0000")
+                assert decode(receive_all(client)) == (payload, True)
+        assert threads(server) > 1
+
+
+def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
+    """Clients that do not read their answer, as many as may be handled at once but one."""
+    with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
+        stuck = [stack.enter_context(connect(endpoint)) for _ in range(3)]
+        payload = bytes(3 * MIB)
+        for client in stuck:
+            client.sendall(message(payload))  # read ahead, onto disk
+        for number in range(20):
+            assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
+        wait_until(lambda: len(children(server.pid)) == 3, "theirs alone to be left")
+        for client in stuck:
+            assert decode(receive_all(client)) == (payload, True)
+
+
+def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
+    """Those at the desk with a handler, those who have sent half, and those who wait their turn."""
+    begun = folder / "begun"
+    command = f"touch {begun}; cat >/dev/null; exec sleep 1000"
+    options = ("--threads", "2", "--drain-timeout", "100ms")
+    with Server(endpoint, command, *options) as server, crowd(endpoint, 3) as clients:
+        clients[0].sendall(message(b"whole"))
+        wait_until(begun.exists, "the handler to begin")
+        clients[1].sendall(packets(b"half"))
+        wait_until(lambda: len(children(server.pid)) == 2, "both to be at the desk")
+        clients[2].sendall(message(b"waits"))
+        server.signal()
+        assert [receive_all(client) for client in clients] == [b"", b"", b""]
+        assert server.wait() == 143
+    assert len([line for line in server.log.splitlines() if "in=" in line]) == 3
+
+
+def test_numbers_used_again_confuse_nobody(endpoint):
+    """Clients hang up in all states while others come: descriptors change hands all the time."""
+    with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
+        alive: list[tuple[bytes, object]] = []
+        for number in range(300):
+            client = stack.enter_context(connect(endpoint))
+            wire = message(b"%d" % number)
+            match number % 3:
+                case 0:
+                    client.sendall(wire)
+                    alive.append((b"%d" % number, client))
+                case 1:
+                    client.sendall(wire[: number % len(wire)])
+                    client.close()
+                case 2:
+                    client.sendall(wire)
+                    client.close()
+        for payload, client in alive:
+            assert decode(receive_all(client)) == (payload, True)
+    assert "Error" not in server.log
+    assert Path(endpoint).exists() is False
