@@ -24,6 +24,7 @@ from simpleipc_cli.server.stages import Stages
 from simpleipc_cli.transport import READ, Holder, Listener, Stream, new_bell, new_wide_poller
 
 _CHORES_PAUSE = 0.02  # seconds between looks at everything while much happens, at will
+_FINEST = 0.01  # seconds; for how short a time waiting is worth while, at will
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
 
 
@@ -149,9 +150,7 @@ class Server:
 
     def _turn(self) -> None:
         """Wait for something, and see to it."""
-        due = min(self._desk.due, self._chores_due)
-        told = self._poller.wait(None if due == NEVER else max(0.0, due - monotonic()))
-        for descriptor in self._desk.go_on(told):
+        for descriptor in self._desk.go_on(self._poller.wait(self._rest())):
             if descriptor == self._bell.fileno():
                 self._bell.quiet()
                 self._chores_due = 0.0
@@ -160,6 +159,14 @@ class Server:
                 self._chores_due = min(self._chores_due, monotonic() + _CHORES_PAUSE)
         if self._stopping or monotonic() >= self._chores_due:
             self._do_chores()
+
+    def _rest(self) -> float | None:
+        """How long to wait if nothing happens; not finely, as that takes a system call more."""
+        due = min(self._desk.due, self._chores_due)
+        if due == NEVER:
+            return None
+        left = due - monotonic()
+        return max(left, _FINEST) if left > 0 else 0.0
 
     def _do_chores(self) -> None:
         """What is not to be done for each request: it would take longer than that itself."""
