@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from support import (
     Server,
     ask,
@@ -164,3 +167,31 @@ def test_numbers_used_again_confuse_nobody(endpoint):
             assert decode(receive_all(client)) == (payload, True)
     assert "Error" not in server.log
     assert Path(endpoint).exists() is False
+
+
+_UNCOLLECTED = """
+import gc, runpy, sys
+gc.disable()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], None, "__main__")
+"""
+UNCOLLECTED = [sys.executable, "-c", _UNCOLLECTED]
+"""Runs a Python program in which objects that form circles are never freed."""
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(kilobytes) * 1024
+
+
+@pytest.mark.parametrize("start", [Server, serve], ids=["processes", "workers"])
+def test_no_request_is_left_to_the_garbage_collector(endpoint, start):
+    command = {Server: ("cat",), serve: ()}[start]
+    with start(endpoint, *command, "-q", wrapper=UNCOLLECTED) as server:
+        for _ in range(200):
+            assert ask(endpoint, b"pid")[1]
+        before = memory(server.pid)
+        for _ in range(600):
+            assert ask(endpoint, b"pid")[1]
+        assert memory(server.pid) - before < 600 * 1024  # one with all that hangs on it has more
