@@ -10,11 +10,10 @@ response is never stored: a client that reads slowly slows the handler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
 from simpleipc_cli.message import MessageWriter
 from simpleipc_cli.server.clocks import Clocks
@@ -22,9 +21,9 @@ from simpleipc_cli.server.handler import Handler, Request, Run
 from simpleipc_cli.server.intake import Intake
 from simpleipc_cli.server.limits import DRAIN_SILENCE, LINGER, Limits
 from simpleipc_cli.server.log import Outcome, Record
-from simpleipc_cli.server.lookout import Lookout
 from simpleipc_cli.server.running import Running
 from simpleipc_cli.server.stages import Stages, Workspace
+from simpleipc_cli.server.stepwise import MightWait, Ready, Stepwise
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, Stream, new_poller
 
@@ -40,15 +39,7 @@ class _Over(Exception):
         self.detail = detail
 
 
-class _MightWait(Exception):
-    """What comes next might have to wait, which it may not here."""
-
-    def __init__(self, again: Callable[[], object]) -> None:
-        super().__init__()
-        self.again = again  # what to do where it may
-
-
-class Exchange:
+class Exchange(Stepwise):
     """One request being received, handled and answered."""
 
     def __init__(
@@ -63,19 +54,11 @@ class Exchange:
         poller: Poller,
         owners: dict[int, Exchange],
     ) -> None:
-        """Takes over the stream, from which at least one byte can be read.
-
-        What `poller` tells of the descriptors that are in `owners` is for step().
-        """
+        """Takes over the stream, from which at least one byte can be read. See Stepwise."""
+        super().__init__(poller, owners)
         self.record = Record(request.id, request.peer)
         self.workspace = workspace
         """Lent by the desk, until this is over."""
-        self.over = False
-        """Whether the client has been left and nothing of the handler is left."""
-        self.needs_thread = limits.whole_request  # a disk is waited for
-        """Whether to let a thread carry it on."""
-        self.due = NEVER
-        """The moment, on the monotonic clock, when to step it whatever happens."""
 
         self._stream = stream
         self._request = request
@@ -93,60 +76,32 @@ class Exchange:
         self._client_gone = False  # ... and this one does not, but its handler may finish
         self._hung_up = False  # we have
 
-        self._lookout = Lookout(poller, owners, self)
         self._running = Running(self._lookout, self._intake)
         self._writer = MessageWriter()
         self._response_over = False  # its last byte, or its flush, is in the writer
 
         self._clocks = Clocks(limits)
         self._latch = stages.drain
-        self._may_wait = False  # it has a thread
-        self._again: Callable[[], object] | None = self._receive  # to be done in the next step
+        self.needs_thread = limits.whole_request  # a disk is waited for
+        self._again = self._receive
 
     # -- the whole of it ---------------------------------------------------------------
-
-    def step(self, ready: Sequence[tuple[int, int]] = ()) -> None:
-        """Let go on what can: `ready` is what the poller tells. Then look at what is public."""
-        try:
-            self._step(ready)
-        except _MightWait as later:
-            self._again = later.again
-            self.needs_thread = True
-        except Exception as error:  # whatever it is, others must still be answered
-            self._break_off(error)
 
     def heed_stop(self) -> None:
         """The server's stop has come a stage further; only for one without a thread."""
         self.step([(self._latch.fileno(), HANGUP)])
 
-    def leave_desk(self) -> None:
-        """From now on the poller tells nothing more of it: carry_on() is called next."""
-        self._lookout.leave()
-
     def carry_on(self) -> None:
-        """To its end, waiting where that has to be: for a thread that does nothing else."""
-        self._may_wait = True
+        """See Stepwise."""
         if not self._hung_up:
             self._lookout.watch(self._latch.fileno(), 0)
-        try:
-            while not self.over:
-                self.step(self._lookout.wait(self._pause()))
-        finally:
-            self._lookout.close()
+        super().carry_on()
 
-    def _pause(self) -> float | None:
-        """How long nothing may happen before the next step."""
-        if self._again is not None:
-            return 0
-        return None if self.due == NEVER else max(0.0, self.due - monotonic())
-
-    def _step(self, ready: Sequence[tuple[int, int]]) -> None:
+    def _step(self, ready: Ready) -> None:
         try:
             if ready and not self._hung_up:
                 self._on_ready(ready)
-            again, self._again = self._again, None
-            if again is not None:
-                again()
+            self._do_again()
             if self.over:
                 return
             done = self._is_done()
@@ -182,8 +137,7 @@ class Exchange:
         """Hang up first: an end of what the handler started may take its time."""
         self._hang_up()
         self._stop_run(self._end)
-        self.over = True
-        self._lookout.end()
+        self._finish()
 
     def _hang_up(self) -> None:
         if self._hung_up:
@@ -198,17 +152,14 @@ class Exchange:
         self._intake.close()
 
     def _break_off(self, error: Exception) -> None:
-        """A defect of ours: it is the end of this request, and not of the server."""
         self._set_outcome(Outcome.BROKEN, repr(error))
-        self._may_wait = True
         try:
-            self._end()
+            self._hang_up()
+            self._stop_run(self._end)
         except Exception as another:
             self.record.warnings.append(repr(another))
-        self.over = True
-        self._lookout.end()
 
-    def _on_ready(self, ready: Sequence[tuple[int, int]]) -> None:
+    def _on_ready(self, ready: Ready) -> None:
         run = self._running.run
         for descriptor, what in ready:
             if descriptor == self._stream.fileno():
@@ -325,7 +276,7 @@ class Exchange:
         """Take what the client has written; False if there is nothing now."""
         intake = self._intake
         if intake.stores_next and not self._may_wait:
-            raise _MightWait(self._receive)
+            raise MightWait(self._receive)
         packets = intake.packets
         try:
             self._stream_ended = not intake.read(self._stream)
@@ -391,7 +342,7 @@ class Exchange:
         try:
             self._running.begin(self._new_run(stored))
         except BlockingIOError:
-            raise _MightWait(self._hand_over) from None
+            raise MightWait(self._hand_over) from None
         except SipcError as error:
             self._fail(Outcome.NOT_STARTED, error.text)
             return
@@ -458,7 +409,7 @@ class Exchange:
         if result is None or self._response_over:
             return
         if result.untouched and not self._may_wait:
-            raise _MightWait(self._conclude)
+            raise MightWait(self._conclude)
         if result.untouched and self._intake.rewind():
             self._start_again()
             return
@@ -496,6 +447,6 @@ class Exchange:
             else:
                 self._running.stop_now()
         except BlockingIOError:
-            raise _MightWait(again) from None
+            raise MightWait(again) from None
         except SipcError as error:
             self.record.warnings.append(error.text)
