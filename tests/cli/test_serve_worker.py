@@ -225,7 +225,7 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(endpoi
 
 
 def test_the_timeout_counts_for_the_replacement_too(endpoint):
-    with serve(endpoint, "--timeout", "1s") as server:
+    with serve(endpoint, "--timeout", "2s") as server:
         pid = int(told(endpoint, "pid"))
         halt(pid)
         with connect(endpoint) as client:
@@ -285,7 +285,7 @@ def test_what_is_written_between_requests_is_logged_and_reaches_nobody(endpoint,
 
 def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(endpoint):
     worker = f"sleep 1000 & {ACTOR}"
-    with serve(endpoint, "--timeout", "200ms", worker=worker) as server:
+    with serve(endpoint, "--timeout", "2s", worker=worker) as server:
         before = told(endpoint, "pid")
         assert ask(endpoint, b"hang") == (b"", False)
         server.wait_for_log("handler timed out")
