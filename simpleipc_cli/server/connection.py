@@ -408,8 +408,6 @@ class Exchange(Stepwise):
         result = self._running.result()
         if result is None or self._response_over:
             return
-        if result.untouched and not self._may_wait:
-            raise MightWait(self._conclude)
         if result.untouched and self._intake.rewind():
             self._start_again()
             return

@@ -115,6 +115,27 @@ def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
         assert threads(server) > 1
 
 
+def test_what_goes_to_disk_is_for_a_thread(endpoint):
+    """As what may yet turn out to be the text that ends the server: no handler gets it before."""
+    with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
+        client.sendall(packets(b"hello "))
+        wait_until(lambda: len(server.connections()) == 1, "it to be accepted")
+        assert threads(server) == 1
+        client.sendall(packets(b"the"))
+        wait_until(lambda: threads(server) == 2, "a thread")
+        client.sendall(message(b" world"))
+        assert decode(receive_all(client)) == (b"hello the world", True)
+
+
+def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint):
+    """So many that it would take too long if each turn began with the next look at the time."""
+    options = ("--threads", "1", "--whole-request")
+    with Server(endpoint, "cat", *options), crowd(endpoint, 200) as clients:
+        for client in clients:
+            client.sendall(message(b"hello"))
+        assert {decode(receive_all(client)) for client in clients} == {(b"hello", True)}
+
+
 def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
     """Clients that do not read their answer, as many as may be handled at once but one."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
@@ -144,6 +165,21 @@ def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
         assert [receive_all(client) for client in clients] == [b"", b"", b""]
         assert server.wait() == 143
     assert len([line for line in server.log.splitlines() if "in=" in line]) == 3
+
+
+def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(endpoint, folder):
+    go = folder / "go"
+    command = f"until test -e {go}; do sleep 0.01; done; cat"
+    options = ("--threads", "1", "--drain-timeout", "0", "--read-timeout", "0")
+    with Server(endpoint, command, *options) as server, crowd(endpoint, 2) as clients:
+        clients[0].sendall(message(b"whole"))
+        wait_until(lambda: children(server.pid), "its handler")
+        clients[1].sendall(packets(b"half"))
+        server.signal()
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        go.touch()
+        assert [receive_all(client) for client in clients] == [message(b"whole"), b""]
+        assert server.wait() == 0
 
 
 def test_numbers_used_again_confuse_nobody(endpoint):
