@@ -17,6 +17,7 @@ _ASKED = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
 _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _LONGEST_WAIT = 86400.0  # seconds; the kernel's number for milliseconds ends at 24 days
 _FINE_BELOW = 0.01  # seconds; where a millisecond matters, at will
+_MOST_FOR_SELECT = 1024  # descriptors that select(2) knows, numbered from 0 (FD_SETSIZE)
 _TOLD = [
     (READ if flags & select.POLLIN else 0)
     | (WRITE if flags & select.POLLOUT else 0)
@@ -65,6 +66,8 @@ class UnixManyPoller(Poller):
     def __init__(self) -> None:
         """A poller that watches nothing yet."""
         self._epoll = select.epoll()
+        # A process that was started with a thousand descriptors open has no such number left.
+        self._can_be_fine = self._epoll.fileno() < _MOST_FOR_SELECT
         self._wanted: dict[int, int] = {}
 
     def watch(self, descriptor: int, wanted: int) -> None:
@@ -91,7 +94,8 @@ class UnixManyPoller(Poller):
         """See Poller."""
         if timeout is not None:
             timeout = min(timeout, _LONGEST_WAIT)
-            if 0 < timeout < _FINE_BELOW:  # epoll itself rounds up to milliseconds
+            # epoll itself rounds up to milliseconds.
+            if 0 < timeout < _FINE_BELOW and self._can_be_fine:
                 select.select([self._epoll.fileno()], [], [], timeout)
                 timeout = 0
         found = self._epoll.poll(timeout)

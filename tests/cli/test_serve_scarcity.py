@@ -137,6 +137,15 @@ def test_with_the_fewest_descriptors_all_are_answered(endpoint):
             assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
 
 
+def test_a_server_that_was_started_with_a_thousand_descriptors_open_goes_on(endpoint):
+    """What it opens has numbers that select(2) does not know."""
+    opened = 'for n in {3..1100}; do eval "exec $n</dev/null"; done; exec "$@"'
+    wrapper = ["prlimit", "--nofile=2048:2048", "bash", "-c", opened, "bash"]
+    with Server(endpoint, "cat", wrapper=wrapper):
+        for _ in range(50):  # in between, it waits for less than ten milliseconds
+            assert ask(endpoint, b"and?") == (b"and?", True)
+
+
 def test_ignored_child_signals_do_not_cost_the_handlers_status(endpoint):
     wrapper = ["perl", "-e", '$SIG{CHLD} = "IGNORE"; exec @ARGV']
     with Server(endpoint, "cat", wrapper=wrapper) as server:
