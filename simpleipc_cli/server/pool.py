@@ -283,10 +283,19 @@ class Server:
         if self._entrance.is_queue_open:
             self._entrance.close_queue()
         if self._desk.unanswered:
-            self._stages.end.set()
-            self._stages.hurry.set()
-            self._desk.heed_stop()
+            self._stop_all()
         self._desk.crew.end()
         self._handler.end(self._limits.kill_after, self._stages.hurry)
         self._entrance.hang_up()
         self._poller.close()
+
+    def _stop_all(self) -> None:
+        """After a defect of ours: nobody is waited for. Each stage is heeded behind the other."""
+        self._stages.hurry.set()
+        for stage in (self._stages.drain, self._stages.end):
+            if not stage.is_set():
+                stage.set()
+                self._desk.heed_stop()
+        self._desk.drop()
+        if self._desk.crew.is_stuck:
+            self._desk.crew.drop()

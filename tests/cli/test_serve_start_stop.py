@@ -8,11 +8,13 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from functools import partial
 
 import pytest
 from support import (
+    PATIENCE,
     SIPC,
     Program,
     Server,
@@ -26,6 +28,7 @@ from support import (
     message,
     needs_root,
     packets,
+    processes,
     receive_all,
     sipc,
     wait_until,
@@ -505,3 +508,32 @@ def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint
         server.signal(signal.SIGCONT)
         assert decode(receive_all(client)) == (b"hello", True)
         assert server.wait() == 0
+
+
+BROKEN = """
+import os, sys
+from simpleipc_cli.cli import main
+from simpleipc_cli.server.pool import Server
+
+def fail(self):
+    if os.path.exists(os.environ["BREAK"]):
+        raise RuntimeError("a defect")
+
+Server._check_idle = fail
+main()
+"""
+
+
+def test_a_defect_that_ends_the_server_leaves_no_handler(endpoint, folder):
+    whole = ["--whole-request"]  # one has a thread
+    for number, options in enumerate(([], whole)):
+        broken = folder / f"broken-{number}"
+        program, env = (sys.executable, "-c", BROKEN), environment(BREAK=str(broken))
+        command = "trap '' TERM; echo begun; sleep 9; :"
+        with Server(endpoint, command, *options, program=program, env=env) as server:
+            with connect(endpoint) as client:
+                client.sendall(message(b"hello"))
+                assert client.recv(10) == b"000abegun\n"
+                broken.touch()
+                assert server.process.wait(PATIENCE) == 1
+                assert not processes(server.mark)
