@@ -28,6 +28,7 @@ from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, Stream, new_poller
 
 _MUCH = 1 << 20  # bytes after which an exchange gets a thread: others shall not wait, at will
+_A_PACKET = 256  # bytes that can be moved while one packet is looked at, and more; at will
 
 
 class _Over(Exception):
@@ -195,7 +196,8 @@ class Exchange(Stepwise):
                 self._stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
             )
         running.watch(blocked=writing)
-        if intake.payload_bytes + self._writer.payload_bytes > _MUCH:
+        moved = intake.payload_bytes + self._writer.payload_bytes
+        if moved + intake.packets * _A_PACKET > _MUCH:
             self.needs_thread = True
 
     def _wants_request(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from support import (
@@ -62,6 +63,17 @@ def test_an_empty_packet_does_not_end_a_request(endpoint):
     with Server(endpoint, "cat"), connect(endpoint) as client:
         client.sendall(b"0004" + packets(b"one") + b"0004" + packets(b"two") + b"0000")
         assert decode(receive_all(client)) == (b"onetwo", True)
+
+
+def test_many_packets_get_a_thread_however_little_is_in_them(endpoint):
+    """Looking at packets takes its time, and others shall not wait for that."""
+    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+        for _ in range(5):
+            client.sendall(b"0004" * 1000)
+        tasks = Path(f"/proc/{server.pid}/task")
+        wait_until(lambda: len(list(tasks.iterdir())) == 2, "a thread for who has many packets")
+        client.sendall(message(b"hello"))
+        assert decode(receive_all(client)) == (b"hello", True)
 
 
 def test_an_empty_response_is_a_flush_alone(endpoint):
