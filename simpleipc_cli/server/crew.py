@@ -75,6 +75,7 @@ class Crew:
         """A thread's life: one exchange after the other."""
         while (exchange := self._jobs.get()) is not None:
             self._carry(exchange)
+            del exchange  # not kept while there is no other
 
     def _carry(self, exchange: Exchange) -> None:
         exchange.carry_on()

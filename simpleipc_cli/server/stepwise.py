@@ -81,7 +81,9 @@ class Stepwise(ABC):
             again()
 
     def _finish(self) -> None:
+        """Nothing is to be done any more, and nothing leads back here: see Lookout.end()."""
         self.over = True
+        self._again = None
         self._lookout.end()
 
     @abstractmethod

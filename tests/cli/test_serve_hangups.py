@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from contextlib import ExitStack
 
 import pytest
@@ -371,3 +375,49 @@ def test_a_second_signal_ends_handlers_at_once(endpoint, folder):
         assert server.wait() == 143
         assert decode(receive_all(client)) == (b"", False)
         assert "server stopped" in server.log
+
+
+COUNTING = """
+import gc, signal, sys
+from simpleipc_cli.cli import main
+from simpleipc_cli.server.connection import Exchange
+
+def count(*_):
+    found = sum(type(one) is Exchange for one in gc.get_objects())
+    print(found, "exchanges are left", file=sys.stderr, flush=True)
+
+gc.disable()
+signal.signal(signal.SIGUSR2, count)
+main()
+"""
+
+
+def unread_of(client: socket.socket) -> int:
+    """How much of what a client wrote has not been read: that is what fills its buffer."""
+    (found,) = struct.unpack("@i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))
+    return found
+
+
+def test_exchanges_are_freed_at_their_end_however_that_came(endpoint):
+    """Not only when Python looks for what leads back to itself."""
+    program = (sys.executable, "-c", COUNTING)
+    options = ["--on-hangup", "finish", "--timeout", "500ms"]
+    with Server(endpoint, "sleep 1", *options, program=program) as server:
+        with connect(endpoint) as client:
+            for _ in range(5):  # four fit into the pipe to the handler, which reads none of them
+                client.sendall(packets(bytes(16384)))
+                wait_until(lambda: not unread_of(client), "the server to read that")
+        for payload in (b"", packets(b"one"), message(b"hello")):
+            with connect(endpoint) as client:
+                client.sendall(payload)
+        with connect(endpoint) as client:
+            client.sendall(message(b"timed out"))
+            assert receive_all(client) == b""
+        server.wait_until_idle()
+        asked = itertools.count(1)
+
+        def all_are_freed():  # who is at it still may take a moment
+            server.signal(signal.SIGUSR2)
+            return server.wait_for_log("exchanges are left", next(asked)).startswith("0 ")
+
+        wait_until(all_are_freed, "all exchanges to be freed", patience=5)
