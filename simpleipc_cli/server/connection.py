@@ -157,6 +157,8 @@ class Exchange(Stepwise):
         try:
             self._hang_up()
             self._stop_run(self._end)
+        except MightWait:
+            raise
         except Exception as another:
             self.record.warnings.append(repr(another))
 

@@ -46,14 +46,16 @@ class Stepwise(ABC):
     def step(self, ready: Ready = ()) -> None:
         """Let go on what can: `ready` is what the poller tells."""
         try:
-            self._step(ready)
+            try:
+                self._step(ready)
+            except MightWait:
+                raise
+            except Exception as error:  # whatever it is, others must go on
+                self._break_off(error)
+                self._finish()
         except MightWait as later:
             self._again = later.again
             self.needs_thread = True
-        except Exception as error:  # whatever it is, others must go on
-            self._may_wait = True
-            self._break_off(error)
-            self._finish()
 
     def leave_desk(self) -> None:
         """From now on the poller tells nothing more of it: carry_on() is called next."""
@@ -92,4 +94,4 @@ class Stepwise(ABC):
 
     @abstractmethod
     def _break_off(self, error: Exception) -> None:
-        """There was a defect of ours: clean up."""
+        """There was a defect of ours: clean up. Raises MightWait."""

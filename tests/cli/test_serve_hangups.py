@@ -421,3 +421,32 @@ def test_exchanges_are_freed_at_their_end_however_that_came(endpoint):
             return server.wait_for_log("exchanges are left", next(asked)).startswith("0 ")
 
         wait_until(all_are_freed, "all exchanges to be freed", patience=5)
+
+
+BROKEN = """
+from simpleipc_cli.cli import main
+from simpleipc_cli.server.connection import Exchange
+
+def fail(self, run):
+    raise RuntimeError("a defect")
+
+Exchange._on_output = fail
+main()
+"""
+
+
+def test_a_request_that_meets_a_defect_lets_no_other_wait(endpoint):
+    program = (sys.executable, "-c", BROKEN)
+    command = "trap '' TERM; read word; test $word = silent || echo; while :; do sleep 0.1; done"
+    with Server(endpoint, command, "--kill-after", "1000s", program=program) as server:
+        with connect(endpoint) as client:
+            client.sendall(packets(b"loud\n"))
+            assert receive_all(client) == b""
+        with connect(endpoint) as another:
+            another.sendall(packets(b"silent\n"))
+            wait_until(lambda: len(children(server.pid)) == 2, "the other's handler", patience=5)
+        for _ in range(2):
+            server.signal()
+            wait_until(lambda: not endpoint.exists(), "it to begin to stop")
+        assert server.wait() == 143
+        assert "RuntimeError('a defect')" in server.log
