@@ -108,6 +108,16 @@ def raw(path, what):
     print(pipe.read_all())
 
 
+def each(path, *requests):
+    """One after the other; a line for each: its payload, or "cut off"."""
+    for request in requests:
+        pipe = opened(path)
+        pipe.write(packet(request.encode()) + FLUSH)
+        answer = pipe.read_all()
+        print(payload_of(answer).decode() if answer.endswith(FLUSH) else "cut off")
+        pipe.close()
+
+
 def leave(path, what):
     """Send bytes as they are, and hang up."""
     pipe = opened(path)

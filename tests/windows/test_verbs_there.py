@@ -248,6 +248,39 @@ def test_a_worker_that_ends_is_replaced(wine, path, python):
         assert wine.sipc("send", "-d", "b", path).out.split()[1:] == ["1", "b"]
 
 
+def test_workers_that_fail_at_start_are_started_with_pauses(wine, path):
+    with wine.server(path, "-v", "--count", "12", "--worker", "exit 3") as server:
+        # The pauses grow: however slow all is here, some of these come faster.
+        assert handmade(wine, "each", path, *["hello"] * 12).split("\n") == ["cut off"] * 12
+        assert server.end() == 0
+    assert "handler not started: workers fail to start (worker 1" in server.said
+    starts = server.said.count("was started")
+    assert 2 <= starts < 12
+    assert f"{starts} workers failed to start" in server.said
+
+
+def test_requests_that_kill_workers_cost_no_other_its_answer(wine, path, python):
+    words = ("leave", "leave", "leave", "a", "leave", "end", "end", "b")
+    with wine.server(path, "-v", "--worker", python("worker.py")) as server:
+        answers = handmade(wine, "each", path, *words).split("\n")
+    last_words = [answer.rpartition(" ")[2] for answer in answers]
+    assert last_words == ["off", "off", "off", "a", "off", "off", "off", "b"]
+    assert "fail to start" not in server.said
+    assert server.said.count("was started") == 7  # no request was given to two
+
+
+def test_a_request_that_nobody_looked_at_is_another_worker_s(wine, path, python):
+    with wine.server(path, "-v", "--threads", "1", "--worker", python("worker.py")) as server:
+        answers = handmade(wine, "each", path, "last", "a", "last", "b").split("\n")
+    assert [answer.split()[1:] for answer in answers] == [
+        ["1", "last"],
+        ["1", "a"],
+        ["2", "last"],
+        ["1", "b"],
+    ]
+    assert server.said.count("was started") == 3
+
+
 # bench
 
 
