@@ -83,6 +83,8 @@ class Wine:
         program = self.start(script, *arguments, **more)
         try:
             out, err = program.communicate(input, patience)
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"{script} still runs: {late.stdout} {late.stderr}") from None
         finally:
             program.kill()
             program.wait()

@@ -289,6 +289,7 @@ def test_the_silent_keep_nobody_from_an_answer(path, client):
 def test_a_request_may_be_so_large_and_no_larger(path):
     with serving(path, max_request=100_000) as server:
         assert ask(path, b"x" * 100_000) == b"x" * 100_000
+        assert server.log.outcomes(1) == ["answered"]
         with pytest.raises(CutOff):
             ask(path, b"x" * 100_001)
         assert server.log.outcomes(2) == ["answered", "too_large"]
