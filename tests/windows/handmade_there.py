@@ -83,7 +83,7 @@ def half_duplex(path, megabytes):
 
 
 def many(path, clients, requests):
-    """Clients at once, each with so many requests; how many were answered, and differently."""
+    """Clients at once, each with so many requests; how many were answered, and what."""
     answers = []
 
     def ask():
@@ -98,7 +98,7 @@ def many(path, clients, requests):
         thread.start()
     for thread in threads:
         thread.join()
-    print(len(answers), len(set(answers)))
+    print(len(answers), *sorted(set(answers)))
 
 
 def raw(path, what):
