@@ -101,11 +101,13 @@ def many(path, clients, requests):
     print(len(answers), *sorted(set(answers)))
 
 
-def raw(path, what):
-    """Send bytes as they are; what came back."""
-    pipe = opened(path)
-    pipe.write(what.encode())
-    print(pipe.read_all())
+def raw(path, *all_of_it):
+    """Send bytes as they are, each on a connection of its own; what came back."""
+    for what in all_of_it:
+        pipe = opened(path)
+        pipe.write(what.encode())
+        print(pipe.read_all())
+        pipe.close()
 
 
 def each(path, *requests):
