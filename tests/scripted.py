@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from queue import Queue
 
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
@@ -87,6 +88,35 @@ def told(path, data):
         return read_all(stream)
     finally:
         stream.close()
+
+
+@contextmanager
+def clients(path):
+    """What connects, and writes a few bytes, as often as it is called."""
+    streams = []
+
+    def new(data=b""):
+        stream = connect(path, Deadline(PATIENCE))
+        streams.append(stream)
+        write_all(stream, data)
+        return stream
+
+    try:
+        yield new
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def at_once(number, act):
+    """Do the same in so many threads; what each returned."""
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(act())) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    return found
 
 
 # the handler
@@ -269,6 +299,26 @@ class ScriptedHandler(Handler):
 
     def start(self, request, stored):
         return ScriptedRun(self._act, request, self._pairs)
+
+
+class Gate:
+    """A handler that says that it has begun, and goes on when it is let."""
+
+    def __init__(self):
+        self._begun = Queue()
+        self._open = threading.Event()
+
+    def act(self, inside):
+        self._begun.put(inside.request.id)
+        request = inside.read_all()
+        inside.wait_for(self._open)
+        inside.write(request)
+
+    def wait_until_begun(self):
+        return self._begun.get(timeout=PATIENCE)
+
+    def open(self):
+        self._open.set()
 
 
 def echo(inside):
