@@ -102,8 +102,7 @@ def exchange(
             stream.close()
         else:
             stream.shut_down()
-            if sender.ends_soon():
-                stream.close()
+            sender.leave_it_the_stream()
 
 
 def write_what_fits(stream: Stream, writer: MessageWriter) -> bool:
@@ -140,6 +139,7 @@ class _Sender:
         self._writer = writer
         self._more = more
         self._working = _thread.allocate_lock()
+        self._one_is_out = _thread.allocate_lock()  # of the two who use the stream
         self.failure: BaseException | None = None
 
     def start(self) -> None:
@@ -147,15 +147,25 @@ class _Sender:
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
-            self._working.release()
+            self._end()
             raise SipcError(f"{error} to send with", "allow more with ulimit -u") from None
 
-    def ends_soon(self) -> bool:
-        """Wait for the end of the thread, unless it may be waiting for its input."""
+    def leave_it_the_stream(self) -> None:
+        """Wait for the end of the thread, unless it may be waiting for its input.
+
+        The stream is closed by whoever is done with it last.
+        """
         if self._more is None:
             self._working.acquire()
-            return True
-        return not self._working.locked()
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._one_is_out.acquire(False):
+            self._stream.close()
+
+    def _end(self) -> None:
+        self._leave()
+        self._working.release()
 
     def _run(self) -> None:
         try:
@@ -166,7 +176,7 @@ class _Sender:
             self.failure = failure
             self._stream.shut_down()
         finally:
-            self._working.release()
+            self._end()
 
     def _send(self) -> None:
         writer, stream = self._writer, self._stream

@@ -34,14 +34,3 @@ def script(folder):
         return path
 
     return write
-
-
-ONE_BY_ONE = ("performance", "windows")
-"""Folders whose tests are not run at the same time as each other, also when others are."""
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for folder in ONE_BY_ONE:
-            if item.path.is_relative_to(Path(__file__).parent / folder):
-                item.add_marker(pytest.mark.xdist_group(folder))

@@ -51,6 +51,14 @@ class Wine:
     def __init__(self, words: list[str], folder: Path) -> None:
         self.words = words
         self.folder = folder
+        self._settings = dict(word.split("=", 1) for word in words if "=" in word)
+        # As long as anybody has this lock, Wine is in use: other tests may run here, too.
+        self._lock = os.open(self._prefix(), os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        # Started by a program of a test, Wine's own server would keep that one's streams open:
+        # nobody could read them to their end. And it would be started again and again.
+        self._keeper = self.start("keeper.py")
+        self._keeper.stdout.readline()
 
     def start(self, script: str, *arguments: object, **more: str) -> subprocess.Popen[bytes]:
         """A Python script of this folder, all its standard streams pipes."""
@@ -75,6 +83,8 @@ class Wine:
         program = self.start(script, *arguments, **more)
         try:
             out, err = program.communicate(input, patience)
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"{script} still runs: {late.stdout} {late.stderr}") from None
         finally:
             program.kill()
             program.wait()
@@ -119,9 +129,28 @@ class Wine:
             os.close(master)
 
     def close(self) -> None:
-        """End Wine itself, and with it all that it runs."""
-        env = surroundings(**dict(word.split("=", 1) for word in self.words if "=" in word))
-        subprocess.run(["wineserver", "-k"], env=env, check=False)
+        """End Wine itself, and with it all that it runs, unless others use it.
+
+        What of theirs was killed here would end with status 0 as often as not.
+        """
+        self._keeper.kill()
+        self._keeper.wait()
+        for stream in (self._keeper.stdin, self._keeper.stdout, self._keeper.stderr):
+            stream.close()
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass  # the last of them ends it
+        else:
+            subprocess.run(["wineserver", "-k"], env=surroundings(**self._settings), check=False)
+        os.close(self._lock)
+
+    def _prefix(self) -> Path:
+        """Where this Wine keeps what is its own."""
+        found = self._settings.get("WINEPREFIX") or os.environ.get("WINEPREFIX")
+        folder = Path(found) if found else Path.home() / ".wine"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 class Terminal:

@@ -180,20 +180,25 @@ class WinProcess(Source):
 class Files:
     """A child's standard streams: pipes to and from us, and our standard error."""
 
-    def __init__(self, access: win32.Access) -> None:
-        """Make the pipes, which only those can open whom `access` lets. Raises OSError."""
+    def __init__(self, access: win32.Access, *, kept: int = PIPE_BUFFER) -> None:
+        """Make the pipes, which only those can open whom `access` lets. Raises OSError.
+
+        So many bytes are `kept` that were written and the child has not read. With none of them
+        a write is done when all of it has been read.
+        """
         self._theirs: list[int] = []
         self._ours: list[PipeEnd] = []
         try:
             # Both ways, though the child cannot write: a read of ours fails when it has closed.
-            self.writer = self._pipe(win32.api.PIPE_ACCESS_DUPLEX, win32.api.GENERIC_READ, access)
-            self.reader = self._pipe(win32.api.PIPE_ACCESS_INBOUND, win32.api.GENERIC_WRITE, access)
+            api = win32.api
+            self.writer = self._pipe(api.PIPE_ACCESS_DUPLEX, api.GENERIC_READ, kept, access)
+            self.reader = self._pipe(api.PIPE_ACCESS_INBOUND, api.GENERIC_WRITE, 0, access)
             self._theirs.append(_own_standard_error())
         except BaseException:
             self.close()
             raise
 
-    def _pipe(self, ours: int, theirs: int, access: win32.Access) -> PipeEnd:
+    def _pipe(self, ours: int, theirs: int, kept: int, access: win32.Access) -> PipeEnd:
         api = win32.api
         name = rf"\\.\pipe\sipc-handler-{os.getpid()}-{os.urandom(8).hex()}"
         end = PipeEnd(
@@ -202,7 +207,7 @@ class Files:
                 ours | api.FILE_FLAG_OVERLAPPED | api.FILE_FLAG_FIRST_PIPE_INSTANCE,
                 win32.REJECT_REMOTE_CLIENTS,
                 1,
-                PIPE_BUFFER,
+                kept,
                 PIPE_BUFFER,
                 0,
                 access.address,

@@ -82,7 +82,7 @@ def start_worker(
     """See process.start_worker(). Raises OSError."""
     access = win32.Access(own_user_only())
     try:
-        files = Files(access)
+        files = Files(access, kept=0)  # see WinPipes
     finally:
         access.close()
     try:
@@ -97,7 +97,14 @@ def start_worker(
 
 
 class WinPipes:
-    """Our ends of the pipes to and from a child: see pipes.Pipes."""
+    """Our ends of the pipes to and from a worker: see pipes.Pipes.
+
+    Nothing tells how much of what lies in a pipe its reader has read: the other end's count of
+    it may be asked only while nobody reads there, and that is what an idle worker does. So
+    nothing is left to lie there, and each write is of one length, or of what follows it: what
+    is written has been read, and a worker of which nothing has read a packet's length has not
+    seen a byte of its payload.
+    """
 
     def __init__(self, files: Files) -> None:
         """Takes them over."""
@@ -106,16 +113,19 @@ class WinPipes:
         self._files = files
 
     def write(self, buffers: list[Buffer]) -> int:
-        """See Pipes. Behind BlockingIOError the same bytes must be offered again."""
-        return self._files.writer.write_now(buffers)
+        """See Pipes. The first buffer alone, if there is anything in it: a packet's length.
+
+        Behind BlockingIOError the same bytes must be offered again.
+        """
+        return self._files.writer.write_now(buffers[:1] if buffers[0] else buffers)
 
     def read(self, buffer: memoryview) -> int:
         """See Pipes."""
         return self._files.reader.read_now(buffer)
 
     def unread(self) -> int:
-        """See Pipes. Nobody can tell: all of it has been read, as far as we know."""
-        return 0
+        """See Pipes. Less than none, if more has been read than write() has told of yet."""
+        return -self._files.writer.untold
 
     def close_writer(self) -> None:
         """See Pipes."""

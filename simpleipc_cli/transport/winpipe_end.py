@@ -156,6 +156,14 @@ class PipeEnd(Source):
             raise PeerGone("the other end has hung up")
         return size
 
+    @property
+    def untold(self) -> int:
+        """How many bytes have been written that write_now() is still to tell of."""
+        with self._lock:
+            if self._writing is not None and not self._writing.pending:
+                self._take_write()
+            return self._written
+
     def _on_written(self, operation: Any) -> None:
         """The port: a write is done. It may have been seen to before."""
         with self._lock:

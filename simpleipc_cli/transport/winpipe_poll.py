@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 86400.0  # seconds; a wait's number for milliseconds ends at 49 days
 _LONGEST_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, is seen between two sleeps
 _FOR_EVER = 0xFFFFFFFF
-_MOMENT, _MOMENTS = 0.0005, 200  # seconds between looks, and how many; at will
+_MOMENT = 0.0005  # seconds between looks at an outcome, at will
+_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it, at will; see Port
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is seen
 _sources: dict[int, Source] = {}
@@ -272,20 +273,24 @@ class Port:
             with self._lock:
                 operation, done = self._going.pop(found[3], (None, None))
             if done is not None:
-                self._wait_until_written(operation)
+                error, size = found[:2]
+                self._wait_until_written(operation, _LONG if size and not error else _SHORT)
                 done(operation)
 
-    def _wait_until_written(self, operation: Any) -> None:
+    def _wait_until_written(self, operation: Any, patience: float) -> None:
         """See that the outcome is in its place.
 
-        Wine tells a moment before that, and of what a thread began that was just ending then,
-        it may never write it down: that is "pending" for ever.
+        Wine tells a moment before that: the thread that began it has to write it down, and with
+        it the bytes that were read, which takes as long as that gets no processor. They must
+        not be taken for the end of what comes. What was cancelled because its thread was just
+        ending may never be written down: that is "pending" for ever.
         """
-        for _ in range(_MOMENTS):
-            if not operation.pending:
+        end = monotonic() + patience
+        while operation.pending:
+            if monotonic() >= end:
+                self._unwritten.append(operation)  # should it be written yet: the memory is there
                 return
             sleep(_MOMENT)
-        self._unwritten.append(operation)  # should it be written after all: the memory is there
 
 
 _port: Port | None = None

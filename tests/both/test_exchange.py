@@ -8,9 +8,18 @@ import pytest
 
 from simpleipc_cli.client import exchange, look, look_until_gone, reach
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import CutOff, PathNotFound, ProtocolError, SipcError, TimedOut
+from simpleipc_cli.errors import (
+    Busy,
+    CutOff,
+    InvalidPath,
+    NotListening,
+    PathNotFound,
+    ProtocolError,
+    SipcError,
+    TimedOut,
+)
 from simpleipc_cli.message import MessageReader
-from simpleipc_cli.transport import READ, connect, listen, new_poller
+from simpleipc_cli.transport import READ, connect, connect_now, listen, new_poller
 
 PATIENCE = 20.0
 
@@ -39,8 +48,12 @@ class Peer:
         finally:
             stream.close()
 
-    def close(self):
+    def join(self):
         self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+    def close(self):
+        self.join()
         self._listener.withdraw()
         self._listener.close()
         assert self.failure is None
@@ -58,6 +71,7 @@ def serve(path):
     def start(act):
         peers.append(Peer(path, act))
 
+    start.peers = peers
     yield start
     for peer in peers:
         peer.close()
@@ -145,6 +159,61 @@ def test_a_server_that_answers_first_is_heard(path, serve):
     assert ask(path, b"x" * 30_000) == b"pong"
 
 
+def test_who_answers_and_hangs_up_in_mid_request_is_heard(path, serve):
+    """Though writing fails: what was answered before tells why."""
+    serve(lambda stream: write_all(stream, b"0008pong0000"))
+    assert ask(path, b"x" * 30_000_000) == b"pong"
+
+
+def test_who_hangs_up_in_mid_request_has_not_answered(path, serve):
+    serve(lambda stream: None)
+    with pytest.raises(CutOff):
+        ask(path, b"x" * 30_000_000)
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000], ids=["small", "large"])
+def test_a_request_that_cannot_be_completed_has_no_end(path, serve, size):
+    """No error of ours completes it: half a request is never taken for a whole one."""
+    came = []
+
+    def act(stream):
+        buffer = bytearray(1 << 16)
+        while count := stream.read(buffer, Deadline(PATIENCE)):
+            came.append(bytes(buffer[:count]))
+
+    def more():
+        raise ZeroDivisionError
+
+    serve(act)
+    with pytest.raises(ZeroDivisionError):
+        ask(path, b"x" * size, more=more)
+    for peer in serve.peers:
+        peer.join()
+    reader = MessageReader()
+    for data in came:
+        list(reader.feed(memoryview(data)))
+    assert not reader.complete
+
+
+def test_an_answer_that_cannot_be_delivered_is_the_end_of_it(path, serve):
+    hung_up = []
+
+    def act(stream):
+        request_of(stream)
+        write_all(stream, b"0008pong")
+        hung_up.append(stream.read(bytearray(10), Deadline(PATIENCE)) == 0)
+
+    def deliver(piece):
+        raise ZeroDivisionError
+
+    serve(act)
+    with pytest.raises(ZeroDivisionError):
+        exchange(connect(path, Deadline(PATIENCE)), b"x", None, deliver, Deadline(PATIENCE))
+    for peer in serve.peers:
+        peer.join()
+    assert hung_up == [True]
+
+
 def test_a_silent_server_is_not_waited_for_too_long(path, serve):
     over = threading.Event()
     serve(lambda stream: (request_of(stream), over.wait(PATIENCE)))
@@ -168,6 +237,53 @@ def test_a_look_tells_what_is_there(path, serve):
     serve(lambda stream: None)
     found = look(lambda: path, timeout=1.0)
     assert (found.state, found.error) == ("listening", None)
+
+
+def all_that_can_connect(path):
+    clients = []
+    try:
+        while True:
+            clients.append(connect_now(path))
+    except Busy:
+        return clients
+
+
+def test_a_look_tells_that_nobody_is_free(path):
+    listener = listen(path, mode=0o600, backlog=1)
+    clients = all_that_can_connect(path)
+    found = look(lambda: path, timeout=0.05)
+    assert found.state == "busy"
+    assert isinstance(found.error, NotListening)
+    with pytest.raises(Busy):
+        reach(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
+    for stream in clients:
+        stream.close()
+    listener.withdraw()
+    listener.close()
+
+
+def test_a_look_tells_that_there_can_be_nobody():
+    found = look(lambda: "a\0b", timeout=1.0)
+    assert found.state == "invalid path"
+    assert isinstance(found.error, InvalidPath)
+
+
+def test_a_look_may_ask(path, serve):
+    serve(answering(b"0008pong0000"))
+    answer = []
+
+    def question(stream, deadline):
+        exchange(stream, b"ping", None, lambda piece: answer.append(bytes(piece)), deadline)
+
+    assert look(lambda: path, timeout=PATIENCE, question=question).state == "listening"
+    assert answer == [b"pong"]
+
+
+def test_a_look_for_the_end_ends_though_somebody_listens(path, serve):
+    listener = listen(path, mode=0o600, backlog=16)
+    assert look_until_gone(lambda: path, timeout=1.0, wait=Deadline(0.05)).error is None
+    listener.withdraw()
+    listener.close()
 
 
 def test_a_look_waits_for_the_end(path):

@@ -128,7 +128,7 @@ def test_a_handler_may_finish_although_nobody_takes_its_megabytes(endpoint, fold
     with Server(endpoint, command, "--on-hangup", "finish") as server:
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
-            assert client.recv(9) == packets(b"hello")
+            assert client.recv(9)[4:] == b"hello"  # its packet may hold more
         server.wait_for_log("client hung up")
         assert (folder / "finished").exists()
 

@@ -83,7 +83,7 @@ def half_duplex(path, megabytes):
 
 
 def many(path, clients, requests):
-    """Clients at once, each with so many requests; how many were answered, and differently."""
+    """Clients at once, each with so many requests; how many were answered, and what."""
     answers = []
 
     def ask():
@@ -98,14 +98,26 @@ def many(path, clients, requests):
         thread.start()
     for thread in threads:
         thread.join()
-    print(len(answers), len(set(answers)))
+    print(len(answers), *sorted(set(answers)))
 
 
-def raw(path, what):
-    """Send bytes as they are; what came back."""
-    pipe = opened(path)
-    pipe.write(what.encode())
-    print(pipe.read_all())
+def raw(path, *all_of_it):
+    """Send bytes as they are, each on a connection of its own; what came back."""
+    for what in all_of_it:
+        pipe = opened(path)
+        pipe.write(what.encode())
+        print(pipe.read_all())
+        pipe.close()
+
+
+def each(path, *requests):
+    """One after the other; a line for each: its payload, or "cut off"."""
+    for request in requests:
+        pipe = opened(path)
+        pipe.write(packet(request.encode()) + FLUSH)
+        answer = pipe.read_all()
+        print(payload_of(answer).decode() if answer.endswith(FLUSH) else "cut off")
+        pipe.close()
 
 
 def leave(path, what):

@@ -1,10 +1,10 @@
-"""Runs pytest there, on the package of this checkout."""
+"""Runs pytest there, on the package of this checkout, with what its tests share."""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent.parent))
+sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
 
 if __name__ == "__main__":
     import pytest
