@@ -83,26 +83,24 @@ class PrestartHandler(Handler):
 
     def start_now(self, request: Request) -> ProcessRun:
         """See Handler."""
-        return self.start(request, None)
+        return self._used(self._next() or self._on_demand.start_now(request))
 
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
         """See Handler."""
-        waiting = self._next()
-        if waiting is None:
-            run = self._on_demand.start(request, stored)
-        else:
-            run = waiting.run
-            self._failures = 0
+        return self._used(self._next() or self._on_demand.start(request, stored))
+
+    def _used(self, run: ProcessRun) -> ProcessRun:
         run.on_stopped = self._refill
         return run
 
-    def _next(self) -> _Waiting | None:
+    def _next(self) -> ProcessRun | None:
         """The oldest that can be used; the keeper sees to those that cannot."""
         with self._lock:
             for waiting in self._waiting:
                 if self._is_fit(waiting) and waiting.is_usable():
                     self._take_out(waiting)
-                    return waiting
+                    self._failures = 0
+                    return waiting.run
                 waiting.passed_over = True
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
@@ -17,6 +18,9 @@ from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
+
+_QUICK = 0.05  # seconds for a start that others may have to wait for, at will
+_QUICK_FOR = 10.0  # seconds from such a start in which others are taken to be as quick, at will
 
 _OF_A_REQUEST = {"UNIXLOCALPATH", *PER_REQUEST}
 
@@ -35,13 +39,18 @@ class ProcessHandler(Handler):
         kept = {name: value for name, value in environment.items() if name not in _OF_A_REQUEST}
         self._environment = {**kept, "PROTO": "UNIX"}
         self._limit = limit
+        self._quick_until = 0.0
 
     def begin(self) -> None:
         """See Handler. What starts handlers is loaded before there is a request to wait for it."""
         quickest()
 
     def start_now(self, request: Request) -> ProcessRun:
-        """See Handler."""
+        """See Handler. If starting was quick lately: it waits for the program's file to be read,
+        and where a file system hangs only threads shall.
+        """
+        if monotonic() >= self._quick_until:
+            raise BlockingIOError
         return self.start(request, None)
 
     def start(self, request: Request, stored: Spool | None) -> ProcessRun:
@@ -53,7 +62,11 @@ class ProcessHandler(Handler):
             "UNIXREMOTEEGID": str(request.peer.gid),
             "SIPC_REQUEST_ID": request.id,
         }
-        return start_process(self._command, self._environment, self._limit, stored, more)
+        began = monotonic()
+        run = start_process(self._command, self._environment, self._limit, stored, more)
+        now = monotonic()
+        self._quick_until = now + _QUICK_FOR if now < began + _QUICK else 0.0
+        return run
 
 
 def start_process(

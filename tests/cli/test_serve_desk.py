@@ -50,14 +50,18 @@ def end_at_once(server: Server) -> None:
     server.wait()
 
 
-def test_many_short_requests_at_once_need_no_other_thread(endpoint, folder):
+def test_many_short_requests_at_once_need_few_threads(endpoint, folder):
+    """One, and those of the starts that take longer than a start should, the first of all."""
     go = folder / "go"
+    go.touch()
     command = f"cat; until test -e {go}; do sleep 0.01; done; echo done"
     with Server(endpoint, command, "--threads", MANY) as server, crowd(endpoint, MANY) as clients:
+        assert ask(endpoint, b"hello ") == (b"hello done\n", True)
+        go.unlink()
         for client in clients:
             client.sendall(message(b"hello "))
         wait_until(lambda: len(children(server.pid)) == MANY, "all handlers to run")
-        assert threads(server) == 1
+        assert threads(server) < MANY / 2
         go.touch()
         assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
 
@@ -94,6 +98,25 @@ def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
         end_at_once(server)
 
 
+def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, folder):
+    """As on a file system that hangs; here somebody holds a lease on the file (fcntl(2))."""
+    program = folder / "program"
+    program.write_text("#!/bin/sh\nexec cat\n")
+    program.chmod(0o755)
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the holder is told
+    try:
+        with Server(endpoint, str(program)) as server, connect(endpoint) as client:
+            with program.open("r+b") as file:
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                client.sendall(message(b"hello"))
+                wait_until(lambda: not unread(client), "it to be read")
+                server.signal(signal.SIGUSR1)
+                assert "in_flight=1" in server.wait_for_log("counters")
+            assert decode(receive_all(client)) == (b"hello", True)
+    finally:
+        signal.signal(signal.SIGIO, before)
+
+
 def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
     worker = "trap '' TERM; while :; do cat; done"  # cat echoes; the shell goes on at its end
     options = ("--threads", 2, "--kill-after", "1000s", "-v")
@@ -112,7 +135,7 @@ def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
 
 def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
     """Each of a size around the one at which they leave, in pieces or at once."""
-    with Server(endpoint, "cat") as server:
+    with Server(endpoint, "cat"):
         for size in (MIB - 1, MIB, MIB + 1, MIB // 2, MIB // 2 + 1, 3 * MIB):
             payload = os.urandom(size)
             assert ask(endpoint, payload) == (payload, True)
@@ -121,7 +144,16 @@ def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
                     client.sendall(packets(payload[at : at + 100_000]))
                 client.sendall(b"0000")
                 assert decode(receive_all(client)) == (payload, True)
-        assert threads(server) > 1
+
+
+def test_each_long_request_has_a_thread(endpoint):
+    with Server(endpoint, "cat >/dev/null; echo done") as server, crowd(endpoint, 3) as clients:
+        for client in clients:
+            client.sendall(packets(bytes(2 * MIB)))
+        wait_until(lambda: threads(server) == 4, "a thread for each")
+        for client in clients:
+            client.sendall(b"0000")
+            assert decode(receive_all(client)) == (b"done\n", True)
 
 
 def test_what_goes_to_disk_is_for_a_thread(endpoint):

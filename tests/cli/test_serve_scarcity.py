@@ -187,19 +187,10 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
         assert re.search(rb"\d lines were lost", log.read())
 
 
-NO_THREADS = ["bash", "-c", 'ulimit -v 60000 -s 65536; exec "$@"', "bash"]
-"""A stack that does not fit into the memory allowed lets no thread start."""
-
-
-def test_a_server_without_a_single_thread_answers_what_is_short(endpoint):
-    with Server(endpoint, "cat", wrapper=NO_THREADS):
-        assert ask(endpoint, b"hello") == (b"hello", True)
-
-
 def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
-    """What waits for a disk needs one."""
-    options = ("--whole-request", "--drain-timeout", "100ms")
-    with Server(endpoint, "cat", *options, wrapper=NO_THREADS) as server:
+    """A stack that does not fit into the memory allowed lets no thread start."""
+    wrapper = ["bash", "-c", 'ulimit -v 60000 -s 65536; exec "$@"', "bash"]
+    with Server(endpoint, "cat", "--drain-timeout", "100ms", wrapper=wrapper) as server:
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             server.wait_for_log("can't start new thread")
