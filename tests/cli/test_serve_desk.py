@@ -133,6 +133,16 @@ def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
         end_at_once(server)
 
 
+def test_a_worker_that_has_answered_enough_and_stays_keeps_nobody_waiting(endpoint):
+    worker = "trap '' TERM; cat; while :; do sleep 0.01; done"
+    options = ("--threads", 8, "--max-requests-per-worker", 1, "--kill-after", "1000s", "-v")
+    with serve(endpoint, *options, worker=worker) as server:
+        for _ in range(5):
+            assert told(endpoint, "x") == b"x"
+        assert len(children(server.pid)) == 5
+        end_at_once(server)
+
+
 def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
     """Each of a size around the one at which they leave, in pieces or at once."""
     with Server(endpoint, "cat"):
@@ -171,9 +181,10 @@ def test_what_goes_to_disk_is_for_a_thread(endpoint):
 def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint):
     """So many that it would take too long if each turn began with the next look at the time."""
     options = ("--threads", "1", "--whole-request")
-    with Server(endpoint, "cat", *options), crowd(endpoint, 200) as clients:
+    with Server(endpoint, "cat", *options) as server, crowd(endpoint, 200) as clients:
         for client in clients:
             client.sendall(message(b"hello"))
+        server.wait_for_log("answered", 200)
         assert {decode(receive_all(client)) for client in clients} == {(b"hello", True)}
 
 
