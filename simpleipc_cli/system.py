@@ -28,7 +28,10 @@ if sys.platform == "win32":
         LACKING,
         OPEN_FLAGS,
         SPOOL_FOLDER,
+        UNLIMITED,
         WITHOUT_WAITING,
+        limit_descriptors,
+        most_descriptors,
         prepare_streams,
         read_at,
         read_into,
@@ -48,6 +51,32 @@ else:
 
     WITHOUT_WAITING = os.O_NONBLOCK | os.O_NOCTTY
     """For what may be a pipe or a terminal."""
+
+    UNLIMITED = -1
+    """A limit that is none."""
+
+    def most_descriptors() -> tuple[int, int]:
+        """How many descriptors may be open at once, and how many the system would ever allow us.
+
+        UNLIMITED where there is no such limit.
+        """
+        import resource  # noqa: PLC0415 - few ask
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        none = resource.RLIM_INFINITY
+        return UNLIMITED if soft == none else soft, UNLIMITED if hard == none else hard
+
+    def limit_descriptors(soft: int, hard: int) -> bool:
+        """Change the first of those; `hard` is the second, as it is. False if that cannot be."""
+        import resource  # noqa: PLC0415 - see above
+
+        none = resource.RLIM_INFINITY
+        limits = (none if soft == UNLIMITED else soft, none if hard == UNLIMITED else hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def user_id() -> int:
         """The number of the user whom we act as; -1 where users have none."""

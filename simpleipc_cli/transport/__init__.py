@@ -13,6 +13,8 @@ from simpleipc_cli.transport.base import (
     READ,
     WRITE,
     Bell,
+    FileReader,
+    FileWriter,
     Holder,
     Latch,
     Line,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
     start_holder: Callable[[Mapping[str, str]], Holder] | None
     new_bell: Callable[[], Bell]
+    new_file_reader: Callable[[int], FileReader]
+    new_file_writer: Callable[[int], FileWriter]
     new_latch: Callable[[], Latch]
     new_line: Callable[[Connection], Line]
     new_poller: Callable[[], Poller]
@@ -50,6 +54,8 @@ __all__ = [
     "READ",
     "WRITE",
     "Bell",
+    "FileReader",
+    "FileWriter",
     "Holder",
     "Latch",
     "Line",
@@ -65,6 +71,8 @@ __all__ = [
     "inspect",
     "listen",
     "new_bell",
+    "new_file_reader",
+    "new_file_writer",
     "new_latch",
     "new_line",
     "new_poller",
@@ -77,6 +85,8 @@ if sys.platform == "win32":
         "inspect": ("winpipe", "inspect"),
         "listen": ("winpipe_listen", "listen"),
         "new_bell": ("winpipe_poll", "WinBell"),
+        "new_file_reader": ("winfile", "WinFileReader"),
+        "new_file_writer": ("winfile", "WinFileWriter"),
         "new_latch": ("winpipe_poll", "WinLatch"),
         "new_line": ("winpipe_line", "WinLine"),
         "new_poller": ("winpipe_poll", "WinPoller"),
@@ -90,6 +100,8 @@ else:
         "inspect": ("unix_inspect", "inspect"),
         "listen": ("unix_listen", "listen"),
         "new_bell": ("unix_poll", "UnixBell"),
+        "new_file_reader": ("unix_file", "UnixFileReader"),
+        "new_file_writer": ("unix_file", "UnixFileWriter"),
         "new_latch": ("unix_poll", "UnixLatch"),
         "new_line": ("unix_poll", "UnixLine"),
         "new_poller": ("unix_poll", "UnixPoller"),

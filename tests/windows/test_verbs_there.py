@@ -268,7 +268,6 @@ def test_bench_reports(wine, path):
         ["serve", "x", "--exec", "x", "--background"],
         ["serve", "x", "--exec", "x", "--prestart", "2"],
         ["send", "x", "--spawn", "x"],
-        ["send", "x", "--lines"],
     ],
     ids=lambda words: words[-2] if not words[-1].startswith("-") else words[-1],
 )
