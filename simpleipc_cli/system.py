@@ -1,4 +1,4 @@
-"""What differs between operating systems and is no transport and no process: files and users.
+"""What differs between operating systems and is no transport and no process: files, users, signals.
 
 The one place for it: the others that ask for the platform are the front of `transport` and
 that of `handlers`. Loads little: every call of every verb needs it.
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from simpleipc_cli.buffers import Buffer
+    from simpleipc_cli.signals_unix import (
+        HeldSignals,
+        deaf,
+        deafen,
+        die_of,
+        heed_children,
+        set_alarm,
+    )
 
     class Watch(Protocol):
         """What tells whether a descriptor can be used, as select.poll does."""
@@ -23,11 +31,47 @@ if TYPE_CHECKING:
             """Wait, None for ever; true if it can be used, or is of no use any more."""
 
 
+__all__ = [
+    "ENDING_SIGNALS",
+    "HAVE_OWNERS",
+    "LACKING",
+    "OPEN_FLAGS",
+    "PIPES_GROW",
+    "RENEW_SIGNALS",
+    "REPORT_SIGNALS",
+    "SPOOL_FOLDER",
+    "STOP_SIGNALS",
+    "UNLIMITED",
+    "WITHOUT_WAITING",
+    "HeldSignals",
+    "Watch",
+    "deaf",
+    "deafen",
+    "die_of",
+    "heed_children",
+    "limit_descriptors",
+    "most_descriptors",
+    "prepare_streams",
+    "read_at",
+    "read_into",
+    "set_alarm",
+    "user_id",
+    "watch",
+    "write_at",
+]
+
 if sys.platform == "win32":
     from simpleipc_cli.system_windows import (
+        ENDING_SIGNALS,
+        HAVE_OWNERS,
         LACKING,
         OPEN_FLAGS,
+        PIPES_GROW,
+        RENEW_SIGNALS,
+        REPORT_SIGNALS,
+        SIGNALS,
         SPOOL_FOLDER,
+        STOP_SIGNALS,
         UNLIMITED,
         WITHOUT_WAITING,
         limit_descriptors,
@@ -42,6 +86,23 @@ if sys.platform == "win32":
 else:
     LACKING: frozenset[str] = frozenset()
     """Options that make no sense here."""
+
+    ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP")
+    """Names of those that ask a program for its end."""
+
+    STOP_SIGNALS: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    RENEW_SIGNALS: tuple[str, ...] = ("SIGHUP",)
+    REPORT_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
+    """Names of what a server hears: to stop, to open its files anew, to say how it is."""
+
+    SIGNALS = "signals_unix"
+    """The module for all else about signals."""
+
+    HAVE_OWNERS = True
+    """Whether files have owners, groups and modes."""
+
+    PIPES_GROW = True
+    """Whether a pipe can be made to hold more."""
 
     SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - files there have no names
     """Where bytes wait unless told otherwise: on a disk, where /tmp may be memory."""
@@ -104,3 +165,15 @@ else:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
         return poll
+
+
+_LATER = ("HeldSignals", "deaf", "deafen", "die_of", "heed_children", "set_alarm")
+
+
+def __getattr__(name: str) -> object:
+    """Load what only some need (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - a small send does without
+
+    return getattr(import_module(f"simpleipc_cli.{SIGNALS}"), name)

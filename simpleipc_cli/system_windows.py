@@ -21,6 +21,15 @@ LACKING = frozenset(
     )
 )
 
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Ctrl-Break
+STOP_SIGNALS = ENDING_SIGNALS
+RENEW_SIGNALS: tuple[str, ...] = ()
+REPORT_SIGNALS: tuple[str, ...] = ()
+SIGNALS = "signals_windows"
+
+HAVE_OWNERS = False
+PIPES_GROW = False
+
 SPOOL_FOLDER = gettempdir()
 
 _BINARY: int = getattr(os, "O_BINARY", 0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.activation import for_handlers, notifier
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.render import printable
@@ -52,8 +52,7 @@ def run(
     service: Service,
 ) -> int:
     """Listen, serve, and say with which status to end."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
+    system.heed_children()
     if command.is_missing():
         log.problem(
             f"sipc serve: there is no command {command.line}: requests fail until there is one"

@@ -331,7 +331,7 @@ class FileOutput(Output):
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(self._name, error) from error
-        if old is not None and hasattr(os, "fchown"):
+        if old is not None and system.HAVE_OWNERS:
             self._take_after(old)
 
     def _take_after(self, old: os.stat_result) -> None:

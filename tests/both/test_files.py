@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path, poller):
     file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
     reader = new_file_reader(file)
     wait_for(poller, reader, READ)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         reader.read_now(10)
     os.close(file)
 
@@ -135,10 +135,9 @@ def test_all_goes_into_a_plain_file(tmp_path, poller):
     assert (tmp_path / "file").read_bytes() == MUCH
 
 
-def test_without_a_reader_it_is_an_error(pipe):
+def test_without_a_reader_it_is_an_error(pipe, poller):
     theirs, ours, close = pipe
     writer = new_file_writer(ours)
     close(theirs)
-    with pytest.raises(OSError):
-        for _ in range(1000):
-            writer.write_now(memoryview(b"x"))
+    with pytest.raises(OSError, match=r"Broken pipe|Invalid argument"):
+        write_all(poller, writer, b"x")
