@@ -25,11 +25,9 @@ from simpleipc_cli.errors import (
     PathNotFound,
     SpawnFailed,
 )
-from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.detached import Detached, start_detached
-from simpleipc_cli.handlers.spawn import describe
+from simpleipc_cli.handlers import Command, Detached, describe, start_detached
 from simpleipc_cli.system import HeldSignals
-from simpleipc_cli.transport import StartLock, Stream
+from simpleipc_cli.transport import StartLock, Stream, real_path
 
 START_PATIENCE = 10.0
 """Seconds in which somebody should listen, if nothing else is said. At will."""
@@ -88,7 +86,7 @@ def _real_path(endpoint: Endpoint) -> str:
     if not os.path.basename(path):
         raise InvalidPath(f"{path!r} is not a name that a socket can have")
     try:
-        return os.path.realpath(path)
+        return real_path(path)
     except OSError as error:
         raise PathNotFound(f"where {path} is cannot be told: {error.strerror}") from error
 

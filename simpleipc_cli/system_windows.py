@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LACKING = frozenset(
     (
         *("--group", "--allow-user", "--background", "--max-wait", "--pid-file"),
-        *("--prestart", "--spawn"),
+        "--prestart",
     )
 )
 

@@ -1,7 +1,7 @@
 """What answers a request. The server is handed one of these and knows only the interface.
 
 The one place that knows how this system starts processes: on Windows, commands and the
-processes that run them are others, and what is started to stay is not there.
+processes that run them are others.
 """
 
 from __future__ import annotations
@@ -11,23 +11,35 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.handlers.command import Command
+    from simpleipc_cli.handlers.detached import Detached, start_detached
     from simpleipc_cli.handlers.process import ProcessHandler, start_worker
     from simpleipc_cli.handlers.spawn import describe
 
-__all__ = ["Command", "ProcessHandler", "describe", "start_worker"]
+__all__ = [
+    "Command",
+    "Detached",
+    "ProcessHandler",
+    "describe",
+    "start_detached",
+    "start_worker",
+]
 
 if sys.platform == "win32":
     _WHERE = {
         "Command": ("windows", "WinCommand"),
+        "Detached": ("detached_windows", "WinDetached"),
         "ProcessHandler": ("windows", "WinProcessHandler"),
         "describe": ("windows", "describe"),
+        "start_detached": ("detached_windows", "start_detached"),
         "start_worker": ("windows", "start_worker"),
     }
 else:
     _WHERE = {
         "Command": ("command", "Command"),
+        "Detached": ("detached", "Detached"),
         "ProcessHandler": ("process", "ProcessHandler"),
         "describe": ("spawn", "describe"),
+        "start_detached": ("detached", "start_detached"),
         "start_worker": ("process", "start_worker"),
     }
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
-    from simpleipc_cli.transport.unix_start_lock import StartLock
+    from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
 
     start_holder: Callable[[Mapping[str, str]], Holder] | None
     new_bell: Callable[[], Bell]
@@ -77,11 +77,13 @@ __all__ = [
     "new_line",
     "new_poller",
     "new_wide_poller",
+    "real_path",
     "start_holder",
 ]
 
 if sys.platform == "win32":
     _LATER = {
+        "StartLock": ("winpipe_start_lock", "WinStartLock"),
         "inspect": ("winpipe", "inspect"),
         "listen": ("winpipe_listen", "listen"),
         "new_bell": ("winpipe_poll", "WinBell"),
@@ -91,6 +93,7 @@ if sys.platform == "win32":
         "new_line": ("winpipe_line", "WinLine"),
         "new_poller": ("winpipe_poll", "WinPoller"),
         "new_wide_poller": ("winpipe_poll", "WinPoller"),
+        "real_path": ("winpipe_start_lock", "real_path"),
         "start_holder": ("winpipe_listen", "start_holder"),
     }
 else:
@@ -106,6 +109,7 @@ else:
         "new_line": ("unix_poll", "UnixLine"),
         "new_poller": ("unix_poll", "UnixPoller"),
         "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+        "real_path": ("unix_start_lock", "real_path"),
         "start_holder": ("unix_holder", "start_holder"),
     }
 

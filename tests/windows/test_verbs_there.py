@@ -267,7 +267,6 @@ def test_bench_reports(wine, path):
         ["serve", "x", "--exec", "x", "--group", "users"],
         ["serve", "x", "--exec", "x", "--background"],
         ["serve", "x", "--exec", "x", "--prestart", "2"],
-        ["send", "x", "--spawn", "x"],
     ],
     ids=lambda words: words[-2] if not words[-1].startswith("-") else words[-1],
 )
