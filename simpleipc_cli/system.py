@@ -36,6 +36,7 @@ __all__ = [
     "HAVE_OWNERS",
     "LACKING",
     "OPEN_FLAGS",
+    "PID_FILES",
     "PIPES_GROW",
     "RENEW_SIGNALS",
     "REPORT_SIGNALS",
@@ -66,6 +67,7 @@ if sys.platform == "win32":
         HAVE_OWNERS,
         LACKING,
         OPEN_FLAGS,
+        PID_FILES,
         PIPES_GROW,
         RENEW_SIGNALS,
         REPORT_SIGNALS,
@@ -100,6 +102,9 @@ else:
 
     HAVE_OWNERS = True
     """Whether files have owners, groups and modes."""
+
+    PID_FILES = "pidfile"
+    """The module of `server` for them."""
 
     PIPES_GROW = True
     """Whether a pipe can be made to hold more."""

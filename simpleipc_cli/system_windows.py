@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.buffers import Buffer
 
-LACKING = frozenset(
-    (
-        *("--group", "--allow-user", "--background", "--max-wait", "--pid-file"),
-        "--prestart",
-    )
-)
+LACKING = frozenset(("--group", "--allow-user"))
 
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Ctrl-Break
 STOP_SIGNALS = ENDING_SIGNALS
@@ -28,6 +23,7 @@ REPORT_SIGNALS: tuple[str, ...] = ()
 SIGNALS = "signals_windows"
 
 HAVE_OWNERS = False
+PID_FILES = "pidfile_windows"
 PIPES_GROW = False
 
 SPOOL_FOLDER = gettempdir()

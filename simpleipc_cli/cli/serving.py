@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from simpleipc_cli import system
@@ -90,9 +91,10 @@ def run(
 
 
 def _pid_file(path: str) -> AbstractContextManager[None]:
-    from simpleipc_cli.server.pidfile import PidFile  # noqa: PLC0415 - not every system can
-
-    return PidFile(path)
+    found: AbstractContextManager[None] = import_module(
+        f"simpleipc_cli.server.{system.PID_FILES}"
+    ).PidFile(path)
+    return found
 
 
 def _serve(

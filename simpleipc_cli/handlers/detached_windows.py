@@ -18,16 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import ceil
 from time import monotonic, sleep
-from typing import Any
 
 from simpleipc_cli.errors import SipcError, SpawnFailed
+from simpleipc_cli.handlers.apart_windows import anonymous_pipe, open_nowhere, start_apart
 from simpleipc_cli.handlers.lastwords import LastWords
-from simpleipc_cli.handlers.spawn_windows import Job, set_inheritable
+from simpleipc_cli.handlers.spawn_windows import Job
 from simpleipc_cli.handlers.windows import WinCommand
 from simpleipc_cli.transport import win32
 
-_SUSPENDED, _NEW_GROUP, _NO_WINDOW = 0x4, 0x200, 0x08000000  # winbase.h
-_SHARED = 0x3  # FILE_SHARE_READ, FILE_SHARE_WRITE
 _CHUNK = 1 << 16
 _MOST_READS = 16  # pipes hold much less, at will
 _LONGEST_WAIT = 0.05  # seconds between looks at what it writes, at will
@@ -115,16 +113,16 @@ class WinDetached:
 def start_detached(command: WinCommand, environment: Mapping[str, str]) -> WinDetached:
     """Start a command so that it can stay. Raises SpawnFailed."""
     with _explained(command), ExitStack() as theirs, ExitStack() as ours:
-        errors, its_errors = _pipe()
+        errors, its_errors = anonymous_pipe()
         ours.callback(win32.api.CloseHandle, errors)
         theirs.callback(win32.api.CloseHandle, its_errors)
-        nowhere = _open_nowhere()
+        nowhere = open_nowhere()
         theirs.callback(win32.api.CloseHandle, nowhere)
         _start_drain(errors, nowhere, environment, theirs, ours)
         job = Job(stays=True)
         ours.callback(job.close)
         line = command.in_shell(environment.get("COMSPEC", "cmd.exe"))
-        process = _start(line, environment, (nowhere, nowhere, its_errors), (), job)
+        process = start_apart(line, environment, (nowhere, nowhere, its_errors), (), job)
         ours.callback(win32.api.CloseHandle, process)
         return WinDetached(process, job, errors, ours.pop_all())
 
@@ -133,62 +131,12 @@ def _start_drain(
     errors: int, nowhere: int, environment: Mapping[str, str], theirs: ExitStack, ours: ExitStack
 ) -> None:
     """Start what reads `errors` once `ours` is closed."""
-    released, hold = _pipe()
+    released, hold = anonymous_pipe()
     theirs.callback(win32.api.CloseHandle, released)
     ours.callback(win32.api.CloseHandle, hold)
     line = subprocess.list2cmdline([sys.executable, "-I", "-S", "-c", _DRAIN, str(errors)])
-    process = _start(line, environment, (released, nowhere, nowhere), (errors,), None)
+    process = start_apart(line, environment, (released, nowhere, nowhere), (errors,), None)
     win32.api.CloseHandle(process)
-
-
-def _start(
-    line: str,
-    environment: Mapping[str, str],
-    streams: tuple[int, int, int],
-    more: tuple[int, ...],
-    job: Job | None,
-) -> int:
-    """Start a program that gets these handles and no others; a handle of it. Raises OSError."""
-    api = win32.api
-    handles = {*streams, *more}
-    for handle in handles:
-        set_inheritable(handle, True)
-    startup: Any = subprocess.__dict__["STARTUPINFO"](
-        dwFlags=api.STARTF_USESTDHANDLES,
-        hStdInput=streams[0],
-        hStdOutput=streams[1],
-        hStdError=streams[2],
-        lpAttributeList={"handle_list": list(handles)},
-    )
-    flags = _NEW_GROUP | _NO_WINDOW | _SUSPENDED
-    process, thread, *_ = api.CreateProcess(
-        None, line, None, None, True, flags, dict(environment), None, startup
-    )
-    try:
-        if job is not None:
-            job.add(process)  # before it can have started anything
-        win32.library("kernel32").ResumeThread(win32.handle(thread))
-    except BaseException:
-        api.TerminateProcess(process, 1)
-        api.CloseHandle(process)
-        raise
-    finally:
-        api.CloseHandle(thread)
-        for handle in handles:
-            set_inheritable(handle, False)
-    return int(process)
-
-
-def _pipe() -> tuple[int, int]:
-    """Its end for reading, and that for writing. Raises OSError."""
-    reader, writer = win32.api.CreatePipe(None, 0)
-    return int(reader), int(writer)
-
-
-def _open_nowhere() -> int:
-    api = win32.api
-    access = api.GENERIC_READ | api.GENERIC_WRITE
-    return int(api.CreateFile("NUL", access, _SHARED, api.NULL, api.OPEN_EXISTING, 0, api.NULL))
 
 
 @contextmanager

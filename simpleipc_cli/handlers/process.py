@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.pipes import Pipes
+from simpleipc_cli.handlers.pipes import Pipes, unread
 from simpleipc_cli.handlers.posix_spawn import quickest
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
 from simpleipc_cli.pipes import enlarge
@@ -128,6 +128,10 @@ class ProcessRun(Run):
             self._reads_much = True
             enlarge(self.output)
         return [buffer[:count]] if count else []
+
+    def has_output(self) -> bool:
+        """Whether some of the response is there to be read."""
+        return unread(self.output) > 0
 
     def end_output(self) -> None:
         """See Run."""

@@ -190,7 +190,7 @@ class Files:
             # Both ways, though the child cannot write: a read of ours fails when it has closed.
             self.writer = self._pipe(win32.api.PIPE_ACCESS_DUPLEX, win32.api.GENERIC_READ, access)
             self.reader = self._pipe(win32.api.PIPE_ACCESS_INBOUND, win32.api.GENERIC_WRITE, access)
-            self._theirs.append(_own_standard_error())
+            self._theirs.append(own_standard_error())
         except BaseException:
             self.close()
             raise
@@ -249,7 +249,7 @@ def set_inheritable(handle: int, inheritable: bool) -> None:
     change(handle, inheritable)
 
 
-def _own_standard_error() -> int:
+def own_standard_error() -> int:
     """A copy of it, for a child. Raises OSError."""
     api, runtime = win32.api, import_module("msvcrt")
     get: Any = runtime.__dict__["get_osfhandle"]

@@ -1,7 +1,8 @@
-"""`send --spawn` under Wine: a server on demand, one for all, that stays."""
+"""Servers that outlive whoever started them, under Wine: `send --spawn`, `serve --background`."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -131,6 +132,99 @@ def test_handlers_that_write_errors_go_on_when_the_client_has_gone(send, python)
     for _ in range(2):
         ran = send("--wait", "60s", "--spawn", serve, "-d", "x")
         assert (ran.status, ran.out) == (0, "done")
+
+
+@pytest.fixture
+def background(wine, path, python):
+    """Start a server in the background; what there is to see when it is in, or could not be."""
+
+    def start(*options):
+        arguments = ("serve", path, "--quit-on", "quit", "--worker", python("worker.py"))
+        return ended(wine.start("sipc_there.py", *arguments, "--background", *map(str, options)))
+
+    return start
+
+
+def test_in_the_background_it_listens_when_it_returns(wine, path, background):
+    started = background()
+    assert (started.status, started.out) == (0, "")
+    assert started.err == f"listening on {path}\n"
+    for number in (b"1", b"2"):
+        assert wine.sipc("send", path, "-d", "x").raw.split(b" ")[1:] == [number, b"x"]
+
+
+def test_what_keeps_it_from_listening_is_told_with_its_status(path, background):
+    assert background("-q").status == 0
+    second = background("-q")
+    assert second.status == 9
+    assert second.err.startswith(f"sipc serve: another server is listening on {path}")
+    assert second.err.count("\n") == 1
+
+
+def test_its_log_goes_on_in_a_file(wine, path, folder, background):
+    log = folder / "log"
+    assert background("--log-file", there(log)).status == 0
+    assert wine.sipc("send", path, "-d", "x").status == 0
+    wait_until(lambda: ": answered" in log.read_text(), "the request in the log")
+
+
+def test_one_that_does_not_listen_in_time_is_ended(wine, path, background, folder):
+    """The time is over before it can have been loaded."""
+    started = background("--max-wait", "1ms", "--log-file", there(folder / "log"))
+    assert started.status == 6
+    assert "did not listen within 0.001 s" in started.err
+    assert "--max-wait" in started.err
+    assert not running("--background")
+
+
+def test_its_pid_file_holds_its_number_while_it_runs(wine, path, folder, background):
+    file = folder / "pid"
+    assert background("-q", "--pid-file", there(file)).status == 0
+    pid = int(file.read_text())
+    assert json.loads(wine.sipc("probe", "--json", path).out)["pid"] == pid
+    wine.sipc("send", path, "-d", "quit")
+    wait_until(lambda: not file.exists(), "the file to be removed")
+
+
+def test_two_servers_do_not_have_the_same_pid_file(wine, path, folder, background):
+    file, other = folder / "pid", there(folder / "other")
+    assert background("-q", "--pid-file", there(file)).status == 0
+    held = file.read_text()
+    ran = wine.sipc("serve", other, "--exec", "x", "--pid-file", there(file))
+    assert ran.status == 9
+    assert f"a running server, process {int(held)}, has the pid file" in ran.err
+    assert file.read_text() == held
+
+
+def test_a_pid_file_that_a_killed_server_has_left_is_taken_over(wine, path, folder):
+    file = folder / "pid"
+    options = ("--exec", "echo hello", "--pid-file", there(file))
+    with wine.server(path, *options):
+        left = file.read_text()
+    assert file.read_text() == left
+    with wine.server(path, "--quit-on", "quit", *options) as server:
+        assert file.read_text() not in {"", left}
+        wine.sipc("send", path, "-d", "quit")
+        assert server.end() == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("content", ["precious", "7\nprecious", "1" * 33])
+def test_what_is_no_pid_file_stays(wine, path, folder, content):
+    file = folder / "pid"
+    file.write_text(content)
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(file))
+    assert ran.status == 1
+    assert "is in the way: it is no pid file" in ran.err
+    assert file.read_text() == content
+
+
+def test_where_no_pid_file_can_be_that_is_told(wine, path, folder):
+    (folder / "deep").mkdir()
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "deep"))
+    assert (ran.status, ran.err.count("it is a directory")) == (1, 1)
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "no" / "pid"))
+    assert (ran.status, ran.err.count("there is no folder")) == (1, 1)
 
 
 def running(word):
