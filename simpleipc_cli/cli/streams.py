@@ -20,6 +20,10 @@ from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.pktline import MAX_PAYLOAD
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.transport import FileReader, FileWriter
+
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
 """Bytes read at once: full packets."""
@@ -31,10 +35,6 @@ _LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 da
 _AS_WE_ACT = os.access in os.supports_effective_ids
 _PAUSE = 0.01  # seconds between looks where no event tells, at will
 _SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from simpleipc_cli.transport import FileReader, FileWriter
 
 
 def fill_standard_streams() -> None:

@@ -108,8 +108,8 @@ def into_background(
     Who started it gets a WinStarting, the other a WinAnnouncement. The variable that tells is
     taken out of the environment. Raises SipcError.
     """
-    pipe = environment.pop(_VARIABLE, None)
-    if pipe is not None:
+    pipe = environment.pop(_VARIABLE, "")
+    if pipe.isdecimal():
         return WinAnnouncement(int(pipe))
     signals = HeldSignals()
     signals.__enter__()  # to our end: whoever started us gets to know that it listens
