@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def ahead(wine, folder):
     return f'"{there(wine.words[-1])}" "{script}" "{file}"'
 
 
+@contextmanager
+def ending(wine, path, *options):
+    """A server that ends in order: killed just when it starts a handler, it would leave that.
+
+    A process is started first, and only then put into the job that ends with the server.
+    """
+    options = ("--quit-on", "quit", "--kill-after", "0", *options)
+    with wine.server(path, *options) as server:
+        yield server
+        wine.sipc("send", path, "-d", "quit")
+        assert server.end() == 0
+
+
 def numbers(folder, count):
     """Numbers of handlers, when there have been so many."""
     file = folder / "starts"
@@ -45,7 +59,7 @@ def numbers(folder, count):
 
 
 def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, folder, ahead):
-    with wine.server(path, "--prestart", "2", "--exec", ahead) as server:
+    with ending(wine, path, "--prestart", "2", "--exec", ahead) as server:
         for count in (2, 3, 4):
             ready = numbers(folder, count)
             pid, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
@@ -57,7 +71,7 @@ def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, fol
 
 def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
     """These know who asks."""
-    with wine.server(path, "--prestart", "1", "--threads", "2", "--exec", ahead):
+    with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)
         holds = wine.start("handmade_there.py", "hang", path, "0005x")
         assert holds.stdout.readline().strip() == b"sent"
@@ -71,7 +85,7 @@ def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
 
 def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, path, folder):
     command = f'echo started>>"{there(folder / "starts")}" & echo pong'
-    with wine.server(path, "--prestart", "2", "--exec", command):
+    with ending(wine, path, "--prestart", "2", "--exec", command):
         for count in (2, 3, 4, 5):
             numbers(folder, count)
             ran = wine.sipc("send", path, "-d", "ping")
@@ -80,7 +94,7 @@ def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, 
 
 
 def test_those_that_fail_before_their_request_are_not_used(wine, path):
-    with wine.server(path, "--prestart", "1", "--exec", "exit 3") as server:
+    with ending(wine, path, "--prestart", "1", "--exec", "exit 3") as server:
         server.wait_for("ended before its request: exit status 3")
         assert wine.sipc("send", path, "-d", "ping").status == 7
 
