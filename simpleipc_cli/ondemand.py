@@ -10,9 +10,7 @@ starts another, of which, as with all servers, one gets the path.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from time import sleep
 
 from simpleipc_cli.client import look, reach
@@ -27,16 +25,14 @@ from simpleipc_cli.errors import (
     PathNotFound,
     SpawnFailed,
 )
-from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.detached import Detached, start_detached
-from simpleipc_cli.handlers.spawn import describe
-from simpleipc_cli.transport import StartLock, Stream
+from simpleipc_cli.handlers import Command, Detached, describe, start_detached
+from simpleipc_cli.system import HeldSignals
+from simpleipc_cli.transport import StartLock, Stream, real_path
 
 START_PATIENCE = 10.0
 """Seconds in which somebody should listen, if nothing else is said. At will."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.03  # seconds between tries, at will
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def reach_or_start(
@@ -63,7 +59,7 @@ def reach_or_start(
     command = Command(line, environment.get("PATH", os.defpath))
     environment = {**environment, "SIPC_PATH": path}
     lock = StartLock(path)
-    with _HeldSignals() as signals:
+    with HeldSignals() as signals:
         tries = _Tries(endpoint, signals, connect_timeout, limit, patient=wait is not None)
         try:
             while not lock.take():
@@ -90,28 +86,9 @@ def _real_path(endpoint: Endpoint) -> str:
     if not os.path.basename(path):
         raise InvalidPath(f"{path!r} is not a name that a socket can have")
     try:
-        return os.path.realpath(path)
+        return real_path(path)
     except OSError as error:
         raise PathNotFound(f"where {path} is cannot be told: {error.strerror}") from error
-
-
-class _HeldSignals:
-    """Signals that end us wait, but for where nothing is half done: there they are let in."""
-
-    def __enter__(self) -> _HeldSignals:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
-
-    @contextmanager
-    def let_in(self) -> Iterator[None]:
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
 
 
 class _Tries:
@@ -120,7 +97,7 @@ class _Tries:
     def __init__(
         self,
         endpoint: Endpoint,
-        signals: _HeldSignals,
+        signals: HeldSignals,
         connect_timeout: float | None,
         limit: Deadline,
         *,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from simpleipc_cli import system
+
 _ROOM = 1 << 20
 """Bytes: the most that Linux gives to ordinary users (fs.pipe-max-size, pipe(7))."""
 
 
 def enlarge(descriptor: int) -> None:
     """Let a pipe hold a mebibyte, where the system allows it; of no effect on anything else."""
-    try:
-        import fcntl  # noqa: PLC0415 - only for those who pass on much
-    except ImportError:
-        return  # Windows: its pipes are as large as they were made
+    if not system.PIPES_GROW:
+        return
+    import fcntl  # noqa: PLC0415 - only for those who pass on much
 
     try:
         if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < _ROOM:

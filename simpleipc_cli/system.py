@@ -1,4 +1,4 @@
-"""What differs between operating systems and is no transport and no process: files and users.
+"""What differs between operating systems and is no transport and no process: files, users, signals.
 
 The one place for it: the others that ask for the platform are the front of `transport` and
 that of `handlers`. Loads little: every call of every verb needs it.
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from simpleipc_cli.buffers import Buffer
+    from simpleipc_cli.signals_unix import (
+        HeldSignals,
+        deaf,
+        deafen,
+        die_of,
+        heed_children,
+        set_alarm,
+    )
 
     class Watch(Protocol):
         """What tells whether a descriptor can be used, as select.poll does."""
@@ -23,12 +31,53 @@ if TYPE_CHECKING:
             """Wait, None for ever; true if it can be used, or is of no use any more."""
 
 
+__all__ = [
+    "ENDING_SIGNALS",
+    "HAVE_OWNERS",
+    "LACKING",
+    "OPEN_FLAGS",
+    "PID_FILES",
+    "PIPES_GROW",
+    "RENEW_SIGNALS",
+    "REPORT_SIGNALS",
+    "SPOOL_FOLDER",
+    "STOP_SIGNALS",
+    "UNLIMITED",
+    "WITHOUT_WAITING",
+    "HeldSignals",
+    "Watch",
+    "deaf",
+    "deafen",
+    "die_of",
+    "heed_children",
+    "limit_descriptors",
+    "most_descriptors",
+    "prepare_streams",
+    "read_at",
+    "read_into",
+    "set_alarm",
+    "user_id",
+    "watch",
+    "write_at",
+]
+
 if sys.platform == "win32":
     from simpleipc_cli.system_windows import (
+        ENDING_SIGNALS,
+        HAVE_OWNERS,
         LACKING,
         OPEN_FLAGS,
+        PID_FILES,
+        PIPES_GROW,
+        RENEW_SIGNALS,
+        REPORT_SIGNALS,
+        SIGNALS,
         SPOOL_FOLDER,
+        STOP_SIGNALS,
+        UNLIMITED,
         WITHOUT_WAITING,
+        limit_descriptors,
+        most_descriptors,
         prepare_streams,
         read_at,
         read_into,
@@ -40,6 +89,26 @@ else:
     LACKING: frozenset[str] = frozenset()
     """Options that make no sense here."""
 
+    ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP")
+    """Names of those that ask a program for its end."""
+
+    STOP_SIGNALS: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    RENEW_SIGNALS: tuple[str, ...] = ("SIGHUP",)
+    REPORT_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
+    """Names of what a server hears: to stop, to open its files anew, to say how it is."""
+
+    SIGNALS = "signals_unix"
+    """The module for all else about signals."""
+
+    HAVE_OWNERS = True
+    """Whether files have owners, groups and modes."""
+
+    PID_FILES = "pidfile"
+    """The module of `server` for them."""
+
+    PIPES_GROW = True
+    """Whether a pipe can be made to hold more."""
+
     SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - files there have no names
     """Where bytes wait unless told otherwise: on a disk, where /tmp may be memory."""
 
@@ -48,6 +117,32 @@ else:
 
     WITHOUT_WAITING = os.O_NONBLOCK | os.O_NOCTTY
     """For what may be a pipe or a terminal."""
+
+    UNLIMITED = -1
+    """A limit that is none."""
+
+    def most_descriptors() -> tuple[int, int]:
+        """How many descriptors may be open at once, and how many the system would ever allow us.
+
+        UNLIMITED where there is no such limit.
+        """
+        import resource  # noqa: PLC0415 - few ask
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        none = resource.RLIM_INFINITY
+        return UNLIMITED if soft == none else soft, UNLIMITED if hard == none else hard
+
+    def limit_descriptors(soft: int, hard: int) -> bool:
+        """Change the first of those; `hard` is the second, as it is. False if that cannot be."""
+        import resource  # noqa: PLC0415 - see above
+
+        none = resource.RLIM_INFINITY
+        limits = (none if soft == UNLIMITED else soft, none if hard == UNLIMITED else hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def user_id() -> int:
         """The number of the user whom we act as; -1 where users have none."""
@@ -75,3 +170,15 @@ else:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
         return poll
+
+
+_LATER = ("HeldSignals", "deaf", "deafen", "die_of", "heed_children", "set_alarm")
+
+
+def __getattr__(name: str) -> object:
+    """Load what only some need (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - a small send does without
+
+    return getattr(import_module(f"simpleipc_cli.{SIGNALS}"), name)

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.buffers import Buffer
 
-LACKING = frozenset(
-    (
-        *("--group", "--allow-user", "--background", "--max-wait", "--pid-file"),
-        *("--prestart", "--spawn", "--lines", "--null", "--jobs"),
-    )
-)
+LACKING = frozenset(("--group", "--allow-user"))
+
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Ctrl-Break
+STOP_SIGNALS = ENDING_SIGNALS
+RENEW_SIGNALS: tuple[str, ...] = ()
+REPORT_SIGNALS: tuple[str, ...] = ()
+SIGNALS = "signals_windows"
+
+HAVE_OWNERS = False
+PID_FILES = "pidfile_windows"
+PIPES_GROW = False
 
 SPOOL_FOLDER = gettempdir()
 
@@ -30,6 +35,21 @@ WITHOUT_WAITING = 0
 
 _LOOK_EVERY = 0.01  # seconds; nothing tells that a pipe can be read, but a read
 _PIPE = 3  # FILE_TYPE_PIPE
+
+
+UNLIMITED = -1
+
+_MOST_HANDLES = 1 << 20  # they end with memory; more than anybody needs, at will
+
+
+def most_descriptors() -> tuple[int, int]:
+    """See system.py."""
+    return _MOST_HANDLES, _MOST_HANDLES
+
+
+def limit_descriptors(_soft: int, _hard: int) -> bool:
+    """See system.py."""
+    return False
 
 
 def user_id() -> int:

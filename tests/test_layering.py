@@ -29,6 +29,7 @@ FLOORS = [
     {"pktline", "endpoint", "deadline", "quoting"},
     {"errors", "pipes"},
     {"system"},
+    {"signals_unix", "signals_windows"},
     {"system_windows"},
     {"buffers"},
 ]
@@ -153,6 +154,70 @@ FRONTS = {"transport/__init__.py", "handlers/__init__.py", "system.py"}
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS))
 def test_only_three_fronts_ask_for_the_platform(name):
     assert not names_used(MODULES[name]) & OF_THE_PLATFORM
+
+
+def questions_about_the_system(tree: ast.AST) -> list[str]:
+    """Where a module looks whether the system has something, or tries to import what may not be."""
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="hasattr"), args=[ast.Name(id=owner), _]):
+                if owner.strip("_") in {"os", "signal", "socket", "select", "time"}:
+                    found.append(f"line {node.lineno}: hasattr({owner}, ...)")
+            case ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=owner), _, _]):
+                if owner.strip("_") in {"os", "signal", "socket", "select", "time"}:
+                    found.append(f"line {node.lineno}: getattr({owner}, ..., default)")
+            case ast.ExceptHandler(type=ast.Name(id="ImportError" | "ModuleNotFoundError")):
+                found.append(f"line {node.lineno}: except ImportError")
+    return found
+
+
+# Which C library this is can only be found out by asking it for what it has.
+ASKS_ITS_C_LIBRARY = "handlers/posix_spawn.py"
+OF_ONE_SYSTEM = {"system_windows.py"}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS - OF_ONE_SYSTEM))
+def test_nobody_else_asks_for_it_by_another_name(name):
+    assert questions_about_the_system(MODULES[name]) == [] or name == ASKS_ITS_C_LIBRARY
+
+
+def test_such_questions_are_found():
+    source = """
+if hasattr(os, "fork"): getattr(_signal, "SIGHUP", 1)
+try: import fcntl
+except ImportError: pass
+getattr(signal, name)
+"""
+    assert len(questions_about_the_system(ast.parse(source))) == 3
+
+
+OF_UNIX = {"fcntl", "termios", "pwd", "grp", "resource", "pty", "tty", "syslog"}
+OF_WINDOWS = {"_winapi", "_overlapped", "msvcrt", "winreg", "nt"}
+
+
+def modules_loaded_at_once(tree: ast.Module) -> set[str]:
+    """Whole modules that one imports when it is loaded itself, not only when one is called."""
+    nodes = list(tree.body)
+    for node in nodes:
+        if isinstance(node, (ast.Try, ast.If)):
+            nodes += [*node.body, *node.orelse]
+    found = (node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return {name.split(".")[0] for node in found for name in imports(node)}
+
+
+# Who imports these is loaded by a front, and only on the system that has them.
+UNIX_ALONE = {
+    *("handlers/pipes.py", "server/pidfile.py"),
+    *(f"transport/unix_{name}.py" for name in ("holding", "inspect", "listen", "start_lock")),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_what_one_system_has_is_imported_by_its_own_modules(name):
+    loaded = modules_loaded_at_once(MODULES[name])
+    assert not loaded & OF_UNIX or name in UNIX_ALONE
+    assert not loaded & OF_WINDOWS
 
 
 # What a small send loads

@@ -7,7 +7,6 @@ Beside them Python keeps a small helper (its resource tracker) until the parent 
 from __future__ import annotations
 
 import gc
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic_ns
 
+from simpleipc_cli import system
 from simpleipc_cli.bench.load import Generator, Plan, Tally
 from simpleipc_cli.bench.timeline import Slot
 from simpleipc_cli.deadline import Deadline
@@ -86,7 +86,7 @@ class Fleet:
         try:
             for plan in plans:
                 heed()
-                with _deaf():
+                with system.deaf():
                     self._start(plan)
         except BaseException:
             self.close()
@@ -193,26 +193,6 @@ def fleet(plans: list[Plan], heed: Callable[[], None] = lambda: None) -> Iterato
         started.close()
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that start in here never hear what a terminal or a CI system sends to all.
-
-    Not even before they run our code. They end when the one that started them does.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield  # Windows: see _generate()
-        return
-    from multiprocessing import resource_tracker  # noqa: PLC0415 - see above
-
-    resource_tracker.ensure_running()  # else starting it would end the deafness
-    unheard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _ready(connections: list[Connection], pause: float) -> list[Connection]:
     """Those from which something can be received, once there are any, or `pause` is over."""
     found = wait(connections, pause)
@@ -245,8 +225,7 @@ def _generate(plan: Plan, connection: Connection) -> None:
     # With thousands in flight, looking for garbage in circles takes milliseconds, and an answer
     # that comes meanwhile would seem to take longer. The load makes no such garbage.
     gc.disable()
-    if not hasattr(signal, "pthread_sigmask"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    system.deafen()
     try:
         connection.send("ready")
         begin = connection.recv()

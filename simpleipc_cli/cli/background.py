@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.render import error_line, say
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.spawn import describe
-from simpleipc_cli.server.background import Announcement, into_background
+from simpleipc_cli.handlers import Announcement, describe, into_background
 
 
 def in_background(serve: Callable[[Callable[[], None]], int], max_wait: float | None) -> int:
@@ -17,7 +18,7 @@ def in_background(serve: Callable[[Callable[[], None]], int], max_wait: float | 
     `serve` gets what to call once it listens. Raises SipcError: TimedOut if that took longer
     than `max_wait` seconds.
     """
-    half = into_background()
+    half = into_background([sys.executable, *sys.orig_argv[1:]], os.environ)
     if isinstance(half, Announcement):
         return serve(half.listening)
     status = half.wait(max_wait)

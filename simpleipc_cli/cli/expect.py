@@ -5,20 +5,19 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import signal
 import warnings
 from abc import ABC, abstractmethod
 from typing import NoReturn
 
 import click
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.streams import Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotAsExpected, TimedOut
 from simpleipc_cli.quoting import quoted
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.system import SPOOL_FOLDER
 
 _BEFORE = 16  # bytes shown before the first that differs, at will
 _SHOWN = 48  # bytes shown in all, at will
@@ -146,17 +145,15 @@ class _Alarm:
     """
 
     def __init__(self, deadline: Deadline) -> None:
-        # Where there is no such signal, on Windows, a search takes as long as it takes.
-        self._left = deadline.remaining() if hasattr(signal, "setitimer") else None
+        self._left = deadline.remaining()
 
     def __enter__(self) -> None:
         if self._left is not None:
-            signal.signal(signal.SIGALRM, self._ring)
-            signal.setitimer(signal.ITIMER_REAL, max(self._left, 1e-6))  # 0 would be never
+            system.set_alarm(max(self._left, 1e-6), self._ring)  # 0 would be never
 
     def __exit__(self, *_: object) -> None:
         if self._left is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            system.set_alarm(0, self._ring)
 
     @staticmethod
     def _ring(_number: int, _frame: object) -> NoReturn:
@@ -165,7 +162,9 @@ class _Alarm:
 
 def matching(pattern: str) -> Matching:
     """What --expect-regex asks for. Raises click's UsageError."""
-    return Matching(_compiled(os.fsencode(pattern)), os.environ.get("TMPDIR") or SPOOL_FOLDER)
+    return Matching(
+        _compiled(os.fsencode(pattern)), os.environ.get("TMPDIR") or system.SPOOL_FOLDER
+    )
 
 
 def _compiled(pattern: bytes) -> re.Pattern[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from itertools import count
 
 from simpleipc_cli.batch.entrance import Entrance
@@ -13,7 +12,7 @@ from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.streams import Input, MessageOutput, Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import Busy, NotListening, PathNotFound, SipcError
-from simpleipc_cli.system import SPOOL_FOLDER
+from simpleipc_cli.system import SPOOL_FOLDER, UNLIMITED, limit_descriptors, most_descriptors
 from simpleipc_cli.transport import Stream, connect
 
 TYPE_CHECKING = False
@@ -79,18 +78,15 @@ def _message(number: int, error: SipcError) -> bytes:
 
 def _descriptors_for(jobs: int) -> int:
     """How many more may be opened. The soft limit is raised only if `jobs` need it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = most_descriptors()
     taken = _open_now() + _SPARE
     wanted = taken + 2 * jobs + _FOR_WAITING
-    if soft == resource.RLIM_INFINITY:
+    if soft == UNLIMITED:
         return wanted
     if soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        most = wanted if hard == UNLIMITED else min(wanted, hard)
+        if limit_descriptors(most, hard):  # else fewer at once
             soft = most
-        except (OSError, ValueError):
-            pass  # then fewer at once
     return soft - taken
 
 

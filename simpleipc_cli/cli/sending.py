@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.extras import sight_of
 from simpleipc_cli.cli.render import say
@@ -132,11 +133,9 @@ class Way:
         except (NotListening, PathNotFound):
             if self.spawn is None:
                 raise
-        import signal  # noqa: PLC0415 - most do without
+        from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most do without
 
-        from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415
-
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take CMD's status
+        system.heed_children()
         return reach_or_start(
             self.endpoint,
             self.spawn,

@@ -6,12 +6,12 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from simpleipc_cli import system
 from simpleipc_cli.server.pool import Server
 
-# As far as the system has them; the last is Ctrl-Break on Windows.
-_STOP_SIGNALS, _HANGUP, _REPORT = (
-    [signal.Signals[name] for name in names if name in signal.Signals.__members__]
-    for names in (("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK"), ("SIGHUP",), ("SIGUSR1",))
+_STOP_SIGNALS, _RENEW, _REPORT = (
+    [signal.Signals[name] for name in names]
+    for names in (system.STOP_SIGNALS, system.RENEW_SIGNALS, system.REPORT_SIGNALS)
 )
 
 
@@ -31,7 +31,7 @@ class Signals:
         self._missed: list[Callable[[Server], None]] = []  # wishes before there was a server
         self._numbers: list[signal.Signals] = []
         for number in _STOP_SIGNALS:
-            if number in _HANGUP and reload_on_hangup:
+            if number in _RENEW and reload_on_hangup:
                 self._hear(number, self._on_reload, also_if_ignored=True)
             else:
                 self._hear(number, self._on_stop)

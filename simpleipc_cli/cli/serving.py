@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.activation import for_handlers, notifier
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.render import printable
@@ -52,8 +53,7 @@ def run(
     service: Service,
 ) -> int:
     """Listen, serve, and say with which status to end."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take handlers' statuses
+    system.heed_children()
     if command.is_missing():
         log.problem(
             f"sipc serve: there is no command {command.line}: requests fail until there is one"
@@ -91,9 +91,10 @@ def run(
 
 
 def _pid_file(path: str) -> AbstractContextManager[None]:
-    from simpleipc_cli.server.pidfile import PidFile  # noqa: PLC0415 - not every system can
-
-    return PidFile(path)
+    found: AbstractContextManager[None] = import_module(
+        f"simpleipc_cli.server.{system.PID_FILES}"
+    ).PidFile(path)
+    return found
 
 
 def _serve(

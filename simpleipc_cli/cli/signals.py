@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # private to Python, but `signal` stands on it
 
+from simpleipc_cli import system
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
 SIGINT: int = _signal.SIGINT
-SIGPIPE: int = getattr(_signal, "SIGPIPE", 13)  # where there is none, its number still tells
+SIGPIPE = 13  # also where there is none its number tells
 
-_ENDING: list[int] = [
-    getattr(_signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break on Windows
-    if hasattr(_signal, name)
-]
+_ENDING: list[int] = [getattr(_signal, name) for name in system.ENDING_SIGNALS]
 
 
 def hear(handler: Callable[[int, object], NoReturn]) -> None:
@@ -36,9 +34,5 @@ def ignore() -> None:
 
 
 def die_of_sigpipe() -> None:
-    """End as every other program in a pipeline does whose reader has gone."""
-    if not hasattr(_signal, "pthread_sigmask"):
-        return  # there are no such signals: a status tells
-    _signal.signal(SIGPIPE, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [SIGPIPE])
-    _signal.raise_signal(SIGPIPE)
+    """End as every other program in a pipeline does whose reader has gone, if that is possible."""
+    system.die_of(SIGPIPE)

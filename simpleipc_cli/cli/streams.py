@@ -20,6 +20,10 @@ from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.pktline import MAX_PAYLOAD
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.transport import FileReader, FileWriter
+
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
 """Bytes read at once: full packets."""
@@ -64,10 +68,15 @@ class Input:
         self._is_terminal = os.isatty(descriptor)
         self._much = False  # whether a stream passes
         self._buffer = memoryview(bytearray(CHUNK))  # memory that is used as far as it is filled
+        self._reader: FileReader | None = None  # for read_now(), which few use
 
     def fileno(self) -> int:
-        """The descriptor to poll."""
-        return self._descriptor
+        """The descriptor to poll before read_now()."""
+        if self._reader is None:
+            from simpleipc_cli.transport import new_file_reader  # noqa: PLC0415
+
+            self._reader = new_file_reader(self._descriptor)
+        return self._reader.fileno()
 
     @property
     def typed(self) -> bool:
@@ -116,10 +125,11 @@ class Input:
     def read_now(self, limit: int) -> bytes:
         """The next bytes, `limit` at most, for when the poller says that some are there.
 
-        Raises BlockingIOError if there are none after all, SipcError.
+        Not together with more(). Raises BlockingIOError if there are none after all, SipcError.
         """
+        assert self._reader is not None, "nobody has polled"  # noqa: S101
         try:
-            data = os.read(self._descriptor, limit)
+            data = self._reader.read_now(limit)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -180,7 +190,7 @@ class Output(ABC):
     def write_now(self, payload: memoryview) -> int:
         """Pass on what can be without waiting for a reader; how many bytes that were.
 
-        Raises SipcError.
+        The others may be on their way: offer them again before anything else. Raises SipcError.
         """
         self.write(payload)
         return len(payload)
@@ -203,19 +213,21 @@ class DescriptorOutput(Output):
         self._name = name
         self._deadline = deadline
         self._limited = deadline.remaining() is not None
-        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._now = -1  # what write_now() writes to
+        self._writer: FileWriter | None = None  # for write_now(), which few use
+
+    def _polled(self) -> FileWriter:
+        if self._writer is None:
+            self._writer = _file_writer(self._descriptor)
+        return self._writer
 
     def fileno(self) -> int:
         """See Output."""
-        return self._descriptor
+        return self._polled().fileno()
 
     def write_now(self, payload: memoryview) -> int:
         """See Output. A closed pipe cuts us short, as it does cat. Raises CutShort."""
-        if self._now < 0:
-            self._now = _that_never_waits(self._descriptor)
         try:
-            return _write_what_fits(self._now, payload, self._is_file)
+            return self._polled().write_now(payload)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -259,25 +271,38 @@ class MessageOutput:
     def __init__(self, deadline: Deadline) -> None:
         """Looks what it is. Once the deadline has passed nobody waits for a reader."""
         self._deadline = deadline
-        self._is_file = stat.S_ISREG(os.fstat(STDERR).st_mode)
-        self._now = _that_never_waits(STDERR)
+        self._writer = _file_writer(STDERR)
 
     def fileno(self) -> int:
         """The descriptor to poll."""
-        return STDERR
+        return self._writer.fileno()
 
     def write_now(self, payload: memoryview) -> int:
         """Write what is taken without waiting; how many bytes that were."""
         try:
-            return _write_what_fits(self._now, payload, self._is_file)
+            return self._writer.write_now(payload)
         except OSError:
             return len(payload)
 
     def write(self, payload: memoryview) -> None:
         """Write all of it, waiting for room."""
-        while payload := payload[self.write_now(payload) :]:
-            if not _wait(STDERR, self._deadline, writing=True):
-                return
+        from simpleipc_cli.transport import WRITE, new_poller  # noqa: PLC0415 - see _file_writer
+
+        poller = new_poller()
+        poller.watch(self._writer.fileno(), WRITE)
+        try:
+            while payload := payload[self.write_now(payload) :]:
+                while not poller.wait(self._deadline.remaining()):
+                    if self._deadline.passed():
+                        return
+        finally:
+            poller.close()
+
+
+def _file_writer(descriptor: int) -> FileWriter:
+    from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - most do without
+
+    return new_file_writer(descriptor)
 
 
 class FileOutput(Output):
@@ -306,7 +331,7 @@ class FileOutput(Output):
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(self._name, error) from error
-        if old is not None and hasattr(os, "fchown"):
+        if old is not None and system.HAVE_OWNERS:
             self._take_after(old)
 
     def _take_after(self, old: os.stat_result) -> None:
@@ -407,34 +432,6 @@ def _open_special(path: str, deadline: Deadline) -> int:
 def _write_error(name: str, error: OSError) -> SipcError:
     remedy = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
     return SipcError(f"cannot write to {name}: {error.strerror}", remedy)
-
-
-def _that_never_waits(descriptor: int) -> int:
-    """For a terminal, which may have room for a single byte: another way to it, all our own.
-
-    What is shared with other programs must not be made non-blocking, this one may be.
-    """
-    if os.isatty(descriptor):
-        flags = os.O_WRONLY | system.WITHOUT_WAITING | system.OPEN_FLAGS
-        try:
-            return os.open(f"/proc/self/fd/{descriptor}", flags)
-        except OSError:
-            pass  # it may belong to somebody else by now: then as it is
-    return descriptor
-
-
-def _write_what_fits(descriptor: int, payload: memoryview, is_file: bool) -> int:
-    """Write without waiting for a reader; how many bytes were taken. Raises OSError."""
-    size = len(payload)
-    poll = system.watch(descriptor, writing=True)
-    while payload and (is_file or poll.poll(0)):
-        try:
-            piece = payload if is_file else payload[:_SURE_TO_FIT]
-            payload = payload[os.write(descriptor, piece) :]
-        except BlockingIOError:  # another took the room, or one byte is too little for "\r\n"
-            sleep(_PAUSE)  # for poll says that there is room
-            break
-    return size - len(payload)
 
 
 def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:

@@ -1,7 +1,7 @@
 """What answers a request. The server is handed one of these and knows only the interface.
 
 The one place that knows how this system starts processes: on Windows, commands and the
-processes that run them are others, and what is started to stay is not there.
+processes that run them are others.
 """
 
 from __future__ import annotations
@@ -10,24 +10,54 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from simpleipc_cli.handlers.background import Announcement, into_background
     from simpleipc_cli.handlers.command import Command
-    from simpleipc_cli.handlers.process import ProcessHandler, start_worker
+    from simpleipc_cli.handlers.detached import Detached, start_detached
+    from simpleipc_cli.handlers.process import (
+        ProcessHandler,
+        ProcessRun,
+        start_process,
+        start_worker,
+    )
     from simpleipc_cli.handlers.spawn import describe
 
-__all__ = ["Command", "ProcessHandler", "describe", "start_worker"]
+__all__ = [
+    "Announcement",
+    "Command",
+    "Detached",
+    "ProcessHandler",
+    "ProcessRun",
+    "describe",
+    "into_background",
+    "start_detached",
+    "start_process",
+    "start_worker",
+]
 
 if sys.platform == "win32":
     _WHERE = {
+        "Announcement": ("background_windows", "WinAnnouncement"),
         "Command": ("windows", "WinCommand"),
+        "Detached": ("detached_windows", "WinDetached"),
         "ProcessHandler": ("windows", "WinProcessHandler"),
+        "ProcessRun": ("windows", "WinProcessRun"),
         "describe": ("windows", "describe"),
+        "into_background": ("background_windows", "into_background"),
+        "start_detached": ("detached_windows", "start_detached"),
+        "start_process": ("windows", "start_process"),
         "start_worker": ("windows", "start_worker"),
     }
 else:
     _WHERE = {
+        "Announcement": ("background", "Announcement"),
         "Command": ("command", "Command"),
+        "Detached": ("detached", "Detached"),
         "ProcessHandler": ("process", "ProcessHandler"),
+        "ProcessRun": ("process", "ProcessRun"),
         "describe": ("spawn", "describe"),
+        "into_background": ("background", "into_background"),
+        "start_detached": ("detached", "start_detached"),
+        "start_process": ("process", "start_process"),
         "start_worker": ("process", "start_worker"),
     }
 

@@ -20,6 +20,7 @@ from time import monotonic
 
 from simpleipc_cli.errors import SpawnFailed
 from simpleipc_cli.handlers.command import SHELL, Command
+from simpleipc_cli.handlers.lastwords import LastWords
 from simpleipc_cli.handlers.posix_spawn import ALL_SIGNALS
 from simpleipc_cli.handlers.spawn import Process
 from simpleipc_cli.server.descriptors import passed_on
@@ -28,8 +29,6 @@ from simpleipc_cli.transport import HANGUP, READ, new_poller
 _GRACE = 2.0  # seconds from SIGTERM to SIGKILL, for what never became of use; at will
 _CHUNK = 1 << 16
 _MOST_READS = 16  # as many as a pipe that is as large as it can be holds (pipe(7): 1 MiB)
-_KEPT = 4096  # bytes of standard error; more than a line of text can show, at will
-_MOST_LINES, _MOST_CHARACTERS = 5, 500  # of its last words, at will
 
 # Standard output is the pipe to drain, standard error one that ends when we let go: these
 # numbers, as those above 2 may be ours, and as a shell gives what it starts in the
@@ -45,7 +44,7 @@ class Detached:
         self._process = process
         self._errors = errors
         self._ours = ours
-        self._tail = b""
+        self._words = LastWords()
         self._poller = new_poller()
         self._poller.watch(process.descriptor, READ)
         self._poller.watch(errors, READ)
@@ -73,9 +72,7 @@ class Detached:
         for _ in range(_MOST_READS):  # one that we cannot end may write for ever
             if not self._listen():
                 break
-        lines = self._tail.decode("utf-8", "backslashreplace").splitlines()
-        text = " | ".join([line.strip() for line in lines if line.strip()][-_MOST_LINES:])
-        return text if len(text) <= _MOST_CHARACTERS else f"...{text[-_MOST_CHARACTERS:]}"
+        return self._words.text()
 
     def stop(self) -> str:
         """End it and its process group, also what is left of that; its last words.
@@ -98,7 +95,7 @@ class Detached:
         if not self._listener.wait(0.0):
             return False
         piece = os.read(self._errors, _CHUNK)
-        self._tail = (self._tail + piece)[-_KEPT:]
+        self._words.add(piece)
         return bool(piece)
 
 

@@ -11,11 +11,8 @@ from threading import Lock, Thread
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers import Command, ProcessHandler, ProcessRun, describe, start_process
 from simpleipc_cli.handlers.keeper import Keeper
-from simpleipc_cli.handlers.pipes import unread
-from simpleipc_cli.handlers.process import ProcessHandler, ProcessRun, start_process
-from simpleipc_cli.handlers.spawn import describe
 from simpleipc_cli.handlers.variables import PER_REQUEST
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
@@ -194,7 +191,7 @@ class _Waiting:
         One that ended well without a word may just as well have given up waiting.
         """
         status = self.run.process.status()
-        return status is None or (status == 0 and unread(self.run.output) > 0)
+        return status is None or (status == 0 and self.run.has_output())
 
     def has_failed(self) -> bool:
         """Whether it has ended, and not well."""

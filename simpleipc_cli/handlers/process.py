@@ -9,7 +9,7 @@ from time import monotonic
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.pipes import Pipes
+from simpleipc_cli.handlers.pipes import Pipes, unread
 from simpleipc_cli.handlers.posix_spawn import NOTHING, quickest
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
 from simpleipc_cli.handlers.variables import PER_REQUEST
@@ -155,6 +155,10 @@ class ProcessRun(Run):
             self._reads_much = True
             enlarge(self.output)
         return [buffer[:count]] if count else []
+
+    def has_output(self) -> bool:
+        """Whether some of the response is there to be read."""
+        return unread(self.output) > 0
 
     def end_output(self) -> None:
         """See Run."""

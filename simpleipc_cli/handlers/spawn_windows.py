@@ -30,15 +30,17 @@ _KILLED = 1  # exit status of what is ended by force
 
 
 class Job:
-    """A set of processes that ends when this is closed."""
+    """A set of processes that ends when this is closed, unless it is to stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stays: bool = False) -> None:
         """An empty one. Raises OSError."""
         kernel, native = win32.library("kernel32"), win32.ctypes()
         kernel.CreateJobObjectW.restype = native.c_void_p
         self._handle: int = kernel.CreateJobObjectW(None, None) or 0
         if not self._handle:
             raise win32.failure()
+        if stays:
+            return
         limits = bytearray(_LIMITS_SIZE)
         limits[_LIMITS_FLAGS_AT : _LIMITS_FLAGS_AT + 4] = _KILL_ON_CLOSE.to_bytes(4, "little")
         if not kernel.SetInformationJobObject(
@@ -67,8 +69,16 @@ class Job:
         )
         return not found or room.raw[_ACTIVE_AT : _ACTIVE_AT + 4] == bytes(4)
 
+    def wait_until_empty(self) -> None:
+        """Wait until nothing in it runs any more, a second at most: no event tells, but looking."""
+        poller = new_poller()
+        end = monotonic() + _PATIENCE
+        while not self.is_empty and monotonic() < end:
+            poller.wait(_PAUSE)
+        poller.close()
+
     def close(self) -> None:
-        """End all that is in it, and the job."""
+        """End all that is in it, unless it is to stay, and the job."""
         handle, self._handle = self._handle, 0
         if handle:
             win32.api.CloseHandle(handle)
@@ -134,7 +144,7 @@ class WinProcess(Source):
             self._job.kill()
             if not self.wait(_PATIENCE, None):
                 raise SipcError(f"process {self.pid} cannot be ended", "see what it is")
-            self._wait_for_rest()
+            self._job.wait_until_empty()
         finally:
             self._close()
 
@@ -158,14 +168,6 @@ class WinProcess(Source):
         finally:
             poller.close()
         return self._exited
-
-    def _wait_for_rest(self) -> None:
-        """Nothing tells that a job has become empty, but looking."""
-        poller = new_poller()
-        end = monotonic() + _PATIENCE
-        while not self._job.is_empty and monotonic() < end:
-            poller.wait(_PAUSE)
-        poller.close()
 
     def _close(self) -> None:
         try:
@@ -193,7 +195,7 @@ class Files:
             api = win32.api
             self.writer = self._pipe(api.PIPE_ACCESS_DUPLEX, api.GENERIC_READ, kept, access)
             self.reader = self._pipe(api.PIPE_ACCESS_INBOUND, api.GENERIC_WRITE, 0, access)
-            self._theirs.append(_own_standard_error())
+            self._theirs.append(own_standard_error())
         except BaseException:
             self.close()
             raise
@@ -223,7 +225,7 @@ class Files:
     def startup(self) -> Any:
         """What a process is to inherit, and as what."""
         for handle in self._theirs:
-            _set_inheritable(handle)
+            set_inheritable(handle, True)
         startup: Any = subprocess.__dict__["STARTUPINFO"](
             dwFlags=win32.api.STARTF_USESTDHANDLES,
             hStdInput=self._theirs[0],
@@ -246,12 +248,13 @@ class Files:
             end.close()
 
 
-def _set_inheritable(handle: int) -> None:
+def set_inheritable(handle: int, inheritable: bool) -> None:
+    """Whether children can be given this handle. Raises OSError."""
     change: Any = os.__dict__["set_handle_inheritable"]
-    change(handle, True)
+    change(handle, inheritable)
 
 
-def _own_standard_error() -> int:
+def own_standard_error() -> int:
     """A copy of it, for a child. Raises OSError."""
     api, runtime = win32.api, import_module("msvcrt")
     get: Any = runtime.__dict__["get_osfhandle"]

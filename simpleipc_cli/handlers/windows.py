@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import SipcError
@@ -15,9 +16,10 @@ from simpleipc_cli.transport import Latch, win32
 _CRASHED = 0x80000000  # from here on, statuses are the system's own, best known in hexadecimal
 
 
-def own_user_only() -> str:
-    """Who may open a handler's pipes."""
-    return f"D:P(A;;GA;;;{win32.own_user()})"
+@cache
+def _own_user_only() -> win32.Access:
+    """Who may open a handler's pipes. One a process. Raises OSError."""
+    return win32.Access(f"D:P(A;;GA;;;{win32.own_user()})")
 
 
 class WinCommand:
@@ -45,15 +47,14 @@ class WinProcessHandler(Handler):
         self,
         command: WinCommand,
         environment: Mapping[str, str],
-        limit: DescriptorLimit,  # noqa: ARG002 - there is none
+        limit: DescriptorLimit,
     ) -> None:
         """`environment` is what every handler gets; each request adds its own."""
+        self._command = command
         self._environment = {**environment, "PROTO": "UNIX"}
-        self._line = command.line
-        self._command_line = command.in_shell(environment.get("COMSPEC", "cmd.exe"))
-        self._access = win32.Access(own_user_only())
+        self._limit = limit
 
-    def start(self, request: Request, stored: Spool | None) -> WinProcessRun:  # noqa: ARG002
+    def start(self, request: Request, stored: Spool | None) -> WinProcessRun:
         """See Handler."""
         environment = {
             **self._environment,
@@ -61,17 +62,24 @@ class WinProcessHandler(Handler):
             "UNIXREMOTEPID": str(request.peer.pid),
             "SIPC_REQUEST_ID": request.id,
         }
-        try:
-            files = Files(self._access)
-        except OSError as error:
-            raise SipcError(f"no pipe for the handler: {win32.words(error)}") from error
-        try:
-            process = WinProcess(self._command_line, environment, files)
-        except OSError as error:
-            files.close()
-            raise SipcError(f"cannot start {self._line!r}: {win32.words(error)}") from error
-        files.close_theirs()
-        return WinProcessRun(process, files)
+        return start_process(self._command, environment, self._limit, stored)
+
+
+def start_process(
+    command: WinCommand,
+    environment: Mapping[str, str],
+    limit: DescriptorLimit,  # noqa: ARG001 - there is none
+    stored: Spool | None,  # noqa: ARG001 - see WinProcessHandler.takes_stored
+) -> WinProcessRun:
+    """Start a handler, its standard input a pipe. Raises SipcError."""
+    try:
+        files = Files(_own_user_only())
+    except OSError as error:
+        raise SipcError(f"no pipe for the handler: {win32.words(error)}") from error
+    try:
+        return WinProcessRun(_started(command, environment, files), files)
+    except OSError as error:
+        raise SipcError(f"cannot start {command.line!r}: {win32.words(error)}") from error
 
 
 def start_worker(
@@ -80,20 +88,20 @@ def start_worker(
     limit: DescriptorLimit,  # noqa: ARG001 - there is none
 ) -> tuple[WinProcess, WinPipes]:
     """See process.start_worker(). Raises OSError."""
-    access = win32.Access(own_user_only())
+    files = Files(_own_user_only(), kept=0)  # see WinPipes
+    return _started(command, environment, files), WinPipes(files)
+
+
+def _started(command: WinCommand, environment: Mapping[str, str], files: Files) -> WinProcess:
+    """A process that has `files`, which are closed if it cannot be started. Raises OSError."""
+    line = command.in_shell(environment.get("COMSPEC", "cmd.exe"))
     try:
-        files = Files(access, kept=0)  # see WinPipes
-    finally:
-        access.close()
-    try:
-        process = WinProcess(
-            command.in_shell(environment.get("COMSPEC", "cmd.exe")), environment, files
-        )
-    except OSError:
+        process = WinProcess(line, environment, files)
+    except BaseException:
         files.close()
         raise
     files.close_theirs()
-    return process, WinPipes(files)
+    return process
 
 
 class WinPipes:
@@ -147,7 +155,9 @@ class WinProcessRun(Run):
 
     def __init__(self, process: WinProcess, files: Files) -> None:
         """Takes over the process and our ends of its pipes."""
-        self._process = process
+        self.process = process
+        self.on_stopped: Callable[[], None] | None = None
+        """See ProcessRun."""
         self._writer = files.writer
         self._reader = files.reader
         self.input = files.writer.descriptor
@@ -171,6 +181,13 @@ class WinProcessRun(Run):
         count = self._reader.read_now(buffer)
         return [buffer[:count]] if count else []
 
+    def has_output(self) -> bool:
+        """See ProcessRun."""
+        try:
+            return self._reader.peek_now()
+        except BlockingIOError:
+            return False
+
     def end_output(self) -> None:
         """See Run."""
         self.output = -1
@@ -178,13 +195,15 @@ class WinProcessRun(Run):
 
     def result(self) -> Result | None:
         """See Run."""
-        status = self._process.status()
+        status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
     def stop(self, grace: float, hurry: Latch | None) -> None:
         """See Run."""
         try:
-            self._process.stop(grace, hurry)
+            self.process.stop(grace, hurry)
         finally:
             self.end_input()
             self.end_output()
+            if self.on_stopped is not None:
+                self.on_stopped()

@@ -11,10 +11,7 @@ from __future__ import annotations
 import os
 from threading import Condition
 
-try:
-    import resource
-except ImportError:  # Windows: handles end only with memory
-    resource = None  # type: ignore[assignment]
+from simpleipc_cli.system import UNLIMITED, limit_descriptors, most_descriptors
 
 _MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
 
@@ -24,12 +21,9 @@ class DescriptorLimit:
 
     def __init__(self) -> None:
         """Looks, and changes nothing."""
-        self.original = self._hard = _MOST
-        if resource is not None:
-            self.original, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.original, self._hard = most_descriptors()
         self.current = self.original
-        unlimited = resource is not None and self._hard == resource.RLIM_INFINITY
-        self.most = _MOST if unlimited else min(self._hard, _MOST)
+        self.most = _MOST if self._hard == UNLIMITED else min(self._hard, _MOST)
         """What the limit can be raised to."""
         # It is set while no child is being started, and children are started while nobody
         # sets it.
@@ -51,20 +45,17 @@ class DescriptorLimit:
         return self.current != self.original
 
     def _set(self, limit: int) -> bool:
-        if resource is None:
-            return False
         with self._changed:
             self._setting = True  # nobody starts a child before us: we might wait for ever
             try:
                 self._changed.wait_for(lambda: not self._spawning)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, self._hard))
-            except (OSError, ValueError):
-                return False
+                done = limit_descriptors(limit, self._hard)
             finally:
                 self._setting = False
                 self._changed.notify_all()
-            self.current = limit
-        return True
+            if done:
+                self.current = limit
+        return done
 
     def __enter__(self) -> int | None:
         """While a child is started: the soft limit it must set for itself, if any.

@@ -13,6 +13,8 @@ from simpleipc_cli.transport.base import (
     READ,
     WRITE,
     Bell,
+    FileReader,
+    FileWriter,
     Holder,
     Latch,
     Line,
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
-    from simpleipc_cli.transport.unix_start_lock import StartLock
+    from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
 
     start_holder: Callable[[Mapping[str, str]], Holder] | None
     new_bell: Callable[[], Bell]
+    new_file_reader: Callable[[int], FileReader]
+    new_file_writer: Callable[[int], FileWriter]
     new_latch: Callable[[], Latch]
     new_line: Callable[[Connection], Line]
     new_poller: Callable[[], Poller]
@@ -50,6 +54,8 @@ __all__ = [
     "READ",
     "WRITE",
     "Bell",
+    "FileReader",
+    "FileWriter",
     "Holder",
     "Latch",
     "Line",
@@ -65,22 +71,29 @@ __all__ = [
     "inspect",
     "listen",
     "new_bell",
+    "new_file_reader",
+    "new_file_writer",
     "new_latch",
     "new_line",
     "new_poller",
     "new_wide_poller",
+    "real_path",
     "start_holder",
 ]
 
 if sys.platform == "win32":
     _LATER = {
+        "StartLock": ("winpipe_start_lock", "WinStartLock"),
         "inspect": ("winpipe", "inspect"),
         "listen": ("winpipe_listen", "listen"),
         "new_bell": ("winpipe_poll", "WinBell"),
+        "new_file_reader": ("winfile", "WinFileReader"),
+        "new_file_writer": ("winfile", "WinFileWriter"),
         "new_latch": ("winpipe_poll", "WinLatch"),
         "new_line": ("winpipe_line", "WinLine"),
         "new_poller": ("winpipe_poll", "WinPoller"),
         "new_wide_poller": ("winpipe_poll", "WinPoller"),
+        "real_path": ("winpipe_start_lock", "real_path"),
         "start_holder": ("winpipe_listen", "start_holder"),
     }
 else:
@@ -90,10 +103,13 @@ else:
         "inspect": ("unix_inspect", "inspect"),
         "listen": ("unix_listen", "listen"),
         "new_bell": ("unix_poll", "UnixBell"),
+        "new_file_reader": ("unix_file", "UnixFileReader"),
+        "new_file_writer": ("unix_file", "UnixFileWriter"),
         "new_latch": ("unix_poll", "UnixLatch"),
         "new_line": ("unix_poll", "UnixLine"),
         "new_poller": ("unix_poll", "UnixPoller"),
         "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+        "real_path": ("unix_start_lock", "real_path"),
         "start_holder": ("unix_holder", "start_holder"),
     }
 

@@ -219,6 +219,43 @@ class Line(ABC):
         """Free what this holds; the connection stays open."""
 
 
+class FileReader(ABC):
+    """An open file of ours, such as standard input, that is read without waiting.
+
+    It may be read ahead of what was asked for. Lives as long as the process does.
+    """
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """The descriptor to poll: READ when read_now() has something to give."""
+
+    @abstractmethod
+    def read_now(self, limit: int) -> bytes:
+        """What is there, `limit` bytes at most; empty at the end.
+
+        Raises BlockingIOError if nothing is there, OSError.
+        """
+
+
+class FileWriter(ABC):
+    """An open file of ours, such as standard output, that is written to without waiting.
+
+    Lives as long as the process does.
+    """
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """The descriptor to poll: WRITE when write_now() may do more than before."""
+
+    @abstractmethod
+    def write_now(self, payload: memoryview) -> int:
+        """Write what is taken without waiting for a reader; how many bytes that were.
+
+        What was not taken is to be offered again before anything else, as it may be on its
+        way. Raises OSError.
+        """
+
+
 class Bell(ABC):
     """Wakes up whoever polls for it."""
 

@@ -108,3 +108,8 @@ class StartLock:
                 "start the server yourself, or choose another path",
             )
         return EndpointError(f"cannot lock {self.path}: {words}", "see what is wrong there")
+
+
+def real_path(path: str) -> str:
+    """The absolute path to which links lead, as servers refuse those. Raises OSError."""
+    return os.path.realpath(path)

@@ -128,7 +128,7 @@ def test_who_is_unknown_is_a_usage_error(endpoint, option, value):
 def test_a_group_one_is_not_in_is_refused_and_leaves_nothing(open_folder):
     open_folder.chmod(0o777)
     code = "import grp,os,sys; from simpleipc_cli.cli import main, serve;"
-    code += "import simpleipc_cli.transport.unix_listen;"
+    code += "import resource, simpleipc_cli.transport.unix_listen;"
     code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); main()"
     arguments = ["serve", str(open_folder / "sock"), "--exec", "cat", "--group", "0"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)

@@ -256,7 +256,7 @@ def test_a_handler_that_became_another_user_does_not_take_the_server_with_it(end
 
 PYTHON = str(Path(SIPC).with_name("python"))
 AS_NOBODY = """
-import difflib, os, sys
+import difflib, os, resource, sys
 sys.argv[0] = "sipc"
 from simpleipc_cli.cli import main, app, serve
 import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_poll

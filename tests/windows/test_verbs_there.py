@@ -298,10 +298,7 @@ def test_bench_reports(wine, path):
     "arguments",
     [
         ["serve", "x", "--exec", "x", "--group", "users"],
-        ["serve", "x", "--exec", "x", "--background"],
-        ["serve", "x", "--exec", "x", "--prestart", "2"],
-        ["send", "x", "--spawn", "x"],
-        ["send", "x", "--lines"],
+        ["serve", "x", "--exec", "x", "--allow-user", "me"],
     ],
     ids=lambda words: words[-2] if not words[-1].startswith("-") else words[-1],
 )

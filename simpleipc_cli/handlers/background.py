@@ -112,9 +112,10 @@ class Starting:
         return False
 
 
-def into_background() -> Starting | Announcement:
+def into_background(_command: object, _environment: object) -> Starting | Announcement:
     """Fork. The parent gets a Starting, the child an Announcement. Call it before any thread.
 
+    Where nothing can be forked, the command is started once more: here it need not be known.
     Raises SipcError if there can be no child.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)

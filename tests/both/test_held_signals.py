@@ -1,0 +1,82 @@
+"""What system.py promises of signals that are made to wait."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from simpleipc_cli.system import HeldSignals
+
+
+class Heard(Exception):
+    """A handler has been called."""
+
+
+@pytest.fixture(params=["SIGINT", "SIGTERM"])
+def number(request):
+    """A signal whose handler raises."""
+
+    def handler(_number, _frame):
+        raise Heard
+
+    found = getattr(signal, request.param)
+    before = signal.signal(found, handler)
+    yield found
+    signal.signal(found, before)
+
+
+def test_they_are_heard_where_they_are_let_in(number):
+    with HeldSignals() as signals:
+        signal.raise_signal(number)
+        done = "something"
+        with pytest.raises(Heard):
+            with signals.let_in():
+                done = "too much"
+        assert done == "something"
+
+
+def test_they_are_heard_at_once_in_there(number):
+    with HeldSignals() as signals:
+        with pytest.raises(Heard):
+            with signals.let_in():
+                signal.raise_signal(number)
+        signal.raise_signal(number)
+        with pytest.raises(Heard):
+            with signals.let_in():
+                pass
+
+
+def test_they_are_heard_behind_it(number):
+    done = []
+
+    def act():
+        with HeldSignals():
+            signal.raise_signal(number)
+            done.append("all")
+
+    with pytest.raises(Heard):
+        act()
+    assert done == ["all"]
+    with pytest.raises(Heard):
+        signal.raise_signal(number)
+
+
+def test_one_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with HeldSignals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            with signals.let_in():
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_nothing_is_changed_where_none_comes(number):
+    before = signal.getsignal(number)
+    with HeldSignals() as signals:
+        with signals.let_in():
+            assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before

@@ -1,0 +1,117 @@
+"""`send --lines` and `--null` under Wine: many requests in one process, as on Unix."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from winehouse import HERE, there
+
+
+@pytest.fixture
+def path(folder):
+    return there(folder / "sock")
+
+
+@pytest.fixture
+def echo(wine):
+    """The command of a worker that answers with its process, its number of the request, and it."""
+    return f'"{there(wine.words[-1])}" "{there(HERE / "worker.py")}"'
+
+
+def sent_back(lines):
+    """What workers were asked, of what they have answered."""
+    return [line.split(" ", 2)[2] for line in lines]
+
+
+def test_every_line_is_a_request_and_answers_come_in_their_order(wine, path, echo):
+    records = [f"record {number}" for number in range(60)]
+    with wine.server(path, "--worker", echo, "--threads", "4"):
+        given = "\n".join(records).encode()
+        ran = wine.sipc("send", path, "--lines", "-j", "4", "--stats", input=given)
+    assert ran.status == 0, ran.err
+    assert sent_back(ran.out.splitlines()) == records
+    assert json.loads(ran.err)["bytes_sent"] == sum(map(len, records))
+
+
+def test_nuls_separate_records_and_answers(wine, path, echo):
+    with wine.server(path, "--worker", echo):
+        ran = wine.sipc("send", path, "-0", input=b"a\r\nb\x1a\0\0c")
+    assert ran.status == 0, ran.err
+    assert [answer.split(b" ", 2)[2] for answer in ran.raw.split(b"\0")[:-1]] == [
+        b"a\r\nb\x1a",
+        b"",
+        b"c",
+    ]
+
+
+def test_a_record_is_answered_before_the_next_is_typed(wine, path, echo):
+    with wine.server(path, "--worker", echo):
+        client = wine.start("sipc_there.py", "send", path, "--lines")
+        for word in (b"one", b"two", b"three"):
+            client.stdin.write(word + b"\n")
+            client.stdin.flush()
+            assert client.stdout.readline().rstrip().endswith(word)
+        client.stdin.close()
+        assert client.wait(60) == 0
+        client.kill()
+    for stream in (client.stdout, client.stderr):
+        stream.close()
+
+
+def test_records_from_a_file_and_answers_into_one(wine, path, folder, echo):
+    (folder / "records").write_bytes(b"one\ntwo\n")
+    with wine.server(path, "--worker", echo):
+        ran = wine.sipc(
+            *("send", path, "--lines", "--data-file", there(folder / "records")),
+            *("-o", there(folder / "answers")),
+        )
+    assert (ran.status, ran.out) == (0, "")
+    assert sent_back((folder / "answers").read_text().splitlines()) == ["one", "two"]
+
+
+def test_more_passes_than_pipes_hold(wine, path, echo):
+    records = [b"%d" % number * 300_000 for number in range(8)]
+    with wine.server(path, "--worker", echo, "--threads", "2"):
+        client = wine.start("sipc_there.py", "send", path, "--lines", "-j", "2")
+        feeder = threading.Thread(target=feed, args=(client, records))
+        feeder.start()
+        answers = client.stdout.read()
+        feeder.join()
+        assert client.wait(60) == 0
+        client.kill()
+    for stream in (client.stdout, client.stderr):
+        stream.close()
+    assert [line.split(b" ", 2)[2] for line in answers.splitlines()] == records
+
+
+def feed(client, records):
+    client.stdin.write(b"\n".join(records))
+    client.stdin.close()
+
+
+def test_one_that_fails_is_told_of_and_the_others_go_on(wine, path, echo):
+    with wine.server(path, "--worker", echo, "--threads", "1"):
+        ran = wine.sipc("send", path, "--lines", input=b"a\nend\nb\n")
+    assert ran.status == 7
+    assert sent_back(line for line in ran.out.splitlines() if line) == ["a", "b"]
+    assert "record 2" in ran.err
+
+
+def test_when_time_is_over_that_is_said_though_nobody_reads(wine, path, echo):
+    with wine.server(path, "--worker", echo):
+        client = wine.start("sipc_there.py", "send", path, "--lines", "-m", "5s")
+        client.stdin.write(b"x" * 2_000_000 + b"\n")
+        client.stdin.flush()
+        assert client.wait(60) == 6
+        assert b"in time" in client.stderr.read()
+        client.kill()
+        for stream in (client.stdin, client.stdout, client.stderr):
+            stream.close()
+
+
+def test_nobody_there_is_the_first_record_s_failure(wine, path):
+    ran = wine.sipc("send", path, "--lines", input=b"a\nb\n")
+    assert ran.status == 4
+    assert "record 1" in ran.err

@@ -1,0 +1,126 @@
+"""`serve --prestart` under Wine: handlers that are there before their requests."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support import wait_until
+from winehouse import HERE, there
+
+
+@pytest.fixture(scope="module", autouse=True)
+def awake(wine):
+    """Keeps Wine running: else what it starts for itself would have a server's streams."""
+    sleeper = wine.start("sleeper.py")
+    sleeper.stderr.readline()
+    yield
+    sleeper.kill()
+    sleeper.wait()
+    for stream in (sleeper.stdin, sleeper.stdout, sleeper.stderr):
+        stream.close()
+
+
+@pytest.fixture
+def path(folder):
+    return there(folder / "sock")
+
+
+@pytest.fixture
+def ahead(wine, folder):
+    """The command of a handler that leaves its number; see also numbers()."""
+    script, file = there(HERE / "ahead.py"), there(folder / "starts")
+    return f'"{there(wine.words[-1])}" "{script}" "{file}"'
+
+
+@contextmanager
+def ending(wine, path, *options):
+    """A server that ends in order: killed just when it starts a handler, it would leave that.
+
+    A process is started first, and only then put into the job that ends with the server.
+    """
+    options = ("--quit-on", "quit", "--kill-after", "0", *options)
+    with wine.server(path, *options) as server:
+        yield server
+        wine.sipc("send", path, "-d", "quit")
+        assert server.end() == 0
+
+
+def numbers(folder, count):
+    """Numbers of handlers, when there have been so many."""
+    file = folder / "starts"
+
+    def found():
+        lines = file.read_text().split() if file.exists() else []
+        return len(lines) >= count and lines
+
+    return wait_until(found, f"{count} handlers", 60)
+
+
+def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, folder, ahead):
+    with ending(wine, path, "--prestart", "2", "--exec", ahead) as server:
+        for count in (2, 3, 4):
+            ready = numbers(folder, count)
+            pid, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
+            assert pid in ready
+            assert (word, its_path, peer) == ("hello", path, "None")
+        assert len(numbers(folder, 5)) == 5, "each is used once"
+    assert "ended before" not in server.said
+
+
+def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
+    """These know who asks."""
+    with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
+        numbers(folder, 1)
+        holds = wine.start("handmade_there.py", "hang", path, "0005x")
+        assert holds.stdout.readline().strip() == b"sent"
+        numbers(folder, 1)
+        _, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
+        assert (word, its_path) == ("hello", path)
+        assert int(peer) > 0
+        holds.communicate(timeout=60)
+        assert wine.sipc("send", path, "-d", "hello").status == 0
+
+
+def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, path, folder):
+    command = f'echo started>>"{there(folder / "starts")}" & echo pong'
+    with ending(wine, path, "--prestart", "2", "--exec", command):
+        for count in (2, 3, 4, 5):
+            numbers(folder, count)
+            ran = wine.sipc("send", path, "-d", "ping")
+            assert (ran.status, ran.out.strip()) == (0, "pong")
+        assert len(numbers(folder, 6)) == 6, "each has been used"
+
+
+def test_those_that_fail_before_their_request_are_not_used(wine, path):
+    with ending(wine, path, "--prestart", "1", "--exec", "exit 3") as server:
+        server.wait_for("ended before its request: exit status 3")
+        assert wine.sipc("send", path, "-d", "ping").status == 7
+
+
+def test_none_that_waits_outlives_the_server(wine, path, folder, ahead):
+    options = ("--prestart", "2", "--quit-on", "quit", "--kill-after", "0")
+    with wine.server(path, *options, "--exec", ahead) as server:
+        numbers(folder, 2)
+        assert running("ahead.py")
+        wine.sipc("send", path, "-d", "quit")
+        assert server.end() == 0
+        assert not running("ahead.py")
+    with wine.server(path, *options, "--exec", ahead) as server:
+        numbers(folder, 4)
+        server.program.kill()
+        wait_until(lambda: not running("ahead.py"), "the handlers to be gone")
+
+
+def running(script):
+    """What runs a script: all that Wine runs are processes here, too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if there(HERE / script).encode() in words:
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,240 @@
+"""Servers that outlive whoever started them, under Wine: `send --spawn`, `serve --background`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support import wait_until
+from winehouse import HERE, Ran, there
+
+
+@pytest.fixture
+def path(folder):
+    return there(folder / "sock")
+
+
+@pytest.fixture
+def python(wine):
+    """The command line that runs a script of this folder."""
+    interpreter = there(wine.words[-1])
+    return lambda script: f'"{interpreter}" "{there(HERE / script)}"'
+
+
+@pytest.fixture
+def serve(python, folder, path):
+    """A command that serves at %SIPC_PATH%, and says so in a file; ended when all is done."""
+    worker = python("worker.py").replace('"', r"\"")
+    server = f'{python("sipc_there.py")} serve --quit-on quit --worker "{worker}"'
+    return f'echo started>>"{there(folder / "starts")}" & {server}'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def awake(wine):
+    """Keeps Wine running: else what it starts for itself would have a client's streams."""
+    sleeper = wine.start("sleeper.py")
+    sleeper.stderr.readline()
+    yield
+    sleeper.kill()
+    sleeper.wait()
+    for stream in (sleeper.stdin, sleeper.stdout, sleeper.stderr):
+        stream.close()
+
+
+@pytest.fixture(autouse=True)
+def leave_no_server(wine, path):
+    yield
+    wine.sipc("send", path, "-d", "quit", patience=20)
+    assert wine.sipc("probe", "--wait-gone", "30s", path).status == 0
+
+
+def ended(client, input=b""):  # noqa: A002 - as subprocess has it
+    """A client at its end. What stays keeps its standard error open: Wine passes that on itself."""
+    with client:
+        client.stdin.write(input)
+        client.stdin.close()
+        out = client.stdout.read()
+        client.wait(60)
+        os.set_blocking(client.stderr.fileno(), False)
+        return Ran(client.returncode, out, client.stderr.read() or b"")
+
+
+@pytest.fixture
+def send(wine, path):
+    """Run a client to its end."""
+    return lambda *words, **more: ended(wine.start("sipc_there.py", "send", path, *words), **more)
+
+
+def starts(folder):
+    return (folder / "starts").read_text().split()
+
+
+def test_when_nobody_listens_a_server_is_started_which_stays(send, folder, serve):
+    for number in (b"1", b"2"):
+        ran = send("--wait", "60s", "--spawn", serve, "-d", "x")
+        assert (ran.status, ran.err) == (0, "")
+        assert ran.raw.split(b" ")[1:] == [number, b"x"]
+    assert starts(folder) == ["started"]
+
+
+def test_many_clients_at_once_start_one_server(wine, path, folder, serve):
+    arguments = ("send", path, "--wait", "80s", "--spawn", serve)
+    clients = [wine.start("sipc_there.py", *arguments, "-d", f"{each}") for each in range(6)]
+    answers = [ended(client) for client in clients]
+    assert [answer.err for answer in answers] == [""] * 6
+    assert [answer.out.split()[2] for answer in answers] == [f"{each}" for each in range(6)]
+    assert starts(folder) == ["started"]
+
+
+def test_lines_start_one_too(send, folder, serve):
+    ran = send("--lines", "--wait", "60s", "--spawn", serve, input=b"a\nb\n")
+    assert [line.split()[1:] for line in ran.out.splitlines()] == [["1", "a"], ["2", "b"]]
+    assert starts(folder) == ["started"]
+
+
+def test_why_a_command_failed_is_told(send):
+    command = "echo first & echo no luck 1>&2 & exit 3"
+    ran = send("--spawn", command, "-d", "x")
+    assert (ran.status, ran.out) == (1, "")
+    assert "failed, exit status 3, and said: no luck" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_one_that_does_not_listen_in_time_is_ended_with_what_it_started(send, python, folder):
+    sleeper = f"echo begun 1>&2 & {python('sleeper.py')} {folder.name} & rem"
+    ran = send("--wait", "10s", "--spawn", sleeper, "-d", "x")
+    assert ran.status == 4
+    assert "did not listen there in time, so it was ended, and said: begun" in ran.err
+    wait_until(lambda: not running(folder.name), "the command has ended")
+
+
+def test_a_client_that_is_killed_leaves_what_it_started(wine, path, python, folder):
+    sleeper = f"{python('sleeper.py')} {folder.name} & rem"
+    client = wine.start("sipc_there.py", "send", path, "--spawn", sleeper, "-d", "x")
+    try:
+        wait_until(lambda: running(folder.name), "the command to run", 60)
+        client.kill()
+        client.wait()
+        assert running(folder.name)
+    finally:
+        for pid in running(folder.name):
+            os.kill(pid, signal.SIGKILL)
+        for stream in (client.stdin, client.stdout, client.stderr):
+            stream.close()
+
+
+def test_handlers_that_write_errors_go_on_when_the_client_has_gone(send, python):
+    noisy = python("noisy.py").replace('"', r"\"")
+    serve = f'{python("sipc_there.py")} serve --quit-on quit --exec "{noisy}"'
+    for _ in range(2):
+        ran = send("--wait", "60s", "--spawn", serve, "-d", "x")
+        assert (ran.status, ran.out) == (0, "done")
+
+
+@pytest.fixture
+def background(wine, path, python):
+    """Start a server in the background; what there is to see when it is in, or could not be."""
+
+    def start(*options):
+        arguments = ("serve", path, "--quit-on", "quit", "--worker", python("worker.py"))
+        return ended(wine.start("sipc_there.py", *arguments, "--background", *map(str, options)))
+
+    return start
+
+
+def test_in_the_background_it_listens_when_it_returns(wine, path, background):
+    started = background()
+    assert (started.status, started.out) == (0, "")
+    assert started.err == f"listening on {path}\n"
+    for number in (b"1", b"2"):
+        assert wine.sipc("send", path, "-d", "x").raw.split(b" ")[1:] == [number, b"x"]
+
+
+def test_what_keeps_it_from_listening_is_told_with_its_status(path, background):
+    assert background("-q").status == 0
+    second = background("-q")
+    assert second.status == 9
+    assert second.err.startswith(f"sipc serve: another server is listening on {path}")
+    assert second.err.count("\n") == 1
+
+
+def test_its_log_goes_on_in_a_file(wine, path, folder, background):
+    log = folder / "log"
+    assert background("--log-file", there(log)).status == 0
+    assert wine.sipc("send", path, "-d", "x").status == 0
+    wait_until(lambda: ": answered" in log.read_text(), "the request in the log")
+
+
+def test_one_that_does_not_listen_in_time_is_ended(wine, path, background, folder):
+    """The time is over before it can have been loaded."""
+    started = background("--max-wait", "1ms", "--log-file", there(folder / "log"))
+    assert started.status == 6
+    assert "did not listen within 0.001 s" in started.err
+    assert "--max-wait" in started.err
+    assert not running("--background")
+
+
+def test_its_pid_file_holds_its_number_while_it_runs(wine, path, folder, background):
+    file = folder / "pid"
+    assert background("-q", "--pid-file", there(file)).status == 0
+    pid = int(file.read_text())
+    assert json.loads(wine.sipc("probe", "--json", path).out)["pid"] == pid
+    wine.sipc("send", path, "-d", "quit")
+    wait_until(lambda: not file.exists(), "the file to be removed")
+
+
+def test_two_servers_do_not_have_the_same_pid_file(wine, path, folder, background):
+    file, other = folder / "pid", there(folder / "other")
+    assert background("-q", "--pid-file", there(file)).status == 0
+    held = file.read_text()
+    ran = wine.sipc("serve", other, "--exec", "x", "--pid-file", there(file))
+    assert ran.status == 9
+    assert f"a running server, process {int(held)}, has the pid file" in ran.err
+    assert file.read_text() == held
+
+
+def test_a_pid_file_that_a_killed_server_has_left_is_taken_over(wine, path, folder):
+    file = folder / "pid"
+    options = ("--exec", "echo hello", "--pid-file", there(file))
+    with wine.server(path, *options):
+        left = file.read_text()
+    assert file.read_text() == left
+    with wine.server(path, "--quit-on", "quit", *options) as server:
+        assert file.read_text() not in {"", left}
+        wine.sipc("send", path, "-d", "quit")
+        assert server.end() == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("content", ["precious", "7\nprecious", "1" * 33])
+def test_what_is_no_pid_file_stays(wine, path, folder, content):
+    file = folder / "pid"
+    file.write_text(content)
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(file))
+    assert ran.status == 1
+    assert "is in the way: it is no pid file" in ran.err
+    assert file.read_text() == content
+
+
+def test_where_no_pid_file_can_be_that_is_told(wine, path, folder):
+    (folder / "deep").mkdir()
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "deep"))
+    assert (ran.status, ran.err.count("it is a directory")) == (1, 1)
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "no" / "pid"))
+    assert (ran.status, ran.err.count("there is no folder")) == (1, 1)
+
+
+def running(word):
+    """What runs with a word on its command line: all that Wine runs are processes here, too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if word.encode() in words:
+            found.append(int(entry.name))
+    return found
