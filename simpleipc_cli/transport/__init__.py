@@ -8,22 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from simpleipc_cli.transport.base import (
-    HANGUP,
-    READ,
-    WRITE,
-    Bell,
-    FileReader,
-    FileWriter,
-    Holder,
-    Latch,
-    Line,
-    Listener,
-    OutOfDescriptors,
-    Peer,
-    Poller,
-    Stream,
-)
+from simpleipc_cli.transport.base import HANGUP, READ, WRITE, OutOfDescriptors, Peer, Stream
 
 if sys.platform == "win32":
     from simpleipc_cli.transport.winpipe import connect, connect_now
@@ -35,6 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
+    from simpleipc_cli.transport.base_listening import Holder, Listener
+    from simpleipc_cli.transport.base_polling import (
+        Bell,
+        FileReader,
+        FileWriter,
+        Latch,
+        Line,
+        Poller,
+    )
     from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
@@ -81,8 +75,18 @@ __all__ = [
     "start_holder",
 ]
 
+_LATER = {
+    "Bell": ("base_polling", "Bell"),
+    "FileReader": ("base_polling", "FileReader"),
+    "FileWriter": ("base_polling", "FileWriter"),
+    "Holder": ("base_listening", "Holder"),
+    "Latch": ("base_polling", "Latch"),
+    "Line": ("base_polling", "Line"),
+    "Listener": ("base_listening", "Listener"),
+    "Poller": ("base_polling", "Poller"),
+}
 if sys.platform == "win32":
-    _LATER = {
+    _LATER |= {
         "StartLock": ("winpipe_start_lock", "WinStartLock"),
         "inspect": ("winpipe", "inspect"),
         "listen": ("winpipe_listen", "listen"),
@@ -97,7 +101,7 @@ if sys.platform == "win32":
         "start_holder": ("winpipe_listen", "start_holder"),
     }
 else:
-    _LATER = {
+    _LATER |= {
         "StartLock": ("unix_start_lock", "StartLock"),
         "adopt": ("unix_activated", "adopt"),
         "inspect": ("unix_inspect", "inspect"),

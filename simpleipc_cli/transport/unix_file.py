@@ -11,7 +11,7 @@ import stat
 from time import sleep
 
 from simpleipc_cli import system
-from simpleipc_cli.transport.base import FileReader, FileWriter
+from simpleipc_cli.transport.base_polling import FileReader, FileWriter
 
 _PAUSE = 0.01  # seconds before another look where no event tells, at will
 _SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)

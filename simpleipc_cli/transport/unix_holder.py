@@ -15,7 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from simpleipc_cli.errors import PeerGone, SipcError
-from simpleipc_cli.transport.base import Holder, OutOfDescriptors, Stream, Word
+from simpleipc_cli.transport.base import OutOfDescriptors, Stream
+from simpleipc_cli.transport.base_listening import Holder, Word
 from simpleipc_cli.transport.unix import UnixStream
 
 WORD = struct.Struct("=III")

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import GivenUp, InUse, InvalidPath, NotPermitted, PathNotFound, SipcError
-from simpleipc_cli.transport.base import Listener, OutOfDescriptors
+from simpleipc_cli.transport.base import OutOfDescriptors
+from simpleipc_cli.transport.base_listening import Listener
 from simpleipc_cli.transport.unix import UnixStream, endpoint_error, kind_of, new_socket
 
 LOCK_STALE_AFTER = 5.0

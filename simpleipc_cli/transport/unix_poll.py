@@ -6,7 +6,8 @@ import os
 import select
 from math import ceil
 
-from simpleipc_cli.transport.base import HANGUP, READ, WRITE, Bell, Latch, Line, Poller
+from simpleipc_cli.transport.base import HANGUP, READ, WRITE
+from simpleipc_cli.transport.base_polling import Bell, Latch, Line, Poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import os
 from queue import SimpleQueue
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport.base import READ, WRITE, FileReader, FileWriter
+from simpleipc_cli.transport.base import READ, WRITE
+from simpleipc_cli.transport.base_polling import FileReader, FileWriter
 from simpleipc_cli.transport.winpipe_poll import Source
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 
-from simpleipc_cli.transport.base import Line
+from simpleipc_cli.transport.base_polling import Line
 from simpleipc_cli.transport.winpipe_poll import WinLatch
 
 TYPE_CHECKING = False

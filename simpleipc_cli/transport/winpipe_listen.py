@@ -14,7 +14,8 @@ from typing import Any
 
 from simpleipc_cli.errors import EndpointError, InUse, NotPermitted
 from simpleipc_cli.transport import win32
-from simpleipc_cli.transport.base import READ, Listener
+from simpleipc_cli.transport.base import READ
+from simpleipc_cli.transport.base_listening import Listener
 from simpleipc_cli.transport.winpipe import WinStream, endpoint_error, pipe_name
 from simpleipc_cli.transport.winpipe_end import PIPE_BUFFER
 from simpleipc_cli.transport.winpipe_poll import Source, port

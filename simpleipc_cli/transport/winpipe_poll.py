@@ -17,7 +17,8 @@ from math import ceil
 from time import monotonic, sleep
 
 from simpleipc_cli.transport import win32
-from simpleipc_cli.transport.base import HANGUP, READ, Bell, Latch, Poller
+from simpleipc_cli.transport.base import HANGUP, READ
+from simpleipc_cli.transport.base_polling import Bell, Latch, Poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
