@@ -17,7 +17,7 @@ import pytest
 from support import PATIENCE, Server, ask, children, environment, sleeps_in, wait_until
 
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.posix_spawn import by_library, by_python, quickest
+from simpleipc_cli.handlers.posix_spawn import NOTHING, by_library, by_python, quickest
 from simpleipc_cli.handlers.spawn import spawn
 from simpleipc_cli.server.descriptors import DescriptorLimit, passed_on
 
@@ -29,11 +29,12 @@ def start(request):
     return by_library() if request.param == "library" else by_python
 
 
-def output_of(start, *command: str, environment=None, more=()) -> bytes:
+def output_of(start, *command: str, environment=None, more=(), added=NOTHING) -> bytes:
     """What a program writes to its standard output, having ended well."""
     reader, writer = os.pipe()
     try:
-        pid = start(command[0], list(command), environment or {}, [(writer, 1), *more])
+        files = [(writer, 1), *more]
+        pid = start(command[0], list(command), environment or {}, files, added)
     finally:
         os.close(writer)
     with open(reader, "rb") as file:
@@ -70,6 +71,13 @@ def test_only_the_given_descriptors_are_there(start):
     given = {0, 1, 2, 7, pipe[1], *passed_on()}
     assert given <= found
     assert len(found - given) == 1  # by which it looks
+
+
+def test_each_gets_its_own_environment_and_what_is_added(start):
+    one, other = {"NAME": "one", "MORE": ""}, {"NAME": "other"}
+    for environment, more in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
+        written = output_of(start, "/usr/bin/env", environment=environment, added=more).decode()
+        assert dict(line.split("=", 1) for line in written.splitlines()) == environment | more
 
 
 def test_it_leads_a_group_and_has_default_signals(start):
@@ -295,7 +303,7 @@ def test_without_it_python_starts_them(spoil):
     program = f"""
 import os, sys
 {spoil}
-from simpleipc_cli.handlers.posix_spawn import by_python, quickest
+from simpleipc_cli.handlers.posix_spawn import NOTHING, by_python, quickest
 assert quickest() is by_python
 pid = quickest()("/bin/echo", ["echo", "started"], {{}}, [])
 assert os.waitpid(pid, 0)[1] == 0
