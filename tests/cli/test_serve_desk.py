@@ -24,6 +24,7 @@ from support import (
     halt,
     message,
     packets,
+    processes,
     receive_all,
     wait_until,
 )
@@ -96,6 +97,14 @@ def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
             assert ask(endpoint, b"echo\n%d" % number) == (b"%d" % number, True)
         wait_until(lambda: len(children(server.pid)) == 2, "those two alone to be left")
         end_at_once(server)
+
+
+def test_what_a_handler_leaves_behind_and_ignores_sigterm_is_killed(endpoint):
+    command = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & cat"
+    with Server(endpoint, command, "--kill-after", "100ms") as server:
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        wait_until(lambda: set(processes(server.mark)) == {server.pid}, "nobody else to be left")
 
 
 def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, folder):

@@ -75,9 +75,9 @@ def test_only_the_given_descriptors_are_there(start):
 
 def test_each_gets_its_own_environment_and_what_is_added(start):
     one, other = {"NAME": "one", "MORE": ""}, {"NAME": "other"}
-    for environment, more in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
-        written = output_of(start, "/usr/bin/env", environment=environment, added=more).decode()
-        assert dict(line.split("=", 1) for line in written.splitlines()) == environment | more
+    for given, more in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
+        written = output_of(start, "/usr/bin/env", environment=given, added=more).decode()
+        assert dict(line.split("=", 1) for line in written.splitlines()) == given | more
 
 
 def test_it_leads_a_group_and_has_default_signals(start):
