@@ -113,7 +113,7 @@ def test_where_no_server_can_be_none_is_started(folder, path, status):
 
 def as_nobody(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as nobody; all is imported first, for nobody may be unable to read it."""
-    code = "import difflib,os,sys; sys.argv[0]='sipc';"
+    code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, app, send; import simpleipc_cli.ondemand;"
     code += "import simpleipc_cli.transport.unix_poll;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"

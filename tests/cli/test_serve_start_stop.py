@@ -131,7 +131,7 @@ def test_a_path_that_cannot_be_is_refused(folder, path, status):
 
 def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as nobody; all is imported first, for nobody may be unable to read it."""
-    code = "import difflib,os,sys; sys.argv[0]='sipc';"
+    code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, app, serve, send, probe;"
     code += "import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_inspect;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"

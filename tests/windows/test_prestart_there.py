@@ -106,7 +106,7 @@ def test_none_that_waits_outlives_the_server(wine, path, folder, ahead):
         assert running("ahead.py")
         wine.sipc("send", path, "-d", "quit")
         assert server.end() == 0
-        assert not running("ahead.py")
+        wait_until(lambda: not running("ahead.py"), "the handlers to be gone")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 4)
         server.program.kill()
