@@ -55,6 +55,7 @@ __all__ = [
     "prepare_streams",
     "read_at",
     "read_into",
+    "read_into_now",
     "set_alarm",
     "user_id",
     "watch",
@@ -81,6 +82,7 @@ if sys.platform == "win32":
         prepare_streams,
         read_at,
         read_into,
+        read_into_now,
         user_id,
         watch,
         write_at,
@@ -154,6 +156,10 @@ else:
     def read_into(descriptor: int, buffer: memoryview) -> int:
         """Read into a buffer; how many bytes, 0 at the end. Raises OSError."""
         return os.readv(descriptor, [buffer])
+
+    def read_into_now(descriptor: int, buffer: memoryview) -> int:
+        """The same, if that can be done without waiting. Raises OSError, also if it cannot."""
+        return os.preadv(descriptor, [buffer], -1, os.RWF_NOWAIT)  # from where it stands
 
     def read_at(descriptor: int, size: int, offset: int) -> bytes:
         """Read from a place in a file. Raises OSError."""

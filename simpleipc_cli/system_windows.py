@@ -71,6 +71,11 @@ def read_into(descriptor: int, buffer: memoryview) -> int:
     return len(data)
 
 
+def read_into_now(descriptor: int, buffer: memoryview) -> int:  # noqa: ARG001
+    """See system.py. Nothing tells that here."""
+    raise BlockingIOError
+
+
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
     """See system.py. Moves the file's own place, which nobody else may use."""
     os.lseek(descriptor, offset, os.SEEK_SET)

@@ -82,7 +82,7 @@ def run(
         target = sight.cover(open_output(output, deadline))
         if expected is not None:
             target = expected.guard(target, deadline)
-        _send_one(first, source if first else None, target, way)
+        _send_one(first, source if first and source and not source.ended else None, target, way)
     return ExitCode.OK
 
 

@@ -69,6 +69,8 @@ class Input:
         self._much = False  # whether a stream passes
         self._buffer = memoryview(bytearray(CHUNK))  # memory that is used as far as it is filled
         self._reader: FileReader | None = None  # for read_now(), which few use
+        self.ended = False
+        """Whether first() has seen that there is nothing more."""
 
     def fileno(self) -> int:
         """The descriptor to poll before read_now()."""
@@ -96,11 +98,22 @@ class Input:
         return left if left > 0 else None  # what the kernel makes up has no size
 
     def first(self) -> memoryview:
-        """The first bytes; empty at the end. See more(). Raises TimedOut, SipcError."""
+        """The first bytes, all that are there; empty at the end. See more().
+
+        Raises TimedOut, SipcError.
+        """
         limited = self._deadline.remaining() is not None
         if limited and not _wait(self._descriptor, self._deadline):
             raise TimedOut(f"nothing came from {self.name} in time")
-        return self.more()
+        count = len(self.more())
+        try:
+            while count and count < len(self._buffer) and not self.ended:
+                more = system.read_into_now(self._descriptor, self._buffer[count:])
+                count += more
+                self.ended = not more
+        except OSError:
+            pass  # more() will tell
+        return self._buffer[:count]
 
     def more(self) -> memoryview:
         """The next bytes, waiting for them; empty at the end. They are good until the next call.
