@@ -102,6 +102,10 @@ class Entrance:
         """Somebody has spoken or gone, or new ones wait."""
         if descriptor == self._cloakroom.descriptor:
             self._take_back(_ACCEPT_AT_ONCE)
+            if not self._draining:
+                self._cloakroom.tidy(
+                    monotonic()
+                )  # more can be handed over as soon as it can take it
         elif descriptor in self._lobby:
             self._on_silent(descriptor)
         elif not self._draining:
