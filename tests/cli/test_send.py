@@ -94,6 +94,24 @@ def test_two_sources_are_a_usage_error(endpoint):
     assert b"not both" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_a_small_request_that_has_ended_takes_no_thread(endpoint, folder, kind):
+    if kind == "pipe":
+        given, writer = os.pipe()
+        os.write(writer, b"hello")
+        os.close(writer)
+    else:
+        (folder / "request").write_bytes(b"hello")
+        given = os.open(folder / "request", os.O_RDONLY)
+    trace = folder / "trace"
+    strace = ["strace", "-f", "-qq", "-e", "trace=clone,clone3", "-o", trace]
+    with Server(endpoint, "cat"), open(given, "rb") as stdin:
+        command = [*strace, SIPC, "send", endpoint]
+        done = subprocess.run(command, stdin=stdin, stdout=subprocess.PIPE, env=environment())
+    assert (done.returncode, done.stdout) == (0, b"hello")
+    assert trace.read_text() == ""
+
+
 def test_it_connects_when_the_first_byte_is_there_and_not_before(endpoint):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
