@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from simpleipc_cli import system
 from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import SIGNALLED, CutShort, exit_code
 from simpleipc_cli.cli.quick import quick_way
@@ -19,7 +20,10 @@ from simpleipc_cli.errors import SipcError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from sys import UnraisableHookArgs
     from typing import NoReturn
+
+_MOMENT = 0.001  # seconds: when Python has left what it was in the middle of, at will
 
 VERBS = {
     "serve": "Answer requests with a command.",
@@ -52,11 +56,27 @@ def _cut_short(number: int, _frame: object) -> NoReturn:
     raise CutShort(number)
 
 
+def _hear_again(lost: UnraisableHookArgs) -> None:
+    """What is raised in a callback of Python's, as behind many an import, is lost: once more."""
+    error = lost.exc_value
+    if not isinstance(error, CutShort):
+        sys.__unraisablehook__(lost)
+        return
+    number = error.number
+
+    def ring(_number: int, _frame: object) -> None:
+        if sys.unraisablehook is _hear_again:  # there is no status yet
+            raise CutShort(number)
+
+    system.set_alarm(_MOMENT, ring)
+
+
 def _status(verb: str, run: Callable[[], int]) -> int:
     """Run a verb; whatever becomes of it, it becomes an exit status.
 
     Signals are heard from here on, until there is a status: also while an error is told.
     """
+    sys.unraisablehook = _hear_again
     try:
         signals.hear(_cut_short)
         status = _told(verb, run)
@@ -65,6 +85,8 @@ def _status(verb: str, run: Callable[[], int]) -> int:
         if cut.number == signals.SIGPIPE:
             signals.die_of_sigpipe()
         return SIGNALLED + cut.number
+    finally:
+        sys.unraisablehook = sys.__unraisablehook__
     return status
 
 

@@ -161,3 +161,32 @@ def test_a_signal_while_an_error_is_told_is_no_defect(folder):
         told += piece
     os.close(reader)
     assert not told.strip(b"\0")
+
+
+LOSES_A_SIGNAL = """
+import os, signal, sys, threading, weakref
+from simpleipc_cli.cli import _status
+
+class Module:
+    pass
+
+def gone(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):  # Python looks for signals here, and nobody can raise anything from here
+        pass
+
+def run():
+    module = Module()
+    watched = weakref.ref(module, gone)
+    del module
+    threading.Event().wait(30)
+    return 0
+
+sys.exit(_status("send", run))
+"""
+
+
+def test_a_signal_that_comes_where_python_loses_what_is_raised_is_heard():
+    """As when a module has been loaded."""
+    done = subprocess.run([sys.executable, "-c", LOSES_A_SIGNAL], capture_output=True)
+    assert (done.returncode, done.stderr) == (143, b"")
