@@ -28,6 +28,19 @@ def there(path: Path) -> str:
     return str(path) if str(path)[1:2] == ":" else "Z:" + str(path).replace("/", "\\")
 
 
+def running(word: str) -> list[int]:
+    """What runs with a word on its command line: all that Wine runs are processes here, too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if word.encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
 class Ran:
     """A program that has ended: status, and what it wrote, with line ends as ours."""
 

@@ -194,7 +194,7 @@ class Entrance:
             except BlockingIOError:
                 return
             except OutOfDescriptors:
-                # As long as requests wait for a thread, he may as well wait where he is: their
+                # As long as requests wait for their turn, he may as well wait where he is: their
                 # ends make room, and the limit need not be raised for him.
                 if self._unanswered() <= self._limits.threads and self._make_room(None):
                     continue

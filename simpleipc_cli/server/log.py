@@ -56,7 +56,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     """For the person in charge, also of a request that was answered."""
     waited: float = 0.0
-    """Seconds from its first byte until a thread was free for it."""
+    """Seconds from its first byte until its turn came."""
     began: float = field(default_factory=monotonic)
     quits: bool = False
     """Whether it asked the server to stop."""

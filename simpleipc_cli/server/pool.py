@@ -204,7 +204,7 @@ class Server:
             self._stopping = True
 
     def _on_done(self, record: Record) -> None:
-        """A request has ended; called by its thread."""
+        """A request has ended; called by any thread."""
         if record.quits:
             self._stopping = True
         wanted = self._desk.wants_to_know or self._entrance.is_paused or not self._accepting

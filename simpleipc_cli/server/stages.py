@@ -1,11 +1,11 @@
-"""What exchanges share: how far the stop has come, and the buffers of a thread."""
+"""What exchanges share: how far the stop has come, and buffers, one after the other."""
 
 from __future__ import annotations
 
 from simpleipc_cli.transport import Latch, new_latch
 
 _BUFFER_SIZE = 512 * 1024
-"""Bytes moved at once, each way: several full packets, and little memory with many threads."""
+"""Bytes moved at once, each way: several full packets, and little memory with many requests."""
 
 
 class Stages:
@@ -27,7 +27,7 @@ class Stages:
 
 
 class Workspace:
-    """What a thread needs for a request, made once: two buffers."""
+    """What is needed for a request while it is answered: two buffers."""
 
     def __init__(self) -> None:
         """Memory is only used as far as it is written to."""

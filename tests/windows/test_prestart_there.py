@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from support import wait_until
-from winehouse import HERE, there
-
-
-@pytest.fixture(scope="module", autouse=True)
-def awake(wine):
-    """Keeps Wine running: else what it starts for itself would have a server's streams."""
-    sleeper = wine.start("sleeper.py")
-    sleeper.stderr.readline()
-    yield
-    sleeper.kill()
-    sleeper.wait()
-    for stream in (sleeper.stdin, sleeper.stdout, sleeper.stderr):
-        stream.close()
+from winehouse import HERE, running, there
 
 
 @pytest.fixture
@@ -103,24 +90,11 @@ def test_none_that_waits_outlives_the_server(wine, path, folder, ahead):
     options = ("--prestart", "2", "--quit-on", "quit", "--kill-after", "0")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 2)
-        assert running("ahead.py")
+        assert running(there(HERE / "ahead.py"))
         wine.sipc("send", path, "-d", "quit")
         assert server.end() == 0
-        wait_until(lambda: not running("ahead.py"), "the handlers to be gone")
+        wait_until(lambda: not running(there(HERE / "ahead.py")), "the handlers to be gone")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 4)
         server.program.kill()
-        wait_until(lambda: not running("ahead.py"), "the handlers to be gone")
-
-
-def running(script):
-    """What runs a script: all that Wine runs are processes here, too."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if there(HERE / script).encode() in words:
-            found.append(int(entry.name))
-    return found
+        wait_until(lambda: not running(there(HERE / "ahead.py")), "the handlers to be gone")

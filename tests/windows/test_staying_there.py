@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 from support import wait_until
-from winehouse import HERE, Ran, there
+from winehouse import HERE, Ran, running, there
 
 
 @pytest.fixture
@@ -30,18 +29,6 @@ def serve(python, folder, path):
     worker = python("worker.py").replace('"', r"\"")
     server = f'{python("sipc_there.py")} serve --quit-on quit --worker "{worker}"'
     return f'echo started>>"{there(folder / "starts")}" & {server}'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def awake(wine):
-    """Keeps Wine running: else what it starts for itself would have a client's streams."""
-    sleeper = wine.start("sleeper.py")
-    sleeper.stderr.readline()
-    yield
-    sleeper.kill()
-    sleeper.wait()
-    for stream in (sleeper.stdin, sleeper.stdout, sleeper.stderr):
-        stream.close()
 
 
 @pytest.fixture(autouse=True)
@@ -225,16 +212,3 @@ def test_where_no_pid_file_can_be_that_is_told(wine, path, folder):
     assert (ran.status, ran.err.count("it is a directory")) == (1, 1)
     ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "no" / "pid"))
     assert (ran.status, ran.err.count("there is no folder")) == (1, 1)
-
-
-def running(word):
-    """What runs with a word on its command line: all that Wine runs are processes here, too."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if word.encode() in words:
-            found.append(int(entry.name))
-    return found

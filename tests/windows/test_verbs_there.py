@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from support import wait_until
-from winehouse import HERE, there
+from winehouse import HERE, running, there
 
 ECHO = "echo.py"
 
@@ -92,56 +91,43 @@ def test_a_failed_handler_is_told_of(wine, path):
 
 @pytest.fixture
 def sleeper(python, folder):
-    """A handler that sleeps, below a shell that waits for it, and whether any of them is left."""
-
-    class Sleeper:
-        command = f"{python('sleeper.py')} {folder.name} & rem"
-
-        def lives(self):
-            """All that Wine runs are processes here, too."""
-            found = []
-            for entry in Path("/proc").iterdir():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                found += [word for word in words if word == folder.name.encode()]
-            return bool(found)
-
-        def wait_until_gone(self):
-            wait_until(lambda: not self.lives(), "the handler has ended")
-
-    return Sleeper()
+    """A handler that sleeps, below a shell that waits for it; see also gone()."""
+    return f"{python('sleeper.py')} {folder.name} & rem"
 
 
-def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path, sleeper):
+def gone(folder):
+    """Wait until nothing of the handler is left."""
+    wait_until(lambda: not running(folder.name), "the handler has ended")
+
+
+def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path, folder, sleeper):
     options = ("--timeout", "5s", "--kill-after", "0")
-    with wine.server(path, "--exec", sleeper.command, *options) as server:
+    with wine.server(path, "--exec", sleeper, *options) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
         server.wait_for("asleep")
-        assert sleeper.lives()
+        assert running(folder.name)
         server.wait_for("handler timed out")
-        sleeper.wait_until_gone()
+        gone(folder)
         assert "cannot be ended" not in server.said
         client.communicate(timeout=60)
 
 
-def test_a_hang_up_ends_the_handler(wine, path, sleeper):
-    with wine.server(path, "-v", "--exec", sleeper.command) as server:
+def test_a_hang_up_ends_the_handler(wine, path, folder, sleeper):
+    with wine.server(path, "-v", "--exec", sleeper) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
         server.wait_for("asleep")
         client.communicate(timeout=60)
         server.wait_for("hung up")
-        sleeper.wait_until_gone()
+        gone(folder)
 
 
-def test_no_handler_outlives_a_killed_server(wine, path, sleeper):
-    with wine.server(path, "--exec", sleeper.command) as server:
+def test_no_handler_outlives_a_killed_server(wine, path, folder, sleeper):
+    with wine.server(path, "--exec", sleeper) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
         server.wait_for("asleep")
-        assert sleeper.lives()
+        assert running(folder.name)
         server.program.kill()
-        sleeper.wait_until_gone()
+        gone(folder)
         client.communicate(timeout=60)
 
 
