@@ -129,6 +129,12 @@ def sleeps_in(pid: int, call: str) -> bool:
     return number == str(_CALLS[os.uname().machine][call])
 
 
+def is_at_rest(pid: int) -> bool:
+    """Whether all threads of a process wait for something to happen, or for each other."""
+    tasks = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    return all(sleeps_in(task, "epoll_wait") or sleeps_in(task, "futex") for task in tasks)
+
+
 def waits_for_room(pid: int) -> bool:
     """Whether a process waits, with epoll(7), until it can write something."""
     return any(

@@ -16,6 +16,7 @@ from support import (
     decode,
     descriptors,
     environment,
+    is_at_rest,
     message,
     packets,
     processes,
@@ -44,16 +45,24 @@ class Ahead(Server):
         wait_until(lambda: len(children(self.pid)) == self.count, "handlers as at the start")
 
     def wait_until_ready(self) -> list[int]:
+        self.wait_until_filled()
         wait_until(lambda: len(waiting(self)) == self.count, "handlers that wait")
         return waiting(self)
+
+    def wait_until_filled(self) -> list[int]:
+        """One that has just been started counts only when the server knows of it."""
+
+        def filled():
+            return is_at_rest(self.pid) and len(children(self.pid)) == self.count
+
+        wait_until(filled, "as many handlers as it is to have")
+        return children(self.pid)
 
 
 def test_handlers_are_there_before_a_request_and_again_behind_it(endpoint):
     with Ahead(endpoint, "cat; echo $$", 2) as server:
         for _ in range(5):
-            ready = children(server.pid)
-            wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
-            ready = children(server.pid)
+            ready = server.wait_until_filled()
             answer, whole = ask(endpoint, b"hello ")
             assert whole
             word, pid = answer.split()
