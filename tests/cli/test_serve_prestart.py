@@ -146,12 +146,19 @@ def is_zombie(pids: list[int]) -> bool:
     return states == ["Z"]
 
 
+class Failing(Ahead):
+    """A server of whose handlers none stays."""
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: not children(self.pid), "no handler left")
+
+
 def test_handlers_that_fail_at_once_are_started_with_growing_pauses(endpoint, folder):
-    with Server(endpoint, f"echo x >>{folder}/starts; exit 3", "--prestart", 2) as server:
+    with Failing(endpoint, f"echo x >>{folder}/starts; exit 3", 2) as server:
         server.wait_for_log("ended before its request: exit status 3")
         for _ in range(3):
             assert ask(endpoint, b"x") == (b"", False)
-        wait_until(lambda: not children(server.pid), "no handler left")
+        server.wait_until_idle()
         starts = len((folder / "starts").read_text().split())
         assert starts <= 3 + 10
 
