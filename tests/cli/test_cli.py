@@ -9,7 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from support import SIPC, Program, Server, environment, sipc, sleeps_in, wait_until
+from helpers.command import SIPC, Program, environment, sipc
+from helpers.procfs import sleeps_in
+from helpers.server import Server
+from helpers.waiting import wait_until
 
 VERBS = ["serve", "send", "probe", "bench"]
 

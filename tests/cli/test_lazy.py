@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from support import SIPC, Server, environment
+from helpers.command import SIPC, environment
+from helpers.server import Server
 
 LOADED_LATER = (
     *("watch", "spool", "rich", "mmap"),

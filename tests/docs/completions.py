@@ -10,11 +10,12 @@ import re
 from pathlib import Path
 
 from docs.commandline import Option, group_options, verbs
+from helpers.paths import ROOT
 
 from simpleipc_cli.bench.verdict import KINDS
 from simpleipc_cli.cli import VERBS
 
-FOLDER = Path(__file__).parents[2] / "completions"
+FOLDER = ROOT / "completions"
 MADE = "# Made from the command line itself by: cd tests; python -m docs.completions\n"
 
 FIGURES = [figure for figure in KINDS if "." not in figure or figure.startswith("p99.9")]

@@ -11,8 +11,9 @@ import textwrap
 from pathlib import Path
 
 from docs.commandline import Option, group_options, verbs
+from helpers.paths import ROOT
 
-MAN = Path(__file__).parents[2] / "man"
+MAN = ROOT / "man"
 BEGIN = '.\\" Made from the command line itself by: cd tests; python -m docs.manpages\n'
 END = '.\\" End of what was made.\n'
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from docs.commandline import group_options, verbs
 from docs.completions import FOLDER, rendered
-from support import environment
+from helpers.command import environment
 
 from simpleipc_cli.cli import VERBS
 

@@ -8,12 +8,11 @@ import sys
 import tarfile
 import zipfile
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
-from support import environment, sipc
+from helpers.command import environment, sipc
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from realgit import WANTED, Repository, is_new_enough
+from helpers.git import WANTED, Repository, is_new_enough
 
 NEW_ENOUGH = ".".join(map(str, WANTED))
 

@@ -7,9 +7,10 @@ import shlex
 import shutil
 
 import pytest
-from randomchanges import Changes
-from realgit import STILL, parts
-from support import SIPC, Server, sipc
+from helpers.command import SIPC, sipc
+from helpers.git import STILL, parts
+from helpers.random_changes import Changes
+from helpers.server import Server
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import os
 import signal
 
 import pytest
-from realgit import parts
-from support import processes, sipc, wait_until
+from helpers.command import sipc
+from helpers.git import parts
+from helpers.procfs import processes
+from helpers.waiting import wait_until
 
 EVERYTHING = [b"/"]
 """What git's daemon names when it cannot tell what has changed."""

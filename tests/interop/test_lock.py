@@ -10,19 +10,12 @@ import subprocess
 import time
 from pathlib import Path
 
-from realgit import is_listening, pid_of_listener
-from support import (
-    MARK,
-    PATIENCE,
-    SIPC,
-    Program,
-    Server,
-    ask,
-    children,
-    environment,
-    sipc,
-    wait_until,
-)
+from helpers.command import SIPC, Program, environment, sipc
+from helpers.git import is_listening, pid_of_listener
+from helpers.procfs import MARK, children
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import ask
 
 TOLD = {
     "sipc": r"sipc serve: another server is listening on \S+: [^\n]+\n",
@@ -103,7 +96,7 @@ def finish(repository, winner: str, server: Program) -> None:
         assert ask(repository.endpoint, b"quit") == (b"", True)
     else:
         server.terminate()
-    server.communicate(timeout=PATIENCE)
+    server.communicate(timeout=TIMEOUT)
     assert server.returncode == 0
     assert not repository.endpoint.exists()
 
@@ -152,12 +145,12 @@ def test_we_wait_for_a_git_that_is_about_to_listen(repository):
         with start_ours(repository) as ours:
             wait_until(lambda: len(left_over(repository)) == 2, "ours to wait for the lock")
             os.kill(pid, signal.SIGCONT)
-            ours.wait(PATIENCE)
+            ours.wait(TIMEOUT)
             assert ours.returncode == 9
             assert re.fullmatch(TOLD["sipc"], ours.stderr.read())
         assert served_by(repository) == "git"
         assert ask(repository.endpoint, b"quit") == (b"", True)
-        git.communicate(timeout=PATIENCE)
+        git.communicate(timeout=TIMEOUT)
 
 
 def test_git_gives_up_on_us_when_we_are_about_to_listen(repository):
@@ -173,7 +166,7 @@ def test_git_gives_up_on_us_when_we_are_about_to_listen(repository):
         assert re.fullmatch(r"listening on \S+\n", ours.stderr.readline())
         assert served_by(repository) == "sipc"
         os.kill(pid, signal.SIGTERM)
-        ours.communicate(timeout=PATIENCE)
+        ours.communicate(timeout=TIMEOUT)
     assert left_over(repository) == []
 
 
@@ -181,7 +174,7 @@ def test_a_lock_left_by_a_git_that_was_killed_stops_git_for_good_and_us_for_seco
     output = repository.folder / "strace"
     with repository.start(*RUN, wrapper=stops_in("bind", output)) as git:
         os.kill(wait_until_stopped(git, output), signal.SIGKILL)
-        git.communicate(timeout=PATIENCE)
+        git.communicate(timeout=TIMEOUT)
     lock = lock_of(repository)
     long_ago = time.time() - 3600
     os.utime(lock, (long_ago, long_ago))

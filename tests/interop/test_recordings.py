@@ -10,18 +10,12 @@ import socket
 from threading import Thread
 
 import pytest
-from support import (
-    PATIENCE,
-    Server,
-    ask,
-    connect,
-    decode,
-    message,
-    receive_all,
-    sipc,
-    wait_until,
-)
-from testhelper import BIG, WIRE, handler
+from helpers.command import sipc
+from helpers.git_test_tool import BIG, handler
+from helpers.paths import WIRE
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import ask, connect, decode, message, receive_all
 
 ALL = sorted(path.stem for path in WIRE.glob("*.request"))
 HELPERS = [name for name in ALL if not name.startswith("fsmonitor")]
@@ -58,7 +52,7 @@ def test_our_client_and_a_recorded_server_understand_each_other(endpoint, name):
 
     def serve(listener) -> None:
         connection, _ = listener.accept()
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TIMEOUT)
         with connection:
             wire = b""
             while not wire.endswith(b"0000"):
@@ -69,11 +63,11 @@ def test_our_client_and_a_recorded_server_understand_each_other(endpoint, name):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()
-        listener.settimeout(PATIENCE)
+        listener.settimeout(TIMEOUT)
         thread = Thread(target=serve, args=(listener,))
         thread.start()
         done = sipc("send", endpoint, input=whole(request))
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == whole(recorded(name, "response"))
     assert whole(received[0]) == whole(request)

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from randomchanges import Changes
-from realgit import STILL
-from support import PATIENCE, Server, environment, sipc, sleeps_in, wait_until
+from helpers.command import environment, sipc
+from helpers.git import STILL
+from helpers.procfs import sleeps_in
+from helpers.random_changes import Changes
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
 
 HERE = Path(__file__).parent
 HALF = "printf 'tok:2\\0'"
@@ -88,7 +91,7 @@ def changed(repository):
 
 
 def assert_git_looked_itself(repository, git, errors="error: could not read IPC response\n"):
-    output, said = git.communicate(timeout=PATIENCE)
+    output, said = git.communicate(timeout=TIMEOUT)
     assert git.returncode == 0
     assert output == repository.true_status() != ""
     assert said.endswith(errors)
@@ -139,7 +142,7 @@ def test_git_waits_for_an_answer_and_then_goes_on(changed):
     with Server(changed.endpoint, f"cat '{go_on}'"), changed.start(*changed.STATUS) as git:
         wait_until(lambda: sleeps_in(git.pid, "read"), "git to wait")
         go_on.write_bytes(b"tok:2\0a\0b\0new\0")
-        output, errors = git.communicate(timeout=PATIENCE)
+        output, errors = git.communicate(timeout=TIMEOUT)
         assert (output, errors) == (changed.true_status(), "")
 
 

@@ -7,8 +7,12 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from sshd import SSHD, Sshd
-from support import Program, Server, children, connect, message, needs_root, sipc, wait_until
+from helpers.command import Program, needs_root, sipc
+from helpers.procfs import children
+from helpers.server import Server
+from helpers.sshd import SSHD, Sshd
+from helpers.waiting import wait_until
+from helpers.wire import connect, message
 
 pytestmark = [
     needs_root,

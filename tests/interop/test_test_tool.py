@@ -11,8 +11,11 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from support import MARK, Server, environment, processes, sipc, wait_until
-from testhelper import BIG, handler
+from helpers.command import environment, sipc
+from helpers.git_test_tool import BIG, handler
+from helpers.procfs import MARK, processes
+from helpers.server import Server
+from helpers.waiting import wait_until
 
 TOOL = os.environ.get("SIPC_TEST_TOOL")
 

@@ -13,20 +13,12 @@ from contextlib import contextmanager
 from threading import Thread
 
 import pytest
-from realgit import is_listening
-from support import (
-    PATIENCE,
-    Server,
-    ask,
-    connect,
-    halt,
-    message,
-    packets,
-    receive_all,
-    sipc,
-    sleeps_in,
-    wait_until,
-)
+from helpers.command import sipc
+from helpers.git import is_listening
+from helpers.procfs import halt, sleeps_in
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import ask, connect, message, packets, receive_all
 
 TRIVIAL = message(b"tok:1\0/\0")
 CHANGES = b"tok:2\0a\0"
@@ -59,7 +51,7 @@ def answering(path, wire: bytes):
             yield requests
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
             path.unlink()
 
 
@@ -145,7 +137,7 @@ def calls_of(repository, *arguments) -> list[str]:
     """What git asks of the system with the connection to its daemon, in order."""
     output = repository.folder / "strace"
     with repository.start(*arguments, wrapper=["strace", "-f", "-o", str(output)]) as git:
-        git.communicate(timeout=PATIENCE)
+        git.communicate(timeout=TIMEOUT)
         assert git.returncode == 0
     calls = [line.split(None, 1)[1] for line in output.read_text().splitlines()]
     (start,) = [n for n, call in enumerate(calls) if call.startswith("connect(") and ".ipc" in call]
@@ -208,4 +200,4 @@ def test_gits_daemon_deletes_a_file_that_is_in_its_way_and_we_do_not(repository)
     with repository.start("fsmonitor--daemon", "run") as git:
         wait_until(lambda: is_listening(repository.endpoint), "git's daemon to listen")
         assert ask(repository.endpoint, b"quit") == (b"", True)
-        git.communicate(timeout=PATIENCE)
+        git.communicate(timeout=TIMEOUT)

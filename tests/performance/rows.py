@@ -16,11 +16,14 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from helpers.command import SIPC, environment, sipc
+from helpers.paths import ROOT
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import connect, message
 from performance.bare import Echo, bare_rate
 from performance.measuring import Measure, Missing, Row, Scale
-from support import PATIENCE, SIPC, Server, connect, environment, message, sipc, wait_until
 
-ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-c", "pass"]
 GIB = 1 << 30
 _TURNS = 5  # more of them, and shorter, for what takes milliseconds
@@ -66,7 +69,7 @@ def milliseconds(command: list, often: int, **options: object) -> float:
 def answering_at_once(folder: Path) -> Iterator[str]:
     """A server that takes no time to speak of."""
     path = str(folder / "sock")
-    command = [sys.executable, str(ROOT / "tests/echo_at_once.py"), path]
+    command = [sys.executable, str(ROOT / "tests/helpers/echo_server.py"), path]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         assert server.stdout.readline() == b"listening\n"
         yield path
@@ -212,7 +215,7 @@ def memory(folder: Path, scale: Scale) -> Iterator[Sides]:
             done = subprocess.run(
                 ["bash", "-c", script], stderr=subprocess.PIPE, check=True, env=environment()
             )
-            told = server.communicate(timeout=PATIENCE)[1]
+            told = server.communicate(timeout=TIMEOUT)[1]
         return max(int(told), int(done.stderr)) / 1024
 
     yield both, lambda: 40.0

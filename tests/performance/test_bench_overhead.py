@@ -12,9 +12,11 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from helpers.command import SIPC, Program, environment, sipc
+from helpers.procfs import children, peak_memory
+from helpers.waiting import TIMEOUT, wait_until
 from performance.bare import Echo, bare_rate
 from performance.machine import SCALE
-from support import PATIENCE, SIPC, Program, children, environment, peak_memory, sipc, wait_until
 
 pytestmark = pytest.mark.performance
 
@@ -82,10 +84,10 @@ def test_memory_stays_flat_at_full_speed(endpoint, state):
         with Program(command, env=environment(), stdout=-1, stderr=-1) as bench:
             wait_until(lambda: server.answered() >= FEW, "a few answers")
             early = memory(bench.pid)
-            wait_until(lambda: server.answered() >= MANY, "many answers", PATIENCE + SCALE * 30)
+            wait_until(lambda: server.answered() >= MANY, "many answers", TIMEOUT + SCALE * 30)
             late = memory(bench.pid)
             bench.send_signal(signal.SIGINT)
-            report = json.loads(bench.communicate(timeout=PATIENCE)[0])
+            report = json.loads(bench.communicate(timeout=TIMEOUT)[0])
     assert report["counts"]["answered"] >= MANY - 1  # one had only looked
     of = "memory of two processes and the one that started them"
     state(f"{of}, after {FEW:,} requests", f"{early / 2**20:.1f} MiB")

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from math import ceil
 
 import pytest
+from helpers.command import SIPC, Program, environment
+from helpers.waiting import TIMEOUT, wait_until
 from performance.machine import SCALE, Sentinel, coming_first
 from performance.recorder import MS, SECOND, Manner, Recorder, Row
-from support import PATIENCE, SIPC, Program, environment, wait_until
 
 pytestmark = pytest.mark.performance
 
@@ -71,7 +72,7 @@ def load(endpoint, manner: Manner, *options) -> Outcome:
     command = [SIPC, "bench", endpoint, "-d", "hello", "--json", "-", "-z", f"{RUN / SECOND}"]
     with Recorder(endpoint, manner) as server:
         run = subprocess.run(
-            [*command, *options], env=environment(), capture_output=True, timeout=PATIENCE + 60
+            [*command, *options], env=environment(), capture_output=True, timeout=TIMEOUT + 60
         )
         assert (run.returncode, run.stderr) == (0, b"")
         outcome = Outcome(json.loads(run.stdout), server.requests())
@@ -271,7 +272,7 @@ def broken_off(bench: Program, server: Recorder, requests: int) -> Outcome:
     """What is reported by a load that is broken off when the server has so many requests."""
     wait_until(lambda: len(server.requests()) == requests, "all clients wait")
     bench.send_signal(signal.SIGINT)
-    output, _ = bench.communicate(timeout=PATIENCE)
+    output, _ = bench.communicate(timeout=TIMEOUT)
     assert bench.returncode == 130
     outcome = Outcome(json.loads(output), server.requests())
     assert outcome.report["partial"]

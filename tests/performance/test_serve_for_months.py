@@ -14,17 +14,10 @@ from statistics import median
 from time import perf_counter
 
 import pytest
-from support import (
-    Server,
-    ask,
-    children,
-    connect,
-    crowd,
-    descriptors,
-    message,
-    receive_all,
-    wait_until,
-)
+from helpers.procfs import children, descriptors
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, crowd, message, receive_all
 
 pytestmark = pytest.mark.performance
 

@@ -19,10 +19,13 @@ from statistics import median
 from time import monotonic, monotonic_ns
 
 import pytest
+from helpers.command import SIPC, environment
+from helpers.procfs import peak_memory
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import connect, packets
 from performance.asking import Speed, measure
 from performance.bare import Echo
 from performance.machine import SCALE, coming_first
-from support import PATIENCE, SIPC, connect, environment, packets, peak_memory, wait_until
 
 pytestmark = pytest.mark.performance
 
@@ -76,7 +79,7 @@ def running(side: Side, path: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
         path.unlink(missing_ok=True)
 
 
@@ -164,7 +167,7 @@ def echoed(path: Path) -> float:
             connection.sendall(CHUNK)
         connection.sendall(b"0000")
         connection.shutdown(socket.SHUT_WR)
-        tail = reader.communicate(timeout=PATIENCE * 4)[0]
+        tail = reader.communicate(timeout=TIMEOUT * 4)[0]
     assert tail == b"0000"
     return monotonic() - began
 

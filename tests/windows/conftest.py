@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from winehouse import Wine
+from helpers.wine import Wine
 
 HERE = Path(__file__).parent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from winehouse import HERE, there
+from helpers.wine import HERE, there
 
-BOTH = HERE.parent / "both"
+BOTH = HERE.parent / "inprocess"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BOTH.glob("test_*.py")))

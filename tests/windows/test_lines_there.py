@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from winehouse import HERE, there
+from helpers.wine import HERE, there
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
-from support import wait_until
-from winehouse import HERE, running, there
+from helpers.waiting import wait_until
+from helpers.wine import HERE, running, there
 
 
 @pytest.fixture

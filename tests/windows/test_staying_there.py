@@ -7,8 +7,8 @@ import os
 import signal
 
 import pytest
-from support import wait_until
-from winehouse import HERE, Ran, running, there
+from helpers.waiting import wait_until
+from helpers.wine import HERE, Ran, running, there
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def serve(python, folder, path):
 @pytest.fixture(autouse=True)
 def leave_no_server(wine, path):
     yield
-    wine.sipc("send", path, "-d", "quit", patience=20)
+    wine.sipc("send", path, "-d", "quit", timeout=20)
     assert wine.sipc("probe", "--wait-gone", "30s", path).status == 0
 
 

@@ -6,8 +6,8 @@ import json
 import re
 
 import pytest
-from support import wait_until
-from winehouse import HERE, running, there
+from helpers.waiting import wait_until
+from helpers.wine import HERE, running, there
 
 ECHO = "echo.py"
 

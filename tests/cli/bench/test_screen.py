@@ -1,0 +1,131 @@
+"""What `sipc bench` shows while it makes its load."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import signal
+import struct
+import termios
+
+import pytest
+from helpers.command import SIPC, Program, environment
+from helpers.server import Server
+from helpers.waiting import TIMEOUT
+from rich.console import Console
+
+from simpleipc_cli.bench.fleet import Progress
+from simpleipc_cli.bench.load import SECOND, Plan
+from simpleipc_cli.bench.timeline import Slot
+from simpleipc_cli.cli.benchscreen import View
+
+MS = 1_000_000
+
+
+def told(answered, failed, elapsed, times=()) -> Progress:
+    recent = Slot()
+    for ns in times:
+        recent.answer(ns)
+    return Progress(answered, failed, elapsed, recent)
+
+
+def lines_of(view: View) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(view.draw())
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("plan", "left"),
+    [
+        ({"duration": 10 * SECOND}, "2.0 s of 10.0 s"),
+        ({"requests": 80}, "2.0 s, 50%"),
+        ({"duration": 10 * SECOND, "requests": 80}, "2.0 s of 10.0 s, 50%"),
+        ({}, "2.0 s"),
+    ],
+    ids=["time", "number", "both", "endless"],
+)
+def test_it_tells_how_far_it_is(plan, left):
+    view = View(Plan("/run/x", **plan))
+    view.add(told(38, 2, 2 * SECOND))
+    assert lines_of(view)[1].endswith(f"  {left}")
+    assert lines_of(view)[2] == "requests  38 answered, 2 failed"
+
+
+def test_rate_and_percentiles_are_those_of_the_last_seconds():
+    view = View(Plan("/run/x", duration=60 * SECOND))
+    for second in range(1, 21):
+        ns = 900 * MS if second <= 10 else 5 * MS
+        view.add(told(10 * second, 0, second * SECOND, [ns] * (10 if second <= 10 else 30)))
+    assert re.fullmatch(r"now       30/s, p50 [45]\.\d\d ms, p99 [45]\.\d\d ms", lines_of(view)[3])
+
+
+def test_the_sparkline_follows_the_rate():
+    view = View(Plan("/run/x", duration=60 * SECOND))
+    for number in range(1, 9):
+        view.add(told(0, 0, number * SECOND // 2, [MS] * 10 * number))
+    assert lines_of(view)[4] == "rate      ▂▃▄▅▆▇█"  # the last still grows
+
+
+@pytest.mark.parametrize("warmup", [0, SECOND])
+def test_before_anything_counts_it_says_so(warmup):
+    view = View(Plan("/run/x", duration=SECOND, warmup=warmup))
+    view.add(told(0, 0, 0))
+    assert lines_of(view)[1].endswith("warming up" if warmup else "starting")
+    assert lines_of(view)[3] == "now       -"
+
+
+def on_terminal(endpoint, *arguments, **more) -> tuple[str, int]:
+    """What a terminal of 80 columns gets to see, and the exit status; Ctrl-C after a while."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
+    shown, interrupted = b"", False
+    with Program(
+        [SIPC, "bench", endpoint, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(**{"TERM": "xterm-256color", **more}),
+        start_new_session=True,
+    ) as program:
+        os.close(theirs)
+        while True:
+            try:
+                shown += os.read(ours, 1 << 16)
+            except OSError:  # nobody has the other end any more
+                break
+            if b"answered" in shown and not interrupted:
+                program.send_signal(signal.SIGINT)
+                interrupted = True
+        os.close(ours)
+        return shown.decode(), program.wait(TIMEOUT)
+
+
+def test_on_a_terminal_it_shows_progress_and_then_the_report_in_its_place(endpoint):
+    with Server(endpoint, "cat"):
+        shown, status = on_terminal(endpoint, "-z", "1h")
+    assert status == 130
+    live, _, report = shown.rpartition("\x1b[?25h")  # the cursor is back
+    assert "progress" in live
+    assert "\x1b[?25l" in live
+    assert report.count("requests") == 1
+    assert "\x1b[1m" in report
+    cleared = report[: report.index(str(endpoint))]
+    assert cleared.count("\x1b[2K") >= 5
+
+
+@pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
+def test_a_terminal_that_wants_it_plain_gets_it_plain(endpoint, more):
+    with Server(endpoint, "cat"):
+        shown, status = on_terminal(endpoint, "-n", "20", **more)
+    assert status in {0, 130}
+    assert "\x1b" not in shown
+    assert "progress" not in shown
+
+
+def test_quiet_shows_nothing_on_a_terminal(endpoint):
+    with Server(endpoint, "cat"):
+        assert on_terminal(endpoint, "-n", "20", "-q") == ("", 0)

@@ -1,0 +1,113 @@
+"""The report of `sipc bench` in text: complete, aligned, and never wider than a terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers.bench_reports import CLOSED, MS, OPEN, report_of
+
+from simpleipc_cli.bench.histogram import HIGHEST, Histogram
+from simpleipc_cli.bench.load import FAILURES
+from simpleipc_cli.bench.verdict import judge, parse
+from simpleipc_cli.cli.benchtext import print_report
+
+
+@pytest.fixture
+def text_of(capfdbinary):
+    """A report as it is printed."""
+
+    def text(report, judged=(), changes=None) -> str:
+        print_report(report, judged, changes)
+        return capfdbinary.readouterr().out.decode()
+
+    return text
+
+
+def test_it_says_all_there_is_to_say_of_a_closed_loop(text_of):
+    assert (
+        text_of(report_of(answered=12, failed=2, settings={**CLOSED, "processes": 2}))
+        == """\
+/run/x
+closed loop, at most 8 at once, 2 processes, for 10.0 s
+
+rate      6/s, over 2.00 s
+requests  16 sent, 12 answered, 2 failed, 2 unfinished
+payload   120 B sent and 240 B received, by those answered
+
+               service     connect  first byte
+samples             12          12          12
+min            1.00 ms      100 us      500 us
+mean           1.01 ms      101 us      503 us
+stddev         3.61 us      361 ns     1.80 us
+p50            1.01 ms      101 us      503 us
+p75            1.01 ms      101 us      504 us
+p90                  -           -           -
+p95                  -           -           -
+p99                  -           -           -
+p99.9                -           -           -
+p99.99               -           -           -
+max            1.01 ms      101 us      506 us
+- too few samples to tell
+
+latency (service time)
+ 1.00 ms to 1.01 ms  ■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■           10   83.3 %
+ 1.01 ms to 1.02 ms  ■■■■■■■                                       2   16.7 %
+
+failed                 count         p50         max
+timeout                    2           -     7.00 ms
+"""
+    )
+
+
+def test_an_open_loop_shows_both_times_and_what_they_are(text_of):
+    text = text_of(report_of(settings=OPEN))
+    assert "\nopen loop, 500/s offered, at most 8 at once, for 10.0 s\n" in text
+    assert "\nrate      500/s achieved, 500/s offered, over 2.00 s\n" in text
+    assert "\nlate      3 started more than 1.00 ms after they were due, 1 never\n" in text
+    assert re.search(r"^ +response +service +connect +first byte$", text, re.M)
+    assert re.search(r"^p50 +3.00 ms +1.50 ms ", text, re.M)
+    assert "\nresponse time: from when a request was due to its complete answer\n" in text
+    assert "\nservice time: from the actual start of a request to its complete answer\n" in text
+    assert "\nlatency (response time)\n" in text
+
+
+def test_what_was_not_answered_has_no_times(text_of):
+    text = text_of(report_of(answered=0))
+    assert "0 answered, 5 failed" in text
+    assert "p50" not in text.replace("count         p50", "")
+    assert "latency" not in text
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95], ids=["idle", "busy"])
+def test_it_says_when_the_generator_was_the_limit(text_of, share):
+    said = "\nthe load generator itself was the limit" in text_of(report_of(share=share))
+    assert said == (share > 0.9)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_part_is_marked_as_one(text_of, partial):
+    assert ("\npartial: " in text_of(report_of(partial=partial))) == partial
+
+
+def test_a_path_is_nothing_that_a_terminal_obeys(text_of):
+    report = report_of()
+    report.path = "/run/\x1b[2J\n\udcff"
+    assert text_of(report).startswith("/run/\\x1b[2J\\n\\udcff\n")
+
+
+@pytest.mark.parametrize("longest", [1, MS, HIGHEST], ids=["1 ns", "1 ms", "39 h"])
+@pytest.mark.parametrize("count", [1, 10**9], ids=["few", "very many"])
+@pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
+def test_it_fits_80_columns(text_of, longest, count, settings):
+    report = report_of(settings={**settings, "processes": 16, "requests": count, "warmup": MS})
+    tally = report.tally
+    for histogram in (tally.total, tally.connect, tally.first_byte, tally.response):
+        histogram.record(longest, count)
+    tally.bytes_in = tally.bytes_out = count * 10**6
+    for kind in FAILURES:
+        tally.failures.setdefault(kind, Histogram()).record(longest, count)
+    conditions = map(parse, ("p99>5ms", "first_byte.p99.99>=123456.789ms", "errors>0"))
+    judged = judge(conditions, report.values())
+    text = text_of(report, judged, report.compare(report_of(settings=settings)))
+    assert max(map(len, text.splitlines())) <= 80

@@ -1,0 +1,143 @@
+"""The display of progress itself, in this process: when it comes, and where it does not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from helpers.terminal import Screen, see_bar, terminal
+from helpers.waiting import wait_until
+
+from simpleipc_cli.cli import progress as progress_module
+from simpleipc_cli.cli import render
+from simpleipc_cli.cli.progress import Progress
+from simpleipc_cli.watch.meter import Meter
+
+
+@pytest.fixture
+def own_terminal(monkeypatch):
+    """A terminal as the stderr of what is tested here."""
+    with terminal() as tty:
+        for module in (progress_module, render):
+            monkeypatch.setattr(module, "STDERR", tty.slave)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        yield tty
+
+
+def test_it_waits_for_one_second():
+    assert progress_module._SHORT == 1.0
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_is_over_before_is_never_shown_and_ends_at_once(own_terminal, monkeypatch, live):
+    monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
+    shown = Progress(Meter(), None, live=live, at_once=False)
+    shown.start()
+    shown.stop()
+    assert not shown._thread.is_alive()
+    assert own_terminal.finish() == b""
+
+
+def test_at_once_is_at_once(own_terminal, monkeypatch):
+    monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
+    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown.start()
+    shown.start()
+    see_bar(own_terminal)
+    shown.stop()
+    shown.stop()
+    own_terminal.finish()
+    assert own_terminal.screen.text == ""
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_colour_is_left_out_with_no_color_even_if_the_bar_was_asked_for(
+    own_terminal, monkeypatch, colour
+):
+    if not colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    shown = Progress(Meter(), 100, live=True, at_once=True)
+    shown.start()
+    see_bar(own_terminal)
+    shown.stop()
+    assert bool(re.search(rb"\x1b\[[\d;]*3\d", own_terminal.finish())) == colour
+
+
+def test_without_a_thread_there_is_no_bar_and_no_error(own_terminal, monkeypatch):
+    def no_thread(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown.start()
+    shown.stop()
+
+
+def test_whatever_ails_the_display_is_kept_to_itself(own_terminal, monkeypatch):
+    """An exception in a thread would be an error of this test."""
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(progress_module, "_bar", broken)
+    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown.start()
+    wait_until(lambda: not shown._thread.is_alive(), "it to have failed")
+    shown.stop()
+    assert own_terminal.finish() == b""
+
+
+JOBS = """
+set -m
+ask() {{ {python} -c 'from simpleipc_cli.cli.progress import _in_foreground as f; print(f())'; }}
+ask >{folder}/background & wait
+ask >{folder}/foreground
+"""
+
+
+def test_the_foreground_is_told_from_the_background(folder):
+    with terminal() as tty:
+        done = subprocess.run(
+            ["bash", "-c", JOBS.format(python=sys.executable, folder=folder)],
+            stdin=tty.slave,
+            stdout=tty.slave,
+            stderr=tty.slave,
+            start_new_session=True,
+            preexec_fn=tty.become_controlling,
+        )
+        assert done.returncode == 0, tty.finish()
+    found = [(folder / name).read_text() for name in ("background", "foreground")]
+    assert found == ["False\n", "True\n"]
+
+
+def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
+    asked = []
+    foreground = threading.Event()
+
+    def in_foreground() -> bool:
+        asked.append(own_terminal.output)
+        return foreground.is_set()
+
+    monkeypatch.setattr(progress_module, "_in_foreground", in_foreground)
+    monkeypatch.setattr(progress_module, "_REDRAW", 0.01)
+    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown.start()
+    wait_until(lambda: len(asked) > 5, "it to have looked")
+    assert own_terminal.output == b""
+    foreground.set()
+    see_bar(own_terminal)
+    foreground.clear()
+    looked = len(asked)
+    wait_until(lambda: len(asked) > looked + 5, "it to have looked again")
+    drawn = own_terminal.output
+    shown.stop()
+    assert own_terminal.finish() == drawn, "what a shell has written since is not taken away"
+
+
+def test_the_screen_of_these_tests_shows_what_a_terminal_would():
+    screen = Screen().feed(b"one\r\ntwo\r\x1b[2K\x1b[1A\x1b[2Kthree\r\nfour")
+    assert screen.text == "three\nfour"

@@ -1,0 +1,382 @@
+"""`sipc send --spawn`: the command fails, hangs or listens elsewhere, the client is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+from helpers.command import needs_root, one_line, sipc
+from helpers.procfs import sleeps_in
+from helpers.server import Server
+from helpers.spawning import SERVE, Spawning, command_line
+from helpers.waiting import wait_until
+
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+ROUNDS = (SOAK + 2) // 3  # of what takes many programs
+WAITING = "echo $$ >>starts; until test -e go; do sleep 0.01; done; "
+HANGS = "echo $$ >>starts; sleep 1000 & sleep 1000"
+
+
+@pytest.fixture
+def spawning(endpoint):
+    with Spawning(endpoint) as it:
+        yield it
+
+
+@pytest.fixture
+def stale(endpoint):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(endpoint))
+
+
+@contextmanager
+def held_lock(folder):
+    """Somebody is at it, and does not get on."""
+    path = folder / ".sipc-spawn-sock"
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("exit 3", ["failed, exit status 3: "]),
+        ("no-such-command", ["failed, exit status 127", "no-such-command: not found"]),
+        ("./no-such-file -x", ["failed, exit status 127"]),
+        ("kill -KILL $$", ["failed, killed by SIGKILL: "]),
+        ("echo out; echo one >&2; echo two >&2; exit 1", ["and said: one | two: "]),
+        (r"printf '\n \033[31mred\nend' >&2; exit 1", [r"said: \x1b[31mred | end: "]),
+        (r"printf '\377\n' >&2; exit 1", [r"said: \xff: "]),
+        ("yes x | head -n 100000 >&2; echo end >&2; exit 1", ["said: x | x | x | x | end: "]),
+        ("head -c 300000 /dev/zero | tr '\\0' y >&2; exit 1", ["said: ...yyyy"]),
+        ("sipc serve --bogus", ["failed, exit status 2", "No such option"]),
+        ("sipc serve missing/sock --exec cat", ["exit status 4", "there is no folder missing"]),
+        ("sleep 1000 & exit 5", ["failed, exit status 5"]),
+        ("sleep 1000 >&2 & echo why >&2; exit 5", ["failed, exit status 5", "said: why: "]),
+        (")", ["failed, exit status 2", "yntax error"]),
+    ],
+    ids=[
+        *("status", "not found", "no file", "signal", "two lines", "control", "no utf-8", "many"),
+        *("long line", "usage", "no folder", "background", "held stderr", "no shell syntax"),
+    ],
+)
+def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, folder, line, words):
+    """At once: without any limit on the time."""
+    done = spawning.send(line, "--wait", "0", cwd=folder)
+    one_line(done, 1, "the command to start a server failed", *words)
+    assert len(done.stderr) < 1000
+    assert os.listdir(folder) == []
+
+
+def test_a_client_that_was_started_with_sigchld_ignored_learns_the_status(spawning):
+    command = ["env", "--ignore-signal=CHLD", *spawning.command("exit 3", "-d", "x")]
+    done = subprocess.run(command, env=spawning.environment(), capture_output=True, timeout=60)
+    one_line(done, 1, "failed, exit status 3: ")
+
+
+def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, folder):
+    flood = "setsid sh -c 'echo flood; touch up; exec yes flood' >&2 &"
+    line = f"{flood} until test -e up; do :; done; exit 3"
+    done = spawning.send(line, "--wait", "0", cwd=folder)
+    one_line(done, 1, "failed, exit status 3, and said: flood")
+    (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("line", "did"),
+    [
+        (HANGS, "did not listen there in time, so it was ended: "),
+        (f"trap '' TERM; {HANGS}; sleep 1000", "did not listen there in time, so it was ended: "),
+        (f"echo why >&2; {HANGS}", "so it was ended, and said: why: "),
+        ("sipc serve other --exec cat", "so it was ended, and said: listening on other: "),
+        ("SIPC_PATH= exec sipc serve other --exec cat", "said: listening on other: "),
+        ("sipc serve other -q --exec cat & exit 0", "ended with exit status 0: "),
+        ("true", "ended with exit status 0: "),
+    ],
+    ids=["hangs", "ignores TERM", "says why", "elsewhere", "exec", "background", "does nothing"],
+)
+def test_a_command_that_does_not_listen_there_in_time_is_ended(spawning, folder, line, did):
+    done = spawning.send(line, "--wait", "1s", cwd=folder)
+    one_line(done, 4, f"{spawning.path} does not exist, ", did, "SIPC_PATH", "--wait")
+    spawning.check_nothing_left()
+    assert os.listdir(folder) in ([], ["starts"])
+
+
+@pytest.mark.usefixtures("stale")
+@pytest.mark.parametrize("limits", [["-m", "300ms"], ["-m", "300ms", "--wait", "0"]], ids=str)
+def test_max_time_is_the_limit_for_the_start_too(spawning, folder, limits):
+    done = spawning.send(HANGS, *limits, cwd=folder)
+    one_line(done, 3, f"nobody is listening on {spawning.path}, ", "so it was ended")
+    spawning.check_nothing_left()
+    assert sorted(os.listdir(folder)) == ["sock", "starts"]
+
+
+def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoint, folder):
+    done = spawning.send("echo precious >new; mv new sock; sleep 1000", "--wait", "0", cwd=folder)
+    one_line(done, 5, f"{endpoint} is a file, not a socket")
+    spawning.check_nothing_left()
+    assert endpoint.read_text() == "precious\n"
+
+
+def test_it_waits_for_a_command_that_takes_its_time(spawning, folder):
+    with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as client:
+        spawning.wait_for_lines("starts", 1)
+        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait")
+        (folder / "go").touch()
+        assert client.communicate() == (b"hello", b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("line", [HANGS, f"trap '' INT TERM; {HANGS}; sleep 1000"])
+def test_a_client_told_to_end_takes_along_what_does_not_yet_listen(spawning, folder, number, line):
+    with spawning.start(line, "-o", "answer", cwd=folder) as client:
+        spawning.wait_for_lines("starts", 1)
+        client.send_signal(number)
+        assert client.communicate() == (b"", b"")
+        assert client.returncode == 128 + number
+    spawning.check_nothing_left()
+    assert os.listdir(folder) == ["starts"]
+    assert spawning.send(SERVE).stdout == b"hello"
+
+
+BEGINNINGS_AND_ENDS = r"flock|openat.*\.sipc-|v?fork|clone|wait4|pidfd_open|unlink"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_signal_at_any_system_call_harms_no_later_client(endpoint, folder, tmp_path, name):
+    """Told to end, it leaves a server that listens or nothing; killed, it leaves no lock held."""
+    met = 0
+    moments = moments_of_a_start(endpoint, tmp_path)
+    for call, count in moments:
+        inject = ["-e", f"inject={call}:signal={name}:when={count}"]
+        with Spawning(endpoint) as spawning:
+            done = traced(spawning, tmp_path / "trace", *inject)
+            met += done.returncode != 0
+            assert done.returncode in {0, 143, -signal.SIGKILL}, (call, count, done.stderr)
+            if name == "SIGTERM":
+                listening = sipc("probe", "-q", endpoint).returncode == 0
+                expected = ["sock"] if listening else []  # a server may still be at its names
+                wait_until(partial(is_all_there, folder, expected), f"{expected} {call} {count}")
+                if not listening:
+                    spawning.check_nothing_left()
+            assert spawning.send(SERVE).stdout == b"hello", (call, count)
+            (folder / ".sipc-spawn-sock").unlink(missing_ok=True)
+        assert os.listdir(folder) == []
+    assert met > len(moments) / 2, "some, but not all, come to lie behind the end"
+
+
+def is_all_there(folder, names: list[str]) -> bool:
+    return os.listdir(folder) == names
+
+
+def moments_of_a_start(endpoint, tmp_path) -> list[tuple[str, int]]:
+    """The system calls of a client who starts a server: the name, and the how many-th of it."""
+    with Spawning(endpoint) as spawning:
+        assert traced(spawning, tmp_path / "trace").stdout == b"hello"
+    counts: Counter[str] = Counter()
+    moments, begun = [], False
+    for line in (tmp_path / "trace").read_text().splitlines():
+        if call := re.match(r"\w+(?=\()", line):
+            counts[call[0]] += 1
+            begun = begun or ".sipc-spawn-sock" in line
+            # Where things begin and end, unless there is time for all.
+            if begun and (SOAK >= 20 or re.match(BEGINNINGS_AND_ENDS, line)):
+                moments.append((call[0], counts[call[0]]))
+    return moments
+
+
+def traced(spawning, trace, *options) -> subprocess.CompletedProcess[bytes]:
+    """Run a client under strace, but not what it starts."""
+    return subprocess.run(
+        ["strace", "-qq", "-o", trace, *options, *spawning.command(SERVE, "-d", "hello")],
+        env=spawning.environment(),
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def test_a_client_told_to_end_leaves_a_server_that_listens(spawning, endpoint):
+    """Also when it has not yet seen that: here it was stopped meanwhile."""
+    with spawning.start(f"kill -STOP $PPID; {SERVE}") as client:
+        wait_until(lambda: sipc("probe", "-q", endpoint).returncode == 0, "a server")
+        client.send_signal(signal.SIGINT)
+        client.send_signal(signal.SIGCONT)
+        client.communicate()
+        assert client.returncode == 130
+    assert sipc("send", endpoint, "-d", "again").stdout == b"again"
+
+
+def test_after_a_client_was_killed_the_next_one_goes_on(spawning, folder):
+    with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as first:
+        spawning.wait_for_lines("starts", 1)
+        with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as second:
+            first.kill()
+            first.communicate()
+            spawning.wait_for_lines("starts", 2)
+            (folder / "go").touch()
+            assert second.communicate() == (b"hello", b"")
+    (server,) = wait_until(lambda: len(left := serving(spawning)) == 1 and left, "one to win")
+    assert str(server) in spawning.lines("starts")
+
+
+def serving(spawning) -> list[int]:
+    """The leaders of what was started, as far as they still run."""
+    return [pid for pid in spawning.left() if str(pid) in spawning.lines("starts")]
+
+
+def test_what_a_killed_client_started_can_write_its_log_and_listen(spawning, endpoint, folder):
+    """Its standard error has a reader though the client is gone."""
+    line = f"{WAITING} head -c 300000 /dev/zero >&2 && {SERVE}"
+    with spawning.start(line, cwd=folder) as client:
+        spawning.wait_for_lines("starts", 1)
+        client.kill()
+        client.communicate()
+    (folder / "go").touch()
+    assert sipc("send", endpoint, "-d", "x", "--wait", "30s").stdout == b"x"
+    assert spawning.send("false").stdout == b"hello"
+    (folder / ".sipc-spawn-sock").unlink()  # the killed one's; nobody had to start since
+
+
+def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folder):
+    with spawning.start(HANGS, cwd=folder) as client:
+        pid = int(spawning.wait_for_lines("starts", 1)[0])
+        client.kill()
+        client.communicate()
+    assert (folder / ".sipc-spawn-sock").exists()
+    assert spawning.send(SERVE, cwd=folder).stdout == b"hello"
+    os.killpg(pid, signal.SIGKILL)
+    assert sorted(os.listdir(folder)) == ["sock", "starts"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"), [(["--wait", "200ms"], 4), (["-m", "200ms"], 4), (["-m", "1ms"], 4)]
+)
+def test_waiting_for_another_clients_start_has_the_same_limits(spawning, folder, limits, status):
+    with held_lock(folder):
+        done = spawning.send("touch here", *limits, cwd=folder)
+    one_line(done, status, "does not exist", "takes too long", str(folder / ".sipc-spawn-sock"))
+    assert os.listdir(folder) == []
+
+
+def test_while_another_client_starts_a_server_any_server_will_do(spawning, endpoint, folder):
+    with held_lock(folder) as lock, spawning.start("touch here", cwd=folder) as client:
+        wait_until(lambda: sleeps_in(client.pid, "clock_nanosleep"), "it to wait")
+        with Server(endpoint, "cat"):
+            assert client.communicate() == (b"hello", b"")
+            lock.unlink()
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["gave up", "was killed"])
+def test_when_another_client_is_gone_the_next_one_starts_a_server(spawning, folder, removed):
+    path = folder / ".sipc-spawn-sock"
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = spawning.start(f"echo x >>starts; {SERVE}", cwd=folder)
+        wait_until(lambda: sleeps_in(client.pid, "clock_nanosleep"), "it to wait")
+        assert spawning.lines("starts") == []
+        if removed:
+            path.unlink()
+    with client:
+        assert client.communicate() == (b"hello", b"")
+    assert spawning.lines("starts") == ["x"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_of_many_clients_some_killed_all_others_get_answers(endpoint, folder, number):
+    """Whoever has the lock is killed, again and again; the last one starts the server."""
+    for _ in range(ROUNDS):
+        with Spawning(endpoint) as spawning:
+            clients = {
+                client.pid: client
+                for client in (
+                    spawning.start(
+                        f"echo $PPID >>who; {WAITING}{SERVE}", "--wait", "60s", cwd=folder
+                    )
+                    for _ in range(8)
+                )
+            }
+            for count in range(1, 6):
+                holder = clients.pop(int(spawning.wait_for_lines("who", count)[-1]))
+                holder.send_signal(number)
+                holder.communicate()
+            spawning.wait_for_lines("who", 6)
+            (folder / "go").touch()
+            for client in clients.values():
+                assert client.communicate(timeout=60) == (b"hello", b"")
+                assert client.returncode == 0
+            assert len(spawning.lines("who")) == 6
+        for name in ("go", "who", "starts"):
+            (folder / name).unlink()
+        assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "file"])
+def test_what_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
+    lock = folder / ".sipc-spawn-sock"
+    match kind:
+        case "folder":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to("precious")
+        case "pipe":
+            os.mkfifo(lock)
+        case "file":
+            lock.write_text("precious")
+    one_line(spawning.send("touch here", cwd=folder), 1, str(lock))
+    assert os.listdir(folder) == [".sipc-spawn-sock"]
+    lock.rmdir() if kind == "folder" else lock.unlink()
+
+
+# The program with all modules loaded, and then with a limit that the first argument is about.
+LIMITED = """
+import difflib, os, resource, sys
+from simpleipc_cli.cli import main, app, send
+import simpleipc_cli.ondemand, simpleipc_cli.transport.unix_poll
+name, most = sys.argv[1:3]
+sys.argv = sys.argv[3:]
+if name == "RLIMIT_NPROC":
+    os.setuid(65534)  # root may have as many as it likes
+resource.setrlimit(getattr(resource, name), (int(most), int(most)))
+main()
+"""
+
+
+def limited(spawning, name: str, most: int, **options) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, name, str(most), *spawning.command(SERVE, "-d", "hello")],
+        env=spawning.environment(),
+        capture_output=True,
+        timeout=60,
+        **options,
+    )
+
+
+def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder):
+    """From too few for the lock to just too few for all pipes of the start."""
+    for most in range(3, 9):
+        one_line(limited(spawning, "RLIMIT_NOFILE", most), 1, "Too many open files", "ulimit")
+        assert os.listdir(folder) == []
+        spawning.check_nothing_left()
+
+
+@needs_root
+def test_without_processes_there_is_one_line_and_nothing_left(spawning, folder):
+    folder.chmod(0o777)
+    done = limited(spawning, "RLIMIT_NPROC", 1, cwd="/")
+    one_line(done, 1, "cannot start", "Resource temporarily unavailable", "ulimit")
+    assert os.listdir(folder) == []

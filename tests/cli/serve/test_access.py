@@ -1,0 +1,162 @@
+"""`sipc serve`: who may connect, by the socket's group and by the peer's user."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+from helpers.command import needs_root, sipc
+from helpers.server import Server
+from helpers.wire import ask, connect, message, receive_all
+
+NOBODY = 65534
+
+
+def ask_as(user: int, path, payload: bytes) -> bytes:
+    """What the server answers to another user; root would be let in everywhere."""
+    code = f"""
+import os, socket, sys
+os.setgroups([]); os.setgid({user}); os.setuid({user})
+with socket.socket(socket.AF_UNIX) as client:
+    client.settimeout(30)
+    client.connect(sys.argv[1])
+    try:
+        client.sendall({message(payload)!r})
+        while piece := client.recv(1000):
+            os.write(1, piece)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def mode_of(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def open_folder(folder):
+    folder.chmod(0o755)
+    return folder
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["nobody", str(NOBODY)], ids=["name", "number"])
+def test_only_who_is_allowed_is_answered(endpoint, open_folder, name):
+    handler = f"cat >>{open_folder}/heard; echo done"
+    with Server(endpoint, handler, "--allow-user", name) as server:
+        assert mode_of(endpoint) == 0o666
+        assert ask_as(NOBODY, endpoint, b"mine") == message(b"done\n")
+        assert ask_as(1234, endpoint, b"others") == b""
+        assert "refused uid=1234 pid=" in server.log
+        with connect(endpoint) as client:  # root, who is also the server's owner
+            assert receive_all(client) == b"", "closed at once, without a word"
+        server.wait_for_log(f"refused uid=0 pid={os.getpid()}: not one of --allow-user")
+    assert (open_folder / "heard").read_bytes() == b"mine"
+
+
+@needs_root
+def test_several_users_may_be_allowed(endpoint, open_folder):
+    options = ["--allow-user", "nobody", "--allow-user", "0"]
+    with Server(endpoint, "cat", *options):
+        assert ask(endpoint, b"root") == (b"root", True)
+        assert ask_as(NOBODY, endpoint, b"nobody") == message(b"nobody")
+        assert ask_as(1234, endpoint, b"x") == b""
+
+
+@needs_root
+def test_send_tells_a_refusal_from_an_answer(endpoint):
+    with Server(endpoint, "cat", "--allow-user", "nobody"):
+        done = sipc("send", endpoint, "-d", "hello")
+        assert done.returncode == 7
+        assert done.stdout == b""
+        assert re.fullmatch(rb"sipc send: [^\n]+\n", done.stderr)
+
+
+@needs_root
+def test_refused_connections_occupy_nothing(endpoint):
+    with Server(endpoint, "cat", "--allow-user", "nobody", "--threads", "1") as server:
+        for _ in range(50):
+            with connect(endpoint) as client:
+                assert receive_all(client) == b""
+        assert server.connections() == []
+
+
+def test_a_mode_that_is_given_wins(endpoint):
+    with Server(endpoint, "cat", "--allow-user", str(os.getuid()), "--mode", "0640"):
+        assert mode_of(endpoint) == 0o640
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+@needs_root
+@pytest.mark.parametrize("by", ["name", "number"])
+def test_the_group_is_the_one_that_was_named(endpoint, open_folder, by):
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
+    value = group.gr_name if by == "name" else group.gr_gid
+    with Server(endpoint, "cat", "--group", value):
+        assert endpoint.stat().st_gid == group.gr_gid
+        assert mode_of(endpoint) == 0o660
+        assert ask_as(NOBODY, endpoint, b"hello") == message(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--allow-user", "no-such-user"),
+        ("--allow-user", "-1"),
+        ("--allow-user", "4294967295"),
+        ("--allow-user", ""),
+        ("--group", "no-such-group"),
+        ("--group", "4294967296"),
+    ],
+)
+def test_who_is_unknown_is_a_usage_error(endpoint, option, value):
+    done = sipc("serve", endpoint, "--exec", "cat", option, value)
+    assert done.returncode == 2
+    assert b"there is no" in done.stderr
+    assert not endpoint.exists()
+
+
+@needs_root
+def test_a_group_one_is_not_in_is_refused_and_leaves_nothing(open_folder):
+    open_folder.chmod(0o777)
+    code = "import grp,os,sys; from simpleipc_cli.cli import main, serve;"
+    code += "import resource, simpleipc_cli.transport.unix_listen;"
+    code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); main()"
+    arguments = ["serve", str(open_folder / "sock"), "--exec", "cat", "--group", "0"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)
+    assert done.returncode == 8
+    assert re.fullmatch(
+        rb"sipc serve: [^\n]+ cannot be given to group 0: name [^\n]+\n", done.stderr
+    )
+    assert os.listdir(open_folder) == []
+
+
+@needs_root
+def test_no_instant_in_which_others_may_connect(endpoint, open_folder):
+    """The mode and the group are there before the name is: seen by whoever looks all the time."""
+    watcher = """
+import os, sys
+print(flush=True)
+while True:
+    try:
+        found = os.stat(sys.argv[1])
+    except FileNotFoundError:
+        continue
+    print(oct(found.st_mode & 0o777), found.st_gid)
+    break
+"""
+    command = [sys.executable, "-c", watcher, str(endpoint)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
+        looking.stdout.readline()
+        with Server(endpoint, "cat", "--group", NOBODY, "--mode", "0620"):
+            assert looking.stdout.readline() == f"0o620 {NOBODY}\n"

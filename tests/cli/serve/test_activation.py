@@ -1,0 +1,352 @@
+"""`sipc serve` with a listening socket from its service manager: LISTEN_FDS and its company."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.command import SIPC, Program, environment, one_line, sipc
+from helpers.procfs import children, halt, sleeps_in
+from helpers.socket_activation import Manager, start
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+
+SERVE = [SIPC, "serve", "--exec", "cat"]
+needs_systemd = pytest.mark.skipif(
+    not shutil.which("systemd-socket-activate"), reason="starts servers: systemd-socket-activate"
+)
+
+
+@pytest.fixture
+def manager(endpoint):
+    with Manager(str(endpoint)) as it:
+        yield it
+
+
+def ended(program) -> subprocess.CompletedProcess[bytes]:
+    output, errors = program.communicate(timeout=TIMEOUT)
+    return subprocess.CompletedProcess(program.args, program.returncode, output, errors)
+
+
+def stopped(program, status: int = 0) -> str:
+    """Stop a server; its log."""
+    program.terminate()
+    done = ended(program)
+    assert done.returncode == status, done.stderr
+    return done.stderr.decode()
+
+
+def test_it_answers_on_the_socket_and_leaves_it_alone(manager, endpoint, folder):
+    before = endpoint.stat()
+    for _ in range(2):
+        with manager.start() as server:
+            assert ask(endpoint, b"hello") == (b"hello", True)
+            assert sipc("probe", endpoint).returncode == 0
+            assert stopped(server).startswith(f"listening on {endpoint}\n")
+        assert os.path.samestat(endpoint.stat(), before)
+        assert os.listdir(folder) == ["sock"]
+
+
+def test_who_connects_while_no_server_runs_is_answered_by_the_next(manager, endpoint):
+    with connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        with manager.start("--count", 1) as server:
+            assert decode(receive_all(client)) == (b"hello", True)
+            assert ended(server).returncode == 0
+
+
+def test_the_queue_is_left_to_the_next_server(manager, endpoint, folder):
+    """Whom the first has accepted it answers; whoever comes then, it does not touch."""
+    command = f"touch {folder}/begun; until test -e {folder}/go; do :; done; cat; echo first"
+    with connect(endpoint) as client, manager.start("-v", command=command) as first:
+        client.sendall(message(b"hello "))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        first.terminate()
+        log = b""
+        while b"stopping" not in log:
+            log += first.stderr.readline()
+        with connect(endpoint) as late:
+            late.sendall(message(b"hello "))
+            (folder / "go").touch()
+            assert decode(receive_all(client)) == (b"hello first\n", True)
+            assert first.wait() == 0
+            with manager.start(command="cat; echo second") as second:
+                assert decode(receive_all(late)) == (b"hello second\n", True)
+                stopped(second)
+
+
+def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
+    """It would go on as long as clients come faster than it looks; the next one is there."""
+    with manager.start(command="cat; echo first") as first:
+        assert ask(endpoint, b"") == (b"first\n", True)
+        wait_until(lambda: sleeps_in(first.pid, "epoll_wait"), "it to wait for the next")
+        halt(first.pid)
+        with crowd(endpoint, 300) as clients:
+            for client in clients:
+                client.sendall(message(b""))
+            first.terminate()
+            first.send_signal(signal.SIGCONT)
+            assert first.wait(TIMEOUT) == 0
+            with manager.start(command="cat; echo second") as second:
+                answers = [decode(receive_all(client)) for client in clients]
+                stopped(second)
+    assert set(answers) == {(b"first\n", True), (b"second\n", True)}
+
+
+def test_a_server_that_is_killed_loses_nobody_who_waits(manager, endpoint):
+    with manager.start() as first:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        halt(first.pid)
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            first.kill()
+            first.wait()
+            with manager.start() as second:
+                assert decode(receive_all(client)) == (b"hello", True)
+                stopped(second)
+
+
+def test_handlers_get_no_descriptor_of_it(manager, endpoint):
+    with manager.start(command="ls -l /proc/self/fd; echo $UNIXLOCALPATH") as server:
+        answer = ask(endpoint, b"")[0].decode()
+        stopped(server)
+    assert "socket:" not in answer
+    assert answer.endswith(f"\n{endpoint}\n")
+
+
+def test_an_abstract_socket_works_and_is_shown_as_one(folder):
+    name = f"{folder}\nodd"
+    with Manager(f"\0{name}\0".encode()) as manager:
+        with manager.start(command="printf %s $UNIXLOCALPATH") as server:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(TIMEOUT)
+                client.connect(f"\0{name}\0".encode())
+                client.sendall(message(b""))
+                seen = decode(receive_all(client))[0].decode()
+            log = stopped(server)
+        shown = "@" + name.replace("\n", "\\n") + "@"
+        assert log.startswith(f"listening on {shown}\n")
+        assert "".join(seen.split()) == f"@{folder}odd@"
+
+
+@pytest.mark.parametrize("how", ["as it is", "relative", "by a link", "not there any more"])
+def test_the_path_may_be_named(manager, endpoint, folder, how):
+    (folder / "link").symlink_to("sock")
+    path = {"relative": "sock", "by a link": "link"}.get(how, str(endpoint))
+    if how == "not there any more":
+        endpoint.rename(folder / "away")
+    with manager.start(path=[path], cwd=folder) as server:
+        where = folder / "away" if how == "not there any more" else endpoint
+        assert ask(where, b"hello") == (b"hello", True)
+        stopped(server)
+
+
+def test_an_abstract_name_may_be_named(folder):
+    with Manager(f"\0{folder}") as manager:
+        with manager.start(path=[f"@{folder}"]) as server:
+            assert server.stderr.readline() == b"listening on @%s\n" % os.fsencode(folder)
+            stopped(server)
+        with manager.start(path=[str(folder)]) as server:
+            assert ended(server).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--mode", "0600"], "--mode"),
+        (["--backlog", "1024"], "--backlog"),
+        (["--background"], "--background"),
+    ],
+)
+def test_what_the_unit_decides_is_a_mistake_here(manager, options, word):
+    with manager.start(*options) as server:
+        done = ended(server)
+    assert done.returncode == 2
+    assert word.encode() in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_another_path_is_a_mistake(manager, folder):
+    with manager.start(path=["other"], cwd=folder) as server:
+        done = ended(server)
+    assert done.returncode == 2
+    assert b"PATH is other" in done.stderr
+    assert os.listdir(folder) == ["sock"]
+
+
+def test_the_environment_s_path_is_not_asked_for(manager, endpoint):
+    with manager.start(env=environment(SIPC_PATH="/nowhere/else")) as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        stopped(server)
+
+
+def test_sockets_for_another_process_are_left_alone(endpoint, folder):
+    """A shell's, say, that was activated and now starts us."""
+    with Manager(str(endpoint)) as manager:
+        script = f"{SIPC} serve other --exec cat & echo; wait"
+        with start(["sh", "-c", script], manager.socket, cwd=folder) as shell:
+            wait_until((folder / "other").exists, "a socket of its own")
+            assert ask(folder / "other", b"hello") == (b"hello", True)
+            (server,) = children(shell.pid)
+            os.kill(server, signal.SIGTERM)
+            assert ended(shell).returncode == 0
+    with Program([*SERVE[:2], folder / "mine", *SERVE[2:]], env=environment(LISTEN_PID="x")) as one:
+        wait_until((folder / "mine").exists, "a socket of its own")
+        one.terminate()
+
+
+def listening(address="", family=socket.AF_UNIX, kind=socket.SOCK_STREAM) -> socket.socket:
+    made = socket.socket(family, kind)
+    made.bind(address)
+    if kind != socket.SOCK_DGRAM:
+        made.listen()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        ("inet", 5, "no Unix domain socket"),
+        ("datagram", 5, "of another type"),
+        ("seqpacket", 5, "of another type"),
+        ("connection", 5, "Accept=no"),
+        ("pipe", 5, "no socket"),
+        ("not open", 1, "is not open"),
+    ],
+)
+def test_a_socket_that_cannot_be_served_is_refused(kind, status, words):
+    count = 1 if kind == "not open" else None
+    pair = socket.socketpair()
+    given = {
+        "inet": lambda: [listening(("127.0.0.1", 0), socket.AF_INET)],
+        "datagram": lambda: [listening(kind=socket.SOCK_DGRAM)],
+        "seqpacket": lambda: [listening(kind=socket.SOCK_SEQPACKET)],
+        "connection": lambda: [pair[0]],
+        "pipe": lambda: [open(os.devnull)],  # noqa: SIM115 - closed below
+        "not open": list,
+    }[kind]()
+    with start(SERVE, *given, count=count) as server:
+        one_line(ended(server), status, words)
+    for one in (*given, *pair):
+        one.close()
+
+
+NONSENSE = ["0", "-1", "", "two", "1 ", "9" * 22, "9" * 5000]
+
+
+@pytest.mark.parametrize("count", NONSENSE, ids=[text[:9] for text in NONSENSE])
+def test_a_number_that_cannot_be_is_refused(manager, count):
+    with start(SERVE, manager.socket, count=count) as server:
+        one_line(ended(server), 1, "LISTEN_FDS is")
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        ("sipc:web", 0),
+        ("web:sipc", 1),
+        (None, "0 named"),
+        ("", "0 named"),
+        ("web:log", "0 named"),
+        ("sipc:sipc", "2 named"),
+        ("web:log:sipc", "0 named"),
+    ],
+)
+def test_of_several_sockets_the_one_with_the_name_is_taken(folder, names, chosen):
+    with Manager(str(folder / "0")) as first, Manager(str(folder / "1")) as second:
+        sockets = [first.socket, second.socket]
+        command = ["ls -l /proc/self/fd | grep -c socket: || true"]
+        with start([*SERVE[:3], *command], *sockets, names=names) as server:
+            if isinstance(chosen, str):
+                one_line(ended(server), 1, chosen, "FileDescriptorName=sipc")
+                return
+            assert server.stderr.readline() == b"listening on %s/%d\n" % (
+                os.fsencode(folder),
+                chosen,
+            )
+            assert ask(folder / str(chosen), b"")[0] == b"0\n", "handlers get none"
+            stopped(server)
+
+
+def test_a_single_socket_may_have_any_name(manager, endpoint):
+    with start(SERVE, manager.socket, names="unknown") as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        stopped(server)
+
+
+def test_a_path_taken_away_is_the_managers_business(manager, endpoint):
+    with manager.start() as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        with connect(endpoint) as client:
+            endpoint.unlink()
+            woken = wakeups(server.pid)
+            wait_until(lambda: wakeups(server.pid) >= woken + 5, "it to have looked around")
+            client.sendall(packets(b"hello"))
+            assert client.recv(100) == packets(b"hello")
+            assert server.poll() is None
+            client.sendall(b"0000")
+            assert receive_all(client) == b"0000"
+        stopped(server)
+
+
+def wakeups(pid: int) -> int:
+    """How often a process has gone to sleep."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+
+
+def activate(*options, command=SERVE, **more) -> Program:
+    """The real thing: waits for the first connection, and becomes the server."""
+    arguments = ["systemd-socket-activate", *map(str, options), *command]
+    more = {"stderr": subprocess.PIPE, "env": environment(), **more}
+    return Program(arguments, **more)
+
+
+@needs_systemd
+def test_systemd_can_start_it(endpoint):
+    with activate("-l", endpoint, "-E", "LANG=C") as server:
+        wait_until(endpoint.exists, "the socket")
+        assert sipc("send", endpoint, "-d", "hello").stdout == b"hello"
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        log = stopped(server)
+        assert f"listening on {endpoint}\n" in log
+        assert endpoint.exists()
+
+
+@needs_systemd
+def test_systemd_can_pass_more_than_one_by_name(endpoint, folder):
+    names = ["--fdname=web:sipc", "-l", folder / "web", "-l", endpoint]
+    with activate(*names) as server:
+        wait_until(endpoint.exists, "the socket")
+        assert sipc("send", endpoint, "-d", "hello").stdout == b"hello"
+        stopped(server)
+
+
+@needs_systemd
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--accept", "Accept=no"), ("--datagram", "another type"), ("--seqpacket", "another type")],
+)
+def test_systemd_s_other_ways_are_refused(endpoint, folder, option, words):
+    """With --accept systemd starts a server for each connection, and goes on itself."""
+    errors = folder / "errors"
+    errors.touch()
+    command = ["sh", "-c", f'exec "$@" 2>>{errors}', "sh", *SERVE]
+    kind = {"--datagram": socket.SOCK_DGRAM, "--seqpacket": socket.SOCK_SEQPACKET}
+    with activate(option, "-l", endpoint, command=command, cwd=folder) as server:
+        wait_until(endpoint.exists, "the socket")
+        with socket.socket(socket.AF_UNIX, kind.get(option, socket.SOCK_STREAM)) as client:
+            client.connect(str(endpoint))
+            if option == "--datagram":
+                client.send(b"hello")
+            wait_until(errors.read_bytes, "what is wrong with it")
+        server.terminate()
+        ended(server)
+    assert words in errors.read_text()
+    assert errors.read_text().count("\n") == 1

@@ -1,0 +1,313 @@
+"""`sipc serve --background`: it returns when the server listens, and not without saying why not."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from threading import Event
+
+import pytest
+from helpers.background import Background, as_nobody, listener
+from helpers.command import SIPC, needs_root, one_line, sipc
+from helpers.procfs import children, halt
+from helpers.waiting import wait_until
+from helpers.wire import ask
+
+ROUNDS = 40
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+LONGEST_START = 0.2  # seconds; on an idle machine it takes less
+
+
+@pytest.fixture
+def background(endpoint):
+    with Background(endpoint) as it:
+        yield it
+
+
+def completed(program) -> subprocess.CompletedProcess[bytes]:
+    """A program that was started, when it has ended."""
+    output, errors = program.communicate(timeout=30)
+    return subprocess.CompletedProcess(program.args, program.returncode, output, errors)
+
+
+def test_it_returns_once_the_server_listens(background, endpoint):
+    done = background.serve()
+    assert ask(endpoint, b"hello") == (b"hello", True)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"listening on %s\n" % os.fsencode(endpoint)
+
+
+def test_the_server_leads_a_session_and_holds_nothing_of_whoever_started_it(background, endpoint):
+    reader, writer = os.pipe()
+    assert background.serve(pass_fds=[writer]).returncode == 0
+    os.close(writer)
+    assert os.read(reader, 1) == b"", "the other end is closed"
+    os.close(reader)
+    pid = listener(endpoint)
+    assert os.getsid(pid) == pid != os.getsid(0)
+    assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
+
+
+def test_directory_umask_and_environment_are_kept(background, folder, script):
+    script("#!/bin/sh\npwd; umask; echo $COLOUR\n")
+    env = background.environment(COLOUR="blue")
+    done = background.serve(command="handler.sh", cwd=folder, umask=0o027, env=env)
+    assert done.returncode == 0
+    answer, _ = ask(background.path, b"")
+    assert answer.decode().split() == [str(folder), "0027", "blue"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["said=$({} 2>&1)", "{} 2>&1 | cat", "{} <&- >&- 2>&-", "(trap '' HUP TERM; {})"],
+    ids=["substitution", "pipeline", "closed streams", "ignored signals"],
+)
+def test_a_shell_gets_it_back_whatever_stands_around_it(background, endpoint, line):
+    command = shlex.join([SIPC, *background.arguments()])
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line.format(command)],
+        env=background.environment(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ask(endpoint, b"hello") == (b"hello", True)
+    if "trap" in line:  # what is ignored stays so
+        os.kill(listener(endpoint), signal.SIGKILL)
+        endpoint.unlink()
+
+
+def test_standard_error_in_a_file_goes_on_as_the_log(background, endpoint, folder):
+    with (folder / "log").open("wb") as log:
+        done = subprocess.run(
+            [SIPC, *background.arguments(command="echo from the handler >&2; cat")],
+            env=background.environment(),
+            stderr=log,
+            timeout=60,
+        )
+    assert done.returncode == 0
+    assert ask(endpoint, b"hello") == (b"hello", True)
+    wait_until(lambda: ": answered\n" in (folder / "log").read_text(), "the request in the log")
+    assert "\nfrom the handler\n" in (folder / "log").read_text()
+
+
+def test_the_terminal_may_go(background, endpoint):
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        ["setsid", "-c", "-w", SIPC, *background.arguments()],
+        env=background.environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    os.close(theirs)
+    assert b"listening on" in os.read(ours, 1000)
+    os.close(ours)
+    assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "words"),
+    [
+        ("a server", 9, "another server is listening"),
+        ("a file", 5, "is a file, not a socket"),
+        ("no folder", 4, "there is no folder"),
+        ("few descriptors", 1, "ulimit -n"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_and_with_which_status(
+    background, endpoint, folder, before, status, words
+):
+    with socket.socket(socket.AF_UNIX) as other:
+        wrapper = ""
+        if before == "a server":
+            other.bind(str(endpoint))
+            other.listen()
+        elif before == "a file":
+            endpoint.touch()
+        elif before == "no folder":
+            background.path = str(folder / "missing" / "sock")
+        else:
+            wrapper = "ulimit -n 20;"
+        command = shlex.join([SIPC, *background.arguments("--pid-file", folder / "pid")])
+        done = subprocess.run(
+            ["sh", "-c", f"{wrapper} exec {command}"],
+            env=background.environment(),
+            capture_output=True,
+            timeout=60,
+        )
+    one_line(done, status, words)
+    background.path = str(endpoint)
+    endpoint.unlink(missing_ok=True)
+    assert os.listdir(folder) == []
+
+
+@needs_root
+def test_who_may_not_make_a_socket_there_is_told_so(background, folder):
+    folder.chmod(0o755)
+    done = as_nobody(*background.arguments(), env=background.environment())
+    one_line(done, 8, "permission denied")
+    assert os.listdir(folder) == []
+
+
+def test_a_handler_that_is_missing_is_only_a_warning(background, endpoint):
+    done = background.serve(command="no-such-handler")
+    assert done.returncode == 0
+    assert b"there is no command no-such-handler" in done.stderr
+    assert ask(endpoint, b"") == (b"", False)
+
+
+def test_a_server_that_does_not_listen_in_time_is_ended(background):
+    with background.waiting_for_lock("--max-wait", "300ms", "--pid-file", "pid") as (parent, _):
+        done = completed(parent)
+    one_line(done, 6, "within 0.3 s", "--max-wait")
+    background.check_nothing_left()
+    assert os.listdir(background.folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_whoever_waits_ends_the_server_too(background, folder, number):
+    with background.waiting_for_lock("--pid-file", folder / "pid") as (parent, _):
+        parent.send_signal(number)
+        done = completed(parent)
+    assert (done.returncode, done.stderr, done.stdout) == (128 + number, b"", b"")
+    background.check_nothing_left()
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_whoever_waits_at_any_moment_leaves_all_or_nothing(background, folder, number):
+    """From before it forks until after it has returned: either a server listens, or none is left.
+
+    One that SIGKILL cuts off leaves a server, which is then the user's.
+    """
+    steps = 10 * SOAK
+    for step in range(steps):
+        with background.start_serve("-q", "--pid-file", folder / "pid") as parent:
+            Event().wait(LONGEST_START * step / steps)
+            parent.send_signal(number)
+            done = completed(parent)
+        assert b"Traceback" not in done.stderr
+        if number == signal.SIGTERM and done.returncode:
+            assert done.returncode in {143, -signal.SIGTERM}
+            background.check_nothing_left()
+        elif done.returncode:
+            wait_until(lambda: not background.left() or (folder / "sock").exists(), "a server")
+        if background.left():
+            assert ask(background.path, b"hello") == (b"hello", True)
+            os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+            background.check_nothing_left()
+        assert os.listdir(folder) == []
+
+
+def test_a_server_that_does_not_obey_is_killed(background):
+    with background.waiting_for_lock() as (parent, child):
+        halt(child)
+        parent.terminate()
+        assert completed(parent).returncode == 143
+        assert not Path(f"/proc/{child}").exists()
+    for name in os.listdir(background.folder):
+        (background.folder / name).unlink()  # what is killed cannot
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, 137), (signal.SIGUSR2, 140)]
+)
+def test_the_end_of_the_server_before_it_listens_is_told(background, folder, number, status):
+    with background.waiting_for_lock() as (parent, child):
+        os.kill(child, number)
+        done = completed(parent)
+    if number == signal.SIGTERM:
+        assert (done.returncode, done.stderr) == (status, b"")
+        assert os.listdir(folder) == []
+    else:
+        one_line(done, status, f"killed by {signal.Signals(number).name}")
+        for name in os.listdir(folder):
+            (folder / name).unlink()
+
+
+def test_the_server_goes_on_when_whoever_waits_is_killed(background, endpoint):
+    with background.waiting_for_lock() as (parent, child):
+        parent.kill()
+        parent.wait()
+        Path(f"{endpoint}.lock").unlink()
+        parent.communicate(timeout=30)  # it lets go of standard error, as always
+    assert listener(endpoint) == child
+    assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_a_hangup_stops_no_server_in_the_background(background, endpoint):
+    assert background.serve().returncode == 0
+    pid = listener(endpoint)
+    for _ in range(3):
+        os.kill(pid, signal.SIGHUP)
+        assert ask(endpoint, b"hello") == (b"hello", True)
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "SigPnd:\t0000000000000000" in status, "it was delivered"
+
+
+@pytest.mark.parametrize("wrapper", [[], ["nohup"]], ids=["plain", "nohup"])
+def test_a_hangup_makes_it_open_its_log_anew(background, endpoint, folder, wrapper):
+    log = folder / "log"
+    done = subprocess.run(
+        [*wrapper, SIPC, *background.arguments("--log-file", log)],
+        env=background.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    log.rename(folder / "log.1")
+    os.kill(listener(endpoint), signal.SIGHUP)
+    wait_until(log.exists, "a new log")
+    assert ask(endpoint, b"hello") == (b"hello", True)
+    wait_until(lambda: ": answered\n" in log.read_text(), "the request in the new log")
+    assert f"listening on {endpoint}" in (folder / "log.1").read_text()
+
+
+def test_a_hangup_during_the_start_stops_none_either(background, endpoint):
+    with background.waiting_for_lock() as (parent, child):
+        os.kill(child, signal.SIGHUP)
+        Path(f"{endpoint}.lock").unlink()
+        assert completed(parent).returncode == 0
+    assert listener(endpoint) == child
+
+
+def test_forty_starts_and_stops_in_a_row_leave_nothing(background, endpoint, folder):
+    pid_file = folder / "pid"
+    for _ in range(ROUNDS):
+        assert background.serve("-q", "--pid-file", pid_file).returncode == 0
+        assert sipc("probe", "-q", endpoint).returncode == 0
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        wait_until(lambda: not background.left(), "it to end")
+        assert os.listdir(folder) == []
+
+
+def test_a_client_may_start_it(background, endpoint):
+    """One that waits for the command's end, and for whoever listens then."""
+    done = background.send("exec sipc serve --background -q --exec cat")
+    assert (done.returncode, done.stdout) == (0, b"hello")
+    assert listener(endpoint) not in children(os.getpid())
+
+
+def test_waiting_without_anything_to_wait_for_is_a_mistake(endpoint):
+    done = sipc("serve", endpoint, "--exec", "cat", "--max-wait", "1s")
+    assert done.returncode == 2
+    assert b"--background" in done.stderr
+
+
+def test_why_it_ended_is_in_its_log(background, endpoint, folder):
+    """Nobody is left who could see it on standard error."""
+    log = folder / "log"
+    assert background.serve("--log-file", log, "-q").returncode == 0
+    endpoint.unlink()
+    wait_until(lambda: "taken away" in log.read_text(), "the reason to be logged")
+    assert log.read_text().count("\n") == 1

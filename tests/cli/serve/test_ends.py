@@ -1,0 +1,150 @@
+"""`sipc serve` that ends by itself: after a count, when idle, when it is told to by a request."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.command import SIPC, Program, environment, sipc
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+
+
+def drip(client, wire: bytes) -> None:
+    """Byte by byte, each read by the server before the next is written, or nearly so."""
+    for at in range(len(wire)):
+        client.sendall(wire[at : at + 1])
+
+
+def test_an_idle_server_ends(endpoint):
+    with Server(endpoint, "cat", "--idle-timeout", "300ms") as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.wait() == 0
+        assert not endpoint.exists()
+
+
+def test_a_server_that_was_never_asked_is_idle(endpoint):
+    with Server(endpoint, "cat", "--idle-timeout", "50ms") as server:
+        assert server.wait() == 0
+
+
+def test_a_request_is_no_idleness_however_long_it_takes(endpoint):
+    """The handler itself sees whether its server still listens, well behind the timeout."""
+    command = f"sleep 1; test -S {endpoint} && echo there"
+    with Server(endpoint, command, "--idle-timeout", "100ms") as server:
+        assert ask(endpoint, b"") == (b"there\n", True)
+        assert server.wait() == 0
+
+
+def test_who_says_nothing_keeps_no_server(endpoint):
+    with Server(endpoint, "cat", "--idle-timeout", "100ms") as server:
+        with crowd(endpoint, 3) as clients:
+            assert server.wait() == 0
+            assert [receive_all(client) for client in clients] == [b"", b"", b""]
+
+
+def test_no_idle_timeout_is_no_end(endpoint):
+    with Server(endpoint, "cat", "--idle-timeout", "0") as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.process.poll() is None
+
+
+@pytest.mark.parametrize("how", ["at once", "byte by byte", "in two packets", "whole"])
+def test_a_request_of_these_bytes_ends_it(endpoint, folder, how):
+    options = ["--whole-request"] if how == "whole" else []
+    handler = f"touch {folder}/ran; cat"
+    with Server(endpoint, handler, "--quit-on", "stop now", *options) as server:
+        with connect(endpoint) as client:
+            if how == "byte by byte":
+                drip(client, message(b"stop now"))
+            elif how == "in two packets":
+                client.sendall(packets(b"stop") + packets(b" now") + b"0000")
+            else:
+                client.sendall(message(b"stop now"))
+            assert receive_all(client) == b"0000"
+        assert server.wait() == 0
+        assert "answered" in server.log
+    assert not (folder / "ran").exists(), "no handler is asked"
+    assert not endpoint.exists()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"stop", b"stop now\n", b"stop nox", b"xtop now", b"stop nowstop now", bytes(300_000)],
+    ids=["empty", "shorter", "longer", "other end", "other begin", "twice", "large"],
+)
+@pytest.mark.parametrize("options", [[], ["--whole-request"]], ids=["streamed", "whole"])
+def test_any_other_request_is_a_request(endpoint, payload, options):
+    with Server(endpoint, "cat", "--quit-on", "stop now", *options) as server:
+        assert ask(endpoint, payload) == (payload, True)
+        with connect(endpoint) as client:
+            drip(client, message(payload[:20]))
+            assert decode(receive_all(client)) == (payload[:20], True)
+        assert server.process.poll() is None
+        assert sipc("send", endpoint, "-d", "stop now").stdout == b""
+        assert server.wait() == 0
+
+
+def test_what_cannot_be_the_word_any_more_goes_to_the_handler_at_once(endpoint):
+    with Server(endpoint, "cat", "--quit-on", "stop") as server, connect(endpoint) as client:
+        client.sendall(packets(b"sto"))
+        client.sendall(packets(b"ne"))
+        seen = b""
+        while decode(seen)[0] != b"stone":
+            seen += client.recv(100)
+        client.sendall(b"0000")
+        assert receive_all(client) == b"0000"
+        assert server.process.poll() is None
+
+
+def test_the_word_that_is_cut_off_is_not_said(endpoint):
+    with Server(endpoint, "cat", "--quit-on", "stop") as server:
+        with connect(endpoint) as client:
+            client.sendall(packets(b"stop"))
+        server.wait_for_log("request cut off")
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_an_empty_word_is_the_empty_request(endpoint):
+    with Server(endpoint, "cat", "--quit-on", "") as server:
+        assert ask(endpoint, b"x") == (b"x", True)
+        assert ask(endpoint, b"") == (b"", True)
+        assert server.wait() == 0
+
+
+def test_a_client_that_does_not_wait_for_the_answer_has_said_it_all_the_same(endpoint):
+    with Server(endpoint, "cat", "--quit-on", "stop") as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"stop"))
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
+def test_each_end_answers_who_has_connected(endpoint, folder, way):
+    """Also those who still wait in the kernel's queue: they connected before the path went."""
+    value = {"--count": "1", "--idle-timeout": "200ms", "--quit-on": "stop"}[way]
+    with Server(endpoint, "cat", way, value, "--drain-timeout", "30s") as server:
+        with crowd(endpoint, 20) as clients:
+            if way == "--idle-timeout":
+                wait_until(lambda: not endpoint.exists(), "it to be idle, as nobody says a word")
+            else:
+                clients[0].sendall(message(b"stop"))
+                wait_until(lambda: not endpoint.exists(), "the stop to begin")
+            for client in clients[1:]:
+                client.sendall(message(b"hello"))
+            assert [receive_all(client) for client in clients[1:]] == [message(b"hello")] * 19
+        assert server.wait() == 0
+
+
+def test_a_word_that_nobody_may_know_is_not_in_the_log(endpoint):
+    with Server(endpoint, "cat", "--quit-on", "sesame", "-v") as server:
+        sipc("send", endpoint, "-d", "sesame")
+        assert server.wait() == 0
+        assert "sesame" not in server.log
+
+
+def test_git_like_quit_leaves_no_trace(endpoint, folder):
+    command = [SIPC, "serve", endpoint, "--exec", "cat", "--quit-on", "quit", "-q"]
+    with Program(command, env=environment()) as server:
+        assert sipc("send", endpoint, "--wait", "10s", "-d", "quit").returncode == 0
+        assert server.wait(30) == 0
+    assert list(folder.iterdir()) == []

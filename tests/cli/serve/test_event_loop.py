@@ -1,0 +1,284 @@
+"""One thread answers what is short; what may wait, or is long, keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import termios
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from helpers.procfs import children, halt, processes
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+from helpers.workers import serve, told
+
+MIB = 1 << 20
+MANY = 40
+
+
+def threads(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.pid}/task"))
+
+
+def unread(client: socket.socket) -> int:
+    """How much of what a client has written was not read."""
+    return struct.unpack("@i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def end_at_once(server: Server) -> None:
+    """By a second signal, which is one of its own only behind the first."""
+    server.signal()
+    server.wait_for_log("^stopping")
+    server.signal()
+    server.wait()
+
+
+def test_many_short_requests_at_once_need_few_threads(endpoint, folder):
+    """One, and those of the starts that take longer than a start should, the first of all."""
+    go = folder / "go"
+    go.touch()
+    command = f"cat; until test -e {go}; do sleep 0.01; done; echo done"
+    with Server(endpoint, command, "--threads", MANY) as server, crowd(endpoint, MANY) as clients:
+        assert ask(endpoint, b"hello ") == (b"hello done\n", True)
+        go.unlink()
+        for client in clients:
+            client.sendall(message(b"hello "))
+        wait_until(lambda: len(children(server.pid)) == MANY, "all handlers to run")
+        assert threads(server) < MANY / 2
+        go.touch()
+        assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
+
+
+def test_no_more_are_handled_at_once_than_there_may_be_threads(endpoint, folder):
+    go = folder / "go"
+    command = f"until test -e {go}; do sleep 0.01; done; cat"
+    with Server(endpoint, command, "--threads", 2) as server, crowd(endpoint, 6) as clients:
+        for number, client in enumerate(clients):
+            client.sendall(message(b"%d" % number))
+        wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
+        server.signal(signal.SIGUSR1)
+        assert "in_flight=2 waiting=4" in server.wait_for_log("counters")
+        go.touch()
+        answers = [decode(receive_all(client)) for client in clients]
+    assert answers == [(b"%d" % number, True) for number in range(6)]
+
+
+def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
+    """Handlers that ignore SIGTERM, their clients gone; and what they leave behind."""
+    stubborn = folder / "stubborn"
+    command = f"read -r what; test $what = echo && exec cat; trap '' TERM; touch {stubborn}; "
+    command += "while :; do sleep 0.01; done"
+    options = ("--kill-after", "1000s", "--threads", "3", "-v")
+    with Server(endpoint, command, *options) as server:
+        for _ in range(2):
+            stubborn.unlink(missing_ok=True)
+            with connect(endpoint) as client:
+                client.sendall(message(b"stay\n"))
+                wait_until(stubborn.exists, "the handler to be deaf")
+        for number in range(20):
+            assert ask(endpoint, b"echo\n%d" % number) == (b"%d" % number, True)
+        wait_until(lambda: len(children(server.pid)) == 2, "those two alone to be left")
+        end_at_once(server)
+
+
+def test_what_a_handler_leaves_behind_and_ignores_sigterm_is_killed(endpoint):
+    command = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & cat"
+    with Server(endpoint, command, "--kill-after", "100ms") as server:
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        wait_until(lambda: set(processes(server.mark)) == {server.pid}, "nobody else to be left")
+
+
+def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, folder):
+    """As on a file system that hangs; here somebody holds a lease on the file (fcntl(2))."""
+    program = folder / "program"
+    program.write_text("#!/bin/sh\nexec cat\n")
+    program.chmod(0o755)
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the holder is told
+    try:
+        with Server(endpoint, str(program)) as server, connect(endpoint) as client:
+            with program.open("r+b") as file:
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                client.sendall(message(b"hello"))
+                wait_until(lambda: not unread(client), "it to be read")
+                server.signal(signal.SIGUSR1)
+                assert "in_flight=1" in server.wait_for_log("counters")
+            assert decode(receive_all(client)) == (b"hello", True)
+    finally:
+        signal.signal(signal.SIGIO, before)
+
+
+def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
+    worker = "trap '' TERM; while :; do cat; done"  # cat echoes; the shell goes on at its end
+    options = ("--threads", 2, "--kill-after", "1000s", "-v")
+    with serve(endpoint, *options, worker=worker) as server:
+        assert told(endpoint, "x") == b"x"
+        (pid,) = children(server.pid)
+        halt(pid)
+        with connect(endpoint) as client:
+            client.sendall(packets(b"half"))  # it will be replaced: it has half a request
+            wait_until(lambda: len(children(server.pid)) == 1, "it to have been handed over")
+        for _ in range(5):
+            assert told(endpoint, "y") == b"y"
+        os.kill(pid, signal.SIGCONT)
+        end_at_once(server)
+
+
+def test_a_worker_that_has_answered_enough_and_stays_keeps_nobody_waiting(endpoint):
+    worker = "trap '' TERM; cat; while :; do sleep 0.01; done"
+    options = ("--threads", 8, "--max-requests-per-worker", 1, "--kill-after", "1000s", "-v")
+    with serve(endpoint, *options, worker=worker) as server:
+        for _ in range(5):
+            assert told(endpoint, "x") == b"x"
+        assert len(children(server.pid)) == 5
+        end_at_once(server)
+
+
+def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
+    """Each of a size around the one at which they leave, in pieces or at once."""
+    with Server(endpoint, "cat"):
+        for size in (MIB - 1, MIB, MIB + 1, MIB // 2, MIB // 2 + 1, 3 * MIB):
+            payload = os.urandom(size)
+            assert ask(endpoint, payload) == (payload, True)
+            with connect(endpoint) as client:
+                for at in range(0, size, 100_000):
+                    client.sendall(packets(payload[at : at + 100_000]))
+                client.sendall(b"0000")
+                assert decode(receive_all(client)) == (payload, True)
+
+
+def test_each_long_request_has_a_thread(endpoint):
+    with Server(endpoint, "cat >/dev/null; echo done") as server, crowd(endpoint, 3) as clients:
+        for client in clients:
+            client.sendall(packets(bytes(2 * MIB)))
+        wait_until(lambda: threads(server) == 4, "a thread for each")
+        for client in clients:
+            client.sendall(b"0000")
+            assert decode(receive_all(client)) == (b"done\n", True)
+
+
+def test_what_goes_to_disk_is_for_a_thread(endpoint):
+    """As what may yet turn out to be the text that ends the server: no handler gets it before."""
+    with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
+        client.sendall(packets(b"hello "))
+        wait_until(lambda: not unread(client), "it to be read")
+        assert threads(server) == 1
+        client.sendall(packets(b"the"))
+        wait_until(lambda: threads(server) == 2, "a thread")
+        client.sendall(message(b" world"))
+        assert decode(receive_all(client)) == (b"hello the world", True)
+
+
+def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint):
+    """So many that it would take too long if each turn began with the next look at the time."""
+    options = ("--threads", "1", "--whole-request")
+    with Server(endpoint, "cat", *options) as server, crowd(endpoint, 200) as clients:
+        for client in clients:
+            client.sendall(message(b"hello"))
+        server.wait_for_log("answered", 200)
+        assert {decode(receive_all(client)) for client in clients} == {(b"hello", True)}
+
+
+def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
+    """Clients that do not read their answer, as many as may be handled at once but one."""
+    with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
+        stuck = [stack.enter_context(connect(endpoint)) for _ in range(3)]
+        payload = bytes(3 * MIB)
+        for client in stuck:
+            client.sendall(message(payload))  # read ahead, onto disk
+        for number in range(20):
+            assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
+        wait_until(lambda: len(children(server.pid)) == 3, "theirs alone to be left")
+        for client in stuck:
+            assert decode(receive_all(client)) == (payload, True)
+
+
+def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
+    """Those at the desk with a handler, those who have sent half, and those who wait their turn."""
+    begun = folder / "begun"
+    command = f"touch {begun}; cat >/dev/null; exec sleep 1000"
+    options = ("--threads", "2", "--drain-timeout", "100ms")
+    with Server(endpoint, command, *options) as server, crowd(endpoint, 3) as clients:
+        clients[0].sendall(message(b"whole"))
+        wait_until(begun.exists, "the handler to begin")
+        clients[1].sendall(packets(b"half"))
+        wait_until(lambda: len(children(server.pid)) == 2, "both to be at the desk")
+        clients[2].sendall(message(b"waits"))
+        server.signal()
+        assert [receive_all(client) for client in clients] == [b"", b"", b""]
+        assert server.wait() == 143
+    assert len([line for line in server.log.splitlines() if "in=" in line]) == 3
+
+
+def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(endpoint, folder):
+    go = folder / "go"
+    command = f"until test -e {go}; do sleep 0.01; done; cat"
+    options = ("--threads", "1", "--drain-timeout", "0", "--read-timeout", "0")
+    with Server(endpoint, command, *options) as server, crowd(endpoint, 2) as clients:
+        clients[0].sendall(message(b"whole"))
+        wait_until(lambda: children(server.pid), "its handler")
+        clients[1].sendall(packets(b"half"))
+        server.signal()
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        go.touch()
+        assert [receive_all(client) for client in clients] == [message(b"whole"), packets(b"half")]
+        assert server.wait() == 0
+
+
+def test_numbers_used_again_confuse_nobody(endpoint):
+    """Clients hang up in all states while others come: descriptors change hands all the time."""
+    with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
+        alive: list[tuple[bytes, object]] = []
+        for number in range(300):
+            client = stack.enter_context(connect(endpoint))
+            wire = message(b"%d" % number)
+            match number % 3:
+                case 0:
+                    client.sendall(wire)
+                    alive.append((b"%d" % number, client))
+                case 1:
+                    client.sendall(wire[: number % len(wire)])
+                    client.close()
+                case 2:
+                    client.sendall(wire)
+                    client.close()
+        for payload, client in alive:
+            assert decode(receive_all(client)) == (payload, True)
+    assert "Error" not in server.log
+    assert Path(endpoint).exists() is False
+
+
+_UNCOLLECTED = """
+import gc, runpy, sys
+gc.disable()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], None, "__main__")
+"""
+UNCOLLECTED = [sys.executable, "-c", _UNCOLLECTED]
+"""Runs a Python program in which objects that form circles are never freed."""
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(kilobytes) * 1024
+
+
+@pytest.mark.parametrize("start", [Server, serve], ids=["processes", "workers"])
+def test_no_request_is_left_to_the_garbage_collector(endpoint, start):
+    command = {Server: ("cat",), serve: ()}[start]
+    with start(endpoint, *command, "-q", wrapper=UNCOLLECTED) as server:
+        for _ in range(200):
+            assert ask(endpoint, b"pid")[1]
+        before = memory(server.pid)
+        for _ in range(600):
+            assert ask(endpoint, b"pid")[1]
+        assert memory(server.pid) - before < 600 * 1024  # one with all that hangs on it has more

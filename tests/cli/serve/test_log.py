@@ -1,0 +1,326 @@
+"""`sipc serve`: its log, as text and as JSON, in a file that is rotated away, and its counters."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, crowd, message, packets, receive_all
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+
+
+def objects(log) -> list[dict]:
+    """The lines of a JSON log, each of which has to be whole."""
+    text = log if isinstance(log, str) else log.read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def requests(log) -> list[dict]:
+    return [entry for entry in objects(log) if entry["event"] == "request"]
+
+
+def counters(server: Server) -> dict[str, int]:
+    """What SIGUSR1 makes a server say."""
+    before = len(re.findall("^counters:", server.log, re.MULTILINE))
+    server.signal(signal.SIGUSR1)
+    line = server.wait_for_log("^counters:", count=before + 1)
+    return {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", line)}
+
+
+@pytest.fixture
+def log(folder) -> Path:
+    return folder / "server.log"
+
+
+def test_json_has_an_object_for_every_request(endpoint, log):
+    script = 'read -r what; case $what in fail) exit 3;; kill) kill -9 $$;; *) echo "$what";; esac'
+    options = ["--log-format", "json", "--log-file", log]
+    with Server(endpoint, script, *options) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello\n"))
+            assert receive_all(client) == message(b"hello\n")
+            client_pid = os.getpid()
+        wait_until(lambda: len(requests(log)) == 1, "the first request in the log")
+        ask(endpoint, b"fail\n")
+        wait_until(lambda: len(requests(log)) == 2, "the second request in the log")
+        ask(endpoint, b"kill\n")
+        wait_until(lambda: len(requests(log)) == 3, "the third request in the log")
+        good, failed, killed = requests(log)
+    assert list(good) == [
+        *("time", "event", "id", "pid", "uid", "gid", "bytes_in", "bytes_out", "status", "signal"),
+        *("duration", "queue_wait", "outcome", "detail", "remarks"),
+    ]
+    assert re.fullmatch(TIME, good["time"])
+    assert datetime.fromisoformat(good["time"]).tzinfo is not None
+    assert (good["pid"], good["uid"], good["gid"]) == (client_pid, os.getuid(), os.getgid())
+    assert (good["bytes_in"], good["bytes_out"]) == (6, 6)
+    assert good["id"] == f"{server.pid}-1"
+    assert (good["status"], good["signal"], good["outcome"]) == (0, None, "answered")
+    assert good["duration"] > 0
+    assert good["queue_wait"] >= 0
+    assert (good["detail"], good["remarks"]) == (None, [])
+    assert (failed["status"], failed["signal"], failed["outcome"]) == (3, None, "failed")
+    assert (killed["status"], killed["signal"], killed["outcome"]) == (None, "SIGKILL", "failed")
+    assert killed["detail"] == "killed by SIGKILL"
+    assert objects(log)[0]["event"] == "news"
+    assert objects(log)[0]["text"] == f"listening on {endpoint}"
+
+
+def test_json_goes_to_stderr_without_a_file(endpoint):
+    with Server(endpoint, "cat", "--log-format", "json", "-q") as server:
+        with connect(endpoint) as client:
+            client.sendall(b"zzzz")
+            receive_all(client)
+        server.wait_for_log("malformed")
+        assert requests(server.log)[0]["outcome"] == "malformed"
+
+
+def test_the_log_tells_how_long_a_request_waited_for_a_thread(endpoint, folder, log):
+    command = f"touch {folder}/begun; until [ -e {folder}/go ]; do :; done"
+    options = ["--threads", "1", "--log-format", "json", "--log-file", log]
+    with Server(endpoint, command, *options), crowd(endpoint, 2) as clients:
+        clients[0].sendall(message(b"first"))
+        wait_until((folder / "begun").exists, "the first to begin")
+        clients[1].sendall(message(b"second"))
+        threading.Event().wait(0.05)  # longer in the queue: nothing is waited for
+        (folder / "go").touch()
+        assert [receive_all(client) for client in clients] == [b"0000", b"0000"]
+        wait_until(lambda: len(requests(log)) == 2, "both in the log")
+        first, second = requests(log)
+    assert first["queue_wait"] < second["queue_wait"] <= first["duration"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_untrusted_bytes_are_escaped(endpoint, log, form):
+    with Server(endpoint, "cat", "--log-format", form, "--log-file", log) as server:
+        with connect(endpoint) as client:
+            client.sendall(b"\x1b[2J")
+            receive_all(client)
+        wait_until(lambda: "malformed" in log.read_text(), "the request in the log")
+        assert server.process.poll() is None
+    raw = log.read_bytes()
+    assert b"x1b" in raw
+    assert not re.search(rb"[^\n -~]", raw)
+
+
+def test_text_in_a_file_has_its_time(endpoint, log):
+    with Server(endpoint, "cat", "--log-file", log) as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        wait_until(lambda: "answered" in log.read_text(), "the request in the log")
+        assert server.log == "", "what goes to the file goes nowhere else"
+    lines = log.read_text().splitlines()
+    assert all(re.match(TIME + " ", line) for line in lines)
+    assert f"listening on {endpoint}" in lines[0]
+
+
+def test_a_log_file_is_added_to(endpoint, log):
+    log.write_text("older\n")
+    for _ in range(2):
+        with Server(endpoint, "cat", "--log-file", log):
+            pass
+    assert log.read_text().startswith("older\n")
+    assert log.read_text().count("listening on") == 2
+
+
+@pytest.mark.parametrize("name", [".", "missing/log"], ids=["directory", "no folder"])
+def test_a_log_file_that_cannot_be_opened_is_said_before_anything_begins(endpoint, folder, name):
+    done = sipc("serve", endpoint, "--exec", "cat", "--log-file", folder / name)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rb"sipc serve: cannot open the log file [^\n]+: choose another\n", done.stderr
+    )
+    assert not endpoint.exists()
+
+
+def test_no_line_is_lost_while_logs_are_rotated(endpoint, folder, log):
+    total = 120
+
+    def load():
+        for _ in range(total // 4):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+
+    with Server(endpoint, "cat", "--log-file", log, "--log-format", "json") as server:
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(10):
+            log.rename(folder / f"old.{number}")
+            server.signal(signal.SIGHUP)
+            wait_until(log.exists, "a new log file")
+        for thread in threads:
+            thread.join()
+        logs = [log, *folder.glob("old.*")]
+        wait_until(lambda: sum(len(requests(file)) for file in logs) == total, "every request")
+        assert server.stop() == 0, "SIGHUP was no wish for the end"
+
+
+def test_without_a_log_file_a_hang_up_ends_it(endpoint):
+    with Server(endpoint, "cat") as server:
+        server.signal(signal.SIGHUP)
+        assert server.wait() == 0
+
+
+def test_a_log_folder_that_is_gone_at_a_hang_up_leaves_the_old_file(endpoint, folder):
+    logs = folder / "logs"
+    logs.mkdir()
+    log, moved = logs / "log", folder / "moved"
+    with Server(endpoint, "cat", "--log-file", log) as server:
+        logs.rename(moved)
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "cannot open the log file" in (moved / "log").read_text(), "a word")
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        wait_until(lambda: "answered" in (moved / "log").read_text(), "the request in it")
+        moved.rename(logs)
+        log.unlink()
+        server.signal(signal.SIGHUP)
+        wait_until(log.exists, "a new log file")
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        wait_until(lambda: "answered" in log.read_text(), "the request in the new one")
+
+
+@contextmanager
+def small_disk(place: Path):
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def fill_disk(ballast: Path) -> None:
+    with open(ballast, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(100))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - it takes many writes
+
+
+@needs_root
+def test_a_full_disk_loses_lines_of_the_log_and_nothing_else(endpoint, folder):
+    place = folder / "small"
+    with small_disk(place):
+        log, ballast = place / "log", place / "ballast"
+        with Server(endpoint, "cat", "--log-file", log, "--log-format", "json") as server:
+            fill_disk(ballast)
+            for _ in range(40):  # more than fit into the page that is left to the log
+                assert ask(endpoint, b"hello") == (b"hello", True)
+            server.wait_until_idle()
+            ballast.unlink()
+            assert ask(endpoint, b"hello") == (b"hello", True)
+            wait_until(lambda: "lines were lost" in log.read_text(), "a word on it")
+            server.stop()
+        whole, torn = [], 0
+        for line in log.read_text().splitlines():
+            try:
+                whole.append(json.loads(line))
+            except ValueError:
+                torn += 1
+    assert torn <= 1
+    [said] = [entry["text"] for entry in whole if "lines were lost" in entry.get("text", "")]
+    lost = int(re.search(r"\((\d+) lines", said)[1])
+    assert len([entry for entry in whole if entry["event"] == "request"]) + lost == 41
+
+
+def test_counters_add_up(endpoint):
+    script = 'read -r what; case $what in fail) exit 3;; wait) sleep 100;; *) echo "$what";; esac'
+    with Server(endpoint, script, "--threads", "1", "-v") as server:
+        assert ask(endpoint, b"hello\n") == (b"hello\n", True)
+        assert ask(endpoint, b"hello\n") == (b"hello\n", True)
+        assert ask(endpoint, b"fail\n") == (b"", False)
+        connect(endpoint).close()
+        server.wait_for_log("somebody looked")
+        with connect(endpoint) as client:
+            client.sendall(b"zzzz")
+            receive_all(client)
+        with connect(endpoint) as client:
+            client.sendall(packets(b"half"))
+        server.wait_for_log("request cut off")
+        with crowd(endpoint, 4) as clients:
+            for client in clients[:3]:
+                client.sendall(message(b"wait\n"))
+            wait_until(lambda: counters(server)["requests"] == 8, "all to have spoken")
+            found = counters(server)
+            assert found["in_flight"] == 1
+            assert found["waiting"] == 2
+            assert found["silent"] == 1
+        server.wait_until_idle()
+        ended = counters(server)
+    for one in (found, ended):
+        assert one["accepted"] == sum(
+            one[name] for name in ("requests", "looked", "refused", "closed_silent", "silent")
+        )
+        assert one["requests"] == sum(
+            one[name] for name in ("answered", "failed", "in_flight", "waiting")
+        )
+        assert one["failed"] == sum(one[name] for name in one if name.startswith("failed_"))
+    assert found["answered"] == ended["answered"] == 2
+    assert (found["failed_failed"], found["failed_malformed"], found["failed_cut_off"]) == (1, 1, 1)
+    assert ended["failed_hung_up"] == 3
+    assert (ended["bytes_in"], ended["bytes_out"]) == (6 + 6 + 5 + 4 + 3 * 5, 12)
+    assert ended["accepted"] == 10
+
+
+def test_counters_are_an_object_in_json(endpoint, log):
+    with Server(endpoint, "cat", "--log-format", "json", "--log-file", log, "-q") as server:
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        server.wait_until_idle()
+        server.signal(signal.SIGUSR1)
+        wait_until(lambda: "counters" in log.read_text(), "the counters")
+        assert objects(log)[-1]["answered"] == 1
+
+
+def test_why_it_could_not_start_is_in_the_log_and_on_stderr(endpoint, log):
+    endpoint.write_text("precious")
+    done = sipc("serve", endpoint, "--exec", "cat", "--log-file", log, "--log-format", "json")
+    assert done.returncode == 5
+    (line,) = objects(log.read_text())
+    assert line["event"] == "problem"
+    assert line["text"] == done.stderr.decode().rstrip("\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_path_that_is_no_text_makes_no_log_that_strict_readers_refuse(folder, log, form):
+    path = folder / os.fsdecode(b"s\xffck")
+    with Server(path, "cat", "--log-format", form, "--log-file", log):
+        assert ask(path, b"hello") == (b"hello", True)
+    text = log.read_bytes().decode()
+    if form == "json":
+        text = objects(text)[0]["text"]
+    assert text.encode(), "no half of a surrogate pair"
+    assert r"s\udcffck" in text
+
+
+def hears(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
+def test_a_hang_up_while_it_starts_is_not_forgotten(endpoint, folder, log):
+    lock = folder / "sock.lock"
+    lock.touch()  # somebody else's start, which is waited for
+    command = [SIPC, "serve", endpoint, "--exec", "cat", "--log-file", log]
+    with Program(command, env=environment()) as server:
+        wait_until(lambda: hears(server.pid, signal.SIGUSR1), "it to hear signals")
+        log.rename(folder / "old")
+        server.send_signal(signal.SIGHUP)
+        lock.unlink()
+        wait_until(lambda: endpoint.exists() and log.exists(), "a new log file")
+        server.terminate()
+        assert server.wait(30) == 0

@@ -1,0 +1,204 @@
+"""`sipc serve` under a service manager: what it tells through $NOTIFY_SOCKET, and when."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from helpers.background import Background
+from helpers.command import SIPC, Program, environment
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, decode, message, receive_all
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, folder):
+    """A service manager's socket, and its name for $NOTIFY_SOCKET."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        name = str(folder / "notify")
+        listening.bind(name if request.param == "path" else f"\0{name}")
+        listening.settimeout(30)
+        yield listening, name if request.param == "path" else f"@{name}"
+
+
+@pytest.fixture
+def told(folder):
+    """A service manager's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(folder / "notify"))
+        listening.settimeout(30)
+        yield listening
+
+
+def test_it_tells_that_it_listens_and_that_it_stops(manager, endpoint):
+    listening, name = manager
+    env = environment(NOTIFY_SOCKET=name)
+    with Server(endpoint, "cat", env=env) as server:
+        assert listening.recv(1000) == b"READY=1\nSTATUS=listening on %s" % os.fsencode(endpoint)
+        with connect(endpoint) as client:
+            server.signal()
+            state, status = listening.recv(1000).split(b"\n")
+            assert (state, status[:16]) == (b"STOPPING=1", b"STATUS=stopping:")
+            assert server.process.poll() is None, "the drain has begun, and goes on"
+            client.sendall(message(b"hello"))
+            assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0
+    listening.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listening.recv(1000)
+
+
+def test_it_says_nothing_before_it_listens(told, folder, endpoint):
+    lock = folder / "sock.lock"
+    lock.touch()
+    env = environment(NOTIFY_SOCKET=str(folder / "notify"))
+    with Program([SIPC, "serve", endpoint, "--exec", "cat"], env=env) as server:
+        wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it to wait")
+        server.terminate()
+        assert server.wait() == 143
+    told.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        told.recv(1000)
+
+
+def test_it_tells_from_the_background_too(told, folder, endpoint):
+    with Background(endpoint) as background:
+        env = background.environment(NOTIFY_SOCKET=str(folder / "notify"))
+        assert background.serve(env=env).returncode == 0
+        assert told.recv(1000).startswith(b"READY=1\n")
+
+
+def test_a_path_cannot_smuggle_in_words_of_its_own(told, folder):
+    env = environment(NOTIFY_SOCKET=str(folder / "notify"))
+    path = folder / "a\nMAINPID=1"
+    command = [SIPC, "serve", path, "--exec", "cat"]
+    with Program(command, env=env) as server:
+        said = told.recv(1000)
+        server.terminate()
+        assert server.wait() == 0
+    assert said.count(b"\n") == 1
+    assert rb"a\nMAINPID=1" in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{}/nobody", "{}/notes", "{}/stream", "@sipc-nobody", "vsock:2:1234", "x", "/" + "x" * 200],
+)
+def test_that_nobody_hears_it_is_told_once_and_stops_nothing(endpoint, folder, name):
+    (folder / "notes").touch()
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.bind(str(folder / "stream"))
+        stream.listen()
+        env = environment(NOTIFY_SOCKET=name.format(folder), WATCHDOG_USEC="20000")
+        with Server(endpoint, "cat", env=env) as server:
+            for _ in range(10):
+                assert ask(endpoint, b"hello") == (b"hello", True)
+            assert server.stop() == 0
+    assert server.log.count("service manager") == 1
+    assert "check NOTIFY_SOCKET" in server.log
+
+
+def test_a_manager_that_does_not_listen_stops_nothing(told, folder, endpoint):
+    """Its queue is full, and stays so."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+        fill(filler, str(folder / "notify"))
+        env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="20000")
+        with Server(endpoint, "cat", env=env) as server:
+            assert ask(endpoint, b"hello") == (b"hello", True)
+            assert server.stop() == 0
+    assert server.log.count("service manager") == 1
+
+
+def fill(filler, name: str) -> None:
+    filler.setblocking(False)
+    try:
+        while True:
+            filler.sendto(b"x", name)
+    except BlockingIOError:
+        pass
+
+
+def words(told, count: int) -> list[bytes]:
+    return [told.recv(1000).split(b"\n")[0] for _ in range(count)]
+
+
+def test_it_shows_the_watchdog_that_it_lives_idle_busy_and_stopping(told, folder, endpoint):
+    env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="200000")
+    command = f"touch {folder}/begun; until test -e {folder}/go; do sleep 0.01; done; cat"
+    with Server(endpoint, command, "--threads", 1, env=env) as server:
+        assert words(told, 5) == [b"READY=1", *[b"WATCHDOG=1"] * 4]
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "begun").exists, "the handler to begin")
+            assert words(told, 5) == [b"WATCHDOG=1"] * 5
+            server.signal()
+            while words(told, 1) != [b"STOPPING=1"]:
+                pass
+            assert words(told, 5) == [b"WATCHDOG=1"] * 5
+            (folder / "go").touch()
+            assert decode(receive_all(client)) == (b"hello", True)
+        told.close()  # else its queue fills
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"WATCHDOG_USEC": "50000", "WATCHDOG_PID": "1"},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "-1"},
+        {"WATCHDOG_USEC": "often"},
+        {"WATCHDOG_USEC": ""},
+        {"WATCHDOG_USEC": "9" * 30},
+    ],
+    ids=["another's", "zero", "negative", "nonsense", "empty", "huge"],
+)
+def test_without_a_watchdog_of_its_own_it_says_nothing_of_the_kind(told, folder, endpoint, more):
+    env = environment(NOTIFY_SOCKET=str(folder / "notify"), **more)
+    with Server(endpoint, "cat", env=env) as server:
+        assert words(told, 1) == [b"READY=1"]
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        server.signal()
+        assert words(told, 1) == [b"STOPPING=1"]
+        assert server.wait() == 0
+
+
+def test_the_watchdog_may_be_the_servers_by_name(told, folder, endpoint):
+    env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="50000")
+    wrapper = ["sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh"]
+    with Server(endpoint, "cat", env=env, wrapper=wrapper):
+        assert words(told, 3) == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        told.close()
+
+
+def test_an_impatient_watchdog_costs_little(told, folder, endpoint):
+    env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="1")
+    with Server(endpoint, "cat", env=env) as server:
+        assert words(told, 2) == [b"READY=1", b"WATCHDOG=1"]
+        wait_until(lambda: sleeps(server.pid), "it to sleep")
+        told.close()
+
+
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def test_handlers_do_not_get_to_see_what_is_said_to_the_server(told, folder, endpoint):
+    env = environment(
+        NOTIFY_SOCKET=str(folder / "notify"),
+        WATCHDOG_USEC="5000000",
+        WATCHDOG_PID="1",
+        LISTEN_PID="1",
+        LISTEN_FDS="1",
+        LISTEN_FDNAMES="sipc",
+        LISTEN_ADDRESS="mine",
+    )
+    with Server(endpoint, "env", env=env):
+        seen = ask(endpoint, b"")[0].decode().splitlines()
+    names = {line.partition("=")[0] for line in seen}
+    assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+    assert {name for name in names if name.startswith("LISTEN_")} == {"LISTEN_ADDRESS"}

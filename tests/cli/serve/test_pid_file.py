@@ -1,0 +1,255 @@
+"""`sipc serve --pid-file`: whose it is, and that it is nobody else's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+from helpers.background import Background, as_nobody
+from helpers.command import SIPC, Program, environment, needs_root, one_line, sipc
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask
+
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+
+
+@pytest.fixture
+def pid_file(folder):
+    return folder / "pid"
+
+
+def refused(endpoint, pid_file, *options, **more) -> subprocess.CompletedProcess[bytes]:
+    """A `sipc serve` that is expected not to start."""
+    return sipc("serve", endpoint, "--exec", "cat", "--pid-file", pid_file, *options, **more)
+
+
+def a_dead_pid() -> int:
+    with subprocess.Popen("true") as ended:
+        pass
+    return ended.pid
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], ids=oct)
+def test_it_holds_the_servers_pid_as_long_as_that_runs(endpoint, pid_file, umask):
+    with Server(endpoint, "cat", "--pid-file", pid_file, umask=umask) as server:
+        assert pid_file.read_bytes() == b"%d\n" % server.pid
+        assert stat.S_IMODE(pid_file.stat().st_mode) == 0o644
+        assert server.stop() == 0
+        assert not pid_file.exists()
+
+
+def test_it_is_there_before_the_path_is_taken_and_complete_from_the_first_instant(
+    endpoint, pid_file, folder
+):
+    lock = folder / "sock.lock"
+    lock.touch()
+    with Program([SIPC, *serve_with(endpoint, pid_file)], env=environment()) as server:
+        wait_until(pid_file.exists, "the pid file")
+        assert pid_file.read_bytes() == b"%d\n" % server.pid
+        assert not endpoint.exists()
+        server.terminate()
+        assert server.wait() == 143
+    assert os.listdir(folder) == ["sock.lock"]
+
+
+def serve_with(endpoint, pid_file) -> list[str]:
+    return ["serve", str(endpoint), "--exec", "cat", "--pid-file", str(pid_file)]
+
+
+def test_it_is_the_servers_pid_in_the_background_too(endpoint, pid_file):
+    with Background(endpoint) as background:
+        background.serve("--pid-file", pid_file)
+        (left,) = background.left()
+        assert pid_file.read_bytes() == b"%d\n" % left
+
+
+def test_a_live_servers_file_is_left_alone(endpoint, folder, pid_file):
+    with Server(endpoint, "cat", "--pid-file", pid_file) as server:
+        one_line(refused(folder / "other", pid_file), 9, f"process {server.pid}", str(pid_file))
+        assert pid_file.read_bytes() == b"%d\n" % server.pid
+        assert sorted(os.listdir(folder)) == ["pid", "sock"]
+
+
+def test_a_server_that_still_answers_its_last_requests_is_alive(endpoint, folder, pid_file):
+    command = f"touch {folder}/begun; until test -e {folder}/go; do :; done; cat"
+    with Server(endpoint, command, "--pid-file", pid_file) as server:
+        with Program([SIPC, "send", endpoint, "-d", "x"], stdout=subprocess.PIPE) as client:
+            wait_until((folder / "begun").exists, "the handler to begin")
+            server.signal()
+            wait_until(lambda: not endpoint.exists(), "the stop to begin")
+            one_line(refused(endpoint, pid_file), 9, f"process {server.pid}")
+            (folder / "go").touch()
+            assert client.communicate()[0] == b"x"
+        assert server.wait() == 0
+        assert not pid_file.exists()
+
+
+def test_a_killed_servers_file_is_replaced(endpoint, pid_file):
+    with Server(endpoint, "cat", "--pid-file", pid_file) as server:
+        server.signal(signal.SIGKILL)
+        server.wait()
+    assert pid_file.exists()
+    with Server(endpoint, "cat", "--pid-file", pid_file) as server:
+        assert pid_file.read_bytes() == b"%d\n" % server.pid
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize("content", ["dead", "live", "", "12345678901234567890", " 7 "])
+def test_a_file_that_nobody_holds_is_a_dead_servers(endpoint, pid_file, content):
+    """Also when by now another process has the number."""
+    numbers = {"dead": a_dead_pid(), "live": os.getpid()}
+    pid_file.write_text(str(numbers.get(content, content)))
+    with Server(endpoint, "cat", "--pid-file", pid_file) as server:
+        assert pid_file.read_bytes() == b"%d\n" % server.pid
+
+
+def test_a_file_that_somebody_holds_is_not_whatever_its_number(endpoint, pid_file):
+    """A server whose process ids are not ours, say: one in a container."""
+    dead = a_dead_pid()
+    pid_file.write_text(f"{dead}\n")
+    with pid_file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        one_line(refused(endpoint, pid_file), 9, f"process {dead}")
+    assert pid_file.read_text() == f"{dead}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("directory", "it is a directory"),
+        ("notes", "it is no pid file"),
+        ("fifo", "it is no pid file"),
+        ("link", "it is a symbolic link"),
+        ("missing/pid", "there is no folder"),
+        ("notes/pid", "not a directory"),
+        ("directory/", "no name"),
+        ("", "no name"),
+        ("x" * 300, "too long"),
+    ],
+)
+def test_what_is_in_the_way_stays_and_is_told(folder, endpoint, name, words):
+    (folder / "directory").mkdir()
+    (folder / "notes").write_text("12 precious words")
+    os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to("notes")
+    before = sorted(os.listdir(folder))
+    one_line(refused(endpoint, name, cwd=folder), 1, words)
+    assert sorted(os.listdir(folder)) == before
+    assert (folder / "notes").read_text() == "12 precious words"
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_not_permitted_is_told(folder, endpoint, pid_file, what):
+    folder.chmod(0o755 if what == "folder" else 0o1777)
+    if what == "file":
+        pid_file.write_text("1\n")
+    done = as_nobody(*serve_with("/tmp/sipc-no-such", pid_file), env=environment())
+    one_line(done, 1, str(pid_file), "permi")
+    assert os.listdir(folder) == (["pid"] if what == "file" else [])
+
+
+@needs_root
+def test_a_full_disk_is_told_and_leaves_nothing(folder, endpoint):
+    full = folder / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", full], check=True)
+    try:
+        (full / "filler").write_bytes(b"all the room there is")
+        one_line(refused(endpoint, full / "pid"), 1, "no space", "make room")
+        assert os.listdir(full) == ["filler"]
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "a directory"])
+def test_what_somebody_else_has_put_there_is_never_removed(endpoint, pid_file, how):
+    with Server(endpoint, "cat", "--pid-file", pid_file) as server:
+        pid_file.unlink()
+        if how == "replaced":
+            pid_file.write_text("1\n")
+        elif how == "a directory":
+            pid_file.mkdir()
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.stop() == 0
+    assert pid_file.exists() == (how != "removed")
+
+
+def test_a_server_that_cannot_start_leaves_none(endpoint, folder, pid_file):
+    endpoint.write_text("precious")
+    one_line(refused(endpoint, pid_file), 5)
+    assert os.listdir(folder) == ["sock"]
+
+
+def test_handlers_do_not_hold_it(endpoint, pid_file, folder):
+    """What a handler leaves behind must not look like a server that lives."""
+    command = f"setsid sleep 1000 >/dev/null 2>&1 & echo $! >{folder}/left"
+    with Server(endpoint, command, "--pid-file", pid_file) as server:
+        assert ask(endpoint, b"") == (b"", True)
+        server.signal(signal.SIGKILL)
+        server.wait()
+        try:
+            with Server(endpoint, "cat", "--pid-file", pid_file) as another:
+                assert pid_file.read_bytes() == b"%d\n" % another.pid
+        finally:
+            os.kill(int((folder / "left").read_text()), signal.SIGKILL)
+
+
+def all_but_one_ended(servers) -> list:
+    ended = [server for server in servers if server.poll() is not None]
+    return ended if len(ended) >= len(servers) - 1 else []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [2, 8])
+@pytest.mark.parametrize("before", ["nothing", "a dead server's"])
+def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(folder, pid_file, number, before):
+    for _ in range(SOAK if number == 2 else 1):
+        if before != "nothing":
+            pid_file.write_text(f"{a_dead_pid()}\n")
+        servers = [
+            Program(
+                [SIPC, *serve_with(folder / f"sock{which}", pid_file)],
+                stderr=subprocess.PIPE,
+                env=environment(),
+            )
+            for which in range(number)
+        ]
+        losers = wait_until(partial(all_but_one_ended, servers), "all but one to give up")
+        (winner,) = set(servers) - set(losers)
+        assert [server.returncode for server in losers] == [9] * (number - 1)
+        for loser in losers:
+            assert b"process %d," % winner.pid in loser.stderr.read()
+        assert pid_file.read_bytes() == b"%d\n" % winner.pid
+        assert winner.stderr.readline().startswith(b"listening on")
+        winner.terminate()
+        assert winner.wait() == 0
+        for server in servers:
+            server.stderr.close()
+        assert os.listdir(folder) == []
+
+
+def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file):
+    """What a script can wait for."""
+    with Background(endpoint) as background:
+        for _ in range(SOAK):
+            assert background.serve("--pid-file", pid_file).returncode == 0
+            os.kill(int(Path(pid_file).read_text()), signal.SIGTERM)
+            wait_until(lambda: not pid_file.exists(), "the pid file to go")
+            assert not endpoint.exists()
+
+
+def test_a_log_has_to_go_elsewhere(endpoint, folder):
+    (folder / "link").symlink_to(folder / "both")
+    options = ["--pid-file", folder / "both", "--log-file", folder / "link"]
+    done = sipc("serve", endpoint, "--exec", "cat", *options)
+    assert done.returncode == 2
+    assert b"--pid-file and --log-file are the same file" in done.stderr
+    assert not (folder / "both").exists()

@@ -1,0 +1,211 @@
+"""`sipc serve --exec --prestart`: handlers that are there before their requests."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from helpers.command import environment, sipc
+from helpers.procfs import children, descriptors, is_at_rest, processes, sleeps_in
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+
+MIB = 1 << 20
+
+
+def waiting(server) -> list[int]:
+    """Those who read what handlers are to read."""
+    return [pid for pid in processes(server.mark) if sleeps_in(pid, "read")]
+
+
+class Ahead(Server):
+    """A server that has so many handlers waiting when it has nothing to do."""
+
+    def __init__(self, path, command: str, count: int, *options, **more) -> None:
+        super().__init__(path, command, "--prestart", count, *options, **more)
+        self.count = count
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: len(children(self.pid)) == self.count, "handlers as at the start")
+
+    def wait_until_ready(self) -> list[int]:
+        self.wait_until_filled()
+        wait_until(lambda: len(waiting(self)) == self.count, "handlers that wait")
+        return waiting(self)
+
+    def wait_until_filled(self) -> list[int]:
+        """One that has just been started counts only when the server knows of it."""
+
+        def filled():
+            return is_at_rest(self.pid) and len(children(self.pid)) == self.count
+
+        wait_until(filled, "as many handlers as it is to have")
+        return children(self.pid)
+
+
+def test_handlers_are_there_before_a_request_and_again_behind_it(endpoint):
+    with Ahead(endpoint, "cat; echo $$", 2) as server:
+        for _ in range(5):
+            ready = server.wait_until_filled()
+            answer, whole = ask(endpoint, b"hello ")
+            assert whole
+            word, pid = answer.split()
+            assert word == b"hello"
+            assert int(pid) in ready
+            server.wait_until_idle()
+
+
+def test_each_is_used_once(endpoint):
+    with Ahead(endpoint, "echo $$; cat", 3):
+        answers = [ask(endpoint, b"x") for _ in range(30)]
+        assert all(whole for _, whole in answers)
+        assert len({answer.split()[0] for answer, _ in answers}) == 30
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", os.urandom(10 * MIB)], ids=["0", "1", "10 M"])
+def test_any_payload_goes_through_unchanged(endpoint, payload):
+    with Ahead(endpoint, "cat", 2):
+        for _ in range(3):
+            assert ask(endpoint, payload) == (payload, True)
+
+
+def test_more_requests_than_handlers_wait_start_their_own(endpoint, folder):
+    command = f"cat; until test -e {folder}/go; do :; done"
+    with Ahead(endpoint, command, 1, "--threads", 4), crowd(endpoint, 4) as clients:
+        for number, client in enumerate(clients):
+            client.sendall(message(b"%d" % number))
+        for number, client in enumerate(clients):
+            assert client.recv(5, 0x100) == packets(b"%d" % number)
+        (folder / "go").touch()
+        assert [receive_all(client) for client in clients] == [b"0000"] * 4
+
+
+def test_one_that_is_started_ahead_knows_the_endpoint_and_not_who_asks(endpoint, folder):
+    stale = environment(UNIXREMOTEPID="7", SIPC_REQUEST_ID="old")
+    with Ahead("sock", "cat; env", 1, cwd=folder, env=stale) as server:
+        server.wait_until_ready()
+        lines = ask(folder / "sock", b"")[0].decode().splitlines()
+    names = {line.partition("=")[0] for line in lines}
+    assert "PROTO=UNIX" in lines
+    assert f"UNIXLOCALPATH={endpoint}" in lines
+    assert not names & {"UNIXREMOTEPID", "UNIXREMOTEEUID", "UNIXREMOTEEGID", "SIPC_REQUEST_ID"}
+
+
+def test_one_that_answers_without_reading_has_answered_before_it_is_asked(endpoint, folder):
+    with Ahead(endpoint, f"echo x >>{folder}/starts; echo pong", 2) as server:
+        for _ in range(5):
+            assert ask(endpoint, b"ping") == (b"pong\n", True)
+        server.wait_until_idle()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_one_that_has_ended_badly_is_replaced_and_not_used(endpoint):
+    with Ahead(endpoint, "cat", 2) as server:
+        killed = server.wait_until_ready()
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_alive, killed)), "those that were killed to be dead")
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        server.wait_until_ready()
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        assert "ended before its request: killed by SIGKILL" in server.log
+
+
+def test_one_that_has_ended_well_without_a_word_is_not_taken_for_an_empty_answer(endpoint, folder):
+    command = f"mkdir {folder}/first 2>/dev/null && exit 0; cat"
+    with Ahead(endpoint, command, 1) as server:
+        wait_until((folder / "first").exists, "it to begin")
+        wait_until(lambda: is_zombie(children(server.pid)), "its end")
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def is_zombie(pids: list[int]) -> bool:
+    states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids]
+    return states == ["Z"]
+
+
+class Failing(Ahead):
+    """A server of whose handlers none stays."""
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: not children(self.pid), "no handler left")
+
+
+def test_handlers_that_fail_at_once_are_started_with_growing_pauses(endpoint, folder):
+    with Failing(endpoint, f"echo x >>{folder}/starts; exit 3", 2) as server:
+        server.wait_for_log("ended before its request: exit status 3")
+        for _ in range(3):
+            assert ask(endpoint, b"x") == (b"", False)
+        server.wait_until_idle()
+        starts = len((folder / "starts").read_text().split())
+        assert starts <= 3 + 10
+
+
+def test_one_that_is_never_asked_sees_no_end_of_a_request(endpoint, folder):
+    with Ahead(
+        endpoint, f"trap '' TERM; cat; touch {folder}/eof", 2, "--kill-after", "50ms"
+    ) as server:
+        server.wait_until_idle()
+        server.signal()
+        assert server.wait() == 0
+    assert not (folder / "eof").exists()
+
+
+def test_a_client_that_goes_takes_its_handler_with_it(endpoint, folder):
+    with Ahead(endpoint, f"cat; touch {folder}/eof", 1) as server:
+        ready = server.wait_until_ready()
+        with connect(endpoint) as client:
+            client.sendall(packets(b"hello"))
+            assert client.recv(100) == packets(b"hello")
+        server.wait_for_log("request cut off")
+        wait_until(lambda: not set(ready) & set(waiting(server)), "its end")
+        server.wait_until_ready()
+        assert not (folder / "eof").exists()
+
+
+def test_the_timeout_counts_from_the_request(endpoint):
+    with Ahead(endpoint, "cat", 1, "--timeout", "300ms") as server:
+        ready = server.wait_until_ready()
+        with connect(endpoint) as client:
+            client.sendall(packets(b"x"))
+            assert client.recv(5, 0x100) == packets(b"x")
+            wait_until(lambda: ready[0] not in children(server.pid), "its end")
+            client.sendall(b"0000")
+            assert decode(receive_all(client))[1] is False
+        server.wait_for_log("handler timed out: not done in 0.3 s")
+        assert ask(endpoint, b"x") == (b"x", True)
+
+
+def test_nothing_is_left_of_100_requests(endpoint):
+    with Ahead(endpoint, "cat", 2, "--threads", 2) as server:
+        server.wait_until_ready()
+        before = len(descriptors(server.pid))
+        for _ in range(100):
+            assert ask(endpoint, b"x") == (b"x", True)
+        server.wait_until_ready()
+        wait_until(lambda: len(descriptors(server.pid)) <= before, "descriptors as before")
+        assert len(processes(server.mark)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--worker", "cat", "--prestart", "2"), "--prestart is for --exec"),
+        (("--exec", "cat", "--prestart", "2", "--whole-request"), "exclude each other"),
+        (("--exec", "cat", "--prestart", "0"), "0 is not in the range"),
+    ],
+    ids=["worker", "whole request", "none"],
+)
+def test_what_does_not_go_together_is_a_usage_error(endpoint, options, said):
+    done = sipc("serve", endpoint, *options)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.decode().replace("│", " ").split())

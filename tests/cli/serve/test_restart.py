@@ -1,0 +1,234 @@
+"""`sipc serve` replaced again and again under load: every request is answered exactly once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.socket_activation import Manager, start
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import connect, decode, message, receive_all
+
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+SERVERS = max(10, SOAK)
+needs_systemd = pytest.mark.skipif(
+    not shutil.which("systemd-socket-activate"), reason="starts servers: systemd-socket-activate"
+)
+SENDING, RAW = 4, 2
+"""Clients: some are `sipc send --wait`, some made by hand, which ask more often."""
+
+
+class Clients:
+    """Clients that ask without pause; each request is a number that no other has."""
+
+    def __init__(self, path, *, wait: bool = True) -> None:
+        self._path = str(path)
+        self._wait = ["--wait", "30s"] if wait else []
+        self._ended = threading.Event()
+        self.answered: list[str] = []
+        self.refused: list[str] = []
+        self.failed: list[object] = []
+        work = [self._send] * SENDING + [self._ask] * RAW
+        self._threads = [
+            threading.Thread(target=self._run, args=(which, ask)) for which, ask in enumerate(work)
+        ]
+
+    def _run(self, which: int, ask) -> None:
+        at = 0
+        while not self._ended.is_set():
+            number = f"{which}-{at}"
+            at += 1
+            try:
+                if ask(number):
+                    self.answered.append(number)
+                    continue
+                self.refused.append(number)
+            except BaseException as failure:  # told to the test
+                self.failed.append((number, failure))
+            return
+
+    def _send(self, number: str) -> bool:
+        done = sipc("send", *self._wait, self._path, "-d", number)
+        if done.returncode == 3 and not self._wait:
+            return False
+        assert (done.returncode, done.stdout) == (0, number.encode()), done.stderr
+        return True
+
+    def _ask(self, number: str) -> bool:
+        """As `send --wait` promises it: to be refused is no reason to give up, all else is."""
+        end = monotonic() + TIMEOUT
+        while True:
+            try:
+                connection = connect(self._path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                if not self._wait:
+                    return False
+                assert monotonic() < end
+                self._ended.wait(0.001)
+                continue
+            with connection:
+                connection.sendall(message(number.encode()))
+                assert decode(receive_all(connection)) == (number.encode(), True)
+            return True
+
+    def wait_for_answers(self, more: int) -> None:
+        goal = len(self.answered) + more
+        wait_until(lambda: self.failed or len(self.answered) >= goal, "answers")
+        assert not self.failed
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def recording(folder) -> str:
+    """A handler that keeps what it was asked, and answers with it."""
+    return f'n=$(cat); echo "$n" >>{folder}/record; printf %s "$n"'
+
+
+def check_exactly_once(folder, clients: Clients) -> None:
+    assert not clients.failed
+    handled = (folder / "record").read_text().split()
+    assert sorted(handled) == sorted(clients.answered)
+    assert len(set(handled)) == len(handled)
+
+
+def replace_again_and_again(clients: Clients, start_server, gone) -> None:
+    """Some servers begin when the one before has ended, some while it answers its last."""
+    server = start_server()
+    try:
+        for at in range(SERVERS):
+            clients.wait_for_answers(SENDING + RAW)
+            old = server
+            old.terminate()
+            if at % 2:
+                assert old.wait(TIMEOUT) == 0
+            else:
+                wait_until(gone, "the path to go")
+            server = start_server()
+            assert old.wait(TIMEOUT) == 0
+        clients.wait_for_answers(SENDING + RAW)
+    finally:
+        server.terminate()
+        assert server.wait(TIMEOUT) == 0
+
+
+@contextmanager
+def mounted(what: Path, where: Path):
+    subprocess.run(["mount", "--bind", what, where], check=True)
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+@contextmanager
+def opened(what: Path):
+    """The same file, by a descriptor that keeps it."""
+    descriptor = os.open(what, os.O_PATH)
+    try:
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def serving(endpoint, folder) -> Program:
+    command = [SIPC, "serve", endpoint, "-q", "--exec", recording(folder)]
+    return Program(command, env=environment())
+
+
+WAYS = ["path", "descriptor", pytest.param("bind mount", marks=needs_root)]
+"""By its path; by an open descriptor; by a bind mount."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way):
+    """Clients reach the folder in several ways; whose name is in it then is the new server's."""
+    with ExitStack() as stack:
+        reached = folder
+        if way == "descriptor":
+            reached = stack.enter_context(opened(folder))
+        elif way == "bind mount":
+            (folder / "mount").mkdir()
+            reached = stack.enter_context(mounted(folder, folder / "mount"))
+        with Clients(reached / "sock") as clients:
+            replace_again_and_again(
+                clients, lambda: serving(endpoint, folder), lambda: not endpoint.exists()
+            )
+            # No server any more: whoever asks now would wait for one.
+            last = serving(endpoint, folder)
+        last.terminate()
+        assert last.wait(TIMEOUT) == 0
+    check_exactly_once(folder, clients)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", [*WAYS, pytest.param("systemd", marks=needs_systemd)])
+def test_a_server_with_a_passed_socket_is_replaced_without_loss(folder, endpoint, way):
+    """Clients may hold on to the very socket: it is the same for all servers."""
+    wrapper = []
+    if way == "systemd":
+        wrapper = ["systemd-socket-activate", *("-E", f"PATH={environment()['PATH']}")]
+    with Manager(str(endpoint)) as manager, ExitStack() as stack:
+        reached = endpoint
+        if way == "descriptor":
+            reached = stack.enter_context(opened(endpoint))
+        elif way == "bind mount":
+            (folder / "mount").touch()
+            reached = stack.enter_context(mounted(endpoint, folder / "mount"))
+        command = [*wrapper, SIPC, "serve", "-q", "--exec", recording(folder)]
+
+        def start_server() -> Program:
+            nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            return start(command, manager.socket, **nowhere)
+
+        with Clients(reached) as clients:
+            replace_again_and_again(clients, start_server, lambda: True)
+            last = start_server()
+        last.terminate()
+        assert last.wait(TIMEOUT) == 0
+    check_exactly_once(folder, clients)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_who_holds_on_to_a_stopping_servers_socket_is_answered_or_refused(folder, endpoint, way):
+    """Its name goes with its server; what is held leads nowhere then, but drops nobody."""
+    for _ in range(SOAK):
+        with ExitStack() as stack:
+            server = serving(endpoint, folder)
+            wait_until(endpoint.exists, "the server")
+            if way == "descriptor":
+                reached = stack.enter_context(opened(endpoint))
+            else:
+                (folder / "mount").touch()
+                reached = stack.enter_context(mounted(endpoint, folder / "mount"))
+            with Clients(reached, wait=False) as clients:
+                clients.wait_for_answers(SENDING + RAW)
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(TIMEOUT) == 0
+                wait_until(
+                    lambda: len(clients.refused) + len(clients.failed) == SENDING + RAW,
+                    "all to be refused",
+                )
+            check_exactly_once(folder, clients)
+            (folder / "record").unlink()
+            with serving(endpoint, folder) as another:
+                wait_until(endpoint.exists, "the next server")
+                assert sipc("send", reached, "-d", "x").returncode == 3, "it is another socket"
+                another.terminate()

@@ -1,0 +1,292 @@
+"""`sipc serve` where something is scarce, or was left in an odd state by whoever started it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.procfs import children, halt
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, crowd, decode, message, receive_all
+from helpers.workers import WorkerServer
+
+
+def allowed(number: int) -> list[str]:
+    return ["prlimit", f"--nofile={number}:{number}"]
+
+
+def fill(pipe: int) -> None:
+    """Write to a pipe until it takes no more."""
+    try:
+        while True:
+            os.write(pipe, b"x" * 4096)
+    except BlockingIOError:
+        pass
+
+
+def meeting(folder, number: int) -> str:
+    """A handler that waits until so many of its kind run at once."""
+    return (
+        f"mkdir -p {folder}/in; touch {folder}/in/$$; "
+        f"until test $(ls {folder}/in | wc -l) -ge {number}; do :; done; cat"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "threads"), [(64, 8), (1024, 200)], ids=["few descriptors", "many threads"]
+)
+def test_a_silent_client_stays_while_nobody_needs_its_place(endpoint, number, threads):
+    with Server(endpoint, "cat", "--threads", threads, wrapper=allowed(number)) as server:
+        with connect(endpoint) as client:
+            wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+            client.sendall(message(b"late"))
+            assert decode(receive_all(client)) == (b"late", True)
+        assert "descriptors" not in server.log
+
+
+def test_many_threads_are_no_reason_to_handle_fewer_requests_at_once(endpoint, folder):
+    command = meeting(folder, 6)
+    with Server(endpoint, command, "--threads", 200, wrapper=allowed(1024)):
+        with crowd(endpoint, 6) as clients:
+            for client in clients:
+                client.sendall(message(b"x"))
+            assert [receive_all(client) for client in clients] == [message(b"x")] * 6
+
+
+def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
+    command = f"until test -e {folder}/go; do read -rt 0.05 <> {folder}/never; done; cat"
+    os.mkfifo(folder / "never")
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(endpoint, f"bash -c '{command}'", wrapper=allowed(80)))
+        halt(server.pid)
+        clients = stack.enter_context(crowd(endpoint, 20))
+        for client in clients:
+            client.sendall(message(b"x"))
+        server.signal(signal.SIGCONT)
+        server.wait_for_log("descriptors run short")
+        before = server.processor_time()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1)
+        assert server.processor_time() - before < 0.5
+        (folder / "go").touch()
+        assert [decode(receive_all(client)) for client in clients] == [(b"x", True)] * 20
+        assert server.log.count("descriptors run short") == 1
+
+
+def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(endpoint, "cat", wrapper=allowed(64)))
+        for _ in range(4):
+            halt(server.pid)
+            with crowd(endpoint, 60) as clients:
+                for client in clients:
+                    client.sendall(message(b"x"))
+                server.signal(signal.SIGCONT)
+                assert [receive_all(client) for client in clients] == [message(b"x")] * 60
+        assert server.log.count("descriptors run short") == 1
+
+
+def test_too_few_descriptors_are_said_at_once(endpoint, folder):
+    for number in range(20, 32):
+        command = [*allowed(number), SIPC, "serve", endpoint, "--exec", "cat"]
+        done = subprocess.run(command, capture_output=True, env=environment())
+        assert done.returncode == 1
+        assert re.fullmatch(rb"sipc serve: [^\n]*descriptors[^\n]*ulimit -n\n", done.stderr)
+        assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("handler", "least"),
+    [(("--worker", "cat"), 40), (("--exec", "cat", "--prestart", 4), 49)],
+    ids=["worker", "prestart"],
+)
+def test_handlers_that_wait_count_for_the_least_that_a_server_needs(endpoint, handler, least):
+    """With less it would listen, and accept nobody for ever."""
+    command = [SIPC, "serve", endpoint, *map(str, handler)]
+    done = subprocess.run([*allowed(least - 1), *command], capture_output=True, timeout=30)
+    assert done.returncode == 1
+    assert f"allow {least} at least, with ulimit -n" in done.stderr.decode()
+    assert not endpoint.exists()
+    with WorkerServer(endpoint, None, *handler, wrapper=allowed(least)):
+        for _ in range(3):
+            assert ask(endpoint, b"here") == (b"here", True)
+
+
+def test_with_the_fewest_descriptors_all_are_answered(endpoint):
+    with Server(endpoint, "cat", wrapper=allowed(32)):
+        for number in range(20):
+            assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
+
+
+def test_a_server_that_was_started_with_a_thousand_descriptors_open_goes_on(endpoint):
+    """What it opens has numbers that select(2) does not know."""
+    opened = 'for n in {3..1100}; do eval "exec $n</dev/null"; done; exec "$@"'
+    wrapper = ["prlimit", "--nofile=2048:2048", "bash", "-c", opened, "bash"]
+    with Server(endpoint, "cat", wrapper=wrapper):
+        for _ in range(50):  # in between, it waits for less than ten milliseconds
+            assert ask(endpoint, b"and?") == (b"and?", True)
+
+
+def test_ignored_child_signals_do_not_cost_the_handlers_status(endpoint):
+    wrapper = ["perl", "-e", '$SIG{CHLD} = "IGNORE"; exec @ARGV']
+    with Server(endpoint, "cat", wrapper=wrapper) as server:
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        server.wait_for_log("status=0", count=3)
+
+
+def test_long_durations_are_just_long(endpoint, folder):
+    options = ["--timeout", "600h", "--read-timeout", "600h", "--write-timeout", "600h"]
+    options += ["--drain-timeout", "600h", "--kill-after", "600h"]
+    command = f"touch {folder}/begun; until test -e {folder}/go; do :; done; cat"
+    with Server(endpoint, command, *options) as server, connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        server.signal()
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        (folder / "go").touch()
+        assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
+    reader, writer = os.pipe()
+    command = [SIPC, "serve", endpoint, "-v", "--exec", "true"]
+    with Program(command, stderr=writer, env=environment()) as server:
+        os.set_blocking(writer, False)
+        sipc("probe", "--wait", "10s", endpoint)
+        fill(writer)
+        for _ in range(5):
+            assert ask(endpoint, b"") == (b"", True)
+        while len(os.read(reader, 1 << 20)) == 1 << 20:
+            pass
+        assert ask(endpoint, b"") == (b"", True)
+        server.terminate()
+        assert server.wait() == 0
+    os.close(writer)
+    with open(reader, "rb") as log:
+        assert re.search(rb"\d lines were lost", log.read())
+
+
+def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
+    """A stack that does not fit into the memory allowed lets no thread start."""
+    wrapper = ["bash", "-c", 'ulimit -v 60000 -s 65536; exec "$@"', "bash"]
+    with Server(endpoint, "cat", "--drain-timeout", "100ms", wrapper=wrapper) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            server.wait_for_log("can't start new thread")
+            server.signal()
+            assert receive_all(client) == b""
+            assert server.wait() == 143
+
+
+@needs_root
+def test_only_the_living_are_waited_for(endpoint, folder):
+    """Where nobody reaps orphans, as in many a container, the dead stay in their group."""
+    command = "sleep 1000 >/dev/null 2>&1 & cat"
+    serve = f"{SIPC} serve {endpoint} --threads 1 --kill-after 1000s --exec '{command}'"
+    init = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    init += ["bash", "-c", f"{serve} & exec sleep 1000"]
+    with Program(init, stderr=subprocess.DEVNULL, env=environment()) as container:
+        sipc("probe", "--wait", "10s", endpoint)
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        container.kill()
+
+
+def test_a_handler_that_leaves_its_process_group_ends_all_the_same(endpoint, folder):
+    code = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); "
+    code += f"open('{folder}/left', 'w').close(); time.sleep(1000)"
+    command = f'exec python3 -c "{code}"'
+    with Server(endpoint, command, "--kill-after", "100ms") as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "left").exists, "it has left")
+        server.wait_for_log("client hung up")
+        server.wait_until_idle()
+
+
+@needs_root
+def test_a_handler_that_became_another_user_does_not_take_the_server_with_it(endpoint, folder):
+    """A server that may not signal its handler says so, and goes on."""
+    folder.chmod(0o777)
+    helper = folder / "setpriv"
+    helper.write_bytes(Path("/usr/bin/setpriv").read_bytes())
+    helper.chmod(0o4755)
+    (folder / "pid").touch()
+    (folder / "pid").chmod(0o666)
+    command = (
+        f"echo $$ >{folder}/pid; exec {helper} --reuid=0 sh -c 'touch {folder}/root; sleep 1000'"
+    )
+    with Program(
+        [PYTHON, "-c", AS_NOBODY, "serve", endpoint, "--kill-after", "100ms", "--exec", command],
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as server:
+        assert b"listening" in server.stderr.readline()
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "root").exists, "it has become root")
+        assert b"cannot be ended" in server.stderr.readline()
+        pid = int((folder / "pid").read_text())
+        os.killpg(pid, signal.SIGKILL)
+        wait_until(lambda: not children(server.pid), "no zombie")
+        server.terminate()
+        assert server.wait() == 0
+
+
+PYTHON = str(Path(SIPC).with_name("python"))
+AS_NOBODY = """
+import difflib, os, resource, sys
+sys.argv[0] = "sipc"
+from simpleipc_cli.cli import main, app, serve
+import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_poll
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+main()
+"""
+
+
+def test_sigterm_ends_the_wait_for_a_lock_and_leaves_nothing(endpoint, folder):
+    (folder / "sock.lock").touch()
+    command = [SIPC, "serve", endpoint, "--exec", "cat"]
+    with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
+        wait_until(lambda: len(os.listdir(folder)) == 2, "it is waiting")
+        server.terminate()
+        assert server.wait() == 143
+        assert server.stderr.read() == b""
+    assert os.listdir(folder) == ["sock.lock"]
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory"])
+def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
+    lock = folder / "sock.lock"
+    lock.symlink_to("elsewhere") if kind == "symlink" else lock.mkdir()
+    done = sipc("serve", endpoint, "--exec", "cat")
+    assert done.returncode == 1
+    assert f"the lock {lock} cannot be taken: ".encode() in done.stderr
+    assert os.listdir(folder) == ["sock.lock"]
+
+
+@pytest.mark.parametrize(
+    ("module", "status"), [("simpleipc_cli.cli", -signal.SIGINT), ("click.core", 130)]
+)
+def test_ctrl_c_while_it_starts_is_no_traceback(endpoint, module, status):
+    """At the moment in which a module is read: before we listen to signals, and after."""
+    where = subprocess.run(
+        [PYTHON, "-P", "-c", f"import {module} as module; print(module.__cached__)"],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    inject = ["strace", "-qq", "-f", "-P", where, "-e", "inject=openat:signal=SIGINT"]
+    done = subprocess.run(
+        [*inject, "-o", "/dev/null", SIPC, "probe", "--", endpoint], capture_output=True
+    )
+    assert done.returncode == status
+    assert done.stderr == b""

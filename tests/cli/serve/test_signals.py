@@ -1,0 +1,153 @@
+"""`sipc serve` and signals: SIGTERM in whatever it is doing, and SIGKILL, which nothing catches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from helpers.command import SIPC, environment, sipc
+from helpers.procfs import processes
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, decode, message, packets, receive_all
+
+STOPS = [signal.SIGTERM, signal.SIGINT]
+each_stop = pytest.mark.parametrize("number", STOPS, ids=[stop.name for stop in STOPS])
+
+
+def stop_begins(server: Server, number: int) -> None:
+    server.signal(number)
+    wait_until(lambda: not Path(server.path).exists(), "the stop to begin")
+
+
+@each_stop
+def test_while_nobody_is_there(endpoint, number):
+    with Server(endpoint, "cat") as server:
+        server.signal(number)
+        assert server.wait() == 0
+    assert not endpoint.exists()
+
+
+@each_stop
+@pytest.mark.parametrize("received", [1, 4, 20, -4], ids=["a byte", "a length", "half", "all but"])
+def test_while_a_request_is_received(endpoint, number, received):
+    wire = message(b"hello" * 100)
+    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+        client.sendall(wire[:received])
+        wait_until(server.connections, "the connection to be accepted")
+        stop_begins(server, number)
+        client.sendall(wire[received:])
+        assert decode(receive_all(client)) == (b"hello" * 100, True)
+        assert server.wait() == 0
+
+
+@each_stop
+def test_while_a_handler_runs(endpoint, folder, number):
+    command = f"touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.01; done; echo done"
+    with Server(endpoint, command) as server, connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        stop_begins(server, number)
+        (folder / "go").touch()
+        assert decode(receive_all(client)) == (b"done\n", True)
+        assert server.wait() == 0
+
+
+@each_stop
+def test_while_a_response_is_sent(endpoint, number):
+    size = 20_000_000
+    with Server(endpoint, f"head -c {size} /dev/zero") as server, connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        begin = client.recv(1)
+        stop_begins(server, number)
+        assert decode(begin + receive_all(client)) == (bytes(size), True)
+        assert server.wait() == 0
+
+
+@each_stop
+def test_while_it_is_stopping(endpoint, folder, number):
+    command = f"touch {folder}/begun; exec sleep 1000"
+    options = ["--drain-timeout", "0"]
+    with Server(endpoint, command, *options) as server, connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        stop_begins(server, number)
+        server.signal(number)
+        assert decode(receive_all(client)) == (b"", False)
+        assert server.wait() == 128 + number
+
+
+def test_at_any_moment_of_its_start(endpoint, folder):
+    """Whenever it comes, it ends, and leaves nothing at all."""
+    for delay in range(0, 240, 12):
+        command = [SIPC, "serve", endpoint, "--exec", "cat"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as server:
+            threading.Event().wait(delay / 1000)  # nothing is waited for: any moment will do
+            server.terminate()
+            _, said = server.communicate(timeout=30)
+        assert server.returncode in {0, 143, -signal.SIGTERM}
+        assert b"Traceback" not in said
+        assert os.listdir(folder) == []
+
+
+def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
+    """What cannot be caught: whoever manages the service ends them, by its control group."""
+    reader = f"cat >{folder}/stored; touch {folder}/eof; exec sleep 1000"
+    options = ["--whole-request"]
+    with Server(endpoint, "touch begun; exec sleep 1000", *options, cwd=folder) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until((folder / "begun").exists, "the handler to begin")
+            server.process.kill()
+            assert decode(receive_all(client)) == (b"", False), "the client knows"
+            server.process.wait()
+        left = processes(server.mark)
+        assert left, "the handler lives on"
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    assert sipc("probe", endpoint).returncode == 3
+    with Server(endpoint, reader, "--kill-after", "0"):
+        with connect(endpoint) as client:
+            client.sendall(message(b"again"))
+            wait_until((folder / "eof").exists, "the next server to answer")
+    assert (folder / "stored").read_bytes() == b"again"
+
+
+def test_sigkill_shows_a_handler_of_whole_requests_no_half_of_one(endpoint, folder):
+    command = f"cat >{folder}/stored; touch {folder}/eof"
+    with Server(endpoint, command, "--whole-request") as server:
+        with connect(endpoint) as client:
+            client.sendall(packets(b"half of it"))
+            wait_until(server.connections, "the connection to be accepted")
+            server.process.kill()
+            assert receive_all(client) == b""
+        server.wait()
+        assert processes(server.mark) == {}
+    assert not (folder / "eof").exists()
+
+
+def test_signals_that_were_ignored_stay_so(endpoint):
+    ignore = ["sh", "-c", 'trap "" INT HUP USR1; exec "$@"', "sh"]
+    with Server(endpoint, "cat", wrapper=ignore) as server:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            server.signal(number)
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.stop() == 0
+        assert "counters" not in server.log
+
+
+def test_after_a_second_signal_more_time_is_not_the_advice(endpoint, folder):
+    with Server(endpoint, f"touch {folder}/begun; sleep 1000") as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"x"))
+            wait_until((folder / "begun").exists, "the handler to begin")
+            stop_begins(server, signal.SIGTERM)
+            server.signal()
+            assert decode(receive_all(client)) == (b"", False)
+        assert server.wait() == 143
+        assert "a second signal" in server.log.splitlines()[-1]
+        assert "--drain-timeout" not in server.log

@@ -1,0 +1,515 @@
+"""`sipc serve`: taking a path, giving it back, and ending without losing a request."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+from helpers.command import SIPC, Program, environment, needs_root, one_line, sipc
+from helpers.procfs import children, halt, processes
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+
+
+def serve(path, *options, **more) -> subprocess.CompletedProcess[bytes]:
+    """A `sipc serve` that is expected to refuse."""
+    return sipc("serve", path, "--exec", "cat", *options, **more)
+
+
+def stale_socket(path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+
+
+def test_a_stale_socket_is_replaced(endpoint):
+    stale_socket(endpoint)
+    assert sipc("probe", endpoint).returncode == 3
+    with Server(endpoint, "cat"):
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_a_server_killed_with_sigkill_can_be_started_again(endpoint):
+    with Server(endpoint, "cat") as server:
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+    assert endpoint.exists()
+    with Server(endpoint, "cat"):
+        assert ask(endpoint, b"hello") == (b"hello", True)
+    assert not endpoint.exists()
+
+
+def test_a_live_server_is_left_alone(endpoint):
+    with Server(endpoint, "cat"):
+        one_line(serve(endpoint), 9, str(endpoint), "another server")
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_a_busy_server_is_a_live_server(endpoint):
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(endpoint))
+        busy.listen(0)
+        with connect(endpoint):
+            one_line(serve(endpoint), 9)
+            assert endpoint.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink", "dangling", "datagram", "fifo"])
+def test_what_is_no_stale_socket_is_never_deleted(endpoint, folder, kind):
+    other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    match kind:
+        case "file":
+            endpoint.write_text("precious")
+        case "directory":
+            endpoint.mkdir()
+        case "symlink":
+            stale_socket(folder / "real")
+            endpoint.symlink_to("real")
+        case "dangling":
+            endpoint.symlink_to("nowhere")
+        case "datagram":
+            other.bind(str(endpoint))
+        case "fifo":
+            os.mkfifo(endpoint)
+    before = os.lstat(endpoint)
+    one_line(serve(endpoint), 5, str(endpoint))
+    assert os.lstat(endpoint).st_ino == before.st_ino
+    assert sorted(os.listdir(folder)) == ["real", "sock"] if kind == "symlink" else ["sock"]
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("", 5), ("missing/sock", 4), ("file/sock", 5), ("x" * 256, 5), (".", 5), ("sub/", 5),
+        ("loop/sock", 5), ("d/" * 2500 + "sock", 5),
+    ],
+    ids=["empty", "no folder", "a file for a folder", "long name", "dot", "slash", "loop", "long"],
+)  # fmt: skip
+def test_a_path_that_cannot_be_is_refused(folder, path, status):
+    (folder / "file").touch()
+    (folder / "sub").mkdir()
+    (folder / "loop").symlink_to("loop")
+    one_line(serve(path, cwd=folder), status)
+    assert sorted(os.listdir(folder)) == ["file", "loop", "sub"]
+
+
+def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
+    """Run sipc as nobody; all is imported first, for nobody may be unable to read it."""
+    code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
+    code += "from simpleipc_cli.cli import main, app, serve, send, probe;"
+    code += "import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_inspect;"
+    code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
+    return subprocess.run(
+        [os.path.join(os.path.dirname(SIPC), "python"), "-c", code, *map(str, arguments)],
+        input=b"",
+        capture_output=True,
+        timeout=60,
+        env=environment(),
+        **options,
+    )
+
+
+def test_the_mode_is_exact_whatever_the_umask(endpoint, folder):
+    folder.chmod(0o755)
+    for umask in (0o077, 0o000, 0o777):
+        for mode in ("0600", "666", "0640"):
+            with Server(endpoint, "cat", "--mode", mode, umask=umask):
+                assert stat.S_IMODE(endpoint.stat().st_mode) == int(mode, 8)
+
+
+def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
+    """Seen from outside, at every system call that could show it."""
+    trace = folder / "trace"
+    calls = "trace=fchmod,bind,chmod,fchmodat,linkat,listen"
+    wrapper = ["strace", "-f", "-qq", "-e", calls]
+    with Server(endpoint, "cat", wrapper=[*wrapper, "-o", str(trace)], umask=0o000) as server:
+        (traced,) = children(server.pid)
+        os.kill(traced, signal.SIGTERM)
+        assert server.wait() == 0
+    calls = [line.split(" ", 1)[1].strip() for line in trace.read_text().splitlines()]
+    names = [
+        re.match(r"\w+", call)[0]
+        for call in calls
+        if ".sipc-" in call or "fchmod(" in call or "listen(" in call
+    ]
+    bound = names.index("bind")
+    assert names[:bound] == ["fchmod"], "narrowed before anybody can see it"
+    assert names.index("listen") < names.index("linkat"), "listening before it has the name"
+
+
+@needs_root
+def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
+    folder.chmod(0o755)
+    with Server(endpoint, "cat"):
+        done = other_user("send", endpoint, "-d", "hello")
+        assert done.returncode == 8, done.stderr
+        one_line(done, 8, str(endpoint))
+        assert other_user("probe", "-q", endpoint).returncode == 8
+        one_line(other_user("serve", endpoint, "--exec", "cat"), 8)
+    with Server(endpoint, "cat", "--mode", "0666"):
+        assert other_user("send", endpoint, "-d", "hello").stdout == b"hello"
+
+
+@needs_root
+@pytest.mark.parametrize("verb", ["serve", "send", "probe"])
+def test_a_folder_one_may_not_enter_has_a_status_of_its_own(folder, verb):
+    folder.chmod(0o700)
+    options = {"serve": ["--exec", "cat"], "send": ["-d", "x"], "probe": ["-q"]}[verb]
+    with Server(folder / "sock", "cat"):
+        assert other_user(verb, folder / "sock", *options).returncode == 8
+
+
+@needs_root
+def test_a_folder_one_may_not_write_to_has_no_server(folder):
+    folder.chmod(0o755)
+    one_line(other_user("serve", folder / "sock", "--exec", "cat"), 8)
+    assert os.listdir(folder) == []
+
+
+LONG = {
+    "107 bytes": 107,
+    "108 bytes": 108,
+    "200 bytes": 200,
+    "4000 bytes": 4000,
+}
+
+
+@pytest.mark.parametrize("length", LONG.values(), ids=LONG)
+def test_long_paths_work_at_every_verb(folder, length):
+    path = folder
+    while len(str(path)) < length - 202:
+        path /= "d" * 200
+    rest = length - len(str(path)) - 1
+    path = path / ("d" * (rest // 2)) / ("s" * (rest - rest // 2 - 1))
+    assert len(str(path)) == length
+    path.parent.mkdir(parents=True)
+    with Server(path, "cat"):
+        assert sipc("probe", path).returncode == 0
+        assert sipc("send", path, "-d", "hello").stdout == b"hello"
+        one_line(serve(path), 9)
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("length", [250, 251, 255])
+@pytest.mark.parametrize("relative", [True, False], ids=["relative", "absolute"])
+def test_long_names_work_at_every_verb(folder, length, relative):
+    path = "n" * length if relative else str(folder / ("n" * length))
+    with Server(path, "pwd", cwd=folder):
+        assert sipc("probe", path, cwd=folder).returncode == 0
+        assert sipc("send", path, "-d", "", cwd=folder).stdout.decode() == f"{folder}\n"
+    assert os.listdir(folder) == []
+
+
+def test_a_name_may_be_any_bytes_and_is_shown_escaped(folder):
+    path = os.fsdecode(os.fsencode(folder) + b"/new\nline\xff")
+    done = sipc("probe", path)
+    assert done.returncode == 4
+    assert done.stdout.count(b"\n") == 1
+    with Program([SIPC, "serve", path, "--exec", "cat"], stderr=subprocess.PIPE) as server:
+        assert server.stderr.readline().endswith(b"new\\nline\\udcff\n")
+        assert sipc("send", path, "-d", "hello").stdout == b"hello"
+        server.terminate()
+
+
+def test_clients_follow_a_symlink(endpoint, folder):
+    (folder / "link").symlink_to("sock")
+    with Server(endpoint, "cat"):
+        assert sipc("send", folder / "link", "-d", "hello").stdout == b"hello"
+
+
+def all_but_one_ended(servers) -> list:
+    ended = [server for server in servers if server.poll() is not None]
+    return ended if len(ended) >= len(servers) - 1 else []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [2, 20])
+@pytest.mark.parametrize("before", ["nothing", "stale socket", "stale lock"])
+def test_of_servers_that_start_at_once_exactly_one_wins(endpoint, folder, number, before):
+    for _ in range(SOAK if number == 2 else 1):
+        if before == "stale socket":
+            stale_socket(endpoint)
+        if before == "stale lock":
+            old_lock(folder)
+        command = [SIPC, "serve", endpoint, "--exec", "cat"]
+        servers = [
+            Program(command, stderr=subprocess.PIPE, env=environment()) for _ in range(number)
+        ]
+        losers = wait_until(partial(all_but_one_ended, servers), "all but one to give up")
+        assert [server.returncode for server in losers] == [9] * (number - 1)
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        (winner,) = set(servers) - set(losers)
+        winner.terminate()
+        assert winner.wait() == 0
+        for server in servers:
+            server.stderr.close()
+        assert os.listdir(folder) == []
+
+
+def old_lock(folder, age: float = 6.0) -> None:
+    lock = folder / "sock.lock"
+    lock.touch()
+    os.utime(lock, (time.time() - age,) * 2)
+
+
+def test_an_old_lock_with_nobody_listening_is_removed(endpoint, folder):
+    old_lock(folder)
+    with Server(endpoint, "cat"):
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_a_lock_left_a_moment_ago_is_removed_once_it_is_old(endpoint, folder):
+    old_lock(folder, age=4.5)
+    with Server(endpoint, "cat"):
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_a_lock_from_the_future_is_removed_once_we_have_looked_long_enough(endpoint, folder):
+    old_lock(folder, age=-3600)
+    with Server(endpoint, "cat"):
+        assert ask(endpoint, b"hello") == (b"hello", True)
+
+
+def test_a_held_lock_is_waited_for(endpoint, folder):
+    """What git does: the lock is there while it makes its socket."""
+    lock = folder / "sock.lock"
+    lock.touch()
+    with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
+        wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it is waiting")
+        assert not endpoint.exists()
+        lock.unlink()
+        assert server.stderr.readline() == b"listening on %s\n" % os.fsencode(endpoint)
+        server.terminate()
+
+
+def test_a_server_that_wins_while_we_wait_for_the_lock_is_left_alone(endpoint, folder):
+    (folder / "sock.lock").touch()
+    with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
+        wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it is waiting")
+        with socket.socket(socket.AF_UNIX) as winner:
+            winner.bind(str(endpoint))
+            winner.listen()
+            assert server.wait() == 9
+    assert sorted(os.listdir(folder)) == ["sock", "sock.lock"]
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced by a server", "replaced by a file"])
+def test_a_server_whose_path_is_gone_stops_and_removes_nothing(endpoint, folder, how):
+    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+        client.sendall(packets(b"hel"))
+        assert client.recv(100) == packets(b"hel")
+        endpoint.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            if how == "replaced by a server":
+                other.bind(str(endpoint))
+                other.listen()
+            elif how == "replaced by a file":
+                endpoint.write_text("precious")
+            client.sendall(packets(b"lo") + b"0000")
+            assert decode(receive_all(client)) == (b"lo", True)
+            assert server.wait() == 1
+            assert endpoint.exists() == (how != "removed")
+        assert server.log.splitlines()[-1].startswith(f"sipc serve: {endpoint} was taken away")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_stopping_answers_ten_requests_in_flight(endpoint, folder, number):
+    command = f"until test -e {folder}/go; do :; done; cat"
+    with Server(endpoint, command) as server, crowd(endpoint, 10) as clients:
+        for client in clients:
+            client.sendall(message(b"hello"))
+        wait_until(lambda: len(children(server.pid)) == 8, "eight handlers")
+        server.signal(number)
+        wait_until(lambda: not endpoint.exists(), "the path to go")
+        with socket.socket(socket.AF_UNIX) as late, pytest.raises(FileNotFoundError):
+            late.connect(str(endpoint))
+        (folder / "go").touch()
+        assert [receive_all(client) for client in clients] == [message(b"hello")] * 10
+        assert server.wait() == 0
+
+
+def test_stopping_answers_whoever_waits_in_the_kernels_queue(endpoint):
+    """So many that some still wait there when the stop begins."""
+    with Server(endpoint, "cat", "--drain-timeout", "0") as server:
+        halt(server.pid)
+        with crowd(endpoint, 300) as clients:
+            for client in clients:
+                client.sendall(message(b"hello"))
+            server.signal(signal.SIGTERM)
+            server.signal(signal.SIGCONT)
+            assert [receive_all(client) for client in clients] == [message(b"hello")] * 300
+        assert server.wait() == 0
+
+
+def test_stopping_does_not_wait_for_who_says_nothing_or_stops_talking(endpoint):
+    with Server(endpoint, "cat", "--drain-timeout", "0") as server, crowd(endpoint, 3) as clients:
+        clients[1].sendall(b"0009he")
+        clients[2].sendall(packets(b"hello"))
+        assert clients[2].recv(100) == packets(b"hello")
+        server.signal()
+        assert [receive_all(client) for client in clients] == [b"", packets(b"he"), b""]
+        assert server.wait() == 0
+
+
+def test_stopping_ends_handlers_when_the_drain_takes_too_long(endpoint, folder):
+    command = f"touch {folder}/begun; sleep 1000"
+    with (
+        Server(endpoint, command, "--drain-timeout", "200ms") as server,
+        connect(endpoint) as client,
+    ):
+        client.sendall(message(b"hello"))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        server.signal()
+        assert decode(receive_all(client)) == (b"", False)
+        assert server.wait() == 143
+        assert "--drain-timeout" in server.log
+
+
+def test_what_waits_for_a_thread_starts_no_handler_after_the_drain_is_over(endpoint, folder):
+    command = f"echo x >>{folder}/runs; sleep 1000"
+    with Server(endpoint, command, "--threads", 1, "--drain-timeout", "200ms") as server:
+        with crowd(endpoint, 3) as clients:
+            for client in clients:
+                client.sendall(message(b"hello"))
+            wait_until((folder / "runs").exists, "the first handler")
+            server.signal()
+            assert [receive_all(client) for client in clients] == [b""] * 3
+        assert server.wait() == 143
+        assert (folder / "runs").read_text() == "x\n"
+
+
+def test_the_last_of_counted_requests_begins_the_stop(endpoint):
+    with Server(endpoint, "cat", "--count", 3) as server:
+        for _ in range(3):
+            connect(endpoint).close()  # looking does not count
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.wait() == 0
+        assert not endpoint.exists()
+
+
+def test_after_the_counted_requests_one_signal_is_only_the_first(endpoint, folder):
+    command = f"touch {folder}/begun; until test -e {folder}/go; do :; done; cat"
+    with Server(endpoint, command, "--count", 1) as server, connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        wait_until((folder / "begun").exists, "the handler to begin")
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        server.signal()
+        (folder / "go").touch()
+        assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0
+
+
+def test_quiet_shows_problems_only_and_verbose_more(endpoint, folder):
+    for option, lines in (("-q", 1), ("-v", 5)):
+        command = [SIPC, "serve", endpoint, option, "--exec", "read -r line; exit $line"]
+        with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
+            sipc("send", "--wait", "5s", endpoint, "-d", "0\n")
+            sipc("send", endpoint, "-d", "3\n")
+            sipc("probe", endpoint)
+            server.terminate()
+            log = server.stderr.read().decode().splitlines()
+        assert len(log) == lines, log
+        assert any("exit status 3" in line for line in log)
+
+
+def test_no_path_at_all_leads_server_and_client_to_the_same_place(folder):
+    env = environment(XDG_RUNTIME_DIR=str(folder))
+    command = [SIPC, "serve", "--exec", "cat"]
+    with Program(command, stderr=subprocess.PIPE, env=env) as server:
+        assert server.stderr.readline() == b"listening on %s/sipc.sock\n" % os.fsencode(folder)
+        assert sipc("send", env=env, input=b"hello").stdout == b"hello"
+        assert sipc("probe", env=env).stdout == b"%s/sipc.sock: listening\n" % os.fsencode(folder)
+        server.terminate()
+        assert server.wait() == 0
+    env["SIPC_PATH"] = str(folder / "other")
+    assert sipc("probe", env=env).stdout == b"%s/other: path not found\n" % os.fsencode(folder)
+
+
+def test_a_server_without_standard_streams_works(endpoint):
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", SIPC, "serve", endpoint, "--exec"]
+    with Program([*command, "cat; ls /proc/self/fd"], env=environment()) as server:
+        done = sipc("send", "--wait", "5s", endpoint, "-d", "hello\n")
+        assert done.stdout.split()[:4] == [b"hello", b"0", b"1", b"2"]
+        server.terminate()
+        assert server.wait() == 0
+
+
+def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end(endpoint):
+    command = [SIPC, "serve", endpoint, "--exec", "cat"]
+    with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
+        server.stderr.readline()
+        server.stderr.close()
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        server.terminate()
+        assert server.wait() == 0
+
+
+@pytest.mark.soak
+def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
+    for _ in range(SOAK):
+        with Server(endpoint, "cat") as server:
+            with crowd(endpoint, 4) as connected:
+                for client in connected:
+                    client.sendall(message(b"hello"))
+                server.signal()
+                answers = [decode(receive_all(client)) for client in connected]
+            assert answers == [(b"hello", True)] * 4
+            assert server.wait() == 0
+        assert os.listdir(folder) == []
+
+
+def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint):
+    """A machine that was suspended or busy: what looks like silence may be our own."""
+    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+        wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+        server.signal()
+        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        halt(server.pid)
+        client.sendall(message(b"hello"))
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1.2)  # longer than anybody may stay silent
+        server.signal(signal.SIGCONT)
+        assert decode(receive_all(client)) == (b"hello", True)
+        assert server.wait() == 0
+
+
+BROKEN = """
+import os, sys
+from simpleipc_cli.cli import main
+from simpleipc_cli.server.pool import Server
+
+def fail(self):
+    if os.path.exists(os.environ["BREAK"]):
+        raise RuntimeError("a defect")
+
+Server._check_idle = fail
+main()
+"""
+
+
+def test_a_defect_that_ends_the_server_leaves_no_handler(endpoint, folder):
+    whole = ["--whole-request"]  # one has a thread
+    for number, options in enumerate(([], whole)):
+        broken = folder / f"broken-{number}"
+        program, env = (sys.executable, "-c", BROKEN), environment(BREAK=str(broken))
+        command = "trap '' TERM; echo begun; sleep 9; :"
+        with Server(endpoint, command, *options, program=program, env=env) as server:
+            with connect(endpoint) as client:
+                client.sendall(message(b"hello"))
+                assert client.recv(10) == b"000abegun\n"
+                broken.touch()
+                assert server.process.wait(TIMEOUT) == 1
+                assert not processes(server.mark)

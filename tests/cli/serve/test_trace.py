@@ -1,0 +1,279 @@
+"""`sipc serve --trace` and `--trace-file`, and the proxy that is made of both ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from helpers.command import SIPC, sipc
+from helpers.procfs import descriptors
+from helpers.server import Server
+from helpers.traces import trace_lines
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, message, receive_all
+
+MIB = 1 << 20
+
+
+def requests_of(trace: bytes) -> dict[str, list[str]]:
+    """What happened, request by request."""
+    found: dict[str, list[str]] = {}
+    for name, event in trace_lines(trace):
+        found.setdefault(name, []).append(event)
+    return found
+
+
+def closed(trace: bytes) -> int:
+    return trace.count(b" = closed: ")
+
+
+def test_each_request_is_traced_with_the_id_of_the_log(endpoint, folder):
+    trace = folder / "trace"
+    command = 'echo "$SIPC_REQUEST_ID $(cat)"'
+    with Server(endpoint, command, "--trace-file", trace) as server:
+        answers = [ask(endpoint, b"ping%d" % number)[0] for number in range(3)]
+        server.wait_for_log("answered", 3)
+        wait_until(lambda: closed(trace.read_bytes()) == 3, "three ends")
+        log = server.log
+    found = requests_of(trace.read_bytes())
+    assert list(found) == re.findall(r"^(\d+-\d+) .*: answered$", log, re.M)
+    for number, (name, events) in enumerate(found.items()):
+        answer = f"{name} ping{number}\n"
+        assert answers[number] == answer.encode()
+        size = len(answer) + 4
+        assert events == [
+            f'= accepted on "{endpoint}": pid={os.getpid()} uid={os.getuid()} gid={os.getgid()}',
+            f'< received 0009 (9 bytes): "ping{number}"',
+            "< received 0000: flush",
+            f'> sent {size:04x} ({size} bytes): "{answer[:-1]}\\n"',
+            "> sent 0000: flush",
+            f"= closed: sent bytes={size + 4} packets=1, received bytes=13 packets=1",
+        ]
+
+
+def test_to_stderr_it_goes_between_the_lines_of_the_log(endpoint):
+    with Server(endpoint, "cat", "--trace") as server:
+        assert ask(endpoint, b"ping") == (b"ping", True)
+        server.wait_for_log("= closed: ")
+        server.wait_for_log(": answered$")
+        log = server.log
+    ours = re.compile(r"^(listening|stopping|\d+-\d+ pid=)")
+    trace = [line for line in log.splitlines() if not ours.search(line)]
+    assert len(requests_of("\n".join(trace).encode())) == 1
+    assert len(trace) == 6
+
+
+def test_without_it_there_is_no_trace(endpoint):
+    with Server(endpoint, "cat", "-v") as server:
+        ask(endpoint, b"ping")
+        server.wait_for_log("answered")
+        assert "flush" not in server.log
+
+
+def one_request(server: Server, trace) -> list[str]:
+    """Events of the one request, once it has ended."""
+    wait_until(lambda: closed(trace.read_bytes()) == 1, "its end")
+    (events,) = requests_of(trace.read_bytes()).values()
+    return events
+
+
+def test_a_handler_that_fails_leaves_an_unfinished_answer(endpoint, folder):
+    trace = folder / "trace"
+    with Server(endpoint, "echo half; exit 3", "--trace-file", trace) as server:
+        assert ask(endpoint, b"x") == (b"half\n", False)
+        assert one_request(server, trace)[3:5] == [
+            r'> sent 0009 (9 bytes): "half\n"',
+            "> sent unfinished: without a flush, after 9 bytes",
+        ]
+
+
+CLIENTS = {
+    "cut off": (
+        b"0009he",
+        "< received cut off: end of stream inside a packet of 9 bytes, 3 missing",
+    ),
+    "malformed": (b"0005xzzzz!!", "< received malformed: bad packet length 'zzzz' at byte 5"),
+    "behind the flush": (b"00000005y", '< received 0005 (5 bytes) behind the flush: "y"'),
+}
+
+
+@pytest.mark.parametrize(("wire", "told"), CLIENTS.values(), ids=CLIENTS)
+def test_what_a_client_does_wrong_is_named(endpoint, folder, wire, told):
+    trace = folder / "trace"
+    with Server(endpoint, "cat", "--trace-file", trace) as server:
+        with connect(endpoint) as client:
+            client.sendall(wire)
+            client.shutdown(1)
+            receive_all(client)
+        assert any(event.startswith(told) for event in one_request(server, trace))
+
+
+def test_a_request_one_byte_at_a_time_is_a_line_a_packet(endpoint, folder):
+    trace = folder / "trace"
+    with Server(endpoint, "cat", "--trace-file", trace) as server:
+        with connect(endpoint) as client:
+            for byte in b"0004" + message(b"hello"):
+                client.sendall(bytes([byte]))
+            assert receive_all(client) == message(b"hello")
+        events = one_request(server, trace)
+    assert [event for event in events if event.startswith("<")] == [
+        "< received 0004 (4 bytes): empty",
+        '< received 0009 (9 bytes): "hello"',
+        "< received 0000: flush",
+    ]
+
+
+def test_who_only_looks_leaves_no_line(endpoint, folder):
+    trace = folder / "trace"
+    with Server(endpoint, "cat", "--trace-file", trace) as server:
+        assert sipc("probe", endpoint).returncode == 0
+        ask(endpoint, b"x")
+        assert len(one_request(server, trace)) == 6
+
+
+def test_the_file_is_for_its_owner_and_no_handler_has_it(endpoint, folder):
+    trace = folder / "trace"
+    with Server(endpoint, "ls -l /proc/self/fd", "--trace-file", trace) as server:
+        listed, _ = ask(endpoint, b"")
+        assert b"trace" not in listed
+        assert str(trace) in descriptors(server.pid)
+    assert stat.S_IMODE(trace.stat().st_mode) == 0o600
+
+
+def test_a_file_that_cannot_be_opened_keeps_it_from_starting(endpoint, folder):
+    done = sipc("serve", endpoint, "--exec", "cat", "--trace-file", folder / "no" / "such")
+    assert done.returncode == 1
+    assert re.fullmatch(rb"sipc serve: cannot open the trace file [^\n]+\n", done.stderr)
+    assert os.listdir(folder) == []
+
+
+def test_a_full_disk_is_one_warning_and_all_are_answered(endpoint):
+    payload = os.urandom(MIB)
+    with Server(endpoint, "cat", "--trace-file", "/dev/full") as server:
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: ask(endpoint, payload), range(12)))
+        server.wait_for_log("answered", 12)
+        log = server.log
+    assert answers == [(payload, True)] * 12
+    assert log.count("trace") == 1
+    assert (
+        "sipc serve: cannot write the trace to /dev/full: No space left on device:"
+        " all else goes on, without it" in log
+    )
+
+
+def test_a_trace_that_nobody_reads_holds_up_nobody(endpoint, folder):
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    with Server(endpoint, "head -c 40000000 /dev/zero", "--trace-file", fifo) as server:
+        for _ in range(3):
+            assert ask(endpoint, b"") == (bytes(40_000_000), True)
+        server.wait_for_log("answered", 3)
+        assert server.stop() == 0
+        assert re.search(
+            r"fifo: \(\d+ lines of the trace were lost: nobody read them\)", server.log
+        )
+    os.close(reader)
+
+
+def test_many_at_once_do_not_mix_their_lines(endpoint, folder):
+    trace = folder / "trace"
+    payload = b'"\n' * (MIB // 2)
+    with Server(endpoint, "cat", "--trace-file", trace):
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: ask(endpoint, payload), range(16)))
+    assert answers == [(payload, True)] * 16
+    found = requests_of(trace.read_bytes())
+    assert len(found) == 16
+    size = len(message(payload))
+    for events in found.values():
+        assert events[0].startswith("= accepted")
+        assert f"received bytes={size} packets=17" in events[-1]
+
+
+# -- a proxy ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(folder):
+    """Front, back, and the log of what went between them."""
+    front, back, log = (folder / name for name in ("front", "back", "log"))
+    command = f"{shlex.quote(SIPC)} send --trace-file {log} {back}"
+    with Server(back, "tr a-z A-Z", "--trace-file", folder / "back.log"):
+        with Server(front, command, "--trace-file", folder / "front.log"):
+            yield folder
+
+
+def wait_for_ends(folder, count: int) -> dict[str, dict[str, list[str]]]:
+    """The three traces, when each has so many ends."""
+    names = ["front.log", "log", "back.log"]
+    wait_until(
+        lambda: all(closed((folder / name).read_bytes()) == count for name in names), "all ends"
+    )
+    return {name: requests_of((folder / name).read_bytes()) for name in names}
+
+
+def test_a_proxy_shows_the_same_exchange_three_times_and_they_line_up(proxy):
+    payload = b"hello\n\x1b" * 20_000  # 140,000 bytes
+    done = sipc("send", proxy / "front", input=payload)
+    assert (done.returncode, done.stdout, done.stderr) == (0, payload.upper(), b"")
+    traces = wait_for_ends(proxy, 1)
+    (front_name,) = traces["front.log"]
+    (events,) = traces["log"].values()
+    assert events[0].startswith(f'= connected for request "{front_name}" to "{proxy}/back": pid=')
+    for name, trace in traces.items():
+        (events,) = trace.values()
+        shown = re.search(r'"(hello\\n\\x1b)+', " ".join(events))
+        assert shown, name
+        sent, received = re.fullmatch(
+            r"= closed: sent bytes=(\d+) packets=\d+, received bytes=(\d+) packets=\d+", events[-1]
+        ).groups()
+        assert len(payload) < int(sent) < len(payload) * 1.01
+        assert len(payload) < int(received) < len(payload) * 1.01
+
+
+def test_two_at_once_go_through_a_proxy_whole_and_into_one_log(proxy):
+    payloads = [bytes([letter]) * (3 * MIB) for letter in b"abcdef"]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda payload: ask(proxy / "front", payload), payloads))
+    assert answers == [(payload.upper(), True) for payload in payloads]
+    traces = wait_for_ends(proxy, 6)
+    assert {len(trace) for trace in traces.values()} == {6}
+    for events in traces["log"].values():
+        letters = re.findall(r'bytes\): "(\w)', " ".join(events))
+        assert len({letter.lower() for letter in letters}) == 1, "each has only its own payload"
+
+
+def test_a_proxy_passes_on_that_the_back_failed(proxy, folder):
+    with Server(folder / "failing", "echo half; exit 1"):
+        command = f"{shlex.quote(SIPC)} send --trace-file {folder}/flog {folder}/failing"
+        with Server(folder / "front2", command):
+            assert ask(folder / "front2", b"x") == (b"half\n", False)
+    events = requests_of((folder / "flog").read_bytes()).popitem()[1]
+    assert "< received cut off: end of stream without a flush, after 9 bytes" in events
+
+
+def test_the_proxy_as_a_person_would_type_it(folder):
+    script = """
+sipc serve back.sock --exec 'tr a-z A-Z' 2>/dev/null &
+sipc serve front.sock --exec 'sipc send --trace-file log back.sock' 2>/dev/null &
+sipc probe -q --wait 10s back.sock && sipc probe -q --wait 10s front.sock
+echo hello | sipc send front.sock
+kill %1 %2; wait
+grep -c 'received 0000: flush' log
+"""
+    path = f"{os.path.dirname(SIPC)}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-mc", script],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.stdout == b"HELLO\n1\n"

@@ -1,0 +1,183 @@
+"""The short way for plain forms of `send` and `probe`: nobody can tell it from click's."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from importlib import import_module
+
+import click
+import pytest
+from helpers.command import SIPC, environment
+from helpers.server import Server
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from simpleipc_cli.cli.options import DURATION
+from simpleipc_cli.cli.quick import FLAG, OPTIONS, TEXT, NotPlain, quick_way, understood
+
+BY_CLICK = "import simpleipc_cli.cli as cli; cli.quick_way = lambda _: None; cli.main()"
+
+each_verb = pytest.mark.parametrize("verb", OPTIONS)
+
+
+def click_of(verb: str) -> click.Command:
+    return getattr(import_module(f"simpleipc_cli.cli.{verb}"), verb)
+
+
+@each_verb
+def test_the_table_says_what_click_says(verb):
+    known = {option.name: option for option in click_of(verb).params}
+    for name, kind in set(OPTIONS[verb].values()):
+        option = known[name]
+        assert isinstance(option, click.Option)
+        assert not option.multiple
+        assert option.nargs == 1
+        assert option.callback is None
+        assert option.envvar is None
+        assert not option.is_eager
+        assert option.is_flag == (kind == FLAG)
+        if kind == TEXT:
+            assert option.type is click.STRING
+        elif kind != FLAG:
+            assert option.type is DURATION
+        written = {flag for flag, (its_name, _) in OPTIONS[verb].items() if its_name == name}
+        assert written == {*option.opts, *option.secondary_opts}
+
+
+WORDS = ["sock", "-", "--", "", "x", "-x", "--help", "-h", "5", "1s", "0", "1m30s", "1e3", "-1"]
+
+
+def words_for(verb: str):
+    """Words of which command lines are made: some good, some bad, some cut short."""
+    options = click_of(verb).params
+    flags = [flag for option in options for flag in (*option.opts, *option.secondary_opts)]
+    glued = [f"{flag}={value}" for flag in flags for value in ("", "1s", "a=b")]
+    stuck = [f"{flag}1s" for flag in flags] + [flag[:-1] for flag in flags]
+    return st.one_of(*map(st.sampled_from, (WORDS, sorted(OPTIONS[verb]), flags, glued, stuck)))
+
+
+@each_verb
+@settings(max_examples=1500, deadline=None)
+@for_all(data=st.data())
+def test_whatever_is_understood_click_understands_the_same(verb, data):
+    words = data.draw(st.lists(words_for(verb), max_size=5))
+    try:
+        given = understood(verb, words)
+    except NotPlain:
+        return
+    command = click_of(verb)
+    with command.make_context(verb, list(words)) as context:
+        for name, value in context.params.items():
+            if name in given:
+                assert given[name] == value
+                source = context.get_parameter_source(name)
+                assert source is click.core.ParameterSource.COMMANDLINE
+        assert given.keys() <= context.params.keys()
+        others = {name: context.params[name] for name in context.params.keys() - given.keys()}
+    with command.make_context(verb, []) as context:
+        assert others == {name: context.params[name] for name in others}
+
+
+SEND = [
+    [], ["-d", "x"], ["--data", "x y\xff"], ["--data=x"], ["-d", "-x"], ["--data-file", "FILE"],
+    ["--data-file", "none"], ["--data-file=-"], ["-o", "-", "-d", "x"], ["-d", "x", "-o", "out"],
+    ["-d", "x", "-o", "none/out"], ["-d", "x", "-o", "/dev/full"], ["--output=/dev/fd/1"],
+    ["-m", "20s"], ["-m", "0", "-d", "x"], ["--max-time=1m", "-d", "x"], ["--wait", "1ms"],
+    ["--wait", "0", "-d", "x"], ["--connect-timeout", "0", "-d", "x"],
+    ["--connect-timeout=500ms", "--wait=1s", "-m", "30", "-d", "x"],
+    # Not plain: only one way takes them
+    ["-dx"], ["-d", ""], ["--data="], ["-d"], ["-d", "x", "-d", "y"], ["-d", "x", "--data-file=F"],
+    ["-m", "x"], ["-m", "-1"], ["--bogus"], ["--dat", "x"], ["more"], ["--", "more"], ["-h"],
+    ["--lines"], ["-d", "x", "--expect", "y"], ["-d", "x", "--expect", "x"], ["-j", "2"],
+    ["-d", "x", "--no-progress"], ["-d", "x", "--spawn", " "],
+]  # fmt: skip
+PROBE = [
+    [], ["-q"], ["--quiet"], ["-t", "1s"], ["--timeout=0"], ["--wait", "1ms"], ["--wait=0", "-q"],
+    ["-q", "--wait", "5ms", "-t", "1"],
+    ["-q", "-q"], ["-qq"], ["--quiet=1"], ["-t"], ["-t", "x"], ["--wait-gone", "1ms"], ["-h"],
+    ["-d", "x"], ["-d", "x", "--expect", "y"], ["--expect", "y"], ["a", "b"], ["-x"],
+]  # fmt: skip
+PLACES = ["served", "fails", "none", "stale", "file", "none/below", "n" * 300]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A folder with all kinds of endpoints in it."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "file").write_bytes(b"y" * 100_000)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(folder / "stale"))
+    with Server(folder / "served", "cat"), Server(folder / "fails", "cat; exit 3", "-q"):
+        yield folder
+
+
+def outcome(folder, command, verb, words) -> tuple[int, bytes, bytes, bytes]:
+    words = [str(folder / "file") if word == "FILE" else word for word in words]
+    done = subprocess.run(
+        [*command, verb, *words],
+        input=b"from standard input" * 20_000,
+        capture_output=True,
+        cwd=folder,
+        env=environment(),
+        timeout=60,
+    )
+    out = folder / "out"
+    written = out.read_bytes() if out.exists() else b""
+    out.unlink(missing_ok=True)
+    # How many packets there were before a cut depends on how the input came.
+    told = re.sub(rb"after \d+ bytes", b"after some bytes", done.stderr)
+    return done.returncode, done.stdout, told, written
+
+
+CASES = [
+    *(("send", ["served", *words]) for words in SEND),
+    *(("probe", ["served", *words]) for words in PROBE),
+    *(("send", [place, "-d", "x"]) for place in PLACES),
+    *(("send", [place]) for place in PLACES),
+    *(("probe", [place]) for place in PLACES),
+    *(("probe", ["-q", place]) for place in PLACES),
+    *(("send", [place]) for place in ("", "-", "--")),
+    *(("probe", [place]) for place in ("", "-", "--")),
+    *((verb, []) for verb in ("send", "probe", "serve", "bogus", "--help", "--version")),
+    ("-h", ["send"]),
+]
+
+
+@pytest.mark.parametrize(("verb", "words"), CASES)
+def test_both_ways_end_alike(places, verb, words):
+    short = outcome(places, [SIPC], verb, words)
+    assert short == outcome(places, [sys.executable, "-c", BY_CLICK], verb, words)
+    assert b"Traceback" not in short[2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["send"], ["send", "sock"], ["send", "sock", "-d", "x"], ["send", "-d", "x", "sock"],
+        ["send", "sock", "--data-file", "f", "-o", "out", "-m", "1s", "--wait", "5"],
+        ["probe"], ["probe", "-q", "sock"], ["probe", "sock", "--wait", "10s", "-t", "1s"],
+    ],
+)  # fmt: skip
+def test_plain_forms_take_the_short_way(words):
+    assert quick_way(words) is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["--help"], ["send", "-h"], ["send", "--help"], ["probe", "--help"], ["serve", "sock"],
+        ["send", "a", "b"], ["send", "--lines"], ["bench", "sock"], ["sen", "sock"],
+        ["probe", "sock", "-d", "x"], ["send", "-d", "x", "--data-file", "y"],
+    ],
+)  # fmt: skip
+def test_everything_else_is_for_click(words):
+    assert quick_way(words) is None
+
+
+def test_completion_is_for_click(monkeypatch):
+    monkeypatch.setenv("_SIPC_COMPLETE", "bash_source")
+    assert quick_way(["send", "sock"]) is None

@@ -1,0 +1,183 @@
+"""The README's commands, typed as a new user would, in a copy of the checkout."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.command import environment, needs_root
+from helpers.paths import ROOT
+from helpers.procfs import children
+from helpers.server import Server
+from helpers.socket_activation import Manager, start
+from helpers.sshd import SSHD, Sshd
+from helpers.wire import ask
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
+
+OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
+SYSTEMD = next(block for block in BLOCKS if "systemd-analyze" in block)
+ELSEWHERE = [OVER_SSH, SYSTEMD]
+"""Recipes that need more than a folder: each has a test of its own."""
+
+
+@pytest.fixture
+def checkout(folder):
+    """What a fresh clone holds."""
+    left_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
+    return folder
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    process = subprocess.Popen(
+        ["bash", "-c", "set -eu -o pipefail -m\n" + script],
+        cwd=folder,
+        env=environment(XDG_RUNTIME_DIR=str(folder)),  # not where a real server may be
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)])
+        raise
+    return subprocess.CompletedProcess(script, process.returncode, output, errors)
+
+
+def test_there_are_two_commands_that_do_all_set_up():
+    main_job, tests = BLOCKS[:2]
+    for command in (main_job, tests):
+        assert command.count("\n") == 1, "one line each"
+        assert "python3 -m venv .venv" in command
+    assert tests.endswith(".venv/bin/pytest\n")
+
+
+def test_the_first_command_sets_up_does_the_main_job_and_shows_its_output(checkout):
+    done = run(BLOCKS[0], checkout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HELLO", done.stderr
+    assert (checkout / ".venv/share/man/man1/sipc.1").exists()
+
+
+def test_the_handler_for_git_is_the_one_that_git_was_seen_to_like():
+    handler = (ROOT / "tests/interop/fsmonitor.sh").read_text()
+    assert f"<<'EOF'\n{handler}EOF\n" in "".join(BLOCKS)
+
+
+def test_the_recipes_do_what_they_say(folder):
+    (folder / ".git").mkdir()  # as far as a repository is needed
+    # The tests have sipc on their PATH, as block 2 would put it.
+    script = "".join(block for block in BLOCKS[3:] if block not in ELSEWHERE)
+    done = run(script, folder)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "demo.sock: listening"
+    assert re.fullmatch(r"you are process \d+, and you said: good morning", lines[1])
+    assert lines[2] == "somebody is listening"
+    assert lines[3].startswith('{"path": "demo.sock", "state": "listening"')
+    assert lines[4:6] == ["status 4", "status 10"]
+    assert [line.rpartition(" ")[2] for line in lines[6:9]] == ["one", "two", "three"]
+    assert lines[9:11] == ["FIRST", "SECOND"]
+    assert lines[11].endswith("and you said: good evening")
+    assert lines[12] == "demo.sock: listening, answered as expected"
+    assert lines[13].endswith("and you said: ping")
+    assert lines[14].endswith("and you said: through the proxy")
+    assert lines[15].startswith("= connected for request")
+    assert lines[16:18] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
+    assert lines[20].startswith("= closed: ")
+    assert lines[21:23] == ["demo.sock", "closed loop, at most 4 at once, for 2.00 s"]
+    assert "open loop, 100/s offered, at most 100 at once, for 2.00 s" in lines
+    assert "pong" in lines
+    assert lines[lines.index("UNO") :][:3] == ["UNO", "DUE", "TRE"]
+    assert lines[-7:-5] == ["4", "5"]
+    assert '"request"' in (folder / "requests.log.1").read_text()
+    assert '"counters"' in (folder / "requests.log").read_text()
+    assert lines[-5].startswith("since:")
+    assert lines[-4:] == ["/", "demo.sock: path not found", "status 4", "6"]
+    assert (folder / "answer.bin").read_bytes().startswith(b"you are process ")
+    assert (folder / "report.html").stat().st_size > 1000
+
+
+@needs_root
+@pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server")
+def test_the_recipe_for_another_machine_reaches_it(folder):
+    path, there = "/run/demo/demo.sock", folder / "there.sock"
+    assert path in OVER_SSH
+    place = folder / "ssh-there"
+    place.mkdir()
+    with Sshd(place) as sshd, Server(there, "cat"):
+        sshd.wrapper(place)
+        recipe = OVER_SSH.replace(path, str(there)).replace("you@", "")
+        done = run(f"PATH={place}:$PATH\n{recipe}", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "good morning over there"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="checks units: systemd")
+def test_systemd_accepts_the_units(folder, script):
+    """Its warnings do not show in its status."""
+    script("#!/bin/sh\n")
+    done = run(SYSTEMD, folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "Unknown key 'KilMode'" in run(SYSTEMD.replace("KillMode", "KilMode"), folder).stderr
+
+
+def test_the_units_start_a_server_that_answers(folder, script):
+    script("#!/bin/sh\necho you said: $(cat)\n")
+    assert run(SYSTEMD.replace("systemd-analyze verify", "cat"), folder).returncode == 0
+    units = (folder / "demo.socket").read_text() + (folder / "demo.service").read_text()
+    unit = dict(re.findall(r"^(\w+)=(.*)$", units, re.M))
+    assert (unit["Type"], unit["ListenStream"]) == ("notify", "/run/demo.sock")
+    with (
+        Manager(str(folder / "sock")) as manager,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        notified.bind(str(folder / "notify"))
+        notified.settimeout(30)
+        env = environment(NOTIFY_SOCKET=str(folder / "notify"))
+        with start(shlex.split(unit["ExecStart"]), manager.socket, env=env) as server:
+            assert notified.recv(100).startswith(b"READY=1\n")
+            assert ask(folder / "sock", b"hello") == (b"you said: hello\n", True)
+            server.terminate()
+            assert server.wait(30) == 0
+
+
+WORKERS = dict(re.findall(r"^cat >(worker\.\w+) <<'EOF'\n(.*?)^EOF$", README, re.M | re.S))
+PROGRAMS = {"worker.sh": "sh", "worker.py": "python3", "worker.pl": "perl", "worker.js": "node"}
+TEXTS = ["", "one", "two\nlines\n\n", "0000", "x" * 65_000]
+LONG = ["y" * 1_000_000, "z" * (65_516 * 2)]
+
+
+def test_there_is_a_short_worker_for_each_language():
+    assert set(WORKERS) == set(PROGRAMS)
+    assert all(text.count("\n") <= 20 for text in WORKERS.values())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_worker_answers_request_after_request(name, script, endpoint):
+    if shutil.which(PROGRAMS[name]) is None:
+        pytest.skip(f"there is no {PROGRAMS[name]}")
+    worker = script(WORKERS[name], name)
+    with Server(endpoint, None, "--worker", worker, "--threads", 1) as server:
+        for text in TEXTS + (LONG if name != "worker.sh" else []):
+            assert ask(endpoint, text.encode()) == (text.upper().encode(), True)
+        assert len(children(server.pid)) == 1
+        assert "replaced" not in server.log
+        server.stop()
+
+
+def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
+    for verb in ("serve", "send", "probe", "bench"):
+        assert f"sipc {verb}" in "".join(BLOCKS)
+    outside = re.sub(r"^```sh\n.*?^```$", "", README, flags=re.M | re.S)
+    assert set(re.findall(r"`sipc ([^`]*)`", outside)) == {"--help", "VERB --help"}

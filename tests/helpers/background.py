@@ -1,0 +1,75 @@
+"""What the tests of servers in the background share: starting them, and the end of all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.command import SIPC, Program, sipc
+from helpers.procfs import children
+from helpers.spawning import Spawning
+from helpers.waiting import wait_until
+from helpers.wire import connect
+
+
+class Background(Spawning):
+    """Servers in the background on one path; leaving the `with` ends them, and checks."""
+
+    def arguments(self, *options, command="cat") -> list[str]:
+        return ["serve", self.path, "--exec", command, "--background", *map(str, options)]
+
+    def serve(self, *options, command="cat", **more) -> subprocess.CompletedProcess[bytes]:
+        """Start a server; returns when that does and lets go of its output."""
+        more.setdefault("env", self.environment())
+        return sipc(*self.arguments(*options, command=command), **more)
+
+    def start_serve(self, *options, command="cat", **more) -> Program:
+        """The same, without waiting."""
+        more.setdefault("env", self.environment())
+        more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        return Program([SIPC, *self.arguments(*options, command=command)], **more)
+
+    @contextmanager
+    def waiting_for_lock(self, *options, **more):
+        """A server that has begun to start, and waits: the process started, and its child."""
+        lock = Path(f"{self.path}.lock")
+        lock.touch()
+        try:
+            with self.start_serve(*options, **more) as parent:
+                wait_until(self._has_bound, "it to wait for the lock")
+                (child,) = children(parent.pid)
+                yield parent, child
+        finally:
+            lock.unlink(missing_ok=True)
+
+    def _has_bound(self) -> bool:
+        return any(re.match(r"\.sipc-[0-9a-f]+$", name) for name in os.listdir(self.folder))
+
+    def check_nothing_left(self) -> None:
+        super().check_nothing_left()
+        assert not Path(self.path).exists()
+
+
+def listener(path) -> int:
+    """The pid of whoever listens."""
+    with connect(path) as connection:
+        size = 12  # struct ucred
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int.from_bytes(found[:4], "little")
+
+
+def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
+    """Run sipc as another user; all is imported first, for that one may be unable to read it."""
+    code = "import os,sys; sys.argv[0]='sipc';"
+    code += "from simpleipc_cli.cli import main, serve, background;"
+    code += "import resource, simpleipc_cli.transport.unix_listen, simpleipc_cli.server.pidfile;"
+    code += "import simpleipc_cli.handlers.background, simpleipc_cli.handlers.process;"
+    code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=60, **options
+    )

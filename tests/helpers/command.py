@@ -1,0 +1,51 @@
+"""Run the installed `sipc`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SIPC = str(Path(sys.executable).with_name("sipc"))
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, or mounts: root")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, without what would lead sipc elsewhere."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"SIPC_PATH", "XDG_RUNTIME_DIR", "LISTEN_FDS", "NOTIFY_SOCKET"}
+    }
+    return {**kept, "PATH": f"{Path(SIPC).parent}:{kept['PATH']}", **more}
+
+
+def sipc(*arguments, input: bytes = b"", **options) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
+    """Run the installed sipc to its end."""
+    options.setdefault("env", environment())
+    options.setdefault("timeout", 120)
+    return subprocess.run([SIPC, *map(str, arguments)], input=input, capture_output=True, **options)
+
+
+class Program(subprocess.Popen):
+    """A running program; a `with` that fails does not wait for its end, but sees to it."""
+
+    def __exit__(self, kind, *rest) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
+def one_line(done, status: int, *words: str, stdout: bytes = b"") -> None:
+    """Check a failed command: its exit status, one line on stderr, and its standard output."""
+    assert done.returncode == status, done.stderr
+    assert re.fullmatch(rb"sipc \w+: [^\n]+: [^\n]+\n", done.stderr), done.stderr
+    assert (done.stdout or b"") == stdout
+    for word in words:
+        assert word.encode() in done.stderr, done.stderr

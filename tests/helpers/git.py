@@ -1,0 +1,224 @@
+"""A real git in a small repository: started, asked what it did, and never left running.
+
+Git's own configuration is kept out, and so is the user's: only what a test says counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.command import Program, environment
+from helpers.procfs import MARK, processes
+from helpers.waiting import wait_until
+from helpers.wire import connect
+
+WANTED = (2, 55)
+"""The first git whose daemon runs on Linux."""
+
+STILL = [f"still/{number}" for number in range(40)]
+FILES = ["a", "b", "c", "deep/er/d", "deep/e", "other/f", *STILL]
+"""What every repository begins with. No test changes those that are to be still."""
+
+
+def is_new_enough(program: str) -> bool:
+    """Whether it is a git that runs, is new enough, and was built with its daemon."""
+    try:
+        asked = [program, "version", "--build-options"]
+        said = subprocess.run(asked, capture_output=True, text=True).stdout
+    except OSError:
+        return False
+    version = re.match(r"git version (\d+)\.(\d+)", said)
+    if not version or tuple(map(int, version.groups())) < WANTED:
+        return False
+    return "feature: fsmonitor--daemon" in said
+
+
+class Trace:
+    """What git wrote about itself: GIT_TRACE2_EVENT, as gitformat of `api-trace2` has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.events = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def data(self, category: str, key: str) -> list[str]:
+        """All values that were reported under a key, as text."""
+        return [
+            str(event["value"])
+            for event in self.events
+            if event["event"].startswith("data")
+            and (event["category"], event["key"]) == (category, key)
+        ]
+
+    @property
+    def asked(self) -> list[str]:
+        """The tokens with which an fsmonitor was asked."""
+        return self.data("fsm_client", "query/command")
+
+    @property
+    def believed(self) -> list[int]:
+        """How many paths each answer had that git took for the whole truth."""
+        return [int(value) for value in self.data("fsmonitor", "apply_count")]
+
+    @property
+    def files(self) -> int:
+        """How many files the index had."""
+        return int(self.data("index", "read/cache_nr")[0])
+
+    @property
+    def looked_at(self) -> int:
+        """How many files git looked at itself (lstat) to see whether they have changed."""
+        keys = ("refresh/sum_lstat", "preload/sum_lstat")
+        return sum(int(value) for key in keys for value in self.data("index", key))
+
+    @property
+    def started_a_daemon(self) -> bool:
+        return any(event.get("child_class") == "fsmonitor" for event in self.events)
+
+
+class Repository:
+    """A work tree with a few files in it, all of them committed."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.folder = folder
+        self.tree = folder / "tree"
+        self.endpoint = self.tree / ".git/fsmonitor--daemon.ipc"
+        self.mark = uuid.uuid4().hex
+        (folder / "home").mkdir()
+        (folder / "bin").mkdir()
+        self.program = folder / "bin/git"  # git finds the program for its daemon by this name
+        self.program.symlink_to(program)
+        self.tree.mkdir()
+        self.git("init", "-q", "-b", "main", "--template=")
+        # Nothing in the background, and nobody waits for the disk.
+        self._configure("[maintenance]\n\tauto = false\n[core]\n\tfsync = none\n")
+        for name in FILES:
+            self.write(name, f"this is {name}\n")
+        self.git("add", ".")
+        self.git("commit", "-q", "-m", "all")
+        self._configure("[core]\n\tfsmonitor = true\n\tuntrackedCache = true\n")
+
+    def _configure(self, text: str) -> None:
+        with (self.tree / ".git/config").open("a") as config:
+            config.write(text)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Nothing but ours tells git what to do. `more` may override."""
+        kept = {name: value for name, value in environment().items() if name[:4] != "GIT_"}
+        person = dict.fromkeys(["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"], "A") | dict.fromkeys(
+            ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"], "a@example.org"
+        )
+        return {
+            **kept,
+            **person,
+            "HOME": str(self.folder / "home"),
+            "LC_ALL": "C",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_EXEC_PATH": str(self.folder / "bin"),
+            MARK: self.mark,
+            **more,
+        }
+
+    def run(self, *arguments, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run git to its end, whatever that is."""
+        return subprocess.run(
+            [self.program, *map(str, arguments)],
+            cwd=self.tree,
+            env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files may be any bytes
+            timeout=120,
+        )
+
+    def git(self, *arguments, **more: str) -> str:
+        """Run git, which has to succeed; what it said."""
+        done = self.run(*arguments, **more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, *arguments, wrapper=(), **options) -> Program:
+        """Start git."""
+        for name in ("stdout", "stderr"):
+            options.setdefault(name, subprocess.PIPE)
+        return Program(
+            [*wrapper, self.program, *map(str, arguments)],
+            cwd=self.tree,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files may be any bytes
+            **options,
+        )
+
+    STATUS = ("status", "--porcelain=v2")
+
+    def status(self) -> str:
+        """What git says has changed; it asks an fsmonitor."""
+        return self.git(*self.STATUS)
+
+    def traced_status(self) -> tuple[str, Trace]:
+        """The same, and how git came to know."""
+        path = self.folder / f"trace-{uuid.uuid4().hex}"
+        said = self.git(*self.STATUS, GIT_TRACE2_EVENT=str(path), GIT_TRACE2_EVENT_NESTING="10")
+        return said, Trace(path)
+
+    def true_status(self) -> str:
+        """What a git says that asks nobody and remembers nothing. It does not touch the index."""
+        plain = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false")
+        return self.git("--no-optional-locks", *plain, *self.STATUS)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    @contextmanager
+    def daemon(self, **more: str):
+        """Git's daemon, running; its process number. A `with` that is left stops it."""
+        self.git("fsmonitor--daemon", "start", **more)
+        yield pid_of_listener(Path(more.get("GIT_DIR", self.endpoint.parent), self.endpoint.name))
+        if self.run("fsmonitor--daemon", "status", **more).returncode == 0:
+            self.git("fsmonitor--daemon", "stop", **more)
+        self.wait_until_alone()
+
+    def wait_until_alone(self) -> None:
+        """Wait until no process is left that git has started."""
+        wait_until(lambda: not processes(self.mark), "nothing of git's to be left", timeout=10)
+
+    def kill_all(self) -> None:
+        """End what a test that failed has left."""
+        for pid in processes(self.mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_listening(path) -> bool:
+    """Whether somebody listens on a socket."""
+    try:
+        connect(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
+
+
+def pid_of_listener(path) -> int:
+    """Which process listens on a socket (the one that called listen(2))."""
+    with connect(path) as connection:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return struct.unpack("3i", credentials)[0]
+
+
+def parts(answer: bytes) -> tuple[bytes, list[bytes]]:
+    """An fsmonitor's answer: the new token, and the paths. Each of them ends with a NUL."""
+    assert answer.endswith(b"\0"), answer
+    token, *paths = answer[:-1].split(b"\0")
+    return token, paths

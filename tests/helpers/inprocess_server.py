@@ -1,0 +1,423 @@
+"""A server in this process whose handler is a function, for whatever platform this runs on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from queue import Queue
+
+from helpers.waiting import TIMEOUT, wait_until
+from simpleipc_cli.client import exchange
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.message import MessageReader
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.handler import Handler, Result, Run
+from simpleipc_cli.server.limits import Limits
+from simpleipc_cli.server.log import Log
+from simpleipc_cli.server.pool import Server
+from simpleipc_cli.transport import READ, connect, listen, new_bell, new_poller
+
+
+class Stopped(Exception):
+    """The server has ended this run."""
+
+
+# streams
+
+
+def read_some(stream, size=1 << 16):
+    buffer = bytearray(size)
+    return bytes(buffer[: stream.read(buffer, Deadline(TIMEOUT))])
+
+
+def read_all(stream):
+    return b"".join(iter(lambda: read_some(stream), b""))
+
+
+def write_all(stream, data):
+    left = memoryview(data)
+    while left:
+        left = left[stream.write([left]) :]
+
+
+# messages
+
+
+def message(payload=b"", most=65516):
+    pieces = [payload[at : at + most] for at in range(0, len(payload), most)]
+    return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces) + b"0000"
+
+
+def payload_of(data):
+    """The payload of a complete message, None for any other."""
+    reader = MessageReader()
+    found = b"".join(bytes(piece) for piece in reader.feed(memoryview(data)))
+    return found if reader.complete else None
+
+
+# clients
+
+
+def ask(path, request=b"ping", more=None):
+    """What one request is answered with, by the client of the package."""
+    answer = []
+    stream = connect(path, Deadline(TIMEOUT))
+    exchange(stream, request, more, lambda piece: answer.append(bytes(piece)), Deadline(TIMEOUT))
+    return b"".join(answer)
+
+
+def told(path, data):
+    """What comes for bytes as they are, up to the end of the connection."""
+    stream = connect(path, Deadline(TIMEOUT))
+    try:
+        write_all(stream, data)
+        return read_all(stream)
+    finally:
+        stream.close()
+
+
+@contextmanager
+def clients(path):
+    """What connects, and writes a few bytes, as often as it is called."""
+    streams = []
+
+    def new(data=b""):
+        stream = connect(path, Deadline(TIMEOUT))
+        streams.append(stream)
+        write_all(stream, data)
+        return stream
+
+    try:
+        yield new
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def at_once(number, act):
+    """Do the same in so many threads; what each returned."""
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(act())) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    return found
+
+
+# the handler
+
+
+class Pairs:
+    """Connected streams, which stand for pipes."""
+
+    def __init__(self, path):
+        self._path = path
+        self._listener = listen(path, mode=0o600, backlog=16)
+        self._poller = new_poller()
+        self._poller.watch(self._listener.fileno(), READ)
+        self._lock = threading.Lock()
+
+    def new(self):
+        with self._lock:
+            one = connect(self._path, Deadline(TIMEOUT))
+            while not self._poller.wait(TIMEOUT):
+                pass
+            return one, self._listener.accept()
+
+    def close(self):
+        self._poller.close()
+        self._listener.withdraw()
+        self._listener.close()
+
+
+class Inside:
+    """What a function that answers has: a request to read, an answer to write."""
+
+    def __init__(self, request, stdin, stdout, ended):
+        self.request = request
+        self.stdin = stdin
+        self.stdout = stdout
+        self._ended = ended
+
+    def read(self):
+        """Some of the request; empty at its end."""
+        data = read_some(self.stdin)
+        if self._ended.is_set():
+            raise Stopped
+        return data
+
+    def read_all(self):
+        return b"".join(iter(self.read, b""))
+
+    def write(self, data):
+        try:
+            write_all(self.stdout, data)
+        except PeerGone:
+            raise Stopped from None
+
+    def wait_for(self, event):
+        """Wait until a test goes on, or the server ends this run."""
+        wait_until(lambda: event.is_set() or self._ended.is_set(), "the test to go on")
+        if not event.is_set():
+            raise Stopped
+
+    def wait_for_the_end(self):
+        """Do nothing until the server ends this run."""
+        assert self._ended.wait(TIMEOUT)
+        raise Stopped
+
+
+class ScriptedRun(Run):
+    """A thread that runs the function."""
+
+    def __init__(self, act, request, pairs):
+        self._writer, stdin = pairs.new()
+        self._reader, stdout = pairs.new()
+        self._bell = new_bell()
+        self._ended = threading.Event()
+        self._status = None
+        self.input = self._writer.fileno()
+        self.output = self._reader.fileno()
+        self.exit = self._bell.fileno()
+        self._inside = Inside(request, stdin, stdout, self._ended)
+        self._thread = threading.Thread(target=self._run, args=(act,))
+        self._thread.start()
+
+    def _run(self, act):
+        status = 1
+        try:
+            status = act(self._inside) or 0
+        except Stopped:
+            pass
+        finally:
+            self._inside.stdout.close()
+            self._inside.stdin.close()
+            self._status = status
+            self._bell.ring()
+
+    def write(self, payload, *, last):
+        return self._writer.write_now(payload)
+
+    def end_input(self):
+        self.input = -1
+        self._writer.close()
+
+    def lose_input(self):
+        pass
+
+    def read(self, buffer):
+        count = self._reader.read_now(buffer)
+        return [buffer[:count]] if count else []
+
+    def end_output(self):
+        self.output = -1
+        self._reader.close()
+
+    def result(self):
+        status = self._status
+        return None if status is None else Result(status == 0, str(status), f"status {status}")
+
+    def stop(self, grace, hurry):
+        self._ended.set()
+        self.end_input()
+        self.end_output()
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        self._bell.close()
+
+
+class EchoRun(Run):
+    """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
+
+    def __init__(self):
+        self._bells = [new_bell() for _ in range(3)]
+        self.input, self.output, self.exit = (bell.fileno() for bell in self._bells)
+        self._kept = bytearray()
+        self._result = None
+
+    def write(self, payload, *, last):
+        before = len(self._kept)
+        self._kept += b"".join(payload)
+        return len(self._kept) - before
+
+    def end_input(self):
+        self.input = -1
+        for bell in self._bells[1:]:
+            bell.ring()
+
+    def lose_input(self):
+        pass
+
+    def read(self, buffer):
+        kept, self._kept = self._kept, b""
+        return [memoryview(kept)] if kept else []
+
+    def end_output(self):
+        self.output = -1
+        self._result = Result(True, "0", "status 0")
+
+    def result(self):
+        return self._result
+
+    def stop(self, grace, hurry):
+        for bell in self._bells:
+            bell.close()
+
+
+class EchoHandler(Handler):
+    """Answers small requests with themselves, as quickly as a handler can."""
+
+    takes_stored = False
+
+    def start(self, request, stored):
+        return EchoRun()
+
+
+class ScriptedHandler(Handler):
+    """Answers requests with a function of what is inside a run."""
+
+    takes_stored = False
+
+    def __init__(self, act, pairs):
+        self._act = act
+        self._pairs = pairs
+
+    def start(self, request, stored):
+        return ScriptedRun(self._act, request, self._pairs)
+
+
+class Gate:
+    """A handler that says that it has begun, and goes on when it is let."""
+
+    def __init__(self):
+        self._begun = Queue()
+        self._open = threading.Event()
+
+    def act(self, inside):
+        self._begun.put(inside.request.id)
+        request = inside.read_all()
+        inside.wait_for(self._open)
+        inside.write(request)
+
+    def wait_until_begun(self):
+        return self._begun.get(timeout=TIMEOUT)
+
+    def open(self):
+        self._open.set()
+
+
+def echo(inside):
+    while data := inside.read():
+        inside.write(data)
+
+
+# the server
+
+
+class Records(Log):
+    """A log to look at."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self.records = []
+        self.lines = []
+        self.figures = []
+
+    def _add(self, where, what):
+        with self._changed:
+            where.append(what)
+            self._changed.notify_all()
+
+    def request(self, record):
+        self._add(self.records, record)
+
+    def problem(self, text):
+        self._add(self.lines, text)
+
+    news = detail = problem
+
+    def counters(self, figures):
+        self._add(self.figures, figures)
+
+    def reopen(self):
+        raise AssertionError("nobody asks")
+
+    def wait_until(self, state: Callable[[], object], what: str):
+        """Wait for a state that something logged brings about; what it returned."""
+        with self._changed:
+            assert self._changed.wait_for(state, TIMEOUT), what
+            return state()
+
+    def outcomes(self, number):
+        """Names of the outcomes of so many requests, in the order of their ends."""
+        self.wait_until(lambda: len(self.records) >= number, f"{number} requests to end")
+        return [record.outcome.key for record in self.records]
+
+
+class Served:
+    """A running server, in a thread."""
+
+    def __init__(self, path, handler, limits):
+        self.path = path
+        self.log = Records()
+        self.ending = None
+        listener = listen(path, mode=0o600, backlog=100)
+        self._server = Server(
+            listener,
+            path,
+            handler=handler,
+            limits=limits,
+            log=self.log,
+            descriptors=DescriptorLimit(),
+        )
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        self.ending = self._server.run()
+
+    def stop(self):
+        self._server.stop()
+
+    def end(self):
+        """Wait for its end; how it ended."""
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        return self.ending
+
+    def counted(self):
+        """Its counters, as they are now."""
+        before = len(self.log.figures)
+        self._server.report()
+        return self.log.wait_until(lambda: self.log.figures[before:], "counters")[0]
+
+    def wait_until_waiting(self, number):
+        """Wait until so many requests wait for a thread."""
+        wait_until(lambda: self.counted()["waiting"] >= number, "requests to wait")
+
+    def close(self):
+        """End it, if it has not ended yet."""
+        if self._thread.is_alive():
+            self._server.stop()
+            self._server.stop()
+        ending = self.end()
+        self._server.close()
+        assert ending is not None
+
+
+@contextmanager
+def serving(path, act=echo, *, handler=None, **limits):
+    """A server at a path; ended, behind this, at once."""
+    pairs = Pairs(path + ".handler")
+    try:
+        made = handler or ScriptedHandler(act, pairs)
+        server = Served(path, made, Limits(**limits))
+        try:
+            yield server
+        finally:
+            server.close()
+    finally:
+        pairs.close()

@@ -1,0 +1,117 @@
+"""Look at processes from outside, through /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+from pathlib import Path
+
+from helpers.waiting import wait_until
+
+MARK = "SIPC_TEST_MARK"
+
+
+def processes(mark: str) -> dict[int, str]:
+    """Processes that inherited a mark, zombies too, with their state."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = entry.joinpath("stat").read_text().rpartition(")")[2]
+            except OSError:
+                pass
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, zombies included."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            found += (task / "children").read_text().split()
+        except FileNotFoundError:
+            pass  # a thread that has just ended; its children are another's now
+    return [int(child) for child in found]
+
+
+def descriptors(pid: int) -> list[str]:
+    """What a process has open."""
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(os.readlink(entry))
+        except OSError:
+            pass
+    return sorted(links)
+
+
+_CALLS = {
+    "x86_64": {
+        "read": 0,
+        "write": 1,
+        "poll": 7,
+        "readv": 19,
+        "connect": 42,
+        "recvfrom": 45,
+        "futex": 202,
+        "epoll_wait": 232,
+        "clock_nanosleep": 230,
+    },
+    "aarch64": {
+        "read": 63,
+        "write": 64,
+        "poll": 73,
+        "readv": 65,
+        "futex": 98,
+        "epoll_wait": 22,
+        "connect": 203,
+        "recvfrom": 207,
+        "clock_nanosleep": 115,
+    },
+}
+
+
+def sleeps_in(pid: int, call: str) -> bool:
+    """Whether a process waits in a system call."""
+    try:
+        number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    except OSError:
+        return False
+    return number == str(_CALLS[os.uname().machine][call])
+
+
+def is_at_rest(pid: int) -> bool:
+    """Whether all threads of a process wait for something to happen, or for each other."""
+    tasks = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    return all(sleeps_in(task, "epoll_wait") or sleeps_in(task, "futex") for task in tasks)
+
+
+def waits_for_room(pid: int) -> bool:
+    """Whether a process waits, with epoll(7), until it can write something."""
+    return any(
+        int(found[1], 16) & select.EPOLLOUT
+        for file in Path(f"/proc/{pid}/fdinfo").iterdir()
+        for found in re.finditer(r"^tfd:.* events: *([0-9a-f]+)", file.read_text(), re.M)
+    )
+
+
+def halt(pid: int) -> None:
+    """Stop a process, and wait until it stands still: a signal takes its time."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands_still():
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return all(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks
+        )
+
+    wait_until(stands_still, "it to stand still")
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory a process has used so far, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024

@@ -1,0 +1,134 @@
+"""Servers made by hand, that behave as badly as a test needs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import decode, read_message
+
+
+def receive_wire(connection: socket.socket) -> bytes:
+    """One message as it came, or what came of it until the other end closed."""
+    wire = bytearray()
+    while not (len(wire) >= 4 and wire.endswith(b"0000") and decode(bytes(wire))[1]):
+        piece = connection.recv(1 << 20)
+        if not piece:
+            break
+        wire += piece
+    return bytes(wire)
+
+
+def receive_request(connection: socket.socket) -> bytes:
+    """The payload of one whole request."""
+    payload, complete = decode(receive_wire(connection))
+    assert complete, "the request was cut off"
+    return payload
+
+
+def wait_until_still(count) -> None:
+    """Wait until a count has begun and then not changed for a while: no event tells of that."""
+    seen = []
+
+    def is_still() -> bool:
+        seen.append(count())
+        return seen[-1] > 0 and seen[-50:] == seen[-1:] * 50
+
+    wait_until(is_still, "nothing to move any more")
+
+
+class ScriptedServer:
+    """Calls `converse(connection)` for every connection: in threads, or one after the other.
+
+    Leaving the `with` stops it and fails if a conversation did.
+    """
+
+    def __init__(self, path, converse, *, in_turn: bool = False, backlog: int = 1000) -> None:
+        self._converse = converse
+        self._in_turn = in_turn
+        self._failures: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self.accepted = 0
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(backlog)
+
+    def __enter__(self) -> ScriptedServer:
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        self.refuse()
+        self._acceptor.join(TIMEOUT)
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+        assert kind is not None or not self._failures, self._failures
+
+    def refuse(self) -> None:
+        """Accept nobody any more."""
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            self.accepted += 1
+            connection.settimeout(TIMEOUT)
+            if self._in_turn:
+                self._talk(connection)
+            else:
+                thread = threading.Thread(target=self._talk, args=(connection,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                self._converse(connection)
+        except BaseException as failure:  # told to the test
+            with self._lock:
+                self._failures.append(failure)
+
+
+@contextmanager
+def served_by(path, conversation):
+    """Run a server that has `conversation` with each client; at least one client must come."""
+    with ScriptedServer(path, conversation) as server:
+        yield
+        wait_until(lambda: server.accepted, "a client to connect")
+
+
+def flooded(wire: bytes):
+    """A server that never stops answering."""
+
+    def conversation(connection):
+        read_message(connection)
+        try:
+            while True:
+                connection.sendall(wire)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    return conversation
+
+
+def answering(wire: bytes, seen: list[bytes] | None = None):
+    """A server that reads a request and then writes this."""
+
+    def conversation(connection):
+        request = read_message(connection)
+        if seen is not None:
+            seen.append(request)
+        connection.sendall(wire)
+
+    return conversation

@@ -1,0 +1,135 @@
+"""Run `sipc serve` as a process and watch it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import uuid
+from collections import Counter
+from pathlib import Path
+
+from helpers.command import SIPC, environment
+from helpers.procfs import MARK, children, descriptors, processes
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import connect
+
+
+class Server:
+    """A running `sipc serve`; leaving the `with` checks that nothing is left of it."""
+
+    def __init__(
+        self, path, command: str | None, *options, wrapper=(), program=(SIPC,), **popen
+    ) -> None:
+        self.path = str(path)
+        self.mark = uuid.uuid4().hex
+        popen["env"] = {**popen.get("env", environment()), MARK: self.mark}
+        arguments = [*wrapper, *program, "serve", self.path]
+        if command is not None:
+            arguments += ["--exec", command]
+        self.process = subprocess.Popen(
+            [*arguments, *map(str, options)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **popen,
+        )
+        self.pid = self.process.pid
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            if {"-q", "--log-file", "--log-format"} & set(options):
+                wait_until(self._listens, "it to listen")
+            else:
+                self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not: another one is
+        except BaseException:
+            self.process.kill()
+            self._join()
+            raise
+        self.open_at_start = descriptors(self.pid)
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self._lines.append(line.decode(errors="replace").rstrip("\n"))
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            connect(self.path).close()
+        except OSError:
+            return False
+        return "anon_inode:[eventpoll]" in descriptors(self.pid)  # the last that it opens
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self._lines)
+
+    def wait_for_log(self, pattern: str, count: int = 1) -> str:
+        """Wait until so many lines match; the last of them."""
+
+        def enough():
+            found = [line for line in list(self._lines) if re.search(pattern, line)]
+            if len(found) >= count:
+                return found[-1]
+            assert self.process.poll() is None or self._reader.is_alive(), self.log
+            return None
+
+        return wait_until(enough, f"{count} x {pattern!r} in the log:\n{self.log}")
+
+    def connections(self) -> list[str]:
+        """Sockets that were not open at the start."""
+        return [name for name in descriptors(self.pid) if name not in self.open_at_start]
+
+    def processor_time(self) -> float:
+        """Seconds that the server itself has been on a processor."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait_until_idle(self) -> None:
+        """Wait until no handler is left and every connection is closed."""
+        wait_until(lambda: not children(self.pid), "no handler left")
+        wait_until(
+            # A client may have been there when we first looked.
+            lambda: not Counter(descriptors(self.pid)) - Counter(self.open_at_start),
+            f"descriptors as at the start: {self.open_at_start} {descriptors(self.pid)}",
+        )
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status."""
+        status = self.process.wait(TIMEOUT)
+        self._join()
+        return status
+
+    def stop(self) -> int:
+        self.signal()
+        return self.wait()
+
+    def _join(self) -> None:
+        self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        self.process.stderr.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        if self.process.poll() is None:
+            if kind is None:
+                self.wait_until_idle()
+            self.signal()
+        self._join()
+        if kind is None:
+            self.check_nothing_left()
+
+    def check_nothing_left(self) -> None:
+        wait_until(lambda: not processes(self.mark), f"no process left: {processes(self.mark)}")
+        folder = Path(self.path).parent
+        left = [name for name in os.listdir(folder) if re.search(r"^\.sipc-|\.lock$", name)]
+        assert not left
+        assert "Traceback" not in self.log

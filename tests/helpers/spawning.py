@@ -1,0 +1,94 @@
+"""What the tests of `send --spawn` share: clients that start servers, and the end of those."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import uuid
+from pathlib import Path
+
+from helpers.command import SIPC, Program, environment, sipc
+from helpers.procfs import MARK, processes
+from helpers.waiting import wait_until
+
+SERVE = "exec sipc serve -q --exec cat"
+"""A server on $SIPC_PATH."""
+
+
+class Spawning:
+    """Clients that start servers in one folder; leaving the `with` ends those, and checks.
+
+    What they start inherits a mark, and so does all that is started for it.
+    """
+
+    def __init__(self, path) -> None:
+        self.path = str(path)
+        self.folder = Path(self.path).parent
+        self._mark = uuid.uuid4().hex
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return environment(**{MARK: self._mark}, **more)
+
+    def command(self, line: str, *options) -> list[str]:
+        return [SIPC, "send", self.path, "--spawn", line, *map(str, options)]
+
+    def send(self, line: str, *options, data="hello", **more) -> subprocess.CompletedProcess[bytes]:
+        """Run a client to its end."""
+        more.setdefault("env", self.environment())
+        arguments = self.command(line, *options, "-d", data)[1:]
+        return sipc(*arguments, **more)
+
+    def start(self, line: str, *options, data="hello", **more) -> Program:
+        """Start a client."""
+        more.setdefault("env", self.environment())
+        more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        return Program(self.command(line, *options, "-d", data), **more)
+
+    def left(self) -> dict[int, str]:
+        """What runs and was started here, the clients included."""
+        return processes(self._mark)
+
+    def lines(self, name: str) -> list[str]:
+        """What commands wrote to a file in the folder."""
+        file = self.folder / name
+        return file.read_text().splitlines() if file.exists() else []
+
+    def wait_for_lines(self, name: str, count: int) -> list[str]:
+        return wait_until(
+            lambda: len(lines := self.lines(name)) >= count and lines, f"{count} lines in {name}"
+        )
+
+    def check_nothing_left(self) -> None:
+        wait_until(lambda: not self.left(), f"no process left: {self.left()}")
+        left = [name for name in os.listdir(self.folder) if re.search(r"^\.sipc-|\.lock$", name)]
+        assert not left
+
+    def __enter__(self) -> Spawning:
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        try:
+            if kind is None:
+                for pid in self.left():
+                    if b"sipc\0serve\0" in command_line(pid):
+                        end(pid, signal.SIGTERM)
+                self.check_nothing_left()
+        finally:
+            for pid in self.left():
+                end(pid, signal.SIGKILL)
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def end(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

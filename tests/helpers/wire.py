@@ -1,0 +1,87 @@
+"""Speak the protocol by hand.
+
+This code knows the protocol on its own: tests must not trust the code they test.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, contextmanager
+
+from helpers.waiting import TIMEOUT
+
+MAX_PAYLOAD = 65516
+
+
+def packets(payload: bytes) -> bytes:
+    """A payload as packets, without a flush."""
+    pieces = [payload[at : at + MAX_PAYLOAD] for at in range(0, len(payload), MAX_PAYLOAD)]
+    return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces)
+
+
+def message(payload: bytes) -> bytes:
+    """A payload as a whole message."""
+    return packets(payload) + b"0000"
+
+
+def connect(path) -> socket.socket:
+    """A raw connection."""
+    connected = socket.socket(socket.AF_UNIX)
+    connected.settimeout(TIMEOUT)
+    try:
+        connected.connect(str(path))
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Everything until the other end closes; a reset is an end."""
+    pieces = []
+    while True:
+        try:
+            piece = connection.recv(1 << 20)
+        except ConnectionResetError:
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def decode(wire: bytes) -> tuple[bytes, bool]:
+    """The payload on the wire, and whether a flush was its end."""
+    payload, at = [], 0
+    while at + 4 <= len(wire):
+        length = int(wire[at : at + 4], 16)
+        if length == 0:
+            assert at + 4 == len(wire), "bytes behind the flush"
+            return b"".join(payload), True
+        payload.append(wire[at + 4 : at + length])
+        at += length
+    return b"".join(payload), False
+
+
+def ask(path, payload: bytes) -> tuple[bytes, bool]:
+    """What git's client does: write all, then read all. The payload, and whether it is whole."""
+    with connect(path) as connection:
+        connection.sendall(message(payload))
+        return decode(receive_all(connection))
+
+
+@contextmanager
+def crowd(path, size: int):
+    """So many raw connections."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(connect(path)) for _ in range(size)]
+
+
+def read_message(connection) -> bytes:
+    """The bytes of one whole message."""
+    wire = b""
+    while not wire.endswith(b"0000"):
+        piece = connection.recv(1 << 20)
+        assert piece, "the request was cut off"
+        wire += piece
+    return wire

@@ -1,0 +1,63 @@
+"""Servers with workers, and what is asked of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import sys
+import termios
+from pathlib import Path
+
+from helpers.procfs import descriptors
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask
+
+ACTOR = f"{sys.executable} {Path(__file__).with_name('worker_program.py')}"
+
+
+class WorkerServer(Server):
+    """A server that may keep its workers when it has nothing to do."""
+
+    def wait_until_idle(self) -> None:
+        """Wait until every connection is closed; what is done with a worker may still go on."""
+
+        def sockets(names: list[str]) -> int:
+            return sum(name.startswith("socket:") for name in names)
+
+        at_start = sockets(self.open_at_start)
+        wait_until(lambda: sockets(descriptors(self.pid)) <= at_start, "connections to be closed")
+
+
+def unread(pid: int) -> int:
+    """How many bytes wait on a process's standard input."""
+    descriptor = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def serve(endpoint, *options, worker: str = ACTOR, **more) -> WorkerServer:
+    """A server of one worker, unless told otherwise."""
+    if "--threads" not in options:
+        options = (*options, "--threads", 1)
+    return WorkerServer(endpoint, None, "--worker", worker, *options, **more)
+
+
+def told(endpoint, *words: object) -> bytes:
+    """What a worker answers, in full."""
+    payload, whole = ask(endpoint, " ".join(map(str, words)).encode())
+    assert whole, payload
+    return payload
+
+
+def counts(log: str) -> dict[str, int]:
+    """What a server that has ended says of its workers; it needs -v."""
+    numbers = re.findall(r"^(\d+) workers running, (\d+) workers started, (\d+) workers "
+                         r"failed to start, (\d+) workers ended$", log, re.M)  # fmt: skip
+    names = ("running", "started", "failed", "ended")
+    return dict(zip(names, map(int, numbers[-1]), strict=True))

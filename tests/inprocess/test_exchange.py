@@ -1,0 +1,300 @@
+"""What the client promises of an exchange, for whatever platform this runs on."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from simpleipc_cli.client import exchange, look, look_until_gone, reach
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import (
+    Busy,
+    CutOff,
+    InvalidPath,
+    NotListening,
+    PathNotFound,
+    ProtocolError,
+    SipcError,
+    TimedOut,
+)
+from simpleipc_cli.message import MessageReader
+from simpleipc_cli.transport import READ, connect, connect_now, listen, new_poller
+
+TIMEOUT = 20.0
+
+
+class Peer:
+    """A server made by hand, for one connection: what it does is a function of its stream."""
+
+    def __init__(self, path, act):
+        self._listener = listen(path, mode=0o600, backlog=16)
+        self._act = act
+        self.failure = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        poller = new_poller()
+        poller.watch(self._listener.fileno(), READ)
+        while not poller.wait(TIMEOUT):
+            pass
+        poller.close()
+        stream = self._listener.accept()
+        try:
+            self._act(stream)
+        except Exception as error:
+            self.failure = error
+        finally:
+            stream.close()
+
+    def join(self):
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+
+    def close(self):
+        self.join()
+        self._listener.withdraw()
+        self._listener.close()
+        assert self.failure is None
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "demo.sock")
+
+
+@pytest.fixture
+def serve(path):
+    peers = []
+
+    def start(act):
+        peers.append(Peer(path, act))
+
+    start.peers = peers
+    yield start
+    for peer in peers:
+        peer.close()
+
+
+def write_all(stream, data):
+    left = memoryview(data)
+    while left:
+        left = left[stream.write([left]) :]
+
+
+def request_of(stream):
+    """The payload of one whole message."""
+    reader, buffer, found = MessageReader(), memoryview(bytearray(1 << 18)), []
+    while not reader.complete:
+        count = stream.read(buffer, Deadline(TIMEOUT))
+        assert count
+        found += [bytes(piece) for piece in reader.feed(buffer[:count])]
+    return b"".join(found)
+
+
+def ask(path, request=b"ping", *, more=None, seconds=TIMEOUT):
+    """What one request is answered with."""
+    answer = []
+    stream = connect(path, Deadline(TIMEOUT))
+    take = lambda piece: answer.append(bytes(piece))  # noqa: E731 - where it is used
+    exchange(stream, request, more, take, Deadline(seconds))
+    return b"".join(answer)
+
+
+def answering(data):
+    def act(stream):
+        request_of(stream)
+        write_all(stream, data)
+
+    return act
+
+
+def test_a_request_is_answered(path, serve):
+    serve(answering(b"0008pong0000"))
+    assert ask(path) == b"pong"
+
+
+def test_an_empty_answer_is_one(path, serve):
+    serve(answering(b"0000"))
+    assert ask(path) == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"", CutOff), (b"0008po", CutOff), (b"0008pong", CutOff), (b"0008pongzzzz", ProtocolError)],
+    ids=["nothing", "half a packet", "no flush", "nonsense"],
+)
+def test_half_an_answer_is_none(path, serve, data, error):
+    serve(answering(data))
+    with pytest.raises(error):
+        ask(path)
+
+
+def test_much_goes_both_ways_at_once(path, serve):
+    pieces = [bytes([number]) * 200_000 for number in range(40)]
+    waiting = iter([*pieces[1:], b""])
+
+    def echo(stream):
+        buffer = bytearray(1 << 16)
+        left = sum(map(len, pieces))
+        packets = -(-200_000 // 65516) * len(pieces)
+        left += 4 * packets + 4
+        while left:
+            count = stream.read(buffer, Deadline(TIMEOUT))
+            assert count
+            left -= count
+            write_all(stream, bytes(buffer[:count]))
+
+    serve(echo)
+    assert ask(path, pieces[0], more=lambda: next(waiting)) == b"".join(pieces)
+
+
+def test_a_server_that_answers_first_is_heard(path, serve):
+    def act(stream):
+        write_all(stream, b"0008pong0000")
+        request_of(stream)
+
+    serve(act)
+    assert ask(path, b"x" * 30_000) == b"pong"
+
+
+def test_who_answers_and_hangs_up_in_mid_request_is_heard(path, serve):
+    """Though writing fails: what was answered before tells why."""
+    serve(lambda stream: write_all(stream, b"0008pong0000"))
+    assert ask(path, b"x" * 30_000_000) == b"pong"
+
+
+def test_who_hangs_up_in_mid_request_has_not_answered(path, serve):
+    serve(lambda stream: None)
+    with pytest.raises(CutOff):
+        ask(path, b"x" * 30_000_000)
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000], ids=["small", "large"])
+def test_a_request_that_cannot_be_completed_has_no_end(path, serve, size):
+    """No error of ours completes it: half a request is never taken for a whole one."""
+    came = []
+
+    def act(stream):
+        buffer = bytearray(1 << 16)
+        while count := stream.read(buffer, Deadline(TIMEOUT)):
+            came.append(bytes(buffer[:count]))
+
+    def more():
+        raise ZeroDivisionError
+
+    serve(act)
+    with pytest.raises(ZeroDivisionError):
+        ask(path, b"x" * size, more=more)
+    for peer in serve.peers:
+        peer.join()
+    reader = MessageReader()
+    for data in came:
+        list(reader.feed(memoryview(data)))
+    assert not reader.complete
+
+
+def test_an_answer_that_cannot_be_delivered_is_the_end_of_it(path, serve):
+    hung_up = []
+
+    def act(stream):
+        request_of(stream)
+        write_all(stream, b"0008pong")
+        hung_up.append(stream.read(bytearray(10), Deadline(TIMEOUT)) == 0)
+
+    def deliver(piece):
+        raise ZeroDivisionError
+
+    serve(act)
+    with pytest.raises(ZeroDivisionError):
+        exchange(connect(path, Deadline(TIMEOUT)), b"x", None, deliver, Deadline(TIMEOUT))
+    for peer in serve.peers:
+        peer.join()
+    assert hung_up == [True]
+
+
+def test_a_silent_server_is_not_waited_for_too_long(path, serve):
+    over = threading.Event()
+    serve(lambda stream: (request_of(stream), over.wait(TIMEOUT)))
+    with pytest.raises(TimedOut):
+        ask(path, seconds=0.1)
+    over.set()
+
+
+def test_a_server_that_comes_late_is_reached(path, serve):
+    with pytest.raises(PathNotFound):
+        reach(lambda: path, connect_timeout=1.0)
+    timer = threading.Timer(0.1, lambda: serve(lambda stream: None))
+    timer.start()
+    stream = reach(lambda: path, connect_timeout=1.0, wait=Deadline(TIMEOUT))
+    stream.close()
+    timer.join()
+
+
+def test_a_look_tells_what_is_there(path, serve):
+    assert look(lambda: path, timeout=1.0).state == "path not found"
+    serve(lambda stream: None)
+    found = look(lambda: path, timeout=1.0)
+    assert (found.state, found.error) == ("listening", None)
+
+
+def all_that_can_connect(path):
+    clients = []
+    try:
+        while True:
+            clients.append(connect_now(path))
+    except Busy:
+        return clients
+
+
+def test_a_look_tells_that_nobody_is_free(path):
+    listener = listen(path, mode=0o600, backlog=1)
+    clients = all_that_can_connect(path)
+    found = look(lambda: path, timeout=0.05)
+    assert found.state == "busy"
+    assert isinstance(found.error, NotListening)
+    with pytest.raises(Busy):
+        reach(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
+    for stream in clients:
+        stream.close()
+    listener.withdraw()
+    listener.close()
+
+
+def test_a_look_tells_that_there_can_be_nobody():
+    found = look(lambda: "a\0b", timeout=1.0)
+    assert found.state == "invalid path"
+    assert isinstance(found.error, InvalidPath)
+
+
+def test_a_look_may_ask(path, serve):
+    serve(answering(b"0008pong0000"))
+    answer = []
+
+    def question(stream, deadline):
+        exchange(stream, b"ping", None, lambda piece: answer.append(bytes(piece)), deadline)
+
+    assert look(lambda: path, timeout=TIMEOUT, question=question).state == "listening"
+    assert answer == [b"pong"]
+
+
+def test_a_look_for_the_end_ends_though_somebody_listens(path, serve):
+    listener = listen(path, mode=0o600, backlog=16)
+    assert look_until_gone(lambda: path, timeout=1.0, wait=Deadline(0.05)).error is None
+    listener.withdraw()
+    listener.close()
+
+
+def test_a_look_waits_for_the_end(path):
+    listener = listen(path, mode=0o600, backlog=16)
+
+    def end():
+        listener.withdraw()
+        listener.close()
+
+    timer = threading.Timer(0.1, end)
+    timer.start()
+    finding = look_until_gone(lambda: path, timeout=1.0, wait=Deadline(TIMEOUT))
+    timer.join()
+    assert isinstance(finding.error, SipcError)

@@ -1,0 +1,202 @@
+"""What the server promises its clients, for whatever platform this runs on."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.inprocess_server import (
+    TIMEOUT,
+    EchoHandler,
+    ask,
+    at_once,
+    clients,
+    echo,
+    message,
+    payload_of,
+    read_all,
+    read_some,
+    serving,
+    told,
+    write_all,
+)
+
+from simpleipc_cli.client import look
+from simpleipc_cli.errors import CutOff, SipcError
+from simpleipc_cli.server.handler import Handler
+
+MUCH = bytes(range(256)) * 20_000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "demo.sock")
+
+
+@pytest.fixture
+def client(path):
+    with clients(path) as connect_one:
+        yield connect_one
+
+
+# answers
+
+
+@pytest.mark.parametrize("request_", [b"ping", b"", MUCH], ids=["small", "empty", "large"])
+def test_a_request_is_answered(path, request_):
+    with serving(path) as server:
+        assert ask(path, request_) == request_
+        assert server.log.outcomes(1) == ["answered"]
+    assert server.log.records[0].bytes_in == len(request_)
+    assert server.log.records[0].bytes_out == len(request_)
+
+
+def test_eight_clients_at_once_and_a_thousand_requests(path):
+    def client():
+        return [ask(path, b"%d" % number) for number in range(125)]
+
+    with serving(path, handler=EchoHandler()) as server:
+        answers = at_once(8, client)
+        assert answers == [[b"%d" % number for number in range(125)]] * 8
+        assert server.log.outcomes(1000) == ["answered"] * 1000
+        assert server.counted()["answered"] == 1000
+
+
+def test_who_writes_all_before_reading_gets_an_answer(path, client):
+    with serving(path):
+        assert payload_of(read_all(client(message(MUCH)))) == MUCH
+
+
+def test_a_handler_may_answer_before_it_reads(path):
+    def act(inside):
+        inside.write(MUCH)
+        inside.write(inside.read_all())
+
+    with serving(path, act):
+        assert ask(path, MUCH) == MUCH + MUCH
+
+
+def test_a_handler_need_not_read(path):
+    with serving(path, lambda inside: inside.write(b"no")) as server:
+        assert ask(path, MUCH) == b"no"
+        assert server.log.outcomes(1) == ["answered"]
+
+
+def test_an_answer_comes_as_it_is_made(path, client):
+    """And the handler sees the request as it is written."""
+    with serving(path):
+        stream = client(b"0005a")
+        assert read_some(stream) == b"0005a"
+        write_all(stream, b"0005b")
+        assert read_some(stream) == b"0005b"
+        write_all(stream, b"0000")
+        assert read_all(stream) == b"0000"
+
+
+def test_a_whole_request_is_waited_for(path, client):
+    begun = []
+
+    def act(inside):
+        begun.append(inside.request.id)
+        echo(inside)
+
+    with serving(path, act, whole_request=True, read_timeout=0.2) as server:
+        client(b"0005x")
+        assert server.log.outcomes(1) == ["silent"]
+    assert begun == []
+    with serving(path, act, whole_request=True):
+        assert ask(path, MUCH) == MUCH
+
+
+def test_a_handler_knows_whom_it_answers(path):
+    seen = []
+
+    def act(inside):
+        seen.append(inside.request)
+
+    with serving(path, act):
+        ask(path)
+        ask(path)
+    assert [request.path for request in seen] == [path, path]
+    assert len({request.id for request in seen}) == 2
+    assert all(request.peer.pid > 0 for request in seen)
+
+
+# what fails
+
+
+def test_a_failed_handler_sends_no_flush(path):
+    def act(inside):
+        inside.write(b"half")
+        return 3
+
+    with serving(path, act) as server:
+        assert told(path, message(b"x")) == b"0008half"
+        with pytest.raises(CutOff):
+            ask(path)
+        assert server.log.outcomes(2) == ["failed"] * 2
+    assert server.log.records[0].detail == "status 3"
+
+
+def test_a_failed_handler_s_client_is_heard_out(path):
+    """It may be one that writes all before it reads."""
+    with serving(path, lambda inside: 1):
+        assert told(path, message(MUCH)) == b""
+
+
+class Broken(Handler):
+    """Cannot start anything, or has a defect."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def start(self, request, stored):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(SipcError("no"), "not_started"), (ValueError("a defect"), "broken")],
+    ids=["not started", "defect"],
+)
+def test_a_handler_that_cannot_start_costs_its_request_alone(path, error, outcome):
+    with serving(path, handler=Broken(error)) as server:
+        for _ in range(2):
+            with pytest.raises(CutOff):
+                ask(path)
+        assert server.log.outcomes(2) == [outcome] * 2
+
+
+@pytest.mark.parametrize("bytes_", ["zzzz", "0001", "0002", "0003", "-004", " 00f", "fff1"])
+def test_a_malformed_request_ends_its_connection_alone(path, bytes_):
+    with serving(path) as server:
+        assert told(path, bytes_.encode()) == b""
+        assert server.log.outcomes(1) == ["malformed"]
+        assert ask(path) == b"ping"
+
+
+@pytest.mark.parametrize("bytes_", ["0", "000", "0009hel", "0009hello", "0009hello00"])
+def test_a_request_that_is_cut_off_has_no_end(path, client, bytes_):
+    ends = []
+
+    def act(inside):
+        ends.append(inside.read_all())
+
+    with serving(path, act) as server:
+        client(bytes_.encode()).close()
+        assert server.log.outcomes(1) == ["cut_off"]
+        assert not server.log.records[0].outcome.is_error
+    assert ends == []
+
+
+def test_bytes_behind_the_flush_are_dropped(path):
+    with serving(path) as server:
+        assert told(path, message(b"one") + message(b"two")) == message(b"one")
+        assert server.log.outcomes(1) == ["answered"]
+
+
+def test_who_only_looks_is_no_request(path):
+    with serving(path) as server:
+        assert look(lambda: path, timeout=TIMEOUT).state == "listening"
+        assert ask(path) == b"ping"  # accepted behind it
+        server.log.wait_until(lambda: [line for line in server.log.lines if "looked" in line], "it")
+        assert server.log.outcomes(1) == ["answered"]
+        assert server.counted()["looked"] == 1

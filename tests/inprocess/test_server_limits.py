@@ -1,0 +1,249 @@
+"""What the server promises of its limits and its end, for whatever platform this runs on."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from helpers.inprocess_server import (
+    TIMEOUT,
+    Gate,
+    Stopped,
+    ask,
+    at_once,
+    clients,
+    message,
+    payload_of,
+    read_all,
+    serving,
+    wait_until,
+    write_all,
+)
+
+from simpleipc_cli.client import look
+from simpleipc_cli.errors import CutOff, InUse, PathNotFound
+from simpleipc_cli.server.pool import Ending
+from simpleipc_cli.transport import connect_now, listen
+
+MUCH = bytes(range(256)) * 20_000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "demo.sock")
+
+
+@pytest.fixture
+def client(path):
+    with clients(path) as connect_one:
+        yield connect_one
+
+
+# limits
+
+
+def test_no_more_are_answered_at_once_than_there_are_threads(path):
+    lock, counts, now = threading.Lock(), [], [0]
+    full, gate = threading.Semaphore(0), threading.Event()
+
+    def act(inside):
+        with lock:
+            now[0] += 1
+            counts.append(now[0])
+        full.release()
+        inside.wait_for(gate)
+        with lock:
+            now[0] -= 1
+        inside.write(b"done")
+
+    with serving(path, act, threads=2) as server:
+        answers = []
+        clients = threading.Thread(target=lambda: answers.extend(at_once(6, lambda: ask(path))))
+        clients.start()
+        for _ in range(2):
+            assert full.acquire(timeout=TIMEOUT)
+        server.wait_until_waiting(4)
+        gate.set()
+        clients.join(TIMEOUT)
+        assert answers == [b"done"] * 6
+    assert max(counts) == 2
+
+
+def test_the_silent_keep_nobody_from_an_answer(path, client):
+    with serving(path, threads=1) as server:
+        silent = [client() for _ in range(20)]
+        assert ask(path) == b"ping"
+        assert server.counted()["silent"] == 20
+        for stream in silent:
+            write_all(stream, message(b"late"))
+        assert [read_all(stream) for stream in silent] == [message(b"late")] * 20
+
+
+def test_a_request_may_be_so_large_and_no_larger(path):
+    with serving(path, max_request=100_000) as server:
+        assert ask(path, b"x" * 100_000) == b"x" * 100_000
+        assert server.log.outcomes(1) == ["answered"]
+        with pytest.raises(CutOff):
+            ask(path, b"x" * 100_001)
+        assert server.log.outcomes(2) == ["answered", "too_large"]
+
+
+@pytest.mark.parametrize("begun", [b"0", b"0009hel", b"0009hello"])
+def test_who_falls_silent_in_a_request_is_hung_up_on(path, client, begun):
+    with serving(path, read_timeout=0.2) as server:
+        stream = client(begun)
+        assert payload_of(read_all(stream)) is None
+        assert server.log.outcomes(1) == ["silent"]
+
+
+def test_who_does_not_read_is_hung_up_on(path, client):
+    def act(inside):
+        while True:
+            inside.write(MUCH)
+
+    with serving(path, act, write_timeout=0.2) as server:
+        client(message(b"x"))
+        assert server.log.outcomes(1) == ["stuck"]
+
+
+def test_a_handler_has_so_much_time(path):
+    with serving(path, lambda inside: inside.wait_for_the_end(), timeout=0.2) as server:
+        with pytest.raises(CutOff):
+            ask(path)
+        assert server.log.outcomes(1) == ["timed_out"]
+
+
+# hanging up
+
+
+@pytest.mark.parametrize("sent", [b"0005x", b"0005x0000"], ids=["in mid-request", "behind it"])
+def test_a_hang_up_ends_the_handler(path, client, sent):
+    begun, ended = threading.Event(), threading.Event()
+
+    def act(inside):
+        begun.set()
+        try:
+            inside.wait_for_the_end()
+        except Stopped:
+            ended.set()
+            raise
+
+    with serving(path, act) as server:
+        stream = client(sent)
+        assert begun.wait(TIMEOUT)
+        stream.close()
+        assert ended.wait(TIMEOUT)
+        assert server.log.outcomes(1) == ["hung_up" if sent.endswith(b"0000") else "cut_off"]
+
+
+def test_a_handler_may_finish_for_nobody(path, client):
+    gate, done = Gate(), threading.Event()
+
+    def act(inside):
+        gate.act(inside)
+        done.set()
+
+    with serving(path, act, finish_on_hangup=True) as server:
+        stream = client(message(b"x"))
+        gate.wait_until_begun()
+        stream.close()
+        gate.open()
+        assert done.wait(TIMEOUT)
+        assert server.log.outcomes(1) == ["hung_up"]
+
+
+# the end
+
+
+def test_it_stops_when_it_is_told_to(path):
+    with serving(path) as server:
+        assert ask(path) == b"ping"
+        server.stop()
+        assert server.end() is Ending.DRAINED
+        with pytest.raises(PathNotFound):
+            connect_now(path)
+
+
+def test_it_stops_behind_so_many_requests(path):
+    with serving(path, count=3) as server:
+        assert [ask(path) for _ in range(3)] == [b"ping"] * 3
+        assert server.end() is Ending.DRAINED
+
+
+def test_it_stops_when_a_request_says_so(path):
+    with serving(path, quit_on=b"quit") as server:
+        for other in (b"qui", b"quits", b"QUIT"):
+            assert ask(path, other) == other
+        assert ask(path, b"quit") == b""
+        assert server.end() is Ending.DRAINED
+
+
+def test_it_stops_when_nobody_has_asked_for_long_enough(path):
+    with serving(path, idle_timeout=0.2) as server:
+        assert server.end() is Ending.DRAINED
+
+
+def test_a_path_is_served_again(path):
+    for number in range(3):
+        with serving(path) as server:
+            assert ask(path, b"%d" % number) == b"%d" % number
+            server.stop()
+            assert server.end() is Ending.DRAINED
+
+
+def test_a_path_has_one_server(path):
+    with serving(path):
+        with pytest.raises(InUse):
+            listen(path, mode=0o600, backlog=1)
+        assert ask(path) == b"ping"
+
+
+def test_all_who_have_asked_are_answered_before_the_end(path, client):
+    gate = Gate()
+    with serving(path, gate.act, threads=1) as server:
+        streams = [client(message(b"%d" % number)) for number in range(5)]
+        gate.wait_until_begun()
+        server.stop()
+        gate.open()
+        assert server.end() is Ending.DRAINED
+    assert [payload_of(read_all(stream)) for stream in streams] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_while_it_stops_nobody_new_gets_in(path, client):
+    gate = Gate()
+    with serving(path, gate.act) as server:
+        stream = client(message(b"x"))
+        gate.wait_until_begun()
+        server.stop()
+        wait_until(lambda: look(lambda: path, timeout=0).error, "nobody to get in")
+        gate.open()
+        assert payload_of(read_all(stream)) == b"x"
+        assert server.end() is Ending.DRAINED
+
+
+def test_who_is_silent_does_not_keep_it_from_its_end(path, client):
+    with serving(path) as server:
+        streams = [client(), client(b"0009he")]
+        assert ask(path) == b"ping"
+        server.stop()
+        assert server.end() is Ending.DRAINED
+    assert read_all(streams[0]) == b""
+
+
+@pytest.mark.parametrize("how", ["told again", "out of time"])
+def test_what_goes_on_is_ended_in_the_end(path, client, how):
+    begun = threading.Event()
+
+    def act(inside):
+        begun.set()
+        inside.wait_for_the_end()
+
+    with serving(path, act, drain_timeout=TIMEOUT if how == "told again" else 0.1) as server:
+        stream = client(message(b"x"))
+        assert begun.wait(TIMEOUT)
+        server.stop()
+        if how == "told again":
+            server.stop()
+        assert server.end() is Ending.UNFINISHED
+        assert payload_of(read_all(stream)) is None
+        assert server.log.outcomes(1) == ["stopped"]

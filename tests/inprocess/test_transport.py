@@ -1,0 +1,492 @@
+"""What transport/base.py promises, for whatever platform this runs on."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import (
+    Busy,
+    InUse,
+    InvalidPath,
+    PathNotFound,
+    PeerGone,
+    SipcError,
+    TimedOut,
+)
+from simpleipc_cli.transport import (
+    HANGUP,
+    READ,
+    WRITE,
+    connect,
+    connect_now,
+    listen,
+    new_bell,
+    new_latch,
+    new_poller,
+    new_wide_poller,
+)
+
+TIMEOUT = 20.0
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "demo.sock")
+
+
+@pytest.fixture
+def listener(path):
+    listening = listen(path, mode=0o600, backlog=16)
+    yield listening
+    listening.withdraw()
+    listening.close()
+
+
+@pytest.fixture(params=[new_poller, new_wide_poller], ids=["few", "many"])
+def poller(request):
+    made = request.param()
+    yield made
+    made.close()
+
+
+def told(poller, seconds=TIMEOUT):
+    """What a poller tells, once it tells something."""
+    deadline = Deadline(seconds)
+    while not (found := dict(poller.wait(deadline.remaining()))) and not deadline.passed():
+        pass
+    return found
+
+
+def accepted(listener):
+    poller = new_poller()
+    poller.watch(listener.fileno(), READ)
+    assert told(poller)
+    poller.close()
+    return listener.accept()
+
+
+@pytest.fixture
+def pair(path, listener):
+    """Client and server of one connection."""
+    client = connect(path, Deadline(TIMEOUT))
+    server = accepted(listener)
+    yield client, server
+    client.close()
+    server.close()
+
+
+def connect_until_busy(path):
+    clients = []
+    try:
+        while len(clients) < 50:
+            clients.append(connect_now(path))
+    except Busy:
+        return clients
+    raise AssertionError("it is never busy")
+
+
+def read_all(stream):
+    buffer = bytearray(1 << 18)
+    pieces = []
+    while count := stream.read(buffer, Deadline(TIMEOUT)):
+        pieces.append(bytes(buffer[:count]))
+    return b"".join(pieces)
+
+
+def write_all(stream, data):
+    left = memoryview(data)
+    while left:
+        left = left[stream.write([left]) :]
+
+
+def fill(stream):
+    """Write until there is no room; how much that was."""
+    total = 0
+    try:
+        while True:
+            total += stream.write_now([b"x" * 100_000])
+    except BlockingIOError:
+        return total
+
+
+# connecting
+
+
+def test_nobody_there(path):
+    for attempt in (lambda: connect(path, Deadline(TIMEOUT)), lambda: connect_now(path)):
+        with pytest.raises(PathNotFound, match="does not exist"):
+            attempt()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"], ids=["empty", "NUL"])
+def test_what_no_endpoint_can_be_called(name):
+    with pytest.raises(InvalidPath):
+        connect_now(name)
+    with pytest.raises(SipcError):
+        listen(name, mode=0o600, backlog=1)
+
+
+def test_a_path_is_for_one_listener(path, listener):
+    with pytest.raises(InUse):
+        listen(path, mode=0o600, backlog=16)
+
+
+def test_of_listeners_that_start_at_once_one_wins(path):
+    start = threading.Barrier(8)
+    won, lost = [], []
+
+    def try_it():
+        start.wait()
+        try:
+            won.append(listen(path, mode=0o600, backlog=16))
+        except InUse as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=try_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert (len(won), len(lost)) == (1, 7)
+    connect(path, Deadline(TIMEOUT)).close()
+    won[0].withdraw()
+    won[0].close()
+
+
+def test_a_full_queue_is_busy_until_somebody_is_accepted(path):
+    listening = listen(path, mode=0o600, backlog=1)
+    clients = connect_until_busy(path)
+    with pytest.raises(Busy):
+        connect(path, Deadline(0.05))
+    later = []
+    thread = threading.Thread(target=lambda: later.append(connect(path, Deadline(TIMEOUT))))
+    thread.start()
+    servers = [accepted(listening) for _ in clients]
+    thread.join(TIMEOUT)
+    assert len(later) == 1
+    for stream in (*clients, *later, *servers):
+        stream.close()
+    listening.withdraw()
+    listening.close()
+
+
+def test_nobody_can_connect_any_more_but_who_had_is_accepted(path, listener):
+    waiting = [connect_now(path) for _ in range(4)]
+    write_all(waiting[3], b"hello")
+    listener.withdraw()
+    with pytest.raises(SipcError):
+        connect(path, Deadline(0.05))
+    streams = [listener.accept() for _ in waiting]
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    buffer = bytearray(10)
+    assert streams[3].read(buffer, Deadline(TIMEOUT)) == 5
+    for stream in (*waiting, *streams):
+        stream.close()
+
+
+def test_a_path_can_be_taken_again(path):
+    for _ in range(3):
+        listening = listen(path, mode=0o600, backlog=16)
+        client = connect(path, Deadline(TIMEOUT))
+        accepted(listening).close()
+        client.close()
+        listening.withdraw()
+        listening.close()
+
+
+def test_one_waits_and_is_told(path, listener, poller):
+    poller.watch(listener.fileno(), READ)
+    assert poller.wait(0) == []
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    client = connect_now(path)
+    assert told(poller) == {listener.fileno(): READ}
+    assert dict(poller.wait(0)) == {listener.fileno(): READ}  # until it is accepted
+    listener.accept().close()
+    assert poller.wait(0) == []
+    client.close()
+
+
+def test_each_knows_the_other_s_process(pair):
+    assert [stream.peer().pid for stream in pair] == [os.getpid()] * 2
+
+
+# bytes
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["to the server", "to the client"])
+def test_bytes_arrive_as_they_were_written(pair, turned):
+    one, other = reversed(pair) if turned else pair
+    data = bytes(range(256)) * 4096 * 5
+    thread = threading.Thread(target=lambda: (write_all(one, data), one.close()))
+    thread.start()
+    assert read_all(other) == data
+    thread.join(TIMEOUT)
+
+
+def test_several_buffers_are_one_stretch(pair):
+    client, server = pair
+    buffers = [b"a", b"bc" * 50_000, b"", b"d" * 10]
+    expected = b"".join(buffers)
+
+    def write():
+        total = 0
+        while total < len(expected):
+            total += client.write([memoryview(expected)[total:][:7], expected[total + 7 :]])
+        client.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert read_all(server) == expected
+    thread.join(TIMEOUT)
+
+
+def test_both_ways_at_once(pair):
+    data = [bytes([number]) * 3_000_000 for number in range(2)]
+    threads = [
+        threading.Thread(target=write_all, args=(stream, what))
+        for stream, what in zip(pair, data, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for stream, what in zip(pair, reversed(data), strict=True):
+        left, buffer = len(what), bytearray(1 << 16)
+        while left:
+            count = stream.read(buffer, Deadline(TIMEOUT))
+            assert count
+            assert buffer[:count] == what[:count]
+            left -= count
+    for thread in threads:
+        thread.join(TIMEOUT)
+
+
+def test_a_small_room_takes_what_fits(pair):
+    client, server = pair
+    write_all(client, b"hello")
+    buffer = bytearray(2)
+    found = b""
+    while len(found) < 5:
+        found += buffer[: server.read(buffer, Deadline(TIMEOUT))]
+    assert found == b"hello"
+
+
+def test_without_bytes_nobody_waits_for_ever(pair):
+    buffer = bytearray(10)
+    with pytest.raises(TimedOut):
+        pair[0].read(buffer, Deadline(0.05))
+    with pytest.raises(BlockingIOError):
+        pair[1].read_now(buffer)
+    with pytest.raises(BlockingIOError):
+        pair[1].peek_now()
+
+
+def test_a_peek_takes_nothing(pair, poller):
+    client, server = pair
+    write_all(client, b"x")
+    poller.watch(server.fileno(), READ)
+    assert told(poller) == {server.fileno(): READ}
+    assert server.peek_now() is True
+    assert server.peek_now() is True
+    assert server.read_now(bytearray(10)) == 1
+
+
+def test_what_was_written_before_the_end_can_be_read_behind_it(pair):
+    client, server = pair
+    write_all(server, b"answer")
+    server.close()
+    assert read_all(client) == b"answer"
+
+
+def test_no_room_is_told_and_ends_when_the_other_reads(pair, poller):
+    client, server = pair
+    total = fill(client)
+    poller.watch(client.fileno(), WRITE)
+    assert poller.wait(0) == []
+    buffer, seen = bytearray(1 << 18), 0
+    while seen < total:
+        seen += server.read(buffer, Deadline(TIMEOUT))
+    assert told(poller) == {client.fileno(): WRITE}
+    assert client.write_now([b"x" * 100_000]) > 0
+
+
+def test_what_had_no_room_is_neither_lost_nor_doubled(pair):
+    """Whoever was told to wait offers the same bytes again, and each arrives once."""
+    client, server = pair
+    data = bytes(range(256)) * 8192
+    seen = []
+
+    def read():
+        seen.append(read_all(server))
+
+    thread = threading.Thread(target=read)
+    left, poller = memoryview(data), new_poller()
+    poller.watch(client.fileno(), WRITE)
+    started = False
+    while left:
+        try:
+            left = left[client.write_now([left[:10], left[10:]]) :]
+        except BlockingIOError:
+            if not started:
+                started = True
+                thread.start()
+            assert told(poller)
+    client.close()
+    thread.join(TIMEOUT)
+    assert seen == [data]
+    poller.close()
+
+
+# hanging up
+
+
+def test_a_hang_up_is_told_unasked(pair, poller):
+    client, server = pair
+    poller.watch(server.fileno(), 0)
+    assert poller.wait(0) == []
+    client.close()
+    assert told(poller) == {server.fileno(): HANGUP}
+    assert server.peek_now() is False
+    assert server.read_now(bytearray(10)) == 0
+    with pytest.raises(PeerGone):
+        write_all(server, b"x" * 1000)
+
+
+def test_a_hang_up_ends_the_wait_for_room(pair):
+    client, server = pair
+    fill(server)
+    outcome = []
+
+    def write():
+        try:
+            while True:
+                server.write([b"x" * 100_000])
+        except PeerGone as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    client.close()
+    thread.join(TIMEOUT)
+    assert len(outcome) == 1
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_a_shut_down_wakes_whoever_waits_at_this_end(pair, what):
+    client, _ = pair
+    outcome = []
+
+    def read():
+        outcome.append(client.read(bytearray(10), Deadline(TIMEOUT)))
+
+    def write():
+        try:
+            while True:
+                client.write([b"x" * 100_000])
+        except PeerGone:
+            outcome.append(0)
+
+    thread = threading.Thread(target=read if what == "read" else write)
+    thread.start()
+    client.shut_down()
+    thread.join(TIMEOUT)
+    assert outcome == [0]
+
+
+def test_a_shut_down_is_the_end_at_the_other(pair):
+    client, server = pair
+    write_all(client, b"last")
+    client.shut_down()
+    client.shut_down()
+    assert read_all(server) == b"last"
+
+
+# waiting
+
+
+def test_a_bell_rings_until_it_is_quiet(poller):
+    bell = new_bell()
+    poller.watch(bell.fileno(), READ)
+    assert poller.wait(0) == []
+    bell.ring()
+    bell.ring()
+    assert told(poller) == {bell.fileno(): READ}
+    assert dict(poller.wait(0)) == {bell.fileno(): READ}
+    bell.quiet()
+    assert poller.wait(0) == []
+    bell.quiet()
+    poller.forget(bell.fileno())
+    bell.close()
+
+
+def test_a_bell_wakes_another_thread(poller):
+    bell = new_bell()
+    poller.watch(bell.fileno(), READ)
+    for _ in range(200):
+        thread = threading.Thread(target=bell.ring)
+        thread.start()
+        assert told(poller) == {bell.fileno(): READ}
+        bell.quiet()
+        thread.join(TIMEOUT)
+    poller.forget(bell.fileno())
+    bell.close()
+
+
+def test_a_latch_is_told_to_all_and_for_ever():
+    latch = new_latch()
+    pollers = [new_poller() for _ in range(5)]
+    for poller in pollers:
+        poller.watch(latch.fileno(), 0)
+        assert poller.wait(0) == []
+    assert not latch.is_set()
+    latch.set()
+    latch.set()
+    assert latch.is_set()
+    for poller in pollers * 2:
+        assert told(poller) == {latch.fileno(): HANGUP}
+    for poller in pollers:
+        poller.close()
+    latch.close()
+
+
+def test_what_is_forgotten_is_told_of_no_more(poller):
+    bell = new_bell()
+    poller.watch(bell.fileno(), READ)
+    bell.ring()
+    assert told(poller)
+    poller.watch(bell.fileno(), 0)
+    assert poller.wait(0) == []
+    poller.watch(bell.fileno(), READ)
+    assert told(poller)
+    poller.forget(bell.fileno())
+    poller.forget(bell.fileno())
+    assert poller.wait(0) == []
+    bell.close()
+
+
+def test_hundreds_are_watched_by_one(path):
+    listening = listen(path, mode=0o600, backlog=16)
+    poller = new_wide_poller()
+    pairs = {}
+    for _ in range(150):
+        client = connect(path, Deadline(TIMEOUT))
+        server = accepted(listening)
+        pairs[server.fileno()] = client, server
+        poller.watch(server.fileno(), READ)
+    assert poller.wait(0) == []
+    for number, (client, server) in pairs.items():
+        write_all(client, b"x")
+        assert told(poller) == {number: READ}
+        assert server.read_now(bytearray(10)) == 1
+    for number, (client, server) in pairs.items():
+        server.close()
+        poller.forget_closed(number)
+        client.close()
+    assert poller.wait(0) == []
+    poller.close()
+    listening.withdraw()
+    listening.close()

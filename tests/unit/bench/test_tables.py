@@ -1,0 +1,252 @@
+"""CSV and Markdown: the report's numbers, and nothing that a reader would misunderstand."""
+
+from __future__ import annotations
+
+import csv
+import re
+from itertools import pairwise
+
+import pytest
+from helpers.bench_runs import MS, SECOND, Run, closed_loop, open_loop
+from helpers.html import read
+from markdown_it import MarkdownIt
+
+from simpleipc_cli.bench import verdict, wording
+from simpleipc_cli.bench.report import Report
+from simpleipc_cli.bench.stats import Figures
+from simpleipc_cli.bench.tables import to_csv, to_markdown
+from simpleipc_cli.bench.verdict import KINDS
+
+FAILING = closed_loop(failing=(3 * SECOND, 5 * SECOND), partial=True, cpu_share=0.97)
+STALLED = open_loop(stall=(4 * SECOND, 6 * SECOND))
+EMPTY = Run().report()
+
+each_report = pytest.mark.parametrize(
+    "report", [FAILING, STALLED, EMPTY], ids=["closed", "open", "empty"]
+)
+
+HOSTILE = [
+    "a|b",
+    "`",
+    "``a`b```",
+    " leading and trailing ",
+    "</code><script>alert(1)</script>",
+    "@everyone #1 **bold** [link](http://example.org) <b>",
+    "a\nb\r\n| c |\n# heading",
+    "\\",
+    "\x1b[31mred\x00",
+    "\udcff",
+    "\N{RIGHT-TO-LEFT OVERRIDE}txt",
+    "a,b;c\t\"d\"'e'",
+    "=1+1",
+    "x" * 5_000,
+]
+
+
+def named(path: str) -> Report:
+    run = Run(path)
+    run.answer(0, 0, MS)
+    return run.report()
+
+
+# CSV
+
+
+def lines(report: Report) -> dict[str, tuple[str, str]]:
+    head, *rows = csv.reader(to_csv(report).splitlines())
+    assert head == ["figure", "unit", "value"]
+    found = {figure: (unit, value) for figure, unit, value in rows}
+    assert len(found) == len(rows), "a figure twice"
+    return found
+
+
+@each_report
+def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(report):
+    found, values = lines(report), report.values()
+    for name, kind in KINDS.items():
+        if name.startswith("total."):
+            continue
+        unit, value = found[name]
+        if values[name] is None:
+            assert value == ""
+        elif kind == verdict.TIME:
+            assert unit == "ns"
+            assert re.fullmatch(r"\d+", value)
+            assert int(value) == round(values[name])
+        else:
+            assert float(value) == values[name]
+
+
+def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
+    found = lines(FAILING)
+    tally = FAILING.tally
+    assert found["path"] == ("text", FAILING.path)
+    assert found["partial"] == found["generator_is_limit"] == ("bool", "true")
+    assert found["elapsed"] == ("ns", str(tally.elapsed))
+    assert found["rate"] == ("1/s", repr(FAILING.rate))
+    assert found["offered_rate"] == ("1/s", "")
+    assert found["answered"] == ("count", str(FAILING.answered))
+    assert found["failures.protocol"] == ("count", "0")
+    assert "failures.protocol.max" not in found
+    for kind, times in tally.failures.items():
+        name = f"failures.{kind.replace(' ', '_')}"
+        assert found[name] == ("count", str(times.count))
+        assert found[f"{name}.max"] == ("ns", str(times.max))
+        assert found[f"{name}.mean"] == ("ns", str(round(times.mean)))
+    assert lines(STALLED)["offered_rate"] == ("1/s", "500.0")
+
+
+def test_the_csv_s_lines_are_the_same_up_to_the_times_of_failures():
+    first, second, third = (list(lines(report)) for report in (EMPTY, STALLED, FAILING))
+    assert first == second == third[: len(first)]
+    assert all(name.startswith("failures.") for name in third[len(first) :])
+
+
+def test_awk_gets_along_with_the_csv():
+    # No quotes and no carriage return; what would need them is the path alone.
+    text = to_csv(FAILING)
+    assert "\r" not in text
+    assert '"' not in text
+    assert text.endswith("\n")
+    p99 = [line.split(",")[2] for line in text.splitlines() if line.split(",")[0] == "p99"]
+    assert p99 == [str(FAILING.values()["p99"])]
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=ascii)
+def test_no_path_breaks_a_csv(path):
+    text = to_csv(named(path))
+    assert text.encode()
+    assert list(lines(named(path)))[:2] == ["path", "started_at"]
+    assert len(text.splitlines()) == len(to_csv(named("x")).splitlines())
+    assert lines(named(path))["p99"] == ("ns", "")
+
+
+@pytest.mark.parametrize("path", ["=1+1", "+1", "-1", "@SUM(A1)"])
+def test_no_path_is_taken_for_a_formula(path):
+    assert lines(named(path))["path"] == ("text", f"./{path}")
+
+
+# Markdown
+
+
+def rendered(report: Report, *more):
+    """The Markdown as HTML, as GitHub would make it of it (but for what it forbids)."""
+    html = MarkdownIt("commonmark").enable("table").render(to_markdown(report, *more))
+    return read(f"<body>{html}</body>")
+
+
+def judged(report: Report, *conditions: str):
+    return verdict.judge([verdict.parse(text) for text in conditions], report.values())
+
+
+def tables_of(page) -> list[dict[str, list[str]]]:
+    """The cells of each row behind the first, by what the first says; heads are "head"."""
+    tables = []
+    for table in page.all("table"):
+        rows = [
+            [cell.text for cell in row.content if not isinstance(cell, str)]
+            for row in table.all("tr")
+        ]
+        tables.append({"head": rows[0], **{first: rest for first, *rest in rows[1:]}})
+    return tables
+
+
+def test_the_markdown_has_all_times_with_the_number_of_samples():
+    (times,) = tables_of(rendered(STALLED))
+    assert times["head"] == ["", "response", "service", "connect", "first byte"]
+    for kind, histogram in STALLED.times().items():
+        column = times["head"].index(kind.replace("_", " ")) - 1
+        for name, value in Figures.of(histogram).by_name().items():
+            assert times[name][column] == wording.figure(name, value)
+        assert times["samples"][column] == f"{histogram.count:,}"
+    assert times["p99.99"] == ["-"] * 4
+
+
+def test_the_markdown_says_what_was_measured_and_how():
+    text = rendered(STALLED).text
+    assert "500/s: 5,000 in 10.0 s" in text
+    assert wording.load(STALLED) in text
+    assert wording.TIMES["response"] in text
+    assert "timeout: 30.0 s" in text
+    assert "started late: 943" in text
+    assert "Partial" not in text
+    assert "Warning" not in text
+
+
+def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
+    page = rendered(FAILING)
+    failures = tables_of(page)[1]
+    assert failures.pop("head") == ["failed", "count", "mean", "p50", "p99", "max"]
+    assert set(failures) == set(FAILING.tally.failures)
+    for kind, (count, mean, *_, longest) in failures.items():
+        times = FAILING.tally.failures[kind]
+        assert count == f"{times.count:,}"
+        assert mean == wording.figure("mean", times.mean)
+        assert longest == wording.figure("max", times.max)
+    counts = [int(count.replace(",", "")) for count, *_ in failures.values()]
+    assert all(more >= fewer for more, fewer in pairwise(counts))
+    assert f"{FAILING.tally.failed():,} failed (2.91 %)" in page.text
+
+
+def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
+    text = rendered(FAILING).text
+    assert "Partial: the load was broken off" in text
+    assert f"Warning: {wording.LIMITED}" in text
+
+
+def test_the_markdown_says_of_each_condition_whether_it_failed():
+    conditions = judged(STALLED, "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
+    (listed, *_) = rendered(STALLED, conditions).all("ul")
+    items = [item.text for item in listed.all("li")]
+    marks = ["❌", "✅", "❌", "✅"]
+    expected = [wording.judgement(judgement) for judgement in conditions]
+    assert items == [f"{mark} {said}" for mark, said in zip(marks, expected, strict=True)]
+
+
+def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
+    changes = STALLED.compare(open_loop(seed=5))
+    page = rendered(STALLED, (), changes)
+    shown = tables_of(page)[0]
+    assert shown.pop("head") == ["", "baseline", "now", "change", "judgement"]
+    assert list(shown) == list(changes)
+    for name, change in changes.items():
+        assert shown[name] == [
+            wording.figure(name, change.old),
+            wording.figure(name, change.new),
+            wording.change(change.relative),
+            change.verdict,
+        ]
+    assert (
+        "p99 are worse, nothing else has changed beyond noise, too few samples to judge"
+        in page.text
+    )
+
+
+def test_an_open_loop_against_a_closed_one_says_that_service_times_were_compared():
+    changes = STALLED.compare(closed_loop(seconds=2))
+    assert "(service times)" in rendered(STALLED, (), changes).text
+
+
+def test_a_report_without_answers_says_so_and_has_no_times():
+    run = Run()
+    run.fail("refused", 0, MS)
+    page = rendered(run.report())
+    assert "No answers: there are no times" in page.text
+    (failures,) = tables_of(page)
+    assert failures["refused"][:2] == ["1", "1.00 ms"]
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=ascii)
+def test_no_path_becomes_markup(path):
+    report = named(path)
+    report.settings["expect"] = report.started_at = path
+    page = rendered(report)
+    assert to_markdown(report).encode()
+    plain, hostile = rendered(named("plain")), page.one("h3").one("code")
+    allowed = path.strip() if len(path) < 100 and path.isprintable() else ""
+    assert allowed in hostile.text
+    assert [element.tag for element in page.one("h3")] == ["h3", "code"]
+    assert len(page.all("table")) == len(plain.all("table"))
+    assert not page.all("a")
+    assert not page.all("script")
+    assert not any("\n" in code.text or "\x1b" in code.text for code in page.all("code"))

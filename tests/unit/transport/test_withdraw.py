@@ -1,0 +1,51 @@
+"""What becomes of a listener's clients when it stops: who came before, and who comes then."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from helpers.wire import connect, message
+
+from simpleipc_cli.transport import adopt, listen
+
+
+def test_who_comes_by_the_old_socket_after_the_stop_is_refused_at_once(endpoint):
+    """By a bind mount, say: there the name does not go. Refused, a client may try again."""
+    listener = listen(str(endpoint), mode=0o600, backlog=5)
+    held = os.open(endpoint, os.O_PATH)
+    early = [connect(f"/proc/self/fd/{held}") for _ in range(3)]
+    listener.withdraw()
+    for _ in range(10):
+        with pytest.raises(ConnectionRefusedError):
+            connect(f"/proc/self/fd/{held}")
+    for client in early:
+        client.sendall(message(b"hello"))
+        accepted = listener.accept()
+        assert accepted.peek_now()
+        accepted.close()
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    listener.close()
+    for client in early:
+        client.close()
+    os.close(held)
+
+
+def test_a_passed_socket_goes_on_after_the_stop(endpoint):
+    with socket.socket(socket.AF_UNIX) as kept:
+        kept.bind(str(endpoint))
+        kept.listen()
+        listener = adopt(os.dup(kept.fileno()))
+        assert listener.keeps_queue
+        early = connect(endpoint)
+        listener.withdraw()
+        assert listener.is_ours()
+        late = connect(endpoint)
+        listener.close()
+        kept.accept()[0].close()
+        kept.accept()[0].close()
+        early.close()
+        late.close()
+    assert endpoint.exists()
