@@ -1,0 +1,77 @@
+"""The command line in this process does what the installed command does, and leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+
+import pytest
+from helpers.command import environment, sipc
+from helpers.inprocess_cli import run_cli
+from helpers.procfs import descriptors
+from helpers.scripted_server import answering, served_by
+from helpers.wire import message
+
+ALIKE = [
+    ["--version"],
+    ["send", "--b\udcffgus"],
+    ["send", "n\xfcne", "-d", "x"],  # without click
+    ["send", "none", "-d", "x", "--stats"],
+    ["probe", "none"],
+    ["bench", "none"],
+]
+
+
+def seconds_removed(output: bytes) -> bytes:
+    return b" ".join(word for word in output.split() if b"." not in word)
+
+
+@pytest.mark.parametrize("arguments", ALIKE, ids=" ".join)
+def test_it_ends_as_the_installed_command(folder, arguments):
+    outcomes = []
+    for run in (run_cli, sipc):
+        done = run(*arguments, cwd=folder)
+        output = [seconds_removed(stream) for stream in (done.stdout, done.stderr)]
+        outcomes.append((done.returncode, *output))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][1:] != (b"", b"")
+
+
+@pytest.mark.parametrize("options", [[], ["--stats"]], ids=["without click", "with click"])
+def test_a_request_is_read_and_a_response_written(endpoint, options):
+    requests = []
+    with served_by(endpoint, answering(message(b"\xffpong"), requests)):
+        done = run_cli("send", endpoint, *options, input=b"\xffping")
+    assert (done.returncode, done.stdout) == (0, b"\xffpong")
+    assert requests == [b"0009\xffping0000"]
+
+
+def test_the_environment_and_the_folder_are_those_given(endpoint):
+    with served_by(endpoint, answering(message(b"pong"))):
+        done = run_cli("send", env=environment(SIPC_PATH="sock"), cwd=endpoint.parent)
+    assert (done.returncode, done.stdout) == (0, b"pong")
+
+
+def test_signals_streams_environment_and_descriptors_are_as_before(folder, request):
+    def state():
+        handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        streams = sys.stdin, sys.stdout, sys.stderr, sys.argv, sys.unraisablehook
+        standard = [os.fstat(number)[:3] for number in range(3)]
+        return handlers, mask, streams, standard, os._exit, dict(os.environ), os.getcwd()
+
+    def handler(number, frame):
+        pass
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
+        signal.signal(number, handler)
+    before = state()
+    run_cli("send", "none", "-d", "x", cwd=folder)  # loads what stays open
+    opened = sorted(descriptors(os.getpid()))
+    for arguments in ALIKE:
+        run_cli(*arguments, cwd=folder)
+        assert state() == before
+    assert sorted(descriptors(os.getpid())) == opened

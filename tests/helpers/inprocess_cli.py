@@ -1,0 +1,117 @@
+"""Run the command line in this process: for what needs no process, such as usage errors.
+
+Not for a command that serves, that a signal ends, or whose output is a closed pipe: these need a
+process. What a process leaves for the kernel to close, such as the file of --data-file, stays open.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+
+from helpers.command import environment
+from simpleipc_cli import cli
+
+_MODES = ("r", "w", "w")  # of standard input, output and error
+
+
+def run_cli(
+    *arguments,
+    input: bytes = b"",  # noqa: A002
+    env=None,
+    cwd=None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `sipc` with these arguments; its exit status and what it wrote.
+
+    Call it from the main thread. `env` is the whole environment; by default that of
+    `helpers.command.environment()`. Standard streams are regular files.
+    """
+    words = ["sipc", *map(str, arguments)]
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in _MODES]
+        files[0].write(input)
+        files[0].seek(0)
+        with _signals_kept(), _surroundings(words, environment() if env is None else env, cwd):
+            with _standard_streams([file.fileno() for file in files]):
+                status = _exit_status()
+        for file in files:
+            file.seek(0)
+        return subprocess.CompletedProcess(words, status, files[1].read(), files[2].read())
+
+
+def _exit_status() -> int:
+    try:
+        cli.main()
+    except SystemExit as ending:
+        return ending.code
+
+
+@contextmanager
+def _surroundings(words, variables, cwd):
+    """Set what a process inherits, and keep what it might change."""
+    before = sys.argv, dict(os.environ), os.getcwd(), os._exit, sys.unraisablehook
+    pid = os.getpid()
+
+    def exit_now(status: int) -> None:
+        if os.getpid() != pid:  # a forked child
+            before[3](status)
+        raise SystemExit(status)
+
+    sys.argv = words
+    os.environ.clear()
+    os.environ.update(variables)
+    if cwd is not None:
+        os.chdir(cwd)
+    os._exit = exit_now
+    try:
+        yield
+    finally:
+        sys.argv, variables, folder, os._exit, sys.unraisablehook = before
+        os.environ.clear()
+        os.environ.update(variables)
+        os.chdir(folder)
+
+
+@contextmanager
+def _signals_kept():
+    """Put the handlers and the mask of signals back."""
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _standard_streams(descriptors):
+    """Have 0, 1 and 2, and Python's streams for them, lead to other files."""
+    streams = sys.stdin, sys.stdout, sys.stderr
+    for stream in streams[1:]:
+        stream.flush()
+    saved = [os.dup(number) for number in range(3)]
+    try:
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        ours = [
+            open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            for number, mode in enumerate(_MODES)
+        ]
+        sys.stdin, sys.stdout, sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = streams
+            for stream in ours:
+                stream.close()
+    finally:
+        for number, descriptor in enumerate(saved):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
