@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import sleeps_in
+from helpers.procfs import is_in_syscall
 from helpers.server import Server
 from helpers.waiting import wait_until
 
@@ -155,7 +155,7 @@ def test_a_signal_while_an_error_is_told_is_no_defect(folder):
     for arguments in (["send", "-d", "x"], ["send", "-d", "x", "--stats"]):  # both ways in
         command = [SIPC, *arguments, folder / "nobody"]
         with Program(command, stderr=writer, env=environment()) as program:
-            wait_until(lambda: sleeps_in(program.pid, "write"), "it to tell the error")
+            wait_until(lambda: is_in_syscall(program.pid, "write"), "it to tell the error")
             program.terminate()
             assert program.wait(30) == 143
     os.close(writer)

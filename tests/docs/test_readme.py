@@ -14,7 +14,7 @@ from helpers.command import environment, needs_root
 from helpers.paths import ROOT
 from helpers.procfs import children
 from helpers.server import Server
-from helpers.socket_activation import Manager, start
+from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.sshd import SSHD, Sshd
 from helpers.wire import ask
 
@@ -139,13 +139,13 @@ def test_the_units_start_a_server_that_answers(folder, script):
     unit = dict(re.findall(r"^(\w+)=(.*)$", units, re.M))
     assert (unit["Type"], unit["ListenStream"]) == ("notify", "/run/demo.sock")
     with (
-        Manager(str(folder / "sock")) as manager,
+        SocketManager(str(folder / "sock")) as manager,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
     ):
         notified.bind(str(folder / "notify"))
         notified.settimeout(30)
         env = environment(NOTIFY_SOCKET=str(folder / "notify"))
-        with start(shlex.split(unit["ExecStart"]), manager.socket, env=env) as server:
+        with start_with_sockets(shlex.split(unit["ExecStart"]), manager.socket, env=env) as server:
             assert notified.recv(100).startswith(b"READY=1\n")
             assert ask(folder / "sock", b"hello") == (b"you said: hello\n", True)
             server.terminate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from helpers.command import SIPC, Program, sipc
 from helpers.procfs import children
 from helpers.spawning import Spawning
 from helpers.waiting import wait_until
-from helpers.wire import connect
 
 
 class Background(Spawning):
@@ -53,14 +51,6 @@ class Background(Spawning):
     def check_nothing_left(self) -> None:
         super().check_nothing_left()
         assert not Path(self.path).exists()
-
-
-def listener(path) -> int:
-    """The pid of whoever listens."""
-    with connect(path) as connection:
-        size = 12  # struct ucred
-        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        return int.from_bytes(found[:4], "little")
 
 
 def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:

@@ -42,7 +42,7 @@ class Program(subprocess.Popen):
         super().__exit__(kind, *rest)
 
 
-def one_line(done, status: int, *words: str, stdout: bytes = b"") -> None:
+def assert_error_line(done, status: int, *words: str, stdout: bytes = b"") -> None:
     """Check a failed command: its exit status, one line on stderr, and its standard output."""
     assert done.returncode == status, done.stderr
     assert re.fullmatch(rb"sipc \w+: [^\n]+: [^\n]+\n", done.stderr), done.stderr

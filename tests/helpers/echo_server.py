@@ -1,6 +1,6 @@
 """A server without any work: one thread, one connection after the other, small requests echoed.
 
-Run as a program: `python echo_at_once.py PATH`. It says "listening" once it is.
+Run as a program: `python echo_server.py PATH`. It says "listening" once it is.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
-import struct
 import subprocess
 import uuid
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from pathlib import Path
 from helpers.command import Program, environment
 from helpers.procfs import MARK, processes
 from helpers.waiting import wait_until
-from helpers.wire import connect
+from helpers.wire import pid_of_listener
 
 WANTED = (2, 55)
 """The first git whose daemon runs on Linux."""
@@ -199,22 +197,6 @@ class Repository:
         """End what a test that failed has left."""
         for pid in processes(self.mark):
             os.kill(pid, signal.SIGKILL)
-
-
-def is_listening(path) -> bool:
-    """Whether somebody listens on a socket."""
-    try:
-        connect(path).close()
-    except (FileNotFoundError, ConnectionRefusedError):
-        return False
-    return True
-
-
-def pid_of_listener(path) -> int:
-    """Which process listens on a socket (the one that called listen(2))."""
-    with connect(path) as connection:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return struct.unpack("3i", credentials)[0]
 
 
 def parts(answer: bytes) -> tuple[bytes, list[bytes]]:

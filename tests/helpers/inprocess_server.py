@@ -68,7 +68,7 @@ def ask(path, request=b"ping", more=None):
     return b"".join(answer)
 
 
-def told(path, data):
+def raw_response_to(path, data):
     """What comes for bytes as they are, up to the end of the connection."""
     stream = connect(path, Deadline(TIMEOUT))
     try:
@@ -79,7 +79,7 @@ def told(path, data):
 
 
 @contextmanager
-def clients(path):
+def raw_clients(path):
     """What connects, and writes a few bytes, as often as it is called."""
     streams = []
 
@@ -96,7 +96,7 @@ def clients(path):
             stream.close()
 
 
-def at_once(number, act):
+def run_concurrently(number, act):
     """Do the same in so many threads; what each returned."""
     found = []
     threads = [threading.Thread(target=lambda: found.append(act())) for _ in range(number)]
@@ -110,7 +110,7 @@ def at_once(number, act):
 # the handler
 
 
-class Pairs:
+class StreamPairs:
     """Connected streams, which stand for pipes."""
 
     def __init__(self, path):
@@ -133,7 +133,7 @@ class Pairs:
         self._listener.close()
 
 
-class Inside:
+class RunContext:
     """What a function that answers has: a request to read, an answer to write."""
 
     def __init__(self, request, stdin, stdout, ended):
@@ -182,7 +182,7 @@ class ScriptedRun(Run):
         self.input = self._writer.fileno()
         self.output = self._reader.fileno()
         self.exit = self._bell.fileno()
-        self._inside = Inside(request, stdin, stdout, self._ended)
+        self._inside = RunContext(request, stdin, stdout, self._ended)
         self._thread = threading.Thread(target=self._run, args=(act,))
         self._thread.start()
 
@@ -289,7 +289,7 @@ class ScriptedHandler(Handler):
         return ScriptedRun(self._act, request, self._pairs)
 
 
-class Gate:
+class PausedHandler:
     """A handler that says that it has begun, and goes on when it is let."""
 
     def __init__(self):
@@ -317,7 +317,7 @@ def echo(inside):
 # the server
 
 
-class Records(Log):
+class RecordingLog(Log):
     """A log to look at."""
 
     def __init__(self):
@@ -357,12 +357,12 @@ class Records(Log):
         return [record.outcome.key for record in self.records]
 
 
-class Served:
+class InProcessServer:
     """A running server, in a thread."""
 
     def __init__(self, path, handler, limits):
         self.path = path
-        self.log = Records()
+        self.log = RecordingLog()
         self.ending = None
         listener = listen(path, mode=0o600, backlog=100)
         self._server = Server(
@@ -411,10 +411,10 @@ class Served:
 @contextmanager
 def serving(path, act=echo, *, handler=None, **limits):
     """A server at a path; ended, behind this, at once."""
-    pairs = Pairs(path + ".handler")
+    pairs = StreamPairs(path + ".handler")
     try:
         made = handler or ScriptedHandler(act, pairs)
-        server = Served(path, made, Limits(**limits))
+        server = InProcessServer(path, made, Limits(**limits))
         try:
             yield server
         finally:

@@ -74,7 +74,7 @@ _CALLS = {
 }
 
 
-def sleeps_in(pid: int, call: str) -> bool:
+def is_in_syscall(pid: int, call: str) -> bool:
     """Whether a process waits in a system call."""
     try:
         number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
@@ -83,13 +83,13 @@ def sleeps_in(pid: int, call: str) -> bool:
     return number == str(_CALLS[os.uname().machine][call])
 
 
-def is_at_rest(pid: int) -> bool:
+def is_waiting(pid: int) -> bool:
     """Whether all threads of a process wait for something to happen, or for each other."""
     tasks = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    return all(sleeps_in(task, "epoll_wait") or sleeps_in(task, "futex") for task in tasks)
+    return all(is_in_syscall(task, "epoll_wait") or is_in_syscall(task, "futex") for task in tasks)
 
 
-def waits_for_room(pid: int) -> bool:
+def waits_to_write(pid: int) -> bool:
     """Whether a process waits, with epoll(7), until it can write something."""
     return any(
         int(found[1], 16) & select.EPOLLOUT
@@ -98,7 +98,7 @@ def waits_for_room(pid: int) -> bool:
     )
 
 
-def halt(pid: int) -> None:
+def stop_process(pid: int) -> None:
     """Stop a process, and wait until it stands still: a signal takes its time."""
     os.kill(pid, signal.SIGSTOP)
 

@@ -28,7 +28,7 @@ def receive_request(connection: socket.socket) -> bytes:
     return payload
 
 
-def wait_until_still(count) -> None:
+def wait_until_unchanged(count) -> None:
     """Wait until a count has begun and then not changed for a while: no event tells of that."""
     seen = []
 
@@ -101,14 +101,14 @@ class ScriptedServer:
 
 
 @contextmanager
-def served_by(path, conversation):
+def scripted_server(path, conversation):
     """Run a server that has `conversation` with each client; at least one client must come."""
     with ScriptedServer(path, conversation) as server:
         yield
         wait_until(lambda: server.accepted, "a client to connect")
 
 
-def flooded(wire: bytes):
+def endless_response(wire: bytes):
     """A server that never stops answering."""
 
     def conversation(connection):
@@ -122,7 +122,7 @@ def flooded(wire: bytes):
     return conversation
 
 
-def answering(wire: bytes, seen: list[bytes] | None = None):
+def respond_with(wire: bytes, seen: list[bytes] | None = None):
     """A server that reads a request and then writes this."""
 
     def conversation(connection):

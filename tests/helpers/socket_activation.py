@@ -12,7 +12,7 @@ import subprocess
 from helpers.command import SIPC, Program, environment
 
 
-def passing(numbers: list[int]) -> str:
+def descriptor_moves(numbers: list[int]) -> str:
     """For a shell: what was passed as these descriptors becomes 3, 4, ..., and runs "$@"."""
     high = range(100, 100 + len(numbers))  # out of the way first: a number may be another's place
     away = [f"{there}<&{number} {number}<&-" for there, number in zip(high, numbers, strict=True)]
@@ -21,7 +21,7 @@ def passing(numbers: list[int]) -> str:
     return f'{" ".join(moves)} LISTEN_PID=$$ exec "$@"'
 
 
-class Manager:
+class SocketManager:
     """A listening socket, and servers that get it."""
 
     def __init__(self, address: str | bytes) -> None:
@@ -29,7 +29,7 @@ class Manager:
         self.socket.bind(address)
         self.socket.listen(1024)
 
-    def __enter__(self) -> Manager:
+    def __enter__(self) -> SocketManager:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,10 +38,12 @@ class Manager:
     def start(self, *options, command="cat", path=(), **more) -> Program:
         """A server on it."""
         arguments = [SIPC, "serve", *path, "--exec", command, *map(str, options)]
-        return start(arguments, self.socket, **more)
+        return start_with_sockets(arguments, self.socket, **more)
 
 
-def start(arguments, *sockets, names: str | None = None, count=None, **more) -> Program:
+def start_with_sockets(
+    arguments, *sockets, names: str | None = None, count=None, **more
+) -> Program:
     """A program that was passed these sockets, as LISTEN_FDS tells it."""
     passed = {"LISTEN_FDS": str(len(sockets) if count is None else count)}
     if names is not None:
@@ -55,4 +57,4 @@ def start(arguments, *sockets, names: str | None = None, count=None, **more) -> 
         "pass_fds": numbers,
         **more,
     }
-    return Program(["bash", "-c", passing(numbers), "bash", *map(str, arguments)], **more)
+    return Program(["bash", "-c", descriptor_moves(numbers), "bash", *map(str, arguments)], **more)

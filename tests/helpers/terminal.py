@@ -156,7 +156,7 @@ def terminal(*, reading: bool = True):
         opened.close()
 
 
-def on_terminal(**more: str) -> dict[str, str]:
+def terminal_environment(**more: str) -> dict[str, str]:
     """An environment in which something can be drawn."""
     plain = environment(TERM="xterm-256color", **more)
     return {
@@ -166,5 +166,5 @@ def on_terminal(**more: str) -> dict[str, str]:
     }
 
 
-def see_bar(tty) -> str:
+def wait_for_bar(tty) -> str:
     return wait_until(lambda: BAR.search(tty.screen.text) and tty.screen.text, "a bar")

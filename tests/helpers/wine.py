@@ -24,12 +24,12 @@ TIMEOUT = 90.0
 """Seconds after which a program is given up: before pytest gives up the test."""
 
 
-def there(path: Path) -> str:
+def windows_path(path: Path) -> str:
     """A path of ours as Windows programs under Wine know it."""
     return str(path) if str(path)[1:2] == ":" else "Z:" + str(path).replace("/", "\\")
 
 
-def running(word: str) -> list[int]:
+def processes_with_argument(word: str) -> list[int]:
     """What runs with a word on its command line: all that Wine runs are processes here, too."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -42,7 +42,7 @@ def running(word: str) -> list[int]:
     return found
 
 
-class Ran:
+class Completed:
     """A program that has ended: status, and what it wrote, with line ends as ours."""
 
     def __init__(self, status: int, out: bytes, err: bytes) -> None:
@@ -52,7 +52,7 @@ class Ran:
         self.err = err.replace(b"\r\n", b"\n").decode(errors="replace")
 
 
-def surroundings(**more: str) -> dict[str, str]:
+def wine_environment(**more: str) -> dict[str, str]:
     """The environment, without what is meant for the pytest that runs here."""
     kept = environment(**more)
     kept.pop("PYTEST_ADDOPTS", None)
@@ -77,12 +77,12 @@ class Wine:
     def start(self, script: str, *arguments: object, **more: str) -> subprocess.Popen[bytes]:
         """A Python script of this folder, all its standard streams pipes."""
         return subprocess.Popen(
-            [*self.words, there(HERE / script), *map(str, arguments)],
+            [*self.words, windows_path(HERE / script), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.folder,
-            env=surroundings(**more),
+            env=wine_environment(**more),
         )
 
     def run(
@@ -92,7 +92,7 @@ class Wine:
         input: bytes = b"",  # noqa: A002 - as subprocess has it
         timeout: float = TIMEOUT,
         **more: str,
-    ) -> Ran:
+    ) -> Completed:
         """The same, to its end."""
         program = self.start(script, *arguments, **more)
         try:
@@ -102,16 +102,16 @@ class Wine:
         finally:
             program.kill()
             program.wait()
-        return Ran(program.returncode, out, err)
+        return Completed(program.returncode, out, err)
 
-    def sipc(self, *arguments: object, **options) -> Ran:
+    def sipc(self, *arguments: object, **options) -> Completed:
         """sipc, to its end."""
         return self.run("sipc_there.py", *arguments, **options)
 
     @contextmanager
     def server(self, *arguments: object):
         """`sipc serve` that listens; killed in the end, if it has not ended by itself."""
-        serving = Serving(self.start("sipc_there.py", "serve", *arguments))
+        serving = WineServer(self.start("sipc_there.py", "serve", *arguments))
         try:
             serving.wait_for("listening on")
             yield serving
@@ -122,14 +122,14 @@ class Wine:
     def terminal(self, *arguments: object):
         """sipc on a terminal, which is a console to it."""
         master, slave = pty.openpty()
-        command = [*self.words, there(HERE / "sipc_there.py"), *map(str, arguments)]
+        command = [*self.words, windows_path(HERE / "sipc_there.py"), *map(str, arguments)]
         program = subprocess.Popen(
             command,
             stdin=slave,
             stdout=slave,
             stderr=slave,
             cwd=self.folder,
-            env=surroundings(TERM="xterm"),
+            env=wine_environment(TERM="xterm"),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
@@ -156,7 +156,9 @@ class Wine:
         except BlockingIOError:
             pass  # the last of them ends it
         else:
-            subprocess.run(["wineserver", "-k"], env=surroundings(**self._settings), check=False)
+            subprocess.run(
+                ["wineserver", "-k"], env=wine_environment(**self._settings), check=False
+            )
         os.close(self._lock)
 
     def _prefix(self) -> Path:
@@ -202,7 +204,7 @@ class Terminal:
                 pass  # nobody has its other end any more
 
 
-class Serving:
+class WineServer:
     """A running server, whose standard error is collected."""
 
     def __init__(self, program: subprocess.Popen[bytes]) -> None:

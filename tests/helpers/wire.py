@@ -6,6 +6,7 @@ This code knows the protocol on its own: tests must not trust the code they test
 from __future__ import annotations
 
 import socket
+import struct
 from contextlib import ExitStack, contextmanager
 
 from helpers.waiting import TIMEOUT
@@ -71,10 +72,27 @@ def ask(path, payload: bytes) -> tuple[bytes, bool]:
 
 
 @contextmanager
-def crowd(path, size: int):
-    """So many raw connections."""
+def open_connections(path, count: int):
+    """Open raw connections; leaving the `with` closes them."""
     with ExitStack() as stack:
-        yield [stack.enter_context(connect(path)) for _ in range(size)]
+        yield [stack.enter_context(connect(path)) for _ in range(count)]
+
+
+def is_listening(path) -> bool:
+    """Tell whether a process listens on a socket."""
+    try:
+        connect(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
+
+
+def pid_of_listener(path) -> int:
+    """Return the id of the process that called listen(2) for a socket."""
+    with connect(path) as connection:
+        size_of_ucred = 12
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size_of_ucred)
+    return struct.unpack("3i", found)[0]
 
 
 def read_message(connection) -> bytes:

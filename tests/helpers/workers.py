@@ -15,7 +15,7 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask
 
-ACTOR = f"{sys.executable} {Path(__file__).with_name('worker_program.py')}"
+WORKER = f"{sys.executable} {Path(__file__).with_name('worker_program.py')}"
 
 
 class WorkerServer(Server):
@@ -31,7 +31,7 @@ class WorkerServer(Server):
         wait_until(lambda: sockets(descriptors(self.pid)) <= at_start, "connections to be closed")
 
 
-def unread(pid: int) -> int:
+def unread_input(pid: int) -> int:
     """How many bytes wait on a process's standard input."""
     descriptor = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -41,21 +41,21 @@ def unread(pid: int) -> int:
     return found
 
 
-def serve(endpoint, *options, worker: str = ACTOR, **more) -> WorkerServer:
+def serve_workers(endpoint, *options, worker: str = WORKER, **more) -> WorkerServer:
     """A server of one worker, unless told otherwise."""
     if "--threads" not in options:
         options = (*options, "--threads", 1)
     return WorkerServer(endpoint, None, "--worker", worker, *options, **more)
 
 
-def told(endpoint, *words: object) -> bytes:
+def ask_worker(endpoint, *words: object) -> bytes:
     """What a worker answers, in full."""
     payload, whole = ask(endpoint, " ".join(map(str, words)).encode())
     assert whole, payload
     return payload
 
 
-def counts(log: str) -> dict[str, int]:
+def worker_counts(log: str) -> dict[str, int]:
     """What a server that has ended says of its workers; it needs -v."""
     numbers = re.findall(r"^(\d+) workers running, (\d+) workers started, (\d+) workers "
                          r"failed to start, (\d+) workers ended$", log, re.M)  # fmt: skip

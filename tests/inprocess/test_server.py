@@ -7,15 +7,15 @@ from helpers.inprocess_server import (
     TIMEOUT,
     EchoHandler,
     ask,
-    at_once,
-    clients,
     echo,
     message,
     payload_of,
+    raw_clients,
+    raw_response_to,
     read_all,
     read_some,
+    run_concurrently,
     serving,
-    told,
     write_all,
 )
 
@@ -33,7 +33,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def client(path):
-    with clients(path) as connect_one:
+    with raw_clients(path) as connect_one:
         yield connect_one
 
 
@@ -54,7 +54,7 @@ def test_eight_clients_at_once_and_a_thousand_requests(path):
         return [ask(path, b"%d" % number) for number in range(125)]
 
     with serving(path, handler=EchoHandler()) as server:
-        answers = at_once(8, client)
+        answers = run_concurrently(8, client)
         assert answers == [[b"%d" % number for number in range(125)]] * 8
         assert server.log.outcomes(1000) == ["answered"] * 1000
         assert server.counted()["answered"] == 1000
@@ -129,7 +129,7 @@ def test_a_failed_handler_sends_no_flush(path):
         return 3
 
     with serving(path, act) as server:
-        assert told(path, message(b"x")) == b"0008half"
+        assert raw_response_to(path, message(b"x")) == b"0008half"
         with pytest.raises(CutOff):
             ask(path)
         assert server.log.outcomes(2) == ["failed"] * 2
@@ -139,7 +139,7 @@ def test_a_failed_handler_sends_no_flush(path):
 def test_a_failed_handler_s_client_is_heard_out(path):
     """It may be one that writes all before it reads."""
     with serving(path, lambda inside: 1):
-        assert told(path, message(MUCH)) == b""
+        assert raw_response_to(path, message(MUCH)) == b""
 
 
 class Broken(Handler):
@@ -168,7 +168,7 @@ def test_a_handler_that_cannot_start_costs_its_request_alone(path, error, outcom
 @pytest.mark.parametrize("bytes_", ["zzzz", "0001", "0002", "0003", "-004", " 00f", "fff1"])
 def test_a_malformed_request_ends_its_connection_alone(path, bytes_):
     with serving(path) as server:
-        assert told(path, bytes_.encode()) == b""
+        assert raw_response_to(path, bytes_.encode()) == b""
         assert server.log.outcomes(1) == ["malformed"]
         assert ask(path) == b"ping"
 
@@ -189,7 +189,7 @@ def test_a_request_that_is_cut_off_has_no_end(path, client, bytes_):
 
 def test_bytes_behind_the_flush_are_dropped(path):
     with serving(path) as server:
-        assert told(path, message(b"one") + message(b"two")) == message(b"one")
+        assert raw_response_to(path, message(b"one") + message(b"two")) == message(b"one")
         assert server.log.outcomes(1) == ["answered"]
 
 

@@ -7,14 +7,14 @@ import threading
 import pytest
 from helpers.inprocess_server import (
     TIMEOUT,
-    Gate,
+    PausedHandler,
     Stopped,
     ask,
-    at_once,
-    clients,
     message,
     payload_of,
+    raw_clients,
     read_all,
+    run_concurrently,
     serving,
     wait_until,
     write_all,
@@ -35,7 +35,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def client(path):
-    with clients(path) as connect_one:
+    with raw_clients(path) as connect_one:
         yield connect_one
 
 
@@ -58,7 +58,9 @@ def test_no_more_are_answered_at_once_than_there_are_threads(path):
 
     with serving(path, act, threads=2) as server:
         answers = []
-        clients = threading.Thread(target=lambda: answers.extend(at_once(6, lambda: ask(path))))
+        clients = threading.Thread(
+            target=lambda: answers.extend(run_concurrently(6, lambda: ask(path)))
+        )
         clients.start()
         for _ in range(2):
             assert full.acquire(timeout=TIMEOUT)
@@ -137,7 +139,7 @@ def test_a_hang_up_ends_the_handler(path, client, sent):
 
 
 def test_a_handler_may_finish_for_nobody(path, client):
-    gate, done = Gate(), threading.Event()
+    gate, done = PausedHandler(), threading.Event()
 
     def act(inside):
         gate.act(inside)
@@ -199,7 +201,7 @@ def test_a_path_has_one_server(path):
 
 
 def test_all_who_have_asked_are_answered_before_the_end(path, client):
-    gate = Gate()
+    gate = PausedHandler()
     with serving(path, gate.act, threads=1) as server:
         streams = [client(message(b"%d" % number)) for number in range(5)]
         gate.wait_until_begun()
@@ -210,7 +212,7 @@ def test_all_who_have_asked_are_answered_before_the_end(path, client):
 
 
 def test_while_it_stops_nobody_new_gets_in(path, client):
-    gate = Gate()
+    gate = PausedHandler()
     with serving(path, gate.act) as server:
         stream = client(message(b"x"))
         gate.wait_until_begun()

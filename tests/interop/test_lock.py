@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.git import is_listening, pid_of_listener
 from helpers.procfs import MARK, children
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import ask
+from helpers.wire import ask, is_listening, pid_of_listener
 
 TOLD = {
     "sipc": r"sipc serve: another server is listening on \S+: [^\n]+\n",

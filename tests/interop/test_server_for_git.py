@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.command import environment, sipc
 from helpers.git import STILL
-from helpers.procfs import sleeps_in
+from helpers.procfs import is_in_syscall
 from helpers.random_changes import Changes
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
@@ -140,7 +140,7 @@ def test_git_waits_for_an_answer_and_then_goes_on(changed):
     go_on = changed.folder / "go on"
     os.mkfifo(go_on)
     with Server(changed.endpoint, f"cat '{go_on}'"), changed.start(*changed.STATUS) as git:
-        wait_until(lambda: sleeps_in(git.pid, "read"), "git to wait")
+        wait_until(lambda: is_in_syscall(git.pid, "read"), "git to wait")
         go_on.write_bytes(b"tok:2\0a\0b\0new\0")
         output, errors = git.communicate(timeout=TIMEOUT)
         assert (output, errors) == (changed.true_status(), "")

@@ -14,11 +14,10 @@ from threading import Thread
 
 import pytest
 from helpers.command import sipc
-from helpers.git import is_listening
-from helpers.procfs import halt, sleeps_in
+from helpers.procfs import is_in_syscall, stop_process
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import ask, connect, message, packets, receive_all
+from helpers.wire import ask, connect, is_listening, message, packets, receive_all
 
 TRIVIAL = message(b"tok:1\0/\0")
 CHANGES = b"tok:2\0a\0"
@@ -125,7 +124,7 @@ def test_what_gits_server_takes_for_the_end_and_what_it_drops(repository):
 def test_gits_server_does_nothing_for_a_client_that_has_hung_up(repository):
     """It polls before it reads, and a hang-up is all it sees: so nobody's last will is done."""
     with repository.daemon() as pid:
-        halt(pid)
+        stop_process(pid)
         with connect(repository.endpoint) as connection:
             connection.sendall(message(b"quit"))
         os.kill(pid, signal.SIGCONT)
@@ -164,7 +163,7 @@ def test_gits_client_waits_for_room_in_a_full_queue_without_limit(repository):
         with connect(repository.endpoint):
             for arguments in (repository.STATUS, ("fsmonitor--daemon", "status")):
                 with repository.start(*arguments) as git:
-                    wait_until(lambda git=git: sleeps_in(git.pid, "connect"), "git to wait")
+                    wait_until(lambda git=git: is_in_syscall(git.pid, "connect"), "git to wait")
                     git.kill()
             done = sipc("probe", "--json", "-t", "100ms", repository.endpoint)
             assert done.returncode == 3

@@ -17,7 +17,7 @@ import pytest
 from helpers.procfs import children, descriptors
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, message, receive_all
+from helpers.wire import ask, connect, message, open_connections, receive_all
 
 pytestmark = pytest.mark.performance
 
@@ -51,7 +51,7 @@ def silent(server: Server, size: int):
     """So many clients that say nothing; not more at once than the kernel's queue holds."""
     with ExitStack() as stack:
         for number in range(0, size, 500):
-            stack.enter_context(crowd(server.path, min(500, size - number)))
+            stack.enter_context(open_connections(server.path, min(500, size - number)))
             there = min(size, number + 500)
             wait_until(lambda: held(server) >= there, "all to be accepted")  # noqa: B023
         wait_until(lambda: len(server.connections()) < 200, "most to be held elsewhere")
@@ -129,7 +129,7 @@ def test_outcomes_of_every_kind_leave_nothing_behind(endpoint, state):
     with Server(endpoint, script, *options) as server:
         for _ in range(50):
             ask(endpoint, b"hello\n")
-        with crowd(endpoint, 8) as clients:  # as many threads as there will ever be
+        with open_connections(endpoint, 8) as clients:  # as many threads as there will ever be
             for one in clients:
                 one.sendall(message(b"hang\n"))
             assert [receive_all(one) for one in clients] == [b""] * 8

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.wine import HERE, there
+from helpers.wine import HERE, windows_path
 
 BOTH = HERE.parent / "inprocess"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BOTH.glob("test_*.py")))
 def test_what_is_for_both_holds_there(wine, name):
-    ran = wine.run("pytest_there.py", "-q", there(BOTH / name))
+    ran = wine.run("pytest_there.py", "-q", windows_path(BOTH / name))
     assert ran.status == 0, ran.out + ran.err
     assert "skipped" not in ran.out
 

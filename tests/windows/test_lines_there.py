@@ -6,18 +6,18 @@ import json
 import threading
 
 import pytest
-from helpers.wine import HERE, there
+from helpers.wine import HERE, windows_path
 
 
 @pytest.fixture
 def path(folder):
-    return there(folder / "sock")
+    return windows_path(folder / "sock")
 
 
 @pytest.fixture
 def echo(wine):
     """The command of a worker that answers with its process, its number of the request, and it."""
-    return f'"{there(wine.words[-1])}" "{there(HERE / "worker.py")}"'
+    return f'"{windows_path(wine.words[-1])}" "{windows_path(HERE / "worker.py")}"'
 
 
 def sent_back(lines):
@@ -64,8 +64,8 @@ def test_records_from_a_file_and_answers_into_one(wine, path, folder, echo):
     (folder / "records").write_bytes(b"one\ntwo\n")
     with wine.server(path, "--worker", echo):
         ran = wine.sipc(
-            *("send", path, "--lines", "--data-file", there(folder / "records")),
-            *("-o", there(folder / "answers")),
+            *("send", path, "--lines", "--data-file", windows_path(folder / "records")),
+            *("-o", windows_path(folder / "answers")),
         )
     assert (ran.status, ran.out) == (0, "")
     assert sent_back((folder / "answers").read_text().splitlines()) == ["one", "two"]

@@ -6,19 +6,19 @@ from contextlib import contextmanager
 
 import pytest
 from helpers.waiting import wait_until
-from helpers.wine import HERE, running, there
+from helpers.wine import HERE, processes_with_argument, windows_path
 
 
 @pytest.fixture
 def path(folder):
-    return there(folder / "sock")
+    return windows_path(folder / "sock")
 
 
 @pytest.fixture
 def ahead(wine, folder):
     """The command of a handler that leaves its number; see also numbers()."""
-    script, file = there(HERE / "ahead.py"), there(folder / "starts")
-    return f'"{there(wine.words[-1])}" "{script}" "{file}"'
+    script, file = windows_path(HERE / "ahead.py"), windows_path(folder / "starts")
+    return f'"{windows_path(wine.words[-1])}" "{script}" "{file}"'
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
 
 
 def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, path, folder):
-    command = f'echo started>>"{there(folder / "starts")}" & echo pong'
+    command = f'echo started>>"{windows_path(folder / "starts")}" & echo pong'
     with ending(wine, path, "--prestart", "2", "--exec", command):
         for count in (2, 3, 4, 5):
             numbers(folder, count)
@@ -90,11 +90,17 @@ def test_none_that_waits_outlives_the_server(wine, path, folder, ahead):
     options = ("--prestart", "2", "--quit-on", "quit", "--kill-after", "0")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 2)
-        assert running(there(HERE / "ahead.py"))
+        assert processes_with_argument(windows_path(HERE / "ahead.py"))
         wine.sipc("send", path, "-d", "quit")
         assert server.end() == 0
-        wait_until(lambda: not running(there(HERE / "ahead.py")), "the handlers to be gone")
+        wait_until(
+            lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
+            "the handlers to be gone",
+        )
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 4)
         server.program.kill()
-        wait_until(lambda: not running(there(HERE / "ahead.py")), "the handlers to be gone")
+        wait_until(
+            lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
+            "the handlers to be gone",
+        )

@@ -8,19 +8,19 @@ import signal
 
 import pytest
 from helpers.waiting import wait_until
-from helpers.wine import HERE, Ran, running, there
+from helpers.wine import HERE, Completed, processes_with_argument, windows_path
 
 
 @pytest.fixture
 def path(folder):
-    return there(folder / "sock")
+    return windows_path(folder / "sock")
 
 
 @pytest.fixture
 def python(wine):
     """The command line that runs a script of this folder."""
-    interpreter = there(wine.words[-1])
-    return lambda script: f'"{interpreter}" "{there(HERE / script)}"'
+    interpreter = windows_path(wine.words[-1])
+    return lambda script: f'"{interpreter}" "{windows_path(HERE / script)}"'
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def serve(python, folder, path):
     """A command that serves at %SIPC_PATH%, and says so in a file; ended when all is done."""
     worker = python("worker.py").replace('"', r"\"")
     server = f'{python("sipc_there.py")} serve --quit-on quit --worker "{worker}"'
-    return f'echo started>>"{there(folder / "starts")}" & {server}'
+    return f'echo started>>"{windows_path(folder / "starts")}" & {server}'
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def ended(client, input=b""):  # noqa: A002 - as subprocess has it
         out = client.stdout.read()
         client.wait(60)
         os.set_blocking(client.stderr.fileno(), False)
-        return Ran(client.returncode, out, client.stderr.read() or b"")
+        return Completed(client.returncode, out, client.stderr.read() or b"")
 
 
 @pytest.fixture
@@ -95,19 +95,19 @@ def test_one_that_does_not_listen_in_time_is_ended_with_what_it_started(send, py
     ran = send("--wait", "10s", "--spawn", sleeper, "-d", "x")
     assert ran.status == 4
     assert "did not listen there in time, so it was ended, and said: begun" in ran.err
-    wait_until(lambda: not running(folder.name), "the command has ended")
+    wait_until(lambda: not processes_with_argument(folder.name), "the command has ended")
 
 
 def test_a_client_that_is_killed_leaves_what_it_started(wine, path, python, folder):
     sleeper = f"{python('sleeper.py')} {folder.name} & rem"
     client = wine.start("sipc_there.py", "send", path, "--spawn", sleeper, "-d", "x")
     try:
-        wait_until(lambda: running(folder.name), "the command to run", 60)
+        wait_until(lambda: processes_with_argument(folder.name), "the command to run", 60)
         client.kill()
         client.wait()
-        assert running(folder.name)
+        assert processes_with_argument(folder.name)
     finally:
-        for pid in running(folder.name):
+        for pid in processes_with_argument(folder.name):
             os.kill(pid, signal.SIGKILL)
         for stream in (client.stdin, client.stdout, client.stderr):
             stream.close()
@@ -150,23 +150,23 @@ def test_what_keeps_it_from_listening_is_told_with_its_status(path, background):
 
 def test_its_log_goes_on_in_a_file(wine, path, folder, background):
     log = folder / "log"
-    assert background("--log-file", there(log)).status == 0
+    assert background("--log-file", windows_path(log)).status == 0
     assert wine.sipc("send", path, "-d", "x").status == 0
     wait_until(lambda: ": answered" in log.read_text(), "the request in the log")
 
 
 def test_one_that_does_not_listen_in_time_is_ended(wine, path, background, folder):
     """The time is over before it can have been loaded."""
-    started = background("--max-wait", "1ms", "--log-file", there(folder / "log"))
+    started = background("--max-wait", "1ms", "--log-file", windows_path(folder / "log"))
     assert started.status == 6
     assert "did not listen within 0.001 s" in started.err
     assert "--max-wait" in started.err
-    assert not running("--background")
+    assert not processes_with_argument("--background")
 
 
 def test_its_pid_file_holds_its_number_while_it_runs(wine, path, folder, background):
     file = folder / "pid"
-    assert background("-q", "--pid-file", there(file)).status == 0
+    assert background("-q", "--pid-file", windows_path(file)).status == 0
     pid = int(file.read_text())
     assert json.loads(wine.sipc("probe", "--json", path).out)["pid"] == pid
     wine.sipc("send", path, "-d", "quit")
@@ -174,10 +174,10 @@ def test_its_pid_file_holds_its_number_while_it_runs(wine, path, folder, backgro
 
 
 def test_two_servers_do_not_have_the_same_pid_file(wine, path, folder, background):
-    file, other = folder / "pid", there(folder / "other")
-    assert background("-q", "--pid-file", there(file)).status == 0
+    file, other = folder / "pid", windows_path(folder / "other")
+    assert background("-q", "--pid-file", windows_path(file)).status == 0
     held = file.read_text()
-    ran = wine.sipc("serve", other, "--exec", "x", "--pid-file", there(file))
+    ran = wine.sipc("serve", other, "--exec", "x", "--pid-file", windows_path(file))
     assert ran.status == 9
     assert f"a running server, process {int(held)}, has the pid file" in ran.err
     assert file.read_text() == held
@@ -185,7 +185,7 @@ def test_two_servers_do_not_have_the_same_pid_file(wine, path, folder, backgroun
 
 def test_a_pid_file_that_a_killed_server_has_left_is_taken_over(wine, path, folder):
     file = folder / "pid"
-    options = ("--exec", "echo hello", "--pid-file", there(file))
+    options = ("--exec", "echo hello", "--pid-file", windows_path(file))
     with wine.server(path, *options):
         left = file.read_text()
     assert file.read_text() == left
@@ -200,7 +200,7 @@ def test_a_pid_file_that_a_killed_server_has_left_is_taken_over(wine, path, fold
 def test_what_is_no_pid_file_stays(wine, path, folder, content):
     file = folder / "pid"
     file.write_text(content)
-    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(file))
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(file))
     assert ran.status == 1
     assert "is in the way: it is no pid file" in ran.err
     assert file.read_text() == content
@@ -208,7 +208,7 @@ def test_what_is_no_pid_file_stays(wine, path, folder, content):
 
 def test_where_no_pid_file_can_be_that_is_told(wine, path, folder):
     (folder / "deep").mkdir()
-    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "deep"))
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(folder / "deep"))
     assert (ran.status, ran.err.count("it is a directory")) == (1, 1)
-    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", there(folder / "no" / "pid"))
+    ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(folder / "no" / "pid"))
     assert (ran.status, ran.err.count("there is no folder")) == (1, 1)

@@ -7,14 +7,14 @@ import re
 
 import pytest
 from helpers.waiting import wait_until
-from helpers.wine import HERE, running, there
+from helpers.wine import HERE, processes_with_argument, windows_path
 
 ECHO = "echo.py"
 
 
 def unique(folder, name="sock"):
     """A path as Windows programs know it, and nobody else uses."""
-    return there(folder / name)
+    return windows_path(folder / name)
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def path(folder):
 @pytest.fixture
 def python(wine):
     """The command that runs a script of this folder, as a command line there."""
-    interpreter = there(wine.words[-1])
-    return lambda script: f'"{interpreter}" "{there(HERE / script)}"'
+    interpreter = windows_path(wine.words[-1])
+    return lambda script: f'"{interpreter}" "{windows_path(HERE / script)}"'
 
 
 def handmade(wine, name, path, *arguments, **options):
@@ -97,7 +97,7 @@ def sleeper(python, folder):
 
 def gone(folder):
     """Wait until nothing of the handler is left."""
-    wait_until(lambda: not running(folder.name), "the handler has ended")
+    wait_until(lambda: not processes_with_argument(folder.name), "the handler has ended")
 
 
 def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path, folder, sleeper):
@@ -105,7 +105,7 @@ def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path,
     with wine.server(path, "--exec", sleeper, *options) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
         server.wait_for("asleep")
-        assert running(folder.name)
+        assert processes_with_argument(folder.name)
         server.wait_for("handler timed out")
         gone(folder)
         assert "cannot be ended" not in server.said
@@ -125,7 +125,7 @@ def test_no_handler_outlives_a_killed_server(wine, path, folder, sleeper):
     with wine.server(path, "--exec", sleeper) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
         server.wait_for("asleep")
-        assert running(folder.name)
+        assert processes_with_argument(folder.name)
         server.program.kill()
         gone(folder)
         client.communicate(timeout=60)
@@ -161,7 +161,7 @@ def test_malformed_messages_end_their_connection_alone(wine, path):
 
 def test_a_truncated_message_is_no_request(wine, path, folder):
     witness = folder / "ran"
-    command = f'set /p X= & echo x > "{there(witness)}"'
+    command = f'set /p X= & echo x > "{windows_path(witness)}"'
     with wine.server(path, "-v", "--whole-request", "--exec", command) as server:
         handmade(wine, "leave", path, "0009hello00")
         server.wait_for("cut off")
@@ -303,8 +303,9 @@ def test_files_figures_traces_and_expectations(wine, path, folder, python):
     answer.write_bytes(b"old")
     with wine.server(path, "--exec", python(ECHO)):
         ran = wine.sipc(
-            *("send", path, "--data-file", there(request), "-o", there(answer), "--stats"),
-            *("--expect-regex", "one.\ntwo", "--trace-file", there(trace)),
+            *("send", path, "--data-file", windows_path(request)),
+            *("-o", windows_path(answer), "--stats"),
+            *("--expect-regex", "one.\ntwo", "--trace-file", windows_path(trace)),
         )
         assert ran.status == 0, ran.err
         assert answer.read_bytes() == request.read_bytes()

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 from helpers.command import SIPC, environment, sipc
-from helpers.scripted_server import answering, flooded, served_by
+from helpers.scripted_server import endless_response, respond_with, scripted_server
 from helpers.server import Server
 from helpers.wire import message, packets, read_message
 
@@ -32,7 +32,7 @@ MIB = 1 << 20
 )
 def test_a_good_answer_is_status_0_and_a_line(endpoint, options, words):
     seen = []
-    with served_by(endpoint, answering(message(b"pong"), seen)):
+    with scripted_server(endpoint, respond_with(message(b"pong"), seen)):
         done = sipc("probe", endpoint, "-d", "ping", *options)
     assert done.stdout == f"{endpoint}: listening, {words}\n".encode()
     assert (done.returncode, done.stderr) == (0, b"")
@@ -57,7 +57,7 @@ BAD = {
 def test_a_bad_answer_has_its_status_its_words_and_a_line_that_says_more(
     endpoint, wire, status, words, error
 ):
-    with served_by(endpoint, answering(wire)):
+    with scripted_server(endpoint, respond_with(wire)):
         done = sipc("probe", endpoint, "-d", "ping", "--expect", "pong")
     assert done.returncode == status
     assert done.stdout == f"{endpoint}: listening, {words}\n".encode()
@@ -67,14 +67,14 @@ def test_a_bad_answer_has_its_status_its_words_and_a_line_that_says_more(
 
 @pytest.mark.parametrize(("wire", "status", "words", "error"), BAD.values(), ids=BAD)
 def test_quiet_says_it_with_the_status_alone(endpoint, wire, status, words, error):
-    with served_by(endpoint, answering(wire)):
+    with scripted_server(endpoint, respond_with(wire)):
         done = sipc("probe", "-q", endpoint, "-d", "ping", "--expect", "pong")
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
 @pytest.mark.parametrize(("wire", "status", "words", "error"), BAD.values(), ids=BAD)
 def test_json_tells_of_a_bad_answer(endpoint, wire, status, words, error):
-    with served_by(endpoint, answering(wire)):
+    with scripted_server(endpoint, respond_with(wire)):
         done = sipc("probe", "--json", endpoint, "-d", "ping", "--expect", "pong")
     assert (done.returncode, done.stderr) == (status, b"")
     found = json.loads(done.stdout)
@@ -125,11 +125,11 @@ def silent(connection):
 
 @pytest.mark.parametrize(
     "conversation",
-    [silent, flooded(packets(bytes(4 * MIB))), flooded(b"0004" * MIB)],
+    [silent, endless_response(packets(bytes(4 * MIB))), endless_response(b"0004" * MIB)],
     ids=["silent", "endless", "endless and empty"],
 )
 def test_the_timeout_is_for_the_whole_question(endpoint, conversation):
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("probe", endpoint, "-d", "ping", "-t", "300ms", timeout=30)
     assert done.returncode == 6
     assert done.stdout == f"{endpoint}: listening, not answered in time\n".encode()

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import sleeps_in
+from helpers.procfs import is_in_syscall
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect
@@ -146,7 +146,7 @@ def test_a_busy_server_with_room_again_is_listening(endpoint):
         busy.listen(0)
         with connect(endpoint):
             with Program([SIPC, "probe", "-t", "0", endpoint], env=environment()) as probe:
-                wait_until(lambda: sleeps_in(probe.pid, "connect"), "it to wait")
+                wait_until(lambda: is_in_syscall(probe.pid, "connect"), "it to wait")
                 busy.accept()[0].close()
                 assert probe.wait() == 0
 

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.procfs import peak_memory
-from helpers.scripted_server import served_by
+from helpers.scripted_server import scripted_server
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import packets, read_message
@@ -212,7 +212,7 @@ def test_half_an_answer_is_cut_off_whatever_was_expected(endpoint, option):
         read_message(connection)
         connection.sendall(packets(b"pong"))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, "-d", "x", option, "pong")
     assert (done.returncode, done.stdout) == (7, b"pong")
     assert done.stderr.count(b"\n") == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, sipc
-from helpers.procfs import sleeps_in
+from helpers.procfs import is_in_syscall
 from helpers.scripted_server import ScriptedServer, receive_request, receive_wire
 from helpers.server import Server
 from helpers.waiting import wait_until
@@ -387,7 +387,7 @@ def test_standard_streams_work_and_stay_as_somebody_made_them(endpoint, blocking
     os.set_blocking(ours[1], blocking)
     with Server(endpoint, "cat"), open(ours[0], "rb") as answers:
         with send_lines(endpoint, "-j", 2, stdin=its_input[0], stdout=ours[1]) as client:
-            wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait for its input")
+            wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait for its input")
             feeder = threading.Thread(target=write_and_close, args=(its_input[1], records))
             feeder.start()
             feeder.join()

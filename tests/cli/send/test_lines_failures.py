@@ -12,10 +12,10 @@ import threading
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
-from helpers.procfs import descriptors, sleeps_in
+from helpers.procfs import descriptors, is_in_syscall
 from helpers.scripted_server import ScriptedServer, receive_request, receive_wire
 from helpers.server import Server
-from helpers.terminal import BAR, on_terminal, see_bar, terminal
+from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
 from helpers.waiting import wait_until
 from helpers.wire import connect, message, packets
 
@@ -194,10 +194,10 @@ def test_a_bar_gives_way_to_the_first_failure(endpoint):
 
     with ScriptedServer(endpoint, converse), terminal() as tty:
         options = ["-j", 2, "--progress"]
-        with send_lines(endpoint, *options, stderr=tty.slave, env=on_terminal()) as client:
+        with send_lines(endpoint, *options, stderr=tty.slave, env=terminal_environment()) as client:
             client.stdin.write(b"1\n2\n")
             client.stdin.close()
-            see_bar(tty)
+            wait_for_bar(tty)
             fail.set()
             wait_until(lambda: "record 2" in tty.screen.text, "the failure")
             assert not BAR.search(tty.screen.text)
@@ -235,7 +235,7 @@ def test_wait_sends_every_record_once_when_a_server_is_there(endpoint, stale):
     with send_lines(endpoint, "-j", 2, "--wait", "30s") as client:
         client.stdin.write(records)
         client.stdin.close()
-        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait")
+        wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
         with Server(endpoint, "cat", "--count", 4) as server:
             assert client.stdout.read() == records
             assert client.wait() == 0
@@ -285,7 +285,7 @@ def test_a_busy_server_is_waited_for(endpoint):
         with connect(endpoint), send_lines(endpoint, "--connect-timeout", "0") as client:
             client.stdin.write(b"x\n")
             client.stdin.close()
-            wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait")
+            wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
             busy.accept()[0].close()
             with busy.accept()[0] as connection:
                 connection.sendall(message(receive_request(connection)))
@@ -310,7 +310,7 @@ def test_without_descriptors_a_record_waits_for_those_before_it(endpoint):
         subprocess.run(["prlimit", "--pid", str(client.pid), f"--nofile={limit}:"], check=True)
         client.stdin.write(b"2\n")
         client.stdin.flush()
-        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait")
+        wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
         assert server.accepted == 1
         go.set()
         assert client.stdout.readline() == b"1\n"
@@ -454,7 +454,7 @@ def test_a_signal_ends_it_and_completes_no_request(endpoint, number):
         client.stdin.write(b"1\n2\n3\n4\n5\n6\n7\n" + b"x" * 100_000)
         client.stdin.flush()
         wait_until(lambda: len(seen) == 7 and server.accepted == 8, "all to be in flight")
-        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait for more input")
+        wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait for more input")
         client.send_signal(number)
         assert client.wait() == 128 + number
         assert client.stderr.read() == b""

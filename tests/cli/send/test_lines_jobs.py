@@ -18,7 +18,7 @@ import pytest
 from helpers.command import SIPC, Program, sipc
 from helpers.paths import TESTS
 from helpers.procfs import descriptors, peak_memory
-from helpers.scripted_server import ScriptedServer, receive_request, wait_until_still
+from helpers.scripted_server import ScriptedServer, receive_request, wait_until_unchanged
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import message, packets
@@ -240,7 +240,7 @@ def test_one_at_a_time_a_stopped_reader_stops_the_server_and_fills_no_disk(endpo
         client.stdin.write(b"go\n")
         client.stdin.close()
         assert client.stdout.read(1) == b"x"
-        wait_until_still(lambda: sent[0])
+        wait_until_unchanged(lambda: sent[0])
         assert sent[0] < 3 * MIB
         assert not spools(client.pid)
         assert len(client.stdout.read()) == 300 * 60_000
@@ -254,7 +254,7 @@ def test_nothing_more_is_begun_while_nobody_takes_the_output(endpoint):
     with ScriptedServer(endpoint, converse) as server, send_lines(endpoint, "-j", 2) as client:
         client.stdin.write(b"x\n" * 500)
         client.stdin.close()
-        wait_until_still(lambda: server.accepted)
+        wait_until_unchanged(lambda: server.accepted)
         assert 10 < server.accepted < 100
         assert client.stdout.read() == (b"x" * 10_000 + b"\n") * 500
         assert client.wait() == 0
@@ -274,7 +274,7 @@ def test_answers_that_wait_for_an_older_one_are_not_without_end(endpoint):
         feeder.start()
 
         wait_until(lambda: server.accepted >= 1000, "as many as may wait")
-        wait_until_still(lambda: server.accepted)
+        wait_until_unchanged(lambda: server.accepted)
         assert server.accepted == 1000
         go.set()
         for number in range(1, 5001):

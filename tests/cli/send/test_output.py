@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
-from helpers.scripted_server import served_by
+from helpers.scripted_server import scripted_server
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import message, packets, read_message
@@ -63,7 +63,7 @@ def test_a_failed_exchange_leaves_the_old_file(endpoint, answer, wire, status):
             connection.recv(1)
 
     before = answer.stat()
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, "-d", "x", "-o", answer, "-m", "2s", "--expect", "this")
     assert done.returncode == status
     assert (done.stdout, done.stderr.count(b"\n")) == (b"", 1)

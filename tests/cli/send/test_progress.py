@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, sipc
-from helpers.scripted_server import served_by
+from helpers.scripted_server import scripted_server
 from helpers.server import Server
-from helpers.terminal import BAR, on_terminal, see_bar, terminal
+from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
 from helpers.waiting import wait_until
 from helpers.wire import message, packets, read_message
 
@@ -49,11 +49,11 @@ def sending(held: Held, endpoint, tty, *options, env=None, **popen):
     """A client whose stderr is a terminal; in the end it and the conversation are over."""
     popen.setdefault("stdin", subprocess.DEVNULL)
     popen.setdefault("stdout", subprocess.PIPE)
-    with served_by(endpoint, held):
+    with scripted_server(endpoint, held):
         client = Program(
             [SIPC, "send", endpoint, *options],
             stderr=tty.slave,
-            env=env or on_terminal(),
+            env=env or terminal_environment(),
             **popen,
         )
         try:
@@ -107,7 +107,7 @@ def test_an_error_leaves_only_itself_on_the_terminal(endpoint, end, status, word
     held = Held(end=end)
     with terminal() as tty:
         with sending(held, endpoint, tty, "-d", "x", "--expect", "y") as client:
-            see_bar(tty)
+            wait_for_bar(tty)
             held.go.set()
             assert client.wait() == status
         tty.finish()
@@ -122,7 +122,7 @@ def test_a_signal_leaves_nothing_on_the_terminal(endpoint, number):
     held = Held()
     with terminal() as tty:
         with sending(held, endpoint, tty, "-d", "x") as client:
-            see_bar(tty)
+            wait_for_bar(tty)
             client.send_signal(number)
             assert client.wait() == 128 + number
         tty.finish()
@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_nothing_but_itself(endpoint):
             start_new_session=True,
             preexec_fn=tty.become_controlling,
         ) as client:
-            see_bar(tty)
+            wait_for_bar(tty)
             tty.type(b"\x03")
             assert client.wait() == 130
         tty.finish()
@@ -158,10 +158,12 @@ def test_an_answer_on_the_same_terminal_takes_the_place_of_the_bar(endpoint):
         assert finish.wait(30)
         connection.sendall(message(b"answer\n"))
 
-    with terminal() as tty, served_by(endpoint, conversation):
+    with terminal() as tty, scripted_server(endpoint, conversation):
         command = [SIPC, "send", endpoint, "-d", "x"]
-        with Program(command, stdout=tty.slave, stderr=tty.slave, env=on_terminal()) as client:
-            see_bar(tty)
+        with Program(
+            command, stdout=tty.slave, stderr=tty.slave, env=terminal_environment()
+        ) as client:
+            wait_for_bar(tty)
             seen.set()
             wait_until(lambda: tty.screen.text == "the", "the answer alone")
             assert threads(client.pid) == 1, "no bar comes any more"
@@ -176,7 +178,9 @@ def test_the_answer_is_the_answer_whatever_is_drawn(endpoint, folder):
     (folder / "request").write_bytes(payload)
     with terminal() as tty, Server(endpoint, "cat"):
         command = [SIPC, "send", endpoint, "--progress", "--data-file", folder / "request"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=tty.slave, env=on_terminal())
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=tty.slave, env=terminal_environment()
+        )
         assert (done.returncode, done.stdout) == (0, payload)
         tty.finish()
     assert tty.screen.text == ""
@@ -197,7 +201,7 @@ QUIET = {
 def test_there_is_nobody_to_draw_where_no_bar_is_fit(endpoint, options, env):
     held = Held()
     with terminal() as tty:
-        env = {**on_terminal(), **env}
+        env = {**terminal_environment(), **env}
         with sending(held, endpoint, tty, "-d", "x", *options, env=env) as client:
             assert held.begun.wait(30)
             assert threads(client.pid) == 1
@@ -234,14 +238,14 @@ def test_who_types_the_request_is_not_disturbed(endpoint):
             assert threads(client.pid) <= 2
             connection.sendall(message(b"ok"))
 
-        with served_by(endpoint, conversation):
+        with scripted_server(endpoint, conversation):
             command = [SIPC, "send", endpoint]
             client = Program(
                 command,
                 stdin=tty.slave,
                 stdout=subprocess.PIPE,
                 stderr=tty.slave,
-                env=on_terminal(),
+                env=terminal_environment(),
             )
             wait_until(lambda: b"Ctrl-D" in tty.output, "the hint")
             tty.type(b"hi\n")
@@ -252,12 +256,12 @@ def test_who_types_the_request_is_not_disturbed(endpoint):
 
 def test_in_a_pipe_there_is_none(endpoint):
     held = Held()
-    with served_by(endpoint, held):
+    with scripted_server(endpoint, held):
         client = Program(
             [SIPC, "send", endpoint, "-d", "x"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=on_terminal(FORCE_COLOR="1", TTY_COMPATIBLE="1"),
+            env=terminal_environment(FORCE_COLOR="1", TTY_COMPATIBLE="1"),
         )
         assert held.begun.wait(30)
         assert threads(client.pid) == 1
@@ -277,12 +281,14 @@ def test_who_asks_for_it_where_no_bar_is_fit_gets_lines(endpoint, folder, where)
     if where == "beside a trace":
         options.append("--trace")
     held = Held()
-    with terminal() as tty, served_by(endpoint, held):
+    with terminal() as tty, scripted_server(endpoint, held):
         client = Program(
             [SIPC, "send", endpoint, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if where == "a pipe" else tty.slave,
-            env=on_terminal() if where != "a dumb terminal" else {**on_terminal(), "TERM": "dumb"},
+            env=terminal_environment()
+            if where != "a dumb terminal"
+            else {**terminal_environment(), "TERM": "dumb"},
         )
         if where == "a pipe":
             assert re.fullmatch(LINE, client.stderr.readline()), "while it goes on"
@@ -335,7 +341,7 @@ def test_a_terminal_that_takes_nothing_holds_up_nothing(endpoint):
             input=payload,
             stdout=subprocess.PIPE,
             stderr=tty.slave,
-            env=on_terminal(),
+            env=terminal_environment(),
             timeout=60,
         )
     assert (done.returncode, done.stdout) == (0, payload)
@@ -362,7 +368,7 @@ def test_a_terminal_that_goes_away_does_no_harm(endpoint):
     held = Held()
     with terminal() as tty:
         with sending(held, endpoint, tty, "-d", "x") as client:
-            see_bar(tty)
+            wait_for_bar(tty)
             tty.close_slave()
             tty.hang_up()
             wait_until(lambda: threads(client.pid) == 1, "the drawing to end")
@@ -375,15 +381,15 @@ def test_a_warning_takes_the_place_of_the_bar(endpoint, folder):
     """The trace file may have 1,000 bytes; they are reached only when the bar is there."""
     held = Held(end=message(os.urandom(2000)) + b"0005x" * 100)
     with terminal() as tty:
-        with served_by(endpoint, held):
+        with scripted_server(endpoint, held):
             command = ["prlimit", "--fsize=1000", SIPC, "send", endpoint, "-d", "x"]
             client = Program(
                 [*command, "--trace-file", folder / "trace"],
                 stdout=subprocess.PIPE,
                 stderr=tty.slave,
-                env=on_terminal(),
+                env=terminal_environment(),
             )
-            see_bar(tty)
+            wait_for_bar(tty)
             held.go.set()
             client.communicate()
             assert client.returncode == 0

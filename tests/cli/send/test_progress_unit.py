@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from helpers.terminal import Screen, see_bar, terminal
+from helpers.terminal import Screen, terminal, wait_for_bar
 from helpers.waiting import wait_until
 
 from simpleipc_cli.cli import progress as progress_module
@@ -47,7 +47,7 @@ def test_at_once_is_at_once(own_terminal, monkeypatch):
     shown = Progress(Meter(), None, live=True, at_once=True)
     shown.start()
     shown.start()
-    see_bar(own_terminal)
+    wait_for_bar(own_terminal)
     shown.stop()
     shown.stop()
     own_terminal.finish()
@@ -62,7 +62,7 @@ def test_colour_is_left_out_with_no_color_even_if_the_bar_was_asked_for(
         monkeypatch.setenv("NO_COLOR", "1")
     shown = Progress(Meter(), 100, live=True, at_once=True)
     shown.start()
-    see_bar(own_terminal)
+    wait_for_bar(own_terminal)
     shown.stop()
     assert bool(re.search(rb"\x1b\[[\d;]*3\d", own_terminal.finish())) == colour
 
@@ -129,7 +129,7 @@ def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
     wait_until(lambda: len(asked) > 5, "it to have looked")
     assert own_terminal.output == b""
     foreground.set()
-    see_bar(own_terminal)
+    wait_for_bar(own_terminal)
     foreground.clear()
     looked = len(asked)
     wait_until(lambda: len(asked) > looked + 5, "it to have looked again")

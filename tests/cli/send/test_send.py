@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, Program, environment, needs_root, one_line, sipc
-from helpers.procfs import descriptors, halt, peak_memory, sleeps_in
-from helpers.scripted_server import flooded, served_by
+from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
+from helpers.procfs import descriptors, is_in_syscall, peak_memory, stop_process
+from helpers.scripted_server import endless_response, scripted_server
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import MAX_PAYLOAD, connect, decode, message, packets, read_message
@@ -24,7 +24,9 @@ MIB = 1 << 20
 
 def waits_for_input(pid: int) -> bool:
     """Whether a process waits in read(2) for its standard input."""
-    return sleeps_in(pid, "readv") and Path(f"/proc/{pid}/syscall").read_text().split()[1] == "0x0"
+    return (
+        is_in_syscall(pid, "readv") and Path(f"/proc/{pid}/syscall").read_text().split()[1] == "0x0"
+    )
 
 
 def test_the_wire_is_what_git_expects(endpoint):
@@ -34,7 +36,7 @@ def test_the_wire_is_what_git_expects(endpoint):
         seen.append(read_message(connection))
         connection.sendall(message(b"pong"))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, input=b"ping")
     assert seen == [b"0008ping0000"]
     assert (done.returncode, done.stdout, done.stderr) == (0, b"pong", b"")
@@ -50,7 +52,7 @@ def test_requests_are_cut_into_full_packets(endpoint, folder, size):
         seen.append(decode(read_message(connection)))
         connection.sendall(b"0000")
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         assert sipc("send", endpoint, "--data-file", folder / "request").returncode == 0
     assert seen == [(payload, True)]
 
@@ -121,7 +123,7 @@ def test_it_never_half_closes(endpoint):
         connection.setblocking(True)
         connection.sendall(b"0000")
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         assert sipc("send", endpoint, input=b"x").returncode == 0
 
 
@@ -134,7 +136,7 @@ def test_the_answer_is_passed_on_as_it_comes(endpoint):
         assert go.wait(30)
         connection.sendall(message(b"second\n"))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         client = Program([SIPC, "send", endpoint, "-d", "x"], stdout=subprocess.PIPE)
         assert client.stdout.readline() == b"first\n"
         go.set()
@@ -144,7 +146,7 @@ def test_the_answer_is_passed_on_as_it_comes(endpoint):
 
 
 def test_a_complete_answer_is_the_end_even_if_the_request_still_flows(endpoint):
-    with served_by(endpoint, lambda connection: connection.sendall(message(b"enough"))):
+    with scripted_server(endpoint, lambda connection: connection.sendall(message(b"enough"))):
         with Program(["cat", "/dev/zero"], stdout=subprocess.PIPE) as zeros:
             done = subprocess.run([SIPC, "send", endpoint], stdin=zeros.stdout, capture_output=True)
             zeros.stdout.close()
@@ -169,7 +171,7 @@ def test_what_was_answered_before_the_server_closed_is_read_after_a_failed_write
         connection.recv(1)
         connection.sendall(message(b"a" * 100_000))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, input=bytes(20 * MIB))
     assert (done.returncode, done.stdout) == (0, b"a" * 100_000)
 
@@ -192,9 +194,9 @@ def test_an_answer_without_a_flush_is_never_taken_for_complete(endpoint, folder,
 
     output = folder / "answer"
     output.write_text("old")
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, "-o", output, input=b"x")
-    one_line(done, 7, "cut off")
+    assert_error_line(done, 7, "cut off")
     assert output.read_text() == "old"
     assert sorted(os.listdir(folder)) == ["answer", "sock"]
 
@@ -205,9 +207,9 @@ def test_nonsense_for_an_answer_is_a_protocol_error(endpoint, wire):
         read_message(connection)
         connection.sendall(packets(b"hello") + wire)
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, input=b"x")
-    one_line(done, 7, "at byte 9", "expected 0000", stdout=b"hello")
+    assert_error_line(done, 7, "at byte 9", "expected 0000", stdout=b"hello")
     assert done.stdout == b"hello"
 
 
@@ -217,7 +219,7 @@ def test_an_answer_one_byte_at_a_time_is_understood(endpoint):
         for byte in b"0004" + message(b"hello"):
             connection.sendall(bytes([byte]))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         assert sipc("send", endpoint, input=b"x").stdout == b"hello"
 
 
@@ -229,7 +231,7 @@ def test_a_request_that_could_not_be_read_to_its_end_is_never_completed(endpoint
         while piece := connection.recv(1 << 20):
             seen.append(piece)
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         # The terminal's end is an error (EIO) to who reads it, not an end.
         master, slave = pty.openpty()
         client = Program([SIPC, "send", endpoint], stdin=slave, stderr=subprocess.PIPE)
@@ -266,13 +268,13 @@ def test_a_full_disk_is_said_and_is_a_failure(endpoint):
                 [SIPC, "send", endpoint, "-d", "x"], stdout=full, stderr=subprocess.PIPE
             )
     done.stdout = b""
-    one_line(done, 1, "No space left")
+    assert_error_line(done, 1, "No space left")
 
 
 @pytest.mark.parametrize("path", ["missing", ".", "sub/dir/missing"])
 def test_a_request_file_that_cannot_be_read_sends_nothing(endpoint, folder, path):
     with Server(endpoint, "cat") as server:
-        one_line(sipc("send", endpoint, "--data-file", path, cwd=folder), 1, path)
+        assert_error_line(sipc("send", endpoint, "--data-file", path, cwd=folder), 1, path)
         assert "answered" not in server.log
 
 
@@ -315,7 +317,7 @@ def test_output_to_a_file_appears_when_it_is_complete(endpoint, folder):
         assert go.wait(30)
         connection.sendall(message(b"second"))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         client = Program([SIPC, "send", endpoint, "-d", "x", "-o", folder / "answer"])
         wait_until(
             lambda: any(p.stat().st_size for p in folder.glob(".answer.sipc-*")), "the first part"
@@ -367,8 +369,10 @@ def test_output_to_a_device_goes_there(endpoint, name):
 
 def test_output_that_cannot_be_made_is_said_before_anything_is_sent(endpoint, folder):
     with Server(endpoint, "cat") as server:
-        one_line(sipc("send", endpoint, "-d", "x", "-o", folder / "no" / "file"), 1, "no/file")
-        one_line(sipc("send", endpoint, "-d", "x", "-o", folder), 1, str(folder))
+        assert_error_line(
+            sipc("send", endpoint, "-d", "x", "-o", folder / "no" / "file"), 1, "no/file"
+        )
+        assert_error_line(sipc("send", endpoint, "-d", "x", "-o", folder), 1, str(folder))
         assert "answered" not in server.log
 
 
@@ -378,15 +382,15 @@ def test_max_time_ends_a_connected_send(endpoint, option):
         read_message(connection)
         assert connection.recv(1) == b""
 
-    with served_by(endpoint, conversation):
-        one_line(sipc("send", endpoint, option, "200ms", "-d", "x"), 6, "in time")
+    with scripted_server(endpoint, conversation):
+        assert_error_line(sipc("send", endpoint, option, "200ms", "-d", "x"), 6, "in time")
 
 
 def test_max_time_ends_a_send_whose_request_does_not_get_through(endpoint):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()
-        one_line(sipc("send", endpoint, "-m", "200ms", input=bytes(5 * MIB)), 6)
+        assert_error_line(sipc("send", endpoint, "-m", "200ms", input=bytes(5 * MIB)), 6)
 
 
 def test_max_time_ends_a_send_that_waits_for_its_input_or_its_reader(endpoint):
@@ -394,27 +398,27 @@ def test_max_time_ends_a_send_that_waits_for_its_input_or_its_reader(endpoint):
         reader, writer = os.pipe()
         command = [SIPC, "send", endpoint, "-m", "300ms"]
         done = subprocess.run(command, stdin=reader, capture_output=True)
-        one_line(done, 6, "standard input")
+        assert_error_line(done, 6, "standard input")
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.PIPE
         )
         done.stdout = b""
-        one_line(done, 6, "standard output")
+        assert_error_line(done, 6, "standard output")
         os.close(reader)
         os.close(writer)
 
 
 def test_nobody_there_has_a_status_of_its_own(endpoint, folder):
-    one_line(sipc("send", endpoint, "-d", "x"), 4, str(endpoint))
+    assert_error_line(sipc("send", endpoint, "-d", "x"), 4, str(endpoint))
     (folder / "plain").touch()
-    one_line(sipc("send", folder / "plain", "-d", "x"), 5, "a file")
-    one_line(sipc("send", folder, "-d", "x"), 5, "a directory")
+    assert_error_line(sipc("send", folder / "plain", "-d", "x"), 5, "a file")
+    assert_error_line(sipc("send", folder, "-d", "x"), 5, "a directory")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(endpoint))
-        one_line(sipc("send", endpoint, "-d", "x"), 3, "nobody is listening")
+        assert_error_line(sipc("send", endpoint, "-d", "x"), 3, "nobody is listening")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(folder / "datagram"))
-        one_line(sipc("send", folder / "datagram", "-d", "x"), 5)
+        assert_error_line(sipc("send", folder / "datagram", "-d", "x"), 5)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +434,7 @@ def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, limit):
         busy.bind(str(endpoint))
         busy.listen(0)
         with connect(endpoint):
-            one_line(sipc("send", endpoint, "-d", "x", *limit), 3, "busy")
+            assert_error_line(sipc("send", endpoint, "-d", "x", *limit), 3, "busy")
 
 
 def test_a_busy_server_is_waited_for(endpoint):
@@ -440,7 +444,7 @@ def test_a_busy_server_is_waited_for(endpoint):
         with connect(endpoint):
             command = [SIPC, "send", endpoint, "-d", "x", "--connect-timeout", "0"]
             client = Program(command, stdout=subprocess.PIPE)
-            wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait")
+            wait_until(lambda: is_in_syscall(client.pid, "connect"), "it to wait")
             busy.accept()[0].close()
             with busy.accept()[0] as connection:
                 read_message(connection)
@@ -460,7 +464,7 @@ def test_wait_sends_once_a_server_is_there(endpoint):
 
 @pytest.mark.parametrize(("wait", "status"), [("100ms", 4), ("0.1", 4)])
 def test_wait_has_an_end(endpoint, wait, status):
-    one_line(sipc("send", endpoint, "--wait", wait, "-d", "x"), status)
+    assert_error_line(sipc("send", endpoint, "--wait", wait, "-d", "x"), status)
 
 
 def test_a_request_is_never_sent_twice(endpoint):
@@ -470,7 +474,7 @@ def test_a_request_is_never_sent_twice(endpoint):
     def conversation(connection):
         accepted.append(read_message(connection))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         assert sipc("send", endpoint, "--wait", "1s", "-d", "x").returncode == 7
     assert len(accepted) == 1
 
@@ -490,7 +494,7 @@ def test_nothing_is_left_open(endpoint):
 @pytest.mark.parametrize("wire", [packets(bytes(4 * MIB)), b"0004" * MIB], ids=["data", "empty"])
 @pytest.mark.parametrize("output", [[], ["-o", "answer"]], ids=["stdout", "file"])
 def test_max_time_ends_an_endless_answer(endpoint, folder, wire, output):
-    with served_by(endpoint, flooded(wire)):
+    with scripted_server(endpoint, endless_response(wire)):
         with open("/dev/null", "wb") as null:
             done = subprocess.run(
                 [SIPC, "send", endpoint, "-d", "x", "-m", "500ms", *output],
@@ -499,14 +503,16 @@ def test_max_time_ends_an_endless_answer(endpoint, folder, wire, output):
                 cwd=folder,
             )
     done.stdout = b""
-    one_line(done, 6, "in time")
+    assert_error_line(done, 6, "in time")
     assert os.listdir(folder) == ["sock"]
 
 
 def test_max_time_covers_a_named_pipe_that_nobody_opens(endpoint, folder):
     os.mkfifo(folder / "pipe")
     with Server(endpoint, "cat"):
-        one_line(sipc("send", endpoint, "-d", "x", "-m", "100ms", "-o", folder / "pipe"), 6)
+        assert_error_line(
+            sipc("send", endpoint, "-d", "x", "-m", "100ms", "-o", folder / "pipe"), 6
+        )
 
 
 def test_a_named_pipe_takes_the_answer(endpoint, folder):
@@ -524,7 +530,7 @@ def test_silent_input_and_nobody_there_is_nobody_there(endpoint):
     done = subprocess.run(
         [SIPC, "send", endpoint, "-m", "100ms"], stdin=reader, capture_output=True
     )
-    one_line(done, 4)
+    assert_error_line(done, 4)
     os.close(reader)
     os.close(writer)
 
@@ -549,13 +555,13 @@ def test_a_closed_standard_stream_never_becomes_the_connection(endpoint, closed)
     if closed == "<&-":
         with Server(endpoint, "cat"):
             done = subprocess.run(["sh", "-c", command], capture_output=True)
-        one_line(done, 1, "standard input")
+        assert_error_line(done, 1, "standard input")
         return
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = subprocess.run(["sh", "-c", command], input=b"x", capture_output=True)
     assert seen == [b"0005x0000"]
     if closed == ">&-":
-        one_line(done, 1, "standard output")
+        assert_error_line(done, 1, "standard output")
     else:
         assert (done.returncode, done.stdout) == (0, b"SECRET")
 
@@ -572,7 +578,9 @@ def test_output_to_a_descriptor_adds_to_what_is_open_there(endpoint, folder, nam
 @pytest.mark.parametrize("name", ["sock", "/dev/fd/77", f"/dev/fd/{'9' * 20}"])
 def test_output_to_what_cannot_be_opened_is_refused_at_once(endpoint, folder, name, limit):
     with Server(endpoint, "cat"):
-        one_line(sipc("send", endpoint, "-d", "x", *limit, "-o", name, cwd=folder), 1, name)
+        assert_error_line(
+            sipc("send", endpoint, "-d", "x", *limit, "-o", name, cwd=folder), 1, name
+        )
 
 
 @pytest.mark.parametrize("name", ["", "new/", "plain/", "loop"])
@@ -580,7 +588,7 @@ def test_output_to_what_is_no_name_is_refused_before_anything_is_sent(endpoint, 
     (folder / "plain").write_text("precious")
     (folder / "loop").symlink_to("loop")
     with Server(endpoint, "cat") as server:
-        one_line(sipc("send", endpoint, "-d", "x", "-o", name, cwd=folder), 1)
+        assert_error_line(sipc("send", endpoint, "-d", "x", "-o", name, cwd=folder), 1)
         assert "answered" not in server.log
     assert sorted(os.listdir(folder)) == ["loop", "plain"]
     assert (folder / "plain").read_text() == "precious"
@@ -673,12 +681,12 @@ def test_stopped_while_it_connects_it_goes_on_and_sends_all(endpoint):
             )
             feeder = threading.Thread(target=client.communicate, args=(payload,))
             feeder.start()
-            wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait")
+            wait_until(lambda: is_in_syscall(client.pid, "connect"), "it to wait")
             for _ in range(3):
-                halt(client.pid)
+                stop_process(client.pid)
                 wait_until(lambda: is_stopped(client.pid), "it to stop")
                 client.send_signal(signal.SIGCONT)
-                wait_until(lambda: sleeps_in(client.pid, "connect"), "it to wait again")
+                wait_until(lambda: is_in_syscall(client.pid, "connect"), "it to wait again")
             busy.accept()[0].close()
             with busy.accept()[0] as connection:
                 seen.append(decode(read_message(connection)))
@@ -702,7 +710,7 @@ def test_standard_streams_that_somebody_made_non_blocking_work(endpoint):
         os.close(its_input[0])
         os.close(ours[1])
         feeder = threading.Thread(target=write_and_close, args=(its_input[1], payload))
-        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait for its input")
+        wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait for its input")
         feeder.start()
         with open(ours[0], "rb") as answer:
             assert answer.read() == payload
@@ -717,4 +725,4 @@ def write_and_close(descriptor: int, payload: bytes) -> None:
 
 def test_control_characters_in_a_name_are_shown_escaped(folder):
     done = sipc("send", f"{folder}/red\x1b[31m\n", "-d", "x")
-    one_line(done, 4, "red\\x1b[31m\\n")
+    assert_error_line(done, 4, "red\\x1b[31m\\n")

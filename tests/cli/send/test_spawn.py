@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, needs_root, one_line, sipc
+from helpers.command import SIPC, assert_error_line, needs_root, sipc
 from helpers.procfs import children, descriptors
 from helpers.server import Server
 from helpers.spawning import SERVE, Spawning
@@ -83,9 +83,9 @@ def test_a_busy_server_is_a_server(spawning, endpoint, folder):
         busy.listen(0)
         with connect(endpoint):
             done = spawning.send("touch here", "--connect-timeout", "50ms", cwd=folder)
-            one_line(done, 3, "busy")
+            assert_error_line(done, 3, "busy")
             limits = ["--connect-timeout", "50ms", "--wait", "200ms"]
-            one_line(spawning.send("touch here", *limits, cwd=folder), 3, "busy")
+            assert_error_line(spawning.send("touch here", *limits, cwd=folder), 3, "busy")
     assert os.listdir(folder) == ["sock"]
 
 
@@ -101,7 +101,7 @@ def test_where_no_server_can_be_none_is_started(folder, path, status):
     (folder / "file").write_text("precious")
     (folder / "dir").mkdir()
     (folder / "loop").symlink_to("loop")
-    one_line(sipc("send", path, "-d", "x", "--spawn", "touch here", cwd=folder), status)
+    assert_error_line(sipc("send", path, "-d", "x", "--spawn", "touch here", cwd=folder), status)
     assert sorted(os.listdir(folder)) == ["dir", "file", "loop"]
 
 
@@ -120,7 +120,7 @@ def test_who_may_not_connect_starts_nothing(endpoint, folder):
     folder.chmod(0o777)
     with Server(endpoint, "cat"):
         done = as_nobody("send", endpoint, "-d", "x", "--spawn", "touch here", cwd=folder)
-        one_line(done, 8, str(endpoint))
+        assert_error_line(done, 8, str(endpoint))
     assert os.listdir(folder) == []
 
 
@@ -132,7 +132,7 @@ def test_in_a_folder_one_may_not_write_to_nothing_is_started(folder, endpoint, b
         stale_socket(endpoint)
         endpoint.chmod(0o666)
     done = as_nobody("send", endpoint, "-d", "x", "--spawn", "touch /tmp/sipc-test-here")
-    one_line(done, 8, f"cannot start a server in {folder}: permission denied")
+    assert_error_line(done, 8, f"cannot start a server in {folder}: permission denied")
     assert not os.path.exists("/tmp/sipc-test-here")
     assert os.listdir(folder) == (["sock"] if before == "stale socket" else [])
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from helpers.command import needs_root, one_line, sipc
-from helpers.procfs import sleeps_in
+from helpers.command import assert_error_line, needs_root, sipc
+from helpers.procfs import is_in_syscall
 from helpers.server import Server
 from helpers.spawning import SERVE, Spawning, command_line
 from helpers.waiting import wait_until
@@ -74,7 +74,7 @@ def held_lock(folder):
 def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, folder, line, words):
     """At once: without any limit on the time."""
     done = spawning.send(line, "--wait", "0", cwd=folder)
-    one_line(done, 1, "the command to start a server failed", *words)
+    assert_error_line(done, 1, "the command to start a server failed", *words)
     assert len(done.stderr) < 1000
     assert os.listdir(folder) == []
 
@@ -82,14 +82,14 @@ def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, fold
 def test_a_client_that_was_started_with_sigchld_ignored_learns_the_status(spawning):
     command = ["env", "--ignore-signal=CHLD", *spawning.command("exit 3", "-d", "x")]
     done = subprocess.run(command, env=spawning.environment(), capture_output=True, timeout=60)
-    one_line(done, 1, "failed, exit status 3: ")
+    assert_error_line(done, 1, "failed, exit status 3: ")
 
 
 def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, folder):
     flood = "setsid sh -c 'echo flood; touch up; exec yes flood' >&2 &"
     line = f"{flood} until test -e up; do :; done; exit 3"
     done = spawning.send(line, "--wait", "0", cwd=folder)
-    one_line(done, 1, "failed, exit status 3, and said: flood")
+    assert_error_line(done, 1, "failed, exit status 3, and said: flood")
     (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
     os.kill(pid, signal.SIGKILL)
 
@@ -109,7 +109,7 @@ def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, fo
 )
 def test_a_command_that_does_not_listen_there_in_time_is_ended(spawning, folder, line, did):
     done = spawning.send(line, "--wait", "1s", cwd=folder)
-    one_line(done, 4, f"{spawning.path} does not exist, ", did, "SIPC_PATH", "--wait")
+    assert_error_line(done, 4, f"{spawning.path} does not exist, ", did, "SIPC_PATH", "--wait")
     spawning.check_nothing_left()
     assert os.listdir(folder) in ([], ["starts"])
 
@@ -118,14 +118,14 @@ def test_a_command_that_does_not_listen_there_in_time_is_ended(spawning, folder,
 @pytest.mark.parametrize("limits", [["-m", "300ms"], ["-m", "300ms", "--wait", "0"]], ids=str)
 def test_max_time_is_the_limit_for_the_start_too(spawning, folder, limits):
     done = spawning.send(HANGS, *limits, cwd=folder)
-    one_line(done, 3, f"nobody is listening on {spawning.path}, ", "so it was ended")
+    assert_error_line(done, 3, f"nobody is listening on {spawning.path}, ", "so it was ended")
     spawning.check_nothing_left()
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
 
 
 def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoint, folder):
     done = spawning.send("echo precious >new; mv new sock; sleep 1000", "--wait", "0", cwd=folder)
-    one_line(done, 5, f"{endpoint} is a file, not a socket")
+    assert_error_line(done, 5, f"{endpoint} is a file, not a socket")
     spawning.check_nothing_left()
     assert endpoint.read_text() == "precious\n"
 
@@ -133,7 +133,7 @@ def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoi
 def test_it_waits_for_a_command_that_takes_its_time(spawning, folder):
     with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as client:
         spawning.wait_for_lines("starts", 1)
-        wait_until(lambda: sleeps_in(client.pid, "poll"), "it to wait")
+        wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
         (folder / "go").touch()
         assert client.communicate() == (b"hello", b"")
 
@@ -267,13 +267,15 @@ def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folde
 def test_waiting_for_another_clients_start_has_the_same_limits(spawning, folder, limits, status):
     with held_lock(folder):
         done = spawning.send("touch here", *limits, cwd=folder)
-    one_line(done, status, "does not exist", "takes too long", str(folder / ".sipc-spawn-sock"))
+    assert_error_line(
+        done, status, "does not exist", "takes too long", str(folder / ".sipc-spawn-sock")
+    )
     assert os.listdir(folder) == []
 
 
 def test_while_another_client_starts_a_server_any_server_will_do(spawning, endpoint, folder):
     with held_lock(folder) as lock, spawning.start("touch here", cwd=folder) as client:
-        wait_until(lambda: sleeps_in(client.pid, "clock_nanosleep"), "it to wait")
+        wait_until(lambda: is_in_syscall(client.pid, "clock_nanosleep"), "it to wait")
         with Server(endpoint, "cat"):
             assert client.communicate() == (b"hello", b"")
             lock.unlink()
@@ -286,7 +288,7 @@ def test_when_another_client_is_gone_the_next_one_starts_a_server(spawning, fold
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = spawning.start(f"echo x >>starts; {SERVE}", cwd=folder)
-        wait_until(lambda: sleeps_in(client.pid, "clock_nanosleep"), "it to wait")
+        wait_until(lambda: is_in_syscall(client.pid, "clock_nanosleep"), "it to wait")
         assert spawning.lines("starts") == []
         if removed:
             path.unlink()
@@ -337,7 +339,7 @@ def test_what_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
             os.mkfifo(lock)
         case "file":
             lock.write_text("precious")
-    one_line(spawning.send("touch here", cwd=folder), 1, str(lock))
+    assert_error_line(spawning.send("touch here", cwd=folder), 1, str(lock))
     assert os.listdir(folder) == [".sipc-spawn-sock"]
     lock.rmdir() if kind == "folder" else lock.unlink()
 
@@ -369,7 +371,9 @@ def limited(spawning, name: str, most: int, **options) -> subprocess.CompletedPr
 def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder):
     """From too few for the lock to just too few for all pipes of the start."""
     for most in range(3, 9):
-        one_line(limited(spawning, "RLIMIT_NOFILE", most), 1, "Too many open files", "ulimit")
+        assert_error_line(
+            limited(spawning, "RLIMIT_NOFILE", most), 1, "Too many open files", "ulimit"
+        )
         assert os.listdir(folder) == []
         spawning.check_nothing_left()
 
@@ -378,5 +382,5 @@ def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder
 def test_without_processes_there_is_one_line_and_nothing_left(spawning, folder):
     folder.chmod(0o777)
     done = limited(spawning, "RLIMIT_NPROC", 1, cwd="/")
-    one_line(done, 1, "cannot start", "Resource temporarily unavailable", "ulimit")
+    assert_error_line(done, 1, "cannot start", "Resource temporarily unavailable", "ulimit")
     assert os.listdir(folder) == []

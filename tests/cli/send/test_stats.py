@@ -11,8 +11,8 @@ from time import monotonic
 import pytest
 from helpers.command import SIPC, Program, sipc
 from helpers.paths import ROOT
-from helpers.procfs import sleeps_in
-from helpers.scripted_server import served_by
+from helpers.procfs import is_in_syscall
+from helpers.scripted_server import scripted_server
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import message, packets, read_message
@@ -41,7 +41,7 @@ def test_an_answer(endpoint):
         read_message(connection)
         connection.sendall(b"0004" + message(b"x" * 100_000) + b"0009extra")
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, "--stats", "-d", "ping")
     assert (done.returncode, done.stdout) == (0, b"x" * 100_000)
     found = figures(done.stderr)
@@ -95,7 +95,7 @@ def test_half_an_answer(endpoint, wire, received):
         read_message(connection)
         connection.sendall(wire)
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, "--stats", "-d", "x")
     assert done.returncode == 7
     found = figures(done.stderr, lines=2)
@@ -165,7 +165,7 @@ def test_times_count_from_the_start_waiting_for_input_included(endpoint):
     client = Program(
         [SIPC, "send", endpoint, "--stats"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    wait_until(lambda: sleeps_in(client.pid, "readv"), "it to wait for its input")
+    wait_until(lambda: is_in_syscall(client.pid, "readv"), "it to wait for its input")
     began = monotonic()
     with Server(endpoint, "cat >/dev/null"):
         waited = monotonic() - began

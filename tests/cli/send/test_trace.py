@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from helpers.command import SIPC, Program, sipc
-from helpers.scripted_server import answering, served_by
+from helpers.scripted_server import respond_with, scripted_server
 from helpers.server import Server
 from helpers.traces import trace_events
 from helpers.waiting import wait_until
@@ -34,7 +34,7 @@ def test_every_packet_is_seen_both_ways_and_the_answer_alone_is_printed(endpoint
     file = folder / "trace"
     options = [] if where == "file" else ["--trace"]
     options += [] if where == "stderr" else ["--trace-file", file]
-    with served_by(endpoint, answering(message(b"pong\n\x1b"))):
+    with scripted_server(endpoint, respond_with(message(b"pong\n\x1b"))):
         done = sipc("send", endpoint, *options, input=b"ping")
     assert (done.returncode, done.stdout) == (0, b"pong\n\x1b")
     for trace in ([done.stderr] if where != "file" else []) + (
@@ -55,7 +55,7 @@ def test_tracing_changes_nothing_on_the_wire(endpoint, folder, size):
     (folder / "request").write_bytes(payload)
     seen = []
     for options in ([], ["--trace"]):
-        with served_by(endpoint, answering(message(payload), seen)):
+        with scripted_server(endpoint, respond_with(message(payload), seen)):
             done = sipc("send", endpoint, "--data-file", folder / "request", *options)
         endpoint.unlink()
         assert (done.returncode, done.stdout) == (0, payload)
@@ -73,7 +73,7 @@ def test_an_answer_one_byte_at_a_time_is_one_line_a_packet(endpoint):
         for byte in b"0004" + message(b"hello"):
             connection.sendall(bytes([byte]))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         done = sipc("send", endpoint, "-d", "", "--trace")
     assert done.stdout == b"hello"
     assert trace_events(done.stderr)[1:] == [
@@ -97,7 +97,7 @@ def test_an_answer_is_never_told_before_the_request_that_it_answers(endpoint, fo
             connection.sendall(packets(b"%04d" % number))
         connection.sendall(b"0000")
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         client = Program(
             [SIPC, "send", endpoint, "--trace-file", trace],
             stdin=subprocess.PIPE,
@@ -143,7 +143,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("wire", "told"), BROKEN.values(), ids=BROKEN)
 def test_what_is_wrong_with_an_answer_is_in_the_trace(endpoint, folder, wire, told):
-    with served_by(endpoint, answering(wire)):
+    with scripted_server(endpoint, respond_with(wire)):
         done = sipc("send", endpoint, "-d", "x", "--trace-file", folder / "trace")
     assert done.returncode == 7
     assert done.stderr.count(b"\n") == 1
@@ -153,14 +153,14 @@ def test_what_is_wrong_with_an_answer_is_in_the_trace(endpoint, folder, wire, to
 
 
 def test_bytes_behind_the_answer_are_in_the_trace(endpoint):
-    with served_by(endpoint, answering(b"00000009extra")):
+    with scripted_server(endpoint, respond_with(b"00000009extra")):
         done = sipc("send", endpoint, "-d", "", "--trace")
     assert done.returncode == 0
     assert '< received 0009 (9 bytes) behind the flush: "extra"' in trace_events(done.stderr)
 
 
 def test_a_server_that_hangs_up_while_we_write_is_in_the_trace(endpoint):
-    with served_by(endpoint, lambda connection: connection.recv(1)):
+    with scripted_server(endpoint, lambda connection: connection.recv(1)):
         done = sipc("send", endpoint, "--trace", input=bytes(5 * MIB))
     assert done.returncode == 7
     trace, error = done.stderr.rsplit(b"\n", 2)[:2]
@@ -181,7 +181,7 @@ def test_a_server_that_reads_no_more_is_in_the_trace(endpoint, folder):
         wait_until(lambda: b"not sent" in trace.read_bytes(), "a write to be refused")
         connection.sendall(message(b"enough"))
 
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         command = [SIPC, "send", endpoint, "--trace-file", trace]
         with Program(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
             client.stdin.write(b"x")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.procfs import peak_memory
-from helpers.scripted_server import answering, served_by
+from helpers.scripted_server import respond_with, scripted_server
 from helpers.server import Server
 from helpers.traces import trace_events, trace_lines
 from helpers.wire import message, packets, read_message
@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_warning_and_the_exchange_goes_on(endpoint, folder, s
 @pytest.mark.parametrize("trace", ["2>&-", "2>/dev/full"])
 def test_a_trace_that_cannot_be_seen_does_no_harm(endpoint, folder, trace):
     seen = []
-    with served_by(endpoint, answering(message(b"SECRET"), seen)):
+    with scripted_server(endpoint, respond_with(message(b"SECRET"), seen)):
         command = f"{SIPC} send {endpoint} -d x --trace --trace-file {folder}/trace {trace}"
         done = subprocess.run(["sh", "-c", command], capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"SECRET")
@@ -172,7 +172,7 @@ def test_a_slow_reader_is_told_how_many_lines_it_lost(endpoint, folder):
         connection.sendall(b"0000")
 
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    with served_by(endpoint, conversation):
+    with scripted_server(endpoint, conversation):
         command = [SIPC, "send", endpoint, "-d", "x", "--trace-file", fifo]
         client = Program(command, stdout=subprocess.PIPE)
         assert len(client.stdout.read(40 * MIB)) == 40 * MIB
@@ -248,7 +248,7 @@ def test_200_megabytes_traced_stay_out_of_memory(endpoint, folder):
 def test_a_hundred_thousand_tiny_packets_are_as_many_lines(endpoint, folder):
     count = 100_000
     trace = folder / "trace"
-    with served_by(endpoint, answering(b"0005x" * count + b"0000")):
+    with scripted_server(endpoint, respond_with(b"0005x" * count + b"0000")):
         done = sipc("send", endpoint, "-d", "", "--trace-file", trace)
     assert done.stdout == b"x" * count
     assert trace.read_bytes().count(b' < received 0005 (5 bytes): "x"\n') == count

@@ -11,11 +11,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, Program, environment, one_line, sipc
-from helpers.procfs import children, halt, sleeps_in
-from helpers.socket_activation import Manager, start
+from helpers.command import SIPC, Program, assert_error_line, environment, sipc
+from helpers.procfs import children, is_in_syscall, stop_process
+from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 SERVE = [SIPC, "serve", "--exec", "cat"]
 needs_systemd = pytest.mark.skipif(
@@ -25,7 +25,7 @@ needs_systemd = pytest.mark.skipif(
 
 @pytest.fixture
 def manager(endpoint):
-    with Manager(str(endpoint)) as it:
+    with SocketManager(str(endpoint)) as it:
         yield it
 
 
@@ -85,9 +85,9 @@ def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
     """It would go on as long as clients come faster than it looks; the next one is there."""
     with manager.start(command="cat; echo first") as first:
         assert ask(endpoint, b"") == (b"first\n", True)
-        wait_until(lambda: sleeps_in(first.pid, "epoll_wait"), "it to wait for the next")
-        halt(first.pid)
-        with crowd(endpoint, 300) as clients:
+        wait_until(lambda: is_in_syscall(first.pid, "epoll_wait"), "it to wait for the next")
+        stop_process(first.pid)
+        with open_connections(endpoint, 300) as clients:
             for client in clients:
                 client.sendall(message(b""))
             first.terminate()
@@ -102,7 +102,7 @@ def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
 def test_a_server_that_is_killed_loses_nobody_who_waits(manager, endpoint):
     with manager.start() as first:
         assert ask(endpoint, b"hello") == (b"hello", True)
-        halt(first.pid)
+        stop_process(first.pid)
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             first.kill()
@@ -122,7 +122,7 @@ def test_handlers_get_no_descriptor_of_it(manager, endpoint):
 
 def test_an_abstract_socket_works_and_is_shown_as_one(folder):
     name = f"{folder}\nodd"
-    with Manager(f"\0{name}\0".encode()) as manager:
+    with SocketManager(f"\0{name}\0".encode()) as manager:
         with manager.start(command="printf %s $UNIXLOCALPATH") as server:
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(TIMEOUT)
@@ -148,7 +148,7 @@ def test_the_path_may_be_named(manager, endpoint, folder, how):
 
 
 def test_an_abstract_name_may_be_named(folder):
-    with Manager(f"\0{folder}") as manager:
+    with SocketManager(f"\0{folder}") as manager:
         with manager.start(path=[f"@{folder}"]) as server:
             assert server.stderr.readline() == b"listening on @%s\n" % os.fsencode(folder)
             stopped(server)
@@ -188,9 +188,9 @@ def test_the_environment_s_path_is_not_asked_for(manager, endpoint):
 
 def test_sockets_for_another_process_are_left_alone(endpoint, folder):
     """A shell's, say, that was activated and now starts us."""
-    with Manager(str(endpoint)) as manager:
+    with SocketManager(str(endpoint)) as manager:
         script = f"{SIPC} serve other --exec cat & echo; wait"
-        with start(["sh", "-c", script], manager.socket, cwd=folder) as shell:
+        with start_with_sockets(["sh", "-c", script], manager.socket, cwd=folder) as shell:
             wait_until((folder / "other").exists, "a socket of its own")
             assert ask(folder / "other", b"hello") == (b"hello", True)
             (server,) = children(shell.pid)
@@ -231,8 +231,8 @@ def test_a_socket_that_cannot_be_served_is_refused(kind, status, words):
         "pipe": lambda: [open(os.devnull)],  # noqa: SIM115 - closed below
         "not open": list,
     }[kind]()
-    with start(SERVE, *given, count=count) as server:
-        one_line(ended(server), status, words)
+    with start_with_sockets(SERVE, *given, count=count) as server:
+        assert_error_line(ended(server), status, words)
     for one in (*given, *pair):
         one.close()
 
@@ -242,8 +242,8 @@ NONSENSE = ["0", "-1", "", "two", "1 ", "9" * 22, "9" * 5000]
 
 @pytest.mark.parametrize("count", NONSENSE, ids=[text[:9] for text in NONSENSE])
 def test_a_number_that_cannot_be_is_refused(manager, count):
-    with start(SERVE, manager.socket, count=count) as server:
-        one_line(ended(server), 1, "LISTEN_FDS is")
+    with start_with_sockets(SERVE, manager.socket, count=count) as server:
+        assert_error_line(ended(server), 1, "LISTEN_FDS is")
 
 
 @pytest.mark.parametrize(
@@ -259,12 +259,12 @@ def test_a_number_that_cannot_be_is_refused(manager, count):
     ],
 )
 def test_of_several_sockets_the_one_with_the_name_is_taken(folder, names, chosen):
-    with Manager(str(folder / "0")) as first, Manager(str(folder / "1")) as second:
+    with SocketManager(str(folder / "0")) as first, SocketManager(str(folder / "1")) as second:
         sockets = [first.socket, second.socket]
         command = ["ls -l /proc/self/fd | grep -c socket: || true"]
-        with start([*SERVE[:3], *command], *sockets, names=names) as server:
+        with start_with_sockets([*SERVE[:3], *command], *sockets, names=names) as server:
             if isinstance(chosen, str):
-                one_line(ended(server), 1, chosen, "FileDescriptorName=sipc")
+                assert_error_line(ended(server), 1, chosen, "FileDescriptorName=sipc")
                 return
             assert server.stderr.readline() == b"listening on %s/%d\n" % (
                 os.fsencode(folder),
@@ -275,7 +275,7 @@ def test_of_several_sockets_the_one_with_the_name_is_taken(folder, names, chosen
 
 
 def test_a_single_socket_may_have_any_name(manager, endpoint):
-    with start(SERVE, manager.socket, names="unknown") as server:
+    with start_with_sockets(SERVE, manager.socket, names="unknown") as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stopped(server)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from helpers.background import Background, as_nobody, listener
-from helpers.command import SIPC, needs_root, one_line, sipc
-from helpers.procfs import children, halt
+from helpers.background import Background, as_nobody
+from helpers.command import SIPC, assert_error_line, needs_root, sipc
+from helpers.procfs import children, stop_process
 from helpers.waiting import wait_until
-from helpers.wire import ask
+from helpers.wire import ask, pid_of_listener
 
 ROUNDS = 40
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
@@ -48,7 +48,7 @@ def test_the_server_leads_a_session_and_holds_nothing_of_whoever_started_it(back
     os.close(writer)
     assert os.read(reader, 1) == b"", "the other end is closed"
     os.close(reader)
-    pid = listener(endpoint)
+    pid = pid_of_listener(endpoint)
     assert os.getsid(pid) == pid != os.getsid(0)
     assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
 
@@ -78,7 +78,7 @@ def test_a_shell_gets_it_back_whatever_stands_around_it(background, endpoint, li
     assert done.returncode == 0, done.stderr
     assert ask(endpoint, b"hello") == (b"hello", True)
     if "trap" in line:  # what is ignored stays so
-        os.kill(listener(endpoint), signal.SIGKILL)
+        os.kill(pid_of_listener(endpoint), signal.SIGKILL)
         endpoint.unlink()
 
 
@@ -143,7 +143,7 @@ def test_a_server_that_cannot_start_says_why_and_with_which_status(
             capture_output=True,
             timeout=60,
         )
-    one_line(done, status, words)
+    assert_error_line(done, status, words)
     background.path = str(endpoint)
     endpoint.unlink(missing_ok=True)
     assert os.listdir(folder) == []
@@ -153,7 +153,7 @@ def test_a_server_that_cannot_start_says_why_and_with_which_status(
 def test_who_may_not_make_a_socket_there_is_told_so(background, folder):
     folder.chmod(0o755)
     done = as_nobody(*background.arguments(), env=background.environment())
-    one_line(done, 8, "permission denied")
+    assert_error_line(done, 8, "permission denied")
     assert os.listdir(folder) == []
 
 
@@ -167,7 +167,7 @@ def test_a_handler_that_is_missing_is_only_a_warning(background, endpoint):
 def test_a_server_that_does_not_listen_in_time_is_ended(background):
     with background.waiting_for_lock("--max-wait", "300ms", "--pid-file", "pid") as (parent, _):
         done = completed(parent)
-    one_line(done, 6, "within 0.3 s", "--max-wait")
+    assert_error_line(done, 6, "within 0.3 s", "--max-wait")
     background.check_nothing_left()
     assert os.listdir(background.folder) == []
 
@@ -210,7 +210,7 @@ def test_the_end_of_whoever_waits_at_any_moment_leaves_all_or_nothing(background
 
 def test_a_server_that_does_not_obey_is_killed(background):
     with background.waiting_for_lock() as (parent, child):
-        halt(child)
+        stop_process(child)
         parent.terminate()
         assert completed(parent).returncode == 143
         assert not Path(f"/proc/{child}").exists()
@@ -229,7 +229,7 @@ def test_the_end_of_the_server_before_it_listens_is_told(background, folder, num
         assert (done.returncode, done.stderr) == (status, b"")
         assert os.listdir(folder) == []
     else:
-        one_line(done, status, f"killed by {signal.Signals(number).name}")
+        assert_error_line(done, status, f"killed by {signal.Signals(number).name}")
         for name in os.listdir(folder):
             (folder / name).unlink()
 
@@ -240,13 +240,13 @@ def test_the_server_goes_on_when_whoever_waits_is_killed(background, endpoint):
         parent.wait()
         Path(f"{endpoint}.lock").unlink()
         parent.communicate(timeout=30)  # it lets go of standard error, as always
-    assert listener(endpoint) == child
+    assert pid_of_listener(endpoint) == child
     assert ask(endpoint, b"hello") == (b"hello", True)
 
 
 def test_a_hangup_stops_no_server_in_the_background(background, endpoint):
     assert background.serve().returncode == 0
-    pid = listener(endpoint)
+    pid = pid_of_listener(endpoint)
     for _ in range(3):
         os.kill(pid, signal.SIGHUP)
         assert ask(endpoint, b"hello") == (b"hello", True)
@@ -266,7 +266,7 @@ def test_a_hangup_makes_it_open_its_log_anew(background, endpoint, folder, wrapp
     )
     assert done.returncode == 0, done.stderr
     log.rename(folder / "log.1")
-    os.kill(listener(endpoint), signal.SIGHUP)
+    os.kill(pid_of_listener(endpoint), signal.SIGHUP)
     wait_until(log.exists, "a new log")
     assert ask(endpoint, b"hello") == (b"hello", True)
     wait_until(lambda: ": answered\n" in log.read_text(), "the request in the new log")
@@ -278,7 +278,7 @@ def test_a_hangup_during_the_start_stops_none_either(background, endpoint):
         os.kill(child, signal.SIGHUP)
         Path(f"{endpoint}.lock").unlink()
         assert completed(parent).returncode == 0
-    assert listener(endpoint) == child
+    assert pid_of_listener(endpoint) == child
 
 
 def test_forty_starts_and_stops_in_a_row_leave_nothing(background, endpoint, folder):
@@ -295,7 +295,7 @@ def test_a_client_may_start_it(background, endpoint):
     """One that waits for the command's end, and for whoever listens then."""
     done = background.send("exec sipc serve --background -q --exec cat")
     assert (done.returncode, done.stdout) == (0, b"hello")
-    assert listener(endpoint) not in children(os.getpid())
+    assert pid_of_listener(endpoint) not in children(os.getpid())
 
 
 def test_waiting_without_anything_to_wait_for_is_a_mistake(endpoint):

@@ -6,7 +6,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 
 def drip(client, wire: bytes) -> None:
@@ -37,7 +37,7 @@ def test_a_request_is_no_idleness_however_long_it_takes(endpoint):
 
 def test_who_says_nothing_keeps_no_server(endpoint):
     with Server(endpoint, "cat", "--idle-timeout", "100ms") as server:
-        with crowd(endpoint, 3) as clients:
+        with open_connections(endpoint, 3) as clients:
             assert server.wait() == 0
             assert [receive_all(client) for client in clients] == [b"", b"", b""]
 
@@ -123,7 +123,7 @@ def test_each_end_answers_who_has_connected(endpoint, folder, way):
     """Also those who still wait in the kernel's queue: they connected before the path went."""
     value = {"--count": "1", "--idle-timeout": "200ms", "--quit-on": "stop"}[way]
     with Server(endpoint, "cat", way, value, "--drain-timeout", "30s") as server:
-        with crowd(endpoint, 20) as clients:
+        with open_connections(endpoint, 20) as clients:
             if way == "--idle-timeout":
                 wait_until(lambda: not endpoint.exists(), "it to be idle, as nobody says a word")
             else:

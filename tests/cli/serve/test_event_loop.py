@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from helpers.procfs import children, halt, processes
+from helpers.procfs import children, processes, stop_process
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
-from helpers.workers import serve, told
+from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
+from helpers.workers import ask_worker, serve_workers
 
 MIB = 1 << 20
 MANY = 40
@@ -46,7 +46,10 @@ def test_many_short_requests_at_once_need_few_threads(endpoint, folder):
     go = folder / "go"
     go.touch()
     command = f"cat; until test -e {go}; do sleep 0.01; done; echo done"
-    with Server(endpoint, command, "--threads", MANY) as server, crowd(endpoint, MANY) as clients:
+    with (
+        Server(endpoint, command, "--threads", MANY) as server,
+        open_connections(endpoint, MANY) as clients,
+    ):
         assert ask(endpoint, b"hello ") == (b"hello done\n", True)
         go.unlink()
         for client in clients:
@@ -60,7 +63,10 @@ def test_many_short_requests_at_once_need_few_threads(endpoint, folder):
 def test_no_more_are_handled_at_once_than_there_may_be_threads(endpoint, folder):
     go = folder / "go"
     command = f"until test -e {go}; do sleep 0.01; done; cat"
-    with Server(endpoint, command, "--threads", 2) as server, crowd(endpoint, 6) as clients:
+    with (
+        Server(endpoint, command, "--threads", 2) as server,
+        open_connections(endpoint, 6) as clients,
+    ):
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))
         wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
@@ -119,15 +125,15 @@ def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, f
 def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
     worker = "trap '' TERM; while :; do cat; done"  # cat echoes; the shell goes on at its end
     options = ("--threads", 2, "--kill-after", "1000s", "-v")
-    with serve(endpoint, *options, worker=worker) as server:
-        assert told(endpoint, "x") == b"x"
+    with serve_workers(endpoint, *options, worker=worker) as server:
+        assert ask_worker(endpoint, "x") == b"x"
         (pid,) = children(server.pid)
-        halt(pid)
+        stop_process(pid)
         with connect(endpoint) as client:
             client.sendall(packets(b"half"))  # it will be replaced: it has half a request
             wait_until(lambda: len(children(server.pid)) == 1, "it to have been handed over")
         for _ in range(5):
-            assert told(endpoint, "y") == b"y"
+            assert ask_worker(endpoint, "y") == b"y"
         os.kill(pid, signal.SIGCONT)
         end_at_once(server)
 
@@ -135,9 +141,9 @@ def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
 def test_a_worker_that_has_answered_enough_and_stays_keeps_nobody_waiting(endpoint):
     worker = "trap '' TERM; cat; while :; do sleep 0.01; done"
     options = ("--threads", 8, "--max-requests-per-worker", 1, "--kill-after", "1000s", "-v")
-    with serve(endpoint, *options, worker=worker) as server:
+    with serve_workers(endpoint, *options, worker=worker) as server:
         for _ in range(5):
-            assert told(endpoint, "x") == b"x"
+            assert ask_worker(endpoint, "x") == b"x"
         assert len(children(server.pid)) == 5
         end_at_once(server)
 
@@ -156,7 +162,10 @@ def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
 
 
 def test_each_long_request_has_a_thread(endpoint):
-    with Server(endpoint, "cat >/dev/null; echo done") as server, crowd(endpoint, 3) as clients:
+    with (
+        Server(endpoint, "cat >/dev/null; echo done") as server,
+        open_connections(endpoint, 3) as clients,
+    ):
         for client in clients:
             client.sendall(packets(bytes(2 * MIB)))
         wait_until(lambda: threads(server) == 4, "a thread for each")
@@ -180,7 +189,7 @@ def test_what_goes_to_disk_is_for_a_thread(endpoint):
 def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint):
     """So many that it would take too long if each turn began with the next look at the time."""
     options = ("--threads", "1", "--whole-request")
-    with Server(endpoint, "cat", *options) as server, crowd(endpoint, 200) as clients:
+    with Server(endpoint, "cat", *options) as server, open_connections(endpoint, 200) as clients:
         for client in clients:
             client.sendall(message(b"hello"))
         server.wait_for_log("answered", 200)
@@ -206,7 +215,7 @@ def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
     begun = folder / "begun"
     command = f"touch {begun}; cat >/dev/null; exec sleep 1000"
     options = ("--threads", "2", "--drain-timeout", "100ms")
-    with Server(endpoint, command, *options) as server, crowd(endpoint, 3) as clients:
+    with Server(endpoint, command, *options) as server, open_connections(endpoint, 3) as clients:
         clients[0].sendall(message(b"whole"))
         wait_until(begun.exists, "the handler to begin")
         clients[1].sendall(packets(b"half"))
@@ -222,7 +231,7 @@ def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(end
     go = folder / "go"
     command = f"until test -e {go}; do sleep 0.01; done; cat"
     options = ("--threads", "1", "--drain-timeout", "0", "--read-timeout", "0")
-    with Server(endpoint, command, *options) as server, crowd(endpoint, 2) as clients:
+    with Server(endpoint, command, *options) as server, open_connections(endpoint, 2) as clients:
         clients[0].sendall(message(b"whole"))
         wait_until(lambda: children(server.pid), "its handler")
         clients[1].sendall(packets(b"half"))
@@ -272,9 +281,9 @@ def memory(pid: int) -> int:
     return int(kilobytes) * 1024
 
 
-@pytest.mark.parametrize("start", [Server, serve], ids=["processes", "workers"])
+@pytest.mark.parametrize("start", [Server, serve_workers], ids=["processes", "workers"])
 def test_no_request_is_left_to_the_garbage_collector(endpoint, start):
-    command = {Server: ("cat",), serve: ()}[start]
+    command = {Server: ("cat",), serve_workers: ()}[start]
     with start(endpoint, *command, "-q", wrapper=UNCOLLECTED) as server:
         for _ in range(200):
             assert ask(endpoint, b"pid")[1]

@@ -12,7 +12,16 @@ from helpers.command import SIPC, Program, environment, sipc
 from helpers.procfs import children, peak_memory
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import MAX_PAYLOAD, ask, connect, crowd, decode, message, packets, receive_all
+from helpers.wire import (
+    MAX_PAYLOAD,
+    ask,
+    connect,
+    decode,
+    message,
+    open_connections,
+    packets,
+    receive_all,
+)
 
 MIB = 1 << 20
 FLAT = 64 * MIB
@@ -253,7 +262,7 @@ def test_a_handler_starts_with_default_signals_and_the_limit_of_before(endpoint)
     command = "ulimit -Sn; cat /proc/self/status"
     wrapper = ["sh", "-c", 'trap "" PIPE HUP USR1 XFSZ; ulimit -Sn 200; exec "$@"', "sh"]
     with Server(endpoint, command, wrapper=wrapper):
-        with crowd(endpoint, 300):
+        with open_connections(endpoint, 300):
             limit, *status = ask(endpoint, b"")[0].decode().splitlines()
         assert limit == "200"
         masks = [line.split()[1] for line in status if line.startswith(("SigIgn", "SigBlk"))]
@@ -315,7 +324,7 @@ def test_requests_are_handled_at_once_up_to_the_number_of_threads(endpoint, fold
     meet = f"mkdir -p {folder}/in; touch {folder}/in/$$; "
     meet += f"until test $(ls {folder}/in | wc -l) -ge 3; do :; done; cat"
     with Server(endpoint, meet, "--threads", 3):
-        with crowd(endpoint, 3) as clients:
+        with open_connections(endpoint, 3) as clients:
             for client in clients:
                 client.sendall(message(b"x"))
             assert [receive_all(client) for client in clients] == [message(b"x")] * 3
@@ -323,7 +332,10 @@ def test_requests_are_handled_at_once_up_to_the_number_of_threads(endpoint, fold
 
 def test_with_one_thread_the_others_wait_and_none_is_dropped(endpoint, folder):
     command = f"until test -e {folder}/go; do :; done; cat"
-    with Server(endpoint, command, "--threads", 1) as server, crowd(endpoint, 40) as clients:
+    with (
+        Server(endpoint, command, "--threads", 1) as server,
+        open_connections(endpoint, 40) as clients,
+    ):
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))
         wait_until(lambda: children(server.pid), "a handler")

@@ -15,10 +15,10 @@ from contextlib import ExitStack
 
 import pytest
 from helpers.command import SIPC, Program, needs_root, sipc
-from helpers.procfs import children, descriptors, halt, peak_memory, sleeps_in
+from helpers.procfs import children, descriptors, is_in_syscall, peak_memory, stop_process
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 MIB = 1 << 20
 
@@ -198,7 +198,7 @@ def test_a_connection_closed_without_a_byte_runs_nothing_and_is_no_error(endpoin
 
 def test_a_thousand_silent_clients_are_in_nobodys_way(endpoint):
     with Server(endpoint, "cat", "--threads", 1) as server:
-        with crowd(endpoint, 1000) as clients:
+        with open_connections(endpoint, 1000) as clients:
             assert ask(endpoint, b"hello") == (b"hello", True)
             clients[500].sendall(message(b"late"))
             assert decode(receive_all(clients[500])) == (b"late", True)
@@ -207,7 +207,7 @@ def test_a_thousand_silent_clients_are_in_nobodys_way(endpoint):
 
 def test_when_descriptors_run_short_the_longest_silent_client_is_closed(endpoint):
     with Server(endpoint, "cat", "--threads", 1, wrapper=["prlimit", "--nofile=64"]) as server:
-        with crowd(endpoint, 60) as clients:
+        with open_connections(endpoint, 60) as clients:
             assert receive_all(clients[0]) == b""
             assert ask(endpoint, b"hello") == (b"hello", True)
             clients[-1].sendall(message(b"last"))
@@ -220,8 +220,8 @@ def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, 
     wrapper = ["prlimit", "--nofile=48"]
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, command, "--threads", 2, wrapper=wrapper))
-        halt(server.pid)  # so that nobody is silent when the server looks
-        clients = stack.enter_context(crowd(endpoint, 40))
+        stop_process(server.pid)  # so that nobody is silent when the server looks
+        clients = stack.enter_context(open_connections(endpoint, 40))
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))
         server.signal(signal.SIGCONT)
@@ -233,7 +233,7 @@ def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, 
 
 def test_clients_that_stop_after_a_byte_are_closed_and_the_next_one_served(endpoint):
     with Server(endpoint, "cat", "--read-timeout", "300ms") as server:
-        with crowd(endpoint, 8) as clients:
+        with open_connections(endpoint, 8) as clients:
             for client in clients:
                 client.sendall(b"0")
             assert ask(endpoint, b"hello") == (b"hello", True)
@@ -264,7 +264,7 @@ def test_an_endless_answer_to_a_client_that_does_not_read_stays_flat(endpoint):
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             wait_until(
-                lambda: any(sleeps_in(pid, "write") for pid in children(server.pid)),
+                lambda: any(is_in_syscall(pid, "write") for pid in children(server.pid)),
                 "the handler to be held up",
             )
             assert peak_memory(server.pid) < 64 * MIB

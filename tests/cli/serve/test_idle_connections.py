@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Program, environment, needs_root
 from helpers.paths import ROOT
-from helpers.procfs import children, descriptors, halt, processes
+from helpers.procfs import children, descriptors, processes, stop_process
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
@@ -314,7 +314,7 @@ def test_one_that_hangs_does_not_hold_up_the_others(endpoint):
     with Server(endpoint, "cat", wrapper=allowed(300, 300)) as server:
         with silent(server, 300):
             pid = settled(server)
-            halt(pid)
+            stop_process(pid)
             with silent(server, 600) as others:
                 assert ask(endpoint, b"hello") == (b"hello", True)
                 others[-1].sendall(message(b"hello"))
@@ -342,7 +342,7 @@ def test_who_speaks_within_a_second_of_the_stop_is_answered_the_others_closed(en
 
 def test_a_second_signal_ends_it_at_once(endpoint):
     with Server(endpoint, "cat", "--drain-timeout", "0") as server, silent(server) as clients:
-        halt(settled(server))
+        stop_process(settled(server))
         server.signal()
         wait_until(lambda: not endpoint.exists(), "the stop to begin")
         server.signal()
@@ -353,7 +353,7 @@ def test_a_second_signal_ends_it_at_once(endpoint):
 
 def test_one_that_hangs_does_not_hold_up_the_end(endpoint):
     with Server(endpoint, "cat", "--drain-timeout", "0") as server, silent(server) as clients:
-        halt(settled(server))
+        stop_process(settled(server))
         server.signal()
         assert [receive_all(client) for client in clients] == [b""] * CROWD
         assert server.wait() == 0

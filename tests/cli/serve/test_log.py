@@ -17,7 +17,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, message, packets, receive_all
+from helpers.wire import ask, connect, message, open_connections, packets, receive_all
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
@@ -91,7 +91,7 @@ def test_json_goes_to_stderr_without_a_file(endpoint):
 def test_the_log_tells_how_long_a_request_waited_for_a_thread(endpoint, folder, log):
     command = f"touch {folder}/begun; until [ -e {folder}/go ]; do :; done"
     options = ["--threads", "1", "--log-format", "json", "--log-file", log]
-    with Server(endpoint, command, *options), crowd(endpoint, 2) as clients:
+    with Server(endpoint, command, *options), open_connections(endpoint, 2) as clients:
         clients[0].sendall(message(b"first"))
         wait_until((folder / "begun").exists, "the first to begin")
         clients[1].sendall(message(b"second"))
@@ -250,7 +250,7 @@ def test_counters_add_up(endpoint):
         with connect(endpoint) as client:
             client.sendall(packets(b"half"))
         server.wait_for_log("request cut off")
-        with crowd(endpoint, 4) as clients:
+        with open_connections(endpoint, 4) as clients:
             for client in clients[:3]:
                 client.sendall(message(b"wait\n"))
             wait_until(lambda: counters(server)["requests"] == 8, "all to have spoken")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.background import Background, as_nobody
-from helpers.command import SIPC, Program, environment, needs_root, one_line, sipc
+from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask
@@ -72,7 +72,9 @@ def test_it_is_the_servers_pid_in_the_background_too(endpoint, pid_file):
 
 def test_a_live_servers_file_is_left_alone(endpoint, folder, pid_file):
     with Server(endpoint, "cat", "--pid-file", pid_file) as server:
-        one_line(refused(folder / "other", pid_file), 9, f"process {server.pid}", str(pid_file))
+        assert_error_line(
+            refused(folder / "other", pid_file), 9, f"process {server.pid}", str(pid_file)
+        )
         assert pid_file.read_bytes() == b"%d\n" % server.pid
         assert sorted(os.listdir(folder)) == ["pid", "sock"]
 
@@ -84,7 +86,7 @@ def test_a_server_that_still_answers_its_last_requests_is_alive(endpoint, folder
             wait_until((folder / "begun").exists, "the handler to begin")
             server.signal()
             wait_until(lambda: not endpoint.exists(), "the stop to begin")
-            one_line(refused(endpoint, pid_file), 9, f"process {server.pid}")
+            assert_error_line(refused(endpoint, pid_file), 9, f"process {server.pid}")
             (folder / "go").touch()
             assert client.communicate()[0] == b"x"
         assert server.wait() == 0
@@ -116,7 +118,7 @@ def test_a_file_that_somebody_holds_is_not_whatever_its_number(endpoint, pid_fil
     pid_file.write_text(f"{dead}\n")
     with pid_file.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        one_line(refused(endpoint, pid_file), 9, f"process {dead}")
+        assert_error_line(refused(endpoint, pid_file), 9, f"process {dead}")
     assert pid_file.read_text() == f"{dead}\n"
 
 
@@ -140,7 +142,7 @@ def test_what_is_in_the_way_stays_and_is_told(folder, endpoint, name, words):
     os.mkfifo(folder / "fifo")
     (folder / "link").symlink_to("notes")
     before = sorted(os.listdir(folder))
-    one_line(refused(endpoint, name, cwd=folder), 1, words)
+    assert_error_line(refused(endpoint, name, cwd=folder), 1, words)
     assert sorted(os.listdir(folder)) == before
     assert (folder / "notes").read_text() == "12 precious words"
 
@@ -152,7 +154,7 @@ def test_what_is_not_permitted_is_told(folder, endpoint, pid_file, what):
     if what == "file":
         pid_file.write_text("1\n")
     done = as_nobody(*serve_with("/tmp/sipc-no-such", pid_file), env=environment())
-    one_line(done, 1, str(pid_file), "permi")
+    assert_error_line(done, 1, str(pid_file), "permi")
     assert os.listdir(folder) == (["pid"] if what == "file" else [])
 
 
@@ -163,7 +165,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(folder, endpoint):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", full], check=True)
     try:
         (full / "filler").write_bytes(b"all the room there is")
-        one_line(refused(endpoint, full / "pid"), 1, "no space", "make room")
+        assert_error_line(refused(endpoint, full / "pid"), 1, "no space", "make room")
         assert os.listdir(full) == ["filler"]
     finally:
         subprocess.run(["umount", full], check=True)
@@ -184,7 +186,7 @@ def test_what_somebody_else_has_put_there_is_never_removed(endpoint, pid_file, h
 
 def test_a_server_that_cannot_start_leaves_none(endpoint, folder, pid_file):
     endpoint.write_text("precious")
-    one_line(refused(endpoint, pid_file), 5)
+    assert_error_line(refused(endpoint, pid_file), 5)
     assert os.listdir(folder) == ["sock"]
 
 

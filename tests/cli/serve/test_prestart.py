@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from helpers.command import environment, sipc
-from helpers.procfs import children, descriptors, is_at_rest, processes, sleeps_in
+from helpers.procfs import children, descriptors, is_in_syscall, is_waiting, processes
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 MIB = 1 << 20
 
 
 def waiting(server) -> list[int]:
     """Those who read what handlers are to read."""
-    return [pid for pid in processes(server.mark) if sleeps_in(pid, "read")]
+    return [pid for pid in processes(server.mark) if is_in_syscall(pid, "read")]
 
 
 class Ahead(Server):
@@ -40,7 +40,7 @@ class Ahead(Server):
         """One that has just been started counts only when the server knows of it."""
 
         def filled():
-            return is_at_rest(self.pid) and len(children(self.pid)) == self.count
+            return is_waiting(self.pid) and len(children(self.pid)) == self.count
 
         wait_until(filled, "as many handlers as it is to have")
         return children(self.pid)
@@ -74,7 +74,7 @@ def test_any_payload_goes_through_unchanged(endpoint, payload):
 
 def test_more_requests_than_handlers_wait_start_their_own(endpoint, folder):
     command = f"cat; until test -e {folder}/go; do :; done"
-    with Ahead(endpoint, command, 1, "--threads", 4), crowd(endpoint, 4) as clients:
+    with Ahead(endpoint, command, 1, "--threads", 4), open_connections(endpoint, 4) as clients:
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))
         for number, client in enumerate(clients):

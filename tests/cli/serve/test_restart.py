@@ -13,7 +13,7 @@ from time import monotonic
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
-from helpers.socket_activation import Manager, start
+from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, decode, message, receive_all
 
@@ -184,7 +184,7 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(folder, endpoint
     wrapper = []
     if way == "systemd":
         wrapper = ["systemd-socket-activate", *("-E", f"PATH={environment()['PATH']}")]
-    with Manager(str(endpoint)) as manager, ExitStack() as stack:
+    with SocketManager(str(endpoint)) as manager, ExitStack() as stack:
         reached = endpoint
         if way == "descriptor":
             reached = stack.enter_context(opened(endpoint))
@@ -195,7 +195,7 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(folder, endpoint
 
         def start_server() -> Program:
             nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            return start(command, manager.socket, **nowhere)
+            return start_with_sockets(command, manager.socket, **nowhere)
 
         with Clients(reached) as clients:
             replace_again_and_again(clients, start_server, lambda: True)

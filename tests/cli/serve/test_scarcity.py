@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
-from helpers.procfs import children, halt
+from helpers.procfs import children, stop_process
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, crowd, decode, message, receive_all
+from helpers.wire import ask, connect, decode, message, open_connections, receive_all
 from helpers.workers import WorkerServer
 
 
@@ -54,7 +54,7 @@ def test_a_silent_client_stays_while_nobody_needs_its_place(endpoint, number, th
 def test_many_threads_are_no_reason_to_handle_fewer_requests_at_once(endpoint, folder):
     command = meeting(folder, 6)
     with Server(endpoint, command, "--threads", 200, wrapper=allowed(1024)):
-        with crowd(endpoint, 6) as clients:
+        with open_connections(endpoint, 6) as clients:
             for client in clients:
                 client.sendall(message(b"x"))
             assert [receive_all(client) for client in clients] == [message(b"x")] * 6
@@ -65,8 +65,8 @@ def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, folder):
     os.mkfifo(folder / "never")
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, f"bash -c '{command}'", wrapper=allowed(80)))
-        halt(server.pid)
-        clients = stack.enter_context(crowd(endpoint, 20))
+        stop_process(server.pid)
+        clients = stack.enter_context(open_connections(endpoint, 20))
         for client in clients:
             client.sendall(message(b"x"))
         server.signal(signal.SIGCONT)
@@ -84,8 +84,8 @@ def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, "cat", wrapper=allowed(64)))
         for _ in range(4):
-            halt(server.pid)
-            with crowd(endpoint, 60) as clients:
+            stop_process(server.pid)
+            with open_connections(endpoint, 60) as clients:
                 for client in clients:
                     client.sendall(message(b"x"))
                 server.signal(signal.SIGCONT)

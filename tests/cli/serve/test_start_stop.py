@@ -13,11 +13,11 @@ import time
 from functools import partial
 
 import pytest
-from helpers.command import SIPC, Program, environment, needs_root, one_line, sipc
-from helpers.procfs import children, halt, processes
+from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
+from helpers.procfs import children, processes, stop_process
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import ask, connect, crowd, decode, message, packets, receive_all
+from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
@@ -52,7 +52,7 @@ def test_a_server_killed_with_sigkill_can_be_started_again(endpoint):
 
 def test_a_live_server_is_left_alone(endpoint):
     with Server(endpoint, "cat"):
-        one_line(serve(endpoint), 9, str(endpoint), "another server")
+        assert_error_line(serve(endpoint), 9, str(endpoint), "another server")
         assert ask(endpoint, b"hello") == (b"hello", True)
 
 
@@ -61,7 +61,7 @@ def test_a_busy_server_is_a_live_server(endpoint):
         busy.bind(str(endpoint))
         busy.listen(0)
         with connect(endpoint):
-            one_line(serve(endpoint), 9)
+            assert_error_line(serve(endpoint), 9)
             assert endpoint.exists()
 
 
@@ -83,7 +83,7 @@ def test_what_is_no_stale_socket_is_never_deleted(endpoint, folder, kind):
         case "fifo":
             os.mkfifo(endpoint)
     before = os.lstat(endpoint)
-    one_line(serve(endpoint), 5, str(endpoint))
+    assert_error_line(serve(endpoint), 5, str(endpoint))
     assert os.lstat(endpoint).st_ino == before.st_ino
     assert sorted(os.listdir(folder)) == ["real", "sock"] if kind == "symlink" else ["sock"]
     other.close()
@@ -101,7 +101,7 @@ def test_a_path_that_cannot_be_is_refused(folder, path, status):
     (folder / "file").touch()
     (folder / "sub").mkdir()
     (folder / "loop").symlink_to("loop")
-    one_line(serve(path, cwd=folder), status)
+    assert_error_line(serve(path, cwd=folder), status)
     assert sorted(os.listdir(folder)) == ["file", "loop", "sub"]
 
 
@@ -155,9 +155,9 @@ def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
     with Server(endpoint, "cat"):
         done = other_user("send", endpoint, "-d", "hello")
         assert done.returncode == 8, done.stderr
-        one_line(done, 8, str(endpoint))
+        assert_error_line(done, 8, str(endpoint))
         assert other_user("probe", "-q", endpoint).returncode == 8
-        one_line(other_user("serve", endpoint, "--exec", "cat"), 8)
+        assert_error_line(other_user("serve", endpoint, "--exec", "cat"), 8)
     with Server(endpoint, "cat", "--mode", "0666"):
         assert other_user("send", endpoint, "-d", "hello").stdout == b"hello"
 
@@ -174,7 +174,7 @@ def test_a_folder_one_may_not_enter_has_a_status_of_its_own(folder, verb):
 @needs_root
 def test_a_folder_one_may_not_write_to_has_no_server(folder):
     folder.chmod(0o755)
-    one_line(other_user("serve", folder / "sock", "--exec", "cat"), 8)
+    assert_error_line(other_user("serve", folder / "sock", "--exec", "cat"), 8)
     assert os.listdir(folder) == []
 
 
@@ -198,7 +198,7 @@ def test_long_paths_work_at_every_verb(folder, length):
     with Server(path, "cat"):
         assert sipc("probe", path).returncode == 0
         assert sipc("send", path, "-d", "hello").stdout == b"hello"
-        one_line(serve(path), 9)
+        assert_error_line(serve(path), 9)
     assert os.listdir(path.parent) == []
 
 
@@ -327,7 +327,7 @@ def test_a_server_whose_path_is_gone_stops_and_removes_nothing(endpoint, folder,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_stopping_answers_ten_requests_in_flight(endpoint, folder, number):
     command = f"until test -e {folder}/go; do :; done; cat"
-    with Server(endpoint, command) as server, crowd(endpoint, 10) as clients:
+    with Server(endpoint, command) as server, open_connections(endpoint, 10) as clients:
         for client in clients:
             client.sendall(message(b"hello"))
         wait_until(lambda: len(children(server.pid)) == 8, "eight handlers")
@@ -343,8 +343,8 @@ def test_stopping_answers_ten_requests_in_flight(endpoint, folder, number):
 def test_stopping_answers_whoever_waits_in_the_kernels_queue(endpoint):
     """So many that some still wait there when the stop begins."""
     with Server(endpoint, "cat", "--drain-timeout", "0") as server:
-        halt(server.pid)
-        with crowd(endpoint, 300) as clients:
+        stop_process(server.pid)
+        with open_connections(endpoint, 300) as clients:
             for client in clients:
                 client.sendall(message(b"hello"))
             server.signal(signal.SIGTERM)
@@ -354,7 +354,10 @@ def test_stopping_answers_whoever_waits_in_the_kernels_queue(endpoint):
 
 
 def test_stopping_does_not_wait_for_who_says_nothing_or_stops_talking(endpoint):
-    with Server(endpoint, "cat", "--drain-timeout", "0") as server, crowd(endpoint, 3) as clients:
+    with (
+        Server(endpoint, "cat", "--drain-timeout", "0") as server,
+        open_connections(endpoint, 3) as clients,
+    ):
         clients[1].sendall(b"0009he")
         clients[2].sendall(packets(b"hello"))
         assert clients[2].recv(100) == packets(b"hello")
@@ -380,7 +383,7 @@ def test_stopping_ends_handlers_when_the_drain_takes_too_long(endpoint, folder):
 def test_what_waits_for_a_thread_starts_no_handler_after_the_drain_is_over(endpoint, folder):
     command = f"echo x >>{folder}/runs; sleep 1000"
     with Server(endpoint, command, "--threads", 1, "--drain-timeout", "200ms") as server:
-        with crowd(endpoint, 3) as clients:
+        with open_connections(endpoint, 3) as clients:
             for client in clients:
                 client.sendall(message(b"hello"))
             wait_until((folder / "runs").exists, "the first handler")
@@ -461,7 +464,7 @@ def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end(endpoint):
 def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
     for _ in range(SOAK):
         with Server(endpoint, "cat") as server:
-            with crowd(endpoint, 4) as connected:
+            with open_connections(endpoint, 4) as connected:
                 for client in connected:
                     client.sendall(message(b"hello"))
                 server.signal()
@@ -477,7 +480,7 @@ def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint
         wait_until(lambda: len(server.connections()) == 1, "it was accepted")
         server.signal()
         wait_until(lambda: not endpoint.exists(), "the stop to begin")
-        halt(server.pid)
+        stop_process(server.pid)
         client.sendall(message(b"hello"))
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(1.2)  # longer than anybody may stay silent

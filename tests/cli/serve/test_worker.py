@@ -11,10 +11,26 @@ from pathlib import Path
 
 import pytest
 from helpers.command import environment, sipc
-from helpers.procfs import children, descriptors, halt, peak_memory, processes, waits_for_room
+from helpers.procfs import (
+    children,
+    descriptors,
+    peak_memory,
+    processes,
+    stop_process,
+    waits_to_write,
+)
 from helpers.waiting import wait_until
-from helpers.wire import MAX_PAYLOAD, ask, connect, crowd, decode, message, packets, receive_all
-from helpers.workers import ACTOR, counts, serve, told, unread
+from helpers.wire import (
+    MAX_PAYLOAD,
+    ask,
+    connect,
+    decode,
+    message,
+    open_connections,
+    packets,
+    receive_all,
+)
+from helpers.workers import WORKER, ask_worker, serve_workers, unread_input, worker_counts
 
 MIB = 1 << 20
 FLAT = 64 * MIB
@@ -34,7 +50,7 @@ PAYLOADS = {
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 @pytest.mark.parametrize("options", [(), ("--whole-request",)], ids=["streaming", "whole"])
 def test_any_payload_goes_through_unchanged(endpoint, payload, options):
-    with serve(endpoint, *options, worker=ECHO) as server:
+    with serve_workers(endpoint, *options, worker=ECHO) as server:
         for _ in range(3):
             assert ask(endpoint, payload) == (payload, True)
         done = sipc("send", endpoint, input=payload)
@@ -43,19 +59,22 @@ def test_any_payload_goes_through_unchanged(endpoint, payload, options):
 
 
 def test_one_process_answers_request_after_request(endpoint):
-    with serve(endpoint) as server:
-        assert {told(endpoint, "pid") for _ in range(20)} == {b"%d" % children(server.pid)[0]}
+    with serve_workers(endpoint) as server:
+        assert {ask_worker(endpoint, "pid") for _ in range(20)} == {b"%d" % children(server.pid)[0]}
 
 
 def test_no_worker_is_started_before_there_is_a_request(endpoint):
-    with serve(endpoint) as server:
+    with serve_workers(endpoint) as server:
         with connect(endpoint):
             assert sipc("probe", endpoint).returncode == 0
             assert children(server.pid) == []
 
 
 def test_as_many_workers_as_threads_work_at_once_and_are_numbered(endpoint, folder):
-    with serve(endpoint, "--threads", 3) as server, crowd(endpoint, 5) as clients:
+    with (
+        serve_workers(endpoint, "--threads", 3) as server,
+        open_connections(endpoint, 5) as clients,
+    ):
         for client in clients:
             client.sendall(message(f"wait {folder}/go".encode()))
         wait_until(lambda: len(children(server.pid)) == 3, "three workers")
@@ -68,23 +87,23 @@ def test_as_many_workers_as_threads_work_at_once_and_are_numbered(endpoint, fold
 
 
 def test_a_replacement_gets_the_number_of_the_one_before(endpoint):
-    with serve(endpoint):
+    with serve_workers(endpoint):
         for _ in range(3):
-            assert b"SIPC_WORKER=1" in told(endpoint, "environment").split()
+            assert b"SIPC_WORKER=1" in ask_worker(endpoint, "environment").split()
             ask(endpoint, b"exit 0")
 
 
 def test_a_worker_knows_the_endpoint_and_nothing_of_a_request(endpoint, folder):
     stale = environment(UNIXREMOTEPID="7", SIPC_REQUEST_ID="old")
-    with serve("sock", cwd=folder, env=stale):
-        lines = told(folder / "sock", "environment").decode().splitlines()
+    with serve_workers("sock", cwd=folder, env=stale):
+        lines = ask_worker(folder / "sock", "environment").decode().splitlines()
     assert "PROTO=UNIX" in lines
     assert f"UNIXLOCALPATH={endpoint}" in lines
     assert not [line for line in lines if re.match("UNIXREMOTE|SIPC_REQUEST_ID", line)]
 
 
 def test_bytes_pass_both_ways_as_they_come(endpoint):
-    with serve(endpoint, worker=ECHO), connect(endpoint) as client:
+    with serve_workers(endpoint, worker=ECHO), connect(endpoint) as client:
         for word in (b"one", b"two", b"three"):
             client.sendall(packets(word))
             assert client.recv(100) == packets(word)
@@ -93,7 +112,7 @@ def test_bytes_pass_both_ways_as_they_come(endpoint):
 
 
 def test_a_request_and_an_answer_one_byte_at_a_time_are_understood(endpoint):
-    with serve(endpoint):
+    with serve_workers(endpoint):
         for _ in range(2):
             with connect(endpoint) as client:
                 for byte in message(b"slow"):
@@ -103,10 +122,10 @@ def test_a_request_and_an_answer_one_byte_at_a_time_are_understood(endpoint):
 
 def test_100_megabytes_from_a_client_that_writes_before_it_reads(endpoint):
     payload = os.urandom(100 * MIB)
-    with serve(endpoint, worker=ECHO) as server:
+    with serve_workers(endpoint, worker=ECHO) as server:
         assert ask(endpoint, payload) == (payload, True)
         assert peak_memory(server.pid) < FLAT
-        assert told(endpoint, "next") == b"next"
+        assert ask_worker(endpoint, "next") == b"next"
         assert len(children(server.pid)) == 1
 
 
@@ -115,15 +134,15 @@ PIPE = 65536
 
 
 def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint):
-    with serve(endpoint, worker=ECHO) as server, connect(endpoint) as client:
-        assert told(endpoint, "x") == b"x"
+    with serve_workers(endpoint, worker=ECHO) as server, connect(endpoint) as client:
+        assert ask_worker(endpoint, "x") == b"x"
         (pid,) = children(server.pid)
-        halt(pid)
+        stop_process(pid)
         for full in range(4096, PIPE + 1, 4096):
             client.sendall(packets(bytes(4092)))
-            wait_until(lambda: unread(pid) == full, "it to be in the pipe")  # noqa: B023
+            wait_until(lambda: unread_input(pid) == full, "it to be in the pipe")  # noqa: B023
         client.sendall(b"0000")
-        wait_until(lambda: waits_for_room(server.pid), "a wait")
+        wait_until(lambda: waits_to_write(server.pid), "a wait")
         os.kill(pid, signal.SIGCONT)
         assert decode(receive_all(client)) == (bytes(16 * 4092), True)
 
@@ -131,18 +150,21 @@ def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint)
 def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(endpoint):
     """A write of more than a page is cut where the page ends that was begun before."""
     payload = os.urandom(MAX_PAYLOAD + 2 * 4096 + 3 - 8)
-    with serve(endpoint, "--whole-request", worker=ECHO) as server, connect(endpoint) as client:
-        assert told(endpoint, "x") == b"x"
+    with (
+        serve_workers(endpoint, "--whole-request", worker=ECHO) as server,
+        connect(endpoint) as client,
+    ):
+        assert ask_worker(endpoint, "x") == b"x"
         (pid,) = children(server.pid)
-        halt(pid)
+        stop_process(pid)
         client.sendall(message(payload))
-        wait_until(lambda: unread(pid) == MAX_PAYLOAD + 4 + 3, "three bytes of a length")
+        wait_until(lambda: unread_input(pid) == MAX_PAYLOAD + 4 + 3, "three bytes of a length")
         os.kill(pid, signal.SIGCONT)
         assert decode(receive_all(client)) == (payload, True)
 
 
 def test_both_directions_stream_at_once(endpoint):
-    with serve(endpoint, worker=ECHO), connect(endpoint) as client:
+    with serve_workers(endpoint, worker=ECHO), connect(endpoint) as client:
         sent = threading.Thread(
             target=lambda: (
                 [client.sendall(packets(bytes(MIB))) for _ in range(50)] and client.sendall(b"0000")
@@ -155,34 +177,34 @@ def test_both_directions_stream_at_once(endpoint):
 
 
 def test_a_half_closed_client_gets_its_answer_and_the_worker_stays(endpoint):
-    with serve(endpoint) as server:
+    with serve_workers(endpoint) as server:
         with connect(endpoint) as client:
             client.sendall(message(b"echo hello"))
             client.shutdown(socket.SHUT_WR)
             assert decode(receive_all(client)) == (b"hello", True)
-        assert told(endpoint, "pid") == b"%d" % children(server.pid)[0]
+        assert ask_worker(endpoint, "pid") == b"%d" % children(server.pid)[0]
 
 
 def test_bytes_behind_a_request_do_not_reach_the_worker(endpoint):
-    with serve(endpoint):
+    with serve_workers(endpoint):
         with connect(endpoint) as client:
             client.sendall(message(b"echo one") + message(b"echo two") + bytes(MIB))
             assert decode(receive_all(client)) == (b"one", True)
-        assert told(endpoint, "echo", "three") == b"three"
+        assert ask_worker(endpoint, "echo", "three") == b"three"
 
 
 def test_a_whole_request_reaches_the_worker_only_when_it_is_complete(endpoint):
-    with serve(endpoint, "--whole-request", "--threads", 2, worker=ECHO) as server:
+    with serve_workers(endpoint, "--whole-request", "--threads", 2, worker=ECHO) as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"hello"))
-            assert told(endpoint, "other") == b"other"
+            assert ask_worker(endpoint, "other") == b"other"
             assert len(children(server.pid)) == 1  # none for who has not said all
             client.sendall(message(b" world"))
             assert decode(receive_all(client)) == (b"hello world", True)
         with connect(endpoint) as client:
             client.sendall(packets(b"hello"))
         server.wait_for_log("request cut off")
-        assert told(endpoint, "x") == b"x"
+        assert ask_worker(endpoint, "x") == b"x"
     assert "replaced" not in server.log
 
 
@@ -191,39 +213,39 @@ def test_a_whole_request_reaches_the_worker_only_when_it_is_complete(endpoint):
 
 def test_a_worker_that_ends_after_its_answer_is_replaced_and_no_request_lost(endpoint):
     """The next request may be handed over in the moment before it ends."""
-    with serve(endpoint, "-v") as server:
-        pids = [told(endpoint, "last") for _ in range(50)]
+    with serve_workers(endpoint, "-v") as server:
+        pids = [ask_worker(endpoint, "last") for _ in range(50)]
         assert len(set(pids)) == 50
-    assert counts(server.log) == {"running": 0, "started": 50, "failed": 0, "ended": 50}
+    assert worker_counts(server.log) == {"running": 0, "started": 50, "failed": 0, "ended": 50}
 
 
 def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(endpoint):
-    with serve(endpoint):
+    with serve_workers(endpoint):
         for size in (5, 30_000):
-            pid = int(told(endpoint, "pid"))
-            halt(pid)
+            pid = int(ask_worker(endpoint, "pid"))
+            stop_process(pid)
             with connect(endpoint) as client:
                 client.sendall(message(b"echo " + b"x" * size))
-                wait_until(lambda: unread(pid) >= size, "it to be handed over")  # noqa: B023
+                wait_until(lambda: unread_input(pid) >= size, "it to be handed over")  # noqa: B023
                 os.kill(pid, signal.SIGKILL)
                 assert decode(receive_all(client)) == (b"x" * size, True)
 
 
 def test_the_timeout_counts_for_the_replacement_too(endpoint):
-    with serve(endpoint, "--timeout", "2s") as server:
-        pid = int(told(endpoint, "pid"))
-        halt(pid)
+    with serve_workers(endpoint, "--timeout", "2s") as server:
+        pid = int(ask_worker(endpoint, "pid"))
+        stop_process(pid)
         with connect(endpoint) as client:
             client.sendall(message(b"hang"))
-            wait_until(lambda: unread(pid) > 0, "it to be handed over")
+            wait_until(lambda: unread_input(pid) > 0, "it to be handed over")
             os.kill(pid, signal.SIGKILL)
             assert decode(receive_all(client)) == (b"", False)
         server.wait_for_log("handler timed out")
 
 
 def test_one_that_has_begun_to_read_is_not_asked_again(endpoint, folder):
-    with serve(endpoint) as server:
-        told(endpoint, "pid")
+    with serve_workers(endpoint) as server:
+        ask_worker(endpoint, "pid")
         assert ask(endpoint, f"once {folder}/asked".encode()) == (b"", False)
         assert "exit status 5" in server.wait_for_log("handler failed")
 
@@ -240,55 +262,55 @@ def test_one_that_has_begun_to_read_is_not_asked_again(endpoint, folder):
     ids=["no answer", "half an answer", "killed", "closed", "nonsense"],
 )
 def test_an_answer_that_goes_wrong_is_cut_off_and_its_worker_replaced(endpoint, what, begun, said):
-    with serve(endpoint, "--threads", 1) as server:
-        before = told(endpoint, "pid")
+    with serve_workers(endpoint, "--threads", 1) as server:
+        before = ask_worker(endpoint, "pid")
         payload, whole = ask(endpoint, what.encode())
         assert not whole
         assert payload == begun
         assert re.search(said, server.wait_for_log("handler failed"))
-        assert told(endpoint, "pid") != before
+        assert ask_worker(endpoint, "pid") != before
         assert len(children(server.pid)) == 1
 
 
 def test_what_is_written_behind_an_answer_is_logged_and_reaches_nobody(endpoint):
-    with serve(endpoint) as server:
-        before = told(endpoint, "pid")
-        assert told(endpoint, "behind") == b"good"
-        assert told(endpoint, "pid") != before
+    with serve_workers(endpoint) as server:
+        before = ask_worker(endpoint, "pid")
+        assert ask_worker(endpoint, "behind") == b"good"
+        assert ask_worker(endpoint, "pid") != before
         assert 'wrote behind its answer: "0007bad0000": it is replaced' in server.log
 
 
 def test_what_is_written_between_requests_is_logged_and_reaches_nobody(endpoint, folder):
-    with serve(endpoint) as server:
-        before = told(endpoint, "pid")
-        assert told(endpoint, "between", folder / "go", folder / "gone") == b"good"
+    with serve_workers(endpoint) as server:
+        before = ask_worker(endpoint, "pid")
+        assert ask_worker(endpoint, "between", folder / "go", folder / "gone") == b"good"
         (folder / "go").touch()
         wait_until((folder / "gone").exists, "it to write")
-        assert told(endpoint, "pid") != before
+        assert ask_worker(endpoint, "pid") != before
         assert 'wrote without a request: "0007bad0000"' in server.log
 
 
 def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(endpoint):
-    worker = f"sleep 1000 & {ACTOR}"
-    with serve(endpoint, "--timeout", "2s", worker=worker) as server:
-        before = told(endpoint, "pid")
+    worker = f"sleep 1000 & {WORKER}"
+    with serve_workers(endpoint, "--timeout", "2s", worker=worker) as server:
+        before = ask_worker(endpoint, "pid")
         assert ask(endpoint, b"hang") == (b"", False)
         server.wait_for_log("handler timed out")
         wait_until(lambda: int(before) not in processes(server.mark), "its end")
-        assert told(endpoint, "pid") != before
+        assert ask_worker(endpoint, "pid") != before
         names = [Path(f"/proc/{pid}/comm").read_text() for pid in processes(server.mark)]
         assert names.count("sleep\n") == 1
 
 
 def test_the_timeout_counts_for_each_request_anew_and_not_while_a_client_reads(endpoint):
-    with serve(endpoint, "--timeout", "500ms", worker=ECHO) as server:
+    with serve_workers(endpoint, "--timeout", "500ms", worker=ECHO) as server:
         with connect(endpoint) as client:
             client.sendall(message(bytes(20 * MIB)))
             threading.Event().wait(0.6)  # the answer is not read: the worker cannot go on
             client.settimeout(5)
             receive_all(client)
         for _ in range(3):
-            assert told(endpoint, "x") == b"x"
+            assert ask_worker(endpoint, "x") == b"x"
     assert server.log.count("timed out") == 1
 
 
@@ -301,7 +323,7 @@ def test_a_worker_that_answers_early_is_fed_the_rest(endpoint):
         "  o.flush()\n"
         '  while n != b"0000": i.read(int(n, 16) - 4); n = i.read(4)\''
     )
-    with serve(endpoint, worker=early) as server:
+    with serve_workers(endpoint, worker=early) as server:
         for _ in range(3):
             assert ask(endpoint, bytes(5 * MIB)) == (b"done", True)
         assert len(children(server.pid)) == 1
@@ -311,7 +333,7 @@ def test_a_worker_that_answers_early_is_fed_the_rest(endpoint):
 
 def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(endpoint):
     deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
-    with serve(endpoint, worker=deaf) as server:
+    with serve_workers(endpoint, worker=deaf) as server:
         for _ in range(2):
             assert ask(endpoint, bytes(5 * MIB)) == (b"done", True)
         server.wait_for_log("answered; the worker did not read on for 1 s")
@@ -320,7 +342,7 @@ def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(endpoin
 
 def test_what_a_worker_leaves_in_its_pipe_keeps_no_other_client_waiting(endpoint):
     deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
-    with serve(endpoint, "--timeout", "10s", worker=deaf) as server:
+    with serve_workers(endpoint, "--timeout", "10s", worker=deaf) as server:
         for _ in range(2):
             assert ask(endpoint, b"hello") == (b"done", True)
         assert "did not read on for 1 s, while it had no request" in server.log
@@ -328,7 +350,7 @@ def test_what_a_worker_leaves_in_its_pipe_keeps_no_other_client_waiting(endpoint
 
 def test_a_worker_that_is_slow_to_read_the_rest_stays(endpoint):
     slow = "while :; do head -c 9 >/dev/null; printf 0008done0000; sleep 0.2; head -c 4 >&2; done"
-    with serve(endpoint, worker=slow) as server:
+    with serve_workers(endpoint, worker=slow) as server:
         assert ask(endpoint, b"hello") == (b"done", True)
         before = children(server.pid)
         assert ask(endpoint, b"hello") == (b"done", True)
@@ -337,7 +359,7 @@ def test_a_worker_that_is_slow_to_read_the_rest_stays(endpoint):
 
 def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(endpoint):
     deaf = "head -c 13 >/dev/null; printf 0008done0000; exec 0<&-; exec sleep 1000"
-    with serve(endpoint, "--timeout", "10s", worker=deaf) as server:
+    with serve_workers(endpoint, "--timeout", "10s", worker=deaf) as server:
         assert ask(endpoint, b"hello") == (b"done", True)
         (worker,) = children(server.pid)
         wait_until(lambda: not Path(f"/proc/{worker}/fd/0").exists(), "it to close its input")
@@ -347,14 +369,14 @@ def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(endpoint)
 
 def test_one_that_closes_its_input_and_answers_is_replaced_and_the_answer_delivered(endpoint):
     deaf = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
-    with serve(endpoint, worker=deaf) as server:
+    with serve_workers(endpoint, worker=deaf) as server:
         for _ in range(2):
             assert ask(endpoint, bytes(5 * MIB)) == (b"done", True)
         wait_until(lambda: not children(server.pid), "its end")
 
 
 def test_one_that_ends_between_its_answer_and_the_rest_of_the_request(endpoint):
-    with serve(endpoint, worker="head -c 4 >/dev/null; printf 0008done0000"):
+    with serve_workers(endpoint, worker="head -c 4 >/dev/null; printf 0008done0000"):
         for _ in range(3):
             assert ask(endpoint, bytes(5 * MIB)) == (b"done", True)
 
@@ -363,56 +385,56 @@ def test_one_that_ends_between_its_answer_and_the_rest_of_the_request(endpoint):
 
 
 def test_a_client_that_goes_in_mid_request_costs_its_worker_which_sees_no_end(endpoint, folder):
-    with serve(endpoint, worker=f"cat; touch {folder}/eof") as server:
+    with serve_workers(endpoint, worker=f"cat; touch {folder}/eof") as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"hello"))
             assert client.recv(100) == packets(b"hello")
             before = children(server.pid)
         server.wait_for_log("request cut off")
-        assert told(endpoint, "next") == b"next"
+        assert ask_worker(endpoint, "next") == b"next"
         assert children(server.pid) != before
         assert not (folder / "eof").exists()
 
 
 def test_a_client_that_goes_in_mid_answer_costs_its_worker(endpoint, folder):
-    with serve(endpoint, "--kill-after", "100ms", worker=f"{ACTOR} ignore") as server:
-        before = told(endpoint, "pid")
+    with serve_workers(endpoint, "--kill-after", "100ms", worker=f"{WORKER} ignore") as server:
+        before = ask_worker(endpoint, "pid")
         with connect(endpoint) as client:
             client.sendall(message(f"begin {folder}/never".encode()))
             assert client.recv(100) == packets(b"begun")
         server.wait_for_log("client hung up")
-        assert told(endpoint, "pid") != before
+        assert ask_worker(endpoint, "pid") != before
 
 
 def test_a_worker_may_finish_for_a_client_that_went_and_stays(endpoint, folder):
-    with serve(endpoint, "--on-hangup", "finish") as server:
-        before = told(endpoint, "pid")
+    with serve_workers(endpoint, "--on-hangup", "finish") as server:
+        before = ask_worker(endpoint, "pid")
         with connect(endpoint) as client:
             client.sendall(message(f"wait {folder}/go {folder}/begun".encode()))
             wait_until((folder / "begun").exists, "it to be handed over")
         (folder / "go").touch()
         server.wait_for_log("client hung up: the handler was allowed to finish")
-        assert told(endpoint, "pid") == before
+        assert ask_worker(endpoint, "pid") == before
 
 
 def test_a_client_that_goes_with_its_answer_costs_nothing(endpoint):
-    with serve(endpoint) as server:
-        before = told(endpoint, "pid")
+    with serve_workers(endpoint) as server:
+        before = ask_worker(endpoint, "pid")
         for _ in range(50):
             with connect(endpoint) as client:
                 client.sendall(message(b"echo hello"))
                 assert client.recv(100, socket.MSG_WAITALL)[:13]
-        assert told(endpoint, "pid") == before
+        assert ask_worker(endpoint, "pid") == before
         assert "hung up" not in server.log
 
 
 def test_nonsense_in_mid_request_costs_the_worker(endpoint):
-    with serve(endpoint, worker=ECHO) as server:
+    with serve_workers(endpoint, worker=ECHO) as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"hello") + b"zzzz")
             receive_all(client)
         server.wait_for_log("malformed request")
-        assert told(endpoint, "next") == b"next"
+        assert ask_worker(endpoint, "next") == b"next"
 
 
 # -- start and end -----------------------------------------------------------------------------
@@ -420,7 +442,7 @@ def test_nonsense_in_mid_request_costs_the_worker(endpoint):
 
 def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, folder):
     worker = f"echo x >>{folder}/starts; exit 3"
-    with serve(endpoint, "-v", worker=worker) as server:
+    with serve_workers(endpoint, "-v", worker=worker) as server:
         for _ in range(30):
             assert ask(endpoint, b"hello") == (b"", False)
         wait_until(lambda: not children(server.pid), "the last to end")
@@ -429,7 +451,7 @@ def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, 
         assert "the next is started in" in line
         starts = len((folder / "starts").read_text().split())
         assert 2 <= starts < 15
-    assert counts(server.log) == {
+    assert worker_counts(server.log) == {
         "running": 0,
         "started": starts,
         "failed": starts,
@@ -438,23 +460,23 @@ def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, 
 
 
 def test_requests_that_kill_workers_cost_no_other_request_its_answer(endpoint):
-    with serve(endpoint) as server:
+    with serve_workers(endpoint) as server:
         for number in range(10):
             assert ask(endpoint, b"exit 1") == (b"", False)
             assert ask(endpoint, b"half") == (b"half", False)
-            assert told(endpoint, "echo", number) == b"%d" % number
+            assert ask_worker(endpoint, "echo", number) == b"%d" % number
         assert "fail to start" not in server.log
 
 
 def test_an_answer_ends_the_pauses(endpoint, folder):
     worker = f"test -e {folder}/good || exit 3; exec cat"
-    with serve(endpoint, worker=worker) as server:
+    with serve_workers(endpoint, worker=worker) as server:
         for _ in range(3):
             assert ask(endpoint, b"hello") == (b"", False)
         (folder / "good").touch()
         wait_until(lambda: ask(endpoint, b"hello") == (b"hello", True), "a worker that answers")
         for _ in range(3):
-            assert told(endpoint, "hello") == b"hello"
+            assert ask_worker(endpoint, "hello") == b"hello"
         (folder / "good").unlink()
         os.kill(children(server.pid)[0], signal.SIGKILL)
         wait_until(lambda: not children(server.pid), "its end")
@@ -465,39 +487,39 @@ def test_an_answer_ends_the_pauses(endpoint, folder):
 
 
 def test_a_command_that_is_no_worker_is_told_as_such(endpoint):
-    with serve(endpoint, worker="echo hello") as server:
+    with serve_workers(endpoint, worker="echo hello") as server:
         assert ask(endpoint, b"x") == (b"", False)
         assert "wrote what is no packet" in server.wait_for_log("handler failed")
         assert r'"hello\n"' in server.log
 
 
 def test_a_missing_command_is_mentioned(endpoint):
-    with serve(endpoint, worker="no-such-command-here") as server:
+    with serve_workers(endpoint, worker="no-such-command-here") as server:
         assert "there is no command no-such-command-here" in server.log
         assert ask(endpoint, b"x") == (b"", False)
 
 
 def test_a_worker_is_replaced_after_so_many_requests(endpoint):
-    with serve(endpoint, "--max-requests-per-worker", 3, "-v") as server:
-        pids = [told(endpoint, "pid") for _ in range(10)]
+    with serve_workers(endpoint, "--max-requests-per-worker", 3, "-v") as server:
+        pids = [ask_worker(endpoint, "pid") for _ in range(10)]
         assert [pids.count(pid) for pid in sorted(set(pids), key=pids.index)] == [3, 3, 3, 1]
-    assert counts(server.log)["started"] == 4
+    assert worker_counts(server.log)["started"] == 4
 
 
 def test_a_worker_that_dies_while_nothing_is_asked_leaves_no_zombie(endpoint):
-    with serve(endpoint) as server:
-        pid = int(told(endpoint, "pid"))
+    with serve_workers(endpoint) as server:
+        pid = int(ask_worker(endpoint, "pid"))
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not children(server.pid), "it to be reaped")
         server.wait_for_log(rf"worker 1 \(process {pid}\) ended: killed by SIGKILL")
-        assert int(told(endpoint, "pid")) != pid
+        assert int(ask_worker(endpoint, "pid")) != pid
 
 
 @pytest.mark.parametrize("ignored", ["", " ignore"], ids=["heeded", "ignored"])
 def test_workers_end_with_the_server_by_the_end_of_their_input(endpoint, folder, ignored):
-    worker = f"sleep 1000 & {ACTOR}{ignored}; echo $? >{folder}/status"
-    with serve(endpoint, worker=worker) as server:
-        told(endpoint, "pid")
+    worker = f"sleep 1000 & {WORKER}{ignored}; echo $? >{folder}/status"
+    with serve_workers(endpoint, worker=worker) as server:
+        ask_worker(endpoint, "pid")
         server.signal()
         server.wait()
     assert (folder / "status").read_text() == "0\n"
@@ -505,8 +527,8 @@ def test_workers_end_with_the_server_by_the_end_of_their_input(endpoint, folder,
 
 def test_workers_that_ignore_all_are_killed_with_the_server(endpoint):
     worker = "trap '' TERM; cat; sleep 1000; sleep 1000"
-    with serve(endpoint, "--kill-after", "100ms", "--threads", 4, worker=worker) as server:
-        with crowd(endpoint, 4) as clients:
+    with serve_workers(endpoint, "--kill-after", "100ms", "--threads", 4, worker=worker) as server:
+        with open_connections(endpoint, 4) as clients:
             for client in clients:
                 client.sendall(packets(b"x"))
                 assert client.recv(10) == packets(b"x")
@@ -519,8 +541,8 @@ def test_workers_that_ignore_all_are_killed_with_the_server(endpoint):
 
 def test_a_second_signal_leaves_workers_no_time(endpoint):
     worker = "trap '' TERM; cat; sleep 1000; sleep 1000"
-    with serve(endpoint, "--kill-after", "1000s", worker=worker) as server:
-        assert told(endpoint, "x") == b"x"
+    with serve_workers(endpoint, "--kill-after", "1000s", worker=worker) as server:
+        assert ask_worker(endpoint, "x") == b"x"
         server.signal()
         wait_until(lambda: "stopped" in server.log or not Path(server.path).exists(), "the stop")
         server.signal()
@@ -528,7 +550,7 @@ def test_a_second_signal_leaves_workers_no_time(endpoint):
 
 
 def test_what_is_under_way_is_answered_before_the_end(endpoint, folder):
-    with serve(endpoint) as server, connect(endpoint) as client:
+    with serve_workers(endpoint) as server, connect(endpoint) as client:
         client.sendall(message(f"wait {folder}/go {folder}/begun".encode()))
         wait_until((folder / "begun").exists, "it to be handed over")
         server.signal()
@@ -538,12 +560,12 @@ def test_what_is_under_way_is_answered_before_the_end(endpoint, folder):
 
 
 def test_descriptors_of_workers_are_given_back(endpoint):
-    with serve(endpoint, "--threads", 2) as server:
-        told(endpoint, "pid")
+    with serve_workers(endpoint, "--threads", 2) as server:
+        ask_worker(endpoint, "pid")
         before = len(descriptors(server.pid))
         for what in ("exit 1", "half", "close", "nonsense", "behind", "last", "kill") * 3:
             ask(endpoint, what.encode())
-            told(endpoint, "pid")
+            ask_worker(endpoint, "pid")
         server.wait_until_idle()
         assert len(descriptors(server.pid)) <= before + 3
 

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from helpers.procfs import descriptors, peak_memory
 from helpers.wire import connect, decode, message, receive_all
-from helpers.workers import counts, serve
+from helpers.workers import serve_workers, worker_counts
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 REQUESTS = 1000 * min(SOAK, 4)  # at once; no test may take longer than some 100 seconds
@@ -96,7 +96,7 @@ class Load:
 @pytest.mark.soak
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint, round_):
-    with serve(endpoint, "--threads", WORKERS, "-v") as server:
+    with serve_workers(endpoint, "--threads", WORKERS, "-v") as server:
         load = Load(endpoint, round_ * REQUESTS)
         load.run()
         odd = re.findall(
@@ -108,7 +108,7 @@ def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint,
         memory = peak_memory(server.pid)
         server.stop()
         outcomes = Counter(re.findall(r"^\d+-\d+ pid.*?: ([a-z ]+)", server.log, re.M))
-    said = counts(server.log)
+    said = worker_counts(server.log)
     print(f"clients saw {dict(load.seen)}\nthe log says {dict(outcomes)}, workers {said}, "  # noqa: T201
           f"{kept} descriptors kept, {memory / 2**20:.0f} MiB")  # fmt: skip
     assert kept <= WORKERS * 3 + 6

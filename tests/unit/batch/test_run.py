@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import threading
 
-from helpers.scripted_server import ScriptedServer, receive_request, wait_until_still
+from helpers.scripted_server import ScriptedServer, receive_request, wait_until_unchanged
 from helpers.wire import message
 
 from simpleipc_cli.batch import run
@@ -48,7 +48,7 @@ def test_no_record_is_begun_while_much_waits(endpoint, folder, monkeypatch):
         waiting = batch._stock
         thread = threading.Thread(target=batch.run)
         thread.start()
-        wait_until_still(lambda: server.accepted)
+        wait_until_unchanged(lambda: server.accepted)
         assert waiting.size == 1_000_000
         assert server.accepted == 11
         go.set()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import environment
-from helpers.procfs import children, sleeps_in
+from helpers.procfs import children, is_in_syscall
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask
@@ -239,11 +239,11 @@ def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
     starting = Starting(held("program"), limit)
     raising = threading.Thread(target=limit.raise_to_most)
     raising.start()
-    wait_until(lambda: sleeps_in(raising.native_id, "futex"), "it to wait for the program")
+    wait_until(lambda: is_in_syscall(raising.native_id, "futex"), "it to wait for the program")
     later = []
     after = threading.Thread(target=lambda: later.append(limit_of_child(limit)))
     after.start()
-    wait_until(lambda: sleeps_in(after.native_id, "futex"), "it to wait for the limit")
+    wait_until(lambda: is_in_syscall(after.native_id, "futex"), "it to wait for the limit")
     assert (starting.process, later) == (None, [])
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == small_limit
     starting.finish()

@@ -11,7 +11,7 @@ from pathlib import Path
 from helpers.paths import TESTS
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
-from helpers.workers import told
+from helpers.workers import ask_worker
 
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.workers import WorkerHandler
@@ -83,24 +83,24 @@ def lives(pid: int) -> bool:
 
 def test_renewing_ends_an_idle_worker_and_the_next_request_gets_a_new_one(endpoint):
     with serving(endpoint) as handler:
-        before = int(told(endpoint, "pid"))
+        before = int(ask_worker(endpoint, "pid"))
         handler.renew()
         wait_until(lambda: not lives(before), "its end")
         assert handler.counts()["workers_running"] == 0
-        assert int(told(endpoint, "pid")) != before
+        assert int(ask_worker(endpoint, "pid")) != before
 
 
 def test_after_renewing_no_request_is_answered_by_an_old_worker(endpoint):
     with serving(endpoint) as handler:
         for _ in range(20):
-            before = told(endpoint, "pid")
+            before = ask_worker(endpoint, "pid")
             handler.renew()
-            assert told(endpoint, "pid") != before
+            assert ask_worker(endpoint, "pid") != before
 
 
 def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, folder):
     with serving(endpoint, threads=1) as handler:
-        before = int(told(endpoint, "pid"))
+        before = int(ask_worker(endpoint, "pid"))
         with connect(endpoint) as client:
             client.sendall(message(f"wait {folder}/go {folder}/begun".encode()))
             wait_until((folder / "begun").exists, "it to begin")
@@ -108,7 +108,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, 
             (folder / "go").touch()
             assert decode(receive_all(client)) == (b"waited", True)
         wait_until(lambda: not lives(before), "its end")
-        assert int(told(endpoint, "pid")) != before
+        assert int(ask_worker(endpoint, "pid")) != before
 
 
 def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
@@ -141,7 +141,7 @@ def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
 def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
     with serving(endpoint) as handler:
         handler.renew()
-        assert told(endpoint, "echo", "hello") == b"hello"
+        assert ask_worker(endpoint, "echo", "hello") == b"hello"
         assert handler.counts()["workers_started"] == 1
 
 
@@ -151,10 +151,10 @@ def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint, fo
         assert ask(endpoint, b"pid") == (b"", False)
         wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
         (folder / "good").touch()
-        told(endpoint, "pid")
+        ask_worker(endpoint, "pid")
         ask(endpoint, b"exit 1")
         wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
-        told(endpoint, "pid")
+        ask_worker(endpoint, "pid")
         assert handler.counts() == {
             "workers_running": 1,
             "workers_started": 3,

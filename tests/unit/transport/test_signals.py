@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from helpers.procfs import sleeps_in
+from helpers.procfs import is_in_syscall
 from helpers.waiting import TIMEOUT, wait_until
 
 from simpleipc_cli.deadline import Deadline
@@ -39,7 +39,7 @@ def test_a_signal_that_no_call_was_interrupted_by_is_heard_all_the_same(endpoint
         silent, _ = listener.accept()
 
         def signalling():
-            wait_until(lambda: sleeps_in(os.getpid(), "recvfrom"), "the read to wait")
+            wait_until(lambda: is_in_syscall(os.getpid(), "recvfrom"), "the read to wait")
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             if not ended.wait(TIMEOUT):
                 given_up.append(True)
