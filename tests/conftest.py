@@ -1,18 +1,76 @@
-"""Fixtures for all tests."""
+"""What all tests have: a known state, an end, few examples or many, and fixtures."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+from helpers import leftovers, state
+
+pytest_plugins = ["helpers.report", "helpers.timeouts"]
+
+_GUARD = pytest.StashKey[leftovers.Guard]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    state.use_worker_if_signals_are_ignored(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    state.reset(config)
+    if not state.is_worker(config):
+        config.stash[_GUARD] = leftovers.Guard()
+        state.set_home(str(leftovers.folder() / "home"))
+        if config.option.basetemp is None:
+            config.option.basetemp = str(leftovers.folder() / "pytest")
+    hypothesis.configuration.set_hypothesis_home_dir(leftovers.folder() / "hypothesis")
+    hypothesis.settings.register_profile(
+        "ordinary", max_examples=30, deadline=None, database=None, derandomize=True
+    )
+    hypothesis.settings.register_profile("soak", max_examples=500, deadline=None, database=None)
+    hypothesis.settings.load_profile("soak" if _runs_soak(config) else "ordinary")
+
+
+def _runs_soak(config) -> bool:
+    return "not soak" not in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Count tests by hypothesis, with many examples, among those that `-m soak` runs."""
+    if _runs_soak(config):
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("soak")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session):
+    if not state.is_controller(session.config):
+        os.chdir(session.config.rootpath)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    if guard := session.config.stash.get(_GUARD, None):
+        left = guard.finish()
+        if left:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            reporter.section("processes that the run left, and killed", red=True)
+            reporter.write("\n".join(left) + "\n")
 
 
 @pytest.fixture
 def folder():
     """A folder with a short path: socket addresses are short."""
-    path = Path(tempfile.mkdtemp(prefix="sipc-test-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="", dir=leftovers.folder()))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from helpers.command import SIPC, environment
 from helpers.procfs import MARK, children, descriptors, processes
+from helpers.report import show_on_failure
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect
 
@@ -40,6 +41,9 @@ class Server:
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        show_on_failure(
+            f"log of {self.path}", lambda: self.log, lambda: self.process.poll() is None
+        )
         try:
             if {"-q", "--log-file", "--log-format"} & set(options):
                 wait_until(self._listens, "it to listen")

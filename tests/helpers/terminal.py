@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 
 from helpers.command import environment
+from helpers.report import show_on_failure
 from helpers.waiting import wait_until
 
 BAR = re.compile(r"^sent +\S", re.M)
@@ -96,6 +97,7 @@ class Terminal:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
         self.output = b""
         self._reader: threading.Thread | None = None
+        show_on_failure("screen", lambda: self.screen.text, lambda: self.master >= 0)
 
     def start_reading(self) -> None:
         self._reader = threading.Thread(target=self._read, daemon=True)

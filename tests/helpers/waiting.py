@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from time import monotonic
 
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 """Seconds after which a test gives up on a state. Never reached when all is well."""
 
 
