@@ -13,8 +13,6 @@ from helpers import leftovers, state
 
 pytest_plugins = ["helpers.report", "helpers.timeouts"]
 
-_GUARD = pytest.StashKey[leftovers.Guard]()
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
@@ -25,7 +23,7 @@ def pytest_cmdline_main(config):
 def pytest_configure(config):
     state.reset(config)
     if not state.is_worker(config):
-        config.stash[_GUARD] = leftovers.Guard()
+        leftovers.guard = leftovers.Guard()
         state.set_home(str(leftovers.folder() / "home"))
         if config.option.basetemp is None:
             config.option.basetemp = str(leftovers.folder() / "pytest")
@@ -56,10 +54,16 @@ def pytest_sessionstart(session):
         os.chdir(session.config.rootpath)
 
 
+def pytest_keyboard_interrupt():
+    """Pass Ctrl-C on to the workers of pytest-xdist, whose sessions have no terminal."""
+    if guard := leftovers.guard:
+        guard.interrupt_children()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    if guard := session.config.stash.get(_GUARD, None):
-        left = guard.finish()
+    if guard := leftovers.guard:
+        left = guard.finish(in_good_order=session.exitstatus != pytest.ExitCode.INTERRUPTED)
         if left:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
             reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from helpers.guardian import GUARDIAN, MARK
+from helpers.procfs import children
 
 
 def folder() -> Path:
@@ -46,10 +49,21 @@ class Guard:
             os.close(self._alive)
             self._alive = -1
 
-    def finish(self) -> list[str]:
-        """End the run in good order; return what it had left running."""
+    def interrupt_children(self) -> None:
+        for pid in children(os.getpid()):
+            if pid != self._guardian.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
+
+    def finish(self, *, in_good_order: bool) -> list[str]:
+        """End the run; if that is in good order, return what it had left running."""
         if self._alive >= 0:
-            os.write(self._alive, b"\n")
+            if in_good_order:
+                os.write(self._alive, b"\n")
             os.close(self._end)
             self._close_alive()
         return self._guardian.communicate()[0].splitlines()
+
+
+guard: Guard | None = None
+"""The one of this process, where that is not a worker of pytest-xdist."""

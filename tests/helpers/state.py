@@ -41,10 +41,16 @@ LIMITS = {
     resource.RLIMIT_AS: (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
     resource.RLIMIT_CPU: (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
 }
-"""Soft and hard limits. Only root can raise a hard limit."""
+"""Soft and hard limits. A hard limit can only be raised with CAP_SYS_RESOURCE."""
 
-MIN_FILES = 4096
-"""The lowest hard limit of open files with which all tests can pass."""
+MIN_FILES = 256
+"""The lowest hard limit of open files with which the tests can pass, but for needs_files()."""
+
+
+def needs_files(count: int) -> pytest.MarkDecorator:
+    """Skip a test where the hard limit of open files is lower and cannot be raised."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return pytest.mark.skipif(hard < count, reason=f"needs {count} open files: ulimit -Hn")
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -115,7 +121,7 @@ def _reset_signals(kept: tuple[int, ...]) -> None:
 def _set_limit(limit: int, soft: int, hard: int) -> None:
     try:
         resource.setrlimit(limit, (soft, hard))
-    except (ValueError, PermissionError):  # not root: the hard limit can only stay
+    except (ValueError, PermissionError):  # the hard limit can only stay
         hard = resource.getrlimit(limit)[1]
         if hard != resource.RLIM_INFINITY:
             soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 import pytest
 from pytest_timeout import is_debugging
 
+from helpers.report import show_on_failure
+
 _stderr = -1
 _in_phase = False
 
@@ -35,7 +37,9 @@ def pytest_timeout_set_timer(item, settings):
     def on_alarm(_number, _frame) -> None:
         # Raised outside of the phases, it would end pytest; it comes again.
         if _in_phase and not is_debugging():
-            pytest.fail(f"the test took more than {settings.timeout:g} s\n{_stacks()}")
+            stacks = _stacks()
+            show_on_failure("stacks of the other threads", lambda: stacks, lambda: False)
+            pytest.fail(f"the test took more than {settings.timeout:g} s")
 
     if not item.config.option.usepdb:
         signal.signal(signal.SIGALRM, on_alarm)

@@ -1,0 +1,38 @@
+"""A test that starts what would run for an hour, and hangs; one after it that passes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+
+from helpers import leftovers
+from helpers.command import SIPC, environment, sipc
+from helpers.server import Server
+
+
+def stay() -> None:
+    while True:
+        signal.pause()
+
+
+def test_starts_programs(endpoint, folder):
+    arguments = ["serve", folder / "daemon", "--exec", "cat", "--background"]
+    assert sipc(*arguments).returncode == 0
+    with Server(endpoint, "exec sleep 1h") as server:
+        bench = subprocess.Popen([SIPC, "bench", endpoint, "-z", "1h", "-q"], env=environment())
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            # Without the run's mark it is only found as long as its parent runs.
+            other = subprocess.Popen(["env", "-i", "sleep", "1h"]).pid
+        elif not (other := os.fork()):
+            stay()
+        (folder / "locked").mkdir(mode=0)
+        pids = [os.getpid(), server.pid, bench.pid, other]
+        (leftovers.folder() / "new").write_text(" ".join(map(str, pids)))
+        (leftovers.folder() / "new").rename(leftovers.folder() / "pids")
+        threading.Event().wait()
+
+
+def test_after_it():
+    pass

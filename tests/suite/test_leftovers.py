@@ -1,0 +1,49 @@
+"""However a run ends, no process that it started outlives it, and no temporary folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+from helpers import subrun
+from helpers.waiting import wait_until
+
+SAMPLE = subrun.SAMPLES / "leaves.py"
+
+
+def started(mark: str) -> list[int]:
+    """Wait until the sample has started all; return its own pid and those of the others."""
+    file = subrun.folder_of(mark) / "pids"
+    wait_until(file.exists, "the sample to start its programs")
+    return [int(pid) for pid in file.read_text().split()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT and again"])
+def test_when_the_run_is_ended(end, workers):
+    with subrun.start(SAMPLE, "-n", workers) as run:
+        mark = subrun.mark_of(run)
+        pids = started(mark)
+        assert len(subrun.processes_of(mark)) >= 3 + workers
+        assert all(map(subrun.is_running, pids))
+        number = signal.Signals[end.split()[0]]
+        run.send_signal(number)
+        if number == signal.SIGINT:
+            wait_until(lambda: run.send_signal(number) or run.poll() is not None, "the end")
+        run.communicate()
+        subrun.wait_until_nothing_is_left(mark, *pids)
+
+
+def test_when_a_worker_is_killed():
+    with subrun.start(SAMPLE, "-n", 1) as run:
+        mark = subrun.mark_of(run)
+        pids = started(mark)
+        os.kill(pids[0], signal.SIGKILL)
+        output, _ = run.communicate()
+    assert re.search("1 failed, 1 passed", output.splitlines()[-1]), output
+    left = output.partition("processes that the run left, and killed")[2]
+    assert " bench " in left, output
+    os.kill(pids.pop(), signal.SIGKILL)  # without the mark, and its parent is gone
+    subrun.wait_until_nothing_is_left(mark, *pids)
