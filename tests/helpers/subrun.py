@@ -46,11 +46,11 @@ def plain_environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def mark_of(program: subprocess.Popen) -> str:
+def mark_of(pid: int) -> str:
     """Wait for the guardian that a run starts; return the run's mark."""
 
     def found() -> str | None:
-        for child in children(program.pid):
+        for child in children(pid):
             words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
             if len(words) > 3 and words[2].endswith(b"guardian.py"):
                 return words[3].decode()

@@ -20,11 +20,20 @@ def started(mark: str) -> list[int]:
     return [int(pid) for pid in file.read_text().split()]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT and again"])
+@pytest.mark.parametrize(
+    ("end", "workers"),
+    [
+        ("SIGKILL", 0),
+        ("SIGKILL", 1),
+        ("SIGTERM", 1),
+        ("SIGINT and again", 1),
+        pytest.param("SIGTERM", 0, marks=pytest.mark.soak),
+        pytest.param("SIGINT and again", 0, marks=pytest.mark.soak),
+    ],
+)
 def test_when_the_run_is_ended(end, workers):
     with subrun.start(SAMPLE, "-n", workers) as run:
-        mark = subrun.mark_of(run)
+        mark = subrun.mark_of(run.pid)
         pids = started(mark)
         assert len(subrun.processes_of(mark)) >= 3 + workers
         assert all(map(subrun.is_running, pids))
@@ -38,7 +47,7 @@ def test_when_the_run_is_ended(end, workers):
 
 def test_when_a_worker_is_killed():
     with subrun.start(SAMPLE, "-n", 1) as run:
-        mark = subrun.mark_of(run)
+        mark = subrun.mark_of(run.pid)
         pids = started(mark)
         os.kill(pids[0], signal.SIGKILL)
         output, _ = run.communicate()
