@@ -21,6 +21,7 @@ SETTINGS = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "T
 DOCUMENTED = {
     *("SIPC_GIT", "SIPC_PERFORMANCE", "SIPC_SEED", "SIPC_SOAK", "SIPC_TEST_TOOL", "SIPC_WINE"),
     "SIPC_TEST_RUN",  # leftovers.py
+    "PYTHONWARNINGS",  # tests/pythons/run
     "XDG_CACHE_HOME",  # no test's, but where the programs are that the tests have fetched
 }
 """Variables that are meant to decide something, though their names match the pattern below."""
