@@ -24,6 +24,7 @@ def test_each_hang_fails_one_test_that_shows_what_it_did():
     log = r"- log of /tmp/.* -+\nlistening on .*\n(.*\n)*.*: answered\n"
     assert re.search(log, shown), output
     assert re.search(r"^-+ screen -+\ntext on the screen\n", shown, re.M), output
+    assert output.count("- log of /tmp/") == 1, "no other test had a server"
 
     # In the test, in a __exit__, in a fixture before the test and in one after it.
     for name in ("hangs_in_every_place", "hangs_in_a_setup"):

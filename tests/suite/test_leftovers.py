@@ -32,7 +32,7 @@ def started(mark: str) -> list[int]:
     ],
 )
 def test_when_the_run_is_ended(end, workers):
-    with subrun.start(SAMPLE, "-n", workers) as run:
+    with subrun.start(SAMPLE, "-k", "starts_programs", "-n", workers) as run:
         mark = subrun.mark_of(run.pid)
         pids = started(mark)
         assert len(subrun.processes_of(mark)) >= 3 + workers
@@ -46,7 +46,7 @@ def test_when_the_run_is_ended(end, workers):
 
 
 def test_when_a_worker_is_killed():
-    with subrun.start(SAMPLE, "-n", 1) as run:
+    with subrun.start(SAMPLE, "-k", "starts_programs or after_it", "-n", 1) as run:
         mark = subrun.mark_of(run.pid)
         pids = started(mark)
         os.kill(pids[0], signal.SIGKILL)
@@ -56,3 +56,22 @@ def test_when_a_worker_is_killed():
     assert " bench " in left, output
     os.kill(pids.pop(), signal.SIGKILL)  # without the mark, and its parent is gone
     subrun.wait_until_nothing_is_left(mark, *pids)
+
+
+@pytest.mark.soak
+def test_a_program_that_a_passing_test_left_fails_the_run():
+    status, output = subrun.run(SAMPLE, "-k", "leaves_a_program")
+    assert status == 1
+    assert re.search(r" 1 passed, .*", output.splitlines()[-1]), output
+    assert re.search(r"processes that the run left, and killed =+\n\d+ sleep 1h", output), output
+
+
+@pytest.mark.soak
+def test_a_run_within_a_run_that_is_killed_cleans_up_as_well():
+    with subrun.start(SAMPLE, "-k", "runs_another", "-n", 1) as outer:
+        (inner,) = started(subrun.mark_of(outer.pid))
+        mark = subrun.mark_of(inner)
+        pids = started(mark)
+        outer.kill()
+        outer.communicate()
+        subrun.wait_until_nothing_is_left(mark, *pids)

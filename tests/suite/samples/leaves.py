@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 
-from helpers import leftovers
+from helpers import leftovers, subrun
 from helpers.command import SIPC, environment, sipc
 from helpers.server import Server
 
@@ -36,3 +36,15 @@ def test_starts_programs(endpoint, folder):
 
 def test_after_it():
     pass
+
+
+def test_leaves_a_program():
+    os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1h")
+
+
+def test_runs_another(folder):
+    """Wait in a run of the tests for a run of the first of these."""
+    with subrun.start(__file__, "-k", "starts_programs", "-n", 0) as run:
+        (leftovers.folder() / "new").write_text(str(run.pid))
+        (leftovers.folder() / "new").rename(leftovers.folder() / "pids")
+        run.communicate()
