@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from typing import NoReturn
 
+_raised: list[int] = []
+"""The signals for which a CutShort was raised."""
+
 VERBS = {
     "serve": "Answer requests with a command.",
     "send": "Send one request and print the answer.",
@@ -52,11 +55,12 @@ def _cut_short(number: int, _frame: object) -> None:
     """End the verb, unless it is ending: a second signal must not interrupt the cleanup.
 
     Python can lose the exception: what a callback raises, such as importlib's after an import,
-    is only reported; compile() drops it without a word (seen in 3.11 to 3.13). So the signal is
-    sent again a moment later, to the handler that is installed then. No module is loaded for
-    that: an import may be what the signal has interrupted.
+    is only reported; compile() drops it where it computes 2**31 (seen in 3.11 to 3.13). So the
+    signal is sent again a moment later, to the handler that is installed then. No module is
+    loaded for that: an import may be what the signal has interrupted.
     """
     if not _is_ending():
+        _raised.append(number)
         signals.send_again(number)
         raise CutShort(number)
 
@@ -112,5 +116,7 @@ def _explained(error: Exception) -> SipcError:
     if isinstance(error, OSError):  # what click prints goes where nothing can be written
         what = f"cannot write to standard output: {error.strerror}"
         return SipcError(what, "check where it goes")
+    if _raised:  # Python puts a SyntaxError or RuntimeError in its place here and there
+        raise CutShort(_raised[0])
     # A defect of ours; still one line, and what we know of it.
     return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")
