@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,21 +49,3 @@ def deaf() -> Iterator[None]:
 
 def deafen() -> None:
     """For a process that was started in deaf(): it is."""
-
-
-def heed_children() -> None:
-    """See that statuses of children are kept for us: where their end is ignored, they are not."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def set_alarm(seconds: float, ring: Callable[[int, object], object]) -> None:
-    """Have the main thread call `ring` so much later, whatever it does; with 0 never."""
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def die_of(number: int) -> None:
-    """End as a signal ends who knows nothing of it. Returns where that is impossible."""
-    signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    signal.raise_signal(number)

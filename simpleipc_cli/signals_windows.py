@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,15 +62,3 @@ def deaf() -> Iterator[None]:
 def deafen() -> None:
     """See signals_unix. From here on it is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def heed_children() -> None:
-    """See signals_unix. They always are."""
-
-
-def set_alarm(_seconds: float, _ring: Callable[[int, object], object]) -> None:
-    """See signals_unix. Nothing there interrupts the main thread: it takes as long as it does."""
-
-
-def die_of(_number: int) -> None:
-    """See signals_unix. That is impossible: a status tells."""

@@ -11,18 +11,11 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from simpleipc_cli.buffers import Buffer
-    from simpleipc_cli.signals_unix import (
-        HeldSignals,
-        deaf,
-        deafen,
-        die_of,
-        heed_children,
-        set_alarm,
-    )
+    from simpleipc_cli.signals_unix import HeldSignals, deaf, deafen
 
     class Watch(Protocol):
         """What tells whether a descriptor can be used, as select.poll does."""
@@ -49,14 +42,15 @@ __all__ = [
     "deaf",
     "deafen",
     "die_of",
-    "heed_children",
     "limit_descriptors",
     "most_descriptors",
     "prepare_streams",
     "read_at",
     "read_into",
     "read_into_now",
+    "reset_signals",
     "set_alarm",
+    "stop_alarm",
     "user_id",
     "watch",
     "write_at",
@@ -77,17 +71,23 @@ if sys.platform == "win32":
         STOP_SIGNALS,
         UNLIMITED,
         WITHOUT_WAITING,
+        die_of,
         limit_descriptors,
         most_descriptors,
         prepare_streams,
         read_at,
         read_into,
         read_into_now,
+        reset_signals,
+        set_alarm,
+        stop_alarm,
         user_id,
         watch,
         write_at,
     )
 else:
+    import _signal  # type: ignore[import-not-found]  # `signal` loads enums: see cli/signals.py
+
     LACKING: frozenset[str] = frozenset()
     """Options that make no sense here."""
 
@@ -100,7 +100,7 @@ else:
     """Names of what a server hears: to stop, to open its files anew, to say how it is."""
 
     SIGNALS = "signals_unix"
-    """The module for all else about signals."""
+    """The module for what few need of signals."""
 
     HAVE_OWNERS = True
     """Whether files have owners, groups and modes."""
@@ -177,8 +177,33 @@ else:
         poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
         return poll
 
+    def reset_signals() -> None:
+        """Undo what a parent process leaves behind by accident: a signal mask, SIGCHLD ignored.
 
-_LATER = ("HeldSignals", "deaf", "deafen", "die_of", "heed_children", "set_alarm")
+        Of children whose SIGCHLD is ignored the kernel keeps no exit status.
+        """
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+    def set_alarm(seconds: float, ring: Callable[[int, object], object]) -> None:
+        """Have the main thread call `ring` after some seconds, whatever it does."""
+        _signal.signal(_signal.SIGALRM, ring)
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+
+    def stop_alarm() -> None:
+        """Have no `ring` called any more."""
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+
+    def die_of(number: int) -> None:
+        """End as a signal ends a program that does not handle it.
+
+        Returns where that is impossible.
+        """
+        _signal.signal(number, _signal.SIG_DFL)
+        _signal.raise_signal(number)
+
+
+_LATER = ("HeldSignals", "deaf", "deafen")
 
 
 def __getattr__(name: str) -> object:

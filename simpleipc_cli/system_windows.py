@@ -10,7 +10,7 @@ from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from simpleipc_cli.buffers import Buffer
 
@@ -124,3 +124,19 @@ class _Always:
 def watch(descriptor: int, *, writing: bool) -> _Watch | _Always:
     """See system.py. What is written to is never waited for: see _Always."""
     return _Always() if writing else _Watch(descriptor)
+
+
+def reset_signals() -> None:
+    """See system.py. There is no signal mask, and no SIGCHLD."""
+
+
+def set_alarm(_seconds: float, _ring: Callable[[int, object], object]) -> None:
+    """See system.py. Nothing there interrupts the main thread: it takes as long as it does."""
+
+
+def stop_alarm() -> None:
+    """See system.py."""
+
+
+def die_of(_number: int) -> None:
+    """See system.py. That is impossible: a status tells."""

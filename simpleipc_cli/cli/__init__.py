@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from simpleipc_cli import system
 from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import SIGNALLED, CutShort, exit_code
 from simpleipc_cli.cli.quick import quick_way
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from typing import NoReturn
 
-_MOMENT = 0.001  # seconds: when Python has left what it was in the middle of, at will
+_raised: list[int] = []
+"""The signals for which a CutShort was raised."""
 
 VERBS = {
     "serve": "Answer requests with a command.",
@@ -51,24 +51,32 @@ def _by_click() -> int:
     return run()
 
 
-def _cut_short(number: int, _frame: object) -> NoReturn:
-    signals.ignore()  # a second one must not cut short the clearing up
-    raise CutShort(number)
+def _cut_short(number: int, _frame: object) -> None:
+    """End the verb, unless it is ending: a second signal must not interrupt the cleanup.
+
+    Python can lose the exception: what a callback raises, such as importlib's after an import,
+    is only reported; compile() drops it where it computes 2**31 (seen in 3.11 to 3.13). So the
+    signal is sent again a moment later, to the handler that is installed then. No module is
+    loaded for that: an import may be what the signal has interrupted.
+    """
+    if not _is_ending():
+        _raised.append(number)
+        signals.send_again(number)
+        raise CutShort(number)
 
 
-def _hear_again(lost: UnraisableHookArgs) -> None:
-    """What is raised in a callback of Python's, as behind many an import, is lost: once more."""
-    error = lost.exc_value
-    if not isinstance(error, CutShort):
+def _is_ending() -> bool:
+    """Return whether the code that runs now runs because a CutShort was raised."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, CutShort):
+        error = error.__context__
+    return error is not None
+
+
+def _report_unraisable(lost: UnraisableHookArgs) -> None:
+    """Report an exception that Python cannot raise, unless it is a signal's: that comes again."""
+    if not isinstance(lost.exc_value, CutShort):
         sys.__unraisablehook__(lost)
-        return
-    number = error.number
-
-    def ring(_number: int, _frame: object) -> None:
-        if sys.unraisablehook is _hear_again:  # there is no status yet
-            raise CutShort(number)
-
-    system.set_alarm(_MOMENT, ring)
 
 
 def _status(verb: str, run: Callable[[], int]) -> int:
@@ -76,12 +84,13 @@ def _status(verb: str, run: Callable[[], int]) -> int:
 
     Signals are heard from here on, until there is a status: also while an error is told.
     """
-    sys.unraisablehook = _hear_again
+    sys.unraisablehook = _report_unraisable
     try:
         signals.hear(_cut_short)
         status = _told(verb, run)
         signals.ignore()
     except CutShort as cut:
+        signals.ignore()
         if cut.number == signals.SIGPIPE:
             signals.die_of_sigpipe()
         return SIGNALLED + cut.number
@@ -107,5 +116,7 @@ def _explained(error: Exception) -> SipcError:
     if isinstance(error, OSError):  # what click prints goes where nothing can be written
         what = f"cannot write to standard output: {error.strerror}"
         return SipcError(what, "check where it goes")
+    if _raised:  # Python puts a SyntaxError or RuntimeError in its place here and there
+        raise CutShort(_raised[0])
     # A defect of ours; still one line, and what we know of it.
     return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")

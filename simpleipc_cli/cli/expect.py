@@ -153,7 +153,7 @@ class _Alarm:
 
     def __exit__(self, *_: object) -> None:
         if self._left is not None:
-            system.set_alarm(0, self._ring)
+            system.stop_alarm()
 
     @staticmethod
     def _ring(_number: int, _frame: object) -> NoReturn:

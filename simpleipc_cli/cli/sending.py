@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.extras import sight_of
 from simpleipc_cli.cli.render import say
@@ -135,7 +134,6 @@ class Way:
                 raise
         from simpleipc_cli.ondemand import reach_or_start  # noqa: PLC0415 - most do without
 
-        system.heed_children()
         return reach_or_start(
             self.endpoint,
             self.spawn,

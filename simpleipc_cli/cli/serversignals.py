@@ -16,7 +16,11 @@ _STOP_SIGNALS, _RENEW, _REPORT = (
 
 
 class Signals:
-    """Signals to a server; those that were ignored when we started stay so."""
+    """Signals to a server.
+
+    Those that shells and nohup(1) have programs ignore stay ignored if they were: SIGINT,
+    SIGQUIT, and SIGHUP where it asks for the end. All others are handled whatever was inherited.
+    """
 
     def __init__(self, *, reload_on_hangup: bool) -> None:
         """Take note from now on; a server comes later, and hears what came before it.
@@ -34,9 +38,10 @@ class Signals:
             if number in _RENEW and reload_on_hangup:
                 self._hear(number, self._on_reload, also_if_ignored=True)
             else:
-                self._hear(number, self._on_stop)
+                also_if_ignored = number == signal.SIGTERM  # else only SIGKILL might be left
+                self._hear(number, self._on_stop, also_if_ignored=also_if_ignored)
         for number in _REPORT:
-            self._hear(number, self._on_report)
+            self._hear(number, self._on_report, also_if_ignored=True)
 
     def any(self) -> bool:
         """Whether there was one."""

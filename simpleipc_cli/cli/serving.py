@@ -53,7 +53,6 @@ def run(
     service: Service,
 ) -> int:
     """Listen, serve, and say with which status to end."""
-    system.heed_children()
     if command.is_missing():
         log.problem(
             f"sipc serve: there is no command {command.line}: requests fail until there is one"

@@ -12,25 +12,36 @@ from simpleipc_cli import system
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
 SIGINT: int = _signal.SIGINT
 SIGPIPE = 13  # also where there is none its number tells
 
 _ENDING: list[int] = [getattr(_signal, name) for name in system.ENDING_SIGNALS]
+_MOMENT = 0.05  # seconds until a signal is sent again (tunable)
 
 
-def hear(handler: Callable[[int, object], NoReturn]) -> None:
-    """Have those that ask for the end call `handler`; those that were ignored stay so."""
+def hear(handler: Callable[[int, object], None]) -> None:
+    """Have the signals that ask for the end call `handler`, whatever signal state was inherited.
+
+    SIGINT and SIGHUP that were ignored stay so: shells and nohup(1) ask for that. SIGTERM does
+    not: nothing but SIGKILL might be left to end the process.
+    """
     for number in _ENDING:
-        if _signal.getsignal(number) != _signal.SIG_IGN:
+        if number == _signal.SIGTERM or _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, handler)
+    system.reset_signals()
 
 
 def ignore() -> None:
     """From now on nothing that asks for the end is heard."""
     for number in _ENDING:
         _signal.signal(number, _signal.SIG_IGN)
+    system.stop_alarm()
+
+
+def send_again(number: int) -> None:
+    """Send a signal to this process, once, a moment later."""
+    system.set_alarm(_MOMENT, lambda _number, _frame: _signal.raise_signal(number))
 
 
 def die_of_sigpipe() -> None:
