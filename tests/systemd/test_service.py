@@ -18,9 +18,12 @@ WATCHDOG = 2
 
 
 @contextmanager
-def request_in_progress(service):
-    """A client that has sent a part of its request, which the handler `cat` has sent back."""
-    service.answer_with("cat")
+def request_in_progress(service, then: str = ""):
+    """A client that has sent a part of its request, which the handler has sent back.
+
+    `then` is what the handler does after the request, however that ends.
+    """
+    service.answer_with(f"cat; {then}")
     part = packets(b"first part")
     with connect(service.path) as client:
         client.sendall(part)
@@ -82,6 +85,7 @@ def test_four_restarts_under_load_lose_no_request(service):
 
 
 def test_the_watchdog_leaves_a_healthy_server_alone(service):
+    assert service.show("WatchdogUSec") not in ("0", "infinity")  # else the README's has none
     service.change(f"WatchdogSec={WATCHDOG}s")
     ask(service.path, b"")
     wait_until(service.is_active, "the service to be active")
@@ -97,16 +101,17 @@ def test_the_watchdog_leaves_a_healthy_server_alone(service):
 
 @pytest.mark.parametrize("how", ["STOP", "KILL"], ids=["frozen", "killed"])
 def test_a_server_that_fails_is_replaced_with_its_handlers(service, how):
-    """The watchdog notices the one that is frozen."""
+    """The watchdog notices the one that is frozen. The handlers would not end by themselves."""
     if how == "STOP":
         service.change(f"WatchdogSec={WATCHDOG}s")
-    with request_in_progress(service) as client:
+    with request_in_progress(service, then="exec sleep infinity") as client:
         failed = service.processes()
         service.systemctl("kill", "--kill-whom=main", f"--signal={how}", "demo.service")
         assert not decode(receive_all(client))[1]
     wait_until(lambda: service.show("NRestarts") == "1" and service.is_active(), "another server")
     assert len(failed) > 1
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in failed), "all to be gone")
+    service.answer_with("cat")
     assert ask(service.path, b"again") == (b"again", True)
     assert service.show("NRestarts") == "1"
 
