@@ -105,7 +105,7 @@ def _told(verb: str, run: Callable[[], int]) -> int:
         return run()
     except Exception as error:
         explained = _explained(error)
-        say(error_line(verb, explained))
+        say(error_line(verb, explained), error_for_journal=verb == "serve")
         return exit_code(explained)
 
 

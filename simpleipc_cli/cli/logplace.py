@@ -13,6 +13,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from simpleipc_cli import system
+from simpleipc_cli.cli.journal import Priority, is_journal, with_priority
 from simpleipc_cli.cli.render import STDERR
 from simpleipc_cli.errors import SipcError
 
@@ -31,6 +32,7 @@ class LogPlace:
         self._path = path
         self._descriptor = STDERR if path is None else _open(path)
         self._poll = _poll_for(self._descriptor)
+        self._is_journal = path is None and is_journal(STDERR)
         self._lock = Lock()
         self._lost = 0  # lines, since the last that was written
         self._torn = False  # a line was only written in part
@@ -45,14 +47,14 @@ class LogPlace:
         """How a line looks that says how many were lost."""
         self._lost_line = line
 
-    def put(self, line: str) -> None:
+    def put(self, line: str, priority: Priority) -> None:
         """Write a line, unless nobody takes it: then it is lost. Never raises, never waits long."""
         with self._lock:
-            if self._lost and not self._write(self._lost_line(self._lost), 0):
+            if self._lost and not self._write(self._lost_line(self._lost), Priority.ERROR, 0):
                 self._lost += 1
                 return
             patience = 0 if self._lost else _STUCK_AFTER
-            self._lost = 0 if self._write(line, patience) else 1
+            self._lost = 0 if self._write(line, priority, patience) else 1
 
     def reopen(self) -> None:
         """Open the file anew, by its name. Raises SipcError; the old one stays then."""
@@ -70,9 +72,12 @@ class LogPlace:
         if self._path is not None:
             os.close(self._descriptor)
 
-    def _write(self, line: str, millis: int) -> bool:
+    def _write(self, line: str, priority: Priority, millis: int) -> bool:
         """Whether it was taken whole; `millis` is how long to wait for a reader."""
-        data = line.encode("utf-8", "backslashreplace")[: LONGEST_LINE - 1] + b"\n"
+        data = line.encode("utf-8", "backslashreplace")[: LONGEST_LINE - 1]
+        if self._is_journal:
+            data = with_priority(data, priority)
+        data += b"\n"
         if self._torn:
             data = b"\n" + data
         try:

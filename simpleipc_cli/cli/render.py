@@ -33,9 +33,22 @@ def error_line(verb: str, error: SipcError) -> str:
     return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
 
 
-def say(line: str) -> None:
-    """Write a line to stderr, in one piece. Nobody to read it is no reason to fail."""
-    data = line.encode("utf-8", "backslashreplace") + b"\n"
+def say(line: str, *, error_for_journal: bool = False) -> None:
+    """Write a line to stderr, in one piece. Nobody to read it is no reason to fail.
+
+    `error_for_journal` has it stored as an error where stderr is the journal.
+    """
+    data = line.encode("utf-8", "backslashreplace")
+    if error_for_journal:
+        from simpleipc_cli.cli.journal import (  # noqa: PLC0415 - a small send does without
+            Priority,
+            is_journal,
+            with_priority,
+        )
+
+        if is_journal(STDERR):
+            data = with_priority(data, Priority.ERROR)
+    data += b"\n"
     try:
         while data:
             data = data[os.write(STDERR, data) :]

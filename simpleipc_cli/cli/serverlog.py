@@ -9,6 +9,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
+from simpleipc_cli.cli.journal import Priority
 from simpleipc_cli.cli.logplace import LONGEST_LINE, LogPlace
 from simpleipc_cli.cli.render import printable, whole_text
 from simpleipc_cli.errors import SipcError
@@ -32,25 +33,26 @@ class PlacedLog(Log):
         """Shown unless quiet; what somebody should look at, always."""
         if self._quiet and not record.outcome.is_error and not record.warnings:
             return
-        self._place.put(self._request_line(record, monotonic() - record.began))
+        line = self._request_line(record, monotonic() - record.began)
+        self._place.put(line, _priority(record))
 
     def problem(self, text: str) -> None:
         """Shown always."""
-        self._place.put(self._text_line("problem", text))
+        self._place.put(self._text_line("problem", text), Priority.ERROR)
 
     def news(self, text: str) -> None:
         """Shown unless quiet."""
         if not self._quiet:
-            self._place.put(self._text_line("news", text))
+            self._place.put(self._text_line("news", text), Priority.INFO)
 
     def detail(self, text: str) -> None:
         """Shown when verbose."""
         if self._verbose:
-            self._place.put(self._text_line("detail", text))
+            self._place.put(self._text_line("detail", text), Priority.DEBUG)
 
     def counters(self, figures: Mapping[str, int]) -> None:
         """Shown always: somebody asked."""
-        self._place.put(self._counters_line(figures))
+        self._place.put(self._counters_line(figures), Priority.INFO)
 
     def reopen(self) -> None:
         """A file is opened anew; if that fails the old one stays."""
@@ -76,6 +78,12 @@ class PlacedLog(Log):
     @abstractmethod
     def _counters_line(self, figures: Mapping[str, int]) -> str:
         """Numbers by name."""
+
+
+def _priority(record: Record) -> Priority:
+    if record.outcome.is_error:
+        return Priority.ERROR
+    return Priority.WARNING if record.warnings else Priority.INFO
 
 
 class TextLog(PlacedLog):

@@ -1,0 +1,193 @@
+"""A container with systemd as its first process, and the README's service in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from time import time
+
+import pytest
+from helpers.paths import ROOT
+from helpers.waiting import TIMEOUT, wait_until
+
+HERE = Path(__file__).parent
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+HANDLER = re.search(r"^cat >handler\.sh .*?^chmod \+x handler\.sh\n", "".join(BLOCKS), re.M | re.S)[
+    0
+]
+RECIPE = next(block for block in BLOCKS if "systemd-analyze" in block)
+HOME = "/home/demo"
+UNITS = "/etc/systemd/system"
+
+
+class Container:
+    """A booted container; leaving the `with` ends it, and so does the end of this process."""
+
+    def __init__(self, root: str, log: Path, *options: str) -> None:
+        self._log = log
+        # The kernel chooses an abstract address: containers' and other runs' are others.
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind("")
+        self._notified.setblocking(False)
+        self._told = ""
+        address = "@" + os.fsdecode(self._notified.getsockname()[1:])
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [HERE / "boot", root, *options],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "NOTIFY_SOCKET": address},
+                start_new_session=True,  # Ctrl-C is not for it
+            )
+
+    def __enter__(self) -> Container:
+        try:
+            wait_until(self._is_up, "the container to be up", 2 * TIMEOUT)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.leader = int(re.search(r"^X_NSPAWN_LEADER_PID=(\d+)$", self._told, re.M)[1])
+        self.root = Path(f"/proc/{self.leader}/root")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stdin.close()
+        self.process.wait(TIMEOUT)
+        self._notified.close()
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, self._log.read_text(errors="replace")[-2000:]
+        try:
+            self._told += self._notified.recv(4096).decode() + "\n"
+        except BlockingIOError:
+            return False
+        return "READY=1" in self._told
+
+    def run(self, *command: str, **options) -> subprocess.CompletedProcess[str]:
+        """Run a command in it, as root; `status` is what it must end with, None for anything."""
+        wanted = options.pop("status", 0)
+        done = subprocess.run(
+            ["nsenter", "--target", str(self.leader), "--all", "--", *command],
+            env={"PATH": "/opt/sipc/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=2 * TIMEOUT,
+            **options,
+        )
+        assert wanted in (None, done.returncode), (command, done)
+        return done
+
+
+class Service:
+    """The README's service in a container: sockets, state, log."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.path = container.root / "run/demo.sock"
+        """The endpoint, as programs outside of the container reach it."""
+
+    def systemctl(self, *arguments: str, status: int | None = 0) -> str:
+        return self.container.run("systemctl", *arguments, status=status).stdout
+
+    def show(self, name: str) -> str:
+        """A property of the service, as `systemctl show` names it."""
+        return self.systemctl("show", "--value", "-p", name, "demo.service").rstrip("\n")
+
+    def is_active(self) -> bool:
+        return self.show("ActiveState") == "active"
+
+    def processes(self) -> list[int]:
+        """All of the service's processes: their numbers outside of the container."""
+        groups = self.container.root / "sys/fs/cgroup"
+        found: set[str] = set()
+        for hierarchy in (groups, groups / "systemd"):
+            try:
+                file = hierarchy / "system.slice/demo.service/cgroup.procs"
+                found.update(file.read_text().split())
+            except OSError:
+                pass  # another version of control groups, or no process was ever there
+        return [int(number) for number in found]
+
+    def answer_with(self, script: str) -> None:
+        """Change the handler, for the next request."""
+        (self.container.root / f"{HOME[1:]}/handler.sh").write_text(f"#!/bin/sh\n{script}\n")
+
+    def change(self, *lines: str) -> None:
+        """Add lines to the unit's section [Service], until the test ends."""
+        folder = self.container.root / f"{UNITS[1:]}/demo.service.d"
+        folder.mkdir(exist_ok=True)
+        (folder / "test.conf").write_text("\n".join(["[Service]", *lines, ""]))
+        self.systemctl("daemon-reload")
+
+    def journal(self, *options: str) -> list[str]:
+        """The lines of the service in the journal, since it was last started."""
+        self.container.run("journalctl", "--sync")
+        run = f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}"
+        command = ["journalctl", "-u", "demo.service", "-o", "cat", *options, run]
+        return self.container.run(*command).stdout.splitlines()
+
+
+def boot(log: Path, *options: str) -> Container:
+    """A container that starts; skips the test where there can be none."""
+    if os.geteuid() != 0:
+        pytest.skip("boots a container: root")
+    if shutil.which("systemd-nspawn") is None:
+        pytest.skip("boots a container: apt-get install systemd-container")
+    root = os.environ.get("SIPC_SYSTEMD_ROOT")
+    if root is None:
+        got = subprocess.run([HERE / "get-root", "--found"], stdout=subprocess.PIPE, text=True)
+        if got.returncode:
+            pytest.skip("no root file system for a container: run tests/systemd/get-root")
+        root = got.stdout
+    return Container(root.strip(), log, *options)
+
+
+@pytest.fixture(scope="session")
+def container(tmp_path_factory):
+    """One container for all tests, with the checkout installed; nothing of it is left."""
+    folder = tmp_path_factory.mktemp("systemd")
+    wheels = folder / "wheels"
+    wheels.mkdir()
+    starting = boot(folder / "log", f"--bind-ro={wheels}:/wheels")
+    try:
+        container = starting.__enter__()
+    except AssertionError as why:
+        pytest.skip(f"no container boots here: {why}")
+    with starting:
+        wheel = ["-m", "pip", "wheel", "-q", "--no-build-isolation", "-w", wheels, ROOT]
+        subprocess.run([sys.executable, *wheel], check=True)
+        pip = ["/opt/sipc/bin/pip", "install", "-q", "--no-index", "--find-links", "/wheels"]
+        container.run(*pip, "simpleipc-cli")
+        yield container
+
+
+@pytest.fixture
+def service(container):
+    """The README's service, made and installed as the README says, not yet started."""
+    service = Service(container)
+    since = f"--since=@{time()}"
+    recipe = f"set -eu; cd {HOME}\n{HANDLER}{RECIPE}"
+    done = container.run("runuser", "-u", "demo", "--", "bash", "-c", recipe)
+    assert (done.stdout, done.stderr) == ("", "")
+    container.run("sh", "-c", f"cp {HOME}/demo.socket {HOME}/demo.service {UNITS}")
+    service.systemctl("enable", "--now", "demo.socket")
+    yield service
+    # Shown if the test fails.
+    print(container.run("journalctl", "-u", "demo.service", since).stdout)  # noqa: T201
+    service.systemctl("stop", "demo.socket", "demo.service")
+    service.systemctl("reset-failed", status=None)  # and the count of starts, which are limited
+    container.run("sh", "-c", f"rm -r {UNITS}/demo.* {UNITS}/sockets.target.wants/demo.socket")
+
+
+@pytest.fixture
+def another_container(tmp_path):
+    """A container that runs at the same time as the one for all tests."""
+    with boot(tmp_path / "log") as another:
+        yield another
