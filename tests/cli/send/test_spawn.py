@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -12,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, assert_error_line, needs_root, sipc
+from helpers.command import SIPC, Program, assert_error_line, needs_root, sipc
 from helpers.procfs import children, descriptors
 from helpers.server import Server
 from helpers.spawning import SERVE, Spawning
-from helpers.waiting import wait_until
+from helpers.terminal import terminal
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect
 
 ROUNDS = (int(os.environ.get("SIPC_SOAK", "3")) + 2) // 3  # of what takes many programs
@@ -260,16 +260,23 @@ def test_command_substitution_ends_though_the_server_lives_on(spawning, endpoint
 
 
 def test_the_server_outlives_the_terminal(spawning, endpoint):
-    pid, terminal = pty.fork()
-    if pid == 0:
-        command = f"{SIPC} send {endpoint} -d hello --spawn '{SERVE}'; read -r line"
-        os.execve("/bin/sh", ["sh", "-c", command], spawning.environment())
-    shown = b""
-    while b"hello" not in shown:
-        shown += os.read(terminal, 100)
-    server = peer(endpoint)
-    os.close(terminal)  # SIGHUP for all who have it as theirs
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGHUP
+    command = f"{SIPC} send {endpoint} -d hello --spawn '{SERVE}'; read -r line"
+    with terminal(reading=False) as tty:
+        shell = Program(
+            ["setsid", "--ctty", "sh", "-c", command],
+            stdin=tty.slave,
+            stdout=tty.slave,
+            stderr=tty.slave,
+            env=spawning.environment(),
+        )
+        with shell:
+            tty.close_slave()
+            shown = b""
+            while b"hello" not in shown:
+                shown += os.read(tty.master, 100)
+            server = peer(endpoint)
+            tty.hang_up()  # SIGHUP for all processes whose controlling terminal it is
+            assert shell.wait(TIMEOUT) == -signal.SIGHUP
     assert ask(endpoint, b"again") == (b"again", True)
     assert peer(endpoint) == server
 

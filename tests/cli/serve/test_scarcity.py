@@ -280,13 +280,16 @@ def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
 def test_ctrl_c_while_it_starts_is_no_traceback(endpoint, module, status):
     """At the moment in which a module is read: before we listen to signals, and after."""
     where = subprocess.run(
-        [PYTHON, "-P", "-c", f"import {module} as module; print(module.__cached__)"],
+        [PYTHON, "-P", "-c", f"import {module} as module; print(module.__spec__.cached)"],
+        check=True,
         capture_output=True,
         text=True,
     ).stdout.strip()
     inject = ["strace", "-qq", "-f", "-P", where, "-e", "inject=openat:signal=SIGINT"]
     done = subprocess.run(
-        [*inject, "-o", "/dev/null", SIPC, "probe", "--", endpoint], capture_output=True
+        [*inject, "-o", "/dev/null", SIPC, "probe", "--", endpoint],
+        capture_output=True,
+        env=environment(PYTHONWARNINGS=""),  # Python warns of the file that it was reading
     )
     assert done.returncode == status
     assert done.stderr == b""
