@@ -83,6 +83,17 @@ class Server:
 
         return wait_until(enough, f"{count} x {pattern!r} in the log:\n{self.log}")
 
+    def counters(self) -> dict[str, int]:
+        """Return what SIGUSR1 makes the server log. Connections must add up at any time."""
+        before = len(re.findall(r"^counters:", self.log, re.M))
+        self.signal(signal.SIGUSR1)
+        line = self.wait_for_log(r"^counters:", before + 1)
+        found = {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", line)}
+        assert found["accepted"] == sum(
+            found[name] for name in ("requests", "looked", "refused", "closed_silent", "silent")
+        )
+        return found
+
     def connections(self) -> list[str]:
         """Sockets that were not open at the start."""
         return [name for name in descriptors(self.pid) if name not in self.open_at_start]

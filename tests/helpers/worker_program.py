@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 
 def take(count: int) -> bytes:
@@ -43,8 +42,12 @@ def answer(payload: bytes) -> None:
     write(packet(payload) + b"0000")
 
 
+def touch(path: str) -> None:
+    open(path, "w").close()
+
+
 def wait_for(path: str) -> None:
-    while not Path(path).exists():
+    while not os.path.exists(path):
         time.sleep(0.002)
 
 
@@ -59,8 +62,8 @@ def act(what: str, *rest: str) -> None:
         case "exit":  # without an answer
             sys.exit(int(rest[0]))
         case "once":  # the first to be asked ends, another would answer
-            if not Path(rest[0]).exists():
-                Path(rest[0]).touch()
+            if not os.path.exists(rest[0]):
+                touch(rest[0])
                 sys.exit(5)
             answer(b"again")
         case "last":  # the answer, and the end
@@ -68,7 +71,7 @@ def act(what: str, *rest: str) -> None:
             sys.exit(0)
         case "wait":  # until there is a file, then answer
             for begun in rest[1:]:
-                Path(begun).touch()
+                touch(begun)
             wait_for(rest[0])
             answer(b"waited")
         case "begin":  # an answer, and go on when there is a file
@@ -93,7 +96,7 @@ def act(what: str, *rest: str) -> None:
             answer(b"good")
             wait_for(rest[0])
             write(packet(b"bad") + b"0000")
-            Path(rest[1]).touch()
+            touch(rest[1])
         case "hang":
             time.sleep(1000)
         case "deaf":  # reads no more, and leaves somebody behind

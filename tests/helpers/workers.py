@@ -15,7 +15,7 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask
 
-WORKER = f"{sys.executable} {Path(__file__).with_name('worker_program.py')}"
+WORKER = f"{sys.executable} -IS {Path(__file__).with_name('worker_program.py')}"
 
 
 class WorkerServer(Server):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.socket_activation import SocketManager
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 
@@ -15,56 +18,58 @@ def drip(client, wire: bytes) -> None:
         client.sendall(wire[at : at + 1])
 
 
-def test_an_idle_server_ends(endpoint):
-    with Server(endpoint, "cat", "--idle-timeout", "300ms") as server:
-        assert ask(endpoint, b"hello") == (b"hello", True)
-        assert server.wait() == 0
-        assert not endpoint.exists()
+@pytest.fixture
+def manager(endpoint):
+    """A socket that clients can connect to before there is a server."""
+    with SocketManager(str(endpoint)) as it:
+        yield it
 
 
 def test_a_server_that_was_never_asked_is_idle(endpoint):
     with Server(endpoint, "cat", "--idle-timeout", "50ms") as server:
         assert server.wait() == 0
+        assert not endpoint.exists()
 
 
-def test_a_request_is_no_idleness_however_long_it_takes(endpoint):
-    """The handler itself sees whether its server still listens, well behind the timeout."""
-    command = f"sleep 1; test -S {endpoint} && echo there"
-    with Server(endpoint, command, "--idle-timeout", "100ms") as server:
-        assert ask(endpoint, b"") == (b"there\n", True)
-        assert server.wait() == 0
+def test_a_request_is_no_idleness_however_long_it_takes(manager, endpoint):
+    """It takes longer than the timeout, which begins when it has been answered."""
+    options = ("--idle-timeout", "100ms", "-v")
+    with connect(endpoint) as client:
+        client.sendall(message(b"hello"))
+        with manager.start(*options, command="sleep 0.5; exec cat") as server:
+            assert decode(receive_all(client)) == (b"hello", True)
+            log = server.communicate(timeout=TIMEOUT)[1].decode()
+            assert server.returncode == 0
+    assert re.search(r": answered$[^$]*^idle for 0.1 s$", log, re.M), log
+    assert log.count("idle for") == 1
 
 
-def test_who_says_nothing_keeps_no_server(endpoint):
-    with Server(endpoint, "cat", "--idle-timeout", "100ms") as server:
-        with open_connections(endpoint, 3) as clients:
-            assert server.wait() == 0
-            assert [receive_all(client) for client in clients] == [b"", b"", b""]
+def test_who_says_nothing_keeps_no_server(manager, endpoint):
+    with open_connections(endpoint, 3) as clients, manager.start("--idle-timeout", "100ms") as one:
+        one.communicate(timeout=TIMEOUT)
+        assert one.returncode == 0
+        assert [receive_all(client) for client in clients] == [b"", b"", b""]
 
 
-def test_no_idle_timeout_is_no_end(endpoint):
-    with Server(endpoint, "cat", "--idle-timeout", "0") as server:
-        assert ask(endpoint, b"hello") == (b"hello", True)
-        assert server.process.poll() is None
-
-
-@pytest.mark.parametrize("how", ["at once", "byte by byte", "in two packets", "whole"])
+@pytest.mark.parametrize("how", ["byte by byte, streamed", "in two packets, whole"])
 def test_a_request_of_these_bytes_ends_it(endpoint, folder, how):
-    options = ["--whole-request"] if how == "whole" else []
-    handler = f"touch {folder}/ran; cat"
+    options = ["--whole-request"] if "whole" in how else []
+    handler = f": >{folder}/ran; cat"
     with Server(endpoint, handler, "--quit-on", "stop now", *options) as server:
         with connect(endpoint) as client:
-            if how == "byte by byte":
+            if "byte" in how:
                 drip(client, message(b"stop now"))
-            elif how == "in two packets":
-                client.sendall(packets(b"stop") + packets(b" now") + b"0000")
             else:
-                client.sendall(message(b"stop now"))
+                client.sendall(packets(b"stop") + packets(b" now") + b"0000")
             assert receive_all(client) == b"0000"
         assert server.wait() == 0
         assert "answered" in server.log
     assert not (folder / "ran").exists(), "no handler is asked"
     assert not endpoint.exists()
+
+
+QUIT = ("--quit-on", "stop now", "--idle-timeout", "0")
+"""Options; without a timeout a server is never idle."""
 
 
 @pytest.mark.parametrize(
@@ -73,19 +78,16 @@ def test_a_request_of_these_bytes_ends_it(endpoint, folder, how):
     ids=["empty", "shorter", "longer", "other end", "other begin", "twice", "large"],
 )
 @pytest.mark.parametrize("options", [[], ["--whole-request"]], ids=["streamed", "whole"])
-def test_any_other_request_is_a_request(endpoint, payload, options):
-    with Server(endpoint, "cat", "--quit-on", "stop now", *options) as server:
-        assert ask(endpoint, payload) == (payload, True)
-        with connect(endpoint) as client:
-            drip(client, message(payload[:20]))
-            assert decode(receive_all(client)) == (payload[:20], True)
-        assert server.process.poll() is None
-        assert sipc("send", endpoint, "-d", "stop now").stdout == b""
-        assert server.wait() == 0
+def test_any_other_request_is_a_request(shared_server, payload, options):
+    server = shared_server("cat", *QUIT, *options)
+    assert ask(server.path, payload) == (payload, True)
+    with connect(server.path) as client:
+        drip(client, message(payload[:20]))
+        assert decode(receive_all(client)) == (payload[:20], True)
 
 
-def test_what_cannot_be_the_word_any_more_goes_to_the_handler_at_once(endpoint):
-    with Server(endpoint, "cat", "--quit-on", "stop") as server, connect(endpoint) as client:
+def test_what_cannot_be_the_word_any_more_goes_to_the_handler_at_once(shared_server):
+    with connect(shared_server("cat", *QUIT).path) as client:
         client.sendall(packets(b"sto"))
         client.sendall(packets(b"ne"))
         seen = b""
@@ -93,15 +95,14 @@ def test_what_cannot_be_the_word_any_more_goes_to_the_handler_at_once(endpoint):
             seen += client.recv(100)
         client.sendall(b"0000")
         assert receive_all(client) == b"0000"
-        assert server.process.poll() is None
 
 
-def test_the_word_that_is_cut_off_is_not_said(endpoint):
-    with Server(endpoint, "cat", "--quit-on", "stop") as server:
-        with connect(endpoint) as client:
-            client.sendall(packets(b"stop"))
-        server.wait_for_log("request cut off")
-        assert ask(endpoint, b"hello") == (b"hello", True)
+def test_the_word_that_is_cut_off_is_not_said(shared_server):
+    server = shared_server("cat", *QUIT)
+    with connect(server.path) as client:
+        client.sendall(packets(b"stop now"))
+    server.wait_for_log("request cut off")
+    assert ask(server.path, b"hello") == (b"hello", True)
 
 
 def test_an_empty_word_is_the_empty_request(endpoint):
@@ -121,7 +122,7 @@ def test_a_client_that_does_not_wait_for_the_answer_has_said_it_all_the_same(end
 @pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
 def test_each_end_answers_who_has_connected(endpoint, folder, way):
     """Also those who still wait in the kernel's queue: they connected before the path went."""
-    value = {"--count": "1", "--idle-timeout": "200ms", "--quit-on": "stop"}[way]
+    value = {"--count": "1", "--idle-timeout": "2s", "--quit-on": "stop"}[way]
     with Server(endpoint, "cat", way, value, "--drain-timeout", "30s") as server:
         with open_connections(endpoint, 20) as clients:
             if way == "--idle-timeout":
@@ -137,7 +138,7 @@ def test_each_end_answers_who_has_connected(endpoint, folder, way):
 
 def test_a_word_that_nobody_may_know_is_not_in_the_log(endpoint):
     with Server(endpoint, "cat", "--quit-on", "sesame", "-v") as server:
-        sipc("send", endpoint, "-d", "sesame")
+        assert ask(endpoint, b"sesame") == (b"", True)
         assert server.wait() == 0
         assert "sesame" not in server.log
 
@@ -145,6 +146,6 @@ def test_a_word_that_nobody_may_know_is_not_in_the_log(endpoint):
 def test_git_like_quit_leaves_no_trace(endpoint, folder):
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--quit-on", "quit", "-q"]
     with Program(command, env=environment()) as server:
-        assert sipc("send", endpoint, "--wait", "10s", "-d", "quit").returncode == 0
-        assert server.wait(30) == 0
+        assert sipc("send", endpoint, "--wait", f"{TIMEOUT:g}s", "-d", "quit").returncode == 0
+        assert server.wait(TIMEOUT) == 0
     assert list(folder.iterdir()) == []

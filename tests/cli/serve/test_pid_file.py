@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from helpers.background import Background, as_nobody
-from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
+from helpers.command import SIPC, Program, assert_error_line, environment, needs_root
+from helpers.inprocess_cli import run_cli
 from helpers.server import Server
 from helpers.waiting import wait_until
-from helpers.wire import ask
+from helpers.wire import ask, connect, decode, message, receive_all
+
+from simpleipc_cli.server.pidfile import PidFile
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
@@ -26,8 +29,8 @@ def pid_file(folder):
 
 
 def refused(endpoint, pid_file, *options, **more) -> subprocess.CompletedProcess[bytes]:
-    """A `sipc serve` that is expected not to start."""
-    return sipc("serve", endpoint, "--exec", "cat", "--pid-file", pid_file, *options, **more)
+    """A `sipc serve` that must not start."""
+    return run_cli("serve", endpoint, "--exec", "cat", "--pid-file", pid_file, *options, **more)
 
 
 def a_dead_pid() -> int:
@@ -36,9 +39,8 @@ def a_dead_pid() -> int:
     return ended.pid
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], ids=oct)
-def test_it_holds_the_servers_pid_as_long_as_that_runs(endpoint, pid_file, umask):
-    with Server(endpoint, "cat", "--pid-file", pid_file, umask=umask) as server:
+def test_it_holds_the_servers_pid_as_long_as_that_runs(endpoint, pid_file):
+    with Server(endpoint, "cat", "--pid-file", pid_file, umask=0o777) as server:
         assert pid_file.read_bytes() == b"%d\n" % server.pid
         assert stat.S_IMODE(pid_file.stat().st_mode) == 0o644
         assert server.stop() == 0
@@ -79,16 +81,17 @@ def test_a_live_servers_file_is_left_alone(endpoint, folder, pid_file):
         assert sorted(os.listdir(folder)) == ["pid", "sock"]
 
 
-def test_a_server_that_still_answers_its_last_requests_is_alive(endpoint, folder, pid_file):
-    command = f"touch {folder}/begun; until test -e {folder}/go; do :; done; cat"
+def test_a_server_that_still_answers_its_last_requests_is_alive(endpoint, folder, pid_file, gate):
+    command = f": >{folder}/begun; {gate.wait}; cat"
     with Server(endpoint, command, "--pid-file", pid_file) as server:
-        with Program([SIPC, "send", endpoint, "-d", "x"], stdout=subprocess.PIPE) as client:
+        with connect(endpoint) as client:
+            client.sendall(message(b"x"))
             wait_until((folder / "begun").exists, "the handler to begin")
             server.signal()
             wait_until(lambda: not endpoint.exists(), "the stop to begin")
             assert_error_line(refused(endpoint, pid_file), 9, f"process {server.pid}")
-            (folder / "go").touch()
-            assert client.communicate()[0] == b"x"
+            gate.open()
+            assert decode(receive_all(client)) == (b"x", True)
         assert server.wait() == 0
         assert not pid_file.exists()
 
@@ -103,13 +106,19 @@ def test_a_killed_servers_file_is_replaced(endpoint, pid_file):
     assert not pid_file.exists()
 
 
-@pytest.mark.parametrize("content", ["dead", "live", "", "12345678901234567890", " 7 "])
-def test_a_file_that_nobody_holds_is_a_dead_servers(endpoint, pid_file, content):
+def test_a_file_that_nobody_holds_is_a_dead_servers(endpoint, pid_file):
     """Also when by now another process has the number."""
-    numbers = {"dead": a_dead_pid(), "live": os.getpid()}
-    pid_file.write_text(str(numbers.get(content, content)))
+    pid_file.write_text(str(os.getpid()))
     with Server(endpoint, "cat", "--pid-file", pid_file) as server:
         assert pid_file.read_bytes() == b"%d\n" % server.pid
+
+
+@pytest.mark.parametrize("content", ["dead", "", "12345678901234567890", " 7 "])
+def test_what_looks_like_a_pid_file_and_is_held_by_nobody_is_replaced(pid_file, content):
+    pid_file.write_text(f"{a_dead_pid()}\n" if content == "dead" else content)
+    with PidFile(str(pid_file)):
+        assert pid_file.read_bytes() == b"%d\n" % os.getpid()
+    assert not pid_file.exists()
 
 
 def test_a_file_that_somebody_holds_is_not_whatever_its_number(endpoint, pid_file):
@@ -172,15 +181,13 @@ def test_a_full_disk_is_told_and_leaves_nothing(folder, endpoint):
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "a directory"])
-def test_what_somebody_else_has_put_there_is_never_removed(endpoint, pid_file, how):
-    with Server(endpoint, "cat", "--pid-file", pid_file) as server:
+def test_what_somebody_else_has_put_there_is_never_removed(pid_file, how):
+    with PidFile(str(pid_file)):
         pid_file.unlink()
         if how == "replaced":
             pid_file.write_text("1\n")
         elif how == "a directory":
             pid_file.mkdir()
-        assert ask(endpoint, b"hello") == (b"hello", True)
-        assert server.stop() == 0
     assert pid_file.exists() == (how != "removed")
 
 
@@ -209,11 +216,21 @@ def all_but_one_ended(servers) -> list:
     return ended if len(ended) >= len(servers) - 1 else []
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("number", [2, 8])
-@pytest.mark.parametrize("before", ["nothing", "a dead server's"])
-def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(folder, pid_file, number, before):
-    for _ in range(SOAK if number == 2 else 1):
+@pytest.mark.parametrize(
+    ("number", "before", "rounds"),
+    [
+        (2, "a dead server's", 1),
+        *(
+            pytest.param(number, before, rounds, marks=pytest.mark.soak)
+            for number, rounds in ((2, SOAK), (8, 1))
+            for before in ("nothing", "a dead server's")
+        ),
+    ],
+)
+def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(
+    folder, pid_file, number, before, rounds
+):
+    for _ in range(rounds):
         if before != "nothing":
             pid_file.write_text(f"{a_dead_pid()}\n")
         servers = [
@@ -238,10 +255,11 @@ def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(folder, pid_fi
         assert os.listdir(folder) == []
 
 
-def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file):
+@pytest.mark.parametrize("rounds", [1, pytest.param(SOAK, marks=pytest.mark.soak)])
+def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file, rounds):
     """What a script can wait for."""
     with Background(endpoint) as background:
-        for _ in range(SOAK):
+        for _ in range(rounds):
             assert background.serve("--pid-file", pid_file).returncode == 0
             os.kill(int(Path(pid_file).read_text()), signal.SIGTERM)
             wait_until(lambda: not pid_file.exists(), "the pid file to go")
@@ -251,7 +269,7 @@ def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file):
 def test_a_log_has_to_go_elsewhere(endpoint, folder):
     (folder / "link").symlink_to(folder / "both")
     options = ["--pid-file", folder / "both", "--log-file", folder / "link"]
-    done = sipc("serve", endpoint, "--exec", "cat", *options)
+    done = run_cli("serve", endpoint, "--exec", "cat", *options)
     assert done.returncode == 2
     assert b"--pid-file and --log-file are the same file" in done.stderr
     assert not (folder / "both").exists()

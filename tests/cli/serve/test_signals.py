@@ -9,12 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, environment, sipc
+from helpers.command import SIPC, environment
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import processes
 from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, packets, receive_all
 
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 STOPS = [signal.SIGTERM, signal.SIGINT]
 each_stop = pytest.mark.parametrize("number", STOPS, ids=[stop.name for stop in STOPS])
 
@@ -32,8 +34,11 @@ def test_while_nobody_is_there(endpoint, number):
     assert not endpoint.exists()
 
 
-@each_stop
-@pytest.mark.parametrize("received", [1, 4, 20, -4], ids=["a byte", "a length", "half", "all but"])
+@pytest.mark.parametrize(
+    ("number", "received"),
+    [(signal.SIGTERM, 1), (signal.SIGINT, 4), (signal.SIGTERM, 20), (signal.SIGINT, -4)],
+    ids=["a byte", "a length", "half", "all but the flush"],
+)
 def test_while_a_request_is_received(endpoint, number, received):
     wire = message(b"hello" * 100)
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
@@ -46,20 +51,20 @@ def test_while_a_request_is_received(endpoint, number, received):
 
 
 @each_stop
-def test_while_a_handler_runs(endpoint, folder, number):
-    command = f"touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.01; done; echo done"
+def test_while_a_handler_runs(endpoint, folder, gate, number):
+    command = f": >{folder}/begun; {gate.wait}; echo done"
     with Server(endpoint, command) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
         wait_until((folder / "begun").exists, "the handler to begin")
         stop_begins(server, number)
-        (folder / "go").touch()
+        gate.open()
         assert decode(receive_all(client)) == (b"done\n", True)
         assert server.wait() == 0
 
 
 @each_stop
 def test_while_a_response_is_sent(endpoint, number):
-    size = 20_000_000
+    size = 3_000_000
     with Server(endpoint, f"head -c {size} /dev/zero") as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
         begin = client.recv(1)
@@ -70,7 +75,7 @@ def test_while_a_response_is_sent(endpoint, number):
 
 @each_stop
 def test_while_it_is_stopping(endpoint, folder, number):
-    command = f"touch {folder}/begun; exec sleep 1000"
+    command = f": >{folder}/begun; exec sleep 1000"
     options = ["--drain-timeout", "0"]
     with Server(endpoint, command, *options) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -81,14 +86,15 @@ def test_while_it_is_stopping(endpoint, folder, number):
         assert server.wait() == 128 + number
 
 
-def test_at_any_moment_of_its_start(endpoint, folder):
+@pytest.mark.parametrize("steps", [5, pytest.param(20 * SOAK, marks=pytest.mark.soak)])
+def test_at_any_moment_of_its_start(endpoint, folder, steps):
     """Whenever it comes, it ends, and leaves nothing at all."""
-    for delay in range(0, 240, 12):
+    for step in range(steps):
         command = [SIPC, "serve", endpoint, "--exec", "cat"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as server:
-            threading.Event().wait(delay / 1000)  # nothing is waited for: any moment will do
+            threading.Event().wait(0.24 * step / steps)  # for no state: any moment will do
             server.terminate()
-            _, said = server.communicate(timeout=30)
+            _, said = server.communicate(timeout=TIMEOUT)
         assert server.returncode in {0, 143, -signal.SIGTERM}
         assert b"Traceback" not in said
         assert os.listdir(folder) == []
@@ -96,9 +102,9 @@ def test_at_any_moment_of_its_start(endpoint, folder):
 
 def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
     """What cannot be caught: whoever manages the service ends them, by its control group."""
-    reader = f"cat >{folder}/stored; touch {folder}/eof; exec sleep 1000"
+    reader = f"cat >{folder}/stored; : >{folder}/eof; exec sleep 1000"
     options = ["--whole-request"]
-    with Server(endpoint, "touch begun; exec sleep 1000", *options, cwd=folder) as server:
+    with Server(endpoint, ": >begun; exec sleep 1000", *options, cwd=folder) as server:
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             wait_until((folder / "begun").exists, "the handler to begin")
@@ -109,7 +115,7 @@ def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
         assert left, "the handler lives on"
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-    assert sipc("probe", endpoint).returncode == 3
+    assert run_cli("probe", endpoint).returncode == 3
     with Server(endpoint, reader, "--kill-after", "0"):
         with connect(endpoint) as client:
             client.sendall(message(b"again"))
@@ -118,7 +124,7 @@ def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
 
 
 def test_sigkill_shows_a_handler_of_whole_requests_no_half_of_one(endpoint, folder):
-    command = f"cat >{folder}/stored; touch {folder}/eof"
+    command = f"cat >{folder}/stored; : >{folder}/eof"
     with Server(endpoint, command, "--whole-request") as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"half of it"))
@@ -141,7 +147,7 @@ def test_signals_that_were_ignored_stay_so(endpoint):
 
 
 def test_after_a_second_signal_more_time_is_not_the_advice(endpoint, folder):
-    with Server(endpoint, f"touch {folder}/begun; sleep 1000") as server:
+    with Server(endpoint, f": >{folder}/begun; exec sleep 1000") as server:
         with connect(endpoint) as client:
             client.sendall(message(b"x"))
             wait_until((folder / "begun").exists, "the handler to begin")

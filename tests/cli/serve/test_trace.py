@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
+import socket
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers.command import SIPC, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors
 from helpers.server import Server
 from helpers.traces import trace_lines
-from helpers.waiting import wait_until
-from helpers.wire import ask, connect, message, receive_all
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import MAX_PAYLOAD, ask, connect, message, receive_all
 
 MIB = 1 << 20
 
@@ -32,14 +35,29 @@ def closed(trace: bytes) -> int:
     return trace.count(b" = closed: ")
 
 
-def test_each_request_is_traced_with_the_id_of_the_log(endpoint, folder):
-    trace = folder / "trace"
-    command = 'echo "$SIPC_REQUEST_ID $(cat)"'
-    with Server(endpoint, command, "--trace-file", trace) as server:
-        answers = [ask(endpoint, b"ping%d" % number)[0] for number in range(3)]
-        server.wait_for_log("answered", 3)
-        wait_until(lambda: closed(trace.read_bytes()) == 3, "three ends")
-        log = server.log
+@pytest.fixture(scope="module")
+def _trace(tmp_path_factory):
+    return tmp_path_factory.mktemp("trace") / "trace"
+
+
+@pytest.fixture
+def traced_server(_trace, shared_server):
+    """Return a server that answers with a command, and the file with its trace of this test."""
+
+    def server(command: str):
+        found = shared_server(command, "--trace-file", _trace)
+        os.truncate(_trace, 0)
+        return found, _trace
+
+    return server
+
+
+def test_each_request_is_traced_with_the_id_of_the_log(traced_server):
+    server, trace = traced_server('echo "$SIPC_REQUEST_ID $(cat)"')
+    answers = [ask(server.path, b"ping%d" % number)[0] for number in range(3)]
+    server.wait_for_log("answered", 3)
+    wait_until(lambda: closed(trace.read_bytes()) == 3, "three ends")
+    log = server.log
     found = requests_of(trace.read_bytes())
     assert list(found) == re.findall(r"^(\d+-\d+) .*: answered$", log, re.M)
     for number, (name, events) in enumerate(found.items()):
@@ -47,7 +65,7 @@ def test_each_request_is_traced_with_the_id_of_the_log(endpoint, folder):
         assert answers[number] == answer.encode()
         size = len(answer) + 4
         assert events == [
-            f'= accepted on "{endpoint}": pid={os.getpid()} uid={os.getuid()} gid={os.getgid()}',
+            f'= accepted on "{server.path}": pid={os.getpid()} uid={os.getuid()} gid={os.getgid()}',
             f'< received 0009 (9 bytes): "ping{number}"',
             "< received 0000: flush",
             f'> sent {size:04x} ({size} bytes): "{answer[:-1]}\\n"',
@@ -75,21 +93,20 @@ def test_without_it_there_is_no_trace(endpoint):
         assert "flush" not in server.log
 
 
-def one_request(server: Server, trace) -> list[str]:
+def one_request(trace) -> list[str]:
     """Events of the one request, once it has ended."""
     wait_until(lambda: closed(trace.read_bytes()) == 1, "its end")
     (events,) = requests_of(trace.read_bytes()).values()
     return events
 
 
-def test_a_handler_that_fails_leaves_an_unfinished_answer(endpoint, folder):
-    trace = folder / "trace"
-    with Server(endpoint, "echo half; exit 3", "--trace-file", trace) as server:
-        assert ask(endpoint, b"x") == (b"half\n", False)
-        assert one_request(server, trace)[3:5] == [
-            r'> sent 0009 (9 bytes): "half\n"',
-            "> sent unfinished: without a flush, after 9 bytes",
-        ]
+def test_a_handler_that_fails_leaves_an_unfinished_answer(traced_server):
+    server, trace = traced_server("echo half; exit 3")
+    assert ask(server.path, b"x") == (b"half\n", False)
+    assert one_request(trace)[3:5] == [
+        r'> sent 0009 (9 bytes): "half\n"',
+        "> sent unfinished: without a flush, after 9 bytes",
+    ]
 
 
 CLIENTS = {
@@ -103,37 +120,33 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize(("wire", "told"), CLIENTS.values(), ids=CLIENTS)
-def test_what_a_client_does_wrong_is_named(endpoint, folder, wire, told):
-    trace = folder / "trace"
-    with Server(endpoint, "cat", "--trace-file", trace) as server:
-        with connect(endpoint) as client:
-            client.sendall(wire)
-            client.shutdown(1)
-            receive_all(client)
-        assert any(event.startswith(told) for event in one_request(server, trace))
+def test_what_a_client_does_wrong_is_named(traced_server, wire, told):
+    server, trace = traced_server("cat")
+    with connect(server.path) as client:
+        client.sendall(wire)
+        client.shutdown(socket.SHUT_WR)
+        receive_all(client)
+    assert any(event.startswith(told) for event in one_request(trace))
 
 
-def test_a_request_one_byte_at_a_time_is_a_line_a_packet(endpoint, folder):
-    trace = folder / "trace"
-    with Server(endpoint, "cat", "--trace-file", trace) as server:
-        with connect(endpoint) as client:
-            for byte in b"0004" + message(b"hello"):
-                client.sendall(bytes([byte]))
-            assert receive_all(client) == message(b"hello")
-        events = one_request(server, trace)
-    assert [event for event in events if event.startswith("<")] == [
+def test_a_request_one_byte_at_a_time_is_a_line_a_packet(traced_server):
+    server, trace = traced_server("cat")
+    with connect(server.path) as client:
+        for byte in b"0004" + message(b"hello"):
+            client.sendall(bytes([byte]))
+        assert receive_all(client) == message(b"hello")
+    assert [event for event in one_request(trace) if event.startswith("<")] == [
         "< received 0004 (4 bytes): empty",
         '< received 0009 (9 bytes): "hello"',
         "< received 0000: flush",
     ]
 
 
-def test_who_only_looks_leaves_no_line(endpoint, folder):
-    trace = folder / "trace"
-    with Server(endpoint, "cat", "--trace-file", trace) as server:
-        assert sipc("probe", endpoint).returncode == 0
-        ask(endpoint, b"x")
-        assert len(one_request(server, trace)) == 6
+def test_who_only_looks_leaves_no_line(traced_server):
+    server, trace = traced_server("cat")
+    assert run_cli("probe", server.path).returncode == 0
+    ask(server.path, b"x")
+    assert len(one_request(trace)) == 6
 
 
 def test_the_file_is_for_its_owner_and_no_handler_has_it(endpoint, folder):
@@ -146,20 +159,20 @@ def test_the_file_is_for_its_owner_and_no_handler_has_it(endpoint, folder):
 
 
 def test_a_file_that_cannot_be_opened_keeps_it_from_starting(endpoint, folder):
-    done = sipc("serve", endpoint, "--exec", "cat", "--trace-file", folder / "no" / "such")
+    done = run_cli("serve", endpoint, "--exec", "cat", "--trace-file", folder / "no" / "such")
     assert done.returncode == 1
     assert re.fullmatch(rb"sipc serve: cannot open the trace file [^\n]+\n", done.stderr)
     assert os.listdir(folder) == []
 
 
 def test_a_full_disk_is_one_warning_and_all_are_answered(endpoint):
-    payload = os.urandom(MIB)
+    payload = os.urandom(100_000)
     with Server(endpoint, "cat", "--trace-file", "/dev/full") as server:
-        with ThreadPoolExecutor(6) as pool:
-            answers = list(pool.map(lambda _: ask(endpoint, payload), range(12)))
-        server.wait_for_log("answered", 12)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: ask(endpoint, payload), range(8)))
+        server.wait_for_log("answered", 8)
         log = server.log
-    assert answers == [(payload, True)] * 12
+    assert answers == [(payload, True)] * 8
     assert log.count("trace") == 1
     assert (
         "sipc serve: cannot write the trace to /dev/full: No space left on device:"
@@ -171,9 +184,10 @@ def test_a_trace_that_nobody_reads_holds_up_nobody(endpoint, folder):
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    with Server(endpoint, "head -c 40000000 /dev/zero", "--trace-file", fifo) as server:
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)  # it is soon full
+    with Server(endpoint, "head -c 5000000 /dev/zero", "--trace-file", fifo) as server:
         for _ in range(3):
-            assert ask(endpoint, b"") == (bytes(40_000_000), True)
+            assert ask(endpoint, b"") == (bytes(5_000_000), True)
         server.wait_for_log("answered", 3)
         assert server.stop() == 0
         assert re.search(
@@ -182,19 +196,23 @@ def test_a_trace_that_nobody_reads_holds_up_nobody(endpoint, folder):
     os.close(reader)
 
 
-def test_many_at_once_do_not_mix_their_lines(endpoint, folder):
+@pytest.mark.parametrize(
+    ("count", "size"), [(8, MIB // 4), pytest.param(16, MIB, marks=pytest.mark.soak)]
+)
+def test_many_at_once_do_not_mix_their_lines(endpoint, folder, count, size):
     trace = folder / "trace"
-    payload = b'"\n' * (MIB // 2)
+    payload = b'"\n' * (size // 2)
     with Server(endpoint, "cat", "--trace-file", trace):
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: ask(endpoint, payload), range(16)))
-    assert answers == [(payload, True)] * 16
+            answers = list(pool.map(lambda _: ask(endpoint, payload), range(count)))
+    assert answers == [(payload, True)] * count
     found = requests_of(trace.read_bytes())
-    assert len(found) == 16
-    size = len(message(payload))
+    assert len(found) == count
+    wire = message(payload)
     for events in found.values():
         assert events[0].startswith("= accepted")
-        assert f"received bytes={size} packets=17" in events[-1]
+        received = f"received bytes={len(wire)} packets={-(-size // MAX_PAYLOAD)}"
+        assert received in events[-1]
 
 
 # -- a proxy ---------------------------------------------------------------------------
@@ -238,23 +256,26 @@ def test_a_proxy_shows_the_same_exchange_three_times_and_they_line_up(proxy):
         assert len(payload) < int(received) < len(payload) * 1.01
 
 
-def test_two_at_once_go_through_a_proxy_whole_and_into_one_log(proxy):
-    payloads = [bytes([letter]) * (3 * MIB) for letter in b"abcdef"]
-    with ThreadPoolExecutor(6) as pool:
+@pytest.mark.parametrize(
+    ("count", "size"), [(3, MIB // 2), pytest.param(6, 3 * MIB, marks=pytest.mark.soak)]
+)
+def test_several_at_once_go_through_a_proxy_whole_and_into_one_log(proxy, count, size):
+    payloads = [bytes([letter]) * size for letter in b"abcdef"[:count]]
+    with ThreadPoolExecutor(count) as pool:
         answers = list(pool.map(lambda payload: ask(proxy / "front", payload), payloads))
     assert answers == [(payload.upper(), True) for payload in payloads]
-    traces = wait_for_ends(proxy, 6)
-    assert {len(trace) for trace in traces.values()} == {6}
+    traces = wait_for_ends(proxy, count)
+    assert {len(trace) for trace in traces.values()} == {count}
     for events in traces["log"].values():
         letters = re.findall(r'bytes\): "(\w)', " ".join(events))
         assert len({letter.lower() for letter in letters}) == 1, "each has only its own payload"
 
 
-def test_a_proxy_passes_on_that_the_back_failed(proxy, folder):
+def test_a_proxy_passes_on_that_the_back_failed(endpoint, folder):
     with Server(folder / "failing", "echo half; exit 1"):
         command = f"{shlex.quote(SIPC)} send --trace-file {folder}/flog {folder}/failing"
-        with Server(folder / "front2", command):
-            assert ask(folder / "front2", b"x") == (b"half\n", False)
+        with Server(endpoint, command):
+            assert ask(endpoint, b"x") == (b"half\n", False)
     events = requests_of((folder / "flog").read_bytes()).popitem()[1]
     assert "< received cut off: end of stream without a flush, after 9 bytes" in events
 
@@ -263,7 +284,7 @@ def test_the_proxy_as_a_person_would_type_it(folder):
     script = """
 sipc serve back.sock --exec 'tr a-z A-Z' 2>/dev/null &
 sipc serve front.sock --exec 'sipc send --trace-file log back.sock' 2>/dev/null &
-sipc probe -q --wait 10s back.sock && sipc probe -q --wait 10s front.sock
+sipc probe -q --wait 60s back.sock && sipc probe -q --wait 60s front.sock
 echo hello | sipc send front.sock
 kill %1 %2; wait
 grep -c 'received 0000: flush' log
@@ -274,6 +295,6 @@ grep -c 'received 0000: flush' log
         cwd=folder,
         env={**os.environ, "PATH": path},
         capture_output=True,
-        timeout=60,
+        timeout=TIMEOUT,
     )
     assert done.stdout == b"HELLO\n1\n"

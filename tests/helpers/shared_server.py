@@ -1,0 +1,107 @@
+"""One `sipc serve` for the tests of a module that only ask it something."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers.procfs import processes
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.workers import WorkerServer
+
+
+class SharedServer(Server):
+    """A server that several tests ask, one after the other, each with a handler of its own.
+
+    The server's command reads a file, which each test writes.
+    """
+
+    def __init__(self, folder: Path, *options) -> None:
+        self._logged = 0  # requests in the log of the tests before
+        self._script = folder / "handler"
+        self._script.touch()
+        super().__init__(folder / "sock", f". {self._script}", *options)
+
+    def set_handler(self, command: str) -> None:
+        """Answer the requests that come from now on with this command."""
+        self._script.write_text(command)
+
+    def kill(self) -> None:
+        """End the server and all its handlers at once."""
+        for pid in processes(self.mark):
+            os.kill(pid, signal.SIGKILL)
+        self._join()
+
+    def end_test(self) -> None:
+        """Check that a test has left nothing in the server, and forget the log of the test."""
+        assert self.process.poll() is None, self.log
+        self.wait_until_idle()
+        self._check_processes()
+        counted = wait_until(self._counters_at_rest, "the end of every request")
+        ended = counted["answered"] + counted["failed"]
+        if ended > self._logged:  # a worker thread logs a request after it was counted
+            self.wait_for_log(r"^\d+-\d+ pid=", ended - self._logged)
+        assert "Traceback" not in self.log
+        self._logged = ended
+        self._lines.clear()
+
+    def _counters_at_rest(self) -> dict[str, int] | None:
+        counted = self.counters()
+        return None if counted["in_flight"] + counted["waiting"] + counted["silent"] else counted
+
+    def _check_processes(self) -> None:
+        wait_until(lambda: set(processes(self.mark)) == {self.pid}, "no process of a handler left")
+
+
+class SharedWorkerServer(WorkerServer, SharedServer):
+    """A server whose worker, or what replaced it, answers several tests."""
+
+    def __init__(self, folder: Path, worker: str, *options) -> None:
+        self._logged = 0
+        options = (*options, "--threads", 1)
+        Server.__init__(self, folder / "sock", None, "--worker", worker, *options)
+
+    def _check_processes(self) -> None:
+        """The worker stays, and one that was replaced may take its time to end."""
+
+
+class SharedServers:
+    """The shared servers of a module; leaving the `with` ends them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: dict[tuple[object, ...], SharedServer] = {}
+        self._used: set[tuple[object, ...]] = set()
+        self._started = 0
+
+    def get(self, start: Callable[..., SharedServer], *arguments) -> SharedServer:
+        """Return the server that was started with these arguments, or start it."""
+        key = (start, *arguments)
+        if key not in self._servers:
+            folder = self._folder / str(self._started)
+            folder.mkdir()
+            self._started += 1
+            self._servers[key] = start(folder, *arguments)
+        self._used.add(key)
+        return self._servers[key]
+
+    def end_test(self) -> None:
+        """Check the servers that the test has used; end one that the test has broken."""
+        while self._used:
+            key = self._used.pop()
+            try:
+                self._servers[key].end_test()
+            except BaseException:
+                self._servers.pop(key).kill()
+                raise
+
+    def __enter__(self) -> SharedServers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._servers.values():
+            with server:
+                pass
