@@ -11,7 +11,7 @@ import pytest
 from helpers.command import environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors
-from helpers.scripted_server import answering, served_by
+from helpers.scripted_server import respond_with, scripted_server
 from helpers.wire import message
 
 ALIKE = [
@@ -42,14 +42,14 @@ def test_it_ends_as_the_installed_command(folder, arguments):
 @pytest.mark.parametrize("options", [[], ["--stats"]], ids=["without click", "with click"])
 def test_a_request_is_read_and_a_response_written(endpoint, options):
     requests = []
-    with served_by(endpoint, answering(message(b"\xffpong"), requests)):
+    with scripted_server(endpoint, respond_with(message(b"\xffpong"), requests)):
         done = run_cli("send", endpoint, *options, input=b"\xffping")
     assert (done.returncode, done.stdout) == (0, b"\xffpong")
     assert requests == [b"0009\xffping0000"]
 
 
 def test_the_environment_and_the_folder_are_those_given(endpoint):
-    with served_by(endpoint, answering(message(b"pong"))):
+    with scripted_server(endpoint, respond_with(message(b"pong"))):
         done = run_cli("send", env=environment(SIPC_PATH="sock"), cwd=endpoint.parent)
     assert (done.returncode, done.stdout) == (0, b"pong")
 
@@ -75,3 +75,12 @@ def test_signals_streams_environment_and_descriptors_are_as_before(folder, reque
         run_cli(*arguments, cwd=folder)
         assert state() == before
     assert sorted(descriptors(os.getpid())) == opened
+
+
+def test_a_timer_of_the_test_run_goes_on(endpoint, request):
+    before = signal.setitimer(signal.ITIMER_REAL, 1000)
+    request.addfinalizer(partial(signal.setitimer, signal.ITIMER_REAL, *before))
+    with scripted_server(endpoint, respond_with(message(b"pong"))):
+        done = run_cli("probe", endpoint, "-d", "ping", "-t", "2000", "--expect-regex", "pong")
+    assert done.returncode == 0
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000

@@ -78,7 +78,8 @@ def _surroundings(words, variables, cwd):
 
 @contextmanager
 def _signals_kept():
-    """Put the handlers and the mask of signals back."""
+    """Put the handlers and the mask of signals, and a timer, back."""
+    timer = signal.getitimer(signal.ITIMER_REAL)  # perhaps a time limit for this test
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
@@ -88,6 +89,8 @@ def _signals_kept():
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
+        if timer[0] and not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 @contextmanager
