@@ -35,7 +35,7 @@ def run_cli(
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in _MODES]
         files[0].write(input)
         files[0].seek(0)
-        with _signals_kept(), _surroundings(words, environment() if env is None else env, cwd):
+        with signals_kept(), _surroundings(words, environment() if env is None else env, cwd):
             with _standard_streams([file.fileno() for file in files]):
                 status = _exit_status()
         for file in files:
@@ -77,7 +77,7 @@ def _surroundings(words, variables, cwd):
 
 
 @contextmanager
-def _signals_kept():
+def signals_kept():
     """Put the handlers and the mask of signals, and a timer, back."""
     timer = signal.getitimer(signal.ITIMER_REAL)  # perhaps a time limit for this test
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
