@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import subprocess
+from contextlib import suppress
 
 from helpers.command import SIPC, Program
 from helpers.scripted_server import ScriptedServer, receive_request
 from helpers.wire import message
 
+_CLOSED = (BrokenPipeError, ConnectionResetError)  # some clients end in the middle of an exchange
+
 
 def echo(connection) -> None:
     """Return the bytes of a request as they come: that is a response with the same payload."""
-    try:
+    with suppress(*_CLOSED):
         while piece := connection.recv(1 << 20):
             connection.sendall(piece)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # some clients are ended in the middle
 
 
 class EchoServer(ScriptedServer):
@@ -30,7 +31,8 @@ class EchoServer(ScriptedServer):
     def _respond(self, connection) -> None:
         payload = receive_request(connection)
         self.requests.append(payload)
-        connection.sendall(message(self._response(payload)))
+        with suppress(*_CLOSED):
+            connection.sendall(message(self._response(payload)))
 
 
 def start_send(endpoint, *options, wrapper=(), **popen) -> Program:
