@@ -1,7 +1,7 @@
 """Run the command line in this process: for what needs no process, such as usage errors.
 
 Not for a command that serves, that a signal ends, or whose output is a closed pipe: these need a
-process. What a process leaves for the kernel to close, such as the file of --data-file, stays open.
+process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 
 from helpers.command import environment
 from simpleipc_cli import cli
@@ -36,7 +37,7 @@ def run_cli(
         files[0].write(input)
         files[0].seek(0)
         with signals_kept(), _surroundings(words, environment() if env is None else env, cwd):
-            with _standard_streams([file.fileno() for file in files]):
+            with _standard_streams([file.fileno() for file in files]), _descriptors_closed():
                 status = _exit_status()
         for file in files:
             file.seek(0)
@@ -118,3 +119,34 @@ def _standard_streams(descriptors):
         for number, descriptor in enumerate(saved):
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+
+@contextmanager
+def _descriptors_closed():
+    """Close the files that the command leaves open for the kernel to close."""
+    thread, functions = get_ident(), (os.open, os.dup)
+    opened: dict[int, tuple[int, ...]] = {}
+
+    def identity(descriptor: int) -> tuple[int, ...]:
+        try:
+            return tuple(os.fstat(descriptor)[1:3])
+        except OSError:
+            return ()
+
+    def remembering(function):
+        def call(*arguments, **options):
+            descriptor = function(*arguments, **options)
+            if get_ident() == thread:
+                opened[descriptor] = identity(descriptor)
+            return descriptor
+
+        return call
+
+    os.open, os.dup = map(remembering, functions)
+    try:
+        yield
+    finally:
+        os.open, os.dup = functions
+        for descriptor, opened_as in opened.items():
+            if identity(descriptor) == opened_as:  # else it is closed, and perhaps another's now
+                os.close(descriptor)
