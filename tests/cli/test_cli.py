@@ -10,48 +10,45 @@ import sys
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
-from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.scripted_server import ScriptedServer
+from helpers.sending import echo
+from helpers.waiting import TIMEOUT, wait_until
 
 VERBS = ["serve", "send", "probe", "bench"]
 
 
-def test_help_lists_the_verbs():
-    done = sipc("--help")
+@pytest.mark.parametrize("run", [sipc, run_cli])
+def test_help_lists_the_verbs(run):
+    done = run("--help")
     assert done.returncode == 0
     assert re.findall(rb"^  (\w+)  ", done.stdout, re.M)[-4:] == [v.encode() for v in VERBS]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_that_fits_a_terminal(verb, option):
-    done = sipc(verb, option, env=environment(COLUMNS="80"))
+def test_every_verb_has_help_with_examples_that_fits_a_terminal(verb, option):
+    done = run_cli(verb, option, env=environment(COLUMNS="80"))
     assert done.returncode == 0
     assert done.stdout.startswith(b"Usage: sipc %s [OPTIONS] [PATH]\n" % verb.encode())
     assert max(map(len, done.stdout.decode().splitlines())) <= 80
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_has_examples(verb):
-    assert re.search(
-        rb"\n  Examples:\n    .*sipc %s .*\n    .*sipc %s " % ((verb.encode(),) * 2),
-        sipc(verb, "-h").stdout,
-    )
+    examples = rb"\n  Examples:\n    .*sipc %s .*\n    .*sipc %s " % ((verb.encode(),) * 2)
+    assert re.search(examples, done.stdout)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["sned"], b"No such command 'sned'. Did you mean 'send'?"),
         (["xyz"], b"No such command 'xyz'."),
         (["send", "--dat", "x"], b"'--data'"),
     ],
 )
-def test_what_is_mistyped_is_suggested(arguments, told):
-    done = sipc(*arguments)
+def test_the_right_word_is_suggested_for_a_mistyped_one(arguments, message):
+    done = run_cli(*arguments)
     assert done.returncode == 2
-    assert told in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
 
 
 def test_version_names_program_and_number():
@@ -71,7 +68,15 @@ def test_version_names_program_and_number():
     ids=" ".join,
 )  # fmt: skip
 def test_a_wrong_command_line_is_a_usage_error_in_clicks_form(arguments):
-    done = sipc(*arguments)
+    check_usage_error(run_cli(*arguments))
+
+
+@pytest.mark.parametrize("arguments", [["send", "--bogus"], ["serve", "x"]], ids=" ".join)
+def test_the_installed_command_reports_a_usage_error(arguments):
+    check_usage_error(sipc(*arguments))
+
+
+def check_usage_error(done) -> None:
     assert done.returncode == 2
     assert re.search(rb"^Error: ", done.stderr, re.M)
     assert b"Traceback" not in done.stderr
@@ -82,26 +87,26 @@ def test_a_wrong_command_line_is_a_usage_error_in_clicks_form(arguments):
     "value", ["", "x", "-1", "1x", "1 s", "inf", "nan", "1e3", "1s1", "\u0661s"]
 )
 def test_a_bad_duration_is_a_usage_error_that_shows_a_good_one(endpoint, value):
-    done = sipc("probe", "--wait", value, endpoint)
+    done = run_cli("probe", "--wait", value, endpoint)
     assert done.returncode == 2
     assert b"500ms" in done.stderr
 
 
 @pytest.mark.parametrize("value", ["0.001", "1ms", "0.001s", "0m1ms", "0h0m0.001s", ".001"])
 def test_a_duration_may_be_written_in_many_ways(endpoint, value):
-    assert sipc("probe", "--wait", value, endpoint).returncode == 4
+    assert run_cli("probe", "--wait", value, endpoint).returncode == 4
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1k", "1KB", "1.5M", "0x10", "9" * 5000])
 def test_a_bad_size_is_a_usage_error_that_shows_a_good_one(endpoint, value):
-    done = sipc("serve", endpoint, "--exec", "cat", "--max-request", value)
+    done = run_cli("serve", endpoint, "--exec", "cat", "--max-request", value)
     assert done.returncode == 2
     assert b"64K" in done.stderr
 
 
 @pytest.mark.parametrize("value", ["", "8", "888", "1777", "rw", "-600", "0o600"])
 def test_a_bad_mode_is_a_usage_error_that_shows_a_good_one(endpoint, value):
-    done = sipc("serve", endpoint, "--exec", "cat", "--mode", value)
+    done = run_cli("serve", endpoint, "--exec", "cat", "--mode", value)
     assert done.returncode == 2
     assert b"0600" in done.stderr
 
@@ -125,7 +130,7 @@ def test_python_m_is_another_way_in(endpoint):
 
 
 def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
-    with Server(endpoint, "cat"):
+    with ScriptedServer(endpoint, echo):
         for verb, *options in (["probe"], ["send", "-d", "x"]):
             done = subprocess.run(
                 [sys.executable, "-c", NO_DESCRIPTORS, "sipc", verb, endpoint, *options],
@@ -148,22 +153,19 @@ main()
 """
 
 
-def test_a_signal_while_an_error_is_told_is_no_defect(folder):
-    """Nobody reads the error, so that telling it takes as long as we like."""
+def test_a_signal_during_an_error_message_ends_the_program_quietly(folder):
+    """The message goes to a full pipe: writing it waits until the signal comes."""
     reader, writer = os.pipe()
     os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
     for arguments in (["send", "-d", "x"], ["send", "-d", "x", "--stats"]):  # both ways in
-        command = [SIPC, *arguments, folder / "nobody"]
+        command = [SIPC, *arguments, folder / "missing"]
         with Program(command, stderr=writer, env=environment()) as program:
-            wait_until(lambda: is_in_syscall(program.pid, "write"), "it to tell the error")
+            wait_until(lambda: is_in_syscall(program.pid, "write"), "it to write the message")
             program.terminate()
-            assert program.wait(30) == 143
+            assert program.wait(TIMEOUT) == 143
     os.close(writer)
-    told = b""
-    while piece := os.read(reader, 1 << 16):
-        told += piece
-    os.close(reader)
-    assert not told.strip(b"\0")
+    with open(reader, "rb") as errors:
+        assert not errors.read().strip(b"\0")
 
 
 LOSES_A_SIGNAL = """
@@ -175,21 +177,21 @@ class Module:
 
 def gone(_):
     os.kill(os.getpid(), signal.SIGTERM)
-    for _ in range(1000):  # Python looks for signals here, and nobody can raise anything from here
+    for _ in range(1000):  # Python looks for signals here, and discards what a handler raises
         pass
 
 def run():
     module = Module()
     watched = weakref.ref(module, gone)
     del module
-    threading.Event().wait(30)
+    threading.Event().wait(120)
     return 0
 
 sys.exit(_status("send", run))
 """
 
 
-def test_a_signal_that_comes_where_python_loses_what_is_raised_is_heard():
-    """As when a module has been loaded."""
+def test_a_signal_during_a_callback_of_the_interpreter_ends_the_program():
+    """Python discards what is raised in one, such as that of a module that has been loaded."""
     done = subprocess.run([sys.executable, "-c", LOSES_A_SIGNAL], capture_output=True)
     assert (done.returncode, done.stderr) == (143, b"")

@@ -1,4 +1,4 @@
-"""The short way for plain forms of `send` and `probe`: nobody can tell it from click's."""
+"""The short way for plain forms of `send` and `probe` does the same as click's."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from importlib import import_module
 
 import click
 import pytest
-from helpers.command import SIPC, environment
-from helpers.server import Server
+from helpers.command import environment, sipc
+from helpers.inprocess_cli import run_cli
+from helpers.scripted_server import ScriptedServer
+from helpers.sending import echo
+from helpers.wire import read_message
+from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
-from hypothesis import settings
 from hypothesis import strategies as st
 
+from simpleipc_cli import cli
 from simpleipc_cli.cli.options import DURATION
 from simpleipc_cli.cli.quick import FLAG, OPTIONS, TEXT, NotPlain, quick_way, understood
-
-BY_CLICK = "import simpleipc_cli.cli as cli; cli.quick_way = lambda _: None; cli.main()"
 
 each_verb = pytest.mark.parametrize("verb", OPTIONS)
 
@@ -60,11 +62,26 @@ def words_for(verb: str):
     return st.one_of(*map(st.sampled_from, (WORDS, sorted(OPTIONS[verb]), flags, glued, stuck)))
 
 
+def with_examples(count: int):
+    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 @each_verb
-@settings(max_examples=1500, deadline=None)
+@with_examples(100)
 @for_all(data=st.data())
-def test_whatever_is_understood_click_understands_the_same(verb, data):
-    words = data.draw(st.lists(words_for(verb), max_size=5))
+def test_a_command_line_that_is_understood_means_the_same_to_click(verb, data):
+    check_against_click(verb, data.draw(st.lists(words_for(verb), max_size=5)))
+
+
+@pytest.mark.soak
+@each_verb
+@with_examples(1500)
+@for_all(data=st.data())
+def test_many_command_lines_that_are_understood_mean_the_same_to_click(verb, data):
+    check_against_click(verb, data.draw(st.lists(words_for(verb), max_size=5)))
+
+
+def check_against_click(verb, words) -> None:
     try:
         given = understood(verb, words)
     except NotPlain:
@@ -86,9 +103,9 @@ SEND = [
     [], ["-d", "x"], ["--data", "x y\xff"], ["--data=x"], ["-d", "-x"], ["--data-file", "FILE"],
     ["--data-file", "none"], ["--data-file=-"], ["-o", "-", "-d", "x"], ["-d", "x", "-o", "out"],
     ["-d", "x", "-o", "none/out"], ["-d", "x", "-o", "/dev/full"], ["--output=/dev/fd/1"],
-    ["-m", "20s"], ["-m", "0", "-d", "x"], ["--max-time=1m", "-d", "x"], ["--wait", "1ms"],
+    ["-m", "10m"], ["-m", "0", "-d", "x"], ["--max-time=1h", "-d", "x"], ["--wait", "1ms"],
     ["--wait", "0", "-d", "x"], ["--connect-timeout", "0", "-d", "x"],
-    ["--connect-timeout=500ms", "--wait=1s", "-m", "30", "-d", "x"],
+    ["--connect-timeout=5m", "--wait=1h", "-m", "3000", "-d", "x"],
     # Not plain: only one way takes them
     ["-dx"], ["-d", ""], ["--data="], ["-d"], ["-d", "x", "-d", "y"], ["-d", "x", "--data-file=F"],
     ["-m", "x"], ["-m", "-1"], ["--bogus"], ["--dat", "x"], ["more"], ["--", "more"], ["-h"],
@@ -96,12 +113,12 @@ SEND = [
     ["-d", "x", "--no-progress"], ["-d", "x", "--spawn", " "],
 ]  # fmt: skip
 PROBE = [
-    [], ["-q"], ["--quiet"], ["-t", "1s"], ["--timeout=0"], ["--wait", "1ms"], ["--wait=0", "-q"],
-    ["-q", "--wait", "5ms", "-t", "1"],
+    [], ["-q"], ["--quiet"], ["-t", "1h"], ["--timeout=0"], ["--wait", "1ms"], ["--wait=0", "-q"],
+    ["-q", "--wait", "5ms", "-t", "1000"],
     ["-q", "-q"], ["-qq"], ["--quiet=1"], ["-t"], ["-t", "x"], ["--wait-gone", "1ms"], ["-h"],
     ["-d", "x"], ["-d", "x", "--expect", "y"], ["--expect", "y"], ["a", "b"], ["-x"],
 ]  # fmt: skip
-PLACES = ["served", "fails", "none", "stale", "file", "none/below", "n" * 300]
+NOT_SERVED = ["fails", "none", "stale", "file", "none/below", "n" * 300]
 
 
 @pytest.fixture(scope="module")
@@ -111,35 +128,33 @@ def places(tmp_path_factory):
     (folder / "file").write_bytes(b"y" * 100_000)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(folder / "stale"))
-    with Server(folder / "served", "cat"), Server(folder / "fails", "cat; exit 3", "-q"):
+    with ScriptedServer(folder / "served", echo), ScriptedServer(folder / "fails", cut_off):
         yield folder
 
 
-def outcome(folder, command, verb, words) -> tuple[int, bytes, bytes, bytes]:
+def cut_off(connection) -> None:
+    if connection.recv(1, socket.MSG_PEEK):  # a probe sends nothing
+        connection.sendall(read_message(connection).removesuffix(b"0000"))
+
+
+def outcome(folder, run, verb, words) -> tuple[int, bytes, bytes, bytes]:
     words = [str(folder / "file") if word == "FILE" else word for word in words]
-    done = subprocess.run(
-        [*command, verb, *words],
-        input=b"from standard input" * 20_000,
-        capture_output=True,
-        cwd=folder,
-        env=environment(),
-        timeout=60,
-    )
+    done = run(verb, *words, input=b"from standard input" * 20_000, cwd=folder)
     out = folder / "out"
     written = out.read_bytes() if out.exists() else b""
     out.unlink(missing_ok=True)
     # How many packets there were before a cut depends on how the input came.
-    told = re.sub(rb"after \d+ bytes", b"after some bytes", done.stderr)
-    return done.returncode, done.stdout, told, written
+    errors = re.sub(rb"after \d+ bytes", b"after some bytes", done.stderr)
+    return done.returncode, done.stdout, errors, written
 
 
 CASES = [
     *(("send", ["served", *words]) for words in SEND),
     *(("probe", ["served", *words]) for words in PROBE),
-    *(("send", [place, "-d", "x"]) for place in PLACES),
-    *(("send", [place]) for place in PLACES),
-    *(("probe", [place]) for place in PLACES),
-    *(("probe", ["-q", place]) for place in PLACES),
+    *(("send", [place, "-d", "x"]) for place in NOT_SERVED),
+    *(("send", [place]) for place in NOT_SERVED),
+    *(("probe", [place]) for place in NOT_SERVED),
+    *(("probe", ["-q", place]) for place in NOT_SERVED),
     *(("send", [place]) for place in ("", "-", "--")),
     *(("probe", [place]) for place in ("", "-", "--")),
     *((verb, []) for verb in ("send", "probe", "serve", "bogus", "--help", "--version")),
@@ -148,10 +163,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(("verb", "words"), CASES)
-def test_both_ways_end_alike(places, verb, words):
-    short = outcome(places, [SIPC], verb, words)
-    assert short == outcome(places, [sys.executable, "-c", BY_CLICK], verb, words)
+def test_both_ways_end_alike(places, verb, words, monkeypatch):
+    short = outcome(places, run_cli, verb, words)
     assert b"Traceback" not in short[2]
+    monkeypatch.setattr(cli, "quick_way", lambda _: None)
+    assert short == outcome(places, run_cli, verb, words)
+
+
+BY_CLICK = "import simpleipc_cli.cli as cli; cli.quick_way = lambda _: None; cli.main()"
+
+
+@pytest.mark.parametrize(("verb", "place"), [("send", "served"), ("probe", "none")])
+def test_both_ways_of_the_installed_command_end_alike(places, verb, place):
+    def by_click(*arguments, **options):
+        command = [sys.executable, "-c", BY_CLICK, *arguments]
+        return subprocess.run(command, capture_output=True, env=environment(), **options)
+
+    assert outcome(places, sipc, verb, [place]) == outcome(places, by_click, verb, [place])
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from functools import partial
 
 import pytest
 from helpers.command import environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors
-from helpers.scripted_server import answering, served_by
+from helpers.scripted_server import respond_with, scripted_server
+from helpers.waiting import wait_until
 from helpers.wire import message
 
 ALIKE = [
@@ -42,19 +44,19 @@ def test_it_ends_as_the_installed_command(folder, arguments):
 @pytest.mark.parametrize("options", [[], ["--stats"]], ids=["without click", "with click"])
 def test_a_request_is_read_and_a_response_written(endpoint, options):
     requests = []
-    with served_by(endpoint, answering(message(b"\xffpong"), requests)):
+    with scripted_server(endpoint, respond_with(message(b"\xffpong"), requests)):
         done = run_cli("send", endpoint, *options, input=b"\xffping")
     assert (done.returncode, done.stdout) == (0, b"\xffpong")
     assert requests == [b"0009\xffping0000"]
 
 
 def test_the_environment_and_the_folder_are_those_given(endpoint):
-    with served_by(endpoint, answering(message(b"pong"))):
+    with scripted_server(endpoint, respond_with(message(b"pong"))):
         done = run_cli("send", env=environment(SIPC_PATH="sock"), cwd=endpoint.parent)
     assert (done.returncode, done.stdout) == (0, b"pong")
 
 
-def test_signals_streams_environment_and_descriptors_are_as_before(folder, request):
+def test_signals_streams_and_environment_are_as_before(folder, request):
     def state():
         handlers = [signal.getsignal(number) for number in signal.valid_signals()]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -69,9 +71,35 @@ def test_signals_streams_environment_and_descriptors_are_as_before(folder, reque
         request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
         signal.signal(number, handler)
     before = state()
-    run_cli("send", "none", "-d", "x", cwd=folder)  # loads what stays open
-    opened = sorted(descriptors(os.getpid()))
     for arguments in ALIKE:
         run_cli(*arguments, cwd=folder)
         assert state() == before
-    assert sorted(descriptors(os.getpid())) == opened
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--data-file", "file"],
+        ["--output", "/dev/null"],
+        ["--output", "/dev/fd/2"],
+        ["--trace-file", "trace"],
+        ["--output", "file", "--expect", "other"],
+    ],
+    ids=" ".join,
+)
+def test_files_that_the_command_leaves_open_are_closed(endpoint, folder, options):
+    (folder / "file").touch()
+    with scripted_server(endpoint, respond_with(message(b"pong"))):
+        before = Counter(descriptors(os.getpid()))
+        run_cli("send", "sock", *options, cwd=folder)
+        # The server may be about to close its connection.
+        wait_until(lambda: not Counter(descriptors(os.getpid())) - before, "all to be closed")
+
+
+def test_a_timer_of_the_test_run_goes_on(endpoint, request):
+    before = signal.setitimer(signal.ITIMER_REAL, 1000)
+    request.addfinalizer(partial(signal.setitimer, signal.ITIMER_REAL, *before))
+    with scripted_server(endpoint, respond_with(message(b"pong"))):
+        done = run_cli("probe", endpoint, "-d", "ping", "-t", "2000", "--expect-regex", "pong")
+    assert done.returncode == 0
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000

@@ -1,4 +1,4 @@
-"""What most calls do without is not loaded: start-up time is a feature."""
+"""Modules that most calls do not need are not loaded: start-up time is a feature."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 
 import pytest
 from helpers.command import SIPC, environment
-from helpers.server import Server
+from helpers.scripted_server import ScriptedServer
+from helpers.sending import echo
 
 LOADED_LATER = (
     *("watch", "spool", "rich", "mmap"),
@@ -18,17 +19,8 @@ LOADED_LATER = (
 HEAVY = (
     *("click", "cli.app", "argparse", "re", "enum", "typing", "signal", "socket", "select"),
     *("collections", "contextlib", "dataclasses", "functools", "subprocess", "threading"),
-    *(
-        "ctypes",
-        "inspect",
-        "json",
-        "struct",
-        "tempfile",
-        "shutil",
-        "logging",
-        "warnings",
-        "importlib",
-    ),
+    *("ctypes", "inspect", "json", "struct", "tempfile", "shutil", "logging", "warnings"),
+    "importlib",
 )
 
 
@@ -43,7 +35,7 @@ def loaded_by(*arguments) -> set[str]:
 
 @pytest.fixture(scope="module")
 def bare():
-    """What Python loads of itself, and on behalf of what else is installed here."""
+    """The modules that Python loads by itself, and for other packages that are installed."""
     command = [sys.executable, "-I", "-X", "importtime", "-c", "pass"]
     lines = subprocess.run(command, capture_output=True, check=True).stderr.decode().splitlines()
     return {line.rpartition("|")[2].strip() for line in lines}
@@ -51,11 +43,11 @@ def bare():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["send"], ["send", "-d", "x"], ["send", "-d", "x", "-m", "9s"], ["probe"], ["probe", "-q"]],
+    [["send"], ["send", "-d", "x"], ["send", "-d", "x", "-m", "9h"], ["probe"], ["probe", "-q"]],
     ids=" ".join,
 )
 def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
-    with Server(endpoint, "cat"):
+    with ScriptedServer(endpoint, echo):
         loaded = loaded_by(*arguments, endpoint)
     assert {"client", "cli.quick"} <= loaded
     assert set(HEAVY) & (loaded - bare) <= ({"select"} if "-m" in arguments else set())
@@ -63,16 +55,15 @@ def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
 
 
 @pytest.mark.parametrize("verb", ["send", "probe"])
-def test_who_asks_for_none_of_this_loads_none_of_it(endpoint, verb):
-    """By click's way, too."""
-    with Server(endpoint, "cat"):
+def test_a_plain_form_loads_nothing_of_other_options_by_clicks_way_either(endpoint, verb):
+    with ScriptedServer(endpoint, echo):
         plain = loaded_by(verb, "--", endpoint)
     assert {"client", "cli.extras", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
 
 
-def test_who_asks_for_some_of_it_loads_that_alone(endpoint):
-    with Server(endpoint, "cat"):
+def test_an_option_loads_its_own_modules_alone(endpoint):
+    with ScriptedServer(endpoint, echo):
         loaded = loaded_by("send", endpoint, "-d", "x", "--trace-file", "/dev/null")
     assert {"watch.trace", "cli.tracing"} <= loaded
     assert not {"rich", "mmap", "cli.expect"} & loaded

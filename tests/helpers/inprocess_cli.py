@@ -1,7 +1,7 @@
 """Run the command line in this process: for what needs no process, such as usage errors.
 
 Not for a command that serves, that a signal ends, or whose output is a closed pipe: these need a
-process. What a process leaves for the kernel to close, such as the file of --data-file, stays open.
+process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 
 from helpers.command import environment
 from simpleipc_cli import cli
@@ -35,8 +36,8 @@ def run_cli(
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in _MODES]
         files[0].write(input)
         files[0].seek(0)
-        with _signals_kept(), _surroundings(words, environment() if env is None else env, cwd):
-            with _standard_streams([file.fileno() for file in files]):
+        with signals_kept(), _surroundings(words, environment() if env is None else env, cwd):
+            with _standard_streams([file.fileno() for file in files]), _descriptors_closed():
                 status = _exit_status()
         for file in files:
             file.seek(0)
@@ -77,8 +78,9 @@ def _surroundings(words, variables, cwd):
 
 
 @contextmanager
-def _signals_kept():
-    """Put the handlers and the mask of signals back."""
+def signals_kept():
+    """Put the handlers and the mask of signals, and a timer, back."""
+    timer = signal.getitimer(signal.ITIMER_REAL)  # perhaps a time limit for this test
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
@@ -88,6 +90,8 @@ def _signals_kept():
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
+        if timer[0] and not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 @contextmanager
@@ -115,3 +119,34 @@ def _standard_streams(descriptors):
         for number, descriptor in enumerate(saved):
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+
+@contextmanager
+def _descriptors_closed():
+    """Close the files that the command leaves open for the kernel to close."""
+    thread, functions = get_ident(), (os.open, os.dup)
+    opened: dict[int, tuple[int, ...]] = {}
+
+    def identity(descriptor: int) -> tuple[int, ...]:
+        try:
+            return tuple(os.fstat(descriptor)[1:3])
+        except OSError:
+            return ()
+
+    def remembering(function):
+        def call(*arguments, **options):
+            descriptor = function(*arguments, **options)
+            if get_ident() == thread:
+                opened[descriptor] = identity(descriptor)
+            return descriptor
+
+        return call
+
+    os.open, os.dup = map(remembering, functions)
+    try:
+        yield
+    finally:
+        os.open, os.dup = functions
+        for descriptor, opened_as in opened.items():
+            if identity(descriptor) == opened_as:  # else it is closed, and perhaps another's now
+                os.close(descriptor)

@@ -1,4 +1,4 @@
-"""`sipc send --expect` and `--expect-regex`: the answer is held against what it should be."""
+"""`sipc send --expect` and `--expect-regex`: the response is compared with an expectation."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ import signal
 import subprocess
 
 import pytest
-from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import peak_memory
-from helpers.scripted_server import scripted_server
-from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.command import environment
+from helpers.inprocess_cli import run_cli, signals_kept
+from helpers.procfs import descriptors, peak_memory
+from helpers.scripted_server import respond_with, scripted_server
+from helpers.sending import EchoServer, echo, feed, start_send
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import packets, read_message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleipc_cli.cli.expect import FixedText
+from simpleipc_cli.cli.expect import FixedText, matching
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotAsExpected
+from simpleipc_cli.errors import NotAsExpected, TimedOut
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the answer is not as expected: "
 REMEDY = ": look at what the server answers, or change what is expected\n"
 
-
-@pytest.fixture
-def echo(endpoint):
-    with Server(endpoint, "cat") as server:
-        yield server
+each_option = pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
 
 
-def asked(endpoint, answer: bytes, *options, **more):
-    return sipc("send", endpoint, *options, input=answer, **more)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    path = tmp_path_factory.mktemp("server") / "sock"
+    with EchoServer(path) as running:
+        running.path = path
+        yield running
+
+
+def send(server, payload: bytes, *options, **more):
+    return run_cli("send", server.path, *options, input=payload, **more)
 
 
 HOLDS = [
@@ -52,8 +57,8 @@ HOLDS = [
 
 
 @pytest.mark.parametrize(("answer", "text"), HOLDS, ids=map(repr, HOLDS))
-def test_it_holds_with_one_newline_ignored_at_either_end(echo, endpoint, answer, text):
-    done = asked(endpoint, answer, "--expect", text)
+def test_one_newline_at_the_end_of_response_or_text_is_ignored(server, answer, text):
+    done = send(server, answer, "--expect", text)
     assert (done.returncode, done.stdout, done.stderr) == (0, answer, b"")
 
 
@@ -94,18 +99,19 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize(("answer", "text", "told"), DIFFERENT.values(), ids=DIFFERENT)
-def test_it_says_in_a_line_where_an_answer_differs_and_passes_it_on(
-    echo, endpoint, answer, text, told
+@pytest.mark.parametrize(("answer", "text", "difference"), DIFFERENT.values(), ids=DIFFERENT)
+def test_one_line_says_where_a_response_differs_and_the_response_is_written(
+    server, answer, text, difference
 ):
-    done = asked(endpoint, answer, "--expect", text)
-    assert done.stderr.decode() == DIFFERS + told + REMEDY
+    done = send(server, answer, "--expect", text)
+    assert done.stderr.decode() == DIFFERS + difference + REMEDY
     assert (done.returncode, done.stdout) == (10, answer)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=30), st.binary(max_size=30), st.lists(st.integers(1, 5)), st.booleans())
-def test_slices_make_no_difference(text, answer, cuts, equal):
-    """Held against the plain definition of the whole."""
+def test_the_result_does_not_depend_on_how_the_response_is_cut(text, answer, cuts, equal):
+    """The plain definition, applied to the whole response, gives the same result."""
     if equal:
         answer = text + answer[:2]
     expected = FixedText(text)
@@ -141,8 +147,8 @@ MATCHES = [
 
 
 @pytest.mark.parametrize(("answer", "pattern"), MATCHES, ids=map(repr, MATCHES))
-def test_an_expression_is_searched_in_the_bytes(echo, endpoint, answer, pattern):
-    done = asked(endpoint, answer, "--expect-regex", pattern)
+def test_an_expression_is_searched_in_the_bytes(server, answer, pattern):
+    done = send(server, answer, "--expect-regex", pattern)
     assert (done.returncode, done.stdout, done.stderr) == (0, answer, b"")
 
 
@@ -164,171 +170,171 @@ MISSES = {
 }
 
 
-@pytest.mark.parametrize(("answer", "pattern", "told"), MISSES.values(), ids=MISSES)
-def test_it_says_in_a_line_that_nothing_matches(echo, endpoint, answer, pattern, told):
-    done = asked(endpoint, answer, "--expect-regex", pattern)
-    assert done.stderr.decode() == DIFFERS + told + REMEDY
+@pytest.mark.parametrize(("answer", "pattern", "difference"), MISSES.values(), ids=MISSES)
+def test_one_line_says_that_nothing_matches(server, answer, pattern, difference):
+    done = send(server, answer, "--expect-regex", pattern)
+    assert done.stderr.decode() == DIFFERS + difference + REMEDY
     assert (done.returncode, done.stdout) == (10, answer)
 
 
 @pytest.mark.parametrize("pattern", ["[[a", "(", "*", "(?P<a>x)(?P<a>y)", "(?s\x1b)", "(" * 9999])
-def test_no_expression_is_a_usage_error_before_anything_is_sent(echo, endpoint, pattern):
-    done = sipc("send", endpoint, "-d", "x", "--expect-regex", pattern)
+def test_a_malformed_expression_is_a_usage_error_before_anything_is_sent(endpoint, pattern):
+    with EchoServer(endpoint) as server:
+        done = run_cli("send", endpoint, "-d", "x", "--expect-regex", pattern)
     assert done.returncode == 2
     assert b"--expect-regex" in done.stderr
     assert b"is no regular expression" in done.stderr
     assert b"\x1b" not in done.stderr
     assert b"Traceback" not in done.stderr
-    assert "answered" not in echo.log
+    assert not server.accepted
 
 
-def test_an_odd_expression_is_taken_without_a_word(echo, endpoint):
-    """Python would print a warning."""
-    done = sipc("send", endpoint, "-d", "[x", "--expect-regex", "[[x]")
+def test_an_unusual_expression_is_accepted_without_a_warning_of_python(server):
+    done = send(server, b"[x", "--expect-regex", "[[x]")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_two_expectations_are_a_usage_error(endpoint):
-    done = sipc("send", endpoint, "-d", "x", "--expect", "x", "--expect-regex", "x")
+    done = run_cli("send", endpoint, "-d", "x", "--expect", "x", "--expect-regex", "x")
     assert done.returncode == 2
     assert b"not both" in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
-def test_the_file_of_output_is_replaced_only_if_it_holds(echo, endpoint, folder, option):
-    output = folder / "answer"
+@each_option
+def test_the_output_file_is_replaced_only_by_an_expected_response(server, folder, option):
+    output = folder / "response"
     output.write_text("old")
-    done = asked(endpoint, b"new", option, "other", "-o", output)
+    done = send(server, b"new", option, "other", "-o", output)
     assert done.returncode == 10
     assert output.read_text() == "old"
-    assert asked(endpoint, b"new", option, "new", "-o", output).returncode == 0
+    assert send(server, b"new", option, "new", "-o", output).returncode == 0
     assert output.read_text() == "new"
-    assert sorted(os.listdir(folder)) == ["answer", "sock"]
+    assert os.listdir(folder) == ["response"]
 
 
-@pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
-def test_half_an_answer_is_cut_off_whatever_was_expected(endpoint, option):
-    def conversation(connection):
-        read_message(connection)
-        connection.sendall(packets(b"pong"))
-
-    with scripted_server(endpoint, conversation):
-        done = sipc("send", endpoint, "-d", "x", option, "pong")
+@each_option
+def test_a_truncated_response_is_a_protocol_error_whatever_was_expected(endpoint, option):
+    with scripted_server(endpoint, respond_with(packets(b"pong"))):
+        done = run_cli("send", endpoint, "-d", "x", option, "pong")
     assert (done.returncode, done.stdout) == (7, b"pong")
     assert done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
-def test_the_answer_is_passed_on_before_it_is_complete(endpoint, option):
-    with Server(endpoint, "cat"):
-        command = [SIPC, "send", endpoint, option, "hello"]
-        with Program(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-            client.stdin.write(b"hel")
-            client.stdin.flush()
-            assert client.stdout.read(3) == b"hel"
-            client.stdin.write(b"lo")
-            client.stdin.close()
-            assert client.stdout.read() == b"lo"
-            assert client.wait() == 0
+@each_option
+def test_the_response_is_written_before_it_is_complete(endpoint, option):
+    with scripted_server(endpoint, echo), start_send(endpoint, option, "hello") as client:
+        feed(client, b"hel")
+        assert client.stdout.read(3) == b"hel"
+        feed(client, b"lo")
+        client.stdin.close()
+        assert client.stdout.read() == b"lo"
+        assert client.wait() == 0
 
 
-def test_a_gigabyte_against_a_text_stays_out_of_memory(endpoint):
-    size = 1 << 30
-    with Server(endpoint, f"head -c {size} /dev/zero"):
-        client = Program(
-            [SIPC, "send", endpoint, "-d", "", "--expect", "pong"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        received = 0
-        while piece := client.stdout.read(MIB):
-            received += len(piece)
-            if received < size - 50 * MIB:  # later it may have ended
-                peak = peak_memory(client.pid)
-        assert (received, client.wait()) == (size, 10)
-        assert b'at byte 0 expected "pong" but got "\\x00' in client.stderr.read()
-        client.stdout.close()
-        client.stderr.close()
+def zeros(size: int, end: bytes):
+    """A server whose responses are this long, and have an end."""
+
+    def conversation(connection):
+        read_message(connection)
+        piece = packets(bytes(1_000_000))
+        for _ in range(size // 1_000_000):
+            connection.sendall(piece)
+        connection.sendall(packets(end) + b"0000")
+
+    return conversation
+
+
+@pytest.mark.parametrize("size", [150_000_000, pytest.param(10**9, marks=pytest.mark.soak)])
+def test_a_large_response_compared_with_a_text_stays_out_of_memory(endpoint, size):
+    with scripted_server(endpoint, zeros(size, b"")):
+        options = ["-d", "", "--expect", "pong"]
+        with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:
+            received = 0
+            while piece := client.stdout.read(MIB):
+                received += len(piece)
+                if received < size - 20 * MIB:  # later it may have ended
+                    peak = peak_memory(client.pid)
+            assert (received, client.wait()) == (size, 10)
+            assert b'at byte 0 expected "pong" but got "\\x00' in client.stderr.read()
     assert peak < 64 * MIB
 
 
 @pytest.mark.parametrize(("pattern", "status"), [("x$", 0), ("y", 10)])
-def test_a_large_answer_against_an_expression_stays_out_of_memory(
-    endpoint, folder, pattern, status
+@pytest.mark.parametrize("size", [100_000_000, pytest.param(300_000_000, marks=pytest.mark.soak)])
+def test_a_large_response_searched_for_an_expression_stays_out_of_memory(
+    endpoint, folder, pattern, status, size
 ):
     """Memory of its own is limited; the pages of the file are the system's to take back."""
-    size = 300 * MIB
-    with Server(endpoint, f"head -c {size} /dev/zero; echo x"):
-        command = ["prlimit", f"--data={100 * MIB}", SIPC, "send", endpoint, "-d", ""]
-        done = subprocess.run(
-            [*command, "--expect-regex", pattern],
+    with scripted_server(endpoint, zeros(size, b"x\n")):
+        with start_send(
+            *(endpoint, "-d", "", "--expect-regex", pattern),
+            wrapper=["prlimit", f"--data={64 * MIB}"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=environment(TMPDIR=str(folder)),
-        )
-    assert done.returncode == status, done.stderr
+        ) as client:
+            errors = client.stderr.read()
+            assert client.wait() == status, errors
     if status:
-        assert f"in its {size + 2} bytes".encode() in done.stderr
+        assert f"in its {size + 2} bytes".encode() in errors
 
 
-def test_what_waits_to_be_searched_has_no_name_and_is_where_it_is_said(endpoint, folder):
+def test_a_response_waits_for_its_search_in_a_file_without_a_name_in_tmpdir(endpoint, folder):
     spool = folder / "spool"
     spool.mkdir()
-    with Server(endpoint, "cat"):
-        client = Program(
-            [SIPC, "send", endpoint, "--expect-regex", "hello"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(TMPDIR=str(spool)),
-        )
-        client.stdin.write(b"hello")
-        client.stdin.flush()
+    env = environment(TMPDIR=str(spool))
+    with (
+        scripted_server(endpoint, echo),
+        start_send(endpoint, "--expect-regex", "hello", env=env) as client,
+    ):
+        feed(client, b"hello")
         assert client.stdout.read(5) == b"hello"
-        links = [
-            os.readlink(f"/proc/{client.pid}/fd/{fd}")
-            for fd in os.listdir(f"/proc/{client.pid}/fd")
-        ]
-        assert any(link.startswith(f"{spool}/") and link.endswith("(deleted)") for link in links)
+        opened = descriptors(client.pid)
+        assert any(name.startswith(f"{spool}/") and name.endswith("(deleted)") for name in opened)
         assert os.listdir(spool) == []
         client.stdin.close()
         assert client.wait() == 0
-        client.stdout.close()
 
 
-def test_no_room_for_what_is_to_be_searched_is_said(endpoint, folder):
-    with Server(endpoint, "cat"):
-        env = environment(TMPDIR=str(folder / "missing"))
-        done = sipc("send", endpoint, "-d", "x", "--expect-regex", "x", env=env)
-        assert done.returncode == 1
-        assert re.fullmatch(rb"sipc send: [^\n]+missing[^\n]+TMPDIR[^\n]+\n", done.stderr)
-        assert sipc("send", endpoint, "-d", "x", "--expect", "x", env=env).returncode == 0
+def test_a_response_that_cannot_be_stored_for_its_search_is_reported(server, folder):
+    env = environment(TMPDIR=str(folder / "missing"))
+    done = send(server, b"x", "--expect-regex", "x", env=env)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"sipc send: [^\n]+missing[^\n]+TMPDIR[^\n]+\n", done.stderr)
+    assert send(server, b"x", "--expect", "x", env=env).returncode == 0
 
 
 HARD = ("a" * 60 + "b", "(a|a)*$c")  # takes 2 to the power of 60 steps
 
 
-def test_the_time_limit_holds_against_an_expression_that_takes_for_ever(echo, endpoint):
-    done = asked(endpoint, HARD[0].encode(), "-m", "1s", "--expect-regex", HARD[1], timeout=60)
-    assert done.returncode == 6
-    assert b"not searched in time" in done.stderr
+def test_the_deadline_ends_a_search_that_would_take_for_ever():
+    expected = matching(HARD[1])
+    expected.feed(memoryview(HARD[0].encode()))
+    with signals_kept(), pytest.raises(TimedOut, match="not searched in time"):
+        expected.check(Deadline(0.01))
+    expected.close()
 
 
-def test_a_signal_ends_an_expression_that_takes_for_ever(echo, endpoint):
-    client = Program(
-        [SIPC, "send", endpoint, "-d", HARD[0], "--expect-regex", HARD[1]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert client.stdout.read(61) == HARD[0].encode()
-    echo.wait_for_log("answered")
-    wait_until(lambda: not_waiting(client.pid), "it to search")
-    client.send_signal(signal.SIGTERM)
-    assert client.wait(30) == 143
-    assert client.stderr.read() == b""
-    client.stdout.close()
-    client.stderr.close()
+def test_max_time_ends_a_search_that_would_take_for_ever(endpoint):
+    with EchoServer(endpoint):
+        options = ["-d", HARD[0], "-m", "1s", "--expect-regex", HARD[1]]
+        with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:
+            assert client.wait() == 6
+            assert b"in time" in client.stderr.read()
 
 
-def not_waiting(pid: int) -> bool:
+def test_a_signal_ends_a_search_that_would_take_for_ever(endpoint):
+    with EchoServer(endpoint):
+        options = ["-d", HARD[0], "--expect-regex", HARD[1]]
+        with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:
+            assert client.stdout.read(61) == HARD[0].encode()
+            wait_until(lambda: is_running(client.pid), "it to search")
+            client.send_signal(signal.SIGTERM)
+            assert client.wait(TIMEOUT) == 143
+            assert client.stderr.read() == b""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is in no system call."""
     with open(f"/proc/{pid}/syscall") as file:
         return file.read().startswith("running")

@@ -1,4 +1,4 @@
-"""`sipc send -o FILE`: all of the answer or the old file, with the rights a redirection gives."""
+"""`sipc send -o FILE`: the whole response or the old file, with the mode of a redirection."""
 
 from __future__ import annotations
 
@@ -6,29 +6,45 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
-from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.command import SIPC, assert_error_line, environment, needs_root, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.scripted_server import scripted_server
-from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.sending import EchoServer, echo, feed, start_send
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
 
 MIB = 1 << 20
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    path = tmp_path_factory.mktemp("server") / "sock"
+    with EchoServer(path) as running:
+        running.path = path
+        yield running
+
+
 @pytest.fixture
-def answer(folder):
+def response(folder):
     """A file with something in it that must not be lost."""
-    path = folder / "answer"
+    path = folder / "response"
     path.write_text("old")
     return path
 
 
-def is_as_before(answer) -> bool:
-    left = [name for name in os.listdir(answer.parent) if ".sipc-" in name]
-    return answer.read_text() == "old" and not left
+def is_as_before(response) -> bool:
+    left = [name for name in os.listdir(response.parent) if ".sipc-" in name]
+    return response.read_text() == "old" and not left
+
+
+def is_partly_written(folder) -> bool:
+    """Whether a part of a response is in a temporary file."""
+    return any(path.stat().st_size for path in folder.glob(".response.sipc-*"))
 
 
 def unprivileged(*groups: int) -> list[str]:
@@ -41,98 +57,240 @@ def unprivileged(*groups: int) -> list[str]:
 
 
 def run(*command, **options) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*map(str, command)], capture_output=True, env=environment(), timeout=60, **options
-    )
+    return subprocess.run([*map(str, command)], capture_output=True, env=environment(), **options)
+
+
+@contextmanager
+def umask(mask: int):
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# -- the old file stays ----------------------------------------------------------------
 
 
 FAILURES = {
     "cut off": (packets(b"half"), 7),
-    "nonsense": (packets(b"half") + b"zzzz", 7),
+    "malformed": (packets(b"half") + b"zzzz", 7),
     "too late": (packets(b"half") + b"0005", 6),
     "not as expected": (message(b"other"), 10),
 }
 
 
 @pytest.mark.parametrize(("wire", "status"), FAILURES.values(), ids=FAILURES)
-def test_a_failed_exchange_leaves_the_old_file(endpoint, answer, wire, status):
+def test_a_failed_exchange_leaves_the_old_file(endpoint, response, wire, status):
     def conversation(connection):
         read_message(connection)
         connection.sendall(wire)
         if status == 6:
             connection.recv(1)
 
-    before = answer.stat()
+    before = response.stat()
+    limit = ["-m", "200ms"] if status == 6 else []
     with scripted_server(endpoint, conversation):
-        done = sipc("send", endpoint, "-d", "x", "-o", answer, "-m", "2s", "--expect", "this")
+        done = run_cli("send", endpoint, "-d", "x", "-o", response, *limit, "--expect", "this")
     assert done.returncode == status
     assert (done.stdout, done.stderr.count(b"\n")) == (b"", 1)
-    assert is_as_before(answer)
-    assert answer.stat().st_ino == before.st_ino
+    assert is_as_before(response)
+    assert response.stat().st_ino == before.st_ino
 
 
-def test_nobody_there_leaves_the_old_file(endpoint, answer):
-    assert sipc("send", endpoint, "-d", "x", "-o", answer).returncode == 4
-    assert is_as_before(answer)
+def test_a_missing_server_leaves_the_old_file(endpoint, response):
+    assert run_cli("send", endpoint, "-d", "x", "-o", response).returncode == 4
+    assert is_as_before(response)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_leaves_the_old_file(endpoint, answer, number):
-    with Server(endpoint, "cat; sleep 1000"):
-        client = Program([SIPC, "send", endpoint, "-d", "x", "-o", answer])
-        wait_until(
-            lambda: any(p.stat().st_size for p in answer.parent.glob(".answer.sipc-*")), "a part"
-        )
+def test_a_signal_leaves_the_old_file(endpoint, response, number):
+    with (
+        scripted_server(endpoint, echo),
+        start_send(endpoint, "-o", response, stderr=subprocess.PIPE) as client,
+    ):
+        feed(client, b"x")
+        wait_until(lambda: is_partly_written(response.parent), "a part")
         client.send_signal(number)
         assert client.wait() == 128 + number
-    assert is_as_before(answer)
+        assert client.stderr.read() == b""
+    assert is_as_before(response)
 
 
-def test_an_answer_that_does_not_fit_leaves_the_old_file(endpoint, answer):
-    with Server(endpoint, "head -c 100000 /dev/zero"):
-        limit = ["prlimit", "--fsize=50000"]
-        done = run(*limit, SIPC, "send", endpoint, "-d", "x", "-o", answer)
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.soak)])
+def test_many_signals_are_one_end_without_a_file_or_a_traceback(endpoint, folder, rounds):
+    with scripted_server(endpoint, echo):
+        for _ in range(rounds):
+            client = start_send(endpoint, "-o", folder / "response", stderr=subprocess.PIPE)
+            with client:
+                feed(client, b"x")
+                wait_until(lambda: is_partly_written(folder), "a part")
+                while client.poll() is None:
+                    client.send_signal(signal.SIGTERM)
+                assert client.stderr.read() == b""
+                assert client.returncode == 143
+            assert os.listdir(folder) == ["sock"]
+
+
+def test_a_response_that_does_not_fit_leaves_the_old_file(server, response):
+    limit = ["prlimit", "--fsize=50000"]
+    done = run(*limit, SIPC, "send", server.path, "-o", response, input=bytes(100_000))
     assert done.returncode == 1
     assert b"cannot write to" in done.stderr
-    assert is_as_before(answer)
+    assert is_as_before(response)
 
 
 @needs_root
-def test_a_full_disk_leaves_the_old_file(endpoint, folder):
+def test_a_full_disk_leaves_the_old_file(server, folder):
     small = folder / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
     try:
-        (small / "answer").write_text("old")
-        with Server(endpoint, "head -c 3000000 /dev/zero"):
-            done = sipc("send", endpoint, "-d", "x", "-o", small / "answer")
+        (small / "response").write_text("old")
+        done = sipc("send", server.path, "-o", small / "response", input=bytes(3_000_000))
         assert done.returncode == 1
         assert b"No space left on device: make room" in done.stderr
-        assert is_as_before(small / "answer")
+        assert is_as_before(small / "response")
     finally:
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_file_that_may_not_be_written_to_is_not_replaced(endpoint, answer):
+def test_a_file_that_may_not_be_written_to_is_not_replaced(endpoint, response):
     """A rename could, as the folder may be written to; a redirection could not."""
-    answer.chmod(0o444)
-    with Server(endpoint, "cat") as server:
-        done = run(*unprivileged(), SIPC, "send", endpoint, "-d", "x", "-o", answer)
-        assert done.returncode == 1
-        assert b"Permission denied" in done.stderr
-        assert done.stderr.count(b"\n") == 1
-        assert "answered" not in server.log
-    assert is_as_before(answer)
+    response.chmod(0o444)
+    with EchoServer(endpoint) as server:
+        done = run(*unprivileged(), SIPC, "send", endpoint, "-d", "x", "-o", response)
+        assert not server.accepted
+    assert_error_line(done, 1, "Permission denied")
+    assert is_as_before(response)
 
 
-def test_a_folder_that_may_not_be_written_to_is_said_before_anything_is_sent(endpoint, folder):
+def test_a_folder_that_may_not_be_written_to_is_reported_before_anything_is_sent(endpoint, folder):
     (folder / "closed").mkdir(0o555)
-    with Server(endpoint, "cat") as server:
-        output = folder / "closed" / "answer"
+    with EchoServer(endpoint) as server:
+        output = folder / "closed" / "response"
         done = run(*unprivileged(), SIPC, "send", endpoint, "-d", "x", "-o", output)
-        assert done.returncode == 1
-        assert b"Permission denied" in done.stderr
-        assert "answered" not in server.log
+        assert not server.accepted
+    assert_error_line(done, 1, "Permission denied")
+
+
+def test_output_that_cannot_be_made_is_reported_before_anything_is_sent(endpoint, folder):
+    with EchoServer(endpoint) as server:
+        done = run_cli("send", endpoint, "-d", "x", "-o", folder / "no" / "file")
+        assert_error_line(done, 1, "no/file")
+        assert_error_line(run_cli("send", endpoint, "-d", "x", "-o", folder), 1, str(folder))
+        assert not server.accepted
+
+
+@pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without -m", "with -m"])
+@pytest.mark.parametrize("name", ["sock", "/dev/fd/77", f"/dev/fd/{'9' * 20}"])
+def test_output_that_cannot_be_opened_is_refused_at_once(endpoint, folder, name, limit):
+    with EchoServer(endpoint) as server:
+        done = run_cli("send", endpoint, "-d", "x", *limit, "-o", name, cwd=folder)
+        assert_error_line(done, 1, name)
+        assert not server.accepted
+
+
+@pytest.mark.parametrize("name", ["", "new/", "plain/", "loop"])
+def test_an_invalid_name_for_the_output_is_refused_before_anything_is_sent(endpoint, folder, name):
+    (folder / "plain").write_text("precious")
+    (folder / "loop").symlink_to("loop")
+    with EchoServer(endpoint) as server:
+        assert_error_line(run_cli("send", endpoint, "-d", "x", "-o", name, cwd=folder), 1)
+        assert not server.accepted
+    assert sorted(os.listdir(folder)) == ["loop", "plain", "sock"]
+    assert (folder / "plain").read_text() == "precious"
+
+
+def test_standard_output_on_a_full_disk_is_an_error(server):
+    with open("/dev/full", "wb") as full:
+        command = [SIPC, "send", server.path, "-d", "x"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert_error_line(done, 1, "No space left")
+
+
+# -- the new file ----------------------------------------------------------------------
+
+
+def test_the_file_appears_when_the_response_is_complete(endpoint, folder):
+    go = threading.Event()
+
+    def conversation(connection):
+        read_message(connection)
+        connection.sendall(packets(b"first"))
+        assert go.wait(TIMEOUT)
+        connection.sendall(message(b"second"))
+
+    with (
+        scripted_server(endpoint, conversation),
+        start_send(endpoint, "-d", "x", "-o", folder / "response") as client,
+    ):
+        wait_until(lambda: is_partly_written(folder), "the first part")
+        assert not (folder / "response").exists()
+        go.set()
+        assert client.wait() == 0
+    assert (folder / "response").read_bytes() == b"firstsecond"
+    assert sorted(os.listdir(folder)) == ["response", "sock"]
+
+
+def test_the_old_file_can_be_read_until_the_new_one_is_complete(endpoint, response):
+    with (
+        scripted_server(endpoint, echo),
+        start_send(endpoint, "-o", response) as client,
+        open(response) as old,
+    ):
+        feed(client, b"new")
+        wait_until(lambda: is_partly_written(response.parent), "a part of the new one")
+        assert response.read_text() == "old"
+        client.stdin.close()
+        assert client.wait() == 0
+        assert old.read() == "old"
+    assert response.read_text() == "new"
+
+
+def test_of_many_clients_one_writes_the_file_and_it_is_whole(server, response):
+    payloads = [bytes([letter]) * MIB for letter in b"abcdef"]
+
+    def one(payload: bytes) -> None:
+        done = sipc("send", server.path, "-o", response, input=payload)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(one, payloads))
+    assert response.read_bytes() in payloads
+    assert os.listdir(response.parent) == ["response"]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177])
+def test_a_new_file_has_the_mode_that_the_umask_leaves(server, folder, mask):
+    with umask(mask):
+        done = run_cli("send", server.path, "-d", "x", "-o", folder / "new")
+    assert done.returncode == 0
+    assert stat.S_IMODE((folder / "new").stat().st_mode) == 0o666 & ~mask
+
+
+def test_an_old_file_keeps_its_mode_and_a_link_stays_a_link(server, folder):
+    (folder / "old").write_text("old")
+    (folder / "old").chmod(0o604)
+    (folder / "real").write_text("old")
+    (folder / "link").symlink_to("real")
+    for name in ("old", "link"):
+        with umask(0o027):
+            done = run_cli("send", server.path, "-d", "x", "-o", folder / name)
+        assert done.returncode == 0
+        assert (folder / name).read_text() == "x"
+    assert stat.S_IMODE((folder / "old").stat().st_mode) == 0o604
+    assert (folder / "link").is_symlink()
+    assert (folder / "real").read_text() == "x"
+
+
+@needs_root
+def test_an_old_file_keeps_its_owner_but_no_set_uid_bit(server, response):
+    os.chown(response, 1234, 1234)
+    response.chmod(0o4751)
+    assert run_cli("send", server.path, "-d", "x", "-o", response).returncode == 0
+    found = response.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 1234, 0o751)
 
 
 @needs_root
@@ -141,26 +299,19 @@ def test_a_folder_that_may_not_be_written_to_is_said_before_anything_is_sent(end
     [((4321,), 4321, 0o666), ((), os.getegid(), 0o606)],
     ids=["a member of its group", "no member of its group"],
 )
-def test_without_the_right_to_give_a_file_away_as_much_stays_as_may(
-    endpoint, answer, groups, group, mode
+def test_a_user_who_may_not_give_a_file_away_keeps_its_group_or_drops_the_rights_of_the_group(
+    endpoint, response, groups, group, mode
 ):
-    """What the old group was allowed is not passed on to another."""
-    os.chown(answer, 1234, 4321)
-    answer.chmod(0o666)
-    with Server(endpoint, "cat"):
-        done = run(*unprivileged(*groups), SIPC, "send", endpoint, "-d", "x", "-o", answer)
+    """The rights of the old group are not passed on to another."""
+    os.chown(response, 1234, 4321)
+    response.chmod(0o666)
+    with EchoServer(endpoint):
+        done = run(*unprivileged(*groups), SIPC, "send", endpoint, "-d", "x", "-o", response)
     assert (done.returncode, done.stderr) == (0, b"")
-    found = answer.stat()
-    assert answer.read_text() == "x"
+    found = response.stat()
+    assert response.read_text() == "x"
     assert (found.st_uid, found.st_gid) == (os.geteuid(), group)
     assert stat.S_IMODE(found.st_mode) == mode
-
-
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177])
-def test_a_new_file_has_what_the_umask_leaves(endpoint, folder, mask):
-    with Server(endpoint, "cat"):
-        assert sipc("send", endpoint, "-d", "x", "-o", folder / "new", umask=mask).returncode == 0
-    assert stat.S_IMODE((folder / "new").stat().st_mode) == 0o666 & ~mask
 
 
 NAMES = {
@@ -169,46 +320,32 @@ NAMES = {
     "not UTF-8": "\udcff\udcfe",
     "like an option": "-o",
     "with a newline": "a\nb",
-    "hidden": ".answer",
+    "hidden": ".response",
 }
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_any_name_that_a_file_can_have(endpoint, folder, name):
-    with Server(endpoint, "cat"):
-        for text in ("first", "second"):
-            done = sipc("send", endpoint, "-d", text, f"--output={name}", cwd=folder)
-            assert (done.returncode, done.stderr) == (0, b"")
+def test_the_file_may_have_any_name_that_a_file_can_have(server, folder, name):
+    for text in ("first", "second"):
+        done = run_cli("send", server.path, "-d", text, f"--output={name}", cwd=folder)
+        assert (done.returncode, done.stderr) == (0, b"")
     assert sorted(os.listdir(folder)) == [name]
     assert (folder / name).read_text() == "second"
 
 
-def test_of_many_at_once_one_is_there_in_the_end_and_whole(endpoint, answer):
-    payloads = [bytes([letter]) * MIB for letter in b"abcdef"]
-
-    def one(payload: bytes) -> None:
-        done = sipc("send", endpoint, "-o", answer, input=payload)
-        assert (done.returncode, done.stderr) == (0, b"")
-
-    with Server(endpoint, "cat"):
-        with ThreadPoolExecutor(6) as pool:
-            list(pool.map(one, payloads))
-    assert answer.read_bytes() in payloads
-    assert os.listdir(answer.parent) == ["answer"]
+# -- no file ---------------------------------------------------------------------------
 
 
-def test_the_old_file_can_be_read_until_the_new_one_is_complete(endpoint, answer):
-    with Server(endpoint, "cat"):
-        command = [SIPC, "send", endpoint, "-o", answer]
-        with Program(command, stdin=subprocess.PIPE) as client, open(answer) as old:
-            client.stdin.write(b"new")
-            client.stdin.flush()
-            wait_until(
-                lambda: any(p.stat().st_size for p in answer.parent.glob(".answer.sipc-*")),
-                "a part of the new one",
-            )
-            assert answer.read_text() == "old"
-            client.stdin.close()
-            assert client.wait() == 0
-            assert old.read() == "old"
-    assert answer.read_text() == "new"
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout", "-"])
+def test_a_device_is_written_to_and_not_replaced(server, name):
+    before = os.stat("/dev/null").st_ino
+    done = sipc("send", server.path, "-d", "x", "-o", name)
+    assert (done.returncode, done.stdout) == (0, b"" if name == "/dev/null" else b"x")
+    assert os.stat("/dev/null").st_ino == before
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_the_response_is_added_to_the_file_that_a_descriptor_has_open(server, folder, name):
+    command = f"{{ echo one; {SIPC} send {server.path} -d 'two\n' -o {name}; echo three; }} >out"
+    assert subprocess.run(["sh", "-c", command], cwd=folder).returncode == 0
+    assert (folder / "out").read_text() == "one\ntwo\nthree\n"

@@ -9,11 +9,12 @@ import subprocess
 from time import monotonic
 
 import pytest
-from helpers.command import SIPC, Program, sipc
+from helpers.command import SIPC, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.paths import ROOT
 from helpers.procfs import is_in_syscall
-from helpers.scripted_server import scripted_server
-from helpers.server import Server
+from helpers.scripted_server import endless_response, respond_with, scripted_server
+from helpers.sending import EchoServer, echo, feed, start_send
 from helpers.waiting import wait_until
 from helpers.wire import message, packets, read_message
 
@@ -24,7 +25,7 @@ KEYS = """
 
 
 def figures(stderr: bytes, *, lines: int = 1) -> dict[str, object]:
-    """The object, which is the first of so many lines."""
+    """The object, which is the first of this many lines."""
     assert stderr.count(b"\n") == lines, stderr
     found = json.loads(stderr.split(b"\n")[0])
     assert list(found) == KEYS
@@ -36,13 +37,11 @@ def figures(stderr: bytes, *, lines: int = 1) -> dict[str, object]:
     return found
 
 
-def test_an_answer(endpoint):
-    def conversation(connection):
-        read_message(connection)
-        connection.sendall(b"0004" + message(b"x" * 100_000) + b"0009extra")
-
-    with scripted_server(endpoint, conversation):
-        done = sipc("send", endpoint, "--stats", "-d", "ping")
+@pytest.mark.parametrize("run", [sipc, run_cli])
+def test_a_response(endpoint, run):
+    wire = b"0004" + message(b"x" * 100_000) + b"0009extra"
+    with scripted_server(endpoint, respond_with(wire)):
+        done = run("send", endpoint, "--stats", "-d", "ping")
     assert (done.returncode, done.stdout) == (0, b"x" * 100_000)
     found = figures(done.stderr)
     for name in ("connect", "first_byte", "total"):
@@ -59,24 +58,24 @@ def test_an_answer(endpoint):
     }
 
 
-def test_an_empty_answer_to_an_empty_request(endpoint):
-    with Server(endpoint, "true"):
-        found = figures(sipc("send", endpoint, "--stats", "-d", "").stderr)
+def test_an_empty_response_to_an_empty_request(endpoint):
+    with EchoServer(endpoint):
+        found = figures(run_cli("send", endpoint, "--stats", "-d", "").stderr)
     assert [found[name] for name in KEYS if "_sent" in name or "_received" in name] == [0] * 4
     assert found["first_byte_seconds"] is not None, "the flush is a byte, too"
 
 
-def test_large_ones_both_ways(endpoint):
-    size = 20_000_000
-    with Server(endpoint, "cat"):
-        done = sipc("send", endpoint, "--stats", input=bytes(size))
+def test_a_large_request_and_response(endpoint):
+    size = 5_000_000
+    with scripted_server(endpoint, echo):
+        done = run_cli("send", endpoint, "--stats", input=bytes(size))
     found = figures(done.stderr)
     assert len(done.stdout) == found["bytes_sent"] == found["bytes_received"] == size
     assert min(found["packets_sent"], found["packets_received"]) >= size / 65516
 
 
-def test_nobody_there(endpoint):
-    done = sipc("send", endpoint, "--stats", "-d", "x")
+def test_a_missing_server(endpoint):
+    done = run_cli("send", endpoint, "--stats", "-d", "x")
     assert done.returncode == 4
     found = figures(done.stderr, lines=2)
     assert (found["outcome"], found["status"]) == ("path_not_found", 4)
@@ -88,15 +87,11 @@ def test_nobody_there(endpoint):
 @pytest.mark.parametrize(
     ("wire", "received"),
     [(b"", (0, 0)), (packets(b"hello"), (5, 1)), (b"0009he", (2, 0)), (b"0005xzzzz", (1, 1))],
-    ids=["nothing", "a packet", "half a packet", "nonsense"],
+    ids=["nothing", "a packet", "half a packet", "malformed"],
 )
-def test_half_an_answer(endpoint, wire, received):
-    def conversation(connection):
-        read_message(connection)
-        connection.sendall(wire)
-
-    with scripted_server(endpoint, conversation):
-        done = sipc("send", endpoint, "--stats", "-d", "x")
+def test_a_truncated_or_malformed_response(endpoint, wire, received):
+    with scripted_server(endpoint, respond_with(wire)):
+        done = run_cli("send", endpoint, "--stats", "-d", "x")
     assert done.returncode == 7
     found = figures(done.stderr, lines=2)
     assert (found["outcome"], found["status"]) == ("protocol", 7)
@@ -104,94 +99,90 @@ def test_half_an_answer(endpoint, wire, received):
     assert (found["first_byte_seconds"] is None) == (wire == b"")
 
 
-def test_too_late(endpoint):
-    with Server(endpoint, "sleep 1000"):
-        done = sipc("send", endpoint, "--stats", "-d", "x", "-m", "200ms")
+def test_a_response_that_is_too_late(endpoint):
+    def conversation(connection):
+        read_message(connection)
+        assert connection.recv(1) == b""
+
+    with scripted_server(endpoint, conversation):
+        done = run_cli("send", endpoint, "--stats", "-d", "x", "-m", "50ms")
     found = figures(done.stderr, lines=2)
     assert (found["outcome"], found["status"], found["bytes_sent"]) == ("timeout", 6, 1)
-    assert found["total_seconds"] >= 0.2
+    assert found["total_seconds"] >= 0.05
 
 
-def test_not_as_expected(endpoint):
-    with Server(endpoint, "cat"):
-        done = sipc("send", endpoint, "--stats", "-d", "x", "--expect", "y")
+def test_a_response_that_is_not_as_expected(endpoint):
+    with EchoServer(endpoint):
+        done = run_cli("send", endpoint, "--stats", "-d", "x", "--expect", "y")
     assert done.returncode == 10
     found = figures(done.stderr, lines=2)
     assert (found["outcome"], found["status"]) == ("not_as_expected", 10)
 
 
-def test_a_request_or_a_trace_that_cannot_be_opened(endpoint, folder):
-    for options in (["--data-file", "missing"], ["-d", "", "--trace-file", "no/such"]):
-        done = sipc("send", endpoint, "--stats", *options, cwd=folder)
-        assert done.returncode == 1
-        assert figures(done.stderr, lines=2)["outcome"] == "failure"
+@pytest.mark.parametrize(
+    "options", [["--data-file", "missing"], ["-d", "", "--trace-file", "no/such"]], ids=" ".join
+)
+def test_a_request_or_a_trace_that_cannot_be_opened(endpoint, folder, options):
+    done = run_cli("send", endpoint, "--stats", *options, cwd=folder)
+    assert done.returncode == 1
+    assert figures(done.stderr, lines=2)["outcome"] == "failure"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_cut_short_by_a_signal(endpoint, number):
-    with Server(endpoint, "cat; sleep 1000"):
-        client = Program(
-            [SIPC, "send", endpoint, "-d", "hello", "--stats"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert client.stdout.read(5) == b"hello"
-        client.send_signal(number)
-        assert client.wait() == 128 + number
-        found = figures(client.stderr.read())
-        client.stdout.close()
-        client.stderr.close()
+def test_an_exchange_that_a_signal_ends(endpoint, number):
+    with scripted_server(endpoint, echo):
+        with start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client:
+            feed(client, b"hello")
+            assert client.stdout.read(5) == b"hello"
+            client.send_signal(number)
+            assert client.wait() == 128 + number
+            found = figures(client.stderr.read())
     assert (found["outcome"], found["status"]) == ("interrupted", 128 + number)
     assert (found["bytes_sent"], found["bytes_received"]) == (5, 5)
 
 
-def test_a_pipeline_whose_reader_goes(endpoint):
-    with Server(endpoint, "yes"):
-        client = Program(
-            [SIPC, "send", endpoint, "-d", "", "--stats"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert client.stdout.readline() == b"y\n"
-        client.stdout.close()
-        assert client.wait() == -signal.SIGPIPE
-        found = figures(client.stderr.read())
-        client.stderr.close()
+def test_a_pipeline_whose_reader_ends(endpoint):
+    with scripted_server(endpoint, endless_response(packets(b"y\n" * 1000))):
+        with start_send(endpoint, "-d", "", "--stats", stderr=subprocess.PIPE) as client:
+            assert client.stdout.readline() == b"y\n"
+            client.stdout.close()
+            assert client.wait() == -signal.SIGPIPE
+            found = figures(client.stderr.read())
     assert (found["outcome"], found["status"]) == ("interrupted", 141)
     assert found["bytes_received"] > 0
 
 
-def test_times_count_from_the_start_waiting_for_input_included(endpoint):
-    client = Program(
-        [SIPC, "send", endpoint, "--stats"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    wait_until(lambda: is_in_syscall(client.pid, "readv"), "it to wait for its input")
-    began = monotonic()
-    with Server(endpoint, "cat >/dev/null"):
+def test_times_count_from_the_start_with_the_wait_for_input(endpoint):
+    with (
+        EchoServer(endpoint),
+        start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client,
+    ):
+        wait_until(lambda: is_in_syscall(client.pid, "readv"), "it to wait for its input")
+        began = monotonic()
+        wait_until(lambda: monotonic() > began + 0.05, "some time to pass")
         waited = monotonic() - began
-        client.stdin.write(b"x")
+        feed(client, b"x")
         client.stdin.close()
         assert client.wait() == 0
-    found = figures(client.stderr.read())
-    client.stderr.close()
+        found = figures(client.stderr.read())
     assert found["connect_seconds"] >= waited
 
 
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
-def test_figures_that_nobody_can_read_do_no_harm(endpoint, how):
-    with Server(endpoint, "cat"):
+def test_figures_that_cannot_be_written_do_no_harm(endpoint, how):
+    with EchoServer(endpoint):
         command = f"{SIPC} send {endpoint} -d x --stats {how}"
         done = subprocess.run(["sh", "-c", command], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"x", b"")
 
 
-def test_a_path_that_is_no_utf_8_is_still_json(folder):
-    done = sipc("send", f"{folder}/\udcff", "--stats", "-d", "x")
+def test_a_path_that_is_not_utf_8_is_still_json(folder):
+    done = run_cli("send", f"{folder}/\udcff", "--stats", "-d", "x")
     assert figures(done.stderr, lines=2)["path"] == f"{folder}/\\udcff"
 
 
 def test_a_usage_error_has_no_figures(endpoint):
-    done = sipc("send", endpoint, "--stats", "-d", "x", "--data-file", "y")
+    done = run_cli("send", endpoint, "--stats", "-d", "x", "--data-file", "y")
     assert done.returncode == 2
     assert b"{" not in done.stderr
 

@@ -1,4 +1,4 @@
-"""`sipc send --trace` and `--trace-file`: the wire is seen, and nothing else changes."""
+"""`sipc send --trace` and `--trace-file` show every packet, and change nothing else."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import threading
 
 import pytest
-from helpers.command import SIPC, Program, sipc
-from helpers.scripted_server import respond_with, scripted_server
-from helpers.server import Server
+from helpers.command import sipc
+from helpers.inprocess_cli import run_cli
+from helpers.scripted_server import endless_response, respond_with, scripted_server
+from helpers.sending import echo, feed, start_send
 from helpers.traces import trace_events
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import decode, message, packets, read_message
 
 MIB = 1 << 20
@@ -30,12 +30,13 @@ PING = [
 
 
 @pytest.mark.parametrize("where", ["stderr", "file", "both"])
-def test_every_packet_is_seen_both_ways_and_the_answer_alone_is_printed(endpoint, folder, where):
+def test_every_packet_of_both_ways_is_in_the_trace(endpoint, folder, where):
+    run = sipc if where == "both" else run_cli
     file = folder / "trace"
     options = [] if where == "file" else ["--trace"]
     options += [] if where == "stderr" else ["--trace-file", file]
     with scripted_server(endpoint, respond_with(message(b"pong\n\x1b"))):
-        done = sipc("send", endpoint, *options, input=b"ping")
+        done = run("send", endpoint, *options, input=b"ping")
     assert (done.returncode, done.stdout) == (0, b"pong\n\x1b")
     for trace in ([done.stderr] if where != "file" else []) + (
         [file.read_bytes()] if where != "stderr" else []
@@ -49,17 +50,16 @@ def test_every_packet_is_seen_both_ways_and_the_answer_alone_is_printed(endpoint
         assert done.stderr == b""
 
 
-@pytest.mark.parametrize("size", [0, 1, 5 * MIB])
-def test_tracing_changes_nothing_on_the_wire(endpoint, folder, size):
+@pytest.mark.parametrize("size", [0, 1, 2 * MIB])
+def test_tracing_changes_nothing_on_the_wire(endpoint, size):
     payload = os.urandom(size)
-    (folder / "request").write_bytes(payload)
-    seen = []
+    requests = []
     for options in ([], ["--trace"]):
-        with scripted_server(endpoint, respond_with(message(payload), seen)):
-            done = sipc("send", endpoint, "--data-file", folder / "request", *options)
+        with scripted_server(endpoint, respond_with(message(payload), requests)):
+            done = run_cli("send", endpoint, *options, input=payload)
         endpoint.unlink()
         assert (done.returncode, done.stdout) == (0, payload)
-    plain, traced = seen
+    plain, traced = requests
     assert plain == traced
     assert decode(traced) == (payload, True)
     assert f"sent bytes={len(plain)} " in trace_events(done.stderr)[-1]
@@ -67,14 +67,14 @@ def test_tracing_changes_nothing_on_the_wire(endpoint, folder, size):
     assert len(received) == -(-size // 65516) + 1
 
 
-def test_an_answer_one_byte_at_a_time_is_one_line_a_packet(endpoint):
+def test_a_response_one_byte_at_a_time_is_one_line_a_packet(endpoint):
     def conversation(connection):
         read_message(connection)
         for byte in b"0004" + message(b"hello"):
             connection.sendall(bytes([byte]))
 
     with scripted_server(endpoint, conversation):
-        done = sipc("send", endpoint, "-d", "", "--trace")
+        done = run_cli("send", endpoint, "-d", "", "--trace")
     assert done.stdout == b"hello"
     assert trace_events(done.stderr)[1:] == [
         "> sent 0000: flush",
@@ -85,35 +85,34 @@ def test_an_answer_one_byte_at_a_time_is_one_line_a_packet(endpoint):
     ]
 
 
-def test_an_answer_is_never_told_before_the_request_that_it_answers(endpoint, folder):
-    """Another thread writes than reads; with one processor and luck it would come too late."""
+@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.soak)])
+def test_a_response_is_never_in_the_trace_before_its_request(endpoint, folder, rounds):
+    """One thread writes and another reads; in a bad order of the two it would be."""
     trace = folder / "trace"
-    rounds = 50
 
     def conversation(connection):
+        received = bytearray()
         for number in range(rounds):
-            while not connection.recv(1 << 20).endswith(b"%04d" % number):
-                pass
+            while not received.endswith(b"%04d" % number):
+                piece = connection.recv(1 << 20)
+                assert piece
+                received += piece
             connection.sendall(packets(b"%04d" % number))
         connection.sendall(b"0000")
 
-    with scripted_server(endpoint, conversation):
-        client = Program(
-            [SIPC, "send", endpoint, "--trace-file", trace],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+    with (
+        scripted_server(endpoint, conversation),
+        start_send(endpoint, "--trace-file", trace) as client,
+    ):
         for number in range(rounds):
-            client.stdin.write(b"x" * (number * 10_000) + b"%04d" % number)
-            client.stdin.flush()
+            feed(client, b"x" * (number % 50 * 10_000) + b"%04d" % number)
             assert client.stdout.read(4) == b"%04d" % number
         client.stdin.close()
         assert client.wait() == 0
-        client.stdout.close()
-    told = trace.read_text().splitlines()
-    directions = re.sub("(.)\\1*", r"\1", "".join(line.split(" ")[2] for line in told))
+    lines = [line.split(" ") for line in trace.read_text().splitlines()]
+    directions = re.sub("(.)\\1*", r"\1", "".join(line[2] for line in lines))
     assert directions.startswith("=" + "><" * rounds)
-    times = [line.split(" ")[0] for line in told]
+    times = [line[0] for line in lines]
     assert times == sorted(times)
 
 
@@ -125,7 +124,7 @@ BROKEN = {
         b"0009wo",
         ["cut off: end of stream inside a packet of 9 bytes, 3 missing, after 6 bytes"],
     ),
-    "nonsense": (
+    "malformed": (
         b"zz\x1b\nabc",
         [
             r"malformed: bad packet length 'zz\x1b\n' at byte 0: " + EXPECTED,
@@ -134,63 +133,61 @@ BROKEN = {
     ),
     "a delim": (
         b"0001",
-        [
-            "malformed: a delim packet (0001) at byte 0 is not part of Simple-IPC: " + EXPECTED,
-        ],
+        ["malformed: a delim packet (0001) at byte 0 is not part of Simple-IPC: " + EXPECTED],
     ),
 }
 
 
-@pytest.mark.parametrize(("wire", "told"), BROKEN.values(), ids=BROKEN)
-def test_what_is_wrong_with_an_answer_is_in_the_trace(endpoint, folder, wire, told):
+@pytest.mark.parametrize(("wire", "events"), BROKEN.values(), ids=BROKEN)
+def test_a_defect_of_a_response_is_in_the_trace(endpoint, folder, wire, events):
     with scripted_server(endpoint, respond_with(wire)):
-        done = sipc("send", endpoint, "-d", "x", "--trace-file", folder / "trace")
+        done = run_cli("send", endpoint, "-d", "x", "--trace-file", folder / "trace")
     assert done.returncode == 7
     assert done.stderr.count(b"\n") == 1
     found = trace_events((folder / "trace").read_bytes())
-    assert found[3:-1] == [f"< received {line}" for line in told]
+    assert found[3:-1] == [f"< received {event}" for event in events]
     assert found[-1].startswith("= closed: sent bytes=9 packets=1")
 
 
-def test_bytes_behind_the_answer_are_in_the_trace(endpoint):
+def test_bytes_after_the_response_are_in_the_trace(endpoint):
     with scripted_server(endpoint, respond_with(b"00000009extra")):
-        done = sipc("send", endpoint, "-d", "", "--trace")
+        done = run_cli("send", endpoint, "-d", "", "--trace")
     assert done.returncode == 0
     assert '< received 0009 (9 bytes) behind the flush: "extra"' in trace_events(done.stderr)
 
 
-def test_a_server_that_hangs_up_while_we_write_is_in_the_trace(endpoint):
+def test_a_server_that_closes_while_the_client_writes_is_in_the_trace(endpoint):
     with scripted_server(endpoint, lambda connection: connection.recv(1)):
-        done = sipc("send", endpoint, "--trace", input=bytes(5 * MIB))
+        done = run_cli("send", endpoint, "--trace", input=bytes(5 * MIB))
     assert done.returncode == 7
     trace, error = done.stderr.rsplit(b"\n", 2)[:2]
     assert error.startswith(b"sipc send: the message was cut off")
-    told = trace_events(trace)
-    assert "< received cut off: end of stream without a flush, after 0 bytes" in told
-    assert any(event.startswith("> sent unfinished: ") for event in told)
+    events = trace_events(trace)
+    assert "< received cut off: end of stream without a flush, after 0 bytes" in events
+    assert any(event.startswith("> sent unfinished: ") for event in events)
 
 
 def test_a_server_that_reads_no_more_is_in_the_trace(endpoint, folder):
     trace = folder / "trace"
-    deaf = threading.Event()
+    shut = threading.Event()
 
     def conversation(connection):
         connection.recv(5)
         connection.shutdown(socket.SHUT_RD)
-        deaf.set()
+        shut.set()
         wait_until(lambda: b"not sent" in trace.read_bytes(), "a write to be refused")
         connection.sendall(message(b"enough"))
 
-    with scripted_server(endpoint, conversation):
-        command = [SIPC, "send", endpoint, "--trace-file", trace]
-        with Program(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-            client.stdin.write(b"x")
-            client.stdin.flush()
-            assert deaf.wait(30)
-            client.stdin.write(b"y")
-            client.stdin.close()
-            assert client.stdout.read() == b"enough"
-            assert client.wait() == 0
+    with (
+        scripted_server(endpoint, conversation),
+        start_send(endpoint, "--trace-file", trace) as client,
+    ):
+        feed(client, b"x")
+        assert shut.wait(TIMEOUT)
+        feed(client, b"y")
+        client.stdin.close()
+        assert client.stdout.read() == b"enough"
+        assert client.wait() == 0
     assert trace_events(trace.read_bytes())[1:4] == [
         '> sent 0005 (5 bytes): "x"',
         "> not sent: the other end has hung up",
@@ -198,21 +195,13 @@ def test_a_server_that_reads_no_more_is_in_the_trace(endpoint, folder):
     ]
 
 
-def test_what_a_signal_cut_short_is_in_the_trace(endpoint, folder):
+def test_an_exchange_that_a_signal_ends_is_in_the_trace(endpoint, folder):
     trace = folder / "trace"
-    with Server(endpoint, "cat"):
-        client = Program(
-            [SIPC, "send", endpoint, "--trace-file", trace],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        client.stdin.write(b"hello")
-        client.stdin.flush()
+    with scripted_server(endpoint, echo), start_send(endpoint, "--trace-file", trace) as client:
+        feed(client, b"hello")
         assert client.stdout.read(5) == b"hello"
         client.send_signal(signal.SIGTERM)
         assert client.wait() == 143
-        client.stdin.close()
-        client.stdout.close()
     assert trace_events(trace.read_bytes())[1:] == [
         '> sent 0009 (9 bytes): "hello"',
         '< received 0009 (9 bytes): "hello"',
@@ -222,11 +211,12 @@ def test_what_a_signal_cut_short_is_in_the_trace(endpoint, folder):
     ]
 
 
-def test_a_reader_that_goes_away_ends_send_by_sigpipe_and_the_trace_properly(endpoint, folder):
+def test_the_trace_is_complete_when_sigpipe_ends_the_client(endpoint, folder):
     trace = folder / "trace"
-    with Server(endpoint, "yes"):
-        command = [SIPC, "send", endpoint, "-d", "", "--trace-file", trace]
-        client = Program(command, stdout=subprocess.PIPE)
+    with (
+        scripted_server(endpoint, endless_response(packets(b"y\n" * 1000))),
+        start_send(endpoint, "-d", "", "--trace-file", trace) as client,
+    ):
         assert client.stdout.readline() == b"y\n"
         client.stdout.close()
         assert client.wait() == -signal.SIGPIPE

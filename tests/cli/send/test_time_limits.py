@@ -1,0 +1,168 @@
+"""`sipc send`: what ends a wait, and what does not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+
+import pytest
+from helpers.command import SIPC, Program, assert_error_line
+from helpers.inprocess_cli import run_cli
+from helpers.procfs import is_in_syscall
+from helpers.scripted_server import endless_response, scripted_server
+from helpers.sending import EchoServer, start_send
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import connect, message, packets, read_message
+
+from simpleipc_cli.cli.streams import DescriptorOutput, Input
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import TimedOut
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("option", ["-m", "--max-time"])
+def test_max_time_ends_a_connected_send(endpoint, option):
+    def conversation(connection):
+        read_message(connection)
+        assert connection.recv(1) == b""
+
+    with scripted_server(endpoint, conversation):
+        assert_error_line(run_cli("send", endpoint, option, "50ms", "-d", "x"), 6, "in time")
+
+
+def test_max_time_ends_a_send_whose_request_is_not_read(endpoint):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(endpoint))
+        listener.listen()
+        assert_error_line(run_cli("send", endpoint, "-m", "100ms", input=bytes(5 * MIB)), 6)
+
+
+@pytest.fixture
+def pipe():
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_deadline_ends_a_wait_for_input(pipe):
+    source = Input(pipe[0], "standard input", Deadline(0.001))
+    with pytest.raises(TimedOut, match="nothing came from standard input in time"):
+        source.first()
+
+
+def test_a_deadline_ends_a_wait_for_a_reader_of_the_output(pipe):
+    os.write(pipe[1], bytes(fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)))
+    target = DescriptorOutput(pipe[1], "standard output", Deadline(0.001))
+    with pytest.raises(TimedOut, match="standard output did not take the answer in time"):
+        target.write(memoryview(b"x"))
+
+
+def test_max_time_ends_a_wait_for_input(endpoint, pipe):
+    """It connects to see whether there is a server, and sends nothing."""
+
+    def conversation(connection):
+        assert connection.recv(1) == b""
+
+    with scripted_server(endpoint, conversation):
+        command = [SIPC, "send", endpoint, "-m", "50ms"]
+        done = subprocess.run(command, stdin=pipe[0], capture_output=True)
+    assert_error_line(done, 6, "standard input")
+
+
+def test_max_time_ends_a_wait_for_a_reader_of_the_output(endpoint, pipe):
+    with scripted_server(endpoint, endless_response(packets(bytes(MIB)))):
+        command = [SIPC, "send", endpoint, "-m", "200ms", "-d", "x"]
+        done = subprocess.run(command, stdout=pipe[1], stderr=subprocess.PIPE)
+    assert_error_line(done, 6, "in time")
+
+
+def test_missing_input_and_a_missing_server_is_a_missing_server(endpoint, pipe):
+    command = [SIPC, "send", endpoint, "-m", "50ms"]
+    assert_error_line(subprocess.run(command, stdin=pipe[0], capture_output=True), 4)
+
+
+BUSY_LIMITS = [
+    ["--connect-timeout", "20ms"],
+    ["-m", "20ms"],
+    ["--wait", "20ms", "--connect-timeout", "0"],
+]
+
+
+@pytest.mark.parametrize("limit", BUSY_LIMITS, ids=" ".join)
+def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, limit):
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(endpoint))
+        busy.listen(0)
+        with connect(endpoint):
+            assert_error_line(run_cli("send", endpoint, "-d", "x", *limit), 3, "busy")
+
+
+def test_a_busy_server_is_waited_for(endpoint):
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(endpoint))
+        busy.listen(0)
+        with connect(endpoint):
+            with start_send(endpoint, "-d", "x", "--connect-timeout", "0") as client:
+                wait_until(lambda: is_in_syscall(client.pid, "connect"), "it to wait")
+                busy.accept()[0].close()
+                with busy.accept()[0] as connection:
+                    read_message(connection)
+                    connection.sendall(message(b"done"))
+                assert client.stdout.read() == b"done"
+
+
+def test_wait_sends_once_a_server_is_there(endpoint):
+    with start_send(endpoint, "--wait", "1h", "-d", "x") as client:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(endpoint))
+        with Server(endpoint, "cat", "--count", 1) as server:
+            assert client.stdout.read() == b"x"
+            assert server.wait() == 0
+            assert server.log.count("in=1") == 1
+
+
+@pytest.mark.parametrize("wait", ["20ms", "0.02"])
+def test_wait_has_an_end(endpoint, wait):
+    assert_error_line(run_cli("send", endpoint, "--wait", wait, "-d", "x"), 4)
+
+
+@pytest.mark.parametrize("wire", [packets(bytes(4 * MIB)), b"0004" * MIB], ids=["data", "empty"])
+@pytest.mark.parametrize("output", [[], ["-o", "response"]], ids=["stdout", "file"])
+def test_max_time_ends_an_endless_response(endpoint, folder, wire, output):
+    with scripted_server(endpoint, endless_response(wire)), open("/dev/null", "wb") as null:
+        done = subprocess.run(
+            [SIPC, "send", endpoint, "-d", "x", "-m", "100ms", *output],
+            stdout=null,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+        )
+    assert_error_line(done, 6, "in time")
+    assert os.listdir(folder) == ["sock"]
+
+
+def test_max_time_covers_a_named_pipe_without_a_reader(endpoint, folder):
+    os.mkfifo(folder / "pipe")
+    with EchoServer(endpoint) as server:
+        done = run_cli("send", endpoint, "-d", "x", "-m", "50ms", "-o", folder / "pipe")
+        assert_error_line(done, 6)
+        assert not server.accepted
+
+
+@pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without -m", "with -m"])
+def test_a_named_pipe_takes_the_response(endpoint, folder, limit):
+    os.mkfifo(folder / "pipe")
+    command = [SIPC, "send", endpoint, "-d", "x", *limit, "-o", folder / "pipe"]
+    with EchoServer(endpoint), Program(command) as client:
+        assert (folder / "pipe").read_bytes() == b"x"
+        assert client.wait() == 0
+
+
+def test_very_long_limits_are_accepted(endpoint):
+    with EchoServer(endpoint):
+        done = run_cli("send", endpoint, "-m", "9999h", "--connect-timeout", "9999h", input=b"x")
+        assert (done.returncode, done.stdout) == (0, b"x")

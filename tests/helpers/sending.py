@@ -1,0 +1,62 @@
+"""Clients of `sipc send` that tests feed by hand, and servers in this process for them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from contextlib import suppress
+
+from helpers.command import SIPC, Program
+from helpers.scripted_server import ScriptedServer, receive_request
+from helpers.wire import message
+
+_CLOSED = (BrokenPipeError, ConnectionResetError)  # some clients end in the middle of an exchange
+
+
+def echo(connection) -> None:
+    """Return the bytes of a request as they come: that is a response with the same payload."""
+    with suppress(*_CLOSED):
+        while piece := connection.recv(1 << 20):
+            connection.sendall(piece)
+
+
+class EchoServer(ScriptedServer):
+    """Responds to whole requests, with their own payload or what `response` makes of it."""
+
+    def __init__(self, path, response=lambda payload: payload, **options) -> None:
+        super().__init__(path, self._respond, **options)
+        self.requests: list[bytes] = []
+        self._response = response
+
+    def _respond(self, connection) -> None:
+        payload = receive_request(connection)
+        self.requests.append(payload)
+        with suppress(*_CLOSED):
+            connection.sendall(message(self._response(payload)))
+
+
+def start_send(endpoint, *options, wrapper=(), **popen) -> Program:
+    """Start a `sipc send` whose standard input and output are pipes."""
+    popen.setdefault("stdin", subprocess.PIPE)
+    popen.setdefault("stdout", subprocess.PIPE)
+    return Program([*wrapper, SIPC, "send", endpoint, *map(str, options)], **popen)
+
+
+def send_lines(endpoint, *options, **popen) -> Program:
+    """Start a `sipc send --lines`."""
+    return start_send(endpoint, "--lines", *options, **popen)
+
+
+def feed(client, *pieces: bytes) -> None:
+    """Write to the standard input of a client."""
+    for piece in pieces:
+        client.stdin.write(piece)
+    client.stdin.flush()
+
+
+def failed_records(errors: bytes) -> list[int]:
+    """The numbers of records in messages about them; there must be no other messages."""
+    lines = errors.splitlines()
+    found = [re.fullmatch(rb"sipc send: record (\d+): [^\n]+: [^\n]+", line) for line in lines]
+    assert all(found), errors
+    return [int(match[1]) for match in found]
