@@ -11,10 +11,10 @@ import sys
 
 from simpleipc_cli import system
 from simpleipc_cli.cli import signals
-from simpleipc_cli.cli.exitcodes import SIGNALLED, CutShort, exit_code
-from simpleipc_cli.cli.quick import quick_way
-from simpleipc_cli.cli.render import error_line, say
-from simpleipc_cli.cli.streams import fill_standard_streams
+from simpleipc_cli.cli.exitcodes import SIGNALLED, Terminated, exit_code
+from simpleipc_cli.cli.fastpath import fast_path
+from simpleipc_cli.cli.stderr import format_error, print_error
+from simpleipc_cli.cli.stdio import fill_standard_fds
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -35,8 +35,8 @@ VERBS = {
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    fill_standard_streams()
-    quick = quick_way(sys.argv[1:])
+    fill_standard_fds()
+    quick = fast_path(sys.argv[1:])
     if quick is not None:
         status = _status(sys.argv[1], quick)
         # It leaves nothing in buffers, and Python's own end takes a tenth of its time.
@@ -51,24 +51,24 @@ def _by_click() -> int:
     return run()
 
 
-def _cut_short(number: int, _frame: object) -> NoReturn:
+def _on_signal(number: int, _frame: object) -> NoReturn:
     signals.ignore()  # a second one must not cut short the clearing up
-    raise CutShort(number)
+    raise Terminated(number)
 
 
-def _hear_again(lost: UnraisableHookArgs) -> None:
+def _reraise_lost_signal(lost: UnraisableHookArgs) -> None:
     """What is raised in a callback of Python's, as behind many an import, is lost: once more."""
     error = lost.exc_value
-    if not isinstance(error, CutShort):
+    if not isinstance(error, Terminated):
         sys.__unraisablehook__(lost)
         return
     number = error.number
 
     def ring(_number: int, _frame: object) -> None:
-        if sys.unraisablehook is _hear_again:  # there is no status yet
-            raise CutShort(number)
+        if sys.unraisablehook is _reraise_lost_signal:  # there is no status yet
+            raise Terminated(number)
 
-    system.set_alarm(_MOMENT, ring)
+    system.set_timer(_MOMENT, ring)
 
 
 def _status(verb: str, run: Callable[[], int]) -> int:
@@ -76,12 +76,12 @@ def _status(verb: str, run: Callable[[], int]) -> int:
 
     Signals are heard from here on, until there is a status: also while an error is told.
     """
-    sys.unraisablehook = _hear_again
+    sys.unraisablehook = _reraise_lost_signal
     try:
-        signals.hear(_cut_short)
+        signals.hear(_on_signal)
         status = _told(verb, run)
         signals.ignore()
-    except CutShort as cut:
+    except Terminated as cut:
         if cut.number == signals.SIGPIPE:
             signals.die_of_sigpipe()
         return SIGNALLED + cut.number
@@ -96,7 +96,7 @@ def _told(verb: str, run: Callable[[], int]) -> int:
         return run()
     except Exception as error:
         explained = _explained(error)
-        say(error_line(verb, explained))
+        print_error(format_error(verb, explained))
         return exit_code(explained)
 
 

@@ -35,4 +35,4 @@ def ignore() -> None:
 
 def die_of_sigpipe() -> None:
     """End as every other program in a pipeline does whose reader has gone, if that is possible."""
-    system.die_of(SIGPIPE)
+    system.exit_by_signal(SIGPIPE)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from simpleipc_cli.cli.expect import FixedText
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotAsExpected
+from simpleipc_cli.errors import ExpectationFailed
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the answer is not as expected: "
@@ -120,7 +120,7 @@ def test_slices_make_no_difference(text, answer, cuts, equal):
     if holds:
         expected.check(Deadline(None))
         return
-    with pytest.raises(NotAsExpected) as raised:
+    with pytest.raises(ExpectationFailed) as raised:
         expected.check(Deadline(None))
     at = int(re.search(r"at byte (\d+) ", str(raised.value))[1])
     assert answer[:at] == (text.removesuffix(b"\n") + b"\n")[:at]
