@@ -7,11 +7,11 @@ from functools import partial
 from threading import Lock, Thread
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport import READ, Latch, new_bell, new_latch, new_wide_poller
+from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller, new_wakeup_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.handlers.spawn import Process
+    from simpleipc_cli.process.posix.child import Process
 
 _POLL_INTERVAL = 0.05  # seconds between looks at whether to kill now (tunable)
 
@@ -31,8 +31,8 @@ class Supervisor:
         try:
             self.kill_now: Latch = new_latch()
             """Set when processes that are being stopped get no more time."""
-            self._wakeup = new_bell()
-            self._poller = new_wide_poller()
+            self._wakeup = new_wakeup_event()
+            self._poller = new_scalable_poller()
             self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         except OSError as error:
             raise SipcError(f"nothing can look after handlers: {error.strerror}") from error

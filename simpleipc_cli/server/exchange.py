@@ -17,10 +17,9 @@ from enum import Enum, auto
 from functools import partial
 from time import monotonic
 
-from simpleipc_cli.buffers import advance
 from simpleipc_cli.deadline import NEVER
-from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
-from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
+from simpleipc_cli.message import MessageReader, MessageWriter, consume
 from simpleipc_cli.server import timeouts
 from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT, ServerConfig
 from simpleipc_cli.server.handler import Handler, Request, Result
@@ -361,7 +360,7 @@ class Exchange:
                 return Step.DONE
         except BlockingIOError:
             return Step.NO_DATA
-        except CutOff as error:
+        except IncompleteMessage as error:
             raise _Abort(Outcome.REQUEST_INCOMPLETE, str(error)) from None
         except ProtocolError as error:
             raise _Abort(Outcome.MALFORMED, str(error)) from None
@@ -397,15 +396,15 @@ class Exchange:
         pending = self._writer.pending
         try:
             while pending:
-                count = self._stream.write_now(pending)
+                count = self._stream.write_nowait(pending)
                 self._progress |= timeouts.WRITE_IDLE
                 if count == sum(map(len, pending)):
                     pending.clear()
                 else:
-                    advance(pending, count)
+                    consume(pending, count)
         except BlockingIOError:
             pass
-        except PeerGone:
+        except PeerClosed:
             return self._on_hangup()
         return Step.DONE
 

@@ -13,13 +13,13 @@ from time import monotonic
 from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.acceptor import Acceptor
 from simpleipc_cli.server.config import ServerConfig
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.dispatcher import Dispatcher
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Counters, Log, RequestRecord
 from simpleipc_cli.server.shutdown import Shutdown
 from simpleipc_cli.server.systemd import Notifier
-from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event
 
 _MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs a system call more (tunable)
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
@@ -59,9 +59,9 @@ class Server:
         self._log = log
         self._notifier = notifier or Notifier()
 
-        self._wakeup = new_bell()
+        self._wakeup = new_wakeup_event()
         self._shutdown = Shutdown()
-        self._poller = new_wide_poller()
+        self._poller = new_scalable_poller()
         self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         counters = Counters()
         self._dispatcher = Dispatcher(
@@ -224,7 +224,7 @@ class Server:
         if now < self._path_checked + _PATH_CHECK:
             return
         self._path_checked = now
-        if not self._listener.is_ours():
+        if not self._listener.owns_path():
             self._exit_reason = ExitReason.PATH_LOST
             self._is_stopping = True
 

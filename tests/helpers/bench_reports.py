@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from simpleipc_cli.bench.generator import Results
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.load import Tally
 from simpleipc_cli.bench.report import Report
 
 MS = 1_000_000
@@ -11,8 +11,8 @@ CLOSED = {"rate": None, "concurrency": 8, "duration": 10_000 * MS}
 OPEN = {**CLOSED, "rate": 500.0}
 
 
-def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Tally:
-    tally = Tally(
+def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Results:
+    tally = Results(
         started=answered + failed + 2, unfinished=2, late=3 * is_open, skipped=int(is_open)
     )
     for number in range(answered):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from heapq import heapify, heapreplace
 
+from simpleipc_cli.bench.generator import LATE_AFTER, Results
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.load import LATE_AFTER, Tally
 from simpleipc_cli.bench.report import Report
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
@@ -20,7 +20,7 @@ class Run:
     def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
         self.path = path
         self.settings = {"rate": None, "concurrency": 1, "processes": 1, **settings}
-        self.tally = Tally()
+        self.tally = Results()
 
     def answer(self, due: int, start: int, end: int) -> None:
         tally = self.tally

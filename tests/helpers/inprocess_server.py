@@ -10,14 +10,14 @@ from queue import Queue
 from helpers.waiting import TIMEOUT, wait_until
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.errors import PeerClosed
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.server.config import ServerConfig
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, HandlerRun, Result
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.server import Server
-from simpleipc_cli.transport import READ, connect, listen, new_bell, new_poller
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import READ, connect, listen, new_poller, new_wakeup_event
 
 
 class Stopped(Exception):
@@ -129,7 +129,7 @@ class StreamPairs:
 
     def close(self):
         self._poller.close()
-        self._listener.withdraw()
+        self._listener.stop_listening()
         self._listener.close()
 
 
@@ -155,7 +155,7 @@ class RunContext:
     def write(self, data):
         try:
             write_all(self.stdout, data)
-        except PeerGone:
+        except PeerClosed:
             raise Stopped from None
 
     def wait_for(self, event):
@@ -176,7 +176,7 @@ class ScriptedRun(HandlerRun):
     def __init__(self, act, request, pairs):
         self._writer, stdin = pairs.new()
         self._reader, stdout = pairs.new()
-        self._bell = new_bell()
+        self._bell = new_wakeup_event()
         self._ended = threading.Event()
         self._status = None
         self.input = self._writer.fileno()
@@ -199,7 +199,7 @@ class ScriptedRun(HandlerRun):
             self._bell.ring()
 
     def write(self, payload, *, last):
-        return self._writer.write_now(payload)
+        return self._writer.write_nowait(payload)
 
     def end_input(self):
         self.input = -1
@@ -209,7 +209,7 @@ class ScriptedRun(HandlerRun):
         pass
 
     def read(self, buffer):
-        count = self._reader.read_now(buffer)
+        count = self._reader.read_nowait(buffer)
         if not count:
             self.output = -1
         return [buffer[:count]] if count else []
@@ -235,7 +235,7 @@ class EchoRun(HandlerRun):
     """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
 
     def __init__(self):
-        self._bells = [new_bell() for _ in range(3)]
+        self._bells = [new_wakeup_event() for _ in range(3)]
         self.input, self.output, self.exit = (bell.fileno() for bell in self._bells)
         self._kept = bytearray()
         self._result = None

@@ -17,7 +17,7 @@ from helpers.procfs import children
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import decode, message
 
-from simpleipc_cli.bench import wording
+from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench.report import Report
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from simpleipc_cli.cli.expect import FixedText, matching
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotAsExpected, TimedOut
+from simpleipc_cli.errors import ExpectationFailed, TimedOut
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the answer is not as expected: "
@@ -126,7 +126,7 @@ def test_the_result_does_not_depend_on_how_the_response_is_cut(text, answer, cut
     if holds:
         expected.check(Deadline(None))
         return
-    with pytest.raises(NotAsExpected) as raised:
+    with pytest.raises(ExpectationFailed) as raised:
         expected.check(Deadline(None))
     at = int(re.search(r"at byte (\d+) ", str(raised.value))[1])
     assert answer[:at] == (text.removesuffix(b"\n") + b"\n")[:at]

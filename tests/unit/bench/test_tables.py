@@ -11,11 +11,12 @@ from helpers.bench_runs import MS, SECOND, Run, closed_loop, open_loop
 from helpers.html import read
 from markdown_it import MarkdownIt
 
-from simpleipc_cli.bench import verdict, wording
+from simpleipc_cli.bench import conditions as verdict
+from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench.conditions import KINDS
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import Figures
+from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.bench.tables import to_csv, to_markdown
-from simpleipc_cli.bench.verdict import KINDS
 
 FAILING = closed_loop(failing=(3 * SECOND, 5 * SECOND), partial=True, cpu_share=0.97)
 STALLED = open_loop(stall=(4 * SECOND, 6 * SECOND))
@@ -156,7 +157,7 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
     assert times["head"] == ["", "response", "service", "connect", "first byte"]
     for kind, histogram in STALLED.times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
-        for name, value in Figures.of(histogram).by_name().items():
+        for name, value in SummaryStats.of(histogram).by_name().items():
             assert times[name][column] == wording.figure(name, value)
         assert times["samples"][column] == f"{histogram.count:,}"
     assert times["p99.99"] == ["-"] * 4
