@@ -18,7 +18,7 @@ from simpleipc_cli.cli.exitcodes import Terminated
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.pktline import MAX_PAYLOAD
-from simpleipc_cli.system.pipes import grow_pipe
+from simpleipc_cli.system import grow_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -449,7 +449,7 @@ def _write_error(name: str, error: OSError) -> SipcError:
 
 def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
     """Wait until a descriptor can be read or written; False once the deadline has come."""
-    poll = system.watch(descriptor, writing=writing)
+    poll = system.fd_poll(descriptor, writing=writing)
     while not deadline.passed():
         left = deadline.remaining()
         # Not a moment too soon: a part of a millisecond is a whole one.
