@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from time import sleep
 
-from simpleipc_cli.client import connect_with_retry, look
+from simpleipc_cli.client import connect_with_retry, probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import (
@@ -54,7 +54,7 @@ def reach_or_start(
     connecting at the last try. A command that is still at it has then been ended, which may
     take two seconds more. SIGCHLD must not be ignored.
     """
-    limit = deadline.sooner(START_TIMEOUT if wait is None else wait.remaining())
+    limit = deadline.capped(START_TIMEOUT if wait is None else wait.remaining())
     path = _real_path(endpoint)
     command = Command(line, environment.get("PATH", os.defpath))
     environment = {**environment, "SIPC_PATH": path}
@@ -65,7 +65,7 @@ def reach_or_start(
             while not lock.take():
                 if (stream := tries.connect()) is not None:
                     return stream
-                if limit.passed():
+                if limit.expired():
                     raise tries.failed(
                         f"and whoever starts a server there (lock {lock.path}) takes too long",
                         "wait longer with --wait",
@@ -73,7 +73,7 @@ def reach_or_start(
                 tries.pause()
             if (stream := tries.connect()) is not None:
                 return stream
-            if limit.passed():
+            if limit.expired():
                 raise tries.failure
             return _start(tries, command, environment)
         finally:
@@ -124,7 +124,7 @@ class ConnectAttempts:
                         deadline=self.limit,
                     )
             except ServerBusy:
-                if not self._patient or self.limit.passed():
+                if not self._patient or self.limit.expired():
                     raise
             except (NotListening, PathNotFound) as error:
                 self.failure = error
@@ -144,7 +144,7 @@ class ConnectAttempts:
 
     def is_listening(self) -> bool:
         """Look, without waiting."""
-        finding = look(self._endpoint.locate, timeout=None, deadline=Deadline(0.0))
+        finding = probe(self._endpoint.locate, timeout=None, deadline=Deadline(0.0))
         return finding.error is None or isinstance(finding.error, ServerBusy)
 
     def failed(self, more: str, hint: str) -> EndpointError:
@@ -182,7 +182,7 @@ def _wait_for(server: Detached, tries: ConnectAttempts) -> Stream | None:
             stream = tries.connect()
         except PermissionDenied as error:  # the socket is there, its mode may come later
             tries.failure, stream = error, None
-        if stream is not None or status or tries.limit.passed():
+        if stream is not None or status or tries.limit.expired():
             return stream
         tries.pause(server)
 

@@ -306,7 +306,7 @@ class MessageOutput:
         try:
             while payload := payload[self.write_nowait(payload) :]:
                 while not poller.wait(self._deadline.remaining()):
-                    if self._deadline.passed():
+                    if self._deadline.expired():
                         return
         finally:
             poller.close()
@@ -437,7 +437,7 @@ def _open_special(path: str, deadline: Deadline) -> int:
         else:
             os.set_blocking(descriptor, True)
             return descriptor
-        if deadline.passed():
+        if deadline.expired():
             raise TimedOut(f"nobody opened {path} to read in time")
         sleep(_PAUSE)
 
@@ -450,7 +450,7 @@ def _write_error(name: str, error: OSError) -> SipcError:
 def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
     """Wait until a descriptor can be read or written; False once the deadline has come."""
     poll = system.fd_poll(descriptor, writing=writing)
-    while not deadline.passed():
+    while not deadline.expired():
         left = deadline.remaining()
         # Not a moment too soon: a part of a millisecond is a whole one.
         if poll.poll(None if left is None else -int(-min(left, _LONGEST_WAIT) * 1000 // 1)):

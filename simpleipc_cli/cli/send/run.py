@@ -13,7 +13,7 @@ from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.send.lazy_diagnostics import make_diagnostics
 from simpleipc_cli.cli.stderr import print_error
 from simpleipc_cli.cli.stdio import STDIN, Input, open_input, open_output
-from simpleipc_cli.client import connect_with_retry, exchange, look
+from simpleipc_cli.client import connect_with_retry, exchange, probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
 
@@ -151,7 +151,7 @@ def _first_of(source: Input, endpoint: Endpoint) -> memoryview:
     try:
         return source.first()
     except TimedOut:
-        finding = look(endpoint.locate, timeout=None, deadline=Deadline(0.0))
+        finding = probe(endpoint.locate, timeout=None, deadline=Deadline(0.0))
         if finding.error is not None:
             raise finding.error from None
         raise

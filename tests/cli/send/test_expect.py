@@ -23,7 +23,7 @@ from simpleipc_cli.errors import ExpectationFailed
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the answer is not as expected: "
-REMEDY = ": look at what the server answers, or change what is expected\n"
+REMEDY = ": check the server's response, or change what is expected\n"
 
 
 @pytest.fixture
