@@ -110,7 +110,7 @@ def write_pending_nowait(stream: Stream, writer: MessageWriter) -> bool:
     """Write what the stream takes without blocking; return False if the peer has closed."""
     try:
         while writer.pending:
-            writer.written(stream.write_nowait(writer.pending))
+            writer.advance(stream.write_nowait(writer.pending))
     except BlockingIOError:
         pass
     except PeerClosed:
@@ -124,7 +124,7 @@ def _receive(stream: Stream, on_data: Callable[[memoryview], None], deadline: De
     while not reader.complete:
         count = stream.read(buffer, deadline)
         if not count:
-            reader.end()
+            reader.feed_eof()
         for payload in reader.feed(buffer[:count]):
             on_data(payload)
 
@@ -182,7 +182,7 @@ class _Sender:
         writer, stream = self._writer, self._stream
         while True:
             while writer.pending:
-                writer.written(stream.write(writer.pending))
+                writer.advance(stream.write(writer.pending))
             if writer.finished:
                 return
             payload = self._read_more() if self._read_more is not None else b""

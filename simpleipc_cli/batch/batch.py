@@ -244,7 +244,7 @@ class Batch:
             self._fail(exchange, error)
             return
         if not still_read:  # but it may have answered before
-            exchange.writer.drop()
+            exchange.writer.clear()
         self._watch(exchange)
 
     def _watch(self, exchange: Exchange) -> None:
@@ -265,7 +265,7 @@ class Batch:
         try:
             count = exchange.stream.read_nowait(self._buffer)
             if not count:
-                reader.end()
+                reader.feed_eof()
             for payload in reader.feed(self._buffer[:count]):
                 self._output.deliver(exchange.answer, payload)
         except BlockingIOError:

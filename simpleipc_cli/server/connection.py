@@ -269,7 +269,7 @@ class Exchange(Stepwise):
             self._lookout.forget(self._stream.fileno())
             self._client_gone = True
             self._stream_ended = True
-            self._writer.drop()
+            self._writer.clear()
             self._set_outcome(Outcome.HUNG_UP, "the handler was allowed to finish")
             return
         if self._intake.complete:
@@ -330,7 +330,7 @@ class Exchange(Stepwise):
         pending = self._writer.pending
         try:
             while pending:
-                self._writer.written(self._stream.write_nowait(pending))
+                self._writer.advance(self._stream.write_nowait(pending))
                 self._clocks.stall.reset(monotonic())
         except BlockingIOError:
             return
@@ -437,7 +437,7 @@ class Exchange(Stepwise):
         self._set_outcome(outcome, detail)
         self._stop_run(partial(self._fail, outcome, detail))
         self._clocks.end_handling()
-        self._writer.drop()
+        self._writer.clear()
         self._response_over = True
         self._running.discard_request()
 

@@ -234,7 +234,7 @@ def bench(
 
 def _see_that_it_listens(endpoint: Endpoint) -> None:
     """Raise EndpointError if nobody does: a load of nothing but failures tells less."""
-    error = probe(endpoint.locate, timeout=_LOOK_TIMEOUT).error
+    error = probe(endpoint.path_checked, timeout=_LOOK_TIMEOUT).error
     if isinstance(error, (NotListening, PathNotFound)):
         error.hint = "start a server there, or wait for one with sipc probe --wait"
     if error is not None:

@@ -40,11 +40,11 @@ def run(
     """
     endpoint = resolve_endpoint(path)
     if waits_gone:
-        finding = wait_until_gone(endpoint.locate, timeout=timeout, wait=Deadline(wait_gone))
+        finding = wait_until_gone(endpoint.path_checked, timeout=timeout, wait=Deadline(wait_gone))
         status = _status_of_gone(finding)
     else:
         finding = probe(
-            endpoint.locate,
+            endpoint.path_checked,
             timeout=timeout,
             wait=Deadline(wait) if waits else None,
             on_connected=None if question is None else question.ask,

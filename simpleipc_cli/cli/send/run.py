@@ -125,7 +125,7 @@ class ConnectOptions:
         wait = Deadline(self.wait) if self.waits else None
         try:
             return connect_with_retry(
-                self.endpoint.locate,
+                self.endpoint.path_checked,
                 connect_timeout=self.connect_timeout,
                 wait=wait if self.spawn is None else None,
                 deadline=self.deadline,
@@ -133,10 +133,10 @@ class ConnectOptions:
         except (NotListening, PathNotFound):
             if self.spawn is None:
                 raise
-        from simpleipc_cli.autostart import reach_or_start  # noqa: PLC0415 - most do without
+        from simpleipc_cli.autostart import connect_or_start  # noqa: PLC0415 - most do without
 
         system.reset_sigchld()
-        return reach_or_start(
+        return connect_or_start(
             self.endpoint,
             self.spawn,
             os.environ,
@@ -151,7 +151,7 @@ def _first_of(source: Input, endpoint: Endpoint) -> memoryview:
     try:
         return source.first()
     except TimedOut:
-        finding = probe(endpoint.locate, timeout=None, deadline=Deadline(0.0))
+        finding = probe(endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
         if finding.error is not None:
             raise finding.error from None
         raise
