@@ -9,9 +9,9 @@ from importlib import import_module
 
 import click
 
-from simpleipc_cli.cli import VERBS
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.options import option_given
+from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
 EPILOG = """\b

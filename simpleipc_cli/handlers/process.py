@@ -16,8 +16,8 @@ from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn
 from simpleipc_cli.process.posix.stdio_pipes import Pipes, unread
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.system.pipes import grow_pipe
 from simpleipc_cli.transport import Latch
 
 _QUICK = 0.05  # seconds for a start that others may have to wait for, at will

@@ -41,15 +41,15 @@ class Clocks:
             (self.handling, self.handling.running),
         ):
             if waiting is not clock.running:
-                clock.run(waiting, now)
-            if waiting and (end := clock.end()) < due:
+                clock.set_running(waiting, now)
+            if waiting and (end := clock.expires_at()) < due:
                 due = end
         return due
 
     def begin_handling(self, now: float) -> None:
         """A handler has been started, perhaps in another's place."""
         self.handling = InactivityTimer(self._timeout)
-        self.handling.run(True, now)
+        self.handling.set_running(True, now)
 
     def end_handling(self) -> None:
         """The handler has ended, or has answered: what is left is not its time."""

@@ -213,22 +213,22 @@ class Exchange(Stepwise):
     def _check_time(self, now: float) -> None:
         """Give up on whoever has used up all patience."""
         clocks = self._clocks
-        if clocks.silence.left(now) == 0.0:
+        if clocks.silence.remaining(now) == 0.0:
             raise _Over(Outcome.SILENT, f"silent for {clocks.silence.limit:g} s")
-        if clocks.packet.left(now) == 0.0:
+        if clocks.packet.remaining(now) == 0.0:
             raise _Over(Outcome.SILENT, f"not done with one packet for {clocks.packet.limit:g} s")
-        if clocks.stall.left(now) == 0.0:
+        if clocks.stall.remaining(now) == 0.0:
             raise _Over(Outcome.STUCK, f"no byte moved for {clocks.stall.limit:g} s")
-        if clocks.handling.left(now) == 0.0:
+        if clocks.handling.remaining(now) == 0.0:
             self._fail(Outcome.TIMED_OUT, f"not done in {clocks.handling.limit:g} s")
-        if clocks.linger.left(now) == 0.0:
+        if clocks.linger.remaining(now) == 0.0:
             if self._running.exited:
                 self.record.warnings.append(
                     "the handler has exited, but something holds its output open"
                 )
             self._running.end_output()
             self._conclude()
-        if clocks.rest.left(now) == 0.0:
+        if clocks.rest.remaining(now) == 0.0:
             self.record.warnings.append(f"the worker did not read on for {LINGER:g} s")
             self._running.discard_request()
 
@@ -238,7 +238,7 @@ class Exchange(Stepwise):
         if self._latch is self._stages.drain:
             if self._clocks.silence.limit is None or self._clocks.silence.limit > DRAIN_SILENCE:
                 self._clocks.silence.limit = DRAIN_SILENCE
-                self._clocks.silence.restart(monotonic())
+                self._clocks.silence.reset(monotonic())
             self._latch = self._stages.end
             if self._may_wait:
                 self._lookout.watch(self._latch.fileno(), 0)
@@ -269,7 +269,7 @@ class Exchange(Stepwise):
             self._lookout.forget(self._stream.fileno())
             self._client_gone = True
             self._stream_ended = True
-            self._writer.drop()
+            self._writer.clear()
             self._set_outcome(Outcome.HUNG_UP, "the handler was allowed to finish")
             return
         if self._intake.complete:
@@ -296,10 +296,10 @@ class Exchange(Stepwise):
         if self._stream_ended:
             return True
         now = monotonic()
-        self._clocks.silence.restart(now)
-        self._clocks.stall.restart(now)
+        self._clocks.silence.reset(now)
+        self._clocks.stall.reset(now)
         if intake.packets != packets or not intake.inside_packet:
-            self._clocks.packet.restart(now)
+            self._clocks.packet.reset(now)
         self._hand_over()
         return True
 
@@ -330,8 +330,8 @@ class Exchange(Stepwise):
         pending = self._writer.pending
         try:
             while pending:
-                self._writer.written(self._stream.write_nowait(pending))
-                self._clocks.stall.restart(monotonic())
+                self._writer.advance(self._stream.write_nowait(pending))
+                self._clocks.stall.reset(monotonic())
         except BlockingIOError:
             return
         except PeerClosed:
@@ -372,7 +372,7 @@ class Exchange(Stepwise):
             self._running.lose_input()
             self._drop_unwanted()
         elif what & WRITE:
-            self._clocks.rest.restart(monotonic())
+            self._clocks.rest.reset(monotonic())
             self._feed()
 
     def _feed(self) -> None:
@@ -390,7 +390,7 @@ class Exchange(Stepwise):
             pieces = self._running.read(run, self.workspace.response)
         except BlockingIOError:
             return
-        self._clocks.linger.restart(monotonic())
+        self._clocks.linger.reset(monotonic())
         if not self._client_gone:
             for piece in pieces:
                 self._writer.write(piece)
@@ -437,7 +437,7 @@ class Exchange(Stepwise):
         self._set_outcome(outcome, detail)
         self._stop_run(partial(self._fail, outcome, detail))
         self._clocks.end_handling()
-        self._writer.drop()
+        self._writer.clear()
         self._response_over = True
         self._running.discard_request()
 

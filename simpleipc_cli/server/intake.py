@@ -123,7 +123,7 @@ class Intake:
             self._inbox = []
         count = stream.read_nowait(self._buffer)
         if not count:
-            self._reader.end()
+            self._reader.feed_eof()
             return False
         payload: list[Buffer] = list(self._reader.feed(self._buffer[:count]))
         if self._watchword is not None:

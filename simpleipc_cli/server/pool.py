@@ -266,7 +266,7 @@ class Server:
         self._entrance.drain(DRAIN_SILENCE)
         if self.signals > 1:
             self._stages.hurry.set()
-        if self.signals > 1 or self._drain_deadline.passed():
+        if self.signals > 1 or self._drain_deadline.expired():
             self._give_up()
 
     def _give_up(self) -> None:
