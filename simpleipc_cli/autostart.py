@@ -1,10 +1,10 @@
-"""A server on demand: nobody listens, so start one, wait for it, and connect.
+"""Start a server if none listens, wait for it, and connect (`send --spawn`).
 
-Many clients at once start one server: the one that gets the lock. It keeps the lock until
-somebody listens; the others wait for that, or for the lock, and then look again before
-they start anything. A client that is told to end takes along what it started, unless that
-listens by now. One that is killed cannot: what it started goes on, and the next client
-starts another, of which, as with all servers, one gets the path.
+Of many clients at once, the one that gets the lock starts a server. It keeps the lock until a
+server listens. The others wait for the server or the lock, and probe again before they start
+anything. A client that receives a signal terminates the command that it started, unless that
+listens by now. A killed client cannot: its command goes on, and the next client starts
+another one, of which, as always, one gets the path.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 from collections.abc import Mapping
 from time import sleep
 
-from simpleipc_cli.client import connect_with_retry, look
-from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.client import connect_with_retry, probe
+from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import (
     EndpointError,
@@ -30,12 +30,12 @@ from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport import StartLock, Stream, real_path
 
 START_TIMEOUT = 10.0
-"""Seconds in which somebody should listen, if nothing else is said. At will."""
+"""Default time, in seconds, in which the server must listen (tunable)."""
 
-_FIRST_DELAY, _MAX_DELAY = 0.001, 0.03  # seconds between tries, at will
+_RETRY_DELAYS = (0.001, 0.03)  # seconds: first and longest (tunable)
 
 
-def reach_or_start(
+def connect_or_start(
     endpoint: Endpoint,
     line: str,
     environment: Mapping[str, str],
@@ -44,36 +44,38 @@ def reach_or_start(
     wait: Deadline | None,
     deadline: Deadline,
 ) -> Stream:
-    """Connect; if nobody listens, start the shell command `line` and wait for it to listen.
+    """Connect; if no server listens, run the shell command `line` and wait until one does.
 
-    It gets `environment`, and in SIPC_PATH the endpoint's absolute path, links resolved.
-    `wait` is how long somebody may take to listen, instead of START_PATIENCE, and how long
-    a busy server is waited for; `connect_timeout` and `deadline` are as in reach().
+    The command gets `environment`, and in SIPC_PATH the endpoint's absolute path with links
+    resolved. `wait` limits the time until a server listens (default START_TIMEOUT) and the
+    time to wait for a busy server; `connect_timeout` and `deadline` are those of
+    connect_with_retry(). SIGCHLD must not be ignored.
 
-    Raises SpawnFailed if the command failed, at once; else EndpointError: what kept us from
-    connecting at the last try. A command that is still at it has then been ended, which may
-    take two seconds more. SIGCHLD must not be ignored.
+    Raises SpawnFailed as soon as the command fails; else EndpointError: why the last try to
+    connect failed. A command that still runs is terminated first, which may take two seconds.
     """
-    limit = deadline.sooner(START_TIMEOUT if wait is None else wait.remaining())
+    limit = deadline.capped(START_TIMEOUT if wait is None else wait.remaining())
     path = _real_path(endpoint)
     command = Command(line, environment.get("PATH", os.defpath))
     environment = {**environment, "SIPC_PATH": path}
     lock = StartLock(path)
     with BlockedSignals() as signals:
-        tries = ConnectAttempts(endpoint, signals, connect_timeout, limit, patient=wait is not None)
+        tries = ConnectAttempts(
+            endpoint, signals, connect_timeout, limit, wait_if_busy=wait is not None
+        )
         try:
             while not lock.take():
                 if (stream := tries.connect()) is not None:
                     return stream
-                if limit.passed():
+                if limit.expired():
                     raise tries.failed(
-                        f"and whoever starts a server there (lock {lock.path}) takes too long",
+                        f"and the client that starts a server (lock {lock.path}) has not finished",
                         "wait longer with --wait",
                     )
-                tries.pause()
+                tries.delay()
             if (stream := tries.connect()) is not None:
                 return stream
-            if limit.passed():
+            if limit.expired():
                 raise tries.failure
             return _start(tries, command, environment)
         finally:
@@ -81,18 +83,18 @@ def reach_or_start(
 
 
 def _real_path(endpoint: Endpoint) -> str:
-    """The path for whoever starts there. Servers refuse links, so it is what they lead to."""
-    path = endpoint.prepare()
+    """Return the server's path. Servers refuse symbolic links, so they are resolved."""
+    path = endpoint.ensure_parent()
     if not os.path.basename(path):
-        raise NotASocket(f"{path!r} is not a name that a socket can have")
+        raise NotASocket(f"{path!r} cannot be the name of a socket")
     try:
         return real_path(path)
     except OSError as error:
-        raise PathNotFound(f"where {path} is cannot be told: {error.strerror}") from error
+        raise PathNotFound(f"cannot resolve {path}: {error.strerror}") from error
 
 
 class ConnectAttempts:
-    """Tries to connect, with all that they have in common."""
+    """Tries to connect until a common limit."""
 
     def __init__(
         self,
@@ -101,59 +103,58 @@ class ConnectAttempts:
         connect_timeout: float | None,
         limit: Deadline,
         *,
-        patient: bool,
+        wait_if_busy: bool,
     ) -> None:
-        """`patient` waits for room at a busy server until the limit."""
         self.limit = limit
         self.failure: EndpointError = PathNotFound(f"{endpoint.path} does not exist")
-        """Why the last one failed."""
+        """Why the last try failed."""
         self._endpoint = endpoint
         self._signals = signals
         self._connect_timeout = connect_timeout
-        self._patient = patient
-        self._pause = _FIRST_DELAY
+        self._wait_if_busy = wait_if_busy
+        self._backoff = Backoff(*_RETRY_DELAYS)
 
     def connect(self) -> Stream | None:
-        """Try once; None if nobody listens. Raises EndpointError for all other reasons."""
+        """Try once; return None if no server listens. Raises EndpointError for other reasons."""
         while True:
             try:
                 with self._signals.unblocked():
                     return connect_with_retry(
-                        self._endpoint.locate,
+                        self._endpoint.path_checked,
                         connect_timeout=self._connect_timeout,
                         deadline=self.limit,
                     )
             except ServerBusy:
-                if not self._patient or self.limit.passed():
+                if not self._wait_if_busy or self.limit.expired():
                     raise
             except (NotListening, PathNotFound) as error:
                 self.failure = error
                 return None
-            self.pause()
+            self.delay()
 
-    def pause(self, server: Detached | None = None) -> None:
-        """Wait a little, longer each time, and no longer than until the server ends."""
+    def delay(self, server: Detached | None = None) -> None:
+        """Wait before the next try, at most until the server exits."""
         left = self.limit.remaining()
-        pause = self._pause if left is None else min(self._pause, left)
-        self._pause = min(self._pause * 2, _MAX_DELAY)
+        delay = self._backoff.next()
+        if left is not None:
+            delay = min(delay, left)
         with self._signals.unblocked():
             if server is None:
-                sleep(pause)
+                sleep(delay)
             else:
-                server.wait(pause)
+                server.wait(delay)
 
     def is_listening(self) -> bool:
-        """Look, without waiting."""
-        finding = look(self._endpoint.locate, timeout=None, deadline=Deadline(0.0))
-        return finding.error is None or isinstance(finding.error, ServerBusy)
+        """Probe without waiting."""
+        found = probe(self._endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
+        return found.error is None or isinstance(found.error, ServerBusy)
 
     def failed(self, more: str, hint: str) -> EndpointError:
-        """The last try's error, told with what we did about it."""
+        """Return the last try's error, extended by what was done about it."""
         return type(self.failure)(f"{self.failure}, {more}", hint)
 
 
 def _start(tries: ConnectAttempts, command: Command, environment: Mapping[str, str]) -> Stream:
-    """Start the server and connect to it."""
     server = start_detached(command, environment)
     try:
         stream = _wait_for(server, tries)
@@ -164,38 +165,37 @@ def _start(tries: ConnectAttempts, command: Command, environment: Mapping[str, s
             server.stop()
         raise
     if stream is None:
-        status = server.status()  # before we see to its end
-        raise _explained(tries, status, server.stop())
+        status = server.status()  # before it is terminated
+        raise _start_error(tries, status, server.stop())
     server.let_go()
     return stream
 
 
 def _wait_for(server: Detached, tries: ConnectAttempts) -> Stream | None:
-    """Connect as soon as somebody listens; None if the command failed or time is over.
+    """Connect as soon as a server listens; return None if the command failed or time is up.
 
-    A command that succeeds has left its server in the background. One that fails may have
-    found that somebody else was faster: so the look at the endpoint comes after its end.
+    A command that succeeds has left its server in the background. A command that fails may
+    have lost against another server: so the endpoint is probed after its exit.
     """
     while True:
         status = server.status()
         try:
             stream = tries.connect()
-        except PermissionDenied as error:  # the socket is there, its mode may come later
+        except PermissionDenied as error:  # the socket exists, its mode may be set later
             tries.failure, stream = error, None
-        if stream is not None or status or tries.limit.passed():
+        if stream is not None or status or tries.limit.expired():
             return stream
-        tries.pause(server)
+        tries.delay(server)
 
 
-def _explained(tries: ConnectAttempts, status: int | None, words: str) -> EndpointError:
-    """Why the start failed; the server has been ended."""
-    said = f", and said: {words}" if words else ""
+def _start_error(tries: ConnectAttempts, status: int | None, words: str) -> EndpointError:
+    output = f", and wrote: {words}" if words else ""
     if status:
-        return SpawnFailed(f"the command to start a server failed, {describe(status)[1]}{said}")
+        return SpawnFailed(f"the --spawn command failed, {describe(status)[1]}{output}")
     if status is None:
-        did = "and the command to start a server did not listen there in time, so it was ended"
+        did = "and the --spawn command did not start listening in time and was terminated"
     else:
-        did = "although the command to start a server ended with exit status 0"
+        did = "although the --spawn command exited with status 0"
     return tries.failed(
-        did + said, "see that it listens on $SIPC_PATH, or allow more time with --wait"
+        did + output, "check that it listens on $SIPC_PATH, or allow more time with --wait"
     )

@@ -1,7 +1,7 @@
-"""The client's side: reach an endpoint, and one exchange with it.
+"""The client: connect with retries, exchange one request for one response, probe an endpoint.
 
-Request and response go at the same time, whatever the other end reads first: the request
-is written by a thread of its own as soon as it does not fit into the kernel's buffer.
+Request and response move at the same time, whichever the server reads or writes first: a thread
+writes the part of the request that does not fit into the kernel's buffer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import _thread
 from time import monotonic, sleep
 
-from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import (
     EndpointError,
     IncompleteMessage,
@@ -32,67 +32,68 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Peer, Stream
 
 BUFFER_SIZE = 512 * 1024
-"""Bytes of response taken at once: eight full packets. More wins nothing, less costs a tenth."""
+"""Bytes read at once: eight full packets. More gains nothing; less costs a tenth of the speed."""
 
-_FIRST_DELAY, _MAX_DELAY = 0.001, 0.05  # seconds between tries, at will
+_RETRY_DELAYS = (0.001, 0.05)  # seconds: first and longest (tunable)
 
 
 def connect_with_retry(
-    locate: Callable[[], str],
+    resolve_path: Callable[[], str],
     *,
     connect_timeout: float | None,
     wait: Deadline | None = None,
     deadline: Deadline | None = None,
 ) -> Stream:
-    """Connect; with `wait`, keep trying while the endpoint is missing, refuses or is busy.
+    """Connect; with `wait`, retry while the endpoint is missing, refuses or is busy.
 
-    `locate` gives the path, anew for each try. `connect_timeout` (seconds) is for one try
-    at a busy endpoint, `deadline` for all.
+    `resolve_path` returns the path and is called for each try. `connect_timeout` (seconds)
+    limits one try at a busy endpoint, `deadline` all tries.
 
-    Raises EndpointError: what kept us from connecting at the last try.
+    Raises EndpointError: why the last try failed.
     """
     deadline = deadline or Deadline(None)
-    pause = _FIRST_DELAY
+    backoff = Backoff(*_RETRY_DELAYS)
     while True:
-        limit = deadline.sooner(connect_timeout)
+        limit = deadline.capped(connect_timeout)
         if wait is not None:
-            limit = limit.sooner(wait.remaining())
+            limit = limit.capped(wait.remaining())
         try:
-            return connect(locate(), limit)
+            return connect(resolve_path(), limit)
         except (NotListening, PathNotFound):
-            if wait is None or wait.passed() or deadline.passed():
+            if wait is None or wait.expired() or deadline.expired():
                 raise
         left = [time for time in (wait.remaining(), deadline.remaining()) if time is not None]
-        sleep(min(pause, *left) if left else pause)
-        pause = min(pause * 2, _MAX_DELAY)
+        sleep(min(backoff.next(), *left) if left else backoff.next())
 
 
 def exchange(
     stream: Stream,
-    first: Buffer,
-    more: Callable[[], Buffer] | None,
-    deliver: Callable[[memoryview], None],
+    first_chunk: Buffer,
+    read_more: Callable[[], Buffer] | None,
+    on_data: Callable[[memoryview], None],
     deadline: Deadline,
 ) -> None:
-    """Send a request and hand its response to `deliver`, piece by piece; then hang up.
+    """Send a request, pass its response to `on_data` in pieces, and close the stream.
 
-    The request is `first`, and behind it whatever `more()` returns until that is empty;
-    `more` may wait, and is called from another thread. Returns when the response is
-    complete, even if the request is not. A piece is only good until `deliver` returns.
+    The request is `first_chunk`, then what `read_more()` returns until that is empty;
+    `read_more` may block and is called from another thread. Returns when the response is
+    complete, even if the request is not. A buffer passed to `on_data` is valid only during
+    the call.
 
-    Raises CutOff, ProtocolError, TimedOut, and what `more` and `deliver` raise. No error
-    completes a request: a server never takes half of one for whole.
+    Raises IncompleteMessage, ProtocolError, TimedOut, and what `read_more` and `on_data` raise.
+    After an error the request is left without its flush, so that the server does not take it
+    for complete.
     """
     writer = MessageWriter()
-    writer.write(first)
-    if more is None:
+    writer.write(first_chunk)
+    if read_more is None:
         writer.finish()
     sender: _Sender | None = None
     try:
-        if write_nowait_to(stream, writer) and (writer.pending or more is not None):
-            sender = _Sender(stream, writer, more)
+        if write_pending_nowait(stream, writer) and (writer.pending or read_more is not None):
+            sender = _Sender(stream, writer, read_more)
             sender.start()
-        _receive(stream, deliver, deadline)
+        _receive(stream, on_data, deadline)
     except IncompleteMessage:
         if sender is not None and sender.failure is not None:
             raise sender.failure from None
@@ -101,15 +102,15 @@ def exchange(
         if sender is None:
             stream.close()
         else:
-            stream.shut_down()
-            sender.leave_it_the_stream()
+            stream.shutdown()
+            sender.join_and_close()
 
 
-def write_nowait_to(stream: Stream, writer: MessageWriter) -> bool:
-    """Write without waiting; False if nobody reads any more."""
+def write_pending_nowait(stream: Stream, writer: MessageWriter) -> bool:
+    """Write what the stream takes without blocking; return False if the peer has closed."""
     try:
         while writer.pending:
-            writer.written(stream.write_nowait(writer.pending))
+            writer.advance(stream.write_nowait(writer.pending))
     except BlockingIOError:
         pass
     except PeerClosed:
@@ -117,64 +118,63 @@ def write_nowait_to(stream: Stream, writer: MessageWriter) -> bool:
     return True
 
 
-def _receive(stream: Stream, deliver: Callable[[memoryview], None], deadline: Deadline) -> None:
-    """Take one response."""
+def _receive(stream: Stream, on_data: Callable[[memoryview], None], deadline: Deadline) -> None:
     reader = MessageReader()
     buffer = memoryview(bytearray(BUFFER_SIZE))
     while not reader.complete:
         count = stream.read(buffer, deadline)
         if not count:
-            reader.end()
+            reader.feed_eof()
         for payload in reader.feed(buffer[:count]):
-            deliver(payload)
+            on_data(payload)
 
 
 class _Sender:
-    """Writes the rest of a request from a thread of its own."""
+    """Writes the rest of a request in a thread of its own."""
 
     def __init__(
-        self, stream: Stream, writer: MessageWriter, more: Callable[[], Buffer] | None
+        self, stream: Stream, writer: MessageWriter, read_more: Callable[[], Buffer] | None
     ) -> None:
         self._stream = stream
         self._writer = writer
-        self._more = more
-        self._working = _thread.allocate_lock()
-        self._one_is_out = _thread.allocate_lock()  # of the two who use the stream
+        self._read_more = read_more
+        self._running = _thread.allocate_lock()
+        self._first_user_done = _thread.allocate_lock()  # of the two threads on the stream
         self.failure: BaseException | None = None
 
     def start(self) -> None:
-        self._working.acquire()
+        self._running.acquire()
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
             self._end()
-            raise SipcError(f"{error} to send with", "allow more with ulimit -u") from None
+            raise SipcError(f"{error} to send with", "raise the limit of processes") from None
 
-    def leave_it_the_stream(self) -> None:
-        """Wait for the end of the thread, unless it may be waiting for its input.
+    def join_and_close(self) -> None:
+        """Wait for the thread, unless it may be blocked on its input.
 
-        The stream is closed by whoever is done with it last.
+        The thread that uses the stream last closes it.
         """
-        if self._more is None:
-            self._working.acquire()
-        self._leave()
+        if self._read_more is None:
+            self._running.acquire()
+        self._release_stream()
 
-    def _leave(self) -> None:
-        if not self._one_is_out.acquire(False):
+    def _release_stream(self) -> None:
+        if not self._first_user_done.acquire(False):
             self._stream.close()
 
     def _end(self) -> None:
-        self._leave()
-        self._working.release()
+        self._release_stream()
+        self._running.release()
 
     def _run(self) -> None:
         try:
             self._send()
         except PeerClosed:
-            pass  # the receiving side will see why
+            pass  # the receiving side reports why
         except BaseException as failure:
             self.failure = failure
-            self._stream.shut_down()
+            self._stream.shutdown()
         finally:
             self._end()
 
@@ -182,10 +182,10 @@ class _Sender:
         writer, stream = self._writer, self._stream
         while True:
             while writer.pending:
-                writer.written(stream.write(writer.pending))
+                writer.advance(stream.write(writer.pending))
             if writer.finished:
                 return
-            payload = self._more() if self._more is not None else b""
+            payload = self._read_more() if self._read_more is not None else b""
             if payload:
                 writer.write(payload)
             else:
@@ -198,12 +198,12 @@ class ProbeResult:
     __slots__ = ("error", "peer", "seconds", "state")
 
     def __init__(self, error: EndpointError | None, peer: Peer | None, seconds: float) -> None:
-        """`seconds` is how long connecting took at the last try, or failing to."""
         self.error = error
-        """Why nobody could be reached; None if somebody listens."""
+        """Why the connection failed; None if a server listens."""
         self.peer = peer
-        """Who listens."""
+        """The server's process, if it listens."""
         self.seconds = seconds
+        """How long the last try to connect took."""
         self.state = "listening" if error is None else _state(error)
 
 
@@ -220,56 +220,56 @@ def _state(error: EndpointError) -> str:
     return next((name for kind, name in _STATES if isinstance(error, kind)), "other error")
 
 
-def look(
-    locate: Callable[[], str],
+def probe(
+    resolve_path: Callable[[], str],
     *,
     timeout: float | None,
     wait: Deadline | None = None,
     deadline: Deadline | None = None,
-    question: Callable[[Stream, Deadline], None] | None = None,
+    on_connected: Callable[[Stream, Deadline], None] | None = None,
 ) -> ProbeResult:
-    """See whether somebody listens: connect, and hang up without a byte.
+    """Check whether a server listens: connect, and close without sending a byte.
 
-    `timeout` (seconds) is for one try at a busy endpoint, `wait` and `deadline` as in reach().
-    With a `question` the connection is not closed, but handed to it; `timeout` is then for the
-    last try and the question together. Raises what the question raises.
+    `timeout` (seconds) limits one try at a busy endpoint; `wait` and `deadline` are those of
+    connect_with_retry(). `on_connected` gets the open stream instead; `timeout` then limits
+    the last try and that call together. Raises what `on_connected` raises.
     """
     began = monotonic()
     limit = Deadline(timeout)
 
-    def locate_now() -> str:
+    def resolve_and_start_clock() -> str:
         nonlocal began, limit
-        path = locate()
-        began = monotonic()  # what is told is how long the last try took
+        path = resolve_path()
+        began = monotonic()  # only the last try is timed
         limit = Deadline(timeout)
         return path
 
     try:
         stream = connect_with_retry(
-            locate_now, connect_timeout=timeout, wait=wait, deadline=deadline
+            resolve_and_start_clock, connect_timeout=timeout, wait=wait, deadline=deadline
         )
     except EndpointError as error:
         return ProbeResult(error, None, monotonic() - began)
     seconds = monotonic() - began
-    finding = ProbeResult(None, stream.peer(), seconds)
-    if question is None:
+    result = ProbeResult(None, stream.peer(), seconds)
+    if on_connected is None:
         stream.close()
     else:
-        question(stream, limit)
-    return finding
+        on_connected(stream, limit)
+    return result
 
 
 def wait_until_gone(
-    locate: Callable[[], str], *, timeout: float | None, wait: Deadline
+    resolve_path: Callable[[], str], *, timeout: float | None, wait: Deadline
 ) -> ProbeResult:
-    """Look again and again until nobody listens, or `wait` is over; the last finding."""
-    pause = _FIRST_DELAY
+    """Probe until no server listens, or `wait` expires; return the last result."""
+    backoff = Backoff(*_RETRY_DELAYS)
     while True:
-        finding = look(locate, timeout=timeout, deadline=wait)
-        if finding.error is not None and not isinstance(finding.error, ServerBusy):
-            return finding
-        if wait.passed():
-            return finding
+        result = probe(resolve_path, timeout=timeout, deadline=wait)
+        if result.error is not None and not isinstance(result.error, ServerBusy):
+            return result
+        if wait.expired():
+            return result
         left = wait.remaining()
-        sleep(pause if left is None else min(pause, left))
-        pause = min(pause * 2, _MAX_DELAY)
+        delay = backoff.next()
+        sleep(delay if left is None else min(delay, left))

@@ -1,6 +1,6 @@
-"""Time limits: one object that is handed down, in place of a timeout per call.
+"""Time limits and delays between retries, as objects that are passed down.
 
-All times are seconds as floats, on the monotonic clock. `None` is "no limit".
+All times are seconds as floats, on the monotonic clock. `None` means "no limit".
 """
 
 from __future__ import annotations
@@ -8,78 +8,95 @@ from __future__ import annotations
 from time import monotonic
 
 NEVER = float("inf")
-"""A moment that does not come."""
+"""A time that is never reached."""
 
 
 class Deadline:
-    """A moment after which work is given up, or never."""
+    """A point in time at which work is abandoned, or no limit."""
 
     __slots__ = ("_at",)
 
     def __init__(self, seconds: float | None) -> None:
-        """`seconds` from now; None for never."""
+        """`seconds` from now; None for no limit."""
         self._at = None if seconds is None else monotonic() + seconds
 
     def remaining(self) -> float | None:
-        """Seconds left, at least 0.0; None if there is no limit."""
+        """Return the seconds left, at least 0.0; None if there is no limit."""
         return None if self._at is None else max(0.0, self._at - monotonic())
 
-    def passed(self) -> bool:
-        """Whether the moment has come."""
+    def expired(self) -> bool:
         return self._at is not None and monotonic() >= self._at
 
-    def sooner(self, seconds: float | None) -> Deadline:
-        """Whichever comes first: this one, or `seconds` from now."""
+    def capped(self, seconds: float | None) -> Deadline:
+        """Return the earlier of this deadline and `seconds` from now."""
         other = Deadline(seconds)
         if other._at is None or (self._at is not None and self._at <= other._at):
             return self
         return other
 
 
-class InactivityTimer:
-    """A limit on waiting that only counts while somebody is to blame for the wait.
+class Backoff:
+    """Delays between retries: each twice as long as the one before, up to a maximum."""
 
-    A silent client must not be able to hold a thread for ever, but a client that is
-    kept waiting by a slow handler must not be punished for it: so the watch is started
-    and paused as the blame moves, and starts over when there was progress.
+    __slots__ = ("_delay", "_initial", "_maximum")
+
+    def __init__(self, initial: float, maximum: float) -> None:
+        self._initial = self._delay = initial
+        self._maximum = maximum
+
+    def next(self) -> float:
+        """Return the delay before the next retry."""
+        delay = self._delay
+        self._delay = min(delay * 2, self._maximum)
+        return delay
+
+    def reset(self) -> None:
+        """Start again with the initial delay."""
+        self._delay = self._initial
+
+
+class InactivityTimer:
+    """Limits the time without progress, and runs only while we wait for the peer.
+
+    A silent client must not occupy a thread without limit, but a client that waits for a slow
+    handler must not be punished for that: the timer pauses meanwhile.
     """
 
     __slots__ = ("_since", "_spent", "limit")
 
     def __init__(self, limit: float | None) -> None:
-        """`limit` in seconds; None waits for ever."""
+        """`limit` in seconds; None never expires."""
         self.limit = limit
         self._spent = 0.0
         self._since: float | None = None
 
     @property
     def running(self) -> bool:
-        """Whether it counts."""
         return self._since is not None
 
-    def end(self) -> float:
-        """The moment when patience ends if the wait goes on, which may be NEVER."""
+    def expires_at(self) -> float:
+        """Return the time at which it expires if it keeps running, or NEVER."""
         if self.limit is None or self._since is None:
             return NEVER
         return self._since + self.limit - self._spent
 
-    def run(self, waiting: bool, now: float) -> None:
-        """Start or pause the watch."""
-        if waiting:
+    def set_running(self, running: bool, now: float) -> None:
+        """Start or pause the timer."""
+        if running:
             if self._since is None:
                 self._since = now
         elif self._since is not None:
             self._spent += now - self._since
             self._since = None
 
-    def restart(self, now: float) -> None:
-        """There was progress: count from zero again."""
+    def reset(self, now: float) -> None:
+        """Count from zero again, after progress."""
         self._spent = 0.0
         if self._since is not None:
             self._since = now
 
-    def left(self, now: float) -> float | None:
-        """Seconds until patience ends, at least 0.0; None while nobody is to blame."""
+    def remaining(self, now: float) -> float | None:
+        """Return the seconds left, at least 0.0; None while it does not run."""
         if self.limit is None or self._since is None:
             return None
         return max(0.0, self.limit - self._spent - (now - self._since))

@@ -1,4 +1,4 @@
-"""Where an endpoint is, also when nobody says: a path that server and clients agree on."""
+"""Where an endpoint is: a given path, or the default on which server and clients agree."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PRIVATE = 0o700
-_REMEDY = "remove or repair it, or name the endpoint: as PATH or in SIPC_PATH"
+_HINT = "remove or repair it, or give the endpoint as PATH or in SIPC_PATH"
 
 
 class Endpoint:
-    """A path, and the folder that has to be private for it, if any."""
+    """A path, and the directory that must be private, if any."""
 
     __slots__ = ("_private_folder", "_user", "path")
 
     def __init__(self, path: str, private_folder: str | None = None, user: int = -1) -> None:
-        """`private_folder` must belong to `user` (a uid) and be open to nobody else."""
+        """`private_folder` must belong to `user` (a uid) with mode 0700."""
         self.path = path
         self._private_folder = private_folder
         self._user = user
 
-    def locate(self) -> str:
-        """The path, for a client. Ask right before each try to connect.
+    def path_checked(self) -> str:
+        """Return the path for a client. Call it before each try to connect.
 
-        Anybody could have made the folder; but once it is ours it stays so, as /tmp is
-        sticky. Raises NotPermitted if it is not private, PathNotFound if it is missing.
+        Any user could have created the directory. Once it is ours it stays ours, as /tmp is
+        sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
         """
         if self._private_folder is not None:
             self._check_private(self._private_folder)
         return self.path
 
-    def prepare(self) -> str:
-        """The path, for a server: the private folder is made if missing.
+    def ensure_parent(self) -> str:
+        """Return the path for a server; create the private directory if it is missing.
 
-        Raises NotPermitted, SipcError.
+        Raises PermissionDenied, SipcError.
         """
         if self._private_folder is not None:
             _make_private(self._private_folder)
-        return self.locate()
+        return self.path_checked()
 
     def _check_private(self, folder: str) -> None:
         try:
@@ -51,20 +51,18 @@ class Endpoint:
         except OSError:
             raise PathNotFound(f"{self.path} does not exist") from None
         if not stat.S_ISDIR(found.st_mode):
-            raise PermissionDenied(f"{folder} is in the way: it is not a folder", _REMEDY)
+            raise PermissionDenied(f"{folder} is not a directory", _HINT)
         if found.st_uid != self._user:
-            raise PermissionDenied(
-                f"{folder} belongs to somebody else (uid {found.st_uid})", _REMEDY
-            )
+            raise PermissionDenied(f"{folder} belongs to another user (uid {found.st_uid})", _HINT)
         if stat.S_IMODE(found.st_mode) != _PRIVATE:
             mode = stat.S_IMODE(found.st_mode)
-            raise PermissionDenied(f"{folder} has mode {mode:04o}, not 0700", _REMEDY)
+            raise PermissionDenied(f"{folder} has mode {mode:04o}, not 0700", _HINT)
 
 
 def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
-    """$SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+    """Return $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
-    Where users have no number (-1), on Windows, the last is %LOCALAPPDATA%.
+    On Windows, where users have no number (-1), the last is %LOCALAPPDATA%.
     """
     if path := environment.get("SIPC_PATH"):
         return Endpoint(path)
@@ -79,9 +77,9 @@ def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
 def _make_private(folder: str) -> None:
     try:
         os.mkdir(folder, _PRIVATE)
-        os.chmod(folder, _PRIVATE)  # whatever the umask
+        os.chmod(folder, _PRIVATE)  # independent of the umask
     except FileExistsError:
         pass
     except OSError as error:
         kind = PermissionDenied if isinstance(error, PermissionError) else SipcError
-        raise kind(f"cannot make the folder {folder}: {error.strerror}", _REMEDY) from error
+        raise kind(f"cannot create the directory {folder}: {error.strerror}", _HINT) from error

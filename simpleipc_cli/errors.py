@@ -1,34 +1,36 @@
-"""All the errors this package raises on purpose.
+"""The exceptions that this package raises on purpose.
 
-    SipcError                    FAILURE: anything without a class of its own
-    |-- EndpointError            something about the path, before any byte was sent
-    |   |-- NotListening         the socket is there, nobody accepts
-    |   |   `-- Busy             somebody listens, but had no room until the deadline
+    SipcError                    any failure without a class of its own
+    |-- EndpointError            about the endpoint, before any byte was sent
+    |   |-- NotListening         a socket exists, no process accepts on it
+    |   |   `-- ServerBusy       a server listens, its queue stayed full until the deadline
     |   |-- PathNotFound         no such endpoint
-    |   |-- InvalidPath          no stream endpoint is there, or can be there
-    |   |-- NotPermitted         the system does not let us
-    |   |-- GivenUp              we were told to stop before we had begun
-    |   |-- SpawnFailed          a server was to be started for it, and could not be
-    |   `-- InUse                another server is listening there
+    |   |-- NotASocket           not a stream endpoint, or no endpoint can have this name
+    |   |-- PermissionDenied     the system refuses access
+    |   |-- Cancelled            stopped before the work began
+    |   |-- SpawnFailed          a server was to be started and could not be
+    |   `-- AddressInUse         another server listens there
     |-- TimedOut                 connected, but not finished in time
-    |-- NotAsExpected            all went well, but the outcome is not what was asked for
-    |-- ProtocolError            what came is not Simple-IPC
-    |   `-- CutOff               the message ended before its flush
-    `-- PeerGone                 the other end no longer reads; what it wrote can still be read
+    |-- ExpectationFailed        a response or measurement is not as expected
+    |-- ProtocolError            the bytes received are not Simple-IPC
+    |   `-- IncompleteMessage    the message ended before its flush
+    `-- PeerClosed               the peer reads no more; what it wrote can still be read
 
-Every error says what happened, and what the user can do about it (`remedy`).
+The text of an error says what happened to what; `hint` says what the user can do about it.
 """
 
 from __future__ import annotations
 
 
 class SipcError(Exception):
-    """What happened, and in `remedy` what to do about it (may be empty)."""
+    """What happened, and in `hint` what to do about it (may be empty).
+
+    Both are one line without a final full stop.
+    """
 
     hint = ""
 
     def __init__(self, what: str, hint: str = "") -> None:
-        """`what` and `remedy` are one line each, without a final full stop."""
         super().__init__(what)
         if hint:
             self.hint = hint
@@ -40,31 +42,29 @@ class SipcError(Exception):
 
 
 class EndpointError(SipcError):
-    """The endpoint cannot be reached or made; no byte was sent."""
-
-    hint = "see what is wrong with the path"
+    """The endpoint cannot be reached or created; no byte was sent."""
 
 
 class NotListening(EndpointError):
-    """A socket is there, but nobody accepts on it."""
+    """The socket exists, but no process accepts on it."""
 
     hint = "start a server there, or wait for one with --wait"
 
 
 class ServerBusy(NotListening):
-    """A server is there, but its queue stayed full until the deadline."""
+    """A server listens, but its queue stayed full until the deadline."""
 
     hint = "try again later, or wait longer with --wait"
 
 
 class PathNotFound(EndpointError):
-    """Nothing has that name."""
+    """No file has that name."""
 
     hint = "check the path, start a server there, or wait for one with --wait"
 
 
 class NotASocket(EndpointError):
-    """What has that name is no stream endpoint, or no endpoint can have that name."""
+    """The file is not a stream endpoint, or no endpoint can have that name."""
 
     hint = "choose another path"
 
@@ -72,21 +72,21 @@ class NotASocket(EndpointError):
 class PermissionDenied(EndpointError):
     """The system refuses access."""
 
-    hint = "check owner and mode of the path and of the folders above it"
+    hint = "check the owner and mode of the path and of its parent directories"
 
 
 class Cancelled(EndpointError):
-    """We were told to stop before we had begun."""
+    """The work was cancelled before it began."""
 
 
 class SpawnFailed(EndpointError):
-    """A server was to be started, and could not be, or ended before it listened."""
+    """A server could not be started, or exited before it listened."""
 
-    hint = "start it by hand and see what is wrong with it"
+    hint = "run the command by hand to see why it fails"
 
 
 class AddressInUse(EndpointError):
-    """Another server is listening on the path."""
+    """Another server listens on the path."""
 
     hint = "stop that server first, or choose another path"
 
@@ -94,28 +94,28 @@ class AddressInUse(EndpointError):
 class TimedOut(SipcError):
     """Connected, but the exchange was not complete in time."""
 
-    hint = "allow more time, or look at why the server takes so long"
+    hint = "allow more time, or find out why the server is slow"
 
 
 class ExpectationFailed(SipcError):
-    """All went well, but an answer, or a measurement, is not what was asked for."""
+    """A response, or a measurement, is not as expected."""
 
-    hint = "look at what the server answers, or change what is expected"
+    hint = "check the server's response, or change what is expected"
 
 
 class ProtocolError(SipcError):
-    """The bytes that came are not what Simple-IPC allows there."""
+    """The bytes received are not valid Simple-IPC."""
 
-    hint = "check that a Simple-IPC program is at the other end"
+    hint = "check that the peer speaks Simple-IPC"
 
 
 class IncompleteMessage(ProtocolError):
     """The stream ended before the message's flush packet."""
 
-    hint = "the other end failed or was stopped: look at its log"
+    hint = "the peer failed or was stopped: check its log"
 
 
 class PeerClosed(SipcError):
-    """The other end has hung up and reads no more."""
+    """The peer has hung up and reads no more."""
 
-    hint = "look at the other end's log"
+    hint = "check the peer's log"

@@ -1,7 +1,7 @@
-"""One message: packets ended by a flush. No input or output, no idea of sockets.
+"""One message, packets ended by a flush, without any input or output.
 
-A reader turns the bytes of a message into its payload, a writer does the opposite.
-Neither holds more of the message than the buffers it was handed.
+A reader turns the bytes of a message into its payload; a writer does the opposite.
+Neither holds more of the message than the buffers passed to it.
 """
 
 from __future__ import annotations
@@ -24,29 +24,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_BUFFERS = 1024
-"""Buffers that one gathering write may have (IOV_MAX of Linux)."""
+"""Buffers that one gathering write takes (IOV_MAX of Linux)."""
 
 
 class MessageReader:
-    """Takes the bytes of one message, gives its payload."""
+    """Turns the bytes of one message into its payload."""
 
     __slots__ = ("_decoder", "complete", "packets", "payload_bytes", "trailing_bytes")
 
     def __init__(self) -> None:
-        """A reader at the first byte of a message."""
         self._decoder = Decoder()
         self.complete = False
-        """Whether the flush has come."""
+        """Whether the flush has been received."""
         self.packets = 0
-        """Packets that came whole, the flush not counted."""
+        """Complete packets, not counting the flush."""
         self.payload_bytes = 0
         self.trailing_bytes = 0
-        """Bytes behind the flush; they belong to no message and were dropped."""
+        """Bytes after the flush, which were dropped: they belong to no message."""
 
     def feed(self, data: Buffer) -> Iterator[memoryview]:
-        """Payload in `data`, piece by piece, looking into it. Use all of it before more comes.
+        """Yield the payload in `data`, as views of it. Exhaust the iterator before the next call.
 
-        Raises ProtocolError where a packet is malformed, behind the payload before it.
+        Raises ProtocolError at a malformed packet, after yielding the payload before it.
         """
         if self.complete:
             self.trailing_bytes += len(data)
@@ -66,11 +65,11 @@ class MessageReader:
 
     @property
     def unread(self) -> int:
-        """Bytes of the last that came that lie behind a malformed packet's length."""
+        """Bytes of the last buffer after the header of a malformed packet."""
         return self._decoder.unread
 
-    def end(self) -> None:
-        """The stream has ended. Raises CutOff unless the message is complete."""
+    def feed_eof(self) -> None:
+        """Note the end of the stream. Raises IncompleteMessage unless the message is complete."""
         if self.complete:
             return
         where = "inside a packet" if self.inside_packet else "without a flush packet"
@@ -80,25 +79,24 @@ class MessageReader:
 
     @property
     def inside_packet(self) -> bool:
-        """Whether a packet has begun and is not complete."""
+        """Whether a packet has started and is not complete."""
         return self._decoder.inside_packet
 
 
 class MessageWriter:
-    """Takes payload, gives buffers for gathering writes, and keeps what was not written yet."""
+    """Turns payload into packets, and keeps the buffers that have not been written yet."""
 
     __slots__ = ("finished", "payload_bytes", "pending")
 
     def __init__(self) -> None:
-        """A writer at the start of a message."""
         self.pending: list[Buffer] = []
-        """What is to be written next, in order; empty when all is."""
+        """The buffers to write next, in order."""
         self.finished = False
-        """Whether the flush is, or was, among what is to be written."""
+        """Whether the flush has been added."""
         self.payload_bytes = 0
 
     def write(self, payload: Buffer) -> None:
-        """Add payload. It must not change until it has been written."""
+        """Add payload. The buffer must not change until it has been written."""
         size = len(payload)
         self.payload_bytes += size
         if 0 < size <= MAX_PAYLOAD:
@@ -107,16 +105,16 @@ class MessageWriter:
             self.pending += encode(payload)
 
     def finish(self) -> None:
-        """Add the flush: the message is complete."""
+        """Add the flush, which completes the message."""
         self.pending.append(FLUSH_PACKET)
         self.finished = True
 
-    def written(self, count: int) -> None:
-        """The first `count` bytes of what was pending have been written."""
+    def advance(self, count: int) -> None:
+        """Remove the first `count` pending bytes, which have been written."""
         consume(self.pending, count)
 
-    def drop(self) -> None:
-        """Forget what is pending: nobody will read it."""
+    def clear(self) -> None:
+        """Drop the pending buffers: the peer will not read them."""
         self.pending.clear()
 
 

@@ -1,12 +1,12 @@
-"""Framing alone: bytes in, events out; no input or output, no idea what a message is.
+"""pkt-line framing: bytes in, events out, without any input or output.
 
 A pkt-line is four hexadecimal digits, the length of the whole packet, and then the
-payload. Lengths below 4 are signals without a payload. Source: git's
+payload. Lengths below 4 are special packets without a payload. Source: git's
 Documentation/gitprotocol-common.txt ("pkt-line Format") and pkt-line.h; the largest
 packet is LARGE_PACKET_MAX in pkt-line.h.
 
-A decoder is told what came with `receive_data()` and then asked with `next_event()`
-until it answers NEED_DATA.
+Pass received bytes to `Decoder.receive_data()`, then call `next_event()` until it returns
+NEED_DATA.
 """
 
 from __future__ import annotations
@@ -34,32 +34,29 @@ _RESERVED = {1: "a delim packet (0001)", 2: "a response-end packet (0002)"}
 
 
 class Event:
-    """Something the decoder has to say."""
+    """An event of the decoder."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """The event's own name, for messages and tests."""
         return type(self).__name__
 
 
 class Data(Event):
-    """A part of a packet's payload, as much of it as has come.
+    """The part of a packet's payload that has been received.
 
-    `payload` looks into the buffer given to `receive_data()`: use it before that buffer
-    changes. `ends_packet` is true on a packet's last part. An empty packet (0004) is a
-    Data without bytes.
+    `payload` is a view of the buffer passed to `receive_data()`: use it before that buffer
+    changes. `ends_packet` is true for the last part of a packet. An empty packet (0004) is
+    a Data without bytes.
     """
 
     __slots__ = ("ends_packet", "payload")
 
     def __init__(self, payload: memoryview, ends_packet: bool) -> None:
-        """Made by the decoder."""
         self.payload = payload
         self.ends_packet = ends_packet
 
     def __repr__(self) -> str:
-        """Length in place of the bytes: they may be many."""
         return f"Data({len(self.payload)} bytes, ends_packet={self.ends_packet})"
 
 
@@ -70,7 +67,7 @@ class Flush(Event):
 
 
 class NeedData(Event):
-    """All that came has been told; more must come first."""
+    """The buffer is used up: receive more."""
 
     __slots__ = ()
 
@@ -80,57 +77,55 @@ NEED_DATA = NeedData()
 
 
 class Decoder:
-    """Turns bytes, in any slicing, into events, each byte looked at once.
+    """Turns bytes, however they are split into buffers, into events.
 
-    Holds the buffer it was given until that is used up, and beyond it at most one
-    partial header.
+    Holds the buffer passed to it until that is used up, and then at most a partial header.
     """
 
     __slots__ = ("_broken", "_data", "_header", "_left", "_position", "_seen")
 
     def __init__(self) -> None:
-        """A decoder at the start of a stream of packets."""
         self._data = _NOTHING
         self._position = 0
-        self._header = b""  # the part of a header that has come, while it is not whole
-        self._left = 0  # bytes of the current packet's payload that are still to come
+        self._header = b""  # a partial header
+        self._left = 0  # bytes of the current packet's payload not yet received
         self._seen = 0  # bytes before self._data
-        # What was wrong. Not the error itself: it would lead, by its traceback, back here, and
-        # memory would be freed only when Python looks for such circles.
+        # The error's text. Storing the exception itself would create a reference cycle through its
+        # traceback, and memory would be freed only by the garbage collector.
         self._broken = ""
 
     def receive_data(self, data: Buffer) -> None:
-        """Hand over what came. Only once NEED_DATA has been told, and never less."""
+        """Pass received bytes in. The buffer before must be used up (NEED_DATA)."""
         length = len(self._data)
-        assert self._position == length or self._broken, "the buffer before has not been used up"  # noqa: S101
+        assert self._position == length or self._broken, "the previous buffer has not been used up"  # noqa: S101
         self._seen += length
         self._data = memoryview(data)
         self._position = 0
 
     @property
     def offset(self) -> int:
-        """Bytes used up so far, since the stream began."""
+        """Bytes used up since the start of the stream."""
         return self._seen + self._position
 
     @property
     def unread(self) -> int:
-        """Bytes handed over and not yet used up."""
+        """Bytes received and not yet used up."""
         return len(self._data) - self._position
 
     @property
     def inside_packet(self) -> bool:
-        """Whether a packet has begun and is not complete."""
+        """Whether a packet has started and is not complete."""
         return bool(self._left or self._header)
 
     @property
     def missing(self) -> int:
-        """Bytes of the current packet's payload that are still to come; 0 before its length is."""
+        """Payload bytes of the current packet not yet received; 0 before its header is complete."""
         return self._left
 
     def next_event(self) -> Event:
-        """Data, FLUSH or NEED_DATA. Raises ProtocolError at a packet that may not be.
+        """Return Data, FLUSH or NEED_DATA. Raises ProtocolError at an invalid packet.
 
-        After a ProtocolError the stream cannot be understood any more: it is raised again.
+        After a ProtocolError the stream cannot be decoded any further: every call raises it.
         """
         if not self._left:
             if self._broken:
@@ -156,7 +151,6 @@ class Decoder:
         return self._next_data()
 
     def _next_data(self) -> Event:
-        """The payload that is there; nothing of it may have come yet."""
         payload = self._data[self._position : self._position + self._left]
         size = len(payload)
         if self._left and not size:
@@ -167,9 +161,9 @@ class Decoder:
 
 
 def _packet_length(header: bytes, offset: int) -> int:
-    """The length a header gives that is no flush: 4 to MAX_PACKET.
+    """Return the length, 4 to MAX_PACKET, in a header that is not a flush.
 
-    Stricter than int(), which takes signs, spaces, underscores and "0x".
+    Stricter than int(), which accepts signs, spaces, underscores and "0x".
     """
     if header.translate(None, _HEX_DIGITS):
         raise ProtocolError(f"bad packet length {_quoted(header)} at byte {offset}: {_EXPECTED}")
@@ -181,15 +175,14 @@ def _packet_length(header: bytes, offset: int) -> int:
 
 
 def _quoted(header: bytes) -> str:
-    """A header as it may be shown: ASCII, anything else escaped."""
     return ascii(header)[1:]
 
 
 def encode(payload: Buffer) -> list[Buffer]:
-    """Cut a payload into packets: headers and slices of the payload, in turn.
+    """Split a payload into packets: headers and views of the payload, in turn.
 
-    The slices look into `payload`, nothing is copied. No flush is added; an empty payload
-    gives no packet, as an empty one would be taken for the end by git's reader.
+    Adds no flush. An empty payload gives no packet: git's reader takes an empty packet for
+    the end.
     """
     view = memoryview(payload)
     size = len(view)

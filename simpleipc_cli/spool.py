@@ -1,7 +1,6 @@
-"""Bytes that wait on disk: first in, first out, in a file without a name.
+"""A queue of bytes in an unlinked file, for data that may be too large for memory.
 
-For what must be kept but may be too long for memory. The file is never visible and is
-gone with the process, however that ends.
+The file has no name, and its space is freed when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -22,23 +21,22 @@ if TYPE_CHECKING:
 
 
 class Spool:
-    """A queue of bytes on disk. Makes its file when the first byte comes."""
+    """A first-in, first-out queue of bytes on disk. Creates its file for the first byte."""
 
     __slots__ = ("_end", "_file", "_folder", "_start")
 
     def __init__(self, folder: str) -> None:
-        """`folder` is where the file will be made; it should be on a disk, not in memory."""
+        """Spool in `folder`, which should be on a disk, not in memory."""
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._start = 0
         self._end = 0
 
     def __len__(self) -> int:
-        """How many bytes wait."""
         return self._end - self._start
 
     def append(self, buffers: Sequence[Buffer]) -> None:
-        """Add bytes. Raises SipcError when the disk is full, with what fitted kept."""
+        """Add bytes. Raises SipcError when the disk is full, and keeps what fitted."""
         left = list(buffers)
         while left:
             consume(left, self._write(left[:MAX_BUFFERS]))
@@ -47,12 +45,12 @@ class Spool:
         try:
             written = system.write_at(self._open(), buffers, self._end)
         except OSError as error:
-            raise self._error("store", error) from error
+            raise self._error("write to", error) from error
         self._end += written
         return written
 
     def take(self, limit: int) -> bytes:
-        """Remove and return the oldest bytes, `limit` at most. The file shrinks when empty."""
+        """Remove and return the oldest bytes, at most `limit`. Truncates the file when empty."""
         if not self:
             return b""
         try:
@@ -62,11 +60,11 @@ class Spool:
                 os.ftruncate(self._open(), 0)
                 self._start = self._end = 0
         except OSError as error:
-            raise self._error("read back", error) from error
+            raise self._error("read", error) from error
         return taken
 
     def descriptor(self) -> int:
-        """The file itself, at its first byte. Only for a spool that nothing was taken from."""
+        """Return the file, at its first byte. Only valid before the first take()."""
         descriptor = self._open()
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
@@ -83,11 +81,11 @@ class Spool:
             try:
                 self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
             except OSError as error:
-                raise self._error("make a temporary file for", error) from error
+                raise self._error("create", error) from error
         return self._file.fileno()
 
     def _error(self, what: str, error: OSError) -> SipcError:
         return SipcError(
-            f"cannot {what} waiting bytes in {self._folder}: {error.strerror}",
-            "make room there, or let TMPDIR name another folder",
+            f"cannot {what} a spool file in {self._folder}: {error.strerror}",
+            "free space there, or set TMPDIR to another directory",
         )

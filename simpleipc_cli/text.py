@@ -1,4 +1,4 @@
-"""Bytes as people can read them: in quotes, on one line, nothing in it that a terminal obeys."""
+"""Make foreign bytes and text printable, quoted, or safe for JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _ESCAPES = {
 
 
 def quoted(data: Buffer) -> str:
-    """All of the bytes, in double quotes: printable ASCII as it is, the rest escaped.
+    """Return bytes in double quotes: printable ASCII as it is, everything else escaped.
 
-    Reads back as the same bytes in Python, behind a `b`.
+    After a `b` Python reads it as the same bytes.
     """
     return '"' + bytes(data).decode("latin-1").translate(_ESCAPES) + '"'
 
 
 def printable(text: str) -> str:
-    """Text that may hold anything, with whatever is not plain to read escaped."""
+    """Escape every character that is not printable, terminal controls included."""
     if text.isprintable():
         return text
     return "".join(
@@ -32,9 +32,8 @@ def printable(text: str) -> str:
 
 
 def json_safe(text: str) -> str:
-    """Text for JSON that everybody can read.
+    """Escape lone surrogates, which strict JSON readers refuse.
 
-    Bytes of a path that are no text are half of a surrogate pair in Python, which JSON can
-    write and strict readers refuse.
+    Python keeps the bytes of a path that are not UTF-8 as lone surrogates.
     """
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The arrows of the house: imports only go down, and a small send loads nothing heavy."""
+"""The architecture: which module may import which, and what a small `send` loads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,25 +16,11 @@ import simpleipc_cli
 
 PACKAGE = Path(simpleipc_cli.__file__).parent
 
-# From the top floor down. A room may know itself and whatever is on a floor below its own;
-# rooms on one floor do not know each other.
-FLOORS = [
-    {"__main__"},
-    {"cli"},
-    {"ondemand"},
-    {"handlers", "bench"},
-    {"server", "batch"},
-    {"client"},
-    {"spool", "watch"},
-    {"message", "transport"},
-    {"pktline", "endpoint", "deadline", "quoting"},
-    {"errors", "pipes"},
-    {"system"},
-    {"signals_unix", "signals_windows"},
-    {"system_windows"},
-    {"buffers"},
-]
-FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
+# A module or package imports itself and what stands above it in this list.
+LAYERS = """
+    lazy errors deadline pktline message text system spool transport observe endpoint client server
+    process handlers batch bench autostart cli __main__
+""".split()
 
 MODULES = {
     str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
@@ -42,12 +29,12 @@ MODULES = {
 each_module = pytest.mark.parametrize("name", MODULES)
 
 
-def room_of(name: str) -> str:
+def layer_of(name: str) -> str:
     return Path(name).with_suffix("").parts[0]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """What a module imports, wherever that stands; also by name, as import_module() does."""
+    """Yield each imported name, wherever the import stands; also names given to import_module()."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -60,13 +47,13 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield text
 
 
-def rooms_known(tree: ast.AST) -> set[str]:
+def layers_imported(tree: ast.AST) -> set[str]:
     names = (name.split(".") for name in imports(tree))
-    return {parts[1] for parts in names if parts[0] == "simpleipc_cli"}
+    return {parts[1] for parts in names if parts[0] == "simpleipc_cli" and len(parts) > 1}
 
 
 def names_used(tree: ast.AST) -> set[str]:
-    """Every name a module imports or uses; attributes of names also in full, as in `os.name`."""
+    """Return every name that a module imports or uses; attributes of names also as `os.name`."""
     used = {part for name in imports(tree) for part in (name, *name.split("."))}
     for node in ast.walk(tree):
         match node:
@@ -79,7 +66,7 @@ def names_used(tree: ast.AST) -> set[str]:
     return used
 
 
-def test_imports_are_found_wherever_they_stand():
+def test_imports_are_found_in_every_place():
     source = """
 import simpleipc_cli.client
 from simpleipc_cli import errors
@@ -89,47 +76,61 @@ def later():
     from simpleipc_cli.spool import Spool
     import_module(f"simpleipc_cli.transport.{name}")
 """
-    assert rooms_known(ast.parse(source)) == {"client", "errors", "server", "spool", "transport"}
+    expected = {"client", "errors", "server", "spool", "transport"}
+    assert layers_imported(ast.parse(source)) == expected
 
 
 @each_module
-def test_every_module_has_its_floor(name):
-    assert name == "__init__.py" or room_of(name) in FLOOR_OF
+def test_every_module_belongs_to_a_layer(name):
+    assert name == "__init__.py" or layer_of(name) in LAYERS
 
 
-@each_module
-def test_imports_only_go_down(name):
-    room = room_of(name)
-    above = {
-        known
-        for known in rooms_known(MODULES[name]) - {room}
-        if FLOOR_OF[known] >= FLOOR_OF.get(room, 0)
-    }
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"__init__.py"}))
+def test_a_module_imports_only_lower_layers(name):
+    layer = layer_of(name)
+    above = layers_imported(MODULES[name]) - set(LAYERS[: LAYERS.index(layer) + 1])
     assert not above
 
 
-@pytest.mark.parametrize(
-    ("room", "stranger"),
-    [
-        ("batch", "bench"),
-        ("message", "transport"),
-        ("transport", "message"),
-        ("transport", "pktline"),
-        ("server", "handlers"),
-        ("server", "bench"),
-        ("handlers", "bench"),
-        ("pktline", "transport"),
-        ("client", "server"),
-        ("client", "watch"),
-        ("server", "watch"),
-        ("handlers", "watch"),
-        ("watch", "message"),
-    ],
-)
-def test_strangers_stay_strangers(room, stranger):
-    known = {name for name in MODULES if room_of(name) == room}
-    assert known
-    assert [name for name in known if stranger in rooms_known(MODULES[name])] == []
+def dotted(name: str) -> str:
+    return ".".join(("simpleipc_cli", *Path(name).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def import_graph(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Map each module to those it imports, under TYPE_CHECKING and in functions, too."""
+    known = {dotted(name) for name in modules}
+    graph = {}
+    for name, tree in modules.items():
+        found = set()
+        for imported in imports(tree):
+            if imported in known:
+                found.add(imported)
+            elif not imported.endswith(".") and (parent := imported.rpartition(".")[0]) in known:
+                found.add(parent)  # a name of that module; import_module()'s prefix ends with a dot
+        graph[dotted(name)] = found - {dotted(name)}
+    return graph
+
+
+def cycle_in(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_modules_import_each_other():
+    assert cycle_in(import_graph(MODULES)) == []
+
+
+def test_a_cycle_is_found():
+    sources = {
+        "a.py": "from simpleipc_cli.b import x",
+        "b.py": "if TYPE_CHECKING:\n    from simpleipc_cli import c",
+        "c.py": "def f():\n    from simpleipc_cli.a import y",
+    }
+    modules = {name: ast.parse(source) for name, source in sources.items()}
+    assert len(cycle_in(import_graph(modules))) == 4
 
 
 OF_THE_COMMAND_LINE = {
@@ -142,22 +143,22 @@ OF_THE_PLATFORM = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) != "cli"])
+@pytest.mark.parametrize("name", [name for name in MODULES if layer_of(name) != "cli"])
 def test_only_the_command_line_knows_click_rich_environment_and_exit_codes(name):
     assert not names_used(MODULES[name]) & OF_THE_COMMAND_LINE
 
 
-# One for each of what differs: transports, processes, and files and users.
-FRONTS = {"transport/__init__.py", "handlers/__init__.py", "system.py"}
+# The packages that differ between operating systems: each picks its modules in one place.
+SELECTORS = {"transport/__init__.py", "process/__init__.py", "system/__init__.py"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS))
-def test_only_three_fronts_ask_for_the_platform(name):
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - SELECTORS))
+def test_only_three_modules_ask_for_the_platform(name):
     assert not names_used(MODULES[name]) & OF_THE_PLATFORM
 
 
-def questions_about_the_system(tree: ast.AST) -> list[str]:
-    """Where a module looks whether the system has something, or tries to import what may not be."""
+def feature_probes(tree: ast.AST) -> list[str]:
+    """List the places where a module asks whether the system has a feature."""
     found = []
     for node in ast.walk(tree):
         match node:
@@ -173,23 +174,23 @@ def questions_about_the_system(tree: ast.AST) -> list[str]:
 
 
 # Which C library this is can only be found out by asking it for what it has.
-ASKS_ITS_C_LIBRARY = "handlers/posix_spawn.py"
-OF_ONE_SYSTEM = {"system_windows.py"}
+ASKS_ITS_C_LIBRARY = "process/posix/posix_spawn.py"
+OF_ONE_SYSTEM = {"system/windows.py"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS - OF_ONE_SYSTEM))
-def test_nobody_else_asks_for_it_by_another_name(name):
-    assert questions_about_the_system(MODULES[name]) == [] or name == ASKS_ITS_C_LIBRARY
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - SELECTORS - OF_ONE_SYSTEM))
+def test_no_other_module_probes_for_features_of_the_system(name):
+    assert feature_probes(MODULES[name]) == [] or name == ASKS_ITS_C_LIBRARY
 
 
-def test_such_questions_are_found():
+def test_feature_probes_are_found():
     source = """
 if hasattr(os, "fork"): getattr(_signal, "SIGHUP", 1)
 try: import fcntl
 except ImportError: pass
 getattr(signal, name)
 """
-    assert len(questions_about_the_system(ast.parse(source))) == 3
+    assert len(feature_probes(ast.parse(source))) == 3
 
 
 OF_UNIX = {"fcntl", "termios", "pwd", "grp", "resource", "pty", "tty", "syslog"}
@@ -197,7 +198,7 @@ OF_WINDOWS = {"_winapi", "_overlapped", "msvcrt", "winreg", "nt"}
 
 
 def modules_loaded_at_once(tree: ast.Module) -> set[str]:
-    """Whole modules that one imports when it is loaded itself, not only when one is called."""
+    """Return the modules imported when this one is loaded, not those imported by its functions."""
     nodes = list(tree.body)
     for node in nodes:
         if isinstance(node, (ast.Try, ast.If)):
@@ -206,17 +207,14 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
     return {name.split(".")[0] for node in found for name in imports(node)}
 
 
-# Who imports these is loaded by a front, and only on the system that has them.
-UNIX_ALONE = {
-    *("handlers/pipes.py", "server/pidfile.py"),
-    *(f"transport/unix_{name}.py" for name in ("inspect", "listen", "start_lock")),
-}
+# A selector loads these, and only on the system that has the modules above.
+POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix")
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_what_one_system_has_is_imported_by_its_own_modules(name):
+def test_modules_of_one_system_are_imported_only_there(name):
     loaded = modules_loaded_at_once(MODULES[name])
-    assert not loaded & OF_UNIX or name in UNIX_ALONE
+    assert not loaded & OF_UNIX or name.startswith(POSIX_ONLY)
     assert not loaded & OF_WINDOWS
 
 
@@ -228,7 +226,7 @@ HEAVY = """
 
 
 def modules_loaded_by(statement: str) -> set[str]:
-    """What a statement loads into a bare interpreter: no site, no environment."""
+    """Return the modules that a statement loads into a bare interpreter."""
     program = f"""
 import sys
 sys.path.insert(0, {str(PACKAGE.parent)!r})
@@ -245,13 +243,13 @@ def loaded_by_client():
     return modules_loaded_by("import simpleipc_cli.client")
 
 
-def test_what_is_loaded_is_seen():
+def test_loaded_modules_are_found():
     assert {"enum", "re"} <= modules_loaded_by("import re")
 
 
 def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
-    rooms = {"client", "message", "transport", "pktline", "deadline", "errors"}
-    assert {f"simpleipc_cli.{room}" for room in rooms} <= loaded_by_client
+    needed = {"client", "message", "transport", "pktline", "deadline", "errors"}
+    assert {f"simpleipc_cli.{name}" for name in needed} <= loaded_by_client
 
 
 @pytest.mark.parametrize("name", HEAVY)
@@ -259,6 +257,8 @@ def test_the_client_loads_nothing_heavy(name, loaded_by_client):
     assert name not in loaded_by_client
 
 
-@pytest.mark.parametrize("room", ["cli", "ondemand", "handlers", "server", "spool", "endpoint"])
-def test_the_client_loads_nothing_from_above_or_beside(room, loaded_by_client):
-    assert f"simpleipc_cli.{room}" not in loaded_by_client
+@pytest.mark.parametrize(
+    "layer", ["cli", "autostart", "handlers", "process", "server", "spool", "endpoint"]
+)
+def test_the_client_loads_no_other_layer(layer, loaded_by_client):
+    assert f"simpleipc_cli.{layer}" not in loaded_by_client

@@ -13,7 +13,7 @@ from simpleipc_cli.batch.connector import Exchange
 from simpleipc_cli.batch.output import OrderedOutput, OutputFailed, WriteBuffer
 from simpleipc_cli.batch.records import END, NEED_DATA, RecordChunk, RecordSplitter
 from simpleipc_cli.batch.reorder import BufferUsage
-from simpleipc_cli.client import write_nowait_to
+from simpleipc_cli.client import write_pending_nowait
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.transport import READ, WRITE, new_poller
 
@@ -107,7 +107,7 @@ class Batch:
         """
         try:
             while self._advance():
-                if self._deadline.passed():
+                if self._deadline.expired():
                     self._give_up()
                     break
                 self._wait()
@@ -239,12 +239,12 @@ class Batch:
         if stream is None:
             return
         try:
-            still_read = write_nowait_to(stream, exchange.writer)
+            still_read = write_pending_nowait(stream, exchange.writer)
         except SipcError as error:
             self._fail(exchange, error)
             return
         if not still_read:  # but it may have answered before
-            exchange.writer.drop()
+            exchange.writer.clear()
         self._watch(exchange)
 
     def _watch(self, exchange: Exchange) -> None:
@@ -265,7 +265,7 @@ class Batch:
         try:
             count = exchange.stream.read_nowait(self._buffer)
             if not count:
-                reader.end()
+                reader.feed_eof()
             for payload in reader.feed(self._buffer[:count]):
                 self._output.deliver(exchange.answer, payload)
         except BlockingIOError:

@@ -76,7 +76,7 @@ class Connector:
         """
         while self._line:
             first = self._line[0]
-            is_last_try = first.limit.passed()
+            is_last_try = first.limit.expired()
             if not is_last_try and monotonic() < self._retry_at:
                 return
             try:

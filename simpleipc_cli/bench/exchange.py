@@ -119,7 +119,7 @@ class Exchange:
         self.first_byte = self.first_byte or now
         try:
             if not count:
-                self.reader.end()
+                self.reader.feed_eof()
             for payload in self.reader.feed(buffer[:count]):
                 if self._expect is not None and len(self._answer) < len(self._expect) + 2:
                     self._answer += payload

@@ -155,7 +155,7 @@ class GeneratorProcesses:
             except OSError:
                 pass  # it has ended by itself
         deadline = Deadline(_SOON)
-        while self._running and not deadline.passed():
+        while self._running and not deadline.expired():
             self._progress(deadline.remaining() or 0.0)
 
     def tally(self) -> Results:

@@ -12,6 +12,7 @@ import sys
 from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import SIGNALLED, Terminated, exit_code
 from simpleipc_cli.cli.fastpath import fast_path
+from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.cli.stderr import format_error, print_error
 from simpleipc_cli.cli.stdio import fill_standard_fds
 from simpleipc_cli.errors import SipcError
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 
 _raised: list[int] = []
 """The signals for which a CutShort was raised."""
-
-VERBS = {
-    "serve": "Answer requests with a command.",
-    "send": "Send one request and print the answer.",
-    "probe": "See whether anybody is listening.",
-    "bench": "Measure how fast and how steady an endpoint answers.",
-}
 
 
 def main() -> NoReturn:

@@ -5,13 +5,16 @@ Each verb lives in a module of its own, loaded when it is called.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
+from typing import TextIO
 
 import click
 
-from simpleipc_cli.cli import VERBS
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.options import option_given
+from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
 EPILOG = """\b
@@ -91,9 +94,13 @@ def run() -> int:
     """Run the verb that the command line names; the status to end with."""
     try:
         status = app.main(prog_name="sipc", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         _show(error)
         return error.exit_code
+    finally:
+        _discard_unwritten(sys.stdout)
+        _discard_unwritten(sys.stderr)
     return status if isinstance(status, int) else ExitCode.OK
 
 
@@ -102,3 +109,12 @@ def _show(error: click.ClickException) -> None:
         error.show()
     except OSError:
         pass  # nobody can read it; the status says it, too
+
+
+def _discard_unwritten(stream: TextIO) -> None:
+    """Drop what a stream cannot write: Python's exit would try again and end with status 120."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())

@@ -152,7 +152,7 @@ class _Alarm:
 
     def __exit__(self, *_: object) -> None:
         if self._left is not None:
-            system.stop_alarm()
+            system.stop_timer()
 
     @staticmethod
     def _ring(_number: int, _frame: object) -> NoReturn:

@@ -99,11 +99,11 @@ def _open(path: str) -> int:
         raise SipcError(f"cannot open the log file {path}: {why}", "choose another") from error
 
 
-def _poll_for(descriptor: int) -> system.Watch | None:
+def _poll_for(descriptor: int) -> system.FdPoll | None:
     """What tells whether a write would wait; None for a file, which never does."""
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
     except OSError:
         return None
-    return system.watch(descriptor, writing=True)
+    return system.fd_poll(descriptor, writing=True)

@@ -7,6 +7,13 @@ import os
 from simpleipc_cli import system
 from simpleipc_cli.endpoint import Endpoint, default_endpoint
 
+VERBS = {
+    "serve": "Answer requests with a command.",
+    "send": "Send one request and print the answer.",
+    "probe": "See whether anybody is listening.",
+    "bench": "Measure how fast and how steady an endpoint answers.",
+}
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 10 * 365 * 24 * 3600.0  # seconds; what the kernel's timers surely hold, at will
 _DIGITS = "0123456789"

@@ -36,7 +36,7 @@ def ignore() -> None:
     """From now on nothing that asks for the end is heard."""
     for number in _ENDING:
         _signal.signal(number, _signal.SIG_IGN)
-    system.stop_alarm()
+    system.stop_timer()
 
 
 def send_again(number: int) -> None:

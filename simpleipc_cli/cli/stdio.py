@@ -18,7 +18,7 @@ from simpleipc_cli.cli.exitcodes import Terminated
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.pktline import MAX_PAYLOAD
-from simpleipc_cli.system.pipes import grow_pipe
+from simpleipc_cli.system import grow_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ class MessageOutput:
         try:
             while payload := payload[self.write_nowait(payload) :]:
                 while not poller.wait(self._deadline.remaining()):
-                    if self._deadline.passed():
+                    if self._deadline.expired():
                         return
         finally:
             poller.close()
@@ -437,7 +437,7 @@ def _open_special(path: str, deadline: Deadline) -> int:
         else:
             os.set_blocking(descriptor, True)
             return descriptor
-        if deadline.passed():
+        if deadline.expired():
             raise TimedOut(f"nobody opened {path} to read in time")
         sleep(_PAUSE)
 
@@ -449,8 +449,8 @@ def _write_error(name: str, error: OSError) -> SipcError:
 
 def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
     """Wait until a descriptor can be read or written; False once the deadline has come."""
-    poll = system.watch(descriptor, writing=writing)
-    while not deadline.passed():
+    poll = system.fd_poll(descriptor, writing=writing)
+    while not deadline.expired():
         left = deadline.remaining()
         # Not a moment too soon: a part of a millisecond is a whole one.
         if poll.poll(None if left is None else -int(-min(left, _LONGEST_WAIT) * 1000 // 1)):

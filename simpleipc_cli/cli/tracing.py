@@ -33,9 +33,9 @@ class TraceSink:
         self._lock = allocate_lock()
         self._lost = 0  # lines, since the last that was written
         self._failed = False
-        self._poll: system.Watch | None = None
+        self._poll: system.FdPoll | None = None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self._poll = system.watch(descriptor, writing=True)
+            self._poll = system.fd_poll(descriptor, writing=True)
 
     def write(self, line: str) -> None:
         """Write a line, unless nobody reads them: then it is lost, and counted. Never raises."""

@@ -17,8 +17,8 @@ from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn
 from simpleipc_cli.process.posix.stdio_pipes import Pipes, unread
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.system.pipes import grow_pipe
 from simpleipc_cli.transport import Latch
 
 _QUICK = 0.05  # seconds that a start on the event loop may take (tunable)

@@ -108,10 +108,10 @@ class ObservedStream(Stream):
             self._watcher.sent(piece)
         return count
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         """See Stream. Told first: what reading and writing find afterwards is our own doing."""
         self._watcher.hung_up()
-        self._stream.shut_down()
+        self._stream.shutdown()
 
     def close(self) -> None:
         """See Stream."""

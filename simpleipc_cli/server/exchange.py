@@ -338,7 +338,7 @@ class Exchange:
                 if step is Step.NO_DATA:  # it only stopped reading: no event will come
                     raise _Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
             self._client_gone = self._stream_ended = True
-            self._writer.drop()
+            self._writer.clear()
             self._set_outcome(Outcome.CLIENT_CLOSED, "the handler was allowed to finish")
         elif self._buffer.reader.complete:
             raise _Abort(Outcome.CLIENT_CLOSED, "before the answer was complete")
@@ -530,7 +530,7 @@ class Exchange:
         self._must_start = False
         self._must_stop = True
         self._has_handler_timeout = False
-        self._writer.drop()
+        self._writer.clear()
         self._response_over = True
         self._discard_rest()
 

@@ -89,7 +89,7 @@ class RequestBuffer:
             self.chunks = []
         count = stream.read_nowait(self.buffer)
         if not count:
-            self.reader.end()
+            self.reader.feed_eof()
             return False
         payload: list[Buffer] = list(self.reader.feed(self.buffer[:count]))
         if self.quit_request is not None:

@@ -245,7 +245,7 @@ class Server:
         self._acceptor.drain()
         if self.stop_calls > 1:
             self._shutdown.killing.set()
-        if self.stop_calls > 1 or self._drain_deadline.passed():
+        if self.stop_calls > 1 or self._drain_deadline.expired():
             self._abort()
 
     def _abort(self) -> None:

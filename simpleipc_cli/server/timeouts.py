@@ -46,9 +46,9 @@ class Timeouts:
                 timer = self.timers[kind] = InactivityTimer(self._limit(kind))
             elif progress & kind:
                 timer.limit = self._limit(kind)
-                timer.restart(now)
-            timer.run(bool(running & kind), now)
-            due = min(due, timer.end())
+                timer.reset(now)
+            timer.set_running(bool(running & kind), now)
+            due = min(due, timer.expires_at())
         return due
 
     def _limit(self, kind: int) -> float | None:
@@ -67,6 +67,6 @@ class Timeouts:
         """Return a kind that has expired, and its limit; 0 if none has."""
         for kind in _KINDS:
             timer = self.timers.get(kind)
-            if timer is not None and timer.limit is not None and timer.left(now) == 0.0:
+            if timer is not None and timer.limit is not None and timer.remaining(now) == 0.0:
                 return kind, timer.limit
         return 0, 0.0

@@ -1,4 +1,4 @@
-"""Files and users on Windows: see system.py, which is the one to import this."""
+"""Files, users, signals and limits on Windows. See base.System."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from simpleipc_cli.pktline import Buffer
+    from simpleipc_cli.system.base import FdPoll
 
 UNSUPPORTED_OPTIONS = frozenset(("--group", "--allow-user"))
 
@@ -24,7 +25,6 @@ SIGNALS = "system.windows_signals"
 
 HAS_OWNERSHIP = False
 PID_FILES = "process.windows.pidfile"
-PIPES_GROW = False
 
 SPOOL_FOLDER = gettempdir()
 
@@ -33,63 +33,61 @@ _NOT_INHERITED: int = getattr(os, "O_NOINHERIT", 0)
 OPEN_FLAGS = _BINARY | _NOT_INHERITED
 O_NONBLOCK_FLAGS = 0
 
-_LOOK_EVERY = 0.01  # seconds; nothing tells that a pipe can be read, but a read
+_POLL_INTERVAL = 0.01  # seconds; no event tells that a pipe can be read
 _PIPE = 3  # FILE_TYPE_PIPE
 
 
 UNLIMITED = -1
 
-_MAX_HANDLES = 1 << 20  # they end with memory; more than anybody needs, at will
+_MAX_HANDLES = 1 << 20  # limited by memory alone; this is more than a server needs
 
 
 def get_fd_limits() -> tuple[int, int]:
-    """See system.py."""
     return _MAX_HANDLES, _MAX_HANDLES
 
 
 def set_fd_limit(_soft: int, _hard: int) -> bool:
-    """See system.py."""
     return False
 
 
 def user_id() -> int:
-    """See system.py."""
     return -1
 
 
 def set_binary_stdio() -> None:
-    """See system.py. The C library would write two bytes for a line's end, and end at Ctrl-Z."""
+    """Switch off the C library's text mode: it adds a byte at line ends and stops at Ctrl-Z."""
     runtime: Any = import_module("msvcrt")
     for descriptor in (0, 1, 2):
         runtime.setmode(descriptor, _BINARY)
 
 
+def grow_pipe(_descriptor: int) -> None:
+    pass
+
+
 def read_into(descriptor: int, buffer: memoryview) -> int:
-    """See system.py."""
     data = os.read(descriptor, len(buffer))
     buffer[: len(data)] = data
     return len(data)
 
 
-def read_into_nowait(descriptor: int, buffer: memoryview) -> int:  # noqa: ARG001
-    """See system.py. Nothing tells that here."""
-    raise BlockingIOError
+def read_into_nowait(_descriptor: int, _buffer: memoryview) -> int:
+    raise BlockingIOError  # the system cannot tell
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """See system.py. Moves the file's own place, which nobody else may use."""
+    """Moves the file's own offset, which no other code may use. See base.System."""
     os.lseek(descriptor, offset, os.SEEK_SET)
     return os.read(descriptor, size)
 
 
 def write_at(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
-    """See system.py."""
     os.lseek(descriptor, offset, os.SEEK_SET)
     return sum(os.write(descriptor, buffer) for buffer in buffers)
 
 
-class _Watch:
-    """Whether a pipe can be read. All else can always be: files, and a console's lines."""
+class _ReadPoll:
+    """Waits until a pipe can be read. Files and consoles count as readable at all times."""
 
     def __init__(self, descriptor: int) -> None:
         runtime: Any = import_module("msvcrt")
@@ -98,45 +96,42 @@ class _Watch:
         self._is_pipe = self._native.GetFileType(self._handle) == _PIPE
 
     def poll(self, milliseconds: float | None = None, /) -> bool:
-        """See system.Watch."""
         end = None if milliseconds is None else monotonic() + milliseconds / 1000
         while self._is_pipe and not self._can_be_read():
             if end is not None and monotonic() >= end:
                 return False
-            sleep(_LOOK_EVERY)
+            sleep(_POLL_INTERVAL)
         return True
 
     def _can_be_read(self) -> bool:
         try:
             return bool(self._native.PeekNamedPipe(self._handle, 0)[0])
         except OSError:
-            return True  # its writers are gone: a read tells
+            return True  # its writers are gone: a read reports that
 
 
-class _Always:
-    """A write waits for room: nothing tells whether it will."""
+class _WritePoll:
+    """Reports a descriptor as writable at all times: the system cannot tell."""
 
     def poll(self, _milliseconds: float | None = None, /) -> bool:
-        """See system.Watch."""
         return True
 
 
-def watch(descriptor: int, *, writing: bool) -> _Watch | _Always:
-    """See system.py. What is written to is never waited for: see _Always."""
-    return _Always() if writing else _Watch(descriptor)
+def fd_poll(descriptor: int, *, writing: bool) -> FdPoll:
+    return _WritePoll() if writing else _ReadPoll(descriptor)
 
 
 def reset_signals() -> None:
-    """See system.py. There is no signal mask, and no SIGCHLD."""
+    pass  # there is no signal mask and no SIGCHLD
 
 
-def set_timer(_seconds: float, _ring: Callable[[int, object], object]) -> None:
-    """See system.py. Nothing there interrupts the main thread: it takes as long as it does."""
+def set_timer(_seconds: float, _handler: Callable[[int, object], object]) -> None:
+    pass  # nothing can interrupt the main thread
 
 
-def stop_alarm() -> None:
-    """See system.py."""
+def stop_timer() -> None:
+    pass
 
 
 def exit_by_signal(_number: int) -> None:
-    """See system.py. That is impossible: a status tells."""
+    pass  # only an exit status is possible

@@ -1,13 +1,14 @@
-"""Picks the platform: the rooms above import names from here and never ask which it is.
+"""Streams, listeners and pollers of this operating system, under names that are the same on all.
 
-What only the server needs is loaded when first asked for: a client that sends one small request
-must not pay for it.
+Other packages import these names and never ask which system it is. Names that only a server
+needs are loaded at their first use.
 """
 
 from __future__ import annotations
 
 import sys
 
+from simpleipc_cli.lazy import lazy_exports
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE, OutOfDescriptors, Peer, Stream
 
 if sys.platform == "win32":
@@ -74,53 +75,46 @@ __all__ = [
     "real_path",
 ]
 
-_LATER = {
-    "WakeupEvent": ("base_polling", "WakeupEvent"),
-    "FileReader": ("base_polling", "FileReader"),
-    "FileWriter": ("base_polling", "FileWriter"),
-    "Latch": ("base_polling", "Latch"),
-    "Line": ("base_polling", "Line"),
-    "Listener": ("base_listening", "Listener"),
-    "Poller": ("base_polling", "Poller"),
+_EXPORTS = {
+    "WakeupEvent": "transport.base_polling",
+    "FileReader": "transport.base_polling",
+    "FileWriter": "transport.base_polling",
+    "Latch": "transport.base_polling",
+    "Line": "transport.base_polling",
+    "Listener": "transport.base_listening",
+    "Poller": "transport.base_polling",
 }
 if sys.platform == "win32":
-    _LATER |= {
-        "StartLock": ("windows.start_lock", "WinStartLock"),
-        "inspect": ("windows.stream", "inspect"),
-        "is_hung_up": ("windows.poller", "is_hung_up"),
-        "listen": ("windows.listener", "listen"),
-        "new_wakeup_event": ("windows.poller", "WinWakeupEvent"),
-        "new_file_reader": ("windows.stdio", "WinFileReader"),
-        "new_file_writer": ("windows.stdio", "WinFileWriter"),
-        "new_latch": ("windows.poller", "WinLatch"),
-        "new_connection_watcher": ("windows.connection_watcher", "WinConnectionWatcher"),
-        "new_poller": ("windows.poller", "WinPoller"),
-        "new_scalable_poller": ("windows.poller", "WinPoller"),
-        "real_path": ("windows.start_lock", "real_path"),
+    _EXPORTS |= {
+        "StartLock": "transport.windows.start_lock:WinStartLock",
+        "inspect": "transport.windows.stream",
+        "is_hung_up": "transport.windows.poller",
+        "listen": "transport.windows.listener",
+        "new_wakeup_event": "transport.windows.poller:WinWakeupEvent",
+        "new_file_reader": "transport.windows.stdio:WinFileReader",
+        "new_file_writer": "transport.windows.stdio:WinFileWriter",
+        "new_latch": "transport.windows.poller:WinLatch",
+        "new_connection_watcher": "transport.windows.connection_watcher:WinConnectionWatcher",
+        "new_poller": "transport.windows.poller:WinPoller",
+        "new_scalable_poller": "transport.windows.poller:WinPoller",
+        "real_path": "transport.windows.start_lock",
     }
 else:
-    _LATER |= {
-        "StartLock": ("unix.start_lock", "StartLock"),
-        "listener_from_fd": ("unix.activated", "listener_from_fd"),
-        "inspect": ("unix.inspect", "inspect"),
-        "is_hung_up": ("unix.poller", "is_hung_up"),
-        "listen": ("unix.listener", "listen"),
-        "new_wakeup_event": ("unix.poller", "UnixWakeupEvent"),
-        "new_file_reader": ("unix.stdio", "UnixFileReader"),
-        "new_file_writer": ("unix.stdio", "UnixFileWriter"),
-        "new_latch": ("unix.poller", "UnixLatch"),
-        "new_connection_watcher": ("unix.poller", "UnixConnectionWatcher"),
-        "new_poller": ("unix.poller", "UnixPoller"),
-        "new_scalable_poller": ("unix.poller", "UnixScalablePoller"),
-        "real_path": ("unix.start_lock", "real_path"),
+    _EXPORTS |= {
+        "StartLock": "transport.unix.start_lock",
+        "listener_from_fd": "transport.unix.activated",
+        "inspect": "transport.unix.inspect",
+        "is_hung_up": "transport.unix.poller",
+        "listen": "transport.unix.listener",
+        "new_wakeup_event": "transport.unix.poller:UnixWakeupEvent",
+        "new_file_reader": "transport.unix.stdio:UnixFileReader",
+        "new_file_writer": "transport.unix.stdio:UnixFileWriter",
+        "new_latch": "transport.unix.poller:UnixLatch",
+        "new_connection_watcher": "transport.unix.poller:UnixConnectionWatcher",
+        "new_poller": "transport.unix.poller:UnixPoller",
+        "new_scalable_poller": "transport.unix.poller:UnixScalablePoller",
+        "real_path": "transport.unix.start_lock",
     }
 
 
-def __getattr__(name: str) -> object:
-    """Load what only some need (PEP 562)."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - a small send does without
-
-    module, attribute = _LATER[name]
-    return getattr(import_module(f"simpleipc_cli.transport.{module}"), attribute)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -76,7 +76,7 @@ class Stream(ABC):
         """The same without waiting. Raises BlockingIOError if there is no room, or PeerGone."""
 
     @abstractmethod
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         """End both directions: whoever waits on this stream, at either end, wakes up."""
 
     @abstractmethod

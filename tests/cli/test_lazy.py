@@ -11,8 +11,14 @@ from helpers.scripted_server import ScriptedServer
 from helpers.sending import echo
 
 LOADED_LATER = (
-    *("watch", "spool", "rich", "mmap"),
-    *(f"cli.{name}" for name in ("tracing", "sight", "progress", "expect", "question")),
+    *("observe", "spool", "rich", "mmap"),
+    *(
+        "cli.tracing",
+        "cli.send.diagnostics",
+        "cli.send.progress",
+        "cli.expect",
+        "cli.probe.request",
+    ),
 )
 
 # Each of them takes longer than all that a small exchange needs.
@@ -49,7 +55,7 @@ def bare():
 def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
     with ScriptedServer(endpoint, echo):
         loaded = loaded_by(*arguments, endpoint)
-    assert {"client", "cli.quick"} <= loaded
+    assert {"client", "cli.fastpath"} <= loaded
     assert set(HEAVY) & (loaded - bare) <= ({"select"} if "-m" in arguments else set())
     assert [name for name in loaded if name.startswith(LOADED_LATER)] == []
 
@@ -58,12 +64,12 @@ def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
 def test_a_plain_form_loads_nothing_of_other_options_by_clicks_way_either(endpoint, verb):
     with ScriptedServer(endpoint, echo):
         plain = loaded_by(verb, "--", endpoint)
-    assert {"client", "cli.extras", "click"} <= plain
+    assert {"client", "cli.send.lazy_diagnostics", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
 
 
 def test_an_option_loads_its_own_modules_alone(endpoint):
     with ScriptedServer(endpoint, echo):
         loaded = loaded_by("send", endpoint, "-d", "x", "--trace-file", "/dev/null")
-    assert {"watch.trace", "cli.tracing"} <= loaded
+    assert {"observe.trace", "cli.tracing"} <= loaded
     assert not {"rich", "mmap", "cli.expect"} & loaded

@@ -8,8 +8,8 @@ from importlib import import_module
 
 import click
 
-from simpleipc_cli.cli import VERBS
 from simpleipc_cli.cli.app import app
+from simpleipc_cli.cli.parse import VERBS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from docs.commandline import Option, group_options, verbs
 from helpers.paths import ROOT
 
 from simpleipc_cli.bench.conditions import KINDS
-from simpleipc_cli.cli import VERBS
+from simpleipc_cli.cli.parse import VERBS
 
 FOLDER = ROOT / "completions"
 MADE = "# Made from the command line itself by: cd tests; python -m docs.completions\n"

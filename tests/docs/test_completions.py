@@ -13,7 +13,7 @@ from docs.commandline import group_options, verbs
 from docs.completions import FOLDER, rendered
 from helpers.command import environment
 
-from simpleipc_cli.cli import VERBS
+from simpleipc_cli.cli.parse import VERBS
 
 BASH = """
 source "$1"; shift

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from docs.manpages import MAN, pages, renewed
 
-from simpleipc_cli.cli import VERBS
 from simpleipc_cli.cli.exitcodes import NAMES
+from simpleipc_cli.cli.parse import VERBS
 
 PAGES = sorted(MAN.iterdir())
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from simpleipc_cli.client import connect_with_retry, exchange, look, wait_until_gone
+from simpleipc_cli.client import connect_with_retry, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
     IncompleteMessage,
@@ -238,9 +238,9 @@ def test_a_server_that_comes_late_is_reached(path, serve):
 
 
 def test_a_look_tells_what_is_there(path, serve):
-    assert look(lambda: path, timeout=1.0).state == "path not found"
+    assert probe(lambda: path, timeout=1.0).state == "path not found"
     serve(lambda stream: None)
-    found = look(lambda: path, timeout=1.0)
+    found = probe(lambda: path, timeout=1.0)
     assert (found.state, found.error) == ("listening", None)
 
 
@@ -256,7 +256,7 @@ def all_that_can_connect(path):
 def test_a_look_tells_that_nobody_is_free(path):
     listener = listen(path, mode=0o600, backlog=1)
     clients = all_that_can_connect(path)
-    found = look(lambda: path, timeout=0.05)
+    found = probe(lambda: path, timeout=0.05)
     assert found.state == "busy"
     assert isinstance(found.error, NotListening)
     with pytest.raises(ServerBusy):
@@ -268,7 +268,7 @@ def test_a_look_tells_that_nobody_is_free(path):
 
 
 def test_a_look_tells_that_there_can_be_nobody():
-    found = look(lambda: "a\0b", timeout=1.0)
+    found = probe(lambda: "a\0b", timeout=1.0)
     assert found.state == "invalid path"
     assert isinstance(found.error, NotASocket)
 
@@ -280,7 +280,7 @@ def test_a_look_may_ask(path, serve):
     def question(stream, deadline):
         exchange(stream, b"ping", None, lambda piece: answer.append(bytes(piece)), deadline)
 
-    assert look(lambda: path, timeout=TIMEOUT, question=question).state == "listening"
+    assert probe(lambda: path, timeout=TIMEOUT, on_connected=question).state == "listening"
     assert answer == [b"pong"]
 
 

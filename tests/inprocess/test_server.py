@@ -19,7 +19,7 @@ from helpers.inprocess_server import (
     write_all,
 )
 
-from simpleipc_cli.client import look
+from simpleipc_cli.client import probe
 from simpleipc_cli.errors import IncompleteMessage, SipcError
 from simpleipc_cli.server.handler import Handler
 
@@ -195,7 +195,7 @@ def test_bytes_behind_the_flush_are_dropped(path):
 
 def test_who_only_looks_is_no_request(path):
     with serving(path) as server:
-        assert look(lambda: path, timeout=TIMEOUT).state == "listening"
+        assert probe(lambda: path, timeout=TIMEOUT).state == "listening"
         assert ask(path) == b"ping"  # accepted behind it
         server.log.wait_until(lambda: [line for line in server.log.lines if "looked" in line], "it")
         assert server.log.outcomes(1) == ["answered"]

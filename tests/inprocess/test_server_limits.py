@@ -20,7 +20,7 @@ from helpers.inprocess_server import (
     write_all,
 )
 
-from simpleipc_cli.client import look
+from simpleipc_cli.client import probe
 from simpleipc_cli.errors import AddressInUse, IncompleteMessage, PathNotFound
 from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.transport import connect_nowait, listen
@@ -217,7 +217,7 @@ def test_while_it_stops_nobody_new_gets_in(path, client):
         stream = client(message(b"x"))
         gate.wait_until_begun()
         server.stop()
-        wait_until(lambda: look(lambda: path, timeout=0).error, "nobody to get in")
+        wait_until(lambda: probe(lambda: path, timeout=0).error, "nobody to get in")
         gate.open()
         assert payload_of(read_all(stream)) == b"x"
         assert server.end() is ExitReason.COMPLETED

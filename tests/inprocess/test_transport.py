@@ -58,7 +58,7 @@ def poller(request):
 def told(poller, seconds=TIMEOUT):
     """What a poller tells, once it tells something."""
     deadline = Deadline(seconds)
-    while not (found := dict(poller.wait(deadline.remaining()))) and not deadline.passed():
+    while not (found := dict(poller.wait(deadline.remaining()))) and not deadline.expired():
         pass
     return found
 
@@ -394,7 +394,7 @@ def test_a_shut_down_wakes_whoever_waits_at_this_end(pair, what):
 
     thread = threading.Thread(target=read if what == "read" else write)
     thread.start()
-    client.shut_down()
+    client.shutdown()
     thread.join(TIMEOUT)
     assert outcome == [0]
 
@@ -402,8 +402,8 @@ def test_a_shut_down_wakes_whoever_waits_at_this_end(pair, what):
 def test_a_shut_down_is_the_end_at_the_other(pair):
     client, server = pair
     write_all(client, b"last")
-    client.shut_down()
-    client.shut_down()
+    client.shutdown()
+    client.shutdown()
     assert read_all(server) == b"last"
 
 

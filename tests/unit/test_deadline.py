@@ -29,18 +29,18 @@ def test_time_runs_out_and_never_below_zero(clock):
     deadline = Deadline(5)
     left = []
     for clock.now in (START, START + 2, START + 5, START + 60):
-        left.append((deadline.remaining(), deadline.passed()))
+        left.append((deadline.remaining(), deadline.expired()))
     assert left == [(5, False), (3, False), (0, True), (0, True)]
 
 
 def test_without_a_limit_it_never_passes(clock):
     deadline = Deadline(None)
     clock.now += 1e9
-    assert (deadline.remaining(), deadline.passed()) == (None, False)
+    assert (deadline.remaining(), deadline.expired()) == (None, False)
 
 
 def test_no_time_at_all_has_passed_at_once(clock):
-    assert Deadline(0).passed()
+    assert Deadline(0).expired()
     assert Deadline(-1).remaining() == 0
 
 
@@ -49,19 +49,19 @@ def test_no_time_at_all_has_passed_at_once(clock):
     [(5, 3, 3), (3, 5, 3), (4, 4, 4), (5, None, 5), (None, 3, 3), (None, None, None)],
 )
 def test_the_sooner_of_two_counts(clock, mine, other, expected):
-    assert Deadline(mine).sooner(other).remaining() == expected
+    assert Deadline(mine).capped(other).remaining() == expected
 
 
 def test_sooner_counts_from_now(clock):
     deadline = Deadline(5)
     clock.now += 3
-    assert deadline.sooner(4).remaining() == 2
-    assert deadline.sooner(1).remaining() == 1
+    assert deadline.capped(4).remaining() == 2
+    assert deadline.capped(1).remaining() == 1
 
 
 def test_sooner_changes_nothing_about_the_deadline_itself(clock):
     deadline = Deadline(5)
-    deadline.sooner(1)
+    deadline.capped(1)
     assert deadline.remaining() == 5
 
 
@@ -70,73 +70,73 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 
 def test_patience_runs_out_only_while_somebody_is_to_blame():
     patience = InactivityTimer(10)
-    assert patience.left(0) is None
-    patience.run(True, 100)
-    assert [patience.left(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
+    assert patience.remaining(0) is None
+    patience.set_running(True, 100)
+    assert [patience.remaining(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
 def test_patience_is_paused_while_nobody_is_to_blame_and_spent_time_counts():
     patience = InactivityTimer(10)
-    patience.run(True, 0)
-    patience.run(False, 4)
-    assert patience.left(50) is None
-    patience.run(True, 100)
-    assert [patience.left(now) for now in (100, 103, 106)] == [6, 3, 0]
-    patience.run(False, 101)
-    patience.run(True, 200)
-    assert patience.left(200) == 5
+    patience.set_running(True, 0)
+    patience.set_running(False, 4)
+    assert patience.remaining(50) is None
+    patience.set_running(True, 100)
+    assert [patience.remaining(now) for now in (100, 103, 106)] == [6, 3, 0]
+    patience.set_running(False, 101)
+    patience.set_running(True, 200)
+    assert patience.remaining(200) == 5
 
 
 def test_saying_again_that_somebody_is_to_blame_gives_no_new_time():
     patience = InactivityTimer(10)
-    patience.run(True, 0)
-    patience.run(True, 7)
-    assert patience.left(8) == 2
+    patience.set_running(True, 0)
+    patience.set_running(True, 7)
+    assert patience.remaining(8) == 2
 
 
 def test_saying_again_that_nobody_is_to_blame_spends_nothing():
     patience = InactivityTimer(10)
-    patience.run(True, 0)
-    patience.run(False, 1)
-    patience.run(False, 9)
-    patience.run(True, 20)
-    assert patience.left(20) == 9
+    patience.set_running(True, 0)
+    patience.set_running(False, 1)
+    patience.set_running(False, 9)
+    patience.set_running(True, 20)
+    assert patience.remaining(20) == 9
 
 
 def test_progress_starts_the_watch_over_while_it_runs():
     patience = InactivityTimer(10)
-    patience.run(True, 0)
-    patience.run(False, 3)
-    patience.run(True, 5)
-    patience.restart(8)
-    assert [patience.left(now) for now in (8, 12)] == [10, 6]
+    patience.set_running(True, 0)
+    patience.set_running(False, 3)
+    patience.set_running(True, 5)
+    patience.reset(8)
+    assert [patience.remaining(now) for now in (8, 12)] == [10, 6]
 
 
 def test_progress_while_paused_forgets_what_was_spent_and_stays_paused():
     patience = InactivityTimer(10)
-    patience.run(True, 0)
-    patience.run(False, 3)
-    patience.restart(4)
-    assert patience.left(5) is None
-    patience.run(True, 6)
-    assert patience.left(6) == 10
+    patience.set_running(True, 0)
+    patience.set_running(False, 3)
+    patience.reset(4)
+    assert patience.remaining(5) is None
+    patience.set_running(True, 6)
+    assert patience.remaining(6) == 10
 
 
 def test_patience_without_a_limit_never_ends():
     patience = InactivityTimer(None)
-    patience.run(True, 0)
-    assert patience.left(1e9) is None
+    patience.set_running(True, 0)
+    assert patience.remaining(1e9) is None
 
 
 def test_the_end_of_patience_is_a_moment():
     patience = InactivityTimer(10)
-    assert (patience.running, patience.end()) == (False, NEVER)
-    patience.run(True, 100)
-    assert (patience.running, patience.end()) == (True, 110)
-    patience.run(False, 104)
-    assert (patience.running, patience.end()) == (False, NEVER)
-    patience.run(True, 200)
-    assert patience.end() == 206
+    assert (patience.running, patience.expires_at()) == (False, NEVER)
+    patience.set_running(True, 100)
+    assert (patience.running, patience.expires_at()) == (True, 110)
+    patience.set_running(False, 104)
+    assert (patience.running, patience.expires_at()) == (False, NEVER)
+    patience.set_running(True, 200)
+    assert patience.expires_at() == 206
     unlimited = InactivityTimer(None)
-    unlimited.run(True, 0)
-    assert (unlimited.running, unlimited.end()) == (True, NEVER)
+    unlimited.set_running(True, 0)
+    assert (unlimited.running, unlimited.expires_at()) == (True, NEVER)

@@ -13,7 +13,7 @@ from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
 
 def default_path(environment, user: int, *, make_folder: bool) -> str:
     endpoint = default_endpoint(environment, user)
-    return endpoint.prepare() if make_folder else endpoint.locate()
+    return endpoint.ensure_parent() if make_folder else endpoint.path_checked()
 
 
 class User(int):
@@ -143,7 +143,7 @@ def test_a_folder_with_another_mode_is_refused(wrong, make_folder, user, folder)
 @make_or_not
 def test_a_file_is_refused(make_folder, user, folder):
     folder.touch(0o700)
-    assert_refused(user, folder, make_folder, "not a folder")
+    assert_refused(user, folder, make_folder, "not a directory")
 
 
 @make_or_not
@@ -151,7 +151,7 @@ def test_a_file_is_refused(make_folder, user, folder):
 def test_a_symlink_is_refused_wherever_it_leads(make_folder, target, user, folder, tmp_path):
     (tmp_path / "there").mkdir(0o700)
     folder.symlink_to(tmp_path / target)
-    assert_refused(user, folder, make_folder, "not a folder")
+    assert_refused(user, folder, make_folder, "not a directory")
     assert not (tmp_path / "missing").exists()
 
 

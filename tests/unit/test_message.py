@@ -63,7 +63,7 @@ def test_no_recording_is_forgotten():
 def test_reads_what_git_wrote(name, writes, size):
     reader = MessageReader()
     assert read(reader, *sliced((WIRE / name).read_bytes(), size)) == b"".join(writes)
-    reader.end()
+    reader.feed_eof()
     assert (reader.complete, reader.trailing_bytes, reader.inside_packet) == (True, 0, False)
     assert reader.payload_bytes == sum(map(len, writes))
     assert reader.packets == sum(len(encode(piece)) // 2 for piece in writes)
@@ -92,7 +92,7 @@ def test_bytes_behind_the_flush_are_counted_and_dropped(behind):
         assert read(reader, *slices) == b"abc"
         assert (reader.complete, reader.trailing_bytes) == (True, len(behind))
         assert (reader.packets, reader.payload_bytes) == (2, 3)
-        reader.end()
+        reader.feed_eof()
 
 
 @pytest.mark.parametrize("size", range(len(MESSAGE)))
@@ -104,14 +104,14 @@ def test_a_message_cut_off_anywhere_is_never_complete(size):
         assert reader.inside_packet == (size not in BETWEEN_PACKETS)
         where = "inside a packet" if reader.inside_packet else "without a flush packet"
         with pytest.raises(IncompleteMessage, match=rf"{where}, after {size} bytes"):
-            reader.end()
+            reader.feed_eof()
 
 
 @pytest.mark.parametrize("wire", [b"0000", b"00040000"], ids=["flush alone", "empty packet"])
 def test_an_empty_message_is_complete(wire):
     reader = MessageReader()
     assert list(reader.feed(wire)) == []
-    reader.end()
+    reader.feed_eof()
     assert (reader.complete, reader.payload_bytes) == (True, 0)
 
 
@@ -189,9 +189,9 @@ def test_what_was_not_written_stays_pending(count):
     writer.write(b"ab")
     writer.write(b"c")
     writer.finish()
-    writer.written(count)
+    writer.advance(count)
     assert pending(writer) == MESSAGE[count:]
-    writer.written(len(MESSAGE) - count)
+    writer.advance(len(MESSAGE) - count)
     assert writer.pending == []
 
 
@@ -200,7 +200,7 @@ def test_more_may_be_added_behind_what_was_not_written(count):
     writer = MessageWriter()
     writer.write(b"ab")
     writer.write(b"c")
-    writer.written(count)
+    writer.advance(count)
     writer.write(b"def")
     writer.finish()
     assert pending(writer) == b"0006ab0005c0007def0000"[count:]
@@ -209,8 +209,8 @@ def test_more_may_be_added_behind_what_was_not_written(count):
 def test_what_is_pending_can_be_forgotten():
     writer = MessageWriter()
     writer.write(b"ab")
-    writer.written(3)
-    writer.drop()
+    writer.advance(3)
+    writer.clear()
     assert writer.pending == []
 
 
@@ -229,7 +229,7 @@ def test_what_is_written_in_any_steps_is_read_in_any_slicing(payloads, data):
     while writer.pending:
         count = data.draw(st.integers(1, len(pending(writer))), label="written")
         sent += pending(writer)[:count]
-        writer.written(count)
+        writer.advance(count)
     assert sent == wire
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=8), label="cuts"))
     reader = MessageReader()

@@ -27,7 +27,7 @@ from simpleipc_cli.cli.bench.text import print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, SIZE, option_given, path_argument, resolve_endpoint
 from simpleipc_cli.cli.stdio import Output, open_output, read_whole
-from simpleipc_cli.client import look
+from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import ExpectationFailed, NotListening, PathNotFound, SipcError
@@ -234,7 +234,7 @@ def bench(
 
 def _see_that_it_listens(endpoint: Endpoint) -> None:
     """Raise EndpointError if nobody does: a load of nothing but failures tells less."""
-    error = look(endpoint.locate, timeout=_LOOK_TIMEOUT).error
+    error = probe(endpoint.path_checked, timeout=_LOOK_TIMEOUT).error
     if isinstance(error, (NotListening, PathNotFound)):
         error.hint = "start a server there, or wait for one with sipc probe --wait"
     if error is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
 from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.stdio import print_line
-from simpleipc_cli.client import ProbeResult, look, wait_until_gone
+from simpleipc_cli.client import ProbeResult, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
 from simpleipc_cli.text import json_safe, printable
@@ -40,14 +40,14 @@ def run(
     """
     endpoint = resolve_endpoint(path)
     if waits_gone:
-        finding = wait_until_gone(endpoint.locate, timeout=timeout, wait=Deadline(wait_gone))
+        finding = wait_until_gone(endpoint.path_checked, timeout=timeout, wait=Deadline(wait_gone))
         status = _status_of_gone(finding)
     else:
-        finding = look(
-            endpoint.locate,
+        finding = probe(
+            endpoint.path_checked,
             timeout=timeout,
             wait=Deadline(wait) if waits else None,
-            question=None if question is None else question.ask,
+            on_connected=None if question is None else question.ask,
         )
         error = _error(finding, question)
         status = ExitCode.OK if error is None else exit_code(error)

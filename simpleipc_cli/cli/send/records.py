@@ -33,7 +33,7 @@ def send_records(
     def connect_nowait() -> Stream:
         nonlocal may_start
         try:
-            stream: Stream = connect(way.endpoint.locate(), Deadline(0.0))
+            stream: Stream = connect(way.endpoint.path_checked(), Deadline(0.0))
         except (NotListening, PathNotFound) as error:
             if isinstance(error, ServerBusy) or not may_start:
                 raise

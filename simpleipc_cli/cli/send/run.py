@@ -12,7 +12,7 @@ from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.send.lazy_diagnostics import make_diagnostics
 from simpleipc_cli.cli.stderr import print_error
 from simpleipc_cli.cli.stdio import STDIN, Input, open_input, open_output
-from simpleipc_cli.client import connect_with_retry, exchange, look
+from simpleipc_cli.client import connect_with_retry, exchange, probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
 
@@ -124,7 +124,7 @@ class ConnectOptions:
         wait = Deadline(self.wait) if self.waits else None
         try:
             return connect_with_retry(
-                self.endpoint.locate,
+                self.endpoint.path_checked,
                 connect_timeout=self.connect_timeout,
                 wait=wait if self.spawn is None else None,
                 deadline=self.deadline,
@@ -132,9 +132,9 @@ class ConnectOptions:
         except (NotListening, PathNotFound):
             if self.spawn is None:
                 raise
-        from simpleipc_cli.autostart import reach_or_start  # noqa: PLC0415 - most do without
+        from simpleipc_cli.autostart import connect_or_start  # noqa: PLC0415 - most do without
 
-        return reach_or_start(
+        return connect_or_start(
             self.endpoint,
             self.spawn,
             os.environ,
@@ -149,7 +149,7 @@ def _first_of(source: Input, endpoint: Endpoint) -> memoryview:
     try:
         return source.first()
     except TimedOut:
-        finding = look(endpoint.locate, timeout=None, deadline=Deadline(0.0))
+        finding = probe(endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
         if finding.error is not None:
             raise finding.error from None
         raise

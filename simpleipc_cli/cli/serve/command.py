@@ -63,11 +63,13 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
         return _serve(listener.path, command, given, replace(service, listener=listener))
     endpoint = resolve_endpoint(path)
     if not given["background"]:
-        return _serve(endpoint.prepare(), command, given, service)
+        return _serve(endpoint.ensure_parent(), command, given, service)
     from simpleipc_cli.cli.serve.background import in_background  # noqa: PLC0415 - forks, if asked to
 
     def in_child(listening: Callable[[], None]) -> int:
-        return _serve(endpoint.prepare(), command, given, replace(service, listening=listening))
+        return _serve(
+            endpoint.ensure_parent(), command, given, replace(service, listening=listening)
+        )
 
     return in_background(in_child, given["max_wait"])
 

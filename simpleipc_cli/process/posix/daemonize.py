@@ -83,7 +83,7 @@ class Starting:
         poller.register(self._pipe, READ)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            while not (found := poller.wait(deadline.remaining())) and not deadline.passed():
+            while not (found := poller.wait(deadline.remaining())) and not deadline.expired():
                 pass
             return bool(found)
         finally:

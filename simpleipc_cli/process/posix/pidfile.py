@@ -77,7 +77,7 @@ class PidFile:
             try:
                 os.link(self._temporary, self._path, follow_symlinks=False)
             except FileExistsError:
-                if self._replace(insist=patience.passed()):
+                if self._replace(insist=patience.expired()):
                     return
                 sleep(_PAUSE)
             else:

@@ -61,12 +61,12 @@ class WinStarting:
         try:
             while True:
                 with self._signals.unblocked():
-                    status = self._look(deadline.sooner(_LOOK_EVERY).remaining() or 0.0)
+                    status = self._look(deadline.capped(_LOOK_EVERY).remaining() or 0.0)
                 if self._was_told():
                     return None
                 if status is not None:
                     return status
-                if deadline.passed():
+                if deadline.expired():
                     raise TimedOut(
                         f"the server did not listen within {max_wait:g} s, and was ended",
                         "see what keeps it, or allow more time with --max-wait",

@@ -268,7 +268,7 @@ class PathLock:
             self._remove_stale()
             if self._give_up():
                 raise Cancelled(f"told to stop while waiting for {self._path}")
-            if patience.passed():
+            if patience.expired():
                 raise SipcError(
                     f"{self._path} is held by another program",
                     "wait for it to start or to end, or remove the file if none is running",

@@ -114,7 +114,7 @@ class UnixStream(Stream):
                 raise PeerClosed("the other end has hung up") from None
             raise SipcError(f"cannot write to the connection: {error.strerror}") from error
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         """See Stream."""
         try:
             self._socket.shutdown(_socket.SHUT_RDWR)

@@ -180,7 +180,7 @@ class OverlappedPipe(Source):
 
     # -- the end ---------------------------------------------------------------------------
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         """Close the handle. Whoever waits on this end, or the other, sees a hang-up."""
         with self._lock:
             handle, self._handle = self._handle, 0
@@ -196,7 +196,7 @@ class OverlappedPipe(Source):
 
     def close(self) -> None:
         """Hang up. What was written can still be read at the other end."""
-        self.shut_down()
+        self.shutdown()
         self.retire()
 
 

@@ -113,9 +113,9 @@ class WinStream(Stream):
         """See Stream. Behind BlockingIOError, offer the same bytes again."""
         return self._end.write_nowait(buffers)
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         """See Stream."""
-        self._end.shut_down()
+        self._end.shutdown()
 
     def close(self) -> None:
         """See Stream."""

@@ -15,7 +15,7 @@ from helpers.scripted_server import endless_response, respond_with, scripted_ser
 from helpers.server import Server
 from helpers.wire import message, packets, read_message
 
-from simpleipc_cli.client import look
+from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
 
 MIB = 1 << 20
@@ -175,7 +175,7 @@ def test_waiting_for_a_server_is_not_part_of_the_question(endpoint):
         stream.close()
 
     with socket.socket(socket.AF_UNIX) as listener:
-        finding = look(locate, timeout=1000, wait=Deadline(30), question=question)
+        finding = probe(locate, timeout=1000, wait=Deadline(30), on_connected=question)
         asked = monotonic()
     assert finding.error is None
     assert left[0] >= 1000 - (asked - tries[2])

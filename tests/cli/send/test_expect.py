@@ -24,7 +24,7 @@ from simpleipc_cli.errors import ExpectationFailed, TimedOut
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the answer is not as expected: "
-REMEDY = ": look at what the server answers, or change what is expected\n"
+REMEDY = ": check the server's response, or change what is expected\n"
 
 each_option = pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
 

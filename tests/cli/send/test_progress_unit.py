@@ -93,7 +93,8 @@ def test_whatever_ails_the_display_is_kept_to_itself(own_terminal, monkeypatch):
 
 JOBS = """
 set -m
-ask() {{ {python} -c 'from simpleipc_cli.cli.send.progress import _in_foreground as f; print(f())'; }}
+module=simpleipc_cli.cli.send.progress
+ask() {{ {python} -c "from $module import _in_foreground as f; print(f())"; }}
 ask >{folder}/background & wait
 ask >{folder}/foreground
 """

@@ -55,15 +55,15 @@ def held_lock(folder):
         ("no-such-command", ["failed, exit status 127", "no-such-command: not found"]),
         ("./no-such-file -x", ["failed, exit status 127"]),
         ("kill -KILL $$", ["failed, killed by SIGKILL: "]),
-        ("echo out; echo one >&2; echo two >&2; exit 1", ["and said: one | two: "]),
-        (r"printf '\n \033[31mred\nend' >&2; exit 1", [r"said: \x1b[31mred | end: "]),
-        (r"printf '\377\n' >&2; exit 1", [r"said: \xff: "]),
-        ("yes x | head -n 100000 >&2; echo end >&2; exit 1", ["said: x | x | x | x | end: "]),
-        ("head -c 300000 /dev/zero | tr '\\0' y >&2; exit 1", ["said: ...yyyy"]),
+        ("echo out; echo one >&2; echo two >&2; exit 1", ["and wrote: one | two: "]),
+        (r"printf '\n \033[31mred\nend' >&2; exit 1", [r"wrote: \x1b[31mred | end: "]),
+        (r"printf '\377\n' >&2; exit 1", [r"wrote: \xff: "]),
+        ("yes x | head -n 100000 >&2; echo end >&2; exit 1", ["wrote: x | x | x | x | end: "]),
+        ("head -c 300000 /dev/zero | tr '\\0' y >&2; exit 1", ["wrote: ...yyyy"]),
         ("sipc serve --bogus", ["failed, exit status 2", "No such option"]),
         ("sipc serve missing/sock --exec cat", ["exit status 4", "there is no folder missing"]),
         ("sleep 1000 & exit 5", ["failed, exit status 5"]),
-        ("sleep 1000 >&2 & echo why >&2; exit 5", ["failed, exit status 5", "said: why: "]),
+        ("sleep 1000 >&2 & echo why >&2; exit 5", ["failed, exit status 5", "wrote: why: "]),
         (")", ["failed, exit status 2", "yntax error"]),
     ],
     ids=[
@@ -74,7 +74,7 @@ def held_lock(folder):
 def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, folder, line, words):
     """At once: without any limit on the time."""
     done = spawning.send(line, "--wait", "0", cwd=folder)
-    assert_error_line(done, 1, "the command to start a server failed", *words)
+    assert_error_line(done, 1, "the --spawn command failed", *words)
     assert len(done.stderr) < 1000
     assert os.listdir(folder) == []
 
@@ -89,7 +89,7 @@ def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, fo
     flood = "setsid sh -c 'echo flood; touch up; exec yes flood' >&2 &"
     line = f"{flood} until test -e up; do :; done; exit 3"
     done = spawning.send(line, "--wait", "0", cwd=folder)
-    assert_error_line(done, 1, "failed, exit status 3, and said: flood")
+    assert_error_line(done, 1, "failed, exit status 3, and wrote: flood")
     (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
     os.kill(pid, signal.SIGKILL)
 
@@ -97,11 +97,14 @@ def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, fo
 @pytest.mark.parametrize(
     ("line", "did"),
     [
-        (HANGS, "did not listen there in time, so it was ended: "),
-        (f"trap '' TERM; {HANGS}; sleep 1000", "did not listen there in time, so it was ended: "),
-        (f"echo why >&2; {HANGS}", "so it was ended, and said: why: "),
-        ("sipc serve other --exec cat", "so it was ended, and said: listening on other: "),
-        ("SIPC_PATH= exec sipc serve other --exec cat", "said: listening on other: "),
+        (HANGS, "did not start listening in time and was terminated: "),
+        (
+            f"trap '' TERM; {HANGS}; sleep 1000",
+            "did not start listening in time and was terminated: ",
+        ),
+        (f"echo why >&2; {HANGS}", "was terminated, and wrote: why: "),
+        ("sipc serve other --exec cat", "was terminated, and wrote: listening on other: "),
+        ("SIPC_PATH= exec sipc serve other --exec cat", "wrote: listening on other: "),
         ("sipc serve other -q --exec cat & exit 0", "ended with exit status 0: "),
         ("true", "ended with exit status 0: "),
     ],
@@ -118,7 +121,7 @@ def test_a_command_that_does_not_listen_there_in_time_is_ended(spawning, folder,
 @pytest.mark.parametrize("limits", [["-m", "300ms"], ["-m", "300ms", "--wait", "0"]], ids=str)
 def test_max_time_is_the_limit_for_the_start_too(spawning, folder, limits):
     done = spawning.send(HANGS, *limits, cwd=folder)
-    assert_error_line(done, 3, f"nobody is listening on {spawning.path}, ", "so it was ended")
+    assert_error_line(done, 3, f"nobody is listening on {spawning.path}, ", "was terminated")
     spawning.check_nothing_left()
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
 
@@ -268,7 +271,7 @@ def test_waiting_for_another_clients_start_has_the_same_limits(spawning, folder,
     with held_lock(folder):
         done = spawning.send("touch here", *limits, cwd=folder)
     assert_error_line(
-        done, status, "does not exist", "takes too long", str(folder / ".sipc-spawn-sock")
+        done, status, "does not exist", "has not finished", str(folder / ".sipc-spawn-sock")
     )
     assert os.listdir(folder) == []
 

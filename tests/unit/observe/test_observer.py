@@ -161,20 +161,20 @@ def test_hanging_up_is_told_before_it_is_felt():
     notes = Notes()
 
     class Felt:
-        def shut_down(self) -> None:
+        def shutdown(self) -> None:
             notes.events.append("felt")
 
-        close = shut_down
+        close = shutdown
 
     stream = ObservedStream(Felt(), notes)
-    stream.shut_down()
+    stream.shutdown()
     stream.close()
     assert notes.events == ["hung up", "felt", "hung up", "felt"]
 
 
 def test_both_ways_of_hanging_up_are_passed_on(pair):
     stream, _, theirs = pair
-    stream.shut_down()
+    stream.shutdown()
     assert stream.read(bytearray(1), Deadline(30)) == 0
     assert theirs.recv(1) == b""
     stream.close()

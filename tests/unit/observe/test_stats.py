@@ -26,10 +26,10 @@ class Script:
     def write(self, buffers) -> int:
         return sum(map(len, buffers))
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         pass
 
-    close = shut_down
+    close = shutdown
 
 
 def amounts(meter: TransferStats) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ def test_connections_are_counted_together_and_those_that_ended_once():
         stream = meter.watch(Script(b"0005x0000"))
         stream.write([b"0006hi0000"])
         drain(stream)
-        stream.shut_down()
+        stream.shutdown()
         stream.close()
     still_open = meter.watch(Script())
     still_open.write([b"0005x"])

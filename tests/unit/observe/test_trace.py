@@ -44,10 +44,10 @@ class Script:
 
     write_nowait = write
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         pass
 
-    close = shut_down
+    close = shutdown
 
 
 class Traced:
@@ -195,7 +195,7 @@ def test_a_message_that_we_do_not_finish_is_named(wire, told, how):
     traced = Traced()
     traced.send(*slices(wire, how))
     before = len(traced.lines)
-    traced.stream.shut_down()
+    traced.stream.shutdown()
     traced.stream.close()
     assert traced.lines[before] == f"> sent unfinished: {told}"
     assert traced.lines[before + 1].startswith(f"= closed: sent bytes={len(wire)} ")
@@ -204,7 +204,7 @@ def test_a_message_that_we_do_not_finish_is_named(wire, told, how):
 
 def test_an_end_that_we_made_ourselves_is_not_put_on_the_other_end():
     traced = Traced()
-    traced.stream.shut_down()
+    traced.stream.shutdown()
     traced.receive(b"")
     assert traced.lines[1:] == ["= closed: sent bytes=0 packets=0, received bytes=0 packets=0"]
 
@@ -225,7 +225,7 @@ def test_a_refused_write_is_named():
 
 def test_bytes_on_their_way_while_we_hang_up_are_still_told():
     traced = Traced()
-    traced.stream.shut_down()
+    traced.stream.shutdown()
     traced.send(b"0005x")
     assert traced.lines[-1] == '> sent 0005 (5 bytes): "x"'
 
@@ -323,7 +323,7 @@ def test_a_write_that_waits_for_room_ends_when_somebody_hangs_up(pair, who):
     thread = write_all(stream, FULL * 20)
     assert theirs.recv(1) == b"f", "it has begun"
     if who == "we":
-        stream.shut_down()
+        stream.shutdown()
     else:
         theirs.close()
     thread.join(30)

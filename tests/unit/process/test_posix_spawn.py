@@ -131,9 +131,9 @@ import os
 import resource
 import sys
 
-from simpleipc_cli.process.posix.posix_spawn import by_library, by_python
+from simpleipc_cli.process.posix.posix_spawn import spawn_libc, spawn_os
 
-start = by_library() if sys.argv[1] == "library" else by_python
+start = spawn_libc() if sys.argv[1] == "library" else spawn_os
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 if os.geteuid() == 0:  # no limit holds for root
     os.setuid(int(sys.argv[2]))
@@ -316,9 +316,9 @@ def test_without_it_python_starts_them(spoil):
     program = f"""
 import os, sys
 {spoil}
-from simpleipc_cli.process.posix.posix_spawn import NOTHING, by_python, quickest
-assert quickest() is by_python
-pid = quickest()("/bin/echo", ["echo", "started"], {{}}, [])
+from simpleipc_cli.process.posix.posix_spawn import NOTHING, spawn_os, best_spawn
+assert best_spawn() is spawn_os
+pid = best_spawn()("/bin/echo", ["echo", "started"], {{}}, [])
 assert os.waitpid(pid, 0)[1] == 0
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from simpleipc_cli.system.pipes import grow_pipe
+from simpleipc_cli.system import grow_pipe
 
 
 def room(descriptor: int) -> int:

@@ -1,0 +1,97 @@
+"""What each operating system's module offers; mypy holds both to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from simpleipc_cli.pktline import Buffer
+
+
+class FdPoll(Protocol):
+    """Waits until a descriptor is ready, as select.poll does."""
+
+    def poll(self, milliseconds: float | None = None, /) -> object:
+        """Wait, None without limit; return a true value if the descriptor is ready or closed."""
+
+
+class System(Protocol):
+    """Files, users, signals and limits of one operating system."""
+
+    @property
+    def UNSUPPORTED_OPTIONS(self) -> frozenset[str]:
+        """Options that this system cannot offer."""
+
+    @property
+    def ENDING_SIGNALS(self) -> tuple[str, ...]:
+        """Names of the signals that end a program."""
+
+    @property
+    def STOP_SIGNALS(self) -> tuple[str, ...]:
+        """Names of the signals that stop a server."""
+
+    @property
+    def RELOAD_SIGNALS(self) -> tuple[str, ...]:
+        """Names of the signals on which a server reopens its files."""
+
+    @property
+    def STATS_SIGNALS(self) -> tuple[str, ...]:
+        """Names of the signals on which a server logs its counters."""
+
+    @property
+    def HAS_OWNERSHIP(self) -> bool:
+        """Whether files have owners, groups and modes."""
+
+    @property
+    def SPOOL_FOLDER(self) -> str:
+        """Where spooled bytes go if $TMPDIR is not set."""
+
+    @property
+    def OPEN_FLAGS(self) -> int:
+        """Flags for every file that is opened: child processes must not inherit it."""
+
+    @property
+    def O_NONBLOCK_FLAGS(self) -> int:
+        """Flags for a file that may be a FIFO or a terminal."""
+
+    def get_fd_limits(self) -> tuple[int, int]:
+        """Return the soft and the hard limit of open descriptors, UNLIMITED for none."""
+
+    def set_fd_limit(self, soft: int, hard: int, /) -> bool:
+        """Set the soft limit; `hard` is the present hard limit. Return False if refused."""
+
+    def user_id(self) -> int:
+        """Return the effective user id, -1 where users have no number."""
+
+    def set_binary_stdio(self) -> None:
+        """Make the standard streams pass bytes unchanged."""
+
+    def grow_pipe(self, descriptor: int) -> None:
+        """Enlarge a pipe to a mebibyte where the system allows it; ignore anything else."""
+
+    def read_into(self, descriptor: int, buffer: memoryview) -> int:
+        """Read into a buffer; return the number of bytes, 0 at the end. Raises OSError."""
+
+    def read_into_nowait(self, descriptor: int, buffer: memoryview) -> int:
+        """Do the same without waiting. Raises OSError, also if it would have to wait."""
+
+    def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Read at an offset of a file. Raises OSError."""
+
+    def write_at(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write some of `buffers` at an offset; return the number of bytes. Raises OSError."""
+
+    def fd_poll(self, descriptor: int, *, writing: bool) -> FdPoll:
+        """Return an object that waits until a descriptor can be read or written."""
+
+    def reset_signals(self) -> None:
+        """Unblock all signals and set SIGCHLD to its default: a parent may have left both."""
+
+    def set_timer(self, seconds: float, handler: Callable[[int, object], object], /) -> None:
+        """Call `handler` in the main thread after some seconds."""
+
+    def stop_timer(self) -> None:
+        """Stop that timer."""
+
+    def exit_by_signal(self, number: int, /) -> None:
+        """End with a signal's default action. Return where that is impossible."""

@@ -1,0 +1,114 @@
+"""Files, users, signals and limits on POSIX systems. See base.System."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` is slow to load: see cli/signals.py
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from simpleipc_cli.pktline import Buffer
+    from simpleipc_cli.system.base import FdPoll
+
+UNSUPPORTED_OPTIONS: frozenset[str] = frozenset()
+ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP")
+STOP_SIGNALS: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+RELOAD_SIGNALS: tuple[str, ...] = ("SIGHUP",)
+STATS_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
+SIGNALS = "system.posix_signals"
+"""The module for all else about signals, seen from `simpleipc_cli`."""
+
+HAS_OWNERSHIP = True
+PID_FILES = "process.posix.pidfile"
+
+SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - spool files have no names; /tmp may be in memory
+OPEN_FLAGS = os.O_CLOEXEC
+O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
+UNLIMITED = -1
+
+_PIPE_SIZE = 1 << 20
+"""Bytes: the most that Linux gives to ordinary users (fs.pipe-max-size, pipe(7))."""
+
+
+def get_fd_limits() -> tuple[int, int]:
+    import resource  # noqa: PLC0415 - few callers need it
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    none = resource.RLIM_INFINITY
+    return UNLIMITED if soft == none else soft, UNLIMITED if hard == none else hard
+
+
+def set_fd_limit(soft: int, hard: int) -> bool:
+    import resource  # noqa: PLC0415 - few callers need it
+
+    none = resource.RLIM_INFINITY
+    limits = (none if soft == UNLIMITED else soft, none if hard == UNLIMITED else hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def user_id() -> int:
+    return os.geteuid()
+
+
+def set_binary_stdio() -> None:
+    pass
+
+
+def grow_pipe(descriptor: int) -> None:
+    import fcntl  # noqa: PLC0415 - only for large transfers
+
+    try:
+        if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < _PIPE_SIZE:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    except OSError:
+        pass  # not a pipe, or the user's pipes have reached their limit
+
+
+def read_into(descriptor: int, buffer: memoryview) -> int:
+    return os.readv(descriptor, [buffer])
+
+
+def read_into_nowait(descriptor: int, buffer: memoryview) -> int:
+    return os.preadv(descriptor, [buffer], -1, os.RWF_NOWAIT)  # -1: at the file's own offset
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    return os.pread(descriptor, size, offset)
+
+
+def write_at(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+    return os.pwritev(descriptor, buffers, offset)
+
+
+def fd_poll(descriptor: int, *, writing: bool) -> FdPoll:
+    import select  # noqa: PLC0415 - most processes wait in a read or write only
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+    return poll
+
+
+def reset_signals() -> None:
+    # The kernel keeps no exit status of children whose SIGCHLD is ignored.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def set_timer(seconds: float, handler: Callable[[int, object], object]) -> None:
+    _signal.signal(_signal.SIGALRM, handler)
+    _signal.setitimer(_signal.ITIMER_REAL, seconds)
+
+
+def stop_timer() -> None:
+    _signal.setitimer(_signal.ITIMER_REAL, 0)
+
+
+def exit_by_signal(number: int) -> None:
+    _signal.signal(number, _signal.SIG_DFL)
+    _signal.raise_signal(number)
