@@ -179,17 +179,17 @@ def test_a_client_that_goes_takes_its_handler_with_it(endpoint, folder):
 
 def test_the_timeout_counts_from_the_request(endpoint):
     """A handler may wait for its request for longer than it may take for it."""
-    with Ahead(endpoint, "cat; echo $$", 2, "--timeout", "2s") as server:
+    with Ahead(endpoint, "echo $$; exec cat", 2, "--timeout", "2s") as server:
         ready = server.wait_until_ready()
         with connect(endpoint) as client:
             client.sendall(packets(b"x"))
             wait_until(lambda: set(ready) - set(children(server.pid)), "the end of its handler")
             client.sendall(b"0000")
-            assert decode(receive_all(client)) == (b"x", False)
+            assert decode(receive_all(client))[1] is False
         server.wait_for_log("handler timed out: not done in 2 s")
-        answer, whole = ask(endpoint, b"x ")
+        answer, whole = ask(endpoint, b"x")
         assert whole
-        assert int(answer.split()[1]) in ready
+        assert int(answer.split()[0]) in ready
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.soak)])
