@@ -17,8 +17,9 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect
 
-from simpleipc_cli.client import look
+from simpleipc_cli.client import look, look_until_gone
 from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import Busy
 
 
 @pytest.fixture
@@ -131,6 +132,18 @@ def test_wait_gone_has_an_end_and_says_that_the_server_still_listens(states):
 def test_wait_gone_has_an_end_with_a_busy_server_too(states, timeout):
     done = run_cli("probe", "--wait-gone", "20ms", "-t", timeout, states / "busy")
     assert (done.returncode, done.stdout) == (6, b"%s/busy: busy\n" % os.fsencode(states))
+
+
+def test_wait_gone_goes_on_after_an_attempt_at_a_busy_server(states):
+    attempts = []
+
+    def locate() -> str:
+        attempts.append(monotonic())
+        return str(states / "busy")
+
+    finding = look_until_gone(locate, timeout=0.001, wait=Deadline(0.05))
+    assert isinstance(finding.error, Busy)
+    assert len(attempts) > 1
 
 
 def test_waiting_for_both_is_a_usage_error(endpoint):
