@@ -13,7 +13,7 @@ from simpleipc_cli.cli import signals
 from simpleipc_cli.cli.exitcodes import SIGNALLED, CutShort, exit_code
 from simpleipc_cli.cli.quick import quick_way
 from simpleipc_cli.cli.render import error_line, say
-from simpleipc_cli.cli.streams import fill_standard_streams
+from simpleipc_cli.cli.streams import STDERR, STDOUT, fill_standard_streams
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -42,7 +42,21 @@ def main() -> NoReturn:
         # It leaves nothing in buffers, and Python's own end takes a tenth of its time.
         os._exit(status)
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
-    sys.exit(_status(verb, _by_click))
+    status = _status(verb, _by_click)
+    _discard_unwritten_output()
+    sys.exit(status)
+
+
+def _discard_unwritten_output() -> None:
+    """Drop output that could not be written: Python would try again, and change the status."""
+    for number, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
 
 
 def _by_click() -> int:
