@@ -107,7 +107,8 @@ class Wine:
     @contextmanager
     def server(self, *arguments: object):
         """Run `sipc serve`, which listens; kill it in the end, unless it has ended by itself."""
-        server = LoggedProcess(self.start("sipc_there.py", "serve", *arguments), f"serve {arguments}")
+        program = self.start("sipc_there.py", "serve", *arguments)
+        server = LoggedProcess(program, f"serve {arguments}")
         try:
             server.wait_for_log("listening on")
             yield server
