@@ -179,7 +179,7 @@ def terminal(*, reading: bool = True):
 
 def terminal_environment(**more: str) -> dict[str, str]:
     """An environment in which something can be drawn."""
-    plain = environment(TERM="xterm-256color", **more)
+    plain = environment(**{"TERM": "xterm-256color", **more})
     return {
         name: value
         for name, value in plain.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -10,15 +11,18 @@ import socket
 import subprocess
 import threading
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection, Pipe
+from unittest.mock import patch
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import children
 from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
-from simpleipc_cli.bench import wording
+from simpleipc_cli.bench import fleet, wording
 from simpleipc_cli.bench.report import Report
 
 
@@ -46,8 +50,40 @@ def _in_group(group: int) -> bool:
     return True
 
 
+class LoadThread(threading.Thread):
+    """Makes load as a process of a fleet does."""
+
+    def start(self) -> None:
+        plan, connection = self._args
+        # The fleet closes its own: it takes this for a process.
+        self._args = (plan, Connection(os.dup(connection.fileno())))
+        super().start()
+
+    def run(self) -> None:
+        with self._args[1]:
+            super().run()
+
+    def close(self) -> None: ...
+
+
+class ThreadContext:
+    """A context of multiprocessing whose processes are threads, which start much faster."""
+
+    Pipe = staticmethod(Pipe)
+    Process = LoadThread
+
+
+def run_bench(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
+    """Run `sipc bench` in this process, and in threads in place of other processes."""
+    with patch.object(fleet, "get_context", lambda method: ThreadContext):
+        try:
+            return run_cli("bench", *arguments, **options)
+        finally:
+            gc.enable()
+
+
 def bench_json(endpoint, *arguments) -> dict:
-    done = sipc("bench", endpoint, "--json", "-", *arguments)
+    done = run_bench(endpoint, "--json", "-", *arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -79,12 +115,12 @@ def test_the_request_can_come_from_a_file(endpoint, folder, source):
     (folder / "request").write_bytes(b"\0\xff\n")
     name = "-" if source == "-" else folder / "request"
     with RespondingServer(endpoint) as server:
-        done = sipc("bench", endpoint, "-n", "2", "--data-file", name, input=b"\0\xff\n")
+        done = run_bench(endpoint, "-n", "2", "--data-file", name, input=b"\0\xff\n")
     assert done.returncode == 0, done.stderr
     assert server.requests == [b"\0\xff\n"] * 2
 
 
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_as_many_are_in_flight_as_was_asked_for(endpoint, processes):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
@@ -106,9 +142,9 @@ def test_an_open_loop_does_not_wait_for_answers(endpoint):
 
 def test_the_warm_up_is_not_counted(endpoint):
     with RespondingServer(endpoint) as server:
-        found = bench_json(endpoint, "-n", "5", "-w", "200ms")
+        found = bench_json(endpoint, "-R", "100", "-n", "5", "-w", "100ms")
     assert found["counts"]["answered"] == 5
-    assert len(server.requests) > 5
+    assert len(server.requests) == 15
 
 
 def test_time_ends_a_run_that_has_no_number(endpoint):
@@ -119,10 +155,10 @@ def test_time_ends_a_run_that_has_no_number(endpoint):
 
 
 def test_a_run_ends_after_ten_seconds_unless_told_otherwise():
-    assert b"[default: 10s, unless there is -n]" in b" ".join(sipc("bench", "-h").stdout.split())
+    assert b"[default: 10s, unless there is -n]" in b" ".join(run_bench("-h").stdout.split())
 
 
-@pytest.mark.parametrize(("limit", "processes"), [(64, 1), (40, 16)])
+@pytest.mark.parametrize(("limit", "processes"), [(64, 1), (30, 4)])
 def test_more_connections_than_descriptors_are_usual(endpoint, limit, processes):
     command = f'ulimit -S -n {limit}; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
     command += f" --processes {processes}"
@@ -176,7 +212,7 @@ def test_failures_are_counted_by_kind_and_never_timed_as_answers(endpoint, answe
 def test_what_takes_too_long_is_a_failure_and_says_so(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
-        done = sipc("bench", endpoint, "-n", "2", "-c", "2", "--timeout", "50ms")
+        done = run_bench(endpoint, "-n", "2", "-c", "2", "--timeout", "50ms")
         server.go_on.set()
     assert done.returncode == 1
     assert done.stderr == (
@@ -209,9 +245,14 @@ def test_a_server_that_goes_and_comes_back_loses_no_count(endpoint, loop):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "status", "processes"),
+    [
+        (signal.SIGINT, 130, 1),
+        (signal.SIGTERM, 143, 1),
+        (signal.SIGHUP, 129, 1),
+        (signal.SIGINT, 130, 2),
+    ],
 )
-@pytest.mark.parametrize("processes", [1, 2])
 def test_a_signal_ends_the_load_and_what_there_was_is_reported(
     endpoint, folder, number, status, processes
 ):
@@ -257,7 +298,7 @@ def test_an_endpoint_that_is_none_is_told_before_any_load(endpoint, folder, kind
             left.bind(str(endpoint))
     elif kind == "file":
         endpoint.touch()
-    done = sipc("bench", endpoint, "--json", folder / "report")
+    done = run_bench(endpoint, "--json", folder / "report")
     assert done.returncode == {"missing": 4, "stale": 3, "file": 5}[kind]
     assert re.fullmatch(rb"sipc bench: [^\n]+: [^\n]+\n", done.stderr)
     if kind != "file":
@@ -281,7 +322,7 @@ def test_an_endpoint_that_is_none_is_told_before_any_load(endpoint, folder, kind
 )
 def test_a_condition_that_is_none_is_refused_before_any_load(endpoint, expression, told):
     with RespondingServer(endpoint) as server:
-        done = sipc("bench", endpoint, "--fail-if", "p50>1s", "--fail-if", expression)
+        done = run_bench(endpoint, "--fail-if", "p50>1s", "--fail-if", expression)
     assert done.returncode == 2
     assert told in done.stderr.decode()
     assert server.requests == []
@@ -291,7 +332,7 @@ def test_all_conditions_are_judged_and_one_that_holds_is_a_failure(endpoint):
     conditions = ["errors>0", "p50>1h", "rate>0", "requests!=400"]
     options = [word for each in conditions for word in ("--fail-if", each)]
     with RespondingServer(endpoint):
-        done = sipc("bench", endpoint, "-n", "400", *options)
+        done = run_bench(endpoint, "-n", "400", *options)
     assert done.returncode == 10
     judged = re.findall("^(✓|✗) fail if (.*): .* is .*$", done.stdout.decode(), re.M)
     assert judged == [("✓", "errors>0"), ("✓", "p50>1h"), ("✗", "rate>0"), ("✓", "requests!=400")]
@@ -302,13 +343,15 @@ def test_all_conditions_are_judged_and_one_that_holds_is_a_failure(endpoint):
 
 def test_conditions_that_do_not_hold_are_no_failure(endpoint):
     with RespondingServer(endpoint):
-        done = sipc("bench", endpoint, "-n", "9", "--fail-if", "errors > 0", "--fail-if", "p50>1h")
+        done = run_cli(
+            "bench", endpoint, "-n", "9", "--fail-if", "errors > 0", "--fail-if", "p50>1h"
+        )
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_limit_that_nobody_could_check_was_not_kept(endpoint):
     with RespondingServer(endpoint):
-        done = sipc("bench", endpoint, "-n", "9", "--fail-if", "p99.9>1h")
+        done = run_bench(endpoint, "-n", "9", "--fail-if", "p99.9>1h")
     assert done.returncode == 10
     assert "✗ fail if p99.9>1h: p99.9 cannot be given from so few samples" in done.stdout.decode()
 
@@ -318,8 +361,8 @@ def test_a_limit_that_nobody_could_check_was_not_kept(endpoint):
 
 def test_a_baseline_shows_what_has_changed(endpoint, folder):
     with RespondingServer(endpoint):
-        assert sipc("bench", endpoint, "-n", "600", "--json", folder / "old").returncode == 0
-        done = sipc("bench", endpoint, "-n", "600", "--baseline", folder / "old")
+        assert run_bench(endpoint, "-n", "60", "--json", folder / "old").returncode == 0
+        done = run_bench(endpoint, "-n", "60", "--baseline", folder / "old")
     assert done.returncode == 0
     table = done.stdout.decode().partition("\ncompared ")[2].splitlines()
     assert table[0].split() == ["baseline", "now", "change"]
@@ -340,7 +383,7 @@ def test_a_baseline_that_is_none_is_refused_before_any_load(endpoint, folder, co
     if content is not None:
         (folder / "old").write_bytes(content)
     with RespondingServer(endpoint) as server:
-        done = sipc("bench", endpoint, "--baseline", folder / "old")
+        done = run_bench(endpoint, "--baseline", folder / "old")
     assert done.returncode == 1
     assert re.fullmatch(rb"sipc bench: [^\n]*old[^\n]*: [^\n]+\n", done.stderr)
     assert server.requests == []
@@ -349,8 +392,8 @@ def test_a_baseline_that_is_none_is_refused_before_any_load(endpoint, folder, co
 def test_the_baseline_may_be_the_file_that_is_written(endpoint, folder):
     report = folder / "report"
     with RespondingServer(endpoint):
-        assert sipc("bench", endpoint, "-n", "9", "--json", report).returncode == 0
-        done = sipc("bench", endpoint, "-n", "8", "--json", report, "--baseline", report)
+        assert run_bench(endpoint, "-n", "9", "--json", report).returncode == 0
+        done = run_bench(endpoint, "-n", "8", "--json", report, "--baseline", report)
     assert done.returncode == 0
     assert json.loads(report.read_bytes())["counts"]["started"] == 8
 
@@ -363,7 +406,7 @@ FORMS = ["json", "csv", "markdown", "html"]
 def test_every_form_can_be_written_at_once(endpoint, folder):
     options = [word for form in FORMS for word in (f"--{form}", str(folder / form))]
     with RespondingServer(endpoint):
-        done = sipc("bench", endpoint, "-n", "9", *options)
+        done = run_bench(endpoint, "-n", "9", *options)
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(folder)) == sorted([*FORMS, "sock"])
     for form, begin in zip(FORMS, (b"{", b"", b"", b"<!DOCTYPE html>"), strict=True):
@@ -374,21 +417,21 @@ def test_every_form_can_be_written_at_once(endpoint, folder):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_dash_is_standard_output_in_place_of_the_report(endpoint, folder, form):
     with RespondingServer(endpoint):
-        done = sipc("bench", endpoint, "-n", "9", f"--{form}", "-", cwd=folder)
+        done = run_bench(endpoint, "-n", "9", f"--{form}", "-", cwd=folder)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"closed loop, at most 1 at once, 9 requests\n" not in done.stdout or form == "markdown"
     assert os.listdir(folder) == ["sock"]
 
 
 def test_two_forms_cannot_have_one_place(endpoint):
-    done = sipc("bench", endpoint, "--json", "-", "--html", "-")
+    done = run_bench(endpoint, "--json", "-", "--html", "-")
     assert done.returncode == 2
     assert b"two forms of the report cannot both go to -" in done.stderr
 
 
 def test_files_that_cannot_be_written_are_told_before_any_load(endpoint, folder):
     with RespondingServer(endpoint) as server:
-        done = sipc("bench", endpoint, "--csv", folder / "a", "--html", folder / "no" / "b")
+        done = run_bench(endpoint, "--csv", folder / "a", "--html", folder / "no" / "b")
     assert done.returncode == 1
     assert re.fullmatch(rb"sipc bench: cannot write to [^\n]+/no/b: [^\n]+\n", done.stderr)
     assert server.requests == []
@@ -429,7 +472,7 @@ def test_quiet_prints_nothing(endpoint):
 
 def test_without_a_terminal_there_is_no_colour_and_nothing_moves(endpoint):
     with RespondingServer(endpoint):
-        done = sipc("bench", endpoint, "-n", "400", env=environment(TERM="xterm-256color"))
+        done = run_bench(endpoint, "-n", "400", env=environment(TERM="xterm-256color"))
     assert done.stderr == b""
     assert b"\x1b" not in done.stdout
     assert b"\r" not in done.stdout
@@ -449,7 +492,7 @@ def test_usage_is_checked(endpoint):
         ["-R", "0"], ["-R", "-1"], ["--processes", "0"], ["-z", "x"], ["--size", "x"],
         ["-R", "nan"],
     ):  # fmt: skip
-        assert sipc("bench", endpoint, *arguments).returncode == 2, arguments
+        assert run_bench(endpoint, *arguments).returncode == 2, arguments
 
 
 # Where it is started
@@ -473,39 +516,29 @@ def test_a_signal_ends_it_while_its_processes_start(endpoint):
     assert server.requests == []
 
 
-def test_an_answer_that_never_comes_does_not_dilute_the_rate(endpoint):
-    with RespondingServer(endpoint) as server:
-        answers, hold = iter([message(b"x")] * 9), threading.Event()
-        server.respond = lambda _: next(answers, None) or (hold.wait(TIMEOUT) and b"")
-        found = bench_json(endpoint, "-n", "10", "-c", "10", "--timeout", "1s")
-        hold.set()
-    assert found["counts"]["failed"] == 1
-    assert found["elapsed"] < 1_000_000_000
-
-
 def test_a_run_that_could_start_nothing_is_a_failure(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         options = ["-R", "1000", "-c", "1", "-w", "100ms", "-z", "100ms", "--timeout", "300ms"]
-        done = sipc("bench", endpoint, *options)
+        done = run_bench(endpoint, *options)
         server.go_on.set()
     assert done.returncode == 1
     assert b"sipc bench: not one request was" in done.stderr
 
 
 def test_one_file_by_two_names_is_one_place(endpoint, folder):
-    done = sipc("bench", endpoint, "--json", "x", "--csv", "./x", cwd=folder)
+    done = run_bench(endpoint, "--json", "x", "--csv", "./x", cwd=folder)
     assert done.returncode == 2
     assert b"cannot both go to ./x" in done.stderr
 
 
 def test_numbers_that_no_float_holds_are_refused_before_any_load(endpoint, folder):
     with RespondingServer(endpoint) as server:
-        assert sipc("bench", endpoint, "-n", "1", "--json", folder / "old").returncode == 0
+        assert run_bench(endpoint, "-n", "1", "--json", folder / "old").returncode == 0
         report = json.loads((folder / "old").read_bytes())
         for change in ({"elapsed": 10**400}, {"generator": {"cpu_share": 10**400}}):
             (folder / "old").write_text(json.dumps({**report, **change}))
-            done = sipc("bench", endpoint, "--baseline", folder / "old")
+            done = run_bench(endpoint, "--baseline", folder / "old")
             assert done.returncode == 1
             assert b"larger than anything that was ever measured" in done.stderr
     assert len(server.requests) == 1

@@ -497,6 +497,14 @@ def test_a_timeout_is_given_up_at_its_very_moment(monkeypatch):
     assert (tally.total.count, tally.elapsed) == (0, 300 * MS)
 
 
+def test_an_answer_that_never_comes_does_not_dilute_the_rate(monkeypatch):
+    """The load ends with the last answer, not with the timeout after it."""
+    world = World(monkeypatch, lambda number: 10 * SECOND if number == 5 else 10 * MS)
+    tally = world.run(requests=10, concurrency=10, timeout=SECOND)
+    assert (tally.total.count, failures(tally)) == (9, {"timeout": 1})
+    assert tally.elapsed == 10 * MS
+
+
 def test_a_refused_client_waits_alone(monkeypatch):
     """The others go on at once, and none of their times has its wait in it."""
     world = World(monkeypatch, lambda number: MS)
