@@ -18,6 +18,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children
+from helpers.resource_tracker import stop_resource_tracker
 from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
@@ -48,6 +49,12 @@ def _in_group(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_resource_tracker_is_left():
+    yield
+    stop_resource_tracker()
 
 
 class LoadThread(threading.Thread):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers.procfs import children
+from helpers.resource_tracker import stop_resource_tracker
 from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
@@ -50,6 +51,12 @@ def makers() -> list[int]:
     # What subprocess and the resource tracker start is not a fleet's.
     helper = resource_tracker._resource_tracker._pid
     return [pid for pid in children(os.getpid()) if pid != helper]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_resource_tracker_is_left():
+    yield
+    stop_resource_tracker()
 
 
 @pytest.fixture(autouse=True)
