@@ -6,11 +6,11 @@ from collections.abc import Callable
 from threading import Lock, Thread
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport import READ, Latch, new_bell, new_latch, new_wide_poller
+from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller, new_wakeup_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.handlers.spawn import Process
+    from simpleipc_cli.process.posix.child import Process
 
 _LOOK = 0.05  # seconds between looks at whether to hurry, at will
 
@@ -30,8 +30,8 @@ class Keeper:
         try:
             self.hurry: Latch = new_latch()
             """Set when what is being ended is to be given no more time."""
-            self._bell = new_bell()
-            self._poller = new_wide_poller()
+            self._bell = new_wakeup_event()
+            self._poller = new_scalable_poller()
             self._poller.watch(self._bell.fileno(), READ)
         except OSError as error:
             raise SipcError(f"nothing can look after handlers: {error.strerror}") from error

@@ -6,17 +6,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
-from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
-from simpleipc_cli.errors import PeerGone, SipcError
-from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.pipes import Pipes, unread
-from simpleipc_cli.handlers.posix_spawn import NOTHING, quickest
-from simpleipc_cli.handlers.spawn import Process, describe, spawn
+from simpleipc_cli.errors import PeerClosed, SipcError
 from simpleipc_cli.handlers.variables import PER_REQUEST
-from simpleipc_cli.pipes import enlarge
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.message import MAX_BUFFERS
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process.posix.child import Process, describe, spawn
+from simpleipc_cli.process.posix.command import Command
+from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn
+from simpleipc_cli.process.posix.stdio_pipes import Pipes, unread
 from simpleipc_cli.server.handler import Handler, Request, Result, Run
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.system.pipes import grow_pipe
 from simpleipc_cli.transport import Latch
 
 _QUICK = 0.05  # seconds for a start that others may have to wait for, at will
@@ -43,7 +44,7 @@ class ProcessHandler(Handler):
 
     def begin(self) -> None:
         """See Handler. What starts handlers is loaded before there is a request to wait for it."""
-        quickest()
+        best_spawn()
 
     def start_now(self, request: Request) -> ProcessRun:
         """See Handler. If starting was quick lately: it waits for the program's file to be read,
@@ -129,13 +130,13 @@ class ProcessRun(Run):
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
         """See Run."""
         try:
-            count = os.writev(self.input, payload[:MOST_BUFFERS])
+            count = os.writev(self.input, payload[:MAX_BUFFERS])
             if not self._writes_much and count >= _MUCH:
                 self._writes_much = True
-                enlarge(self.input)
+                grow_pipe(self.input)
             return count
         except BrokenPipeError:
-            raise PeerGone("the handler has closed its standard input") from None
+            raise PeerClosed("the handler has closed its standard input") from None
 
     def end_input(self) -> None:
         """See Run."""
@@ -153,7 +154,7 @@ class ProcessRun(Run):
         count = os.readv(self.output, [buffer])
         if not self._reads_much and count >= _MUCH:
             self._reads_much = True
-            enlarge(self.output)
+            grow_pipe(self.output)
         return [buffer[:count]] if count else []
 
     def has_output(self) -> bool:

@@ -15,13 +15,13 @@ from simpleipc_cli.handlers import Command, start_worker
 from simpleipc_cli.handlers.keeper import Keeper
 from simpleipc_cli.handlers.variables import PER_REQUEST
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import Latch
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before one more is started, at will
+_FIRST_DELAY, _MAX_DELAY = 0.1, 10.0  # seconds before one more is started, at will
 _A_WORKER, _KEEPER = 3, 5  # descriptors: two pipes and a pidfd; epoll, bell, latch, a poller
 
 
@@ -197,7 +197,7 @@ class WorkerHandler(Handler):
         self._failed += 1
         self._reason = reason
         if self._failures:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 20))
+            pause = min(_MAX_DELAY, _FIRST_DELAY * 2 ** min(self._failures - 1, 20))
             self._not_before = monotonic() + pause
         self._failures += 1
 

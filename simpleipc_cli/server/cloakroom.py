@@ -13,7 +13,7 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 
-from simpleipc_cli.errors import PeerGone, SipcError
+from simpleipc_cli.errors import PeerClosed, SipcError
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log
@@ -27,7 +27,7 @@ _AIR = 64  # descriptors of the holder's own, and for connections on both their 
 _PAUSE = 0.1  # seconds until what was not taken is tried again, at will
 _REST = 1.0  # seconds from a holder's end until another is started, at will
 _LONG_REST = 10.0  # the same for one that could not be started, at will
-_PATIENCE = 2.0  # seconds in which a dismissed holder has to end, at will
+_TIMEOUT = 2.0  # seconds in which a dismissed holder has to end, at will
 
 
 class Cloakroom:
@@ -106,7 +106,7 @@ class Cloakroom:
         """Whether exchange() may be possible in a moment: the holder is busy, and not dead."""
         if self._holder is None or self._closes_at is not None:
             return False
-        return self._is_busy() and monotonic() < self._heard + _PATIENCE
+        return self._is_busy() and monotonic() < self._heard + _TIMEOUT
 
     def _is_busy(self) -> bool:
         """Whether it has not yet dealt with what it was told last."""
@@ -160,14 +160,14 @@ class Cloakroom:
             raise BlockingIOError
         try:
             word = self._holder.hear(room=room)
-        except PeerGone as error:
+        except PeerClosed as error:
             self._on_end(error)
             raise BlockingIOError from None
         self._is_ready = True
         self._not_before = 0.0
         self._heard = monotonic()
         if self._leaves_at is not None:
-            self._leaves_at = self._heard + _PATIENCE
+            self._leaves_at = self._heard + _TIMEOUT
         self._on_the_way -= word.held
         self.away -= word.closed
         self._counters.closed_silent += word.closed
@@ -179,7 +179,7 @@ class Cloakroom:
         """There is no descriptor for one who comes back: he waits."""
         self._held_up_until = now + _PAUSE
         if self._leaves_at is not None:
-            self._leaves_at = now + _PATIENCE
+            self._leaves_at = now + _TIMEOUT
         self._poller.forget(self.descriptor)
 
     @property
@@ -226,7 +226,7 @@ class Cloakroom:
     def _dismiss(self, now: float) -> None:
         """Let the holder hand back who has spoken by now, close the others, and end."""
         if self._holder is not None and self._leaves_at is None:
-            self._leaves_at = now + _PATIENCE
+            self._leaves_at = now + _TIMEOUT
             self._holder.dismiss()
 
     def end(self) -> None:
@@ -260,7 +260,7 @@ class Cloakroom:
         self._poller.watch(self.descriptor, READ)
         self._log.detail("many are silent: another process holds most of them")
 
-    def _on_end(self, error: PeerGone) -> None:
+    def _on_end(self, error: PeerClosed) -> None:
         """The holder has ended, as it was told to or not."""
         dismissed = self._leaves_at is not None
         held = self.away

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simpleipc_cli.deadline import NEVER, Patience
+from simpleipc_cli.deadline import NEVER, InactivityTimer
 from simpleipc_cli.server.limits import LINGER, Limits
 
 
@@ -14,17 +14,17 @@ class Clocks:
     def __init__(self, limits: Limits) -> None:
         """None of them runs yet."""
         self._timeout = limits.timeout
-        self.silence = Patience(limits.read_timeout)
+        self.silence = InactivityTimer(limits.read_timeout)
         """The client, within its request."""
-        self.packet = Patience(limits.read_timeout)
+        self.packet = InactivityTimer(limits.read_timeout)
         """The client, within one packet."""
-        self.stall = Patience(limits.write_timeout)
+        self.stall = InactivityTimer(limits.write_timeout)
         """The client, while it should read."""
-        self.handling = Patience(limits.timeout)
+        self.handling = InactivityTimer(limits.timeout)
         """The handler, from its start to its end."""
-        self.linger = Patience(LINGER)
+        self.linger = InactivityTimer(LINGER)
         """Whoever holds the output of a handler that has exited, and a worker without one."""
-        self.rest = Patience(LINGER)
+        self.rest = InactivityTimer(LINGER)
         """A handler that has answered and is to read the rest of the request."""
 
     def watch(
@@ -48,9 +48,9 @@ class Clocks:
 
     def begin_handling(self, now: float) -> None:
         """A handler has been started, perhaps in another's place."""
-        self.handling = Patience(self._timeout)
+        self.handling = InactivityTimer(self._timeout)
         self.handling.run(True, now)
 
     def end_handling(self) -> None:
         """The handler has ended, or has answered: what is left is not its time."""
-        self.handling = Patience(None)
+        self.handling = InactivityTimer(None)

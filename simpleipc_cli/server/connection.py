@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
+from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.message import MessageWriter
 from simpleipc_cli.server.clocks import Clocks
 from simpleipc_cli.server.handler import Handler, Request, Run
@@ -286,7 +286,7 @@ class Exchange(Stepwise):
             self._stream_ended = not intake.read(self._stream)
         except BlockingIOError:
             return False
-        except CutOff as error:
+        except IncompleteMessage as error:
             raise _Over(Outcome.CUT_OFF, str(error)) from None
         except ProtocolError as error:
             raise _Over(Outcome.MALFORMED, str(error)) from None
@@ -330,11 +330,11 @@ class Exchange(Stepwise):
         pending = self._writer.pending
         try:
             while pending:
-                self._writer.written(self._stream.write_now(pending))
+                self._writer.written(self._stream.write_nowait(pending))
                 self._clocks.stall.restart(monotonic())
         except BlockingIOError:
             return
-        except PeerGone:
+        except PeerClosed:
             self._on_hangup()
 
     # -- the handler -----------------------------------------------------------------------

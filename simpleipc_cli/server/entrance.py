@@ -8,10 +8,10 @@ from time import monotonic
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.cloakroom import Cloakroom
 from simpleipc_cli.server.counters import Counters
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Holder, Listener, OutOfDescriptors, Poller, Stream
 
 _NO_ROOM_PAUSE = 0.1  # seconds before accepting is tried again without descriptors, at will
@@ -25,7 +25,7 @@ LEAST_DESCRIPTORS = _DESCRIPTORS_OF_OURS + _DESCRIPTORS_A_REQUEST + 2
 _YOUNG = 0.1  # seconds in which a connection's first byte may be on its way, at will
 
 
-class Entrance:
+class Connector:
     """Everybody who has connected and not spoken yet, and the queue they came from."""
 
     def __init__(
@@ -132,8 +132,8 @@ class Entrance:
         now = monotonic()
         self._draining = True
         self._poller.forget(self._listener.fileno())
-        self._listener.withdraw()
-        if self._listener.keeps_queue:
+        self._listener.stop_listening()
+        if self._listener.is_externally_owned:
             self.close_queue()
         self._lobby.start_again(now)
         self._cloakroom.close_at(now + silence)
@@ -154,7 +154,7 @@ class Entrance:
     def close_queue(self) -> None:
         """Accept nobody any more."""
         if not self._draining:
-            self._listener.withdraw()
+            self._listener.stop_listening()
         self.is_queue_open = False
         self._paused_until = None
         self._listener.close()
@@ -223,7 +223,7 @@ class Entrance:
     def _has_spoken(self, stream: Stream) -> bool:
         """Whether a connection is no longer silent: it was admitted, or has gone."""
         try:
-            spoken = stream.peek_now()
+            spoken = stream.peek_nowait()
         except BlockingIOError:
             return False
         if spoken:
@@ -242,7 +242,7 @@ class Entrance:
     @staticmethod
     def _is_silent(stream: Stream) -> bool:
         try:
-            stream.peek_now()
+            stream.peek_nowait()
         except BlockingIOError:
             return True
         return False

@@ -6,9 +6,9 @@ disk. It leaves in the order in which it came.
 
 from __future__ import annotations
 
-from simpleipc_cli.buffers import Buffer, advance
-from simpleipc_cli.errors import PeerGone
-from simpleipc_cli.message import MessageReader
+from simpleipc_cli.errors import PeerClosed
+from simpleipc_cli.message import MessageReader, consume
+from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.server.handler import Run
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Stream
@@ -121,7 +121,7 @@ class Intake:
         if self._inbox and not self._spool:
             self._spool.append(self._inbox)  # it lies in the buffer that is read into next
             self._inbox = []
-        count = stream.read_now(self._buffer)
+        count = stream.read_nowait(self._buffer)
         if not count:
             self._reader.end()
             return False
@@ -153,14 +153,14 @@ class Intake:
                 count = run.write(self._inbox, last=self.complete and not self._spool)
             except BlockingIOError:
                 return False
-            except PeerGone:
+            except PeerClosed:
                 run.lose_input()
                 if not run.kept:
                     self.discard()
                 return False
             if run.kept:
                 self._remember(count)
-            advance(self._inbox, count)
+            consume(self._inbox, count)
             if self._inbox:
                 return False  # a short write: it will be told when there is room again
         return self.complete and not self.unwanted

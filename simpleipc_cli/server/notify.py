@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 
 _SHORTEST = 0.01  # seconds between signs of life, whatever is asked for; at will
-_PATIENCE = 2  # seconds in which a manager should make room for a message, at will
+_TIMEOUT = 2  # seconds in which a manager should make room for a message, at will
 
 
 class Notifier:
@@ -54,7 +54,7 @@ class Notifier:
         except OSError as error:
             self._complain(str(error.strerror))
             return
-        limit = struct.pack("@ll", _PATIENCE, 0)
+        limit = struct.pack("@ll", _TIMEOUT, 0)
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
 
     def ready(self, status: str) -> None:

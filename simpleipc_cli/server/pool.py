@@ -13,15 +13,22 @@ from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.counters import Counters
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.desk import Desk
-from simpleipc_cli.server.entrance import Entrance
+from simpleipc_cli.server.entrance import Connector
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.log import Log, Record
 from simpleipc_cli.server.notify import Notifier
 from simpleipc_cli.server.stages import Stages
-from simpleipc_cli.transport import READ, Holder, Listener, Stream, new_bell, new_wide_poller
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import (
+    READ,
+    Holder,
+    Listener,
+    Stream,
+    new_scalable_poller,
+    new_wakeup_event,
+)
 
 _CHORES_PAUSE = 0.02  # seconds between looks at everything while much happens, at will
 _FINEST = 0.01  # seconds; for how short a time waiting is worth while, at will
@@ -65,9 +72,9 @@ class Server:
         self._log = log
         self._notifier = notifier or Notifier()
 
-        self._bell = new_bell()
+        self._bell = new_wakeup_event()
         self._stages = Stages()
-        self._poller = new_wide_poller()
+        self._poller = new_scalable_poller()
         self._poller.watch(self._bell.fileno(), READ)
         counters = Counters()
         self._desk = Desk(
@@ -81,7 +88,7 @@ class Server:
             watch=watch,
             on_done=self._on_done,
         )
-        self._entrance = Entrance(
+        self._entrance = Connector(
             listener,
             self._poller,
             limits=limits,
@@ -238,7 +245,7 @@ class Server:
         if now < self._path_checked + _PATH_CHECK:
             return
         self._path_checked = now
-        if not self._listener.is_ours():
+        if not self._listener.owns_path():
             self._ending = Ending.LOST
             self._stopping = True
 

@@ -11,9 +11,9 @@ import sys
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE, OutOfDescriptors, Peer, Stream
 
 if sys.platform == "win32":
-    from simpleipc_cli.transport.winpipe import connect, connect_now
+    from simpleipc_cli.transport.windows.stream import connect, connect_nowait
 else:
-    from simpleipc_cli.transport.unix import connect, connect_now
+    from simpleipc_cli.transport.unix.stream import connect, connect_nowait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,32 +22,31 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.transport.base_listening import Holder, Listener
     from simpleipc_cli.transport.base_polling import (
-        Bell,
         FileReader,
         FileWriter,
         Latch,
         Line,
         Poller,
+        WakeupEvent,
     )
-    from simpleipc_cli.transport.unix_activated import adopt
-    from simpleipc_cli.transport.unix_inspect import inspect
-    from simpleipc_cli.transport.unix_listen import listen
-    from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
+    from simpleipc_cli.transport.unix.activated import listener_from_fd
+    from simpleipc_cli.transport.unix.inspect import inspect
+    from simpleipc_cli.transport.unix.listener import listen
+    from simpleipc_cli.transport.unix.start_lock import StartLock, real_path
 
     start_holder: Callable[[Mapping[str, str]], Holder] | None
-    new_bell: Callable[[], Bell]
+    new_wakeup_event: Callable[[], WakeupEvent]
     new_file_reader: Callable[[int], FileReader]
     new_file_writer: Callable[[int], FileWriter]
     new_latch: Callable[[], Latch]
-    new_line: Callable[[Connection], Line]
+    new_connection_watcher: Callable[[Connection], Line]
     new_poller: Callable[[], Poller]
-    new_wide_poller: Callable[[], Poller]
+    new_scalable_poller: Callable[[], Poller]
 
 __all__ = [
     "HANGUP",
     "READ",
     "WRITE",
-    "Bell",
     "FileReader",
     "FileWriter",
     "Holder",
@@ -59,24 +58,25 @@ __all__ = [
     "Poller",
     "StartLock",
     "Stream",
-    "adopt",
+    "WakeupEvent",
     "connect",
-    "connect_now",
+    "connect_nowait",
     "inspect",
     "listen",
-    "new_bell",
+    "listener_from_fd",
+    "new_connection_watcher",
     "new_file_reader",
     "new_file_writer",
     "new_latch",
-    "new_line",
     "new_poller",
-    "new_wide_poller",
+    "new_scalable_poller",
+    "new_wakeup_event",
     "real_path",
     "start_holder",
 ]
 
 _LATER = {
-    "Bell": ("base_polling", "Bell"),
+    "WakeupEvent": ("base_polling", "WakeupEvent"),
     "FileReader": ("base_polling", "FileReader"),
     "FileWriter": ("base_polling", "FileWriter"),
     "Holder": ("base_listening", "Holder"),
@@ -87,33 +87,33 @@ _LATER = {
 }
 if sys.platform == "win32":
     _LATER |= {
-        "StartLock": ("winpipe_start_lock", "WinStartLock"),
-        "inspect": ("winpipe", "inspect"),
-        "listen": ("winpipe_listen", "listen"),
-        "new_bell": ("winpipe_poll", "WinBell"),
-        "new_file_reader": ("winfile", "WinFileReader"),
-        "new_file_writer": ("winfile", "WinFileWriter"),
-        "new_latch": ("winpipe_poll", "WinLatch"),
-        "new_line": ("winpipe_line", "WinLine"),
-        "new_poller": ("winpipe_poll", "WinPoller"),
-        "new_wide_poller": ("winpipe_poll", "WinPoller"),
-        "real_path": ("winpipe_start_lock", "real_path"),
-        "start_holder": ("winpipe_listen", "start_holder"),
+        "StartLock": ("windows.start_lock", "WinStartLock"),
+        "inspect": ("windows.stream", "inspect"),
+        "listen": ("windows.listener", "listen"),
+        "new_wakeup_event": ("windows.poller", "WinWakeupEvent"),
+        "new_file_reader": ("windows.stdio", "WinFileReader"),
+        "new_file_writer": ("windows.stdio", "WinFileWriter"),
+        "new_latch": ("windows.poller", "WinLatch"),
+        "new_connection_watcher": ("windows.connection_watcher", "WinConnectionWatcher"),
+        "new_poller": ("windows.poller", "WinPoller"),
+        "new_scalable_poller": ("windows.poller", "WinPoller"),
+        "real_path": ("windows.start_lock", "real_path"),
+        "start_holder": ("windows.listener", "start_holder"),
     }
 else:
     _LATER |= {
-        "StartLock": ("unix_start_lock", "StartLock"),
-        "adopt": ("unix_activated", "adopt"),
-        "inspect": ("unix_inspect", "inspect"),
-        "listen": ("unix_listen", "listen"),
-        "new_bell": ("unix_poll", "UnixBell"),
-        "new_file_reader": ("unix_file", "UnixFileReader"),
-        "new_file_writer": ("unix_file", "UnixFileWriter"),
-        "new_latch": ("unix_poll", "UnixLatch"),
-        "new_line": ("unix_poll", "UnixLine"),
-        "new_poller": ("unix_poll", "UnixPoller"),
-        "new_wide_poller": ("unix_poll", "UnixManyPoller"),
-        "real_path": ("unix_start_lock", "real_path"),
+        "StartLock": ("unix.start_lock", "StartLock"),
+        "listener_from_fd": ("unix.activated", "listener_from_fd"),
+        "inspect": ("unix.inspect", "inspect"),
+        "listen": ("unix.listener", "listen"),
+        "new_wakeup_event": ("unix.poller", "UnixWakeupEvent"),
+        "new_file_reader": ("unix.stdio", "UnixFileReader"),
+        "new_file_writer": ("unix.stdio", "UnixFileWriter"),
+        "new_latch": ("unix.poller", "UnixLatch"),
+        "new_connection_watcher": ("unix.poller", "UnixConnectionWatcher"),
+        "new_poller": ("unix.poller", "UnixPoller"),
+        "new_scalable_poller": ("unix.poller", "UnixScalablePoller"),
+        "real_path": ("unix.start_lock", "real_path"),
         "start_holder": ("unix_holder", "start_holder"),
     }
 

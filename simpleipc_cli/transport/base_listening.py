@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Listener(ABC):
     """An endpoint that accepts connections."""
 
-    keeps_queue = False
+    is_externally_owned = False
     """Whether it goes on without us: who waits in its queue at the end is for the next server."""
 
     @abstractmethod
@@ -26,11 +26,11 @@ class Listener(ABC):
         """The next connection. Raises BlockingIOError if none waits, or OutOfDescriptors."""
 
     @abstractmethod
-    def is_ours(self) -> bool:
+    def owns_path(self) -> bool:
         """Whether the path still leads to this listener."""
 
     @abstractmethod
-    def withdraw(self) -> None:
+    def stop_listening(self) -> None:
         """Take the path away, if it is still ours, and refuse whoever connects from now on.
 
         Those who had connected before can still be accepted. Without effect where the queue

@@ -48,7 +48,7 @@ class Line(ABC):
         """Free what this holds; the connection stays open."""
 
 
-class Bell(ABC):
+class WakeupEvent(ABC):
     """Wakes up whoever polls for it."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class FileReader(ABC):
         """The descriptor to poll: READ when read_now() has something to give."""
 
     @abstractmethod
-    def read_now(self, limit: int) -> bytes:
+    def read_nowait(self, limit: int) -> bytes:
         """What is there, `limit` bytes at most; empty at the end.
 
         Raises BlockingIOError if nothing is there, OSError.
@@ -117,7 +117,7 @@ class FileWriter(ABC):
         """The descriptor to poll: WRITE when write_now() may do more than before."""
 
     @abstractmethod
-    def write_now(self, payload: memoryview) -> int:
+    def write_nowait(self, payload: memoryview) -> int:
         """Write what is taken without waiting for a reader; how many bytes that were.
 
         What was not taken is to be offered again before anything else, as it may be on its

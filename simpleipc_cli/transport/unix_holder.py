@@ -14,10 +14,10 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 
-from simpleipc_cli.errors import PeerGone, SipcError
+from simpleipc_cli.errors import PeerClosed, SipcError
 from simpleipc_cli.transport.base import OutOfDescriptors, Stream
 from simpleipc_cli.transport.base_listening import Holder, Word
-from simpleipc_cli.transport.unix import UnixStream
+from simpleipc_cli.transport.unix.stream import UnixStream
 
 WORD = struct.Struct("=III")
 """What a message is.
@@ -111,10 +111,10 @@ class UnixHolder(Holder):
         told, found = self._receive()
         stream = None if found is None else _stream(found)
         if not told:
-            raise PeerGone(f"process {self.pid} has ended")
+            raise PeerClosed(f"process {self.pid} has ended")
         if not self._ready:
             if told != HELLO:
-                raise PeerGone(f"process {self.pid} is of another version")
+                raise PeerClosed(f"process {self.pid} is of another version")
             self._ready = True
             return Word(0, 0, None)
         held, closed, returned = WORD.unpack(told)

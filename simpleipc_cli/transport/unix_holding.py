@@ -19,7 +19,7 @@ from simpleipc_cli.transport.unix_holder import HELLO, LATER, MOST_AT_ONCE, WORD
 _CONTROL = 0
 _NR_OPEN = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
 _PAUSE = 0.01  # seconds until handing back is tried again where the system has no room, at will
-_PATIENCE = 2.0  # seconds in which the system has to have room when we are to end, at will
+_TIMEOUT = 2.0  # seconds in which the system has to have room when we are to end, at will
 _MOST_LEAVING = 1024  # while so many wait to be handed back no more are taken, at will
 
 
@@ -147,7 +147,7 @@ class Holding:
         """Those who have spoken before the end; the others are closed with this process."""
         self._look()
         self._control.setblocking(True)  # the server ends us when it has no more patience
-        end = monotonic() + _PATIENCE
+        end = monotonic() + _TIMEOUT
         while self._leaving:
             try:
                 self._say()

@@ -11,13 +11,13 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import decode
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import PeerGone
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.errors import PeerClosed
 from simpleipc_cli.server.handler import Handler, Result, Run
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.pool import Server
-from simpleipc_cli.transport import READ, connect, listen, new_bell, new_poller
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import READ, connect, listen, new_poller, new_wakeup_event
 
 
 class Stopped(Exception):
@@ -120,7 +120,7 @@ class StreamPairs:
 
     def close(self):
         self._poller.close()
-        self._listener.withdraw()
+        self._listener.stop_listening()
         self._listener.close()
 
 
@@ -146,7 +146,7 @@ class RunContext:
     def write(self, data):
         try:
             write_all(self.stdout, data)
-        except PeerGone:
+        except PeerClosed:
             raise Stopped from None
 
     def wait_for(self, event):
@@ -167,7 +167,7 @@ class ScriptedRun(Run):
     def __init__(self, act, request, pairs):
         self._writer, stdin = pairs.new()
         self._reader, stdout = pairs.new()
-        self._bell = new_bell()
+        self._bell = new_wakeup_event()
         self._ended = threading.Event()
         self._status = None
         self.input = self._writer.fileno()
@@ -190,7 +190,7 @@ class ScriptedRun(Run):
             self._bell.ring()
 
     def write(self, payload, *, last):
-        return self._writer.write_now(payload)
+        return self._writer.write_nowait(payload)
 
     def end_input(self):
         self.input = -1
@@ -200,7 +200,7 @@ class ScriptedRun(Run):
         pass
 
     def read(self, buffer):
-        count = self._reader.read_now(buffer)
+        count = self._reader.read_nowait(buffer)
         return [buffer[:count]] if count else []
 
     def end_output(self):
@@ -224,7 +224,7 @@ class EchoRun(Run):
     """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
 
     def __init__(self):
-        self._bells = [new_bell() for _ in range(3)]
+        self._bells = [new_wakeup_event() for _ in range(3)]
         self.input, self.output, self.exit = (bell.fileno() for bell in self._bells)
         self._kept = bytearray()
         self._result = None

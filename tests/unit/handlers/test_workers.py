@@ -13,12 +13,12 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import ask_worker
 
-from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.workers import WorkerHandler
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.process.posix.command import Command
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.pool import Server
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import listen
 
 ACTOR = f"{sys.executable} {TESTS / 'helpers/worker_program.py'}"

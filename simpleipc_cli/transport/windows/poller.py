@@ -1,0 +1,307 @@
+"""Waiting on Windows, where nothing is ever "ready", only done.
+
+What is waited for is a *source*, known by a number, its descriptor. A pipe's source keeps a
+read going, so that "can be read" means "has been read"; a bell is a flag. One thread of the
+process takes all that is done from a completion port, tells the sources, and they tell the
+pollers that watch them: so there is no limit to how many a poller watches, as there is (64)
+to what a thread of Windows can wait for at once.
+"""
+
+from __future__ import annotations
+
+import _thread
+from abc import ABC, abstractmethod
+from collections import deque
+from itertools import count
+from math import ceil
+from time import monotonic, sleep
+
+from simpleipc_cli.transport.base import HANGUP, READ
+from simpleipc_cli.transport.base_polling import Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.windows import win32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_LONGEST_WAIT = 86400.0  # seconds; a wait's number for milliseconds ends at 49 days
+_MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, is seen between two sleeps
+_FOR_EVER = 0xFFFFFFFF
+_MOMENT = 0.0005  # seconds between looks at an outcome, at will
+_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it, at will; see Port
+
+_numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is seen
+_sources: dict[int, Source] = {}
+
+
+class Source(ABC):
+    """Something to wait for. Its methods are called from several threads."""
+
+    def __init__(self) -> None:
+        """A source that nobody watches."""
+        self.descriptor = next(_numbers)
+        self._watchers: set[WinPoller] = set()
+        _sources[self.descriptor] = self
+
+    @abstractmethod
+    def ready(self, wanted: int) -> int:
+        """What can be done now: READ, WRITE, HANGUP; that changes of what is wanted get told."""
+
+    def tell(self) -> None:
+        """Something may have changed. Takes no lock: a signal handler may call it."""
+        for poller in tuple(self._watchers):
+            poller.wake(self.descriptor)
+
+    def watched_by(self, poller: WinPoller) -> None:
+        """One more is to be told."""
+        self._watchers.add(poller)
+
+    def unwatched_by(self, poller: WinPoller) -> None:
+        """One less is."""
+        self._watchers.discard(poller)
+
+    def retire(self) -> None:
+        """It is waited for no more; its number is never used again."""
+        _sources.pop(self.descriptor, None)
+
+
+class _Event:
+    """Wakes up a thread. Closed when nobody has it any more: it may be set until then."""
+
+    def __init__(self) -> None:
+        self.handle: int = win32.overlapped.CreateEvent(None, False, False, None)
+
+    def set(self) -> None:
+        win32.overlapped.SetEvent(self.handle)
+
+    def __del__(self) -> None:
+        win32.api.CloseHandle(self.handle)
+
+
+class WinPoller(Poller):
+    """Watches sources. Used by one thread at a time; woken by any."""
+
+    def __init__(self) -> None:
+        """A poller that watches nothing yet; costs nothing before it first has to wait."""
+        self._wanted: dict[int, int] = {}
+        self._news: deque[int] = deque()  # told, and not looked at yet; append() is atomic
+        self._hot: set[int] = set()  # may be ready
+        self._asleep = False
+        self._event: _Event | None = None
+
+    def wake(self, descriptor: int) -> None:
+        """A source says that it may be ready."""
+        self._news.append(descriptor)
+        event = self._event
+        if self._asleep and event is not None:
+            event.set()
+
+    def watch(self, descriptor: int, wanted: int) -> None:
+        """See Poller."""
+        if self._wanted.get(descriptor) != wanted:
+            self._wanted[descriptor] = wanted
+            _sources[descriptor].watched_by(self)
+            self._hot.add(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        """See Poller."""
+        if self._wanted.pop(descriptor, None) is not None:
+            self._hot.discard(descriptor)
+            source = _sources.get(descriptor)
+            if source is not None:
+                source.unwatched_by(self)
+
+    def forget_closed(self, descriptor: int) -> None:
+        """See Poller."""
+        self.forget(descriptor)
+
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """See Poller."""
+        found = self._look()
+        if found or timeout == 0:
+            return found
+        end = monotonic() + (_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
+        event = self._event = self._event or _Event()
+        self._asleep = True  # before the look: what is told behind it sets the event
+        try:
+            while not (found := self._look()) and (left := end - monotonic()) > 0:
+                # In the main thread Ctrl-C ends this wait; it would not WaitForSingleObject.
+                millis = ceil(min(left, _MAX_SLEEP) * 1000)
+                win32.api.WaitForMultipleObjects([event.handle], False, millis)
+        except InterruptedError:  # Ctrl-C, in the main thread: let it be seen to
+            pass
+        finally:
+            self._asleep = False
+        return found
+
+    def _look(self) -> list[tuple[int, int]]:
+        """What is ready of that which may be."""
+        hot = self._hot
+        while self._news:
+            hot.add(self._news.popleft())
+        found = []
+        for descriptor in tuple(hot):
+            source, wanted = _sources.get(descriptor), self._wanted.get(descriptor)
+            flags = 0
+            if source is not None and wanted is not None:
+                flags = source.ready(wanted) & (wanted | HANGUP)
+            if flags:
+                found.append((descriptor, flags))
+            else:
+                hot.discard(descriptor)
+        return found
+
+    def close(self) -> None:
+        """See Poller."""
+        for descriptor in tuple(self._wanted):
+            self.forget(descriptor)
+        self._event = None
+
+
+class WinWakeupEvent(WakeupEvent, Source):
+    """A flag."""
+
+    def __init__(self) -> None:
+        """A bell that does not ring."""
+        super().__init__()
+        self._rings = False
+
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
+        """See Source."""
+        return READ if self._rings else 0
+
+    def fileno(self) -> int:
+        """See Bell."""
+        return self.descriptor
+
+    def ring(self) -> None:
+        """See Bell."""
+        self._rings = True
+        self.tell()
+
+    def quiet(self) -> None:
+        """See Bell."""
+        self._rings = False
+
+    def close(self) -> None:
+        """See Bell."""
+        self.retire()
+
+
+class WinLatch(Latch, Source):
+    """A flag that is never taken back."""
+
+    def __init__(self) -> None:
+        """A latch that is not set."""
+        super().__init__()
+        self._set = False
+
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
+        """See Source."""
+        return HANGUP if self._set else 0
+
+    def fileno(self) -> int:
+        """See Latch."""
+        return self.descriptor
+
+    def set(self) -> None:
+        """See Latch."""
+        self._set = True
+        self.tell()
+
+    def is_set(self) -> bool:
+        """See Latch."""
+        return self._set
+
+    def close(self) -> None:
+        """See Latch."""
+        self._set = True
+        self.retire()
+
+
+class Port:
+    """The process's completion port, and the thread that empties it."""
+
+    def __init__(self) -> None:
+        """Starts the thread. Raises OSError."""
+        native = win32.overlapped
+        self._port = native.CreateIoCompletionPort(native.INVALID_HANDLE_VALUE, 0, 0, 1)
+        self._lock = _thread.allocate_lock()
+        # By address. Kept until they are done: the system writes into them.
+        self._going: dict[int, tuple[Any, Callable[[Any], None]]] = {}
+        self._unwritten: list[Any] = []
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:
+            raise OSError(0, str(error)) from None
+
+    def attach(self, handle: int) -> None:
+        """What is done on this handle is told here. Raises OSError."""
+        win32.overlapped.CreateIoCompletionPort(handle, self._port, 0, 0)
+
+    def start(self, begin: Callable[[Any], object], done: Callable[[Any], None]) -> Any:
+        """Begin an operation, by handing `begin` what stands for it, which is returned.
+
+        `done` is called with it, from the port's thread. Raises what `begin` does: then, and
+        if that returns True, the operation is over, and `done` will not be called.
+        """
+        operation = win32.overlapped.Overlapped(0)
+        with self._lock:  # the thread must not see its end before it is known
+            if begin(operation) is not True:
+                self._going[operation.address] = operation, done
+        return operation
+
+    def wait_for(self, process: int, done: Callable[[Any], None]) -> int:
+        """Call `done` once a process has ended; the number is for Windows to end the wait with."""
+        waits = []
+
+        def begin(operation: Any) -> None:
+            waits.append(
+                win32.overlapped.RegisterWaitWithQueue(
+                    process, self._port, operation.address, _FOR_EVER
+                )
+            )
+
+        self.start(begin, done)
+        return int(waits[0])
+
+    def _run(self) -> None:
+        while True:
+            found = win32.overlapped.GetQueuedCompletionStatus(self._port, _FOR_EVER)
+            if found is None:
+                continue
+            with self._lock:
+                operation, done = self._going.pop(found[3], (None, None))
+            if done is not None:
+                error, size = found[:2]
+                self._wait_until_written(operation, _LONG if size and not error else _SHORT)
+                done(operation)
+
+    def _wait_until_written(self, operation: Any, patience: float) -> None:
+        """See that the outcome is in its place.
+
+        Wine tells a moment before that: the thread that began it has to write it down, and with
+        it the bytes that were read, which takes as long as that gets no processor. They must
+        not be taken for the end of what comes. What was cancelled because its thread was just
+        ending may never be written down: that is "pending" for ever.
+        """
+        end = monotonic() + patience
+        while operation.pending:
+            if monotonic() >= end:
+                self._unwritten.append(operation)  # should it be written yet: the memory is there
+                return
+            sleep(_MOMENT)
+
+
+_port: Port | None = None
+_making = _thread.allocate_lock()
+
+
+def port() -> Port:
+    """The port, made when it is first needed. Raises OSError."""
+    global _port  # noqa: PLW0603 - one a process: each costs a thread
+    with _making:
+        if _port is None:
+            _port = Port()
+        return _port
