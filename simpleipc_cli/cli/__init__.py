@@ -14,7 +14,7 @@ from simpleipc_cli.cli.exitcodes import SIGNALLED, Terminated, exit_code
 from simpleipc_cli.cli.fastpath import fast_path
 from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.cli.stderr import format_error, print_error
-from simpleipc_cli.cli.stdio import fill_standard_fds
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, fill_standard_fds
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -36,7 +36,21 @@ def main() -> NoReturn:
         # It leaves nothing in buffers, and Python's own end takes a tenth of its time.
         os._exit(status)
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
-    sys.exit(_status(verb, _by_click))
+    status = _status(verb, _by_click)
+    _discard_unwritten_output()
+    sys.exit(status)
+
+
+def _discard_unwritten_output() -> None:
+    """Drop output that could not be written: Python would try again, and change the status."""
+    for number, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
 
 
 def _by_click() -> int:

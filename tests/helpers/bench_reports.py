@@ -1,13 +1,147 @@
-"""Reports of measurements that were never made, for tests of what is made of them."""
+"""Reports of runs that never were, made by arithmetic: the same ones each time."""
 
 from __future__ import annotations
 
-from simpleipc_cli.bench.generator import Results
+import random
+from functools import cache
+from heapq import heapify, heapreplace
+
+from simpleipc_cli.bench.generator import LATE_AFTER, Results
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report
 
-MS = 1_000_000
-CLOSED = {"rate": None, "concurrency": 8, "duration": 10_000 * MS}
+US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
+
+STARTED_AT = "2026-01-02T03:04:05+00:00"
+
+
+class Run:
+    """Puts requests into a tally, as the load generator does."""
+
+    def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
+        self.path = path
+        self.settings = {"rate": None, "concurrency": 1, "processes": 1, **settings}
+        self.tally = Results()
+
+    def answer(self, due: int, start: int, end: int) -> None:
+        tally = self.tally
+        tally.started += 1
+        tally.late += start > due + LATE_AFTER
+        tally.total.record(end - start)
+        tally.connect.record((end - start) // 20)
+        tally.first_byte.record((end - start) * 9 // 10)
+        if self.settings["rate"] is not None:
+            tally.response.record(end - due)
+        tally.timeline.answer(end, end - due)
+        tally.bytes_out += 64
+        tally.bytes_in += 4096
+        tally.elapsed = max(tally.elapsed, end)
+
+    def fail(self, kind: str, start: int, end: int) -> None:
+        self.tally.started += 1
+        self.tally.failures.setdefault(kind, Histogram()).record(end - start)
+        self.tally.timeline.fail(end)
+        self.tally.elapsed = max(self.tally.elapsed, end)
+
+    def report(self, cpu_share: float = 0.31, partial: bool = False) -> Report:
+        return Report(self.path, STARTED_AT, self.settings, self.tally, cpu_share, partial)
+
+
+def times(seed: int, median: int, sigma: float = 0.35):
+    """Service times as servers have them: log-normal."""
+    chance = random.Random(seed)
+    while True:
+        yield max(1, round(median * chance.lognormvariate(0, sigma)))
+
+
+@cache
+def open_loop(
+    rate: int = 500,
+    seconds: int = 10,
+    stall: tuple[int, int] | None = None,
+    median: int = MS,
+    concurrency: int = 64,
+    seed: int = 1,
+    path: str = "/run/user/1000/sipc.sock",
+    cpu_share: float = 0.31,
+) -> Report:
+    """Requests on a schedule; during `stall` (from, to) the server answers nothing.
+
+    Given the same arguments, it is the same report, which must not be changed.
+    """
+    run = Run(
+        path,
+        rate=float(rate),
+        concurrency=concurrency,
+        duration=seconds * SECOND,
+        warmup=SECOND,
+        timeout=30 * SECOND,
+        size=64,
+    )
+    took = times(seed, median)
+    free = [0] * concurrency
+    heapify(free)
+    for number in range(rate * seconds):
+        due = number * SECOND // rate
+        start = max(due, free[0])
+        end = start + next(took)
+        if stall and start < stall[1] and end > stall[0]:
+            end = stall[1] + next(took) // 4
+        heapreplace(free, end)
+        run.answer(due, start, end)
+    return run.report(cpu_share)
+
+
+@cache
+def closed_loop(
+    seconds: int = 10,
+    median: int = MS,
+    concurrency: int = 8,
+    seed: int = 1,
+    slow_every: int = 100,
+    failing: tuple[int, int] | None = None,
+    cpu_share: float = 0.31,
+    partial: bool = False,
+) -> Report:
+    """Clients that ask again and again; one request in `slow_every` takes ten times as long.
+
+    During `failing` (from, to) the server refuses, and some other requests fail, too. Given the
+    same arguments, it is the same report, which must not be changed.
+    """
+    run = Run(concurrency=concurrency, duration=seconds * SECOND, timeout=30 * SECOND)
+    took = times(seed, median)
+    free = [0] * concurrency
+    heapify(free)
+    number = 0
+    while free[0] < seconds * SECOND:
+        number += 1
+        start = free[0]
+        duration = next(took) * (10 if number % slow_every == 0 else 1)
+        if failing and failing[0] <= start < failing[1]:
+            run.fail("refused", start, start + duration // 30)
+            heapreplace(free, start + duration // 30 + 10 * MS)
+            continue
+        if failing and number % 250 == 249:
+            kind = ("timeout", "truncated", "not as expected")[number // 250 % 3]
+            run.fail(kind, start, start + duration * 5)
+        else:
+            run.answer(start, start, start + duration)
+        heapreplace(free, start + duration)
+    return run.report(cpu_share, partial)
+
+
+def stalled() -> Report:
+    """An open loop in which the server answered nothing from the fourth second to the sixth."""
+    return open_loop(stall=(4 * SECOND, 6 * SECOND))
+
+
+def failing() -> Report:
+    """A closed loop with failures of several kinds, broken off, its generator the limit."""
+    outage = (3 * SECOND, 5 * SECOND)
+    return closed_loop(median=4 * MS, failing=outage, partial=True, cpu_share=0.97)
+
+
+CLOSED = {"rate": None, "concurrency": 8, "duration": 10 * SECOND}
 OPEN = {**CLOSED, "rate": 500.0}
 
 
@@ -15,22 +149,25 @@ def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Result
     tally = Results(
         started=answered + failed + 2, unfinished=2, late=3 * is_open, skipped=int(is_open)
     )
-    for number in range(answered):
-        ns = MS + 1_000 * (number % 1_000)
-        tally.total.record(ns)
-        tally.connect.record(ns // 10)
-        tally.first_byte.record(ns // 2)
+    for number in range(min(answered, 1_000)):
+        ns = MS + 1_000 * number
+        count = len(range(number, answered, 1_000))
+        tally.total.record(ns, count)
+        tally.connect.record(ns // 10, count)
+        tally.first_byte.record(ns // 2, count)
         if is_open:
-            tally.response.record(ns * 2)
-        tally.timeline.answer(number * 1_000, ns)
+            tally.response.record(ns * 2, count)
+    for number in range(answered):
+        tally.timeline.answer(number * 1_000, MS + 1_000 * (number % 1_000))
     for number in range(failed):
         tally.failures.setdefault("timeout", Histogram()).record(7 * MS)
         tally.timeline.fail(number)
-    tally.bytes_out, tally.bytes_in, tally.elapsed = 10 * answered, 20 * answered, 2_000 * MS
+    tally.bytes_out, tally.bytes_in, tally.elapsed = 10 * answered, 20 * answered, 2 * SECOND
     return tally
 
 
 def report_of(answered=1_000, failed=5, settings=CLOSED, share=0.25, partial=False) -> Report:
+    """A report of times that lie evenly between 1 and 2 ms, and of failures of one kind."""
     is_open = settings["rate"] is not None
     tally = tally_of(answered, failed, is_open=is_open)
-    return Report("/run/x", "2026-01-02T03:04:05+00:00", settings, tally, share, partial)
+    return Report("/run/x", STARTED_AT, settings, tally, share, partial)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from queue import Queue
 
 from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import decode
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed
-from simpleipc_cli.message import MessageReader
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.handler import Handler, HandlerRun, Result
 from simpleipc_cli.server.log import Log
@@ -42,19 +42,10 @@ def write_all(stream, data):
         left = left[stream.write([left]) :]
 
 
-# messages
-
-
-def message(payload=b"", most=65516):
-    pieces = [payload[at : at + most] for at in range(0, len(payload), most)]
-    return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces) + b"0000"
-
-
 def payload_of(data):
-    """The payload of a complete message, None for any other."""
-    reader = MessageReader()
-    found = b"".join(bytes(piece) for piece in reader.feed(memoryview(data)))
-    return found if reader.complete else None
+    """Return the payload of a complete message, None for any other."""
+    payload, is_complete = decode(data)
+    return payload if is_complete else None
 
 
 # clients

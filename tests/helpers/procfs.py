@@ -14,24 +14,31 @@ MARK = "SIPC_TEST_MARK"
 
 
 def processes(mark: str) -> dict[int, str]:
-    """Processes that inherited a mark, zombies too, with their state."""
+    """Find processes that inherited a mark, zombies too; their state by process id."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    wanted = f"{MARK}={mark}".encode()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = entry.joinpath("stat").read_text().rpartition(")")[2]
+                if wanted in _content(f"/proc/{name}/environ"):
+                    stat = _content(f"/proc/{name}/stat").decode(errors="replace")
+                    found[int(name)] = stat.rpartition(")")[2]
             except OSError:
-                pass
+                pass  # it has ended, or is another user's
     return found
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def children(pid: int) -> list[int]:
     """The children of a process, zombies included."""
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    for task in os.listdir(f"/proc/{pid}/task"):
         try:
-            found += (task / "children").read_text().split()
+            found += _content(f"/proc/{pid}/task/{task}/children").split()
         except FileNotFoundError:
             pass  # a thread that has just ended; its children are another's now
     return [int(child) for child in found]
@@ -44,9 +51,9 @@ def descriptors(pid: int) -> list[str]:
     ctypes makes, which may be before or after a test looks, and keeps it open.
     """
     links = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
+    for number in os.listdir(f"/proc/{pid}/fd"):
         try:
-            links.append(os.readlink(entry))
+            links.append(os.readlink(f"/proc/{pid}/fd/{number}"))
         except OSError:
             pass
     return sorted(link for link in links if "/libffi.so." not in link)

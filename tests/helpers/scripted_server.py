@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import decode, read_message
+from helpers.wire import decode, message, read_message
 
 
 def receive_wire(connection: socket.socket) -> bytes:
@@ -46,15 +46,19 @@ class ScriptedServer:
     """
 
     def __init__(self, path, converse, *, in_turn: bool = False, backlog: int = 1000) -> None:
+        self.path = str(path)
         self._converse = converse
         self._in_turn = in_turn
+        self._backlog = backlog
         self._failures: list[BaseException] = []
-        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self.accepted = 0
+        self._bind()
+
+    def _bind(self) -> None:
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen(backlog)
+        self.listener.bind(self.path)
+        self.listener.listen(self._backlog)
 
     def __enter__(self) -> ScriptedServer:
         self._acceptor = threading.Thread(target=self._accept)
@@ -62,14 +66,18 @@ class ScriptedServer:
         return self
 
     def __exit__(self, kind, *_: object) -> None:
+        self.stop()
+        assert kind is not None or not self._failures, self._failures
+
+    def stop(self) -> None:
+        """Stop accepting, and wait for the end of all conversations."""
         self.refuse()
         self._acceptor.join(TIMEOUT)
         for thread in self._threads:
             thread.join(TIMEOUT)
-        assert kind is not None or not self._failures, self._failures
 
     def refuse(self) -> None:
-        """Accept nobody any more."""
+        """Stop accepting: clients are refused from now on."""
         try:
             self.listener.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -95,9 +103,36 @@ class ScriptedServer:
         try:
             with connection:
                 self._converse(connection)
-        except BaseException as failure:  # told to the test
-            with self._lock:
-                self._failures.append(failure)
+        except BaseException as failure:
+            self._failures.append(failure)
+
+
+class RespondingServer(ScriptedServer):
+    """Keeps the payload of every request, and answers with `respond(payload)`, as bytes to send.
+
+    While `go_on` is clear, responses wait. A client that has gone is no failure.
+    """
+
+    def __init__(self, path, respond=message, **options) -> None:
+        super().__init__(path, self._answer, **options)
+        self.respond = respond
+        self.requests: list[bytes] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            payload, is_complete = decode(receive_wire(connection))
+            if is_complete:
+                self.requests.append(payload)
+                self.go_on.wait(TIMEOUT)
+                connection.sendall(self.respond(payload))
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def stop(self) -> None:
+        self.go_on.set()
+        super().stop()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from helpers.command import SIPC, Program
 from helpers.scripted_server import ScriptedServer, receive_request
@@ -60,3 +61,13 @@ def failed_records(errors: bytes) -> list[int]:
     found = [re.fullmatch(rb"sipc send: record (\d+): [^\n]+: [^\n]+", line) for line in lines]
     assert all(found), errors
     return [int(match[1]) for match in found]
+
+
+@contextmanager
+def umask(mask: int):
+    """Set the umask of this process, and what it starts."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,4 +1,4 @@
-"""Run `sipc serve` as a process and watch it."""
+"""Run servers as processes and watch them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,59 @@ from helpers.command import SIPC, environment
 from helpers.procfs import MARK, children, descriptors, processes
 from helpers.report import show_on_failure
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import connect
+from helpers.wire import is_listening
 
 
-class Server:
+class LoggedProcess:
+    """A running program whose standard error, a pipe, is collected line by line."""
+
+    def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        show_on_failure(f"log of {name}", lambda: self.log, lambda: process.poll() is None)
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self._lines.append(line.decode(errors="replace").rstrip("\r\n"))
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self._lines)
+
+    def wait_for_log(self, pattern: str, count: int = 1) -> str:
+        """Wait until `count` lines match; return the last of them."""
+
+        def last_match():
+            found = [line for line in list(self._lines) if re.search(pattern, line)]
+            if len(found) >= count:
+                return found[-1]
+            assert self.process.poll() is None or self._reader.is_alive(), self.log
+            return None
+
+        return wait_until(last_match, f"{count} x {pattern!r} in the log:\n{self.log}")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait until it has ended and all of its log is read; return the exit status."""
+        status = self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        return status
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended, and read the rest of its log."""
+        self.process.kill()
+        self.wait()
+
+
+class Server(LoggedProcess):
     """A running `sipc serve`; leaving the `with` checks that nothing is left of it."""
 
     def __init__(
@@ -30,19 +79,15 @@ class Server:
         arguments = [*wrapper, *program, "serve", self.path]
         if command is not None:
             arguments += ["--exec", command]
-        self.process = subprocess.Popen(
-            [*arguments, *map(str, options)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            **popen,
-        )
-        self.pid = self.process.pid
-        self._lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        show_on_failure(
-            f"log of {self.path}", lambda: self.log, lambda: self.process.poll() is None
+        super().__init__(
+            subprocess.Popen(
+                [*arguments, *map(str, options)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                **popen,
+            ),
+            self.path,
         )
         try:
             if {"-q", "--log-file", "--log-format"} & set(options):
@@ -50,38 +95,13 @@ class Server:
             else:
                 self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not: another one is
         except BaseException:
-            self.process.kill()
-            self._join()
+            self.kill()
             raise
         self.open_at_start = descriptors(self.pid)
 
-    def _read(self) -> None:
-        for line in self.process.stderr:
-            self._lines.append(line.decode(errors="replace").rstrip("\n"))
-
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log
-        try:
-            connect(self.path).close()
-        except OSError:
-            return False
-        return "anon_inode:[eventpoll]" in descriptors(self.pid)  # the last that it opens
-
-    @property
-    def log(self) -> str:
-        return "\n".join(self._lines)
-
-    def wait_for_log(self, pattern: str, count: int = 1) -> str:
-        """Wait until so many lines match; the last of them."""
-
-        def enough():
-            found = [line for line in list(self._lines) if re.search(pattern, line)]
-            if len(found) >= count:
-                return found[-1]
-            assert self.process.poll() is None or self._reader.is_alive(), self.log
-            return None
-
-        return wait_until(enough, f"{count} x {pattern!r} in the log:\n{self.log}")
+        return is_listening(self.path) and "anon_inode:[eventpoll]" in descriptors(self.pid)
 
     def counters(self) -> dict[str, int]:
         """Return what SIGUSR1 makes the server log. Connections must add up at any time."""
@@ -112,23 +132,9 @@ class Server:
             f"descriptors as at the start: {self.open_at_start} {descriptors(self.pid)}",
         )
 
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def wait(self) -> int:
-        """Wait for the end; the exit status."""
-        status = self.process.wait(TIMEOUT)
-        self._join()
-        return status
-
     def stop(self) -> int:
         self.signal()
         return self.wait()
-
-    def _join(self) -> None:
-        self.process.wait(TIMEOUT)
-        self._reader.join(TIMEOUT)
-        self.process.stderr.close()
 
     def __enter__(self) -> Server:
         return self
@@ -138,7 +144,7 @@ class Server:
             if kind is None:
                 self.wait_until_idle()
             self.signal()
-        self._join()
+        self.wait()
         if kind is None:
             self.check_nothing_left()
 

@@ -33,7 +33,7 @@ class SharedServer(Server):
         """End the server and all its handlers at once."""
         for pid in processes(self.mark):
             os.kill(pid, signal.SIGKILL)
-        self._join()
+        self.wait()
 
     def end_test(self) -> None:
         """Check that a test has left nothing in the server, and forget the log of the test."""

@@ -11,9 +11,9 @@ import termios
 import threading
 from contextlib import contextmanager
 
-from helpers.command import environment
+from helpers.command import Program, environment
 from helpers.report import show_on_failure
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 
 BAR = re.compile(r"^sent +\S", re.M)
 """The first line of a progress bar."""
@@ -120,8 +120,8 @@ class Terminal:
         """Wait until nobody holds it any more; all that was written to it."""
         self.close_slave()
         if self._reader is not None:
-            self._reader.join(30)
-            assert not self._reader.is_alive(), "somebody still holds the terminal"
+            self._reader.join(TIMEOUT)
+            assert not self._reader.is_alive(), "a process still has the terminal open"
         return self.output
 
     def hang_up(self) -> None:
@@ -137,6 +137,25 @@ class Terminal:
     def become_controlling(self) -> None:
         """For a child that leads a session: Ctrl-C typed here reaches it."""
         fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+
+    def start(self, command, **options) -> Program:
+        """Start a program in a session of its own, with this as its controlling terminal.
+
+        Ctrl-C typed here reaches it. When it ends, reading ends.
+        """
+        program = Program(
+            ["setsid", "--ctty", *map(str, command)],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            **options,
+        )
+        self.close_slave()
+        return program
+
+    def wait_for(self, text: bytes) -> None:
+        """Wait until a text has been written."""
+        wait_until(lambda: text in self.output, f"{text!r} on the terminal")
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
@@ -160,7 +179,7 @@ def terminal(*, reading: bool = True):
 
 def terminal_environment(**more: str) -> dict[str, str]:
     """An environment in which something can be drawn."""
-    plain = environment(TERM="xterm-256color", **more)
+    plain = environment(**{"TERM": "xterm-256color", **more})
     return {
         name: value
         for name, value in plain.items()

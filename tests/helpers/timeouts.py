@@ -49,11 +49,6 @@ def pytest_timeout_set_timer(item, settings):
     return True
 
 
-def pytest_timeout_cancel_timer():
-    """Do not let pytest-timeout stop when the test fails."""
-    return True
-
-
 def pytest_exception_interact(node) -> None:
     """Start again what pytest has cancelled because the test failed."""
     _start_hard_limit(node)

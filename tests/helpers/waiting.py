@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from time import monotonic
+from time import monotonic, sleep
 
 TIMEOUT = 120.0
 """Seconds after which a test gives up on a state. Never reached when all is well."""
 
+_FIRST_DELAY, _MAX_DELAY = 0.001, 0.02
+
 
 def wait_until(state, what: str, timeout: float = TIMEOUT):
-    """Wait for a state; what it returned, once that is true."""
-    ticks = threading.Event()
+    """Call `state` until it returns something true; return that."""
     end = monotonic() + timeout
-    while monotonic() < end:
-        if found := state():
-            return found
-        ticks.wait(0.005)
-    raise AssertionError(f"not within {timeout} s: {what}")
+    pause = _FIRST_DELAY
+    while not (found := state()):
+        assert monotonic() < end, f"not within {timeout} s: {what}"
+        sleep(pause)
+        pause = min(1.5 * pause, _MAX_DELAY)
+    return found

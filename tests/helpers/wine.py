@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pty
-import select
 import subprocess
-import termios
-import threading
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 
 from helpers.command import environment
 from helpers.paths import TESTS
+from helpers.server import LoggedProcess
+from helpers.terminal import terminal
+from helpers.waiting import TIMEOUT
 
 HERE = TESTS / "windows"
-TIMEOUT = 90.0
-"""Seconds after which a program is given up: before pytest gives up the test."""
 
 
 def windows_path(path: Path) -> str:
@@ -110,37 +106,27 @@ class Wine:
 
     @contextmanager
     def server(self, *arguments: object):
-        """`sipc serve` that listens; killed in the end, if it has not ended by itself."""
-        serving = WineServer(self.start("sipc_there.py", "serve", *arguments))
+        """Run `sipc serve`, which listens; kill it in the end, unless it has ended by itself."""
+        program = self.start("sipc_there.py", "serve", *arguments)
+        server = LoggedProcess(program, f"serve {arguments}")
         try:
-            serving.wait_for("listening on")
-            yield serving
+            server.wait_for_log("listening on")
+            yield server
         finally:
-            serving.kill()
+            server.kill()
 
     @contextmanager
     def terminal(self, *arguments: object):
-        """sipc on a terminal, which is a console to it."""
-        master, slave = pty.openpty()
+        """Run sipc on a terminal, which is a console to it; the program and the terminal."""
         command = [*self.words, windows_path(HERE / "sipc_there.py"), *map(str, arguments)]
-        program = subprocess.Popen(
-            command,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=self.folder,
-            env=wine_environment(TERM="xterm"),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-        )
-        os.close(slave)
-        on = Terminal(program, master)
-        try:
-            yield on
-        finally:
-            program.kill()
-            program.wait()
-            os.close(master)
+        with terminal() as tty:
+            env = wine_environment(TERM="xterm")
+            program = tty.start(command, cwd=self.folder, env=env)
+            try:
+                yield program, tty
+            finally:
+                program.kill()
+                program.wait()
 
     def close(self) -> None:
         """End Wine itself, and with it all that it runs, unless others use it.
@@ -167,79 +153,3 @@ class Wine:
         folder = Path(found) if found else Path.home() / ".wine"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, program: subprocess.Popen[bytes], master: int) -> None:
-        self.program = program
-        self._master = master
-        self.shown = ""
-
-    def wait_for(self, text: str) -> None:
-        """Read until a text is shown."""
-        end = monotonic() + TIMEOUT
-        while text not in self.shown:
-            assert monotonic() < end, self.shown
-            self._read()
-
-    def type(self, keys: str) -> None:
-        """As if somebody did."""
-        os.write(self._master, keys.encode())
-
-    def end(self) -> int:
-        """Read to its end; its status."""
-        end = monotonic() + TIMEOUT
-        while self.program.poll() is None:
-            assert monotonic() < end, self.shown
-            self._read()
-        return self.program.returncode
-
-    def _read(self) -> None:
-        if select.select([self._master], [], [], 0.1)[0]:
-            try:
-                self.shown += os.read(self._master, 4096).decode(errors="replace")
-            except OSError:
-                pass  # nobody has its other end any more
-
-
-class WineServer:
-    """A running server, whose standard error is collected."""
-
-    def __init__(self, program: subprocess.Popen[bytes]) -> None:
-        self.program = program
-        self.said = ""
-        self._more = threading.Condition()
-        self._over = False
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        for line in self.program.stderr:
-            with self._more:
-                self.said += line.decode(errors="replace").replace("\r", "")
-                self._more.notify_all()
-        with self._more:
-            self._over = True
-            self._more.notify_all()
-
-    def wait_for(self, text: str) -> None:
-        """Wait until it has said something."""
-        with self._more:
-            self._more.wait_for(lambda: text in self.said or self._over, TIMEOUT)
-            assert text in self.said, self.said
-
-    def end(self) -> int:
-        """Wait for its end; its status."""
-        status = self.program.wait(TIMEOUT)
-        self._thread.join(TIMEOUT)
-        return status
-
-    def kill(self) -> None:
-        """End it at once, and hear it out."""
-        self.program.kill()
-        self.program.wait()
-        self._thread.join(TIMEOUT)
-        for stream in (self.program.stdin, self.program.stdout, self.program.stderr):
-            stream.close()

@@ -8,7 +8,6 @@ from helpers.inprocess_server import (
     EchoHandler,
     ask,
     echo,
-    message,
     payload_of,
     raw_clients,
     raw_response_to,
@@ -18,6 +17,7 @@ from helpers.inprocess_server import (
     serving,
     write_all,
 )
+from helpers.wire import message
 
 from simpleipc_cli.client import probe
 from simpleipc_cli.errors import IncompleteMessage, SipcError

@@ -10,7 +10,6 @@ from helpers.inprocess_server import (
     PausedHandler,
     Stopped,
     ask,
-    message,
     payload_of,
     raw_clients,
     read_all,
@@ -19,6 +18,7 @@ from helpers.inprocess_server import (
     wait_until,
     write_all,
 )
+from helpers.wire import message
 
 from simpleipc_cli.client import probe
 from simpleipc_cli.errors import AddressInUse, IncompleteMessage, PathNotFound

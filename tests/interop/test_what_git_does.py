@@ -10,11 +10,11 @@ import re
 import signal
 import socket
 from contextlib import contextmanager
-from threading import Thread
 
 import pytest
 from helpers.command import sipc
 from helpers.procfs import is_in_syscall, stop_process
+from helpers.scripted_server import RespondingServer
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, is_listening, message, packets, receive_all
@@ -26,32 +26,9 @@ CHANGES = b"tok:2\0a\0"
 @contextmanager
 def answering(path, wire: bytes):
     """Whoever asks gets these bytes, whatever they are, and then the end of the stream."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        requests = []
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    request = b""
-                    while not request.endswith(b"0000"):
-                        request += connection.recv(1 << 16)
-                    requests.append(request)
-                    connection.sendall(wire)
-
-        thread = Thread(target=serve)
-        thread.start()
-        try:
-            yield requests
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(TIMEOUT)
-            path.unlink()
+    with RespondingServer(path, lambda _: wire) as server:
+        yield server.requests
+    path.unlink()
 
 
 @pytest.fixture
@@ -76,7 +53,7 @@ ENDS = [
 def test_what_gits_client_takes_for_the_end(changed, end):
     with answering(changed.endpoint, packets(CHANGES) + end + message(b"b\0")) as requests:
         said, trace = changed.traced_status()
-    assert requests == [b"0009tok:10000"]
+    assert requests == [b"tok:1"]
     assert said == changed.true_status() != ""
     assert (trace.believed, trace.looked_at) == ([1], 1)
 

@@ -79,14 +79,12 @@ def test_sensitive_tests_pass_in_each_of_these_states(name):
 
 def test_a_job_in_the_background_survives_ctrl_c_and_the_end_of_its_terminal(folder):
     output = folder / "output"
-    job = ["bash", "-c", f'nohup "$@" >{output} 2>&1 & wait', "bash"]
+    job = ["setsid", "--ctty", "bash", "-c", f'nohup "$@" >{output} 2>&1 & wait', "bash"]
     with terminal() as tty:
         with Program(
             [*job, *subrun.command(subrun.SAMPLES / "waits.py")],
             stdin=tty.slave,
             env=subrun.plain_environment(),
-            start_new_session=True,
-            preexec_fn=tty.become_controlling,
         ) as shell:
             (pid,) = wait_until(lambda: children(shell.pid), "the run to start")
             mark = subrun.mark_of(pid)

@@ -4,9 +4,13 @@ import ctypes
 import hashlib
 import sys
 import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers.wire import decode, message, packets
 
 GENERIC_READ, GENERIC_WRITE, OPEN_EXISTING = 0x80000000, 0x40000000, 3
-PAYLOAD = 65516
 FLUSH = b"0000"
 
 
@@ -54,19 +58,11 @@ class Pipe:
         self._kernel.CloseHandle(self._handle)
 
 
-def packet(payload):
-    return b"%04x" % (len(payload) + 4) + payload
-
-
-def payload_of(message):
+def payload_of(wire):
     """The payload of a complete message; an error for any other."""
-    pieces, message = [], memoryview(message)
-    while (size := int(bytes(message[:4]), 16)) != 0:
-        assert len(message) >= size > 4
-        pieces.append(message[4:size])
-        message = message[size:]
-    assert message == FLUSH, bytes(message[:20])
-    return b"".join(pieces)
+    payload, is_complete = decode(wire)
+    assert is_complete, wire[-20:]
+    return payload
 
 
 def half_duplex(path, megabytes):
@@ -74,8 +70,7 @@ def half_duplex(path, megabytes):
     piece = bytes(range(256)) * 256
     sent, pipe = hashlib.sha256(), opened(path)
     for _ in range(int(megabytes) * 16):
-        for start in (0, PAYLOAD):
-            pipe.write(packet(piece[start : start + PAYLOAD]))
+        pipe.write(packets(piece))
         sent.update(piece)
     pipe.write(FLUSH)
     answer = payload_of(pipe.read_all())
@@ -89,7 +84,7 @@ def many(path, clients, requests):
     def ask():
         for _ in range(int(requests)):
             pipe = opened(path)
-            pipe.write(packet(b"ping") + FLUSH)
+            pipe.write(message(b"ping"))
             answers.append(payload_of(pipe.read_all()))
             pipe.close()
 
@@ -114,7 +109,7 @@ def each(path, *requests):
     """One after the other; a line for each: its payload, or "cut off"."""
     for request in requests:
         pipe = opened(path)
-        pipe.write(packet(request.encode()) + FLUSH)
+        pipe.write(message(request.encode()))
         answer = pipe.read_all()
         print(payload_of(answer).decode() if answer.endswith(FLUSH) else "cut off")
         pipe.close()

@@ -31,7 +31,7 @@ def ending(wine, path, *options):
     with wine.server(path, *options) as server:
         yield server
         wine.sipc("send", path, "-d", "quit")
-        assert server.end() == 0
+        assert server.wait() == 0
 
 
 def numbers(folder, count):
@@ -53,7 +53,7 @@ def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, fol
             assert pid in ready
             assert (word, its_path, peer) == ("hello", path, "None")
         assert len(numbers(folder, 5)) == 5, "each is used once"
-    assert "ended before" not in server.said
+    assert "ended before" not in server.log
 
 
 def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
@@ -82,7 +82,7 @@ def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, 
 
 def test_those_that_fail_before_their_request_are_not_used(wine, path):
     with ending(wine, path, "--prestart", "1", "--exec", "exit 3") as server:
-        server.wait_for("ended before its request: exit status 3")
+        server.wait_for_log("ended before its request: exit status 3")
         assert wine.sipc("send", path, "-d", "ping").status == 7
 
 
@@ -92,14 +92,14 @@ def test_none_that_waits_outlives_the_server(wine, path, folder, ahead):
         numbers(folder, 2)
         assert processes_with_argument(windows_path(HERE / "ahead.py"))
         wine.sipc("send", path, "-d", "quit")
-        assert server.end() == 0
+        assert server.wait() == 0
         wait_until(
             lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
             "the handlers to be gone",
         )
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 4)
-        server.program.kill()
+        server.process.kill()
         wait_until(
             lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
             "the handlers to be gone",

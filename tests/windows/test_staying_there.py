@@ -192,7 +192,7 @@ def test_a_pid_file_that_a_killed_server_has_left_is_taken_over(wine, path, fold
     with wine.server(path, "--quit-on", "quit", *options) as server:
         assert file.read_text() not in {"", left}
         wine.sipc("send", path, "-d", "quit")
-        assert server.end() == 0
+        assert server.wait() == 0
     assert not file.exists()
 
 

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wine import HERE, processes_with_argument, windows_path
 
 ECHO = "echo.py"
@@ -86,7 +86,7 @@ def test_a_failed_handler_is_told_of(wine, path):
         ran = wine.sipc("send", "-d", "x", path)
         assert ran.status == 7
         assert "cut off" in ran.err
-        server.wait_for("exit status 3")
+        server.wait_for_log("exit status 3")
 
 
 @pytest.fixture
@@ -104,29 +104,29 @@ def test_a_handler_that_takes_too_long_is_ended_with_what_it_started(wine, path,
     options = ("--timeout", "5s", "--kill-after", "0")
     with wine.server(path, "--exec", sleeper, *options) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
-        server.wait_for("asleep")
+        server.wait_for_log("asleep")
         assert processes_with_argument(folder.name)
-        server.wait_for("handler timed out")
+        server.wait_for_log("handler timed out")
         gone(folder)
-        assert "cannot be ended" not in server.said
+        assert "cannot be ended" not in server.log
         client.communicate(timeout=60)
 
 
 def test_a_hang_up_ends_the_handler(wine, path, folder, sleeper):
     with wine.server(path, "-v", "--exec", sleeper) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
-        server.wait_for("asleep")
+        server.wait_for_log("asleep")
         client.communicate(timeout=60)
-        server.wait_for("hung up")
+        server.wait_for_log("hung up")
         gone(folder)
 
 
 def test_no_handler_outlives_a_killed_server(wine, path, folder, sleeper):
     with wine.server(path, "--exec", sleeper) as server:
         client = wine.start("handmade_there.py", "hang", path, "0005x0000")
-        server.wait_for("asleep")
+        server.wait_for_log("asleep")
         assert processes_with_argument(folder.name)
-        server.program.kill()
+        server.process.kill()
         gone(folder)
         client.communicate(timeout=60)
 
@@ -147,7 +147,7 @@ def test_eight_clients_and_a_thousand_requests(wine, path, quarter):
     """In quarters: where others use the processors, too, Wine takes its time for each process."""
     with wine.server(path, "--exec", "echo hello") as server:
         assert handmade(wine, "many", path, 8, 32) == "256 b'hello\\r\\n'"
-    outcomes = [line.rpartition(": ")[2] for line in server.said.splitlines()[1:]]
+    outcomes = [line.rpartition(": ")[2] for line in server.log.splitlines()[1:]]
     assert outcomes == ["answered"] * 256
 
 
@@ -155,7 +155,7 @@ def test_malformed_messages_end_their_connection_alone(wine, path):
     malformed = ["zzzz", "0001", "0003", "-004", "fff1"]
     with wine.server(path, "--exec", "echo hello") as server:
         assert handmade(wine, "raw", path, *malformed).split("\n") == ["b''"] * 5
-        wait_until(lambda: server.said.count("malformed request") == 5, "five lines in the log")
+        wait_until(lambda: server.log.count("malformed request") == 5, "five lines in the log")
         assert wine.sipc("send", "-d", "x", path).status == 0
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_message_is_no_request(wine, path, folder):
     command = f'set /p X= & echo x > "{windows_path(witness)}"'
     with wine.server(path, "-v", "--whole-request", "--exec", command) as server:
         handmade(wine, "leave", path, "0009hello00")
-        server.wait_for("cut off")
+        server.wait_for_log("cut off")
         assert not witness.exists()
 
 
@@ -194,17 +194,17 @@ def test_of_two_servers_that_start_at_once_one_serves(wine, path):
 def test_it_ends_when_told_to_and_answers_before(wine, path):
     with wine.server(path, "--quit-on", "quit", "--exec", "echo hello") as server:
         assert wine.sipc("send", "-d", "quit", path).status == 0
-        assert server.end() == 0
+        assert server.wait() == 0
     assert wine.sipc("probe", path).status == 4
 
 
 def test_ctrl_c_drains(wine, path):
     """Typed on a terminal: without a console Windows has no such thing. Nor has Wine 8, even
     with one, what sends Ctrl-Break to a group of processes."""
-    with wine.terminal("serve", path, "--exec", "echo hello") as terminal:
-        terminal.wait_for("listening on")
-        terminal.type("\x03")
-        assert terminal.end() == 0
+    with wine.terminal("serve", path, "--exec", "echo hello") as (program, tty):
+        tty.wait_for(b"listening on")
+        tty.type(b"\x03")
+        assert program.wait(TIMEOUT) == 0
 
 
 # workers
@@ -230,7 +230,7 @@ def test_a_worker_that_ends_is_replaced(wine, path, python):
     with wine.server(path, "--threads", "1", "--worker", python("worker.py")) as server:
         assert wine.sipc("send", "-d", "a", path).out.split()[1:] == ["1", "a"]
         assert wine.sipc("send", "-d", "end", path).status == 7
-        server.wait_for("exit status 3")
+        server.wait_for_log("exit status 3")
         assert wine.sipc("send", "-d", "b", path).out.split()[1:] == ["1", "b"]
 
 
@@ -238,11 +238,11 @@ def test_workers_that_fail_at_start_are_started_with_pauses(wine, path):
     with wine.server(path, "-v", "--count", "12", "--worker", "exit 3") as server:
         # The pauses grow: however slow all is here, some of these come faster.
         assert handmade(wine, "each", path, *["hello"] * 12).split("\n") == ["cut off"] * 12
-        assert server.end() == 0
-    assert "handler not started: workers fail to start (worker 1" in server.said
-    starts = server.said.count("was started")
+        assert server.wait() == 0
+    assert "handler not started: workers fail to start (worker 1" in server.log
+    starts = server.log.count("was started")
     assert 2 <= starts < 12
-    assert f"{starts} workers failed to start" in server.said
+    assert f"{starts} workers failed to start" in server.log
 
 
 def test_requests_that_kill_workers_cost_no_other_its_answer(wine, path, python):
@@ -251,8 +251,8 @@ def test_requests_that_kill_workers_cost_no_other_its_answer(wine, path, python)
         answers = handmade(wine, "each", path, *words).split("\n")
     last_words = [answer.rpartition(" ")[2] for answer in answers]
     assert last_words == ["off", "off", "off", "a", "off", "off", "off", "b"]
-    assert "fail to start" not in server.said
-    assert server.said.count("was started") == 7  # no request was given to two
+    assert "fail to start" not in server.log
+    assert server.log.count("was started") == 7  # no request was given to two
 
 
 def test_a_request_that_nobody_looked_at_is_another_worker_s(wine, path, python):
@@ -264,7 +264,7 @@ def test_a_request_that_nobody_looked_at_is_another_worker_s(wine, path, python)
         ["2", "last"],
         ["1", "b"],
     ]
-    assert server.said.count("was started") == 3
+    assert server.log.count("was started") == 3
 
 
 # bench

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import signal
-import struct
-import termios
+from contextlib import contextmanager
 
 import pytest
-from helpers.command import SIPC, Program, environment
-from helpers.server import Server
+from helpers.command import SIPC
+from helpers.scripted_server import RespondingServer
+from helpers.terminal import terminal, terminal_environment
 from helpers.waiting import TIMEOUT
 from rich.console import Console
 
@@ -78,36 +74,28 @@ def test_before_anything_counts_it_says_so(warmup):
     assert lines_of(view)[3] == "now       -"
 
 
-def on_terminal(endpoint, *arguments, **more) -> tuple[str, int]:
-    """What a terminal of 80 columns gets to see, and the exit status; Ctrl-C after a while."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
-    shown, interrupted = b"", False
-    with Program(
-        [SIPC, "bench", endpoint, *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(**{"TERM": "xterm-256color", **more}),
-        start_new_session=True,
-    ) as program:
-        os.close(theirs)
-        while True:
-            try:
-                shown += os.read(ours, 1 << 16)
-            except OSError:  # nobody has the other end any more
-                break
-            if b"answered" in shown and not interrupted:
-                program.send_signal(signal.SIGINT)
-                interrupted = True
-        os.close(ours)
-        return shown.decode(), program.wait(TIMEOUT)
+@contextmanager
+def bench_on_terminal(endpoint, *arguments, **more):
+    """Run `sipc bench` on a terminal of 80 columns; the program and the terminal."""
+    with RespondingServer(endpoint), terminal() as tty:
+        command = [SIPC, "bench", endpoint, *arguments]
+        with tty.start(command, env=terminal_environment(**more)) as program:
+            yield program, tty
+
+
+def run_on_terminal(endpoint, *arguments, **more) -> tuple[str, int]:
+    """What a terminal gets to see of a whole run, and the exit status."""
+    with bench_on_terminal(endpoint, *arguments, **more) as (program, tty):
+        status = program.wait(TIMEOUT)
+        return tty.finish().decode(), status
 
 
 def test_on_a_terminal_it_shows_progress_and_then_the_report_in_its_place(endpoint):
-    with Server(endpoint, "cat"):
-        shown, status = on_terminal(endpoint, "-z", "1h")
-    assert status == 130
+    with bench_on_terminal(endpoint, "-z", "1h") as (program, tty):
+        tty.wait_for(b"answered")
+        tty.type(b"\x03")
+        assert program.wait(TIMEOUT) == 130
+        shown = tty.finish().decode()
     live, _, report = shown.rpartition("\x1b[?25h")  # the cursor is back
     assert "progress" in live
     assert "\x1b[?25l" in live
@@ -119,13 +107,11 @@ def test_on_a_terminal_it_shows_progress_and_then_the_report_in_its_place(endpoi
 
 @pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
 def test_a_terminal_that_wants_it_plain_gets_it_plain(endpoint, more):
-    with Server(endpoint, "cat"):
-        shown, status = on_terminal(endpoint, "-n", "20", **more)
-    assert status in {0, 130}
+    shown, status = run_on_terminal(endpoint, "-n", "20", **more)
+    assert status == 0
     assert "\x1b" not in shown
     assert "progress" not in shown
 
 
 def test_quiet_shows_nothing_on_a_terminal(endpoint):
-    with Server(endpoint, "cat"):
-        assert on_terminal(endpoint, "-n", "20", "-q") == ("", 0)
+    assert run_on_terminal(endpoint, "-n", "20", "-q") == ("", 0)

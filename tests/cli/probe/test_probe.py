@@ -7,31 +7,34 @@ import os
 import pwd
 import socket
 import subprocess
+from time import monotonic
 
 import pytest
-from helpers.command import SIPC, Program, environment, sipc
+from helpers.command import SIPC, Program, assert_error_line, environment, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect
 
+from simpleipc_cli.client import look, wait_until_gone
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import ServerBusy
+
 
 @pytest.fixture
 def states(folder):
     """One endpoint of each state, by name."""
-    kept = [socket.socket(socket.AF_UNIX) for _ in range(3)]
-    listening, stale, busy = kept
-    listening.bind(str(folder / "listening"))
-    listening.listen()
-    stale.bind(str(folder / "not listening"))
-    stale.close()
-    busy.bind(str(folder / "busy"))
-    busy.listen(0)
-    kept.append(connect(folder / "busy"))
     (folder / "invalid path").touch()
-    yield folder
-    for each in kept:
-        each.close()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(folder / "not listening"))
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as busy:
+        listening.bind(str(folder / "listening"))
+        listening.listen()
+        busy.bind(str(folder / "busy"))
+        busy.listen(0)
+        with connect(folder / "busy"):
+            yield folder
 
 
 STATES = [
@@ -39,23 +42,34 @@ STATES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("state", "status"), STATES)
+each_state = pytest.mark.parametrize(("state", "status"), STATES)
+
+
+def limit(state: str) -> list[str]:
+    """How long a busy server is waited for; no other state depends on it."""
+    return ["-t", "20ms" if state == "busy" else "1h"]
+
+
+@each_state
 def test_each_state_has_its_words_and_its_status(states, state, status):
     path = states / state
-    done = sipc("probe", path, "-t", "100ms")
-    assert (done.returncode, done.stdout.decode(), done.stderr) == (
-        status,
-        f"{path}: {state}\n",
-        b"",
-    )
-    quiet = sipc("probe", "-q", path, "-t", "100ms")
+    done = run_cli("probe", path, *limit(state))
+    line = f"{path}: {state}\n".encode()
+    assert (done.returncode, done.stdout, done.stderr) == (status, line, b"")
+    quiet = run_cli("probe", "-q", path, *limit(state))
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (status, b"", b"")
 
 
-@pytest.mark.parametrize(("state", "status"), STATES)
-def test_json_tells_all_there_is_to_know(states, state, status):
+def test_the_installed_command_reports_a_state(states):
+    done = sipc("probe", states / "not listening")
+    line = f"{states}/not listening: not listening\n".encode()
+    assert (done.returncode, done.stdout, done.stderr) == (3, line, b"")
+
+
+@each_state
+def test_json_has_all_details(states, state, status):
     path = states / state
-    done = sipc("probe", "--json", path, "-t", "100ms")
+    done = run_cli("probe", "--json", path, *limit(state))
     assert done.returncode == status
     found = json.loads(done.stdout)
     there = state != "path not found"
@@ -76,68 +90,64 @@ def test_json_tells_all_there_is_to_know(states, state, status):
     }
 
 
-def test_wait_ends_when_somebody_listens(endpoint):
-    with Program([SIPC, "probe", "--wait", "30s", endpoint]) as probe:
+# -- waiting ---------------------------------------------------------------------------
+
+
+def test_wait_ends_when_a_server_listens(endpoint):
+    with Program([SIPC, "probe", "--wait", "1h", endpoint], env=environment()) as probe:
+        wait_until(lambda: is_in_syscall(probe.pid, "clock_nanosleep"), "it to wait")
         with Server(endpoint, "cat"):
             assert probe.wait() == 0
 
 
 def test_wait_has_an_end(endpoint):
-    assert sipc("probe", "--wait", "50ms", endpoint).returncode == 4
+    assert run_cli("probe", "--wait", "20ms", endpoint).returncode == 4
 
 
-def test_wait_gives_up_at_once_on_what_no_waiting_changes(folder):
-    assert sipc("probe", "--wait", "1000s", folder).returncode == 5
+def test_wait_ends_at_once_for_a_state_that_waiting_does_not_change(folder):
+    assert run_cli("probe", "--wait", "1000h", folder).returncode == 5
 
 
-def test_wait_gone_ends_when_nobody_listens_any_more(endpoint):
+def test_wait_gone_ends_when_the_server_has_ended(endpoint):
     with Server(endpoint, "cat") as server:
-        with Program(
-            [SIPC, "probe", "--wait-gone", "30s", endpoint], stdout=subprocess.PIPE
-        ) as probe:
+        command = [SIPC, "probe", "--wait-gone", "1h", endpoint]
+        with Program(command, stdout=subprocess.PIPE, env=environment()) as probe:
+            wait_until(lambda: is_in_syscall(probe.pid, "clock_nanosleep"), "it to wait")
             server.signal()
             assert probe.stdout.read() == b"%s: path not found\n" % os.fsencode(endpoint)
             assert probe.wait() == 0
 
 
-def test_wait_gone_is_done_at_once_with_nobody_there(endpoint):
-    assert sipc("probe", "--wait-gone", "1000s", endpoint).returncode == 0
+def test_wait_gone_ends_at_once_without_a_server(endpoint):
+    assert run_cli("probe", "--wait-gone", "1000h", endpoint).returncode == 0
 
 
-def test_wait_gone_has_an_end_and_says_that_somebody_is_still_there(states):
-    done = sipc("probe", "--wait-gone", "50ms", states / "listening")
+def test_wait_gone_has_an_end_and_says_that_the_server_still_listens(states):
+    done = run_cli("probe", "--wait-gone", "20ms", states / "listening")
     assert done.returncode == 6
     assert done.stdout.endswith(b": listening\n")
 
 
-@pytest.mark.parametrize("timeout", ["3s", "0"])
+@pytest.mark.parametrize("timeout", ["1h", "0"])
 def test_wait_gone_has_an_end_with_a_busy_server_too(states, timeout):
-    done = sipc("probe", "--wait-gone", "50ms", "-t", timeout, states / "busy", timeout=2)
+    done = run_cli("probe", "--wait-gone", "20ms", "-t", timeout, states / "busy")
     assert (done.returncode, done.stdout) == (6, b"%s/busy: busy\n" % os.fsencode(states))
 
 
-def test_connect_time_is_that_of_the_last_try(endpoint):
-    done = sipc("probe", "--json", "--wait", "500ms", endpoint)
-    assert 0 <= json.loads(done.stdout)["connect_seconds"] < 0.4
+def test_wait_gone_goes_on_after_an_attempt_at_a_busy_server(states):
+    attempts = []
 
+    def locate() -> str:
+        attempts.append(monotonic())
+        return str(states / "busy")
 
-def test_it_says_when_nobody_can_read_it(endpoint):
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run([SIPC, "probe", endpoint], stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode == 1
-    assert done.stderr.count(b"\n") == 1
-    assert b"No space left" in done.stderr
+    finding = wait_until_gone(locate, timeout=0.001, wait=Deadline(0.05))
+    assert isinstance(finding.error, ServerBusy)
+    assert len(attempts) > 1
 
 
 def test_waiting_for_both_is_a_usage_error(endpoint):
-    assert sipc("probe", "--wait", "1s", "--wait-gone", "1s", endpoint).returncode == 2
-
-
-def test_it_leaves_no_trace_in_a_servers_error_log(endpoint):
-    with Server(endpoint, "cat") as server:
-        for _ in range(10):
-            assert sipc("probe", endpoint).returncode == 0
-        assert server.log == f"listening on {endpoint}"
+    assert run_cli("probe", "--wait", "1s", "--wait-gone", "1s", endpoint).returncode == 2
 
 
 def test_a_busy_server_with_room_again_is_listening(endpoint):
@@ -151,11 +161,38 @@ def test_a_busy_server_with_room_again_is_listening(endpoint):
                 assert probe.wait() == 0
 
 
-@pytest.mark.parametrize("verb", ["probe --json", "send -d x --stats"])
-def test_json_can_be_read_by_everybody_whatever_bytes_a_path_has(folder, verb):
+def test_the_connect_time_is_that_of_the_last_attempt(endpoint):
+    attempts = []
+
+    def locate() -> str:
+        attempts.append(monotonic())
+        return str(endpoint)
+
+    finding = look(locate, timeout=None, wait=Deadline(0.05))
+    assert 0 <= finding.seconds <= monotonic() - attempts[-1]
+    assert len(attempts) > 1
+
+
+# -- output ----------------------------------------------------------------------------
+
+
+def test_output_that_cannot_be_written_is_an_error(endpoint):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([SIPC, "probe", endpoint], stdout=full, stderr=subprocess.PIPE)
+    assert_error_line(done, 1, "No space left")
+
+
+def test_a_probe_leaves_no_line_in_a_servers_log(endpoint):
+    with Server(endpoint, "cat") as server:
+        for _ in range(10):
+            assert run_cli("probe", endpoint, "-t", "1h").returncode == 0
+        assert server.log == f"listening on {endpoint}"
+
+
+@pytest.mark.parametrize("arguments", [["probe", "--json"], ["send", "-d", "x", "--stats"]])
+def test_json_is_valid_whatever_bytes_a_path_has(folder, arguments):
     """Half of a surrogate pair is how Python keeps them: strict readers refuse that."""
-    name, *options = verb.split()
-    done = sipc(name, folder / os.fsdecode(b"s\xffck"), *options)
+    done = run_cli(*arguments, folder / os.fsdecode(b"s\xffck"))
     text = (done.stdout or done.stderr).decode()
     found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
     assert found["path"] == f"{folder}/s\\udcffck"

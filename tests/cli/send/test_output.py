@@ -8,13 +8,12 @@ import stat
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from helpers.command import SIPC, assert_error_line, environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.scripted_server import scripted_server
-from helpers.sending import EchoServer, echo, feed, start_send
+from helpers.sending import EchoServer, echo, feed, start_send, umask
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
 
@@ -58,15 +57,6 @@ def unprivileged(*groups: int) -> list[str]:
 
 def run(*command, **options) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([*map(str, command)], capture_output=True, env=environment(), **options)
-
-
-@contextmanager
-def umask(mask: int):
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 # -- the old file stays ----------------------------------------------------------------

@@ -12,7 +12,9 @@ import sys
 
 import pytest
 from helpers.command import needs_root, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.server import Server
+from helpers.waiting import TIMEOUT
 from helpers.wire import ask, connect, message, receive_all
 
 NOBODY = 65534
@@ -24,7 +26,7 @@ def ask_as(user: int, path, payload: bytes) -> bytes:
 import os, socket, sys
 os.setgroups([]); os.setgid({user}); os.setuid({user})
 with socket.socket(socket.AF_UNIX) as client:
-    client.settimeout(30)
+    client.settimeout({TIMEOUT})
     client.connect(sys.argv[1])
     try:
         client.sendall({message(payload)!r})
@@ -33,8 +35,8 @@ with socket.socket(socket.AF_UNIX) as client:
     except (BrokenPipeError, ConnectionResetError):
         pass
 """
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    command = [sys.executable, "-ISc", code, str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,14 +52,13 @@ def open_folder(folder):
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["nobody", str(NOBODY)], ids=["name", "number"])
-def test_only_who_is_allowed_is_answered(endpoint, open_folder, name):
+def test_only_who_is_allowed_is_answered(endpoint, open_folder):
     handler = f"cat >>{open_folder}/heard; echo done"
-    with Server(endpoint, handler, "--allow-user", name) as server:
+    with Server(endpoint, handler, "--allow-user", "nobody") as server:
         assert mode_of(endpoint) == 0o666
         assert ask_as(NOBODY, endpoint, b"mine") == message(b"done\n")
         assert ask_as(1234, endpoint, b"others") == b""
-        assert "refused uid=1234 pid=" in server.log
+        server.wait_for_log("^refused uid=1234 pid=")
         with connect(endpoint) as client:  # root, who is also the server's owner
             assert receive_all(client) == b"", "closed at once, without a word"
         server.wait_for_log(f"refused uid=0 pid={os.getpid()}: not one of --allow-user")
@@ -74,21 +75,20 @@ def test_several_users_may_be_allowed(endpoint, open_folder):
 
 
 @needs_root
-def test_send_tells_a_refusal_from_an_answer(endpoint):
-    with Server(endpoint, "cat", "--allow-user", "nobody"):
-        done = sipc("send", endpoint, "-d", "hello")
-        assert done.returncode == 7
-        assert done.stdout == b""
-        assert re.fullmatch(rb"sipc send: [^\n]+\n", done.stderr)
+def test_send_tells_a_refusal_from_an_answer(shared_server):
+    done = sipc("send", shared_server("cat", "--allow-user", "nobody").path, "-d", "hello")
+    assert done.returncode == 7
+    assert done.stdout == b""
+    assert re.fullmatch(rb"sipc send: [^\n]+\n", done.stderr)
 
 
 @needs_root
-def test_refused_connections_occupy_nothing(endpoint):
-    with Server(endpoint, "cat", "--allow-user", "nobody", "--threads", "1") as server:
-        for _ in range(50):
-            with connect(endpoint) as client:
-                assert receive_all(client) == b""
-        assert server.connections() == []
+def test_refused_connections_occupy_nothing(shared_server):
+    server = shared_server("cat", "--allow-user", "nobody")
+    for _ in range(20):
+        with connect(server.path) as client:
+            assert receive_all(client) == b""
+    assert server.connections() == []
 
 
 def test_a_mode_that_is_given_wins(endpoint):
@@ -98,11 +98,9 @@ def test_a_mode_that_is_given_wins(endpoint):
 
 
 @needs_root
-@pytest.mark.parametrize("by", ["name", "number"])
-def test_the_group_is_the_one_that_was_named(endpoint, open_folder, by):
+def test_the_group_is_the_one_that_was_named(endpoint, open_folder):
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
-    value = group.gr_name if by == "name" else group.gr_gid
-    with Server(endpoint, "cat", "--group", value):
+    with Server(endpoint, "cat", "--group", group.gr_name):
         assert endpoint.stat().st_gid == group.gr_gid
         assert mode_of(endpoint) == 0o660
         assert ask_as(NOBODY, endpoint, b"hello") == message(b"hello")
@@ -120,7 +118,7 @@ def test_the_group_is_the_one_that_was_named(endpoint, open_folder, by):
     ],
 )
 def test_who_is_unknown_is_a_usage_error(endpoint, option, value):
-    done = sipc("serve", endpoint, "--exec", "cat", option, value)
+    done = run_cli("serve", endpoint, "--exec", "cat", option, value)
     assert done.returncode == 2
     assert b"there is no" in done.stderr
     assert not endpoint.exists()
@@ -133,7 +131,9 @@ def test_a_group_one_is_not_in_is_refused_and_leaves_nothing(open_folder):
     code += "import resource, simpleipc_cli.transport.unix_listen;"
     code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); main()"
     arguments = ["serve", str(open_folder / "sock"), "--exec", "cat", "--group", "0"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=TIMEOUT
+    )
     assert done.returncode == 8
     assert re.fullmatch(
         rb"sipc serve: [^\n]+ cannot be given to group 0: name [^\n]+\n", done.stderr
@@ -155,7 +155,7 @@ while True:
     print(oct(found.st_mode & 0o777), found.st_gid)
     break
 """
-    command = [sys.executable, "-c", watcher, str(endpoint)]
+    command = [sys.executable, "-ISc", watcher, str(endpoint)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
         looking.stdout.readline()
         with Server(endpoint, "cat", "--group", NOBODY, "--mode", "0620"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import socket
 import struct
@@ -21,7 +20,18 @@ from helpers.wire import ask, connect, decode, message, open_connections, packet
 from helpers.workers import ask_worker, serve_workers
 
 MIB = 1 << 20
-MANY = 40
+PATCHED = """
+from simpleipc_cli.cli import main
+from simpleipc_cli.handlers import process
+from simpleipc_cli.server import pool
+
+for module, name in (process, "_QUICK"), (process, "_QUICK_FOR"), (pool, "_PATH_CHECK"):
+    assert hasattr(module, name)
+    setattr(module, name, 3600.0)
+main()
+"""
+WITHOUT_TIMES = (sys.executable, "-c", PATCHED)
+"""A program: every start of a handler is taken for quick, and nothing is done regularly."""
 
 
 def threads(server: Server) -> int:
@@ -41,47 +51,29 @@ def end_at_once(server: Server) -> None:
     server.wait()
 
 
-def test_many_short_requests_at_once_need_few_threads(endpoint, folder):
-    """One, and those of the starts that take longer than a start should, the first of all."""
-    go = folder / "go"
-    go.touch()
-    command = f"cat; until test -e {go}; do sleep 0.01; done; echo done"
+def test_many_short_requests_at_once_need_one_thread(endpoint, gate):
+    """And one for the first start, which may be slow."""
+    many = 12
+    command = f"cat; {gate.wait}; echo done"
     with (
-        Server(endpoint, command, "--threads", MANY) as server,
-        open_connections(endpoint, MANY) as clients,
+        Server(endpoint, command, "--threads", many, program=WITHOUT_TIMES) as server,
+        open_connections(endpoint, many) as clients,
     ):
+        gate.open(1)
         assert ask(endpoint, b"hello ") == (b"hello done\n", True)
-        go.unlink()
         for client in clients:
             client.sendall(message(b"hello "))
-        wait_until(lambda: len(children(server.pid)) == MANY, "all handlers to run")
-        assert threads(server) < MANY / 2
-        go.touch()
+        wait_until(lambda: len(children(server.pid)) == many, "all handlers to run")
+        assert threads(server) == 2
+        gate.open()
         assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
-
-
-def test_no_more_are_handled_at_once_than_there_may_be_threads(endpoint, folder):
-    go = folder / "go"
-    command = f"until test -e {go}; do sleep 0.01; done; cat"
-    with (
-        Server(endpoint, command, "--threads", 2) as server,
-        open_connections(endpoint, 6) as clients,
-    ):
-        for number, client in enumerate(clients):
-            client.sendall(message(b"%d" % number))
-        wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
-        server.signal(signal.SIGUSR1)
-        assert "in_flight=2 waiting=4" in server.wait_for_log("counters")
-        go.touch()
-        answers = [decode(receive_all(client)) for client in clients]
-    assert answers == [(b"%d" % number, True) for number in range(6)]
 
 
 def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
     """Handlers that ignore SIGTERM, their clients gone; and what they leave behind."""
     stubborn = folder / "stubborn"
-    command = f"read -r what; test $what = echo && exec cat; trap '' TERM; touch {stubborn}; "
-    command += "while :; do sleep 0.01; done"
+    command = f"read -r what; test $what = echo && exec cat; trap '' TERM; : >{stubborn}; "
+    command += "exec sleep 1000"
     options = ("--kill-after", "1000s", "--threads", "3", "-v")
     with Server(endpoint, command, *options) as server:
         for _ in range(2):
@@ -89,18 +81,18 @@ def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
             with connect(endpoint) as client:
                 client.sendall(message(b"stay\n"))
                 wait_until(stubborn.exists, "the handler to be deaf")
-        for number in range(20):
+        for number in range(8):
             assert ask(endpoint, b"echo\n%d" % number) == (b"%d" % number, True)
         wait_until(lambda: len(children(server.pid)) == 2, "those two alone to be left")
         end_at_once(server)
 
 
-def test_what_a_handler_leaves_behind_and_ignores_sigterm_is_killed(endpoint):
+def test_what_a_handler_leaves_behind_and_ignores_sigterm_is_killed(shared_server):
     command = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & cat"
-    with Server(endpoint, command, "--kill-after", "100ms") as server:
-        for _ in range(3):
-            assert ask(endpoint, b"hello") == (b"hello", True)
-        wait_until(lambda: set(processes(server.mark)) == {server.pid}, "nobody else to be left")
+    server = shared_server(command, "--kill-after", "100ms")
+    for _ in range(2):
+        assert ask(server.path, b"hello") == (b"hello", True)
+    wait_until(lambda: set(processes(server.mark)) == {server.pid}, "nobody else to be left")
 
 
 def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, folder):
@@ -123,7 +115,7 @@ def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, f
 
 
 def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
-    worker = "trap '' TERM; while :; do cat; done"  # cat echoes; the shell goes on at its end
+    worker = "trap '' TERM; cat; exec sleep 1000"  # cat echoes; it goes on at its end
     options = ("--threads", 2, "--kill-after", "1000s", "-v")
     with serve_workers(endpoint, *options, worker=worker) as server:
         assert ask_worker(endpoint, "x") == b"x"
@@ -132,33 +124,33 @@ def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
         with connect(endpoint) as client:
             client.sendall(packets(b"half"))  # it will be replaced: it has half a request
             wait_until(lambda: len(children(server.pid)) == 1, "it to have been handed over")
-        for _ in range(5):
+        for _ in range(3):
             assert ask_worker(endpoint, "y") == b"y"
         os.kill(pid, signal.SIGCONT)
         end_at_once(server)
 
 
 def test_a_worker_that_has_answered_enough_and_stays_keeps_nobody_waiting(endpoint):
-    worker = "trap '' TERM; cat; while :; do sleep 0.01; done"
+    worker = "trap '' TERM; cat; exec sleep 1000"
     options = ("--threads", 8, "--max-requests-per-worker", 1, "--kill-after", "1000s", "-v")
     with serve_workers(endpoint, *options, worker=worker) as server:
-        for _ in range(5):
+        for _ in range(3):
             assert ask_worker(endpoint, "x") == b"x"
-        assert len(children(server.pid)) == 5
+        assert len(children(server.pid)) == 3
         end_at_once(server)
 
 
-def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(endpoint):
+@pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, MIB // 2 + 1])
+def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(shared_server, size):
     """Each of a size around the one at which they leave, in pieces or at once."""
-    with Server(endpoint, "cat"):
-        for size in (MIB - 1, MIB, MIB + 1, MIB // 2, MIB // 2 + 1, 3 * MIB):
-            payload = os.urandom(size)
-            assert ask(endpoint, payload) == (payload, True)
-            with connect(endpoint) as client:
-                for at in range(0, size, 100_000):
-                    client.sendall(packets(payload[at : at + 100_000]))
-                client.sendall(b"0000")
-                assert decode(receive_all(client)) == (payload, True)
+    server = shared_server("exec cat")
+    payload = os.urandom(size)
+    assert ask(server.path, payload) == (payload, True)
+    with connect(server.path) as client:
+        for at in range(0, size, 100_000):
+            client.sendall(packets(payload[at : at + 100_000]))
+        client.sendall(b"0000")
+        assert decode(receive_all(client)) == (payload, True)
 
 
 def test_each_long_request_has_a_thread(endpoint):
@@ -186,14 +178,19 @@ def test_what_goes_to_disk_is_for_a_thread(endpoint):
         assert decode(receive_all(client)) == (b"hello the world", True)
 
 
-def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint):
-    """So many that it would take too long if each turn began with the next look at the time."""
+def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint, gate):
+    """And not only when the server happens to do something else."""
     options = ("--threads", "1", "--whole-request")
-    with Server(endpoint, "cat", *options) as server, open_connections(endpoint, 200) as clients:
+    with (
+        Server(endpoint, f"{gate.wait}; cat", *options, program=WITHOUT_TIMES) as server,
+        open_connections(endpoint, 3) as clients,
+    ):
         for client in clients:
             client.sendall(message(b"hello"))
-        server.wait_for_log("answered", 200)
-        assert {decode(receive_all(client)) for client in clients} == {(b"hello", True)}
+        wait_until(lambda: server.counters()["waiting"] == 2, "all to have come")
+        for client in clients:
+            gate.open(1)
+            assert decode(receive_all(client)) == (b"hello", True)
 
 
 def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
@@ -203,7 +200,7 @@ def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
         payload = bytes(3 * MIB)
         for client in stuck:
             client.sendall(message(payload))  # read ahead, onto disk
-        for number in range(20):
+        for number in range(8):
             assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
         wait_until(lambda: len(children(server.pid)) == 3, "theirs alone to be left")
         for client in stuck:
@@ -213,7 +210,7 @@ def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
 def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
     """Those at the desk with a handler, those who have sent half, and those who wait their turn."""
     begun = folder / "begun"
-    command = f"touch {begun}; cat >/dev/null; exec sleep 1000"
+    command = f": >{begun}; cat >/dev/null; exec sleep 1000"
     options = ("--threads", "2", "--drain-timeout", "100ms")
     with Server(endpoint, command, *options) as server, open_connections(endpoint, 3) as clients:
         clients[0].sendall(message(b"whole"))
@@ -227,9 +224,8 @@ def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
     assert len([line for line in server.log.splitlines() if "in=" in line]) == 3
 
 
-def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(endpoint, folder):
-    go = folder / "go"
-    command = f"until test -e {go}; do sleep 0.01; done; cat"
+def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(endpoint, gate):
+    command = f"{gate.wait}; cat"
     options = ("--threads", "1", "--drain-timeout", "0", "--read-timeout", "0")
     with Server(endpoint, command, *options) as server, open_connections(endpoint, 2) as clients:
         clients[0].sendall(message(b"whole"))
@@ -237,16 +233,17 @@ def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(end
         clients[1].sendall(packets(b"half"))
         server.signal()
         wait_until(lambda: not endpoint.exists(), "the stop to begin")
-        go.touch()
+        gate.open()
         assert [receive_all(client) for client in clients] == [message(b"whole"), packets(b"half")]
         assert server.wait() == 0
 
 
-def test_numbers_used_again_confuse_nobody(endpoint):
+@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.soak)])
+def test_numbers_used_again_confuse_nobody(endpoint, count):
     """Clients hang up in all states while others come: descriptors change hands all the time."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         alive: list[tuple[bytes, object]] = []
-        for number in range(300):
+        for number in range(count):
             client = stack.enter_context(connect(endpoint))
             wire = message(b"%d" % number)
             match number % 3:
@@ -265,29 +262,35 @@ def test_numbers_used_again_confuse_nobody(endpoint):
     assert Path(endpoint).exists() is False
 
 
-_UNCOLLECTED = """
-import gc, runpy, sys
+_COLLECTING = """
+import gc, runpy, signal, sys
+
+def collect(*_):
+    print("objects in circles:", gc.collect(), file=sys.stderr, flush=True)
+
 gc.disable()
+signal.signal(signal.SIGUSR2, collect)
 del sys.argv[0]
 runpy.run_path(sys.argv[0], None, "__main__")
 """
-UNCOLLECTED = [sys.executable, "-c", _UNCOLLECTED]
-"""Runs a Python program in which objects that form circles are never freed."""
+COLLECTING = [sys.executable, "-c", _COLLECTING]
+"""Runs a Python program in which objects that form circles are freed by SIGUSR2, and counted."""
 
 
-def memory(pid: int) -> int:
-    """Bytes that a process has in memory."""
-    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(kilobytes) * 1024
+def collect(server: Server, count: int) -> int:
+    """Free objects that form circles, for the `count`th time; how many there were."""
+    server.signal(signal.SIGUSR2)
+    return int(server.wait_for_log("^objects in circles: ", count).split()[-1])
 
 
 @pytest.mark.parametrize("start", [Server, serve_workers], ids=["processes", "workers"])
 def test_no_request_is_left_to_the_garbage_collector(endpoint, start):
     command = {Server: ("cat",), serve_workers: ()}[start]
-    with start(endpoint, *command, "-q", wrapper=UNCOLLECTED) as server:
-        for _ in range(200):
+    with start(endpoint, *command, "-q", wrapper=COLLECTING) as server:
+        for _ in range(5):
             assert ask(endpoint, b"pid")[1]
-        before = memory(server.pid)
-        for _ in range(600):
+        collect(server, 1)
+        for _ in range(30):
             assert ask(endpoint, b"pid")[1]
-        assert memory(server.pid) - before < 600 * 1024  # one with all that hangs on it has more
+        server.wait_until_idle()
+        assert collect(server, 2) < 30

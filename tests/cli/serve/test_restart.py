@@ -22,21 +22,23 @@ SERVERS = max(10, SOAK)
 needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-socket-activate"), reason="starts servers: systemd-socket-activate"
 )
-SENDING, RAW = 4, 2
-"""Clients: some are `sipc send --wait`, some made by hand, which ask more often."""
 
 
 class Clients:
-    """Clients that ask without pause; each request is a number that no other has."""
+    """Clients that ask without pause; each request is a number that no other has.
 
-    def __init__(self, path, *, wait: bool = True) -> None:
+    Two of three are `sipc send --wait`, one is made by hand and asks more often.
+    """
+
+    def __init__(self, path, *, wait: bool = True, count: int = 6) -> None:
         self._path = str(path)
-        self._wait = ["--wait", "30s"] if wait else []
+        self._wait = ["--wait", f"{TIMEOUT:g}s"] if wait else []
+        self.count = count
         self._ended = threading.Event()
         self.answered: list[str] = []
         self.refused: list[str] = []
         self.failed: list[object] = []
-        work = [self._send] * SENDING + [self._ask] * RAW
+        work = [self._send if which % 3 else self._ask for which in range(count)]
         self._threads = [
             threading.Thread(target=self._run, args=(which, ask)) for which, ask in enumerate(work)
         ]
@@ -107,12 +109,12 @@ def check_exactly_once(folder, clients: Clients) -> None:
     assert len(set(handled)) == len(handled)
 
 
-def replace_again_and_again(clients: Clients, start_server, gone) -> None:
+def replace_again_and_again(clients: Clients, servers: int, start_server, gone) -> None:
     """Some servers begin when the one before has ended, some while it answers its last."""
     server = start_server()
     try:
-        for at in range(SERVERS):
-            clients.wait_for_answers(SENDING + RAW)
+        for at in range(servers):
+            clients.wait_for_answers(clients.count)
             old = server
             old.terminate()
             if at % 2:
@@ -121,7 +123,7 @@ def replace_again_and_again(clients: Clients, start_server, gone) -> None:
                 wait_until(gone, "the path to go")
             server = start_server()
             assert old.wait(TIMEOUT) == 0
-        clients.wait_for_answers(SENDING + RAW)
+        clients.wait_for_answers(clients.count)
     finally:
         server.terminate()
         assert server.wait(TIMEOUT) == 0
@@ -151,13 +153,22 @@ def serving(endpoint, folder) -> Program:
     return Program(command, env=environment())
 
 
-WAYS = ["path", "descriptor", pytest.param("bind mount", marks=needs_root)]
-"""By its path; by an open descriptor; by a bind mount."""
+WAYS = {"path": (), "descriptor": (), "bind mount": (needs_root,), "systemd": (needs_systemd,)}
+"""By its path; by an open descriptor; by a bind mount; by its path, with another manager."""
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("way", WAYS)
-def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way):
+def ways(*names: str):
+    """Cases: few servers and clients in the ordinary run, and many by each of these ways."""
+    many = [
+        pytest.param(name, SERVERS, 6, marks=[pytest.mark.soak, *WAYS[name]], id=name)
+        for name in names
+    ]
+    few = pytest.param("path", 2, 2, id="path, few")
+    return pytest.mark.parametrize(("way", "servers", "count"), [few, *many])
+
+
+@ways("path", "descriptor", "bind mount")
+def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way, servers, count):
     """Clients reach the folder in several ways; whose name is in it then is the new server's."""
     with ExitStack() as stack:
         reached = folder
@@ -166,9 +177,9 @@ def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way):
         elif way == "bind mount":
             (folder / "mount").mkdir()
             reached = stack.enter_context(mounted(folder, folder / "mount"))
-        with Clients(reached / "sock") as clients:
+        with Clients(reached / "sock", count=count) as clients:
             replace_again_and_again(
-                clients, lambda: serving(endpoint, folder), lambda: not endpoint.exists()
+                clients, servers, lambda: serving(endpoint, folder), lambda: not endpoint.exists()
             )
             # No server any more: whoever asks now would wait for one.
             last = serving(endpoint, folder)
@@ -177,9 +188,10 @@ def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way):
     check_exactly_once(folder, clients)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("way", [*WAYS, pytest.param("systemd", marks=needs_systemd)])
-def test_a_server_with_a_passed_socket_is_replaced_without_loss(folder, endpoint, way):
+@ways("path", "descriptor", "bind mount", "systemd")
+def test_a_server_with_a_passed_socket_is_replaced_without_loss(
+    folder, endpoint, way, servers, count
+):
     """Clients may hold on to the very socket: it is the same for all servers."""
     wrapper = []
     if way == "systemd":
@@ -197,8 +209,8 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(folder, endpoint
             nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             return start_with_sockets(command, manager.socket, **nowhere)
 
-        with Clients(reached) as clients:
-            replace_again_and_again(clients, start_server, lambda: True)
+        with Clients(reached, count=count) as clients:
+            replace_again_and_again(clients, servers, start_server, lambda: True)
             last = start_server()
         last.terminate()
         assert last.wait(TIMEOUT) == 0
@@ -206,7 +218,9 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(folder, endpoint
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize(
+    "way", ["descriptor", pytest.param("bind mount", marks=WAYS["bind mount"])]
+)
 def test_who_holds_on_to_a_stopping_servers_socket_is_answered_or_refused(folder, endpoint, way):
     """Its name goes with its server; what is held leads nowhere then, but drops nobody."""
     for _ in range(SOAK):
@@ -219,11 +233,11 @@ def test_who_holds_on_to_a_stopping_servers_socket_is_answered_or_refused(folder
                 (folder / "mount").touch()
                 reached = stack.enter_context(mounted(endpoint, folder / "mount"))
             with Clients(reached, wait=False) as clients:
-                clients.wait_for_answers(SENDING + RAW)
+                clients.wait_for_answers(clients.count)
                 server.send_signal(signal.SIGTERM)
                 assert server.wait(TIMEOUT) == 0
                 wait_until(
-                    lambda: len(clients.refused) + len(clients.failed) == SENDING + RAW,
+                    lambda: len(clients.refused) + len(clients.failed) == clients.count,
                     "all to be refused",
                 )
             check_exactly_once(folder, clients)

@@ -137,13 +137,12 @@ def test_sigkill_shows_a_handler_of_whole_requests_no_half_of_one(endpoint, fold
 
 
 def test_signals_that_were_ignored_stay_so(endpoint):
-    ignore = ["sh", "-c", 'trap "" INT HUP USR1; exec "$@"', "sh"]
+    ignore = ["sh", "-c", 'trap "" INT HUP QUIT; exec "$@"', "sh"]
     with Server(endpoint, "cat", wrapper=ignore) as server:
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             server.signal(number)
         assert ask(endpoint, b"hello") == (b"hello", True)
         assert server.stop() == 0
-        assert "counters" not in server.log
 
 
 def test_after_a_second_signal_more_time_is_not_the_advice(endpoint, folder):

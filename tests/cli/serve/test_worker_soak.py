@@ -33,9 +33,9 @@ CUT_OFF = {"exit": b"", "half": b"half", "kill": b"half"[:3], "nonsense": b"half
 class Load:
     """Clients that ask in turn, and what they saw."""
 
-    def __init__(self, path, first: int) -> None:
+    def __init__(self, path, requests: range) -> None:
         self._path = path
-        self._numbers = iter(range(first, first + REQUESTS))
+        self._numbers = iter(requests)
         self._lock = threading.Lock()
         self.seen: Counter[str] = Counter()
         self.wrong: list[object] = []
@@ -93,11 +93,19 @@ class Load:
         raise AssertionError(f"cut off: {payload[:50]!r}")
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("round_", range(ROUNDS))
-def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint, round_):
+CASES = [
+    range(80),
+    *(
+        pytest.param(range(round_ * REQUESTS, (round_ + 1) * REQUESTS), marks=pytest.mark.soak)
+        for round_ in range(ROUNDS)
+    ),
+]
+
+
+@pytest.mark.parametrize("requests", CASES, ids=str)
+def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint, requests):
     with serve_workers(endpoint, "--threads", WORKERS, "-v") as server:
-        load = Load(endpoint, round_ * REQUESTS)
+        load = Load(endpoint, requests)
         load.run()
         odd = re.findall(
             "^.*(?:not started|closed its|process cannot|Traceback).*$", server.log, re.M
@@ -114,7 +122,7 @@ def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint,
     assert kept <= WORKERS * 3 + 6
     assert memory < 64 << 20
     hung_up = outcomes["client hung up"] + outcomes["request cut off"]
-    assert sum(outcomes.values()) == REQUESTS
+    assert sum(outcomes.values()) == len(requests)
     assert outcomes["answered"] + hung_up == load.seen["answered"] + load.seen["hung up"]
     assert outcomes["handler failed"] == load.seen["failed"]
     assert said["running"] == said["failed"] == 0

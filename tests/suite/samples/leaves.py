@@ -18,15 +18,15 @@ def stay() -> None:
 
 
 def test_starts_programs(endpoint, folder):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Without the run's mark it is only found as long as its parent runs.
+        other = os.spawnlp(os.P_NOWAIT, "env", "env", "-i", "sleep", "1h")
+    elif not (other := os.fork()):
+        stay()
     arguments = ["serve", folder / "daemon", "--exec", "cat", "--background"]
     assert sipc(*arguments).returncode == 0
     with Server(endpoint, "exec sleep 1h") as server:
         bench = subprocess.Popen([SIPC, "bench", endpoint, "-z", "1h", "-q"], env=environment())
-        if "PYTEST_XDIST_WORKER" in os.environ:
-            # Without the run's mark it is only found as long as its parent runs.
-            other = subprocess.Popen(["env", "-i", "sleep", "1h"]).pid
-        elif not (other := os.fork()):
-            stay()
         (folder / "locked").mkdir(mode=0)
         pids = [os.getpid(), server.pid, bench.pid, other]
         (leftovers.folder() / "new").write_text(" ".join(map(str, pids)))

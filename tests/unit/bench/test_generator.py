@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import threading
 from contextlib import ExitStack
 
 import pytest
+from helpers.scripted_server import ScriptedServer, receive_wire
 from helpers.waiting import TIMEOUT
-from helpers.wire import MAX_PAYLOAD, connect, message, packets
+from helpers.wire import MAX_PAYLOAD, connect, decode, message, packets
 
 from simpleipc_cli.bench import exchange
 from simpleipc_cli.bench import generator as load
@@ -32,13 +32,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 def receive(connection) -> bytes | None:
     """The payload of one message; None if it does not come whole."""
-    pieces = []
-    with connection.makefile("rb") as reader:
-        while len(header := reader.read(4)) == 4:
-            if header == b"0000":
-                return b"".join(pieces)
-            pieces.append(reader.read(int(header, 16) - 4))
-    return None
+    payload, is_complete = decode(receive_wire(connection))
+    return payload if is_complete else None
 
 
 def echo(server, connection, payload) -> None:
@@ -49,55 +44,46 @@ def hold(server, connection, payload) -> None:
     server.kept.enter_context(connection.dup())
 
 
-class Scripted:
-    """A server in a thread, one connection after the other."""
+class Scripted(ScriptedServer):
+    """Reads requests one after the other, and calls `respond(server, connection, payload)`.
+
+    With a backlog of 0 it does not accept before `open` is set.
+    """
 
     def __init__(self, path, respond=echo, backlog=64, take=receive) -> None:
-        self.path, self.respond, self.backlog, self.take = path, respond, backlog, take
+        super().__init__(path, self._answer, in_turn=True, backlog=backlog)
+        self.respond, self.take = respond, take
         self.payloads: list[bytes] = []
         self.kept = ExitStack()
-        self.threads: list[threading.Thread] = []
         self.open = threading.Event()
         if backlog:
             self.open.set()
-        self.listen()
 
-    def listen(self) -> None:
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.path))
-        self.listener.listen(self.backlog)
-        self.threads.append(threading.Thread(target=self.serve, args=(self.listener,)))
-        self.threads[-1].start()
-
-    def serve(self, listener) -> None:
+    def _accept(self) -> None:
         self.open.wait(TIMEOUT)
-        with listener:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    try:
-                        if (payload := self.take(connection)) is not None:
-                            self.payloads.append(payload)
-                            self.respond(self, connection, payload)
-                    except OSError:
-                        pass  # the client did not wait
+        super()._accept()
+
+    def _answer(self, connection) -> None:
+        try:
+            if (payload := self.take(connection)) is not None:
+                self.payloads.append(payload)
+                self.respond(self, connection, payload)
+        except OSError:
+            pass  # the client did not wait
 
     def leave(self) -> None:
-        if self.path.exists():
-            self.path.unlink()
-            self.listener.shutdown(socket.SHUT_RDWR)
+        os.unlink(self.path)
+        self.refuse()
 
-    def __enter__(self):
-        return self
+    def come_back(self) -> None:
+        """Listen again, as another process would."""
+        self._acceptor.join(TIMEOUT)
+        self._bind()
+        self.__enter__()
 
-    def __exit__(self, *_) -> None:
+    def stop(self) -> None:
         self.open.set()
-        self.leave()
-        for thread in self.threads:
-            thread.join(TIMEOUT)
+        super().stop()
         self.kept.close()
 
 
@@ -273,7 +259,7 @@ def test_a_server_that_goes_and_comes_back_is_refused_in_between_and_counts_add_
         except EndpointError:
             refused.append(path)
             if len(refused) == 3:
-                server.listen()
+                server.come_back()
             raise
 
     refused: list[str] = []
@@ -512,6 +498,14 @@ def test_a_timeout_is_given_up_at_its_very_moment(monkeypatch):
     tally = World(monkeypatch, lambda number: SECOND).run(requests=3, timeout=100 * MS)
     assert tally.failures["timeout"].min == tally.failures["timeout"].max == 100 * MS
     assert (tally.total.count, tally.elapsed) == (0, 300 * MS)
+
+
+def test_an_answer_that_never_comes_does_not_dilute_the_rate(monkeypatch):
+    """The load ends with the last answer, not with the timeout after it."""
+    world = World(monkeypatch, lambda number: 10 * SECOND if number == 5 else 10 * MS)
+    tally = world.run(requests=10, concurrency=10, timeout=SECOND)
+    assert (tally.total.count, failures(tally)) == (9, {"timeout": 1})
+    assert tally.elapsed == 10 * MS
 
 
 def test_a_refused_client_waits_alone(monkeypatch):

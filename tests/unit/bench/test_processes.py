@@ -6,9 +6,9 @@ import multiprocessing
 import os
 import resource
 import signal
-import socket
 import threading
 from collections import deque
+from contextlib import contextmanager
 from itertools import repeat
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 from helpers.procfs import children
+from helpers.resource_tracker import stop_resource_tracker
+from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import decode, message
+from helpers.wire import message
 
 from simpleipc_cli.bench.generator import LoadPlan, monotonic_ns
 from simpleipc_cli.bench.processes import GeneratorProcesses, Progress, _made, divide, fleet
@@ -30,48 +32,18 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Scripted:
-    """A server in a thread that answers each request, or keeps it waiting."""
+@contextmanager
+def answering_server(path):
+    with RespondingServer(path, lambda _: message(b"yes")) as server:
+        yield server
 
-    def __init__(self, path, answers: bool = True) -> None:
-        self.answers = answers
-        self.count = 0
-        self.kept: list[socket.socket] = []
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen(64)
-        self.thread = threading.Thread(target=self.serve)
 
-    def serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.kept.append(connection)
-            try:
-                self.answer(connection)
-            except OSError:
-                pass  # who asked was ended before
-
-    def answer(self, connection) -> None:
-        wire = b""
-        while not wire.endswith(b"0000") and (piece := connection.recv(1 << 16)):
-            wire += piece
-        self.count += decode(wire)[1]
-        if self.answers:
-            connection.sendall(message(b"yes"))
-            connection.close()
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.thread.join(TIMEOUT)
-        for connection in (self.listener, *self.kept):
-            connection.close()
+@contextmanager
+def silent_server(path):
+    """A server that reads requests and does not answer."""
+    with RespondingServer(path) as server:
+        server.go_on.clear()
+        yield server
 
 
 def makers() -> list[int]:
@@ -79,6 +51,12 @@ def makers() -> list[int]:
     # What subprocess and the resource tracker start is not a fleet's.
     helper = resource_tracker._resource_tracker._pid
     return [pid for pid in children(os.getpid()) if pid != helper]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_resource_tracker_is_left():
+    yield
+    stop_resource_tracker()
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +67,7 @@ def _none_is_left():
     assert set(makers()) <= before
 
 
-def plans_of(path, processes=3, **plan) -> list[LoadPlan]:
+def plans_of(path, processes=2, **plan) -> list[LoadPlan]:
     plan = {"concurrency": 6, "timeout": int(TIMEOUT) * SECOND, "payload": b"hi", **plan}
     return divide(LoadPlan(str(path), **plan), processes)
 
@@ -125,11 +103,11 @@ def test_a_plan_is_divided_without_a_rest_and_not_into_more_than_there_is():
 
 def test_what_three_processes_counted_adds_up_and_equals_what_the_server_counted(endpoint):
     told: list[Progress] = []
-    with Scripted(endpoint) as server, fleet(plans_of(endpoint, requests=50)) as running:
+    with answering_server(endpoint) as server, fleet(plans_of(endpoint, 3, requests=50)) as running:
         running.run(told.append, 0.1)
         tally = running.tally()
         assert 0 < running.busiest() <= 1.1
-    assert tally.started == tally.total.count == server.count == 50
+    assert tally.started == tally.total.count == len(server.requests) == 50
     assert (tally.bytes_out, tally.bytes_in) == (100, 150)
     assert (told[-1].answered, told[-1].failed) == (50, 0)
     assert sum(progress.recent.requests for progress in told) == 50
@@ -143,29 +121,29 @@ def test_failures_of_all_processes_add_up(endpoint):
 
 
 def test_breaking_off_gives_what_was_counted_so_far(endpoint):
-    with Scripted(endpoint, answers=False) as server, fleet(plans_of(endpoint, **ENDLESS)) as load:
-        run_until(load, lambda: server.count == 6)
+    with silent_server(endpoint) as server, fleet(plans_of(endpoint, **ENDLESS)) as load:
+        run_until(load, lambda: len(server.requests) == 6)
         load.break_off()
         tally = load.tally()
     assert (tally.started, tally.unfinished, tally.failures) == (6, 6, {})
 
 
 def test_breaking_off_what_has_not_begun_or_has_ended_changes_nothing(endpoint):
-    with Scripted(endpoint) as server, fleet(plans_of(endpoint, requests=6)) as running:
+    with answering_server(endpoint) as server, fleet(plans_of(endpoint, requests=6)) as running:
         running.break_off()
         assert running.tally().started == 0
         running.run(ignore, 0.1)
         running.break_off()
-        assert running.tally().started == server.count == 6
+        assert running.tally().started == len(server.requests) == 6
 
 
 def test_a_process_that_is_killed_is_an_error_that_says_so(endpoint):
-    with Scripted(endpoint, answers=False) as server:
+    with silent_server(endpoint) as server:
         with fleet(plans_of(endpoint, **ENDLESS)) as running:
             victims = [process.pid for process in running._processes]
 
             def tell(progress):
-                if server.count == 6 and victims:
+                if len(server.requests) == 6 and victims:
                     os.kill(victims.pop(), signal.SIGKILL)
 
             with pytest.raises(SipcError, match="a process that makes the load has died"):
@@ -183,7 +161,7 @@ def test_a_process_killed_before_it_begins_is_an_error_that_says_so(endpoint):
     ("left", "words"), [(0, "cannot make the load: Too many open"), (1, "allow more descriptors")]
 )
 def test_a_process_without_descriptors_says_so_without_a_traceback(endpoint, capfd, left, words):
-    with Scripted(endpoint), fleet(plans_of(endpoint, **ENDLESS)) as running:
+    with answering_server(endpoint), fleet(plans_of(endpoint, **ENDLESS)) as running:
         for connection in running._connections:
             assert wait([connection], TIMEOUT)  # it is ready
         pid = running._processes[0].pid
@@ -199,13 +177,13 @@ def test_a_process_without_descriptors_says_so_without_a_traceback(endpoint, cap
 
 @pytest.mark.parametrize("when", ["at once", "ready", "running"])
 def test_closing_alone_leaves_no_process(endpoint, when):
-    with Scripted(endpoint, answers=False) as server:
+    with silent_server(endpoint) as server:
         running = GeneratorProcesses(plans_of(endpoint, **ENDLESS))
         pids = [process.pid for process in running._processes]
         if when == "ready":
             wait(running._connections, TIMEOUT)
         elif when == "running":
-            run_until(running, lambda: server.count == 6)
+            run_until(running, lambda: len(server.requests) == 6)
         running.close()
         running.close()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
@@ -230,15 +208,13 @@ def test_a_fleet_that_cannot_start_whole_leaves_none(endpoint, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("when", ["starting", "running"])
-def test_no_signal_from_the_terminal_ends_them_before_we_say_so(endpoint, when, number, capfd):
-    with Scripted(endpoint, answers=False) as server:
+def test_no_signal_from_the_terminal_ends_them_before_we_say_so(endpoint, number, capfd):
+    with silent_server(endpoint) as server:
         with fleet(plans_of(endpoint, **ENDLESS)) as running:
             pids = [process.pid for process in running._processes]
-            if when == "starting":
-                for pid in pids:
-                    os.kill(pid, number)
-            run_until(running, lambda: server.count == 6)
+            for pid in pids:  # while they start
+                os.kill(pid, number)
+            run_until(running, lambda: len(server.requests) == 6)
             for pid in pids:
                 os.kill(pid, number)
             assert wait(running._connections, 0) == []
@@ -251,16 +227,16 @@ def test_no_signal_from_the_terminal_ends_them_before_we_say_so(endpoint, when, 
 def test_sigint_is_heard_again_by_us_once_all_are_started(endpoint):
     with fleet(plans_of(endpoint, **ENDLESS)):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        wait_until(lambda: len(makers()) >= 3, "three processes")
+        wait_until(lambda: len(makers()) >= 2, "two processes")
 
 
 def test_the_load_goes_on_while_nobody_takes_the_reports(endpoint):
     """A terminal that was halted with Ctrl-S must not halt the clock of a request."""
     reader, writer = multiprocessing.Pipe()
     os.set_blocking(writer.fileno(), False)
-    with reader, writer, Scripted(endpoint) as server:
+    with reader, writer, answering_server(endpoint) as server:
         with pytest.raises(BlockingIOError):
             deque(map(writer.send, repeat(b"")))  # until there is no room
         os.set_blocking(writer.fileno(), True)
         (plan,) = plans_of(endpoint, 1, requests=5)
-        assert _made(plan, monotonic_ns(), writer).started == server.count == 5
+        assert _made(plan, monotonic_ns(), writer).started == len(server.requests) == 5

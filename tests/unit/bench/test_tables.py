@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from helpers.bench_runs import MS, SECOND, Run, closed_loop, open_loop
+from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import read
 from markdown_it import MarkdownIt
 
@@ -18,13 +18,7 @@ from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.bench.tables import to_csv, to_markdown
 
-FAILING = closed_loop(failing=(3 * SECOND, 5 * SECOND), partial=True, cpu_share=0.97)
-STALLED = open_loop(stall=(4 * SECOND, 6 * SECOND))
 EMPTY = Run().report()
-
-each_report = pytest.mark.parametrize(
-    "report", [FAILING, STALLED, EMPTY], ids=["closed", "open", "empty"]
-)
 
 HOSTILE = [
     "a|b",
@@ -61,8 +55,9 @@ def lines(report: Report) -> dict[str, tuple[str, str]]:
     return found
 
 
-@each_report
-def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(report):
+@pytest.mark.parametrize("made", [failing, stalled, lambda: EMPTY], ids=["closed", "open", "empty"])
+def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
+    report = made()
     found, values = lines(report), report.values()
     for name, kind in KINDS.items():
         if name.startswith("total."):
@@ -79,14 +74,14 @@ def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(report):
 
 
 def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
-    found = lines(FAILING)
-    tally = FAILING.tally
-    assert found["path"] == ("text", FAILING.path)
+    found = lines(failing())
+    tally = failing().tally
+    assert found["path"] == ("text", failing().path)
     assert found["partial"] == found["generator_is_limit"] == ("bool", "true")
     assert found["elapsed"] == ("ns", str(tally.elapsed))
-    assert found["rate"] == ("1/s", repr(FAILING.rate))
+    assert found["rate"] == ("1/s", repr(failing().rate))
     assert found["offered_rate"] == ("1/s", "")
-    assert found["answered"] == ("count", str(FAILING.answered))
+    assert found["answered"] == ("count", str(failing().answered))
     assert found["failures.protocol"] == ("count", "0")
     assert "failures.protocol.max" not in found
     for kind, times in tally.failures.items():
@@ -94,23 +89,23 @@ def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
         assert found[name] == ("count", str(times.count))
         assert found[f"{name}.max"] == ("ns", str(times.max))
         assert found[f"{name}.mean"] == ("ns", str(round(times.mean)))
-    assert lines(STALLED)["offered_rate"] == ("1/s", "500.0")
+    assert lines(stalled())["offered_rate"] == ("1/s", "500.0")
 
 
 def test_the_csv_s_lines_are_the_same_up_to_the_times_of_failures():
-    first, second, third = (list(lines(report)) for report in (EMPTY, STALLED, FAILING))
+    first, second, third = (list(lines(report)) for report in (EMPTY, stalled(), failing()))
     assert first == second == third[: len(first)]
     assert all(name.startswith("failures.") for name in third[len(first) :])
 
 
 def test_awk_gets_along_with_the_csv():
     # No quotes and no carriage return; what would need them is the path alone.
-    text = to_csv(FAILING)
+    text = to_csv(failing())
     assert "\r" not in text
     assert '"' not in text
     assert text.endswith("\n")
     p99 = [line.split(",")[2] for line in text.splitlines() if line.split(",")[0] == "p99"]
-    assert p99 == [str(FAILING.values()["p99"])]
+    assert p99 == [str(failing().values()["p99"])]
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
@@ -153,9 +148,9 @@ def tables_of(page) -> list[dict[str, list[str]]]:
 
 
 def test_the_markdown_has_all_times_with_the_number_of_samples():
-    (times,) = tables_of(rendered(STALLED))
+    (times,) = tables_of(rendered(stalled()))
     assert times["head"] == ["", "response", "service", "connect", "first byte"]
-    for kind, histogram in STALLED.times().items():
+    for kind, histogram in stalled().times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
         for name, value in SummaryStats.of(histogram).by_name().items():
             assert times[name][column] == wording.figure(name, value)
@@ -164,9 +159,9 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
 
 
 def test_the_markdown_says_what_was_measured_and_how():
-    text = rendered(STALLED).text
+    text = rendered(stalled()).text
     assert "500/s: 5,000 in 10.0 s" in text
-    assert wording.load(STALLED) in text
+    assert wording.load(stalled()) in text
     assert wording.TIMES["response"] in text
     assert "timeout: 30.0 s" in text
     assert "started late: 943" in text
@@ -175,29 +170,29 @@ def test_the_markdown_says_what_was_measured_and_how():
 
 
 def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
-    page = rendered(FAILING)
+    page = rendered(failing())
     failures = tables_of(page)[1]
     assert failures.pop("head") == ["failed", "count", "mean", "p50", "p99", "max"]
-    assert set(failures) == set(FAILING.tally.failures)
+    assert set(failures) == set(failing().tally.failures)
     for kind, (count, mean, *_, longest) in failures.items():
-        times = FAILING.tally.failures[kind]
+        times = failing().tally.failures[kind]
         assert count == f"{times.count:,}"
         assert mean == wording.figure("mean", times.mean)
         assert longest == wording.figure("max", times.max)
     counts = [int(count.replace(",", "")) for count, *_ in failures.values()]
     assert all(more >= fewer for more, fewer in pairwise(counts))
-    assert f"{FAILING.tally.failed():,} failed (2.91 %)" in page.text
+    assert f"{failing().tally.failed():,} failed (10.6 %)" in page.text
 
 
 def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
-    text = rendered(FAILING).text
+    text = rendered(failing()).text
     assert "Partial: the load was broken off" in text
     assert f"Warning: {wording.LIMITED}" in text
 
 
 def test_the_markdown_says_of_each_condition_whether_it_failed():
-    conditions = judged(STALLED, "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
-    (listed, *_) = rendered(STALLED, conditions).all("ul")
+    conditions = judged(stalled(), "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
+    (listed, *_) = rendered(stalled(), conditions).all("ul")
     items = [item.text for item in listed.all("li")]
     marks = ["❌", "✅", "❌", "✅"]
     expected = [wording.judgement(judgement) for judgement in conditions]
@@ -205,8 +200,8 @@ def test_the_markdown_says_of_each_condition_whether_it_failed():
 
 
 def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
-    changes = STALLED.compare(open_loop(seed=5))
-    page = rendered(STALLED, (), changes)
+    changes = stalled().compare(open_loop(seed=5))
+    page = rendered(stalled(), (), changes)
     shown = tables_of(page)[0]
     assert shown.pop("head") == ["", "baseline", "now", "change", "judgement"]
     assert list(shown) == list(changes)
@@ -224,8 +219,8 @@ def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
 
 
 def test_an_open_loop_against_a_closed_one_says_that_service_times_were_compared():
-    changes = STALLED.compare(closed_loop(seconds=2))
-    assert "(service times)" in rendered(STALLED, (), changes).text
+    changes = stalled().compare(closed_loop(seconds=2))
+    assert "(service times)" in rendered(stalled(), (), changes).text
 
 
 def test_a_report_without_answers_says_so_and_has_no_times():

@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import ceil, log10
 
 import pytest
-from helpers.bench_runs import MS, SECOND, US, Run, closed_loop, open_loop
+from helpers.bench_reports import MS, SECOND, US, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import Axis, points, read
 
 from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
@@ -85,7 +85,7 @@ def test_every_percentile_lies_where_it_belongs(seconds):
 
 
 def test_the_dots_are_the_percentiles_and_say_so():
-    report = open_loop(stall=STALL)
+    report = stalled()
     chart = read(latency_by_percentile(report).svg)
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
     dots = {}
@@ -189,7 +189,7 @@ def test_medians_and_longest_times_lie_where_and_when_they_were():
 
 
 def test_where_nothing_was_answered_there_is_a_gap_and_words():
-    svg = read(latency_over_time(open_loop(stall=STALL)).svg)
+    svg = read(latency_over_time(stalled()).svg)
     along = Axis(svg, "along", ns_of)
     gap = svg.one("rect", "gap")
     begin, width = float(gap["x"]), float(gap["width"])
@@ -291,17 +291,18 @@ def answers_drawn(svg) -> float:
 
 
 @pytest.mark.parametrize(
-    "report",
+    "made",
     [
-        open_loop(),
-        open_loop(stall=STALL),
-        open_loop(rate=7, seconds=13),
-        closed_loop(failing=(3 * SECOND, 5 * SECOND)),
-        closed_loop(seconds=3, median=300 * MS),
+        open_loop,
+        stalled,
+        lambda: open_loop(rate=7, seconds=13),
+        failing,
+        lambda: closed_loop(seconds=3, median=300 * MS),
     ],
     ids=["steady", "stall", "few", "failures", "slow"],
 )
-def test_the_area_below_the_line_is_the_number_of_answers(report):
+def test_the_area_below_the_line_is_the_number_of_answers(made):
+    report = made()
     svg = read(throughput_over_time(report).svg)
     # Places have one decimal of 1000; the steps of a stall are high and narrow.
     assert answers_drawn(svg) == pytest.approx(report.answered, rel=0.02)
@@ -334,7 +335,7 @@ def test_a_run_that_ends_in_silence_is_drawn_to_its_end():
 
 
 def test_what_was_offered_is_a_level_line():
-    svg = read(throughput_over_time(open_loop(stall=STALL)).svg)
+    svg = read(throughput_over_time(stalled()).svg)
     up = Axis(svg, "up", number_of)
     assert line(svg, "offered") == [
         [(0, pytest.approx(up.place(500), abs=0.2)), (1000, pytest.approx(up.place(500), abs=0.2))]
@@ -343,7 +344,7 @@ def test_what_was_offered_is_a_level_line():
 
 
 def test_failures_per_second_have_a_line_where_there_were_any():
-    svg = read(throughput_over_time(closed_loop(failing=(3 * SECOND, 5 * SECOND))).svg)
+    svg = read(throughput_over_time(failing()).svg)
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
     (stroke,) = line(svg, "failed")
     # Eight clients that wait 10 ms after each refusal.
@@ -388,7 +389,7 @@ def test_odd_runs_are_drawn_without_odd_numbers(chart, times, apart):
 
 @pytest.mark.parametrize("chart", EVERY_CHART)
 def test_who_does_not_see_a_chart_is_told_what_it_shows(chart):
-    report = open_loop(stall=STALL)
+    report = stalled()
     svg = read(chart(report).svg)
     assert svg["role"] == "img"
     said = {element["id"]: element.text for element in svg if "id" in element.attributes}
@@ -404,7 +405,7 @@ def test_who_does_not_see_a_chart_is_told_what_it_shows(chart):
 
 @pytest.mark.parametrize("chart", EVERY_CHART[1:])
 def test_every_stretch_of_time_can_be_pointed_at_for_its_figures(chart):
-    report = open_loop(stall=STALL)
+    report = stalled()
     svg = read(chart(report).svg)
     hovers = svg.all("rect", "hover")
     places = [(float(hover["x"]), float(hover["x"]) + float(hover["width"])) for hover in hovers]

@@ -13,7 +13,7 @@ import zlib
 from html import escape
 
 import pytest
-from helpers.bench_runs import MS, SECOND, Run, closed_loop, open_loop
+from helpers.bench_reports import MS, SECOND, Run, failing, open_loop, stalled
 
 from simpleipc_cli.bench import conditions as verdict
 from simpleipc_cli.bench.html import style
@@ -62,13 +62,9 @@ def judged(report, *conditions: str):
     return verdict.judge([verdict.parse(text) for text in conditions], report.values())
 
 
-STALLED = open_loop(stall=(4 * SECOND, 6 * SECOND))
-FAILING = closed_loop(failing=(3 * SECOND, 5 * SECOND), partial=True, cpu_share=0.97)
-
-
 def full_page() -> str:
-    changes = STALLED.compare(open_loop(seed=5))
-    return to_html(STALLED, judged(STALLED, "p99>5ms", "errors>0"), changes)
+    changes = stalled().compare(open_loop(seed=5))
+    return to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0"), changes)
 
 
 def hours() -> str:
@@ -160,7 +156,7 @@ def test_it_is_shown_in_the_colours_that_were_asked_for(folder, width, height, o
     picture = folder / "picture.png"
     browse(
         folder,
-        to_html(STALLED, judged(STALLED, "p99>5ms", "errors>0")),
+        to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0")),
         f"--window-size={width},{height}",
         f"--screenshot={picture}",
         *options,
@@ -221,7 +217,7 @@ WIDTHS = (360, 737, 929, 1600)
 def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(folder):
     pages = {
         "full": full_page(),
-        "failing": to_html(FAILING, judged(FAILING, "error_rate>1%")),
+        "failing": to_html(failing(), judged(failing(), "error_rate>1%")),
         "hours": hours(),
         "nanoseconds": nanoseconds(),
         "alone": alone(),
