@@ -18,7 +18,7 @@ from helpers.sending import EchoServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
 
-from simpleipc_cli.client import probe
+from simpleipc_cli import client
 from simpleipc_cli.deadline import Deadline
 
 MIB = 1 << 20
@@ -200,7 +200,7 @@ def test_the_timeout_counts_from_the_attempt_that_succeeds(endpoint):
         stream.close()
 
     with socket.socket(socket.AF_UNIX) as listener:
-        finding = probe(locate, timeout=1000, wait=Deadline(TIMEOUT), on_connected=question)
+        finding = client.probe(locate, timeout=1000, wait=Deadline(TIMEOUT), on_connected=question)
         asked = monotonic()
     assert finding.error is None
     assert left[0] >= 1000 - (asked - attempts[2])

@@ -17,7 +17,7 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect
 
-from simpleipc_cli.client import look, wait_until_gone
+from simpleipc_cli.client import probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import ServerBusy
 
@@ -168,7 +168,7 @@ def test_the_connect_time_is_that_of_the_last_attempt(endpoint):
         attempts.append(monotonic())
         return str(endpoint)
 
-    finding = look(locate, timeout=None, wait=Deadline(0.05))
+    finding = probe(locate, timeout=None, wait=Deadline(0.05))
     assert 0 <= finding.seconds <= monotonic() - attempts[-1]
     assert len(attempts) > 1
 
