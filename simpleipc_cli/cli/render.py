@@ -10,13 +10,13 @@ STDERR = 2
 
 
 def printable(text: str) -> str:
-    """Text that may hold anything, with whatever is not plain to read escaped."""
+    """Text that may hold anything, with whatever is not plain to read escaped.
+
+    Loads no codec, as the error to report may be that no file can be opened.
+    """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "replace").decode()
-        for char in text
-    )
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def whole_text(text: str) -> str:
