@@ -46,12 +46,12 @@ def merged(*histograms: Histogram) -> Histogram:
 # Buckets
 
 
-@pytest.mark.parametrize("index", range(0, BUCKETS, 97))
-def test_both_ends_of_a_bucket_are_in_it_and_their_neighbours_are_not(index):
-    low, high = bucket_bounds(index)
-    assert bucket_of(low) == bucket_of(high) == index
-    assert bucket_of(high + 1) == index + 1
-    assert low == 0 or bucket_of(low - 1) == index - 1
+def test_both_ends_of_a_bucket_are_in_it_and_their_neighbours_are_not():
+    for index in range(0, BUCKETS, 97):
+        low, high = bucket_bounds(index)
+        assert bucket_of(low) == bucket_of(high) == index
+        assert bucket_of(high + 1) == index + 1
+        assert low == 0 or bucket_of(low - 1) == index - 1
 
 
 def test_buckets_follow_each_other_without_a_gap_from_0_to_the_highest():
