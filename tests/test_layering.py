@@ -39,7 +39,6 @@ MODULES = {
     str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-each_module = pytest.mark.parametrize("name", MODULES)
 
 
 def room_of(name: str) -> str:
@@ -92,20 +91,18 @@ def later():
     assert rooms_known(ast.parse(source)) == {"client", "errors", "server", "spool", "transport"}
 
 
-@each_module
-def test_every_module_has_its_floor(name):
-    assert name == "__init__.py" or room_of(name) in FLOOR_OF
+def test_every_module_has_its_floor():
+    assert [name for name in MODULES if room_of(name) not in FLOOR_OF] == ["__init__.py"]
 
 
-@each_module
-def test_imports_only_go_down(name):
-    room = room_of(name)
-    above = {
-        known
-        for known in rooms_known(MODULES[name]) - {room}
-        if FLOOR_OF[known] >= FLOOR_OF.get(room, 0)
-    }
-    assert not above
+def test_imports_only_go_down():
+    upwards = [
+        f"{name} imports {known}"
+        for name, tree in MODULES.items()
+        for known in rooms_known(tree) - {room_of(name)}
+        if FLOOR_OF[known] >= FLOOR_OF.get(room_of(name), 0)
+    ]
+    assert upwards == []
 
 
 @pytest.mark.parametrize(
@@ -142,18 +139,23 @@ OF_THE_PLATFORM = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) != "cli"])
-def test_only_the_command_line_knows_click_rich_environment_and_exit_codes(name):
-    assert not names_used(MODULES[name]) & OF_THE_COMMAND_LINE
+def users_of(names: set[str], modules) -> dict[str, set[str]]:
+    """Those modules that use any of the names, and which."""
+    found = {name: names_used(MODULES[name]) & names for name in modules}
+    return {name: used for name, used in found.items() if used}
+
+
+def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
+    others = [name for name in MODULES if room_of(name) != "cli"]
+    assert users_of(OF_THE_COMMAND_LINE, others) == {}
 
 
 # One for each of what differs: transports, processes, and files and users.
 FRONTS = {"transport/__init__.py", "handlers/__init__.py", "system.py"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS))
-def test_only_three_fronts_ask_for_the_platform(name):
-    assert not names_used(MODULES[name]) & OF_THE_PLATFORM
+def test_only_three_fronts_ask_for_the_platform():
+    assert users_of(OF_THE_PLATFORM, MODULES.keys() - FRONTS) == {}
 
 
 def questions_about_the_system(tree: ast.AST) -> list[str]:
@@ -177,9 +179,10 @@ ASKS_ITS_C_LIBRARY = "handlers/posix_spawn.py"
 OF_ONE_SYSTEM = {"system_windows.py"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONTS - OF_ONE_SYSTEM))
-def test_nobody_else_asks_for_it_by_another_name(name):
-    assert questions_about_the_system(MODULES[name]) == [] or name == ASKS_ITS_C_LIBRARY
+def test_no_other_module_asks_for_it_by_another_name():
+    others = MODULES.keys() - FRONTS - OF_ONE_SYSTEM - {ASKS_ITS_C_LIBRARY}
+    questions = {name: questions_about_the_system(MODULES[name]) for name in others}
+    assert {name: asked for name, asked in questions.items() if asked} == {}
 
 
 def test_such_questions_are_found():
@@ -213,11 +216,10 @@ UNIX_ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_what_one_system_has_is_imported_by_its_own_modules(name):
-    loaded = modules_loaded_at_once(MODULES[name])
-    assert not loaded & OF_UNIX or name in UNIX_ALONE
-    assert not loaded & OF_WINDOWS
+def test_what_one_system_has_is_imported_by_its_own_modules():
+    loaded = {name: modules_loaded_at_once(tree) for name, tree in MODULES.items()}
+    assert [name for name in loaded if loaded[name] & OF_UNIX and name not in UNIX_ALONE] == []
+    assert [name for name in loaded if loaded[name] & OF_WINDOWS] == []
 
 
 # What a small send loads
@@ -254,11 +256,10 @@ def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
     assert {f"simpleipc_cli.{room}" for room in rooms} <= loaded_by_client
 
 
-@pytest.mark.parametrize("name", HEAVY)
-def test_the_client_loads_nothing_heavy(name, loaded_by_client):
-    assert name not in loaded_by_client
+def test_the_client_loads_nothing_heavy(loaded_by_client):
+    assert set(HEAVY) & loaded_by_client == set()
 
 
-@pytest.mark.parametrize("room", ["cli", "ondemand", "handlers", "server", "spool", "endpoint"])
-def test_the_client_loads_nothing_from_above_or_beside(room, loaded_by_client):
-    assert f"simpleipc_cli.{room}" not in loaded_by_client
+def test_the_client_loads_nothing_from_above_or_beside(loaded_by_client):
+    rooms = ["cli", "ondemand", "handlers", "server", "spool", "endpoint"]
+    assert {f"simpleipc_cli.{room}" for room in rooms} & loaded_by_client == set()

@@ -351,9 +351,9 @@ class RecordingLog(Log):
 class InProcessServer:
     """A running server, in a thread."""
 
-    def __init__(self, path, handler, limits):
+    def __init__(self, path, handler, limits, log=None, descriptors=None):
         self.path = path
-        self.log = RecordingLog()
+        self.log = log or RecordingLog()
         self.ending = None
         listener = listen(path, mode=0o600, backlog=100)
         self._server = Server(
@@ -362,7 +362,7 @@ class InProcessServer:
             handler=handler,
             limits=limits,
             log=self.log,
-            descriptors=DescriptorLimit(),
+            descriptors=descriptors or DescriptorLimit(),
         )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from helpers.paths import TESTS
-from helpers.waiting import TIMEOUT, wait_until
+from helpers.inprocess_server import InProcessServer, RecordingLog
+from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
-from helpers.workers import ask_worker
+from helpers.workers import WORKER, ask_worker
 
 from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.workers import WorkerHandler
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.limits import Limits
-from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pool import Server
-from simpleipc_cli.transport import listen
-
-ACTOR = f"{sys.executable} {TESTS / 'helpers/worker_program.py'}"
-
-
-class Lines(Log):
-    """A log to look at."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def request(self, record):
-        self.lines.append(f"{record.outcome.value}: {record.detail}")
-
-    def problem(self, text):
-        self.lines.append(text)
-
-    news = detail = problem
-
-    def counters(self, figures):
-        raise AssertionError("nobody asks")
-
-    def reopen(self):
-        raise AssertionError("nobody asks")
 
 
 @contextmanager
-def serving(path, command: str = ACTOR, threads: int = 2):
+def serving(path, command: str = WORKER, threads: int = 2):
     """A server in a thread; the handler."""
-    log = Lines()
-    descriptors = DescriptorLimit()
+    log, descriptors = RecordingLog(), DescriptorLimit()
     handler = WorkerHandler(
         Command(command, os.environ["PATH"]),
         os.environ,
@@ -59,18 +31,10 @@ def serving(path, command: str = ACTOR, threads: int = 2):
         max_requests=None,
         grace=2.0,
     )
-    listener = listen(str(path), mode=0o600, backlog=100)
-    limits = Limits(threads=threads)
-    server = Server(
-        listener, str(path), handler=handler, limits=limits, log=log, descriptors=descriptors
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
+    server = InProcessServer(str(path), handler, Limits(threads=threads), log, descriptors)
     try:
         yield handler
     finally:
-        server.stop()
-        thread.join(TIMEOUT)
         server.close()
     numbers = handler.counts()
     assert numbers["workers_running"] == 0, log.lines
@@ -92,7 +56,7 @@ def test_renewing_ends_an_idle_worker_and_the_next_request_gets_a_new_one(endpoi
 
 def test_after_renewing_no_request_is_answered_by_an_old_worker(endpoint):
     with serving(endpoint) as handler:
-        for _ in range(20):
+        for _ in range(5):
             before = ask_worker(endpoint, "pid")
             handler.renew()
             assert ask_worker(endpoint, "pid") != before
@@ -113,7 +77,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, 
 
 def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
     done = threading.Event()
-    with serving(endpoint, threads=4) as handler:
+    with serving(endpoint, "cat", threads=4) as handler:  # which starts fast
 
         def renew() -> None:
             while not done.wait(0.01):
@@ -122,7 +86,7 @@ def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
         def send(number: int) -> None:
             for count in range(40):
                 text = f"{number}.{count}"
-                answers.append((text, ask(endpoint, f"echo {text}".encode())))
+                answers.append((text, ask(endpoint, text.encode())))
 
         answers: list[tuple[str, tuple[bytes, bool]]] = []
         renewing = threading.Thread(target=renew)
@@ -146,7 +110,7 @@ def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
 
 
 def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint, folder):
-    command = f"test -e {folder}/good || exit 1; exec {ACTOR}"
+    command = f"test -e {folder}/good || exit 1; exec {WORKER}"
     with serving(endpoint, command, threads=1) as handler:
         assert ask(endpoint, b"pid") == (b"", False)
         wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
