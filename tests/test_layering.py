@@ -209,7 +209,7 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
 # Who imports these is loaded by a front, and only on the system that has them.
 UNIX_ALONE = {
     *("handlers/pipes.py", "server/pidfile.py"),
-    *(f"transport/unix_{name}.py" for name in ("holding", "inspect", "listen", "start_lock")),
+    *(f"transport/unix_{name}.py" for name in ("inspect", "listen", "start_lock")),
 }
 
 

@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.activation import for_handlers, notifier
+from simpleipc_cli.cli.activation import notifier
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.serversignals import Signals
@@ -23,7 +22,7 @@ from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.pool import Ending, Server
-from simpleipc_cli.transport import Listener, Stream, listen, start_holder
+from simpleipc_cli.transport import Listener, Stream, listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,6 @@ def run(
             log=log,
             descriptors=descriptors,
             watch=watch,
-            start_holder=None
-            if start_holder is None
-            else partial(start_holder, for_handlers(os.environ)),
         )
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.cloakroom import Cloakroom
 from simpleipc_cli.server.counters import Counters
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.lobby import Lobby
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.transport import READ, Holder, Listener, OutOfDescriptors, Poller, Stream
+from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, Stream
 
 _NO_ROOM_PAUSE = 0.1  # seconds before accepting is tried again without descriptors, at will
 _SHORT_FOR = 60.0  # seconds without a shortage after which the next is another one, at will
@@ -40,12 +39,11 @@ class Entrance:
         unanswered: Callable[[], int],
         reserved: Callable[[], int],
         admit: Callable[[Stream], None],
-        start_holder: Callable[[], Holder] | None,
     ) -> None:
         """`poller` tells when to call on_ready(). Who has spoken goes to `admit`.
 
         `unanswered` is how many of these are not done, `reserved` how many descriptors others
-        hold. `start_holder` starts a process that holds silent connections, where there is such.
+        hold.
         """
         self._listener = listener
         self._poller = poller
@@ -58,14 +56,6 @@ class Entrance:
         self._admit = admit
 
         self._lobby = Lobby(poller)
-        self._cloakroom = Cloakroom(
-            self._lobby,
-            poller,
-            start=start_holder,
-            most=descriptors.most,
-            counters=counters,
-            log=log,
-        )
         self._short_at: float | None = None  # when there was no room, and that is known
         self._draining = False  # nobody new but those in the queue
         self._paused_until: float | None = None  # no room: accept nobody before this
@@ -76,12 +66,12 @@ class Entrance:
     @property
     def silent(self) -> int:
         """How many have connected and said nothing."""
-        return len(self._lobby) + self._cloakroom.away
+        return len(self._lobby)
 
     @property
     def is_paused(self) -> bool:
         """Whether nobody is accepted for want of room, which the end of a request may make."""
-        return self._paused_until is not None or self._cloakroom.is_held_up
+        return self._paused_until is not None
 
     def pause(self, silence: float) -> float | None:
         """Seconds after which to call go_on() or drain(); `silence` is what drain() will allow."""
@@ -94,26 +84,17 @@ class Entrance:
         longest = self._lobby.longest()
         if longest is not None and self._draining:
             ends.append(max(0.0, longest[1] + silence - now))
-        if (tidy := self._cloakroom.pause(now)) is not None:
-            ends.append(tidy)
         return min(ends, default=None)
 
     def on_ready(self, descriptor: int) -> None:
         """Somebody has spoken or gone, or new ones wait."""
-        if descriptor == self._cloakroom.descriptor:
-            self._take_back(_ACCEPT_AT_ONCE)
-            if not self._draining:
-                self._cloakroom.tidy(
-                    monotonic()
-                )  # more can be handed over as soon as it can take it
-        elif descriptor in self._lobby:
+        if descriptor in self._lobby:
             self._on_silent(descriptor)
         elif not self._draining:
             self._accept(_ACCEPT_AT_ONCE)
 
     def go_on(self) -> None:
         """Tidy up. Accept again, if that was paused and there may be room by now."""
-        self._cloakroom.tidy(monotonic())
         if self._descriptors.is_raised and self._taken() <= self._descriptors.original // 2:
             self._descriptors.lower()
         if self._paused_until is None or monotonic() < self._paused_until:
@@ -124,11 +105,8 @@ class Entrance:
         self._paused_until = None
         self._poller.watch(self._listener.fileno(), READ)
 
-    def begin_drain(self, silence: float) -> None:
-        """The path goes; nobody new but those who wait in the queue. The silent start again.
-
-        `silence` is what drain() will allow.
-        """
+    def begin_drain(self) -> None:
+        """The path goes; nobody new but those who wait in the queue. The silent start again."""
         now = monotonic()
         self._draining = True
         self._poller.forget(self._listener.fileno())
@@ -136,12 +114,10 @@ class Entrance:
         if self._listener.keeps_queue:
             self.close_queue()
         self._lobby.start_again(now)
-        self._cloakroom.close_at(now + silence)
 
     def drain(self, silence: float) -> None:
         """Empty the queue, and close who has been silent for so many seconds."""
         now = monotonic()
-        self._cloakroom.go_on(now)
         if self.is_queue_open and (self._paused_until is None or now >= self._paused_until):
             self._paused_until = None
             if self._must_wait():
@@ -162,7 +138,6 @@ class Entrance:
     def hang_up(self) -> None:
         """Close everybody who is silent."""
         self._counters.closed_silent += self._lobby.hang_up()
-        self._cloakroom.end()
 
     def _accept(self, most: int) -> bool:
         """Accept those who wait, `most` at once; True if nobody is left."""
@@ -185,25 +160,6 @@ class Entrance:
                     self._pause_accepting()
                     return False
         return False
-
-    def _take_back(self, most: int) -> None:
-        """Take back those who have spoken or gone, `most` at once, as far as there is room."""
-        for _ in range(most):
-            try:
-                stream = self._cloakroom.take_back(room=not self._is_over(more=1))
-            except BlockingIOError:
-                return
-            except OutOfDescriptors:
-                # As long as requests wait for their turn, he may as well wait where he is: their
-                # ends make room, and the limit need not be raised for him.
-                if self._unanswered() <= self._limits.threads and self._make_room(None):
-                    continue
-                self._cloakroom.hold_up(monotonic())
-                return
-            if self._paused_until is not None:
-                self._paused_until = 0.0  # there may be room now
-            if stream is not None and not self._has_spoken(stream):
-                self._lobby.enter(stream, monotonic())
 
     def _receive(self, stream: Stream) -> None:
         self._counters.accepted += 1
@@ -254,8 +210,8 @@ class Entrance:
         return self._taken() + more > self._descriptors.current - _DESCRIPTORS_OF_OURS
 
     def _must_wait(self) -> bool:
-        """Whether there is no room for one more before a request ends, or the cloakroom goes on."""
-        return self._is_over(more=1) and (not self._lobby or self._cloakroom.is_awaited())
+        """Whether there is no room for one more before a request ends."""
+        return self._is_over(more=1) and not self._lobby
 
     def _taken(self) -> int:
         """How many descriptors connections and their handlers have, and one more request would."""
@@ -266,12 +222,10 @@ class Entrance:
 
     def _make_room(self, newest: Stream | None) -> bool:
         """See that one more can be accepted; False if that must wait. `newest` stays."""
-        if self._cloakroom.take(monotonic()) or self._descriptors.raise_to_most():
+        if self._descriptors.raise_to_most():
             return True
-        if self._cloakroom.is_awaited():
-            return False
         self._say_short()
-        return self._cloakroom.exchange(newest) or self._close_longest(newest)
+        return self._close_longest(newest)
 
     def _close_longest(self, newest: Stream | None) -> bool:
         """Close who has been silent longest; False if there is nobody.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import islice
 
 from simpleipc_cli.transport import READ, Poller, Stream
 
@@ -42,11 +41,6 @@ class Lobby:
     def longest(self) -> tuple[Stream, float] | None:
         """Who has been silent longest, and since when."""
         return next(iter(self._waiting.values()), None)
-
-    def longest_of(self, most: int, silent_since: float) -> list[Stream]:
-        """So many of those who have been silent longest, and since that moment at least."""
-        longest = islice(self._waiting.values(), max(0, most))
-        return [stream for stream, since in longest if since <= silent_since]
 
     def start_again(self, now: float) -> None:
         """Count everybody's silence from `now`."""

@@ -21,7 +21,7 @@ from simpleipc_cli.server.limits import DRAIN_SILENCE, Limits
 from simpleipc_cli.server.log import Log, Record
 from simpleipc_cli.server.notify import Notifier
 from simpleipc_cli.server.stages import Stages
-from simpleipc_cli.transport import READ, Holder, Listener, Stream, new_bell, new_wide_poller
+from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
 
 _CHORES_PAUSE = 0.02  # seconds between looks at everything while much happens, at will
 _FINEST = 0.01  # seconds; for how short a time waiting is worth while, at will
@@ -50,14 +50,12 @@ class Server:
         descriptors: DescriptorLimit,
         watch: Callable[[Stream, str], Stream] | None = None,
         notifier: Notifier | None = None,
-        start_holder: Callable[[], Holder] | None = None,
     ) -> None:
         """Takes over the listener; `path` is its absolute path. Raises OSError.
 
         `watch` may put something between a connection and its exchange, for people who want to
         see; it is told the request's id, and may not raise. `notifier` hears when the stop
-        begins, and in time that the server is well. `start_holder` starts a process that holds
-        silent connections when they are many; without it all are held here.
+        begins, and in time that the server is well.
         """
         self._listener = listener
         self._handler = handler
@@ -91,7 +89,6 @@ class Server:
             unanswered=lambda: self._desk.unanswered,
             reserved=handler.descriptors,
             admit=self._admit,
-            start_holder=start_holder,
         )
         self._counters = counters
 
@@ -250,7 +247,7 @@ class Server:
         self._notifier.stopping("stopping: answering everybody who has connected")
         self._accepting = False
         self._drain_deadline = Deadline(self._limits.drain_timeout)
-        self._entrance.begin_drain(DRAIN_SILENCE)
+        self._entrance.begin_drain()
         self._stages.drain.set()
         self._desk.heed_stop()
 

@@ -17,10 +17,10 @@ else:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from simpleipc_cli.transport.base_listening import Holder, Listener
+    from simpleipc_cli.transport.base_listening import Listener
     from simpleipc_cli.transport.base_polling import (
         Bell,
         FileReader,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.unix_listen import listen
     from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
 
-    start_holder: Callable[[Mapping[str, str]], Holder] | None
     new_bell: Callable[[], Bell]
     new_file_reader: Callable[[int], FileReader]
     new_file_writer: Callable[[int], FileWriter]
@@ -50,7 +49,6 @@ __all__ = [
     "Bell",
     "FileReader",
     "FileWriter",
-    "Holder",
     "Latch",
     "Line",
     "Listener",
@@ -72,14 +70,12 @@ __all__ = [
     "new_poller",
     "new_wide_poller",
     "real_path",
-    "start_holder",
 ]
 
 _LATER = {
     "Bell": ("base_polling", "Bell"),
     "FileReader": ("base_polling", "FileReader"),
     "FileWriter": ("base_polling", "FileWriter"),
-    "Holder": ("base_listening", "Holder"),
     "Latch": ("base_polling", "Latch"),
     "Line": ("base_polling", "Line"),
     "Listener": ("base_listening", "Listener"),
@@ -98,7 +94,6 @@ if sys.platform == "win32":
         "new_poller": ("winpipe_poll", "WinPoller"),
         "new_wide_poller": ("winpipe_poll", "WinPoller"),
         "real_path": ("winpipe_start_lock", "real_path"),
-        "start_holder": ("winpipe_listen", "start_holder"),
     }
 else:
     _LATER |= {
@@ -114,7 +109,6 @@ else:
         "new_poller": ("unix_poll", "UnixPoller"),
         "new_wide_poller": ("unix_poll", "UnixManyPoller"),
         "real_path": ("unix_start_lock", "real_path"),
-        "start_holder": ("unix_holder", "start_holder"),
     }
 
 
