@@ -32,7 +32,7 @@ class Keeper:
             """Set when what is being ended is to be given no more time."""
             self._bell = new_bell()
             self._poller = new_wide_poller()
-            self._poller.watch(self._bell.fileno(), READ)
+            self._poller.register(self._bell.fileno(), READ)
         except OSError as error:
             raise SipcError(f"nothing can look after handlers: {error.strerror}") from error
         self._thread = Thread(target=self._run, daemon=True)
@@ -48,7 +48,7 @@ class Keeper:
         """Notice its end."""
         with self._lock:
             self._watched[process.descriptor] = process
-            self._poller.watch(process.descriptor, READ)
+            self._poller.register(process.descriptor, READ)
 
     def forget(self, process: Process) -> None:
         """Look at it no more. Do so before it is stopped."""
@@ -92,4 +92,4 @@ class Keeper:
 
     def _forget(self, descriptor: int) -> None:
         del self._watched[descriptor]
-        self._poller.forget(descriptor)
+        self._poller.unregister(descriptor)

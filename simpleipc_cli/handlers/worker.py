@@ -46,8 +46,8 @@ class Worker:
         self.pipes = pipes
         self._answered_at = 0.0
         self._poller = new_poller()  # kept, as each request looks at an idle worker
-        self._poller.watch(self.reader, READ)
-        self._poller.watch(self.writer, 0)
+        self._poller.register(self.reader, READ)
+        self._poller.register(self.writer, 0)
 
     def __str__(self) -> str:
         """As the log calls it."""

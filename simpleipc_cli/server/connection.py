@@ -360,9 +360,9 @@ class Exchange(Stepwise):
 
     def _is_client_gone(self) -> bool:
         poller = new_poller()
-        poller.watch(self._stream.fileno(), 0)
+        poller.register(self._stream.fileno(), 0)
         gone = bool(poller.wait(0))
-        poller.forget(self._stream.fileno())
+        poller.unregister(self._stream.fileno())
         poller.close()
         return gone
 

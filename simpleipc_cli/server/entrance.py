@@ -61,7 +61,7 @@ class Entrance:
         self._paused_until: float | None = None  # no room: accept nobody before this
         self.is_queue_open = True
         """Whether somebody may still wait in the kernel's queue."""
-        poller.watch(listener.fileno(), READ)
+        poller.register(listener.fileno(), READ)
 
     @property
     def silent(self) -> int:
@@ -103,13 +103,13 @@ class Entrance:
             self._pause_accepting()
             return
         self._paused_until = None
-        self._poller.watch(self._listener.fileno(), READ)
+        self._poller.register(self._listener.fileno(), READ)
 
     def begin_drain(self) -> None:
         """The path goes; nobody new but those who wait in the queue. The silent start again."""
         now = monotonic()
         self._draining = True
-        self._poller.forget(self._listener.fileno())
+        self._poller.unregister(self._listener.fileno())
         self._listener.withdraw()
         if self._listener.keeps_queue:
             self.close_queue()
@@ -264,4 +264,4 @@ class Entrance:
     def _pause_accepting(self) -> None:
         self._paused_until = monotonic() + _NO_ROOM_PAUSE
         if not self._draining:
-            self._poller.watch(self._listener.fileno(), 0)
+            self._poller.register(self._listener.fileno(), 0)

@@ -26,7 +26,7 @@ class Lobby:
     def enter(self, stream: Stream, now: float) -> None:
         """One more waits, from `now` on."""
         self._waiting[stream.fileno()] = (stream, now)
-        self._poller.watch(stream.fileno(), READ)
+        self._poller.register(stream.fileno(), READ)
 
     def stream(self, descriptor: int) -> Stream:
         """One of those that wait."""
@@ -35,7 +35,7 @@ class Lobby:
     def leave(self, descriptor: int) -> Stream:
         """One waits no longer; the stream is the caller's from now on."""
         stream, _ = self._waiting.pop(descriptor)
-        self._poller.forget(descriptor)
+        self._poller.unregister(descriptor)
         return stream
 
     def longest(self) -> tuple[Stream, float] | None:

@@ -26,21 +26,21 @@ class Lookout(Generic[Owner]):
         if self._wanted.get(descriptor) != wanted:
             self._wanted[descriptor] = wanted
             self._owners[descriptor] = self._owner
-            self._poller.watch(descriptor, wanted)
+            self._poller.register(descriptor, wanted)
 
     def forget(self, descriptor: int) -> None:
         """See Poller."""
         if self._wanted.pop(descriptor, None) is not None:
             del self._owners[descriptor]
-            self._poller.forget(descriptor)
+            self._poller.unregister(descriptor)
 
     def leave(self) -> None:
         """From now on the owner waits by itself, in a thread of its own."""
         own = new_poller()
         for descriptor, wanted in self._wanted.items():
-            self._poller.forget(descriptor)
+            self._poller.unregister(descriptor)
             del self._owners[descriptor]
-            own.watch(descriptor, wanted)
+            own.register(descriptor, wanted)
         self._poller, self._owners = own, dict.fromkeys(self._wanted, self._owner)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ class Server:
         self._bell = new_bell()
         self._stages = Stages()
         self._poller = new_wide_poller()
-        self._poller.watch(self._bell.fileno(), READ)
+        self._poller.register(self._bell.fileno(), READ)
         counters = Counters()
         self._desk = Desk(
             path,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
+    from simpleipc_cli.transport.unix_poll import is_hung_up
     from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
 
     new_bell: Callable[[], Bell]
@@ -61,6 +62,7 @@ __all__ = [
     "connect",
     "connect_now",
     "inspect",
+    "is_hung_up",
     "listen",
     "new_bell",
     "new_file_reader",
@@ -85,6 +87,7 @@ if sys.platform == "win32":
     _LATER |= {
         "StartLock": ("winpipe_start_lock", "WinStartLock"),
         "inspect": ("winpipe", "inspect"),
+        "is_hung_up": ("winpipe_poll", "is_hung_up"),
         "listen": ("winpipe_listen", "listen"),
         "new_bell": ("winpipe_poll", "WinBell"),
         "new_file_reader": ("winfile", "WinFileReader"),
@@ -100,6 +103,7 @@ else:
         "StartLock": ("unix_start_lock", "StartLock"),
         "adopt": ("unix_activated", "adopt"),
         "inspect": ("unix_inspect", "inspect"),
+        "is_hung_up": ("unix_poll", "is_hung_up"),
         "listen": ("unix_listen", "listen"),
         "new_bell": ("unix_poll", "UnixBell"),
         "new_file_reader": ("unix_file", "UnixFileReader"),

@@ -1,35 +1,53 @@
-"""What a transport offers to those who wait for many things at once: see base.py."""
+"""Interfaces for waiting on many descriptors at once. See base.py."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Poller(ABC):
-    """Waits for any of a set of descriptors."""
+    """Wait for events on many descriptors. For one thread at a time."""
 
     @abstractmethod
-    def watch(self, descriptor: int, wanted: int) -> None:
-        """Add a descriptor, or change what is wanted of it; 0 for its HANGUP alone."""
+    def register(
+        self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
+    ) -> None:
+        """Add a descriptor, or change its events; events 0 report its HANGUP alone.
+
+        dispatch() passes `callback` the events that are ready. A change keeps the callback if it
+        names none.
+        """
 
     @abstractmethod
-    def forget(self, descriptor: int) -> None:
-        """Remove a descriptor, which need not be there. Do so before it is closed."""
+    def unregister(self, descriptor: int) -> None:
+        """Remove a descriptor, which need not be registered. Call it before closing that."""
 
     @abstractmethod
-    def forget_closed(self, descriptor: int) -> None:
-        """The same for one that has just been closed, of which no process has a copy."""
+    def discard(self, descriptor: int) -> None:
+        """Remove a descriptor that has just been closed and of which no process has a copy."""
 
     @abstractmethod
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Wait at most `timeout` seconds; pairs of descriptor and what can be done.
+        """Return ready descriptors with their events, after at most `timeout` seconds.
 
-        May return without any before that: who waits for a moment looks at the clock.
+        The list may be empty before that time.
+        """
+
+    @abstractmethod
+    def dispatch(self, timeout: float | None) -> None:
+        """Wait as wait() does, then call the callback of each ready descriptor.
+
+        A callback may unregister and close descriptors that are ready, too: their callbacks are
+        not called, and neither is that of a descriptor that is registered in the meantime.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the poller holds."""
+        """Free the poller's resources."""
 
 
 class Line(ABC):

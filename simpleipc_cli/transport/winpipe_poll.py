@@ -66,6 +66,12 @@ class Source(ABC):
         _sources.pop(self.descriptor, None)
 
 
+def is_hung_up(descriptor: int) -> bool:
+    """Return whether the other end has closed the connection."""
+    source = _sources.get(descriptor)
+    return source is None or bool(source.ready(0) & HANGUP)
+
+
 class _Event:
     """Wakes up a thread. Closed when nobody has it any more: it may be set until then."""
 
@@ -85,6 +91,7 @@ class WinPoller(Poller):
     def __init__(self) -> None:
         """A poller that watches nothing yet; costs nothing before it first has to wait."""
         self._wanted: dict[int, int] = {}
+        self._callbacks: dict[int, Callable[[int], object]] = {}
         self._news: deque[int] = deque()  # told, and not looked at yet; append() is atomic
         self._hot: set[int] = set()  # may be ready
         self._asleep = False
@@ -97,24 +104,33 @@ class WinPoller(Poller):
         if self._asleep and event is not None:
             event.set()
 
-    def watch(self, descriptor: int, wanted: int) -> None:
-        """See Poller."""
-        if self._wanted.get(descriptor) != wanted:
-            self._wanted[descriptor] = wanted
+    def register(
+        self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
+    ) -> None:
+        if callback is not None:
+            self._callbacks[descriptor] = callback
+        if self._wanted.get(descriptor) != events:
+            self._wanted[descriptor] = events
             _sources[descriptor].watched_by(self)
             self._hot.add(descriptor)
 
-    def forget(self, descriptor: int) -> None:
-        """See Poller."""
+    def unregister(self, descriptor: int) -> None:
         if self._wanted.pop(descriptor, None) is not None:
+            self._callbacks.pop(descriptor, None)
             self._hot.discard(descriptor)
             source = _sources.get(descriptor)
             if source is not None:
                 source.unwatched_by(self)
 
-    def forget_closed(self, descriptor: int) -> None:
-        """See Poller."""
-        self.forget(descriptor)
+    def discard(self, descriptor: int) -> None:
+        self.unregister(descriptor)
+
+    def dispatch(self, timeout: float | None) -> None:
+        callbacks = self._callbacks
+        ready = [(number, events, callbacks.get(number)) for number, events in self.wait(timeout)]
+        for number, events, callback in ready:
+            if callback is not None and callbacks.get(number) is callback:
+                callback(events)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """See Poller."""
@@ -155,7 +171,7 @@ class WinPoller(Poller):
     def close(self) -> None:
         """See Poller."""
         for descriptor in tuple(self._wanted):
-            self.forget(descriptor)
+            self.unregister(descriptor)
         self._event = None
 
 

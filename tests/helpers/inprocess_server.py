@@ -108,7 +108,7 @@ class StreamPairs:
         self._path = path
         self._listener = listen(path, mode=0o600, backlog=16)
         self._poller = new_poller()
-        self._poller.watch(self._listener.fileno(), READ)
+        self._poller.register(self._listener.fileno(), READ)
         self._lock = threading.Lock()
 
     def new(self):
