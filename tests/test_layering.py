@@ -84,7 +84,7 @@ def test_imports_are_found_wherever_they_stand():
 import simpleipc_cli.client
 from simpleipc_cli import errors
 if TYPE_CHECKING:
-    from simpleipc_cli.server.pool import Server
+    from simpleipc_cli.server.server import Server
 def later():
     from simpleipc_cli.spool import Spool
     import_module(f"simpleipc_cli.transport.{name}")

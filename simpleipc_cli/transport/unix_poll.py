@@ -113,9 +113,16 @@ class UnixManyPoller(Poller):
         return [(number, _FROM_KERNEL[flags & 63]) for number, flags in found]
 
     def dispatch(self, timeout: float | None) -> None:
-        if timeout is not None:
+        if timeout is not None and (timeout < _FINE_BELOW or timeout > _MAX_TIMEOUT):
             timeout = self._sleep(timeout)
-        _call_back(self._epoll.poll(timeout), self._callbacks)
+        found = self._epoll.poll(timeout)
+        if len(found) == 1:
+            number, flags = found[0]
+            callback = self._callbacks.get(number)
+            if callback is not None:
+                callback(_FROM_KERNEL[flags & 63])
+        else:
+            _call_back(found, self._callbacks)
 
     def _sleep(self, timeout: float | None) -> float | None:
         """Spend a timeout of some milliseconds by select(2): epoll rounds it up to whole ones.

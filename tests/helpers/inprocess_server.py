@@ -12,11 +12,11 @@ from helpers.wire import decode
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.handler import Handler, Result, Run
-from simpleipc_cli.server.limits import Limits
+from simpleipc_cli.server.handler import Handler, HandlerRun, Result
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pool import Server
+from simpleipc_cli.server.server import Server
 from simpleipc_cli.transport import READ, connect, listen, new_bell, new_poller
 
 
@@ -161,7 +161,7 @@ class RunContext:
         raise Stopped
 
 
-class ScriptedRun(Run):
+class ScriptedRun(HandlerRun):
     """A thread that runs the function."""
 
     def __init__(self, act, request, pairs):
@@ -196,7 +196,7 @@ class ScriptedRun(Run):
         self.input = -1
         self._writer.close()
 
-    def lose_input(self):
+    def abandon_input(self):
         pass
 
     def read(self, buffer):
@@ -205,22 +205,22 @@ class ScriptedRun(Run):
 
     def end_output(self):
         self.output = -1
-        self._reader.close()
 
     def result(self):
         status = self._status
         return None if status is None else Result(status == 0, str(status), f"status {status}")
 
-    def stop(self, grace, hurry):
+    def stop(self, grace_period, kill_now):
         self._ended.set()
         self.end_input()
         self.end_output()
+        self._reader.close()
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         self._bell.close()
 
 
-class EchoRun(Run):
+class EchoRun(HandlerRun):
     """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
 
     def __init__(self):
@@ -239,7 +239,7 @@ class EchoRun(Run):
         for bell in self._bells[1:]:
             bell.ring()
 
-    def lose_input(self):
+    def abandon_input(self):
         pass
 
     def read(self, buffer):
@@ -253,7 +253,7 @@ class EchoRun(Run):
     def result(self):
         return self._result
 
-    def stop(self, grace, hurry):
+    def stop(self, grace_period, kill_now):
         for bell in self._bells:
             bell.close()
 
@@ -261,22 +261,22 @@ class EchoRun(Run):
 class EchoHandler(Handler):
     """Answers small requests with themselves, as quickly as a handler can."""
 
-    takes_stored = False
+    accepts_spooled = False
 
-    def start(self, request, stored):
+    def run(self, request, spooled):
         return EchoRun()
 
 
 class ScriptedHandler(Handler):
     """Answers requests with a function of what is inside a run."""
 
-    takes_stored = False
+    accepts_spooled = False
 
     def __init__(self, act, pairs):
         self._act = act
         self._pairs = pairs
 
-    def start(self, request, stored):
+    def run(self, request, spooled):
         return ScriptedRun(self._act, request, self._pairs)
 
 
@@ -325,12 +325,12 @@ class RecordingLog(Log):
     def request(self, record):
         self._add(self.records, record)
 
-    def problem(self, text):
+    def warning(self, text):
         self._add(self.lines, text)
 
-    news = detail = problem
+    info = debug = warning
 
-    def counters(self, figures):
+    def stats(self, figures):
         self._add(self.figures, figures)
 
     def reopen(self):
@@ -351,7 +351,7 @@ class RecordingLog(Log):
 class InProcessServer:
     """A running server, in a thread."""
 
-    def __init__(self, path, handler, limits):
+    def __init__(self, path, handler, config):
         self.path = path
         self.log = RecordingLog()
         self.ending = None
@@ -360,7 +360,7 @@ class InProcessServer:
             listener,
             path,
             handler=handler,
-            limits=limits,
+            config=config,
             log=self.log,
             descriptors=DescriptorLimit(),
         )
@@ -382,7 +382,7 @@ class InProcessServer:
     def counted(self):
         """Its counters, as they are now."""
         before = len(self.log.figures)
-        self._server.report()
+        self._server.log_stats()
         return self.log.wait_until(lambda: self.log.figures[before:], "counters")[0]
 
     def wait_until_waiting(self, number):
@@ -400,12 +400,12 @@ class InProcessServer:
 
 
 @contextmanager
-def serving(path, act=echo, *, handler=None, **limits):
+def serving(path, act=echo, *, handler=None, **config):
     """A server at a path; ended, behind this, at once."""
     pairs = StreamPairs(path + ".handler")
     try:
         made = handler or ScriptedHandler(act, pairs)
-        server = InProcessServer(path, made, Limits(**limits))
+        server = InProcessServer(path, made, ServerConfig(**config))
         try:
             yield server
         finally:

@@ -14,11 +14,11 @@ from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import ask_worker
 
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.workers import WorkerHandler
+from simpleipc_cli.handlers.worker_pool import WorkerPool
+from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pool import Server
+from simpleipc_cli.server.server import Server
 from simpleipc_cli.transport import listen
 
 ACTOR = f"{sys.executable} {TESTS / 'helpers/worker_program.py'}"
@@ -33,12 +33,12 @@ class Lines(Log):
     def request(self, record):
         self.lines.append(f"{record.outcome.value}: {record.detail}")
 
-    def problem(self, text):
+    def warning(self, text):
         self.lines.append(text)
 
-    news = detail = problem
+    info = debug = warning
 
-    def counters(self, figures):
+    def stats(self, figures):
         raise AssertionError("nobody asks")
 
     def reopen(self):
@@ -50,19 +50,19 @@ def serving(path, command: str = ACTOR, threads: int = 2):
     """A server in a thread; the handler."""
     log = Lines()
     descriptors = DescriptorLimit()
-    handler = WorkerHandler(
+    handler = WorkerPool(
         Command(command, os.environ["PATH"]),
         os.environ,
         descriptors,
         log,
-        most=threads,
+        max_workers=threads,
         max_requests=None,
-        grace=2.0,
+        grace_period=2.0,
     )
     listener = listen(str(path), mode=0o600, backlog=100)
-    limits = Limits(threads=threads)
+    config = ServerConfig(max_concurrency=threads)
     server = Server(
-        listener, str(path), handler=handler, limits=limits, log=log, descriptors=descriptors
+        listener, str(path), handler=handler, config=config, log=log, descriptors=descriptors
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -72,7 +72,7 @@ def serving(path, command: str = ACTOR, threads: int = 2):
         server.stop()
         thread.join(TIMEOUT)
         server.close()
-    numbers = handler.counts()
+    numbers = handler.stats()
     assert numbers["workers_running"] == 0, log.lines
     assert numbers["workers_started"] == numbers["workers_ended"], log.lines
 
@@ -84,9 +84,9 @@ def lives(pid: int) -> bool:
 def test_renewing_ends_an_idle_worker_and_the_next_request_gets_a_new_one(endpoint):
     with serving(endpoint) as handler:
         before = int(ask_worker(endpoint, "pid"))
-        handler.renew()
+        handler.reload()
         wait_until(lambda: not lives(before), "its end")
-        assert handler.counts()["workers_running"] == 0
+        assert handler.stats()["workers_running"] == 0
         assert int(ask_worker(endpoint, "pid")) != before
 
 
@@ -94,7 +94,7 @@ def test_after_renewing_no_request_is_answered_by_an_old_worker(endpoint):
     with serving(endpoint) as handler:
         for _ in range(20):
             before = ask_worker(endpoint, "pid")
-            handler.renew()
+            handler.reload()
             assert ask_worker(endpoint, "pid") != before
 
 
@@ -104,7 +104,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, 
         with connect(endpoint) as client:
             client.sendall(message(f"wait {folder}/go {folder}/begun".encode()))
             wait_until((folder / "begun").exists, "it to begin")
-            handler.renew()
+            handler.reload()
             (folder / "go").touch()
             assert decode(receive_all(client)) == (b"waited", True)
         wait_until(lambda: not lives(before), "its end")
@@ -117,7 +117,7 @@ def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
 
         def renew() -> None:
             while not done.wait(0.01):
-                handler.renew()
+                handler.reload()
 
         def send(number: int) -> None:
             for count in range(40):
@@ -140,22 +140,22 @@ def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
 
 def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
     with serving(endpoint) as handler:
-        handler.renew()
+        handler.reload()
         assert ask_worker(endpoint, "echo", "hello") == b"hello"
-        assert handler.counts()["workers_started"] == 1
+        assert handler.stats()["workers_started"] == 1
 
 
 def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint, folder):
     command = f"test -e {folder}/good || exit 1; exec {ACTOR}"
     with serving(endpoint, command, threads=1) as handler:
         assert ask(endpoint, b"pid") == (b"", False)
-        wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
         (folder / "good").touch()
         ask_worker(endpoint, "pid")
         ask(endpoint, b"exit 1")
-        wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
         ask_worker(endpoint, "pid")
-        assert handler.counts() == {
+        assert handler.stats() == {
             "workers_running": 1,
             "workers_started": 3,
             "workers_failed_to_start": 1,
