@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from simpleipc_cli.buffers import Buffer, advance
 from simpleipc_cli.errors import CutOff
-from simpleipc_cli.pktline import FLUSH, FLUSH_PACKET, NEED_DATA, Data, Decoder, encode
+from simpleipc_cli.pktline import (
+    FLUSH,
+    FLUSH_PACKET,
+    HEADER_SIZE,
+    MAX_PAYLOAD,
+    NEED_DATA,
+    Data,
+    Decoder,
+    encode,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +94,12 @@ class MessageWriter:
 
     def write(self, payload: Buffer) -> None:
         """Add payload. It must not change until it has been written."""
-        self.payload_bytes += len(payload)
-        self.pending += encode(payload)
+        size = len(payload)
+        self.payload_bytes += size
+        if 0 < size <= MAX_PAYLOAD:
+            self.pending += (b"%04x" % (size + HEADER_SIZE), memoryview(payload))
+        else:
+            self.pending += encode(payload)
 
     def finish(self) -> None:
         """Add the flush: the message is complete."""

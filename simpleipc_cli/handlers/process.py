@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
@@ -90,10 +91,12 @@ def start_process(
     except BaseException:
         pipes.close()
         raise
-    pipes.close_theirs()
-    if spooled is not None:
+    os.close(stdout)
+    if spooled is None:
+        os.close(stdin)
+    else:
         spooled.close()
-    return ProcessRun(process, pipes.writer, pipes.reader)
+    return ProcessRun(process, process.descriptor, pipes.writer, pipes.reader, pipes.reader)
 
 
 def start_worker(
@@ -111,19 +114,21 @@ def start_worker(
     return process, pipes
 
 
+@dataclass(eq=False)
 class ProcessRun(HandlerRun):
-    """A running handler process."""
+    """A running handler process, and our ends of its pipes."""
 
-    def __init__(self, process: Process, writer: int, reader: int) -> None:
-        """Take over the process and our ends of its pipes; -1 for no writer."""
-        self.process = process
-        self.on_stopped: Callable[[], None] | None = None
-        """Called after the process has been stopped."""
-        self.input = writer
-        self.output = self._reader = reader
-        self.exit = process.descriptor
-        self._is_input_enlarged = False
-        self._is_output_enlarged = False
+    process: Process
+    exit: int
+    input: int
+    """-1 if the process reads a spooled request."""
+    output: int
+    reader: int
+    """The same descriptor as `output`, open until stop()."""
+    on_stopped: Callable[[], None] | None = None
+    """Called after the process has been stopped."""
+    _is_input_enlarged: bool = False
+    _is_output_enlarged: bool = False
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
         try:
@@ -152,11 +157,14 @@ class ProcessRun(HandlerRun):
         if count >= _BULK and not self._is_output_enlarged:
             self._is_output_enlarged = True
             enlarge(self.output)
-        return [buffer[:count]] if count else []
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
 
     def has_output(self) -> bool:
         """Return whether some of the response can be read."""
-        return unread(self.output) > 0
+        return unread(self.reader) > 0
 
     def end_output(self) -> None:
         self.output = -1
@@ -183,6 +191,6 @@ class ProcessRun(HandlerRun):
     def _on_stopped(self) -> None:
         self.end_input()
         self.end_output()
-        os.close(self._reader)
+        os.close(self.reader)
         if self.on_stopped is not None:
             self.on_stopped()

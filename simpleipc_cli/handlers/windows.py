@@ -175,7 +175,10 @@ class WinProcessRun(HandlerRun):
 
     def read(self, buffer: memoryview) -> list[memoryview]:
         count = self._reader.read_now(buffer)
-        return [buffer[:count]] if count else []
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
 
     def has_output(self) -> bool:
         """Return whether some of the response can be read."""

@@ -214,6 +214,7 @@ class WorkerRun(HandlerRun):
     def read(self, buffer: memoryview) -> list[memoryview]:
         count = self.worker.pipes.read(buffer)
         if not count:
+            self.output = -1
             self._ended_at = monotonic()
             return []
         self._silent = False

@@ -22,7 +22,7 @@ from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, St
 
 _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
 _WARN_AGAIN = 60.0  # seconds without a shortage after which the next is logged (tunable)
-_ACCEPT_BATCH = 256  # connections accepted in a row (tunable)
+_MAX_BATCH = 256  # connections accepted in a row (tunable)
 _FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
 _FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup, latches, and some spare
 MIN_FDS = _FDS_OF_SERVER + _FDS_PER_REQUEST + 2
@@ -62,6 +62,8 @@ class Acceptor:
         self._is_draining = False
         self.retry_at = NEVER
         """Monotonic time at which to accept again, while that is paused."""
+        self._reserved = _FDS_OF_SERVER + config.max_concurrency * _FDS_PER_REQUEST
+        self._batch = 1  # connections to accept at the next event
         self.is_open = True
         """Whether clients may be in the kernel's queue that are still to be accepted."""
         poller.register(listener.fileno(), READ, self._on_connection)
@@ -109,7 +111,7 @@ class Acceptor:
             self.retry_at = NEVER
             if self._must_wait():
                 self._pause()
-            elif self._accept():
+            elif self._accept(_MAX_BATCH):
                 self.close_listener()
         while self.idle:
             stream, since = next(iter(self.idle.items()))
@@ -134,11 +136,12 @@ class Acceptor:
         self.idle.clear()
 
     def _on_connection(self, _events: int) -> None:
-        self._accept()
+        is_empty = self._accept(self._batch)
+        self._batch = 1 if is_empty else min(self._batch * 2, _MAX_BATCH)
 
-    def _accept(self) -> bool:
-        """Accept a batch of connections; return whether no other waits."""
-        for _ in range(_ACCEPT_BATCH):
+    def _accept(self, max_count: int) -> bool:
+        """Accept up to `max_count` connections; return whether no other waits."""
+        for _ in range(max_count):
             try:
                 stream = self._listener.accept()
             except BlockingIOError:
@@ -162,11 +165,14 @@ class Acceptor:
                 self.idle[stream] = monotonic()
                 self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
             else:
-                self._take(stream, has_data=has_data)
-            while self._free_fds() < 0:
-                if not self._free_descriptor(stream):
-                    self._pause()
-                    return False
+                if has_data:
+                    self._dispatcher.submit(stream, stream.fileno(), stream.peer())
+                else:
+                    self._close_without_data(stream)
+            in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
+            if in_use > self._descriptors.current - self._reserved and self._is_short(stream):
+                self._pause()
+                return False
         return False
 
     def _is_allowed(self, stream: Stream) -> bool:
@@ -182,22 +188,29 @@ class Acceptor:
         except BlockingIOError:
             return
         self._remove_idle(stream)
-        self._take(stream, has_data=has_data)
-
-    def _take(self, stream: Stream, *, has_data: bool) -> None:
-        """Dispatch a connection that has sent data; the client has closed any other."""
         if has_data:
-            self._dispatcher.submit(stream, stream.peer())
+            self._dispatcher.submit(stream, stream.fileno(), stream.peer())
         else:
-            self._counters.closed_without_data += 1
-            self._log.debug("somebody looked: connected, and closed without a byte")
-            stream.close()
+            self._close_without_data(stream)
+
+    def _close_without_data(self, stream: Stream) -> None:
+        """Close a connection that its client has closed without having sent data."""
+        self._counters.closed_without_data += 1
+        self._log.debug("somebody looked: connected, and closed without a byte")
+        stream.close()
 
     def _remove_idle(self, stream: Stream) -> None:
         del self.idle[stream]
         self._poller.unregister(stream.fileno())
 
     # -- back-pressure ---------------------------------------------------------------------
+
+    def _is_short(self, newest: Stream) -> bool:
+        """Return whether handlers lack descriptors even after idle connections were closed."""
+        while self._free_fds() < 0:
+            if not self._free_descriptor(newest):
+                return True
+        return False
 
     def _free_fds(self) -> int:
         """Return how many more connections leave enough descriptors for one more request."""
@@ -241,14 +254,11 @@ class Acceptor:
 
         That may be long ago: the process may have been stopped, or the machine suspended.
         """
-        self._remove_idle(stream)
-        try:
-            has_data = stream.peek_now()
-        except BlockingIOError:
+        self._on_idle_event(stream, READ)
+        if stream in self.idle:
+            self._remove_idle(stream)
             self._counters.idle_closed += 1
             stream.close()
-        else:
-            self._take(stream, has_data=has_data)
 
     def _pause(self) -> None:
         self.retry_at = monotonic() + _ACCEPT_RETRY

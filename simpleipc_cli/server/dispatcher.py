@@ -135,7 +135,7 @@ class Dispatcher:
         self._pid = os.getpid()
         self.threads = WorkerThreads(log=log, on_over=self._finish)
 
-        self.queue: deque[tuple[Stream, Request, float]] = deque()
+        self.queue: deque[tuple[Stream, int, Request, float]] = deque()
         """Requests beyond the concurrency limit, and when each came."""
         self._on_loop: set[Exchange] = set()
         self._free_buffers: list[IoBuffers] = []
@@ -162,7 +162,7 @@ class Dispatcher:
             queued = self.unanswered - self._in_flight
             return self._counters.figures(in_flight=self._in_flight, queued=queued, idle=idle)
 
-    def submit(self, stream: Stream, peer: Peer) -> None:
+    def submit(self, stream: Stream, descriptor: int, peer: Peer) -> None:
         """Answer the request on a connection that has sent data."""
         now = monotonic()
         self._counters.requests += 1
@@ -172,7 +172,7 @@ class Dispatcher:
         request_id = f"{self._pid}-{self._counters.requests}"
         if self._observe is not None:
             stream = self._observe(stream, request_id)
-        self.queue.append((stream, Request(request_id, self._path, peer), now))
+        self.queue.append((stream, descriptor, Request(request_id, self._path, peer), now))
         self.start_queued()
         if self._counters.requests == self._config.max_requests:
             self._on_last_request()
@@ -188,11 +188,12 @@ class Dispatcher:
         finally:
             self._is_starting = False
 
-    def _start(self, stream: Stream, request: Request, came: float) -> None:
+    def _start(self, stream: Stream, descriptor: int, request: Request, came: float) -> None:
         with self._lock:
             self._in_flight += 1
         exchange = Exchange(
             stream,
+            descriptor,
             request,
             handler=self._handler,
             config=self._config,
@@ -241,7 +242,7 @@ class Dispatcher:
     def abort_queued(self) -> None:
         """Close the connections of all requests that have not been started."""
         while self.queue:
-            stream, request, came = self.queue.popleft()
+            stream, _, request, came = self.queue.popleft()
             record = RequestRecord(request.id, request.peer, outcome=Outcome.ABORTED)
             record.detail = "the server was stopped before it began"
             record.queue_time = record.began - came
@@ -262,6 +263,8 @@ class Dispatcher:
             self.unanswered -= 1
             self._in_flight -= 1
             self._last_active = monotonic()
-            self._counters.count(record)
+            self._counters.outcomes[record.outcome] += 1
+            self._counters.bytes_in += record.bytes_in
+            self._counters.bytes_out += record.bytes_out
         self._log.request(record)
         self._on_done(record)

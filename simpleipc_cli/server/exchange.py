@@ -23,10 +23,10 @@ from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
 from simpleipc_cli.message import MessageReader, MessageWriter
 from simpleipc_cli.server import timeouts
 from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT, ServerConfig
-from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.server.handler import Handler, Request, Result
 from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers
 from simpleipc_cli.server.log import Outcome, RequestRecord
-from simpleipc_cli.server.request_buffer import RequestBuffer
+from simpleipc_cli.server.request_buffer import QuitRequest, RequestBuffer
 from simpleipc_cli.server.shutdown import Shutdown
 from simpleipc_cli.server.timeouts import Timeouts
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, Stream, is_hung_up
@@ -60,6 +60,7 @@ class Exchange:
     def __init__(
         self,
         stream: Stream,
+        descriptor: int,
         request: Request,
         *,
         handler: Handler,
@@ -69,7 +70,7 @@ class Exchange:
         poller: Poller,
         on_change: Callable[[Exchange], None],
     ) -> None:
-        """Take over the stream, which has data to read.
+        """Take over the stream, which has data to read, and its descriptor.
 
         `on_change` is called after each step on the event loop that sets `is_over` or
         `needs_thread`, or lets `due` be earlier.
@@ -82,7 +83,7 @@ class Exchange:
         """Monotonic time at which to call resume() if nothing happens."""
 
         self._stream = stream
-        self._stream_fd = stream.fileno()
+        self._stream_fd = descriptor
         self._handler = handler
         self._request = request
         self._config = config
@@ -98,8 +99,8 @@ class Exchange:
             MessageReader(),
             buffers.request,
             config.spool_folder,
-            hold=config.whole_request,
-            quit_on=config.quit_on,
+            config.whole_request,
+            None if config.quit_on is None else QuitRequest(config.quit_on),
         )
         self._timeouts = Timeouts(config)
         self._running = 0  # timeouts that run
@@ -182,7 +183,8 @@ class Exchange:
         """Return whether the client has sent all, and a handler that stays has read all."""
         if not self._buffer.reader.complete:
             return self._client_gone
-        return self._io is None or not self._io.wants_input(self._buffer)
+        io = self._io
+        return io is None or not io.run.is_persistent or not io.wants_input(self._buffer)
 
     def _set_outcome(self, outcome: Outcome, detail: str) -> None:
         """Record what went wrong, unless something has before."""
@@ -191,26 +193,17 @@ class Exchange:
             self.record.detail = detail
 
     def _end(self) -> Step:
-        """Close the connection, then stop the handler, which may take time."""
+        """Close the connection and stop the handler."""
         self._is_ending = True
-        if not self._is_closed:
-            self._close_stream()
-        if self._stop_handler() is Step.WOULD_BLOCK:
-            return Step.WOULD_BLOCK
-        self.is_over = True
-        return Step.DONE
-
-    def _close_stream(self) -> None:
-        self._is_closed = True
         reader = self._buffer.reader
         self.record.bytes_in = reader.payload_bytes
         self.record.bytes_out = self._writer.payload_bytes
+        if self._stop_handler() is Step.WOULD_BLOCK:
+            return Step.WOULD_BLOCK
         if reader.trailing_bytes:
             self.record.debug_notes.append(f"{reader.trailing_bytes} bytes behind the flush")
-        self._unregister(*self._polled)
-        self._stream.close()
-        if self._buffer.spool is not None:
-            self._buffer.close()
+        self.is_over = True
+        return Step.DONE
 
     def _end_after_defect(self, error: Exception) -> Step:
         self._set_outcome(Outcome.INTERNAL_ERROR, repr(error))
@@ -239,12 +232,13 @@ class Exchange:
                 # Also when all is written but its end, for which there was no room.
                 has_more = buffer.has_unsent or reader.complete
                 wanted[run.input] = WRITE if has_more else 0, self._on_input
-            if not io.is_output_ended and not writing:  # its HANGUP would be reported at once
+            if run.output >= 0 and not writing:  # its HANGUP would be reported at once
                 wanted[run.output] = READ, self._on_output
             if not io.has_exited:
                 wanted[run.exit] = READ, self._on_exit
         if self._may_block:
             wanted[self._latch.fileno()] = 0, self._on_latch
+        self._run_timeouts(now, reading=reading, writing=writing)
         polled = self._polled
         if polled.keys() - wanted.keys():
             self._unregister(*(polled.keys() - wanted.keys()))
@@ -252,7 +246,6 @@ class Exchange:
             if polled.get(descriptor) != events:
                 polled[descriptor] = events
                 self._poller.register(descriptor, events, partial(self._step, on_event))
-        self._run_timeouts(now, reading=reading, writing=writing)
         moved = reader.payload_bytes + self._writer.payload_bytes
         if moved + reader.packets * _PACKET_COST > _MAX_ON_LOOP:
             self.needs_thread = True
@@ -311,7 +304,9 @@ class Exchange:
             self.record.warnings.append(
                 "the handler has exited, but something holds its output open"
             )
-        return self._end_output(self._io)
+        self._io.run.end_output()
+        self._end_response(self._io.run.result())
+        return self._send()
 
     def _on_latch(self, _events: int) -> Step:
         """Enter the next phase of the shutdown."""
@@ -438,7 +433,8 @@ class Exchange:
         self._io = io = HandlerIO(run)
         self._has_handler_timeout = self._config.handler_timeout is not None
         self._progress |= timeouts.HANDLER
-        self._feed_handler(io)
+        if run.input >= 0 and io.feed(self._buffer):
+            run.end_input()
         return Step.DONE
 
     def _feed_handler(self, io: HandlerIO) -> None:
@@ -491,31 +487,29 @@ class Exchange:
         if not self._client_gone:
             for piece in pieces:
                 self._writer.write(piece)
-        if not pieces or io.run.output < 0:
-            return self._end_output(io)
-        return self._send()
-
-    def _end_output(self, io: HandlerIO) -> Step:
-        io.is_output_ended = True
-        io.is_lingering = io.has_exited or io.run.is_persistent
-        io.run.end_output()
-        self._finish_response()
-        return self._send()
+        if not pieces and io.run.output >= 0:
+            io.run.end_output()
+        if io.run.output < 0:
+            io.is_lingering = io.has_exited or io.run.is_persistent
+            result = io.run.result()
+            if result is not None:
+                self._end_response(result)
+        return self._send() if self._writer.pending else Step.DONE
 
     def _on_exit(self, _events: int) -> Step:
-        if self._io is not None:
-            self._io.has_exited = self._io.is_lingering = True
-            self._has_handler_timeout = False
-            self._finish_response()
+        io = self._io
+        if io is None:
+            return Step.DONE
+        io.has_exited = io.is_lingering = True
+        self._has_handler_timeout = False
+        if io.run.output < 0:
+            self._end_response(io.run.result())
         return self._send()
 
-    def _finish_response(self) -> None:
-        """End the response once output and handler have ended: with a flush if both did well."""
+    def _end_response(self, result: Result | None) -> None:
+        """End the response, whose output has ended: with a flush if the handler succeeded."""
         io, buffer = self._io, self._buffer
-        if io is None or not io.is_output_ended or self._response_over:
-            return
-        result = io.run.result()
-        if result is None:
+        if result is None or io is None or self._response_over:
             return
         if result.request_unread and buffer.rewind():
             self._must_stop = self._must_start = True  # another one answers
@@ -542,11 +536,15 @@ class Exchange:
         self._discard_rest()
 
     def _stop_handler(self) -> Step:
-        """Stop the handler with everything it started."""
+        """Stop the handler with everything it started; before that, close an ending connection."""
+        self._unregister(*self._polled)
+        if self._is_ending and not self._is_closed:
+            self._is_closed = True
+            self._stream.close()
+            if self._buffer.spool is not None:
+                self._buffer.spool.close()
         if self._io is not None:
             run = self._io.run
-            if self._polled:
-                self._unregister(*(self._polled.keys() - {self._stream_fd}))
             try:
                 if self._may_block:
                     self._io = None

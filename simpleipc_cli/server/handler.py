@@ -74,10 +74,9 @@ class HandlerRun(ABC):
 
     @abstractmethod
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """Read some of the response; return pieces that are views of `buffer`, none at its end.
+        """Read some of the response; return pieces that are views of `buffer`.
 
-        Sets `output` to -1 if these are known to be the last. Raises BlockingIOError if nothing
-        has come.
+        Sets `output` to -1 if there will be no others. Raises BlockingIOError if nothing has come.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simpleipc_cli.buffers import advance
 from simpleipc_cli.errors import PeerGone
 from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.server.request_buffer import RequestBuffer
@@ -29,7 +30,6 @@ class HandlerIO:
 
     run: HandlerRun
     has_exited: bool = False
-    is_output_ended: bool = False
     is_lingering: bool = False
     """Whether a part of it has ended and the rest is due: the output of a handler that has exited,
     or the exit of a worker without output."""
@@ -53,9 +53,13 @@ class HandlerIO:
             except PeerGone:
                 self.abandon_input(request)
                 return False
-            request.consume(count, remember=run.is_persistent)
-            if request.chunks:
+            if run.is_persistent:
+                request.remember(count)
+            if count < sum(map(len, chunks)):
+                advance(chunks, count)
                 return False  # a short write: the poller reports when there is room
+            request.chunks = []
+            request.has_unsent = bool(request.spool)
         return request.reader.complete and not request.is_discarding
 
     def abandon_input(self, request: RequestBuffer) -> None:

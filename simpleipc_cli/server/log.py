@@ -128,12 +128,7 @@ class Counters:
         self.bytes_out = 0
         """Payload of their responses."""
         self.outcomes: Counter[Outcome] = Counter()
-
-    def count(self, record: RequestRecord) -> None:
-        """Count a request that has ended."""
-        self.outcomes[record.outcome] += 1
-        self.bytes_in += record.bytes_in
-        self.bytes_out += record.bytes_out
+        """Requests that have ended."""
 
     def figures(self, *, in_flight: int, queued: int, idle: int) -> dict[str, int]:
         """Return all counters by name, those of failures only if there were any.

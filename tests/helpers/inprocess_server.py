@@ -201,6 +201,8 @@ class ScriptedRun(HandlerRun):
 
     def read(self, buffer):
         count = self._reader.read_now(buffer)
+        if not count:
+            self.output = -1
         return [buffer[:count]] if count else []
 
     def end_output(self):
