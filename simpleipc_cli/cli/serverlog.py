@@ -80,7 +80,7 @@ class PlacedLog(Log):
         """Numbers by name."""
 
 
-def _priority(record: Record) -> Priority:
+def _priority(record: RequestRecord) -> Priority:
     if record.outcome.is_error:
         return Priority.ERROR
     return Priority.WARNING if record.warnings else Priority.INFO
