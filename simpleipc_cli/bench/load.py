@@ -23,7 +23,7 @@ from simpleipc_cli.bench.exchange import Exchange, Failed, Request
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.schedule import Schedule
 from simpleipc_cli.bench.timeline import Slot, Timeline
-from simpleipc_cli.transport import READ, WRITE, Poller, new_wide_poller
+from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
 
 SECOND = 1_000_000_000
 FAILURES = ("refused", "timeout", "truncated", "protocol", "not as expected")
@@ -139,7 +139,7 @@ class Generator:
         self._report = report
         self._recent = Slot()
         self._next_report = begin + _SNAPSHOT_EVERY
-        self._poller: Poller = new_wide_poller()
+        self._poller: Poller = new_scalable_poller()
         if stop is not None:
             self._poller.register(stop, READ)
         self._flying: dict[int, Exchange] = {}  # by descriptor, the oldest first

@@ -7,7 +7,7 @@ from functools import partial
 from threading import Lock, Thread
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport import READ, Latch, new_bell, new_latch, new_wide_poller
+from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller, new_wakeup_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Supervisor:
         try:
             self.kill_now: Latch = new_latch()
             """Set when processes that are being stopped get no more time."""
-            self._wakeup = new_bell()
-            self._poller = new_wide_poller()
+            self._wakeup = new_wakeup_event()
+            self._poller = new_scalable_poller()
             self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         except OSError as error:
             raise SipcError(f"nothing can look after handlers: {error.strerror}") from error
@@ -60,12 +60,12 @@ class Supervisor:
 
     def wake(self) -> None:
         """Have `maintain` called soon. Can be called from a signal handler."""
-        self._wakeup.ring()
+        self._wakeup.set()
 
     def close(self, kill_now: Latch) -> None:
         """End the thread once `maintain` has returned; `kill_now` cuts that short."""
         self._is_closing = True
-        self._wakeup.ring()
+        self._wakeup.set()
         while self._thread.is_alive():
             self._thread.join(_POLL_INTERVAL)
             if kill_now.is_set():
@@ -82,7 +82,7 @@ class Supervisor:
                 timeout = self._maintain()
 
     def _on_wakeup(self, _events: int) -> None:
-        self._wakeup.quiet()
+        self._wakeup.clear()
 
     def _on_exit(self, number: int, _events: int) -> None:
         """A process has exited, unless its descriptor's number is another's by now."""

@@ -19,7 +19,7 @@ from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Counters, Log, RequestRecord
 from simpleipc_cli.server.shutdown import Shutdown
 from simpleipc_cli.server.systemd import Notifier
-from simpleipc_cli.transport import READ, Listener, Stream, new_bell, new_wide_poller
+from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event
 
 _MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs a system call more (tunable)
 _PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
@@ -59,9 +59,9 @@ class Server:
         self._log = log
         self._notifier = notifier or Notifier()
 
-        self._wakeup = new_bell()
+        self._wakeup = new_wakeup_event()
         self._shutdown = Shutdown()
-        self._poller = new_wide_poller()
+        self._poller = new_scalable_poller()
         self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         counters = Counters()
         self._dispatcher = Dispatcher(
@@ -105,17 +105,17 @@ class Server:
         self._is_stopping = True
         if self.stop_calls > 1:
             self._shutdown.killing.set()  # at once: the main thread may wait for a handler's end
-        self._wakeup.ring()
+        self._wakeup.set()
 
     def log_stats(self) -> None:
         """Write the counters to the log."""
         self._stats_requested = True
-        self._wakeup.ring()
+        self._wakeup.set()
 
     def reload(self) -> None:
         """Reopen the log, and let the handler replace what it keeps."""
         self._reload_requested = True
-        self._wakeup.ring()
+        self._wakeup.set()
 
     # -- the main thread -------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Server:
             self._shutdown.close()
 
     def _on_wakeup(self, _events: int) -> None:
-        self._wakeup.quiet()
+        self._wakeup.clear()
         self._housekeeping_due = 0.0
 
     def _on_last_request(self) -> None:
@@ -164,9 +164,9 @@ class Server:
         """A request has ended. Called by any thread."""
         if record.is_quit:
             self._is_stopping = True
-            self._wakeup.ring()
+            self._wakeup.set()
         elif self._dispatcher.queue or not self._is_accepting or self._acceptor.retry_at != NEVER:
-            self._wakeup.ring()
+            self._wakeup.set()
 
     def _housekeeping(self) -> None:
         """Do what would cost too much for each request."""

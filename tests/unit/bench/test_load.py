@@ -377,7 +377,7 @@ class World:
         self.answers: dict[int, int] = {}  # when, by descriptor
         for module in (load, exchange):
             monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
-        monkeypatch.setattr(load, "new_wide_poller", lambda: FakePoller(self))
+        monkeypatch.setattr(load, "new_scalable_poller", lambda: FakePoller(self))
         monkeypatch.setattr(exchange, "connect_now", lambda path: FakeStream(self))
 
     def run(self, **plan) -> load.Tally:
