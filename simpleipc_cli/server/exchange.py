@@ -1,13 +1,12 @@
 """One exchange: a request from its first byte, its handler, and the response to its end.
 
-An exchange is a state machine and the only one that decides: what is read, when the handler
-starts and stops, which timeouts run, and when all of it is over. It runs on the event loop with
-all others as long as it cannot block; then it moves to a worker thread of its own.
+An exchange is a state machine, and it alone decides what is read, when the handler starts and
+stops, which timeouts run, and when it is over. It runs on the event loop with all others as long as
+it cannot block; then it moves to a worker thread.
 
-Why it has no deadlock: a request is read as fast as the handler takes it, and while the response
-cannot be written, because the client does not read, the request is read ahead to disk: the client
-may write its whole request before it reads. A response is never stored: a client that reads slowly
-slows the handler.
+It adds no deadlock: a request is read as fast as the handler takes it, and while the client does
+not read the response, the request is read ahead to disk, as the client may write its whole request
+before it reads. A response is never stored: a client that reads slowly slows the handler.
 """
 
 from __future__ import annotations
@@ -101,8 +100,7 @@ class Exchange(ExchangeState):
         """Return whether the client has sent all, and a handler that stays has read all."""
         if not self.buffer.reader.complete:
             return self.client_gone
-        io = self.io
-        return io is None or not io.run.is_persistent or not io.wants_input(self.buffer)
+        return not (self.io and self.io.run.is_persistent and self.io.wants_input(self.buffer))
 
     def _end(self) -> Step:
         """Close the connection and stop the handler."""
