@@ -429,7 +429,7 @@ def test_a_wakeup_event_wakes_another_thread(poller):
     wakeup = new_wakeup_event()
     poller.register(wakeup.fileno(), READ)
     for _ in range(200):
-        thread = threading.Thread(target=wakeup.ring)
+        thread = threading.Thread(target=wakeup.set)
         thread.start()
         assert told(poller) == {wakeup.fileno(): READ}
         wakeup.clear()
