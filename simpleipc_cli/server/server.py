@@ -58,7 +58,6 @@ class Server:
         self._config = config
         self._log = log
         self._notifier = notifier or Notifier()
-
         self._wakeup = new_wakeup_event()
         self._shutdown = Shutdown()
         self._poller = new_scalable_poller()
