@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from simpleipc_cli.buffers import Buffer, advance
 from simpleipc_cli.errors import CutOff
-from simpleipc_cli.pktline import FLUSH, FLUSH_PACKET, NEED_DATA, Data, Decoder, encode
+from simpleipc_cli.pktline import (
+    FLUSH,
+    FLUSH_PACKET,
+    HEADER_SIZE,
+    MAX_PAYLOAD,
+    NEED_DATA,
+    Data,
+    Decoder,
+    encode,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,34 +82,34 @@ class MessageReader:
 class MessageWriter:
     """Takes payload, gives buffers for gathering writes, and keeps what was not written yet."""
 
-    __slots__ = ("_buffers", "finished", "payload_bytes")
+    __slots__ = ("finished", "payload_bytes", "pending")
 
     def __init__(self) -> None:
         """A writer at the start of a message."""
-        self._buffers: list[Buffer] = []
+        self.pending: list[Buffer] = []
+        """What is to be written next, in order; empty when all is."""
         self.finished = False
         """Whether the flush is, or was, among what is to be written."""
         self.payload_bytes = 0
 
     def write(self, payload: Buffer) -> None:
         """Add payload. It must not change until it has been written."""
-        self.payload_bytes += len(payload)
-        self._buffers += encode(payload)
+        size = len(payload)
+        self.payload_bytes += size
+        if 0 < size <= MAX_PAYLOAD:
+            self.pending += (b"%04x" % (size + HEADER_SIZE), memoryview(payload))
+        else:
+            self.pending += encode(payload)
 
     def finish(self) -> None:
         """Add the flush: the message is complete."""
-        self._buffers.append(FLUSH_PACKET)
+        self.pending.append(FLUSH_PACKET)
         self.finished = True
-
-    @property
-    def pending(self) -> list[Buffer]:
-        """What is to be written next, in order; empty when all is."""
-        return self._buffers
 
     def written(self, count: int) -> None:
         """The first `count` bytes of what was pending have been written."""
-        advance(self._buffers, count)
+        advance(self.pending, count)
 
     def drop(self) -> None:
         """Forget what is pending: nobody will read it."""
-        self._buffers.clear()
+        self.pending.clear()

@@ -83,7 +83,7 @@ def test_imports_are_found_wherever_they_stand():
 import simpleipc_cli.client
 from simpleipc_cli import errors
 if TYPE_CHECKING:
-    from simpleipc_cli.server.pool import Server
+    from simpleipc_cli.server.server import Server
 def later():
     from simpleipc_cli.spool import Spool
     import_module(f"simpleipc_cli.transport.{name}")
@@ -212,7 +212,7 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
 # Who imports these is loaded by a front, and only on the system that has them.
 UNIX_ALONE = {
     *("handlers/pipes.py", "server/pidfile.py"),
-    *(f"transport/unix_{name}.py" for name in ("holding", "inspect", "listen", "start_lock")),
+    *(f"transport/unix_{name}.py" for name in ("inspect", "listen", "start_lock")),
 }
 
 

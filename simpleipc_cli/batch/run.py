@@ -254,9 +254,9 @@ class Batch:
         if exchange is not self._paused:
             wanted |= READ
         if wanted:
-            self._poller.watch(exchange.stream.fileno(), wanted)
+            self._poller.register(exchange.stream.fileno(), wanted)
         else:  # its hang-up would be told again and again
-            self._poller.forget(exchange.stream.fileno())
+            self._poller.unregister(exchange.stream.fileno())
 
     def _receive(self, exchange: Exchange) -> None:
         """Take what has come of an answer."""
@@ -292,7 +292,7 @@ class Batch:
         stream = exchange.stream
         if stream is not None:
             del self._connected[stream.fileno()]
-            self._poller.forget(stream.fileno())
+            self._poller.unregister(stream.fileno())
             stream.close()
             self._entrance.hurry()
 
@@ -322,9 +322,9 @@ class Batch:
 
     def _want(self, descriptor: int, wanted: int) -> None:
         if wanted:
-            self._poller.watch(descriptor, wanted)
+            self._poller.register(descriptor, wanted)
         else:
-            self._poller.forget(descriptor)
+            self._poller.unregister(descriptor)
 
     def _time_left(self) -> float | None:
         times = (self._entrance.time_left(), self._deadline.remaining())

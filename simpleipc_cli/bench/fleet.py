@@ -20,7 +20,7 @@ from simpleipc_cli.bench.load import Generator, Plan, Tally
 from simpleipc_cli.bench.timeline import Slot
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport import new_line
+from simpleipc_cli.transport import new_connection_watcher
 
 _HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
 _SOON = 5.0  # seconds in which a process that was told to stop does so
@@ -239,11 +239,11 @@ def _generate(plan: Plan, connection: Connection) -> None:
 
 def _made(plan: Plan, begin: int, connection: Connection) -> Tally | SipcError:
     """What was counted, or why that cannot go on."""
-    line = new_line(connection)
+    line = new_connection_watcher(connection)
 
     def tell(*told: object) -> None:
         # The load does not stop because a terminal does, or whoever draws on it.
-        if not line.has_room():
+        if not line.is_writable():
             raise BlockingIOError
         connection.send(told)
 

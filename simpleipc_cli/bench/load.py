@@ -23,7 +23,7 @@ from simpleipc_cli.bench.exchange import Exchange, Failed, Request
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.schedule import Schedule
 from simpleipc_cli.bench.timeline import Slot, Timeline
-from simpleipc_cli.transport import READ, WRITE, Poller, new_wide_poller
+from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
 
 SECOND = 1_000_000_000
 FAILURES = ("refused", "timeout", "truncated", "protocol", "not as expected")
@@ -139,9 +139,9 @@ class Generator:
         self._report = report
         self._recent = Slot()
         self._next_report = begin + _SNAPSHOT_EVERY
-        self._poller: Poller = new_wide_poller()
+        self._poller: Poller = new_scalable_poller()
         if stop is not None:
-            self._poller.watch(stop, READ)
+            self._poller.register(stop, READ)
         self._flying: dict[int, Exchange] = {}  # by descriptor, the oldest first
         self._busy: deque[Exchange] = deque()  # waiting for room in the server's queue
         self._try_busy = 0
@@ -244,7 +244,7 @@ class Generator:
         assert exchange.stream is not None  # noqa: S101
         descriptor = exchange.stream.fileno()
         self._flying[descriptor] = exchange
-        self._poller.watch(descriptor, READ | WRITE if exchange.write() else READ)
+        self._poller.register(descriptor, READ | WRITE if exchange.write() else READ)
         return True
 
     def _wait(self, pause: float) -> None:
@@ -266,7 +266,7 @@ class Generator:
         """Write and read what can be; whether the answer is complete. Raises Failed."""
         if what & WRITE and not exchange.write():
             assert exchange.stream is not None  # noqa: S101
-            self._poller.watch(exchange.stream.fileno(), READ)
+            self._poller.register(exchange.stream.fileno(), READ)
         return bool(what & ~WRITE) and exchange.read(self._buffer)
 
     def _expire(self, now: int) -> None:
@@ -313,7 +313,7 @@ class Generator:
             descriptor = stream.fileno()
             del self._flying[descriptor]
             stream.close()
-            self._poller.forget_closed(descriptor)
+            self._poller.discard(descriptor)
 
     def _tell(self, now: int) -> None:
         """Report, if it is time to."""

@@ -13,7 +13,7 @@ import click
 
 from simpleipc_cli.cli.options import was_given
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.notify import Notifier
+from simpleipc_cli.server.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from simpleipc_cli.cli.serverlog import JsonLog, TextLog
 from simpleipc_cli.cli.serving import Service, run
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.server.limits import Limits
+from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.system import SPOOL_FOLDER
 from simpleipc_cli.transport import Stream
@@ -92,13 +92,13 @@ def _serve(path: str, command: Command, given: dict[str, Any], service: Service)
         return run(
             path,
             command,
-            _limits(given),
+            _config(given),
             new_handler=lambda limit: new_handler(command, given, path, limit, log),
             mode=_mode(given),
             group=given["group"],
             backlog=given["backlog"],
             log=log,
-            watch=watch,
+            observe=watch,
             service=service,
         )
 
@@ -110,7 +110,7 @@ def _end_is_logged(log: Log, *, in_file: bool) -> Iterator[None]:
         yield
     except SipcError as error:
         if in_file:
-            log.problem(f"sipc serve: {error.text}")
+            log.warning(f"sipc serve: {error.text}")
         raise
 
 
@@ -129,16 +129,16 @@ def _mode(given: dict[str, Any]) -> int:
     return 0o600 if given["group"] is None else 0o660
 
 
-def _limits(given: dict[str, Any]) -> Limits:
-    return Limits(
-        threads=given["threads"],
+def _config(given: dict[str, Any]) -> ServerConfig:
+    return ServerConfig(
+        max_concurrency=given["threads"],
         max_request=given["max_request"],
         read_timeout=given["read_timeout"],
         write_timeout=given["write_timeout"],
-        timeout=given["timeout"],
-        kill_after=given["kill_after"],
+        handler_timeout=given["timeout"],
+        grace_period=given["kill_after"],
         drain_timeout=given["drain_timeout"],
-        count=given["count"],
+        max_requests=given["count"],
         idle_timeout=given["idle_timeout"],
         quit_on=None if given["quit_on"] is None else os.fsencode(given["quit_on"]),
         allowed_users=frozenset(given["allowed_users"]) or None,
@@ -159,7 +159,7 @@ def _trace(
     from simpleipc_cli.cli.tracing import open_trace  # noqa: PLC0415
 
     def warn(error: SipcError) -> None:
-        log.problem(f"sipc serve: {error.text}")
+        log.warning(f"sipc serve: {error.text}")
 
     tracer = open_trace(warn, on_stderr=on_stderr, path=file)
     try:

@@ -52,18 +52,18 @@ def new_handler(
             log,
             path=os.path.abspath(path),
             count=given["prestart"],
-            grace=given["kill_after"],
+            grace_period=given["kill_after"],
         )
     if given["worker"] is None:
         return ProcessHandler(command, environment, descriptors)
-    from simpleipc_cli.handlers.workers import WorkerHandler  # noqa: PLC0415
+    from simpleipc_cli.handlers.worker_pool import WorkerPool  # noqa: PLC0415
 
-    return WorkerHandler(
+    return WorkerPool(
         command,
         environment,
         descriptors,
         log,
-        most=given["threads"],
+        max_workers=given["threads"],
         max_requests=given["max_requests"],
-        grace=given["kill_after"],
+        grace_period=given["kill_after"],
     )

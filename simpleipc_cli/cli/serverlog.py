@@ -13,7 +13,7 @@ from simpleipc_cli.cli.journal import Priority
 from simpleipc_cli.cli.logplace import LONGEST_LINE, LogPlace
 from simpleipc_cli.cli.render import printable, whole_text
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.log import Log, Record
+from simpleipc_cli.server.log import Log, RequestRecord
 
 _MOST_REMARKS = 4  # in JSON; more have never been seen
 _LONGEST_TEXTS = (2000, 50)  # characters; of the latter, escaped, five fit into a line
@@ -29,28 +29,28 @@ class PlacedLog(Log):
         self._verbose = verbose
         place.tell_of_lost(self._lost)
 
-    def request(self, record: Record) -> None:
+    def request(self, record: RequestRecord) -> None:
         """Shown unless quiet; what somebody should look at, always."""
         if self._quiet and not record.outcome.is_error and not record.warnings:
             return
         line = self._request_line(record, monotonic() - record.began)
         self._place.put(line, _priority(record))
 
-    def problem(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """Shown always."""
         self._place.put(self._text_line("problem", text), Priority.ERROR)
 
-    def news(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Shown unless quiet."""
         if not self._quiet:
             self._place.put(self._text_line("news", text), Priority.INFO)
 
-    def detail(self, text: str) -> None:
+    def debug(self, text: str) -> None:
         """Shown when verbose."""
         if self._verbose:
             self._place.put(self._text_line("detail", text), Priority.DEBUG)
 
-    def counters(self, figures: Mapping[str, int]) -> None:
+    def stats(self, figures: Mapping[str, int]) -> None:
         """Shown always: somebody asked."""
         self._place.put(self._counters_line(figures), Priority.INFO)
 
@@ -59,16 +59,16 @@ class PlacedLog(Log):
         try:
             self._place.reopen()
         except SipcError as error:
-            self.problem(f"sipc serve: {error.text}")
+            self.warning(f"sipc serve: {error.text}")
 
-    def _remarks(self, record: Record) -> list[str]:
-        return [*record.warnings, *(record.notes if self._verbose else ())]
+    def _remarks(self, record: RequestRecord) -> list[str]:
+        return [*record.warnings, *(record.debug_notes if self._verbose else ())]
 
     def _lost(self, count: int) -> str:
         return self._text_line("problem", f"({count} lines were lost: nobody took them)")
 
     @abstractmethod
-    def _request_line(self, record: Record, seconds: float) -> str:
+    def _request_line(self, record: RequestRecord, seconds: float) -> str:
         """A request, `seconds` after a thread took it up."""
 
     @abstractmethod
@@ -80,7 +80,7 @@ class PlacedLog(Log):
         """Numbers by name."""
 
 
-def _priority(record: Record) -> Priority:
+def _priority(record: RequestRecord) -> Priority:
     if record.outcome.is_error:
         return Priority.ERROR
     return Priority.WARNING if record.warnings else Priority.INFO
@@ -89,7 +89,7 @@ def _priority(record: Record) -> Priority:
 class TextLog(PlacedLog):
     """For people."""
 
-    def _request_line(self, record: Record, seconds: float) -> str:
+    def _request_line(self, record: RequestRecord, seconds: float) -> str:
         """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
         parts = [
             f"{record.id}",
@@ -119,7 +119,7 @@ class TextLog(PlacedLog):
 class JsonLog(PlacedLog):
     """For programs: an object a line, for a request or for what else there is to say."""
 
-    def _request_line(self, record: Record, seconds: float) -> str:
+    def _request_line(self, record: RequestRecord, seconds: float) -> str:
         peer = record.peer
         return self._object(
             "request",
@@ -132,7 +132,7 @@ class JsonLog(PlacedLog):
             status=int(record.status) if record.status.isdigit() else None,
             signal=record.status if record.status.startswith("SIG") else None,
             duration=round(seconds, 6),
-            queue_wait=round(record.waited, 6),
+            queue_wait=round(record.queue_time, 6),
             outcome=record.outcome.key,
             detail=record.detail or None,
             remarks=self._remarks(record)[:_MOST_REMARKS],

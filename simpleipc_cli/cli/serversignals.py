@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simpleipc_cli import system
-from simpleipc_cli.server.pool import Server
+from simpleipc_cli.server.server import Server
 
 _STOP_SIGNALS, _RENEW, _REPORT = (
     [signal.Signals[name] for name in names]
@@ -50,7 +50,7 @@ class Signals:
     def pass_to(self, server: Server) -> None:
         """From now on a signal stops this server."""
         self._server = server
-        for _ in range(self._count - server.signals):
+        for _ in range(self._count - server.stop_calls):
             server.stop()
         for wish in self._missed:
             wish(server)
@@ -72,10 +72,10 @@ class Signals:
             self._numbers.append(number)
 
     def _on_reload(self, _number: int, _frame: object) -> None:
-        self._wish(Server.renew)
+        self._wish(Server.reload)
 
     def _on_report(self, _number: int, _frame: object) -> None:
-        self._wish(Server.report)
+        self._wish(Server.log_stats)
 
     def _wish(self, wish: Callable[[Server], None]) -> None:
         if self._server is None:

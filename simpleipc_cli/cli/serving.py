@@ -6,24 +6,23 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.activation import for_handlers, notifier
+from simpleipc_cli.cli.activation import notifier
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.render import printable
 from simpleipc_cli.cli.serversignals import Signals
 from simpleipc_cli.errors import GivenUp, SipcError
 from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.server.acceptor import MIN_FDS
+from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.entrance import LEAST_DESCRIPTORS
 from simpleipc_cli.server.handler import Handler
-from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pool import Ending, Server
-from simpleipc_cli.transport import Listener, Stream, listen, start_holder
+from simpleipc_cli.server.server import ExitReason, Server
+from simpleipc_cli.transport import Listener, Stream, listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +41,24 @@ class Service:
 def run(
     path: str,
     command: Command,
-    limits: Limits,
+    config: ServerConfig,
     *,
     new_handler: Callable[[DescriptorLimit], Handler],
     mode: int,
     group: int | None,
     backlog: int,
     log: Log,
-    watch: Callable[[Stream, str], Stream] | None,
+    observe: Callable[[Stream, str], Stream] | None,
     service: Service,
 ) -> int:
     """Listen, serve, and say with which status to end."""
     if command.is_missing():
-        log.problem(
+        log.warning(
             f"sipc serve: there is no command {command.line}: requests fail until there is one"
         )
     descriptors = DescriptorLimit()
     handler = new_handler(descriptors)
-    least = LEAST_DESCRIPTORS + handler.least_descriptors()
+    least = MIN_FDS + handler.min_fds()
     if descriptors.most < least:
         raise SipcError(
             f"only {descriptors.most} descriptors are allowed",
@@ -79,13 +78,10 @@ def run(
             signals,
             service,
             handler=handler,
-            limits=limits,
+            config=config,
             log=log,
             descriptors=descriptors,
-            watch=watch,
-            start_holder=None
-            if start_holder is None
-            else partial(start_holder, for_handlers(os.environ)),
+            observe=observe,
         )
 
 
@@ -100,28 +96,28 @@ def _serve(
     listener: Listener, path: str, signals: Signals, service: Service, *, log: Log, **parts: Any
 ) -> int:
     """Serve until the end; the status to end with."""
-    manager = notifier(os.environ, log.problem)
+    manager = notifier(os.environ, log.warning)
     # The path of a socket that was passed to us is absolute already, or no path at all.
     absolute = path if listener is service.listener else os.path.abspath(path)
     server = _server(listener, absolute, log=log, notifier=manager, **parts)
     signals.pass_to(server)
-    log.news(f"listening on {path}")
+    log.info(f"listening on {path}")
     service.listening()
     manager.ready(f"listening on {printable(path)}")
     ending = server.run()
     signals.ignore()
     server.close()
     manager.close()
-    if ending is Ending.LOST:
+    if ending is ExitReason.PATH_LOST:
         raise SipcError(
             f"{path} was taken away or replaced", "see who did it, and start the server again"
         )
-    if ending is Ending.DRAINED:
+    if ending is ExitReason.COMPLETED:
         return ExitCode.OK
     remedy = "allow more time with --drain-timeout"
-    if server.signals > 1:
+    if server.stop_calls > 1:
         remedy = "a second signal ends at once, one lets it answer"
-    log.problem(f"sipc serve: not all was answered: {remedy}")
+    log.warning(f"sipc serve: not all was answered: {remedy}")
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
 

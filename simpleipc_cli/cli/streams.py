@@ -302,7 +302,7 @@ class MessageOutput:
         from simpleipc_cli.transport import WRITE, new_poller  # noqa: PLC0415 - see _file_writer
 
         poller = new_poller()
-        poller.watch(self._writer.fileno(), WRITE)
+        poller.register(self._writer.fileno(), WRITE)
         try:
             while payload := payload[self.write_now(payload) :]:
                 while not poller.wait(self._deadline.remaining()):

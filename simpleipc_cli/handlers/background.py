@@ -80,7 +80,7 @@ class Starting:
     def _is_readable(self, deadline: Deadline) -> bool:
         """Wait until the child has spoken or ended; signals are let in meanwhile."""
         poller = new_poller()
-        poller.watch(self._pipe, READ)
+        poller.register(self._pipe, READ)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             while not (found := poller.wait(deadline.remaining())) and not deadline.passed():
@@ -102,7 +102,7 @@ class Starting:
         watching = os.pidfd_open(self._pid)
         try:
             poller = new_poller()
-            poller.watch(watching, READ)
+            poller.register(watching, READ)
             while (left := end - monotonic()) > 0:
                 if poller.wait(left):
                     os.waitpid(self._pid, 0)

@@ -46,11 +46,11 @@ class Detached:
         self._ours = ours
         self._words = LastWords()
         self._poller = new_poller()
-        self._poller.watch(process.descriptor, READ)
-        self._poller.watch(errors, READ)
+        self._poller.register(process.descriptor, READ)
+        self._poller.register(errors, READ)
         # Asked before each read. O_NONBLOCK would be set for the drain, too, which must wait.
         self._listener = new_poller()
-        self._listener.watch(errors, READ)
+        self._listener.register(errors, READ)
 
     def status(self) -> int | None:
         """Exit status, or minus the signal that killed it; None while it runs."""
@@ -62,10 +62,10 @@ class Detached:
         while (left := end - monotonic()) > 0:
             for descriptor, found in self._poller.wait(left):
                 if descriptor == self._process.descriptor:
-                    self._poller.forget(descriptor)
+                    self._poller.unregister(descriptor)
                     end = 0.0
                 elif not self._listen() and found & HANGUP:
-                    self._poller.forget(descriptor)
+                    self._poller.unregister(descriptor)
 
     def last_words(self) -> str:
         """The last lines that it wrote to standard error, as one; may hold any characters."""

@@ -1,6 +1,6 @@
-"""Handlers that are started ahead of their requests: a request does not wait for a start.
+"""Handlers that are started before their requests, which then do not wait for the start.
 
-Each is used once. What was used is replaced behind the answer, by another thread.
+Each process answers one request. Another thread replaces it after that.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from time import monotonic
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers import Command, ProcessHandler, ProcessRun, describe, start_process
-from simpleipc_cli.handlers.keeper import Keeper
-from simpleipc_cli.handlers.variables import PER_REQUEST
+from simpleipc_cli.handlers.environment import PER_REQUEST
+from simpleipc_cli.handlers.supervisor import Supervisor
 from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before one more is started, at will
-_A_HANDLER, _KEEPER = 3, 5  # descriptors: two pipes and a pidfd; epoll, bell, latch, a poller
+_MIN_BACKOFF, _MAX_BACKOFF = 0.1, 10.0  # seconds between starts that fail (tunable)
+_HANDLER_FDS = 3  # descriptors: two pipes and a pidfd
+_SUPERVISOR_FDS = 5  # epoll, wakeup, both ends of a latch, one spare
 
 
 class PrestartHandler(Handler):
-    """Answers requests with processes that wait for them, or with new ones when none does."""
+    """Answers requests with idle processes, or with new ones if none is idle."""
 
     def __init__(
         self,
@@ -36,11 +37,11 @@ class PrestartHandler(Handler):
         *,
         path: str,
         count: int,
-        grace: float,
+        grace_period: float,
     ) -> None:
-        """Keeps `count` waiting from begin() on; `path` is the endpoint's absolute path.
+        """Keep `count` processes idle from start() on; `path` is the endpoint's absolute path.
 
-        `grace` is given, in seconds, to those that are ended while they wait.
+        `grace_period` is in seconds, for idle processes that are stopped.
         """
         self._on_demand = ProcessHandler(command, environment, limit)
         self._command = command
@@ -49,154 +50,150 @@ class PrestartHandler(Handler):
         self._limit = limit
         self._log = log
         self._count = count
-        self._grace = grace
+        self.held_fds = count * _HANDLER_FDS + _SUPERVISOR_FDS
+        self._grace_period = grace_period
         self._lock = Lock()
-        self._waiting: deque[_Waiting] = deque()  # under the lock; the oldest is used first
-        self._keeper: Keeper | None = None
+        self._idle: deque[_Idle] = deque()  # under the lock, the oldest first
+        self._supervisor: Supervisor | None = None
         self._generation = 0
         self._failures = 0  # in a row
-        self._not_before = 0.0  # none is started ahead until then
+        self._not_before = 0.0  # no process is started until then
 
-    def begin(self) -> None:
-        """See Handler."""
+    def start(self) -> None:
         try:
-            self._keeper = Keeper(self._tend)
-            self._keeper.start()
+            self._supervisor = Supervisor(self._maintain)
+            self._supervisor.start()
         except SipcError as error:
-            self._log.problem(f"handlers are started when needed: {error.text}")
+            self._log.warning(f"handlers are started when needed: {error.text}")
 
-    def descriptors(self) -> int:
-        """See Handler."""
-        return self._count * _A_HANDLER + _KEEPER
+    def min_fds(self) -> int:
+        return self.held_fds
 
-    def least_descriptors(self) -> int:
-        """See Handler."""
-        return self.descriptors()
-
-    def renew(self) -> None:
-        """See Handler."""
+    def reload(self) -> None:
         self._generation += 1
         self._refill()
 
-    def start_now(self, request: Request) -> ProcessRun:
-        """See Handler."""
-        return self._used(self._next() or self._on_demand.start_now(request))
+    def run_nowait(self, request: Request) -> ProcessRun | None:
+        run = self._next() or self._on_demand.run_nowait(request)
+        return None if run is None else self._used(run)
 
-    def start(self, request: Request, stored: Spool | None) -> ProcessRun:
-        """See Handler."""
-        return self._used(self._next() or self._on_demand.start(request, stored))
+    def run(self, request: Request, spooled: Spool | None) -> ProcessRun:
+        return self._used(self._next() or self._on_demand.run(request, spooled))
 
     def _used(self, run: ProcessRun) -> ProcessRun:
         run.on_stopped = self._refill
         return run
 
     def _next(self) -> ProcessRun | None:
-        """The oldest that can be used; the keeper sees to those that cannot."""
+        """Return the oldest usable process; the supervisor replaces the others."""
         with self._lock:
-            for waiting in self._waiting:
-                if self._is_fit(waiting) and waiting.is_usable():
-                    self._take_out(waiting)
+            for idle in self._idle:
+                if self._is_current(idle) and idle.is_usable():
+                    self._remove(idle)
                     self._failures = 0
-                    return waiting.run
-                waiting.passed_over = True
+                    return idle.run
+                idle.passed_over = True
         return None
 
-    def _is_fit(self, waiting: _Waiting) -> bool:
-        return waiting.generation == self._generation and not waiting.passed_over
+    def _is_current(self, idle: _Idle) -> bool:
+        return idle.generation == self._generation and not idle.passed_over
 
-    def _take_out(self, waiting: _Waiting) -> None:
+    def _remove(self, idle: _Idle) -> None:
         """Under the lock."""
-        self._waiting.remove(waiting)
-        if self._keeper is not None:
-            self._keeper.forget(waiting.run.process)
+        self._idle.remove(idle)
+        if self._supervisor is not None:
+            self._supervisor.remove(idle.run.process)
 
     def _refill(self) -> None:
-        if self._keeper is not None:
-            self._keeper.ring()
+        if self._supervisor is not None:
+            self._supervisor.wake()
 
-    # -- while nothing is asked --------------------------------------------------------------
+    # -- idle processes --------------------------------------------------------------------
 
-    def _tend(self) -> float | None:
-        """Replace those that cannot be used, start those that are missing."""
-        while (waiting := self._take_unfit()) is not None:
-            if waiting.has_failed():
-                self._note_failure(waiting.how_it_ended())
-            self._end_waiting(waiting, self._keeper.hurry if self._keeper is not None else None)
-        while len(self._waiting) < self._count:
+    def _maintain(self) -> float | None:
+        """Replace processes that cannot be used, start those that are missing."""
+        while (idle := self._take_unusable()) is not None:
+            if idle.has_failed():
+                self._record_failure(idle.exit_text())
+            self._stop_idle(
+                idle, self._supervisor.kill_now if self._supervisor is not None else None
+            )
+        while len(self._idle) < self._count:
             left = self._not_before - monotonic()
             if left > 0:
                 return left
-            generation = self._generation  # before it is started: it may read its files at once
+            generation = (
+                self._generation
+            )  # before the start: the process may read its files at once
             try:
                 run = start_process(self._command, self._environment, self._limit, None)
             except SipcError as error:
-                self._note_failure(str(error))
+                self._record_failure(str(error))
                 continue
             with self._lock:
-                self._waiting.append(_Waiting(run, generation))
-                if self._keeper is not None:
-                    self._keeper.watch(run.process)
+                self._idle.append(_Idle(run, generation))
+                if self._supervisor is not None:
+                    self._supervisor.add(run.process)
         return None
 
-    def _take_unfit(self) -> _Waiting | None:
+    def _take_unusable(self) -> _Idle | None:
         with self._lock:
-            for waiting in self._waiting:
-                if not self._is_fit(waiting) or waiting.has_failed():
-                    self._take_out(waiting)
-                    return waiting
+            for idle in self._idle:
+                if not self._is_current(idle) or idle.has_failed():
+                    self._remove(idle)
+                    return idle
         return None
 
-    def _note_failure(self, how: str) -> None:
-        """Say it once, and let more and more time pass between the attempts."""
+    def _record_failure(self, how: str) -> None:
+        """Log the first of some failures in a row, and back off."""
         if not self._failures:
-            self._log.problem(
+            self._log.warning(
                 f"a handler that was started ahead has ended before its request: {how}"
             )
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 20))
+        pause = min(_MAX_BACKOFF, _MIN_BACKOFF * 2 ** min(self._failures, 20))
         self._not_before = monotonic() + pause
         self._failures += 1
 
-    def end(self, grace: float, hurry: Latch) -> None:
-        """See Handler. All at once, so that it takes no longer than the slowest of them."""
-        if self._keeper is not None:
-            self._keeper.close(hurry)
-            self._keeper = None
-        self._grace = grace
-        threads = [Thread(target=self._end_waiting, args=(each, hurry)) for each in self._waiting]
-        self._waiting.clear()
+    def close(self, grace_period: float, kill_now: Latch) -> None:
+        """Stop all at once, which takes as long as the slowest."""
+        if self._supervisor is not None:
+            self._supervisor.close(kill_now)
+            self._supervisor = None
+        self._grace_period = grace_period
+        threads = [Thread(target=self._stop_idle, args=(each, kill_now)) for each in self._idle]
+        self._idle.clear()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _end_waiting(self, waiting: _Waiting, hurry: Latch | None) -> None:
-        """Its input is not ended before: it would take that for an empty request."""
+    def _stop_idle(self, idle: _Idle, kill_now: Latch | None) -> None:
+        """Stop an idle process without ending its input: that would be an empty request."""
         try:
-            waiting.run.stop(self._grace, hurry)
+            idle.run.stop(self._grace_period, kill_now)
         except SipcError as error:
-            self._log.problem(error.text)
+            self._log.warning(error.text)
 
 
-class _Waiting:
-    """One that waits for its request."""
+class _Idle:
+    """A process that waits for its request."""
 
     def __init__(self, run: ProcessRun, generation: int) -> None:
         self.run = run
         self.generation = generation
-        self.passed_over = False  # it could not be used
+        self.passed_over = False  # a request could not use it
 
     def is_usable(self) -> bool:
         """Whether it waits still, or has ended well and has written its answer already.
 
-        One that ended well without a word may just as well have given up waiting.
+        One that ended well without a word may just as well have given up idle.
         """
         status = self.run.process.status()
         return status is None or (status == 0 and self.run.has_output())
 
     def has_failed(self) -> bool:
-        """Whether it has ended, and not well."""
+        """Return whether it has exited with an error."""
         return bool(self.run.process.status())
 
-    def how_it_ended(self) -> str:
-        """For people."""
+    def exit_text(self) -> str:
         return describe(self.run.process.status() or 0)[1]

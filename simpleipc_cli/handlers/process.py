@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 
 from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
 from simpleipc_cli.errors import PeerGone, SipcError
 from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.handlers.environment import PER_REQUEST
 from simpleipc_cli.handlers.pipes import Pipes, unread
 from simpleipc_cli.handlers.posix_spawn import NOTHING, quickest
 from simpleipc_cli.handlers.spawn import Process, describe, spawn
-from simpleipc_cli.handlers.variables import PER_REQUEST
 from simpleipc_cli.pipes import enlarge
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.handler import Handler, Request, Result, Run
+from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch
 
-_QUICK = 0.05  # seconds for a start that others may have to wait for, at will
-_QUICK_FOR = 10.0  # seconds from such a start in which others are taken to be as quick, at will
+_QUICK = 0.05  # seconds that a start on the event loop may take (tunable)
+_QUICK_FOR = 10.0  # seconds after a quick start in which others are expected to be (tunable)
 
 _OF_A_REQUEST = {"UNIXLOCALPATH", *PER_REQUEST}
 
-_MUCH = 32 * 1024
-"""Bytes moved at once that show a stream: half of what a pipe holds unless told otherwise."""
+_BULK = 32 * 1024
+"""Bytes moved at once after which a pipe is enlarged: half of what it holds by default."""
 
 
 class ProcessHandler(Handler):
@@ -34,27 +35,26 @@ class ProcessHandler(Handler):
     def __init__(
         self, command: Command, environment: Mapping[str, str], limit: DescriptorLimit
     ) -> None:
-        """`environment` is what every handler gets; each request adds its own."""
+        """Every handler gets `environment`, and the variables of its request."""
         self._command = command
         kept = {name: value for name, value in environment.items() if name not in _OF_A_REQUEST}
         self._environment = {**kept, "PROTO": "UNIX"}
         self._limit = limit
         self._quick_until = 0.0
 
-    def begin(self) -> None:
-        """See Handler. What starts handlers is loaded before there is a request to wait for it."""
-        quickest()
+    def start(self) -> None:
+        quickest()  # loads what starts processes before a request waits for it
 
-    def start_now(self, request: Request) -> ProcessRun:
-        """See Handler. If starting was quick lately: it waits for the program's file to be read,
-        and where a file system hangs only threads shall.
+    def run_nowait(self, request: Request) -> ProcessRun | None:
+        """Start a process if the last one was started quickly.
+
+        A start waits for the program's file to be read, and a file system may hang.
         """
         if monotonic() >= self._quick_until:
-            raise BlockingIOError
-        return self.start(request, None)
+            return None
+        return self.run(request, None)
 
-    def start(self, request: Request, stored: Spool | None) -> ProcessRun:
-        """See Handler."""
+    def run(self, request: Request, spooled: Spool | None) -> ProcessRun:
         more = {
             "UNIXLOCALPATH": request.path,
             "UNIXREMOTEPID": str(request.peer.pid),
@@ -63,7 +63,7 @@ class ProcessHandler(Handler):
             "SIPC_REQUEST_ID": request.id,
         }
         began = monotonic()
-        run = start_process(self._command, self._environment, self._limit, stored, more)
+        run = start_process(self._command, self._environment, self._limit, spooled, more)
         now = monotonic()
         self._quick_until = now + _QUICK_FOR if now < began + _QUICK else 0.0
         return run
@@ -73,16 +73,16 @@ def start_process(
     command: Command,
     environment: Mapping[str, str],
     limit: DescriptorLimit,
-    stored: Spool | None,
+    spooled: Spool | None,
     more: Mapping[str, str] = NOTHING,
 ) -> ProcessRun:
-    """Start a handler, its standard input a pipe or the stored request. Raises SipcError.
+    """Start a handler with a pipe or the spooled request as its standard input. Raises SipcError.
 
     For `environment` and `more` see Start.
     """
     pipes = Pipes()
     try:
-        stdin = pipes.to_child() if stored is None else stored.descriptor()
+        stdin = pipes.to_child() if spooled is None else spooled.descriptor()
         stdout = pipes.from_child()
         process = spawn(command, environment, [(stdin, 0), (stdout, 1)], limit, more)
     except OSError as error:
@@ -91,16 +91,18 @@ def start_process(
     except BaseException:
         pipes.close()
         raise
-    pipes.close_theirs()
-    if stored is not None:
-        stored.close()
-    return ProcessRun(process, pipes.writer, pipes.reader)
+    os.close(stdout)
+    if spooled is None:
+        os.close(stdin)
+    else:
+        spooled.close()
+    return ProcessRun(process, process.descriptor, pipes.writer, pipes.reader, pipes.reader)
 
 
 def start_worker(
     command: Command, environment: Mapping[str, str], limit: DescriptorLimit
 ) -> tuple[Process, Pipes]:
-    """Start a process that stays, and pipes to and from it. Raises OSError, SipcError."""
+    """Start a persistent process with pipes to and from it. Raises OSError, SipcError."""
     pipes = Pipes()
     try:
         files = [(pipes.to_child(), 0), (pipes.from_child(), 1)]
@@ -112,79 +114,83 @@ def start_worker(
     return process, pipes
 
 
-class ProcessRun(Run):
-    """A running handler process."""
+@dataclass(eq=False)
+class ProcessRun(HandlerRun):
+    """A running handler process, and our ends of its pipes."""
 
-    def __init__(self, process: Process, writer: int, reader: int) -> None:
-        """Takes over the process and our ends of its pipes; -1 for no writer."""
-        self.process = process
-        self.on_stopped: Callable[[], None] | None = None
-        """Called when it has been stopped and nothing of it is left."""
-        self.input = writer
-        self.output = reader
-        self.exit = process.descriptor
-        self._writes_much = False
-        self._reads_much = False
+    process: Process
+    exit: int
+    input: int
+    """-1 if the process reads a spooled request."""
+    output: int
+    reader: int
+    """The same descriptor as `output`, open until stop()."""
+    on_stopped: Callable[[], None] | None = None
+    """Called after the process has been stopped."""
+    _is_input_enlarged: bool = False
+    _is_output_enlarged: bool = False
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
-        """See Run."""
         try:
             count = os.writev(self.input, payload[:MOST_BUFFERS])
-            if not self._writes_much and count >= _MUCH:
-                self._writes_much = True
-                enlarge(self.input)
-            return count
         except BrokenPipeError:
             raise PeerGone("the handler has closed its standard input") from None
+        if count >= _BULK and not self._is_input_enlarged:
+            self._is_input_enlarged = True
+            enlarge(self.input)
+        return count
 
     def end_input(self) -> None:
-        """See Run."""
         descriptor, self.input = self.input, -1
         if descriptor >= 0:
             os.close(descriptor)
 
-    def lose_input(self) -> None:
-        """See Run. It stays open: something that the handler left behind may still read it,
-        and must not take half a request for a whole one.
+    def abandon_input(self) -> None:
+        """Leave the pipe open.
+
+        A process that the handler left behind may still read it, and must not take half a
+        request for a whole one.
         """
 
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """See Run."""
         count = os.readv(self.output, [buffer])
-        if not self._reads_much and count >= _MUCH:
-            self._reads_much = True
+        if count >= _BULK and not self._is_output_enlarged:
+            self._is_output_enlarged = True
             enlarge(self.output)
-        return [buffer[:count]] if count else []
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
 
     def has_output(self) -> bool:
-        """Whether some of the response is there to be read."""
-        return unread(self.output) > 0
+        """Return whether some of the response can be read."""
+        return unread(self.reader) > 0
 
     def end_output(self) -> None:
-        """See Run."""
-        descriptor, self.output = self.output, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self.output = -1
 
     def result(self) -> Result | None:
-        """See Run."""
         status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
-    def stop(self, grace: float, hurry: Latch | None) -> None:
-        """See Run. Without `hurry` nothing cuts the grace short."""
+    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+        """Stop the process and its group. Without `kill_now` it gets the whole grace period."""
         try:
-            self.process.stop(grace, hurry)
+            self.process.stop(grace_period, kill_now)
         finally:
-            self._end()
+            self._on_stopped()
 
-    def stop_now(self) -> None:
-        """See Run."""
-        self.process.stop_now()
-        self._end()
+    def stop_nowait(self) -> bool:
+        try:
+            self.process.stop_now()
+        except BlockingIOError:
+            return False
+        self._on_stopped()
+        return True
 
-    def _end(self) -> None:
+    def _on_stopped(self) -> None:
         self.end_input()
         self.end_output()
+        os.close(self.reader)
         if self.on_stopped is not None:
             self.on_stopped()

@@ -114,9 +114,9 @@ class Process:
         if self.status() is not None:
             return True
         poller = new_poller()
-        poller.watch(self.descriptor, READ)
+        poller.register(self.descriptor, READ)
         if hurry is not None:
-            poller.watch(hurry.fileno(), 0)
+            poller.register(hurry.fileno(), 0)
         while self.status() is None:
             left = deadline - monotonic()
             if left <= 0 or (hurry is not None and hurry.is_set()):
@@ -133,7 +133,7 @@ class Process:
             return True
         poller = new_poller()
         if hurry is not None:
-            poller.watch(hurry.fileno(), 0)
+            poller.register(hurry.fileno(), 0)
         pause = _FIRST_PAUSE
         while self._group_lives(look_closely=pause > _PAUSE_BEFORE_LOOKING):
             left = deadline - monotonic()

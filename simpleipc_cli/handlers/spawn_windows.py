@@ -157,9 +157,9 @@ class WinProcess(Source):
         """Wait until it has ended, so long at most, or until there is no time left."""
         end = monotonic() + seconds
         poller = new_poller()
-        poller.watch(self.descriptor, READ)
+        poller.register(self.descriptor, READ)
         if hurry is not None:
-            poller.watch(hurry.fileno(), 0)
+            poller.register(hurry.fileno(), 0)
         try:
             while not self._exited:
                 left = end - monotonic()

@@ -9,7 +9,7 @@ from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.spawn_windows import Files, WinProcess
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.handler import Handler, Request, Result, Run
+from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch, win32
 
@@ -41,7 +41,7 @@ class WinCommand:
 class WinProcessHandler(Handler):
     """Starts a command for every request."""
 
-    takes_stored = False
+    accepts_spooled = False
 
     def __init__(
         self,
@@ -49,27 +49,26 @@ class WinProcessHandler(Handler):
         environment: Mapping[str, str],
         limit: DescriptorLimit,
     ) -> None:
-        """`environment` is what every handler gets; each request adds its own."""
+        """Every handler gets `environment`, and the variables of its request."""
         self._command = command
         self._environment = {**environment, "PROTO": "UNIX"}
         self._limit = limit
 
-    def start(self, request: Request, stored: Spool | None) -> WinProcessRun:
-        """See Handler."""
+    def run(self, request: Request, spooled: Spool | None) -> WinProcessRun:
         environment = {
             **self._environment,
             "UNIXLOCALPATH": request.path,
             "UNIXREMOTEPID": str(request.peer.pid),
             "SIPC_REQUEST_ID": request.id,
         }
-        return start_process(self._command, environment, self._limit, stored)
+        return start_process(self._command, environment, self._limit, spooled)
 
 
 def start_process(
     command: WinCommand,
     environment: Mapping[str, str],
     limit: DescriptorLimit,  # noqa: ARG001 - there is none
-    stored: Spool | None,  # noqa: ARG001 - see WinProcessHandler.takes_stored
+    spooled: Spool | None,  # noqa: ARG001 - see WinProcessHandler.accepts_spooled
 ) -> WinProcessRun:
     """Start a handler, its standard input a pipe. Raises SipcError."""
     try:
@@ -107,15 +106,14 @@ def _started(command: WinCommand, environment: Mapping[str, str], files: Files) 
 class WinPipes:
     """Our ends of the pipes to and from a worker: see pipes.Pipes.
 
-    Nothing tells how much of what lies in a pipe its reader has read: the other end's count of
-    it may be asked only while nobody reads there, and that is what an idle worker does. So
-    nothing is left to lie there, and each write is of one length, or of what follows it: what
-    is written has been read, and a worker of which nothing has read a packet's length has not
-    seen a byte of its payload.
+    Windows does not report how much of a pipe's content its reader has read: the other end's count
+    may be queried only while no process reads there, and an idle worker reads. So nothing is left
+    in the pipe, and each write is one packet's length, or what follows it: what is written has been
+    read, and a worker that has not read a packet's length has read nothing of its payload.
     """
 
     def __init__(self, files: Files) -> None:
-        """Takes them over."""
+        """Take over the files."""
         self.writer = files.writer.descriptor
         self.reader = files.reader.descriptor
         self._files = files
@@ -132,7 +130,7 @@ class WinPipes:
         return self._files.reader.read_now(buffer)
 
     def unread(self) -> int:
-        """See Pipes. Less than none, if more has been read than write() has told of yet."""
+        """Return the unread bytes; negative if the worker has read more than write() returned."""
         return -self._files.writer.untold
 
     def close_writer(self) -> None:
@@ -150,14 +148,14 @@ def describe(status: int) -> tuple[str, str]:
     return word, f"exit status {word}"
 
 
-class WinProcessRun(Run):
+class WinProcessRun(HandlerRun):
     """A running handler process."""
 
     def __init__(self, process: WinProcess, files: Files) -> None:
         """Takes over the process and our ends of its pipes."""
         self.process = process
         self.on_stopped: Callable[[], None] | None = None
-        """See ProcessRun."""
+        """Called after the process has been stopped."""
         self._writer = files.writer
         self._reader = files.reader
         self.input = files.writer.descriptor
@@ -165,45 +163,42 @@ class WinProcessRun(Run):
         self.exit = process.descriptor
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
-        """See Run."""
         return self._writer.write_now(payload)
 
     def end_input(self) -> None:
-        """See Run."""
         self.input = -1
         self._writer.close()
 
-    def lose_input(self) -> None:
-        """See Run. It stays open, as with ProcessRun."""
+    def abandon_input(self) -> None:
+        """Leave the pipe open, as ProcessRun does."""
 
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """See Run."""
         count = self._reader.read_now(buffer)
-        return [buffer[:count]] if count else []
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
 
     def has_output(self) -> bool:
-        """See ProcessRun."""
+        """Return whether some of the response can be read."""
         try:
             return self._reader.peek_now()
         except BlockingIOError:
             return False
 
     def end_output(self) -> None:
-        """See Run."""
         self.output = -1
-        self._reader.close()
 
     def result(self) -> Result | None:
-        """See Run."""
         status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
-    def stop(self, grace: float, hurry: Latch | None) -> None:
-        """See Run."""
+    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
         try:
-            self.process.stop(grace, hurry)
+            self.process.stop(grace_period, kill_now)
         finally:
             self.end_input()
             self.end_output()
+            self._reader.close()
             if self.on_stopped is not None:
                 self.on_stopped()

@@ -1,6 +1,6 @@
-"""A process that stays: one request after the other over its standard input and output.
+"""A persistent handler process: one request after the other over its standard input and output.
 
-Each message is packets ended by a flush, as on the wire: the request in, the answer out.
+Each message is packets ended by a flush, as on the wire.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from simpleipc_cli.handlers import describe
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD
 from simpleipc_cli.quoting import quoted
-from simpleipc_cli.server.handler import Result, Run
-from simpleipc_cli.server.limits import LINGER
+from simpleipc_cli.server.config import LINGER
+from simpleipc_cli.server.handler import HandlerRun, Result
 from simpleipc_cli.transport import READ, Latch, new_poller
 
 TYPE_CHECKING = False
@@ -23,54 +23,52 @@ if TYPE_CHECKING:
     from simpleipc_cli.handlers.pipes import Pipes
     from simpleipc_cli.handlers.spawn import Process
 
-_LEAVE = 1.0  # seconds to end by itself at the end of its input, before SIGTERM; at will
-_SHOWN = 60  # bytes of what a worker should not have written, at will
-_PAUSE = 0.005  # seconds between looks at what it has not read: no event tells; at will
-_EXITING = 0.1  # seconds between the end of an output and the exit that caused it, at will
+_EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
+_MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
+_POLL_INTERVAL = 0.005  # seconds between looks at unread input, which no event reports (tunable)
+_STATUS_DELAY = 0.1  # seconds from the end of an output to the exit that caused it (tunable)
 
 
 class Worker:
     """A running worker process, and our ends of its pipes."""
 
     def __init__(self, number: int, generation: int, process: Process, pipes: Pipes) -> None:
-        """Takes over process and pipes. `number` is its place, which a replacement gets."""
+        """Take over process and pipes. A replacement gets the same `number`."""
         self.number = number
         self.generation = generation
         self.process = process
         self.writer = pipes.writer
         self.reader = pipes.reader
         self.requests = 0
-        """How many it was given."""
         self.answers = 0
-        """How many it has answered in full."""
+        """Complete responses."""
         self.pipes = pipes
         self._answered_at = 0.0
-        self._poller = new_poller()  # kept, as each request looks at an idle worker
-        self._poller.watch(self.reader, READ)
-        self._poller.watch(self.writer, 0)
+        self._poller = new_poller()  # kept, as each request checks an idle worker
+        self._poller.register(self.reader, READ)
+        self._poller.register(self.writer, 0)
 
     def __str__(self) -> str:
-        """As the log calls it."""
         return f"worker {self.number} (process {self.process.pid})"
 
     def is_ready(self) -> bool:
-        """Whether it can be handed a request as it is: has read all, and said nothing since."""
+        """Return whether it has read everything and written nothing since its response."""
         return not self.pipes.unread() and not self._poller.wait(0)
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """It has answered, and waits for its next request."""
         self._answered_at = monotonic()
 
-    def surplus(self) -> str | None:
-        """What it wrote, or did, that it should not have while it had no request, if anything.
+    def unexpected_output(self) -> str | None:
+        """Describe what it wrote or did while it had no request, None if nothing.
 
-        One that has not read all of its last request gets the time for that: LINGER seconds
-        from its answer. What lies in the pipe would keep the next client waiting.
+        It gets LINGER seconds from its response to read all of its last request. What is left in
+        the pipe would keep the next client waiting.
         """
         has_read_all = self._reads_all()
         ready = [descriptor for descriptor, _ in self._poller.wait(0)]
         if self.reader in ready:
-            return self._what_came()
+            return self._describe_output()
         if self.writer in ready:
             return "closed its standard input"
         return None if has_read_all else f"did not read on for {LINGER:g} s"
@@ -79,41 +77,41 @@ class Worker:
         while self.pipes.unread():
             if self.process.status() is not None or monotonic() >= self._answered_at + LINGER:
                 return False
-            sleep(_PAUSE)
+            sleep(_POLL_INTERVAL)
         return True
 
-    def _what_came(self) -> str | None:
-        """What it wrote, or how its output came to an end."""
-        buffer = memoryview(bytearray(_SHOWN))
+    def _describe_output(self) -> str | None:
+        """Describe what it wrote, or how its output ended."""
+        buffer = memoryview(bytearray(_MAX_QUOTED))
         try:
             data = bytes(buffer[: self.pipes.read(buffer)])
         except BlockingIOError:
             return None
         if data:
             return f"wrote without a request: {quoted(data)}"
-        self.process.wait(_EXITING, None)
+        self.process.wait(_STATUS_DELAY, None)
         status = self.process.status()
         return "closed its standard output" if status is None else f"ended: {describe(status)[1]}"
 
-    def stop(self, grace: float, hurry: Latch | None) -> None:
-        """End it and all of its group; its input is not ended before. Raises SipcError."""
+    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+        """Stop the process and its group; its input is not ended before. Raises SipcError."""
         try:
-            self.process.stop(grace, hurry)
+            self.process.stop(grace_period, kill_now)
         finally:
             self._poller.close()
             self.pipes.close()
 
-    def retire(self, grace: float, hurry: Latch | None) -> None:
-        """End one that has no request: by the end of its input, if it minds that."""
+    def shutdown(self, grace_period: float, kill_now: Latch | None) -> None:
+        """End the input of an idle worker, then stop it unless it exits. Raises SipcError."""
         self.pipes.close_writer()
-        self.process.wait(min(grace, _LEAVE), hurry)
-        self.stop(grace, hurry)
+        self.process.wait(min(grace_period, _EXIT_TIMEOUT), kill_now)
+        self.stop(grace_period, kill_now)
 
 
-class WorkerRun(Run):
+class WorkerRun(HandlerRun):
     """One request being answered by a worker."""
 
-    kept = True
+    is_persistent = True
 
     def __init__(
         self,
@@ -121,46 +119,43 @@ class WorkerRun(Run):
         may_stay: Callable[[Worker], bool],
         done: Callable[[WorkerRun, float, Latch | None], None],
     ) -> None:
-        """`done` is called in the end, as stop() with this run; with one that is fit and
-        `may_stay` it does not wait.
-        """
+        """stop() calls `done`, which does not block for a reusable run whose worker `may_stay`."""
         self.worker = worker
         self.input = worker.writer
         self.output = worker.reader
         self.exit = worker.process.descriptor
         self.failure = ""
-        """What it did wrong by itself, if it did."""
+        """What the worker did wrong."""
         self.surplus = ""
-        """What it wrote behind its answer, as it can be shown."""
-        self.ignored = False
+        """What it wrote after the end of its response, quoted."""
+        self.request_unread = False
         """Whether it failed and had not read a byte of the request."""
         self._may_stay = may_stay
         self._done = done
-        # The packet being written. Its length has been promised, and what is not taken is
-        # offered again: so, however little the pipe takes at once, the rest of it will come.
+        # The packet being written. Its length has been written, and what the pipe did not take is
+        # offered again, so that the rest of it will come.
         self._header = b""
         self._left = 0
-        self._flush = FLUSH_PACKET  # as much of it as was not written
+        self._flush = FLUSH_PACKET  # the unwritten part of it
         self._written = 0
         self._answer = MessageReader()
-        self._silent = True  # it has not written a byte
-        self._ended_at = 0.0  # when its output ended, if it did so by itself
+        self._silent = True  # the worker has not written a byte
+        self._ended_at = 0.0  # when the worker ended its output
         self._failed: Result | None = None
 
     @property
-    def fit(self) -> bool:
-        """Whether the worker has taken all, answered in full, and can be given another."""
+    def is_reusable(self) -> bool:
+        """Whether the worker has taken the whole request and given a whole response, no more."""
         return self._answer.complete and not self._flush and not self.surplus
 
     @property
-    def answered(self) -> bool:
-        """Whether its answer is complete."""
+    def is_answered(self) -> bool:
+        """Whether the response is complete."""
         return self._answer.complete
 
     # -- the request -----------------------------------------------------------------------
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
-        """See Run."""
         taken = 0
         try:
             for number, buffer in enumerate(payload, 1):
@@ -180,7 +175,7 @@ class WorkerRun(Run):
         return taken
 
     def _write_piece(self, piece: memoryview, *, last: bool) -> int:
-        """Write as much of one packet as is there and is taken; with the very last, the flush."""
+        """Write what the pipe takes of one packet; with the last of the request, the flush."""
         if not self._left:
             self._left = min(len(piece), MAX_PAYLOAD)
             self._header = b"%04x" % (self._left + HEADER_SIZE)
@@ -199,7 +194,6 @@ class WorkerRun(Run):
         return of_body
 
     def end_input(self) -> None:
-        """See Run."""
         try:
             if self._flush and self.input >= 0:
                 count = self.worker.pipes.write([self._flush])
@@ -209,18 +203,18 @@ class WorkerRun(Run):
             return
         except PeerGone:
             pass
-        self.lose_input()
+        self.abandon_input()
 
-    def lose_input(self) -> None:
-        """See Run. The pipe stays: its end would be taken for the request's."""
+    def abandon_input(self) -> None:
+        """Leave the pipe open: its end would be taken for the request's."""
         self.input = -1
 
-    # -- the answer ------------------------------------------------------------------------
+    # -- the response ----------------------------------------------------------------------
 
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """See Run."""
         count = self.worker.pipes.read(buffer)
         if not count:
+            self.output = -1
             self._ended_at = monotonic()
             return []
         self._silent = False
@@ -230,42 +224,41 @@ class WorkerRun(Run):
         return pieces
 
     def _decode(self, data: memoryview) -> list[memoryview]:
-        """The payload in what came; ends the output at the flush, and at nonsense."""
+        """Return the payload in `data`; end the output at the flush, and at a malformed packet."""
         pieces = []
         try:
             for piece in self._answer.feed(data):
-                pieces.append(piece)  # noqa: PERF402 - those before nonsense are good
+                pieces.append(piece)  # noqa: PERF402 - those before a malformed packet are good
         except ProtocolError as error:
             bad = data[max(0, len(data) - self._answer.unread - HEADER_SIZE) :]
-            self.failure = f"wrote what is no packet: {error}: {quoted(bad[:_SHOWN])}"
+            self.failure = f"wrote what is no packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
             self.output = -1
         if self._answer.complete:
             self.output = -1
-            behind = len(data) - self._answer.trailing_bytes
-            if behind < len(data):
-                self.surplus = quoted(data[behind:][:_SHOWN])
+            end = len(data) - self._answer.trailing_bytes
+            if end < len(data):
+                self.surplus = quoted(data[end:][:_MAX_QUOTED])
         return pieces
 
     def end_output(self) -> None:
-        """See Run. The pipe stays for the next answer."""
+        """Keep the pipe for the next response."""
         self.output = -1
 
     def result(self) -> Result | None:
-        """See Run."""
         if self._answer.complete:
             return Result(True, "-", "answered")
         if self._failed is None and self.output < 0:
-            self._failed = self._how_it_failed()
+            self._failed = self._failure_result()
         return self._failed
 
-    def _how_it_failed(self) -> Result | None:
-        """What an output that has ended without an answer means; None if more may be known soon."""
+    def _failure_result(self) -> Result | None:
+        """Return why the output ended in mid-response; None if more may be known soon."""
         process = self.worker.process
         if not self.failure and process.status() is None and monotonic() < self._ended_at + LINGER:
-            return None  # its exit may be on the way: it tells more
-        word, untouched = "-", False
-        # Also of one that has ended: what nobody has read lies in the pipe still.
-        self.ignored = self.worker.pipes.unread() == self._written
+            return None  # its exit status, which says more, may be on the way
+        word, retry = "-", False
+        # Also after its exit: what it has not read is still in the pipe.
+        self.request_unread = self.worker.pipes.unread() == self._written
         if not self.failure:
             status = process.status()
             if status is None:
@@ -273,18 +266,18 @@ class WorkerRun(Run):
             else:
                 word, how = describe(status)
                 self.failure = f"ended before its answer was complete: {how}"
-                # One that ends after an answer, as it may, can be handed a request just before.
-                untouched = self.worker.answers > 0 and self._silent and self.ignored
-        return Result(False, word, f"{self.worker} {self.failure}", untouched)
+                # A worker may exit after a response, and get a request just before.
+                retry = self.worker.answers > 0 and self._silent and self.request_unread
+        return Result(False, word, f"{self.worker} {self.failure}", request_unread=retry)
 
-    def stop_now(self) -> None:
-        """See Run."""
-        if not self.fit or not self._may_stay(self.worker):
-            raise BlockingIOError
+    def stop_nowait(self) -> bool:
+        if not self.is_reusable or not self._may_stay(self.worker):
+            return False
         self.stop(0.0, None)
+        return True
 
-    def stop(self, grace: float, hurry: Latch | None) -> None:
-        """See Run. A worker that is fit for it stays."""
+    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+        """Keep the worker if it is reusable, else stop it."""
         self.worker.requests += 1
         self.worker.answers += self._answer.complete
-        self._done(self, grace, hurry)
+        self._done(self, grace_period, kill_now)

@@ -1,9 +1,7 @@
-"""Descriptors: how many the server may have open, and those that it was started with.
+"""The limit on open descriptors, and the descriptors that the process was started with.
 
-Handlers keep the limit it was given.
-
-The limit is only raised when it is needed: until then children can be started without
-setting it back, which costs a process image more.
+The server raises its own limit; handlers get the original one. It is raised only when needed:
+until then a child can be started without resetting it, which costs another execve().
 """
 
 from __future__ import annotations
@@ -13,40 +11,38 @@ from threading import Condition
 
 from simpleipc_cli.system import UNLIMITED, limit_descriptors, most_descriptors
 
-_MOST = 1 << 20  # the default of fs.nr_open in Linux: no process can have more
+_MAX = 1 << 20  # the default of fs.nr_open in Linux
 
 
 class DescriptorLimit:
-    """The process's own soft limit on open files. One object a process."""
+    """The process's own soft limit on open files. Make one object in a process."""
 
     def __init__(self) -> None:
-        """Looks, and changes nothing."""
         self.original, self._hard = most_descriptors()
         self.current = self.original
-        self.most = _MOST if self._hard == UNLIMITED else min(self._hard, _MOST)
-        """What the limit can be raised to."""
-        # It is set while no child is being started, and children are started while nobody
-        # sets it.
+        self.most = _MAX if self._hard == UNLIMITED else min(self._hard, _MAX)
+        """The highest possible limit."""
+        # The limit is not changed while a child is being started.
         self._changed = Condition()
         self._setting = False
         self._spawning = 0
 
     def raise_to_most(self) -> bool:
-        """Allow as many as the hard limit does; False if that is no more than before."""
+        """Raise the limit as far as possible; return False if it is as high already."""
         return self.current < self.most and self._set(self.most)
 
     def lower(self) -> None:
-        """Go back to what it was at first; what is open beyond that stays open."""
+        """Return to the original limit; descriptors beyond it stay open."""
         self._set(self.original)
 
     @property
     def is_raised(self) -> bool:
-        """Whether children must set it back."""
+        """Whether children must reset it."""
         return self.current != self.original
 
     def _set(self, limit: int) -> bool:
         with self._changed:
-            self._setting = True  # nobody starts a child before us: we might wait for ever
+            self._setting = True  # no child is started from now on, so that the wait ends
             try:
                 self._changed.wait_for(lambda: not self._spawning)
                 done = limit_descriptors(limit, self._hard)
@@ -58,18 +54,17 @@ class DescriptorLimit:
         return done
 
     def __enter__(self) -> int | None:
-        """While a child is started: the soft limit it must set for itself, if any.
+        """Keep the limit while a child is started; return the one that the child must set, if any.
 
-        Any number of children can be started at once.
+        Any number of threads can start children at once.
         """
         with self._changed:
             while self._setting:
                 self._changed.wait()
             self._spawning += 1
-            return self.original if self.is_raised else None
+            return None if self.current == self.original else self.original
 
     def __exit__(self, *_: object) -> None:
-        """The child has been started."""
         with self._changed:
             self._spawning -= 1
             if self._setting:

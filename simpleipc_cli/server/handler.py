@@ -1,8 +1,8 @@
-"""What the server knows of whatever answers a request: a handler starts runs.
+"""The interface between the server and what answers its requests.
 
-A run is one request being answered. The server polls its three descriptors, hands it the
-request's payload, takes the response's payload, and ends it. It never learns whether a
-process, a worker or something else is behind them.
+A handler starts a run for each request. The server polls the run's three descriptors, writes
+the request's payload to it, reads the response's payload from it, and ends it. It never learns
+whether a process, a worker or something else answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simpleipc_cli.transport import Latch, Peer
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a handler may know of a request before its first byte."""
+    """What is known of a request before its first byte."""
 
     id: str
     path: str
@@ -28,52 +28,55 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended by itself."""
+    """How a run ended without the server's help."""
 
     succeeded: bool
     status: str
     """One word: "0", "3", "SIGKILL"."""
     text: str
     """For people: "exit status 3", "killed by SIGKILL"."""
-    untouched: bool = False
-    """Whether nothing of the request was looked at: another run may answer it."""
+    request_unread: bool = False
+    """Whether nothing of the request was read, so that another run may answer it."""
 
 
-class Run(ABC):
-    """One request being answered. Nothing here waits, but stop()."""
+class HandlerRun(ABC):
+    """One request being answered. Only stop() may block.
 
-    kept: bool = False
-    """Whether what answers stays for other requests: then it is given the whole of this one,
-    also behind its answer, and that it reads no more is not the end of it."""
+    The server may poll the descriptors until it calls stop(), and `input` until end_input().
+    """
+
+    is_persistent: bool = False
+    """Whether it stays for other requests. Then it gets the whole request, even after its
+    response, and may answer after it stopped reading."""
     input: int
-    """Descriptor to write the request to, -1 once that has ended. HANGUP: reads no more."""
+    """Descriptor to write the request to, -1 after its end. HANGUP: the run reads no more."""
     output: int
-    """Descriptor to read the response from, -1 once that has ended."""
+    """Descriptor to read the response from, -1 after its end."""
     exit: int
-    """Descriptor that can be read (and read again) from when the run has ended by itself."""
+    """Descriptor that is readable, and stays so, from when the run has exited."""
 
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
-        """Hand over some of the request; returns how many bytes.
+        """Write some of the request; return how many bytes.
 
-        With `last` these are all that is left, and its end may go with them. What was not
-        taken must be offered again. Raises BlockingIOError if nothing is taken now, PeerGone
-        if nothing ever will be.
+        With `last` these are the last ones, and the end of the request may be written with
+        them. What was not taken must be offered again. Raises BlockingIOError if nothing is
+        taken now, PeerGone if nothing ever will be.
         """
 
     @abstractmethod
     def end_input(self) -> None:
-        """The request is complete. `input` stays until that could be told: then call again."""
+        """End the request. While that does not succeed, `input` stays: call it again."""
 
     @abstractmethod
-    def lose_input(self) -> None:
-        """Nothing more can be written, or is to be. May be called again."""
+    def abandon_input(self) -> None:
+        """Write no more, but do not end the request. May be called again."""
 
     @abstractmethod
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """Take some of the response: pieces that look into `buffer`, none at its end.
+        """Read some of the response; return pieces that are views of `buffer`.
 
-        May end `output`, if these are the last. Raises BlockingIOError if none is there.
+        Sets `output` to -1 if there will be no others. Raises BlockingIOError if nothing has come.
         """
 
     @abstractmethod
@@ -82,66 +85,61 @@ class Run(ABC):
 
     @abstractmethod
     def result(self) -> Result | None:
-        """How the run ended, None while it goes on."""
+        """Return how the run ended, None while it goes on."""
 
     @abstractmethod
-    def stop(self, grace: float, hurry: Latch) -> None:
-        """End the run and all that it started: ask, and after `grace` seconds force.
+    def stop(self, grace_period: float, kill_now: Latch) -> None:
+        """Terminate the run with everything it started, and kill it after `grace_period` seconds.
 
-        `hurry` cuts the grace short. Waits until it is done. The run's input is not ended
-        before: whoever still reads it must not take its end for the request's. Must be
-        called once for every run, also for one that has ended by itself. Raises SipcError
-        if something cannot be ended.
+        `kill_now` cuts the grace period short. Blocks until it is done. The run's input is not
+        ended before that: its reader must not take that for the end of the request. Must be
+        called once for every run, even if it has exited. Raises SipcError if something cannot
+        be killed.
         """
 
-    def stop_now(self) -> None:
-        """The same, if that is done without waiting; what has ended by itself, say.
-
-        Else BlockingIOError: stop() must be called.
-        """
-        raise BlockingIOError
+    def stop_nowait(self) -> bool:
+        """Stop the run if that does not block; False if stop() must be called instead."""
+        return False
 
 
 class Handler(ABC):
-    """What answers requests. Its methods may be called from any thread."""
+    """Answers requests. Its methods may be called from any thread."""
 
-    takes_stored = True
-    """Whether start() can do with a stored request; else it is written to the run."""
+    accepts_spooled = True
+    """Whether run() takes a spooled request; else that is written to the run."""
+    held_fds = 0
+    """How many descriptors it holds now, not counting those of runs."""
 
     @abstractmethod
-    def start(self, request: Request, stored: Spool | None) -> Run:
-        """Begin to answer. `stored` is the whole request, if it was waited for.
+    def run(self, request: Request, spooled: Spool | None) -> HandlerRun:
+        """Start to answer. `spooled` is the whole request, if the server has waited for it.
 
-        A run with a stored request has its input ended from the start. Raises SipcError.
+        Then the run's input has ended from the start. Raises SipcError.
         """
 
-    def start_now(self, request: Request) -> Run:  # noqa: ARG002
-        """The same, if nothing has to be waited for, and no request was stored.
+    def run_nowait(self, request: Request) -> HandlerRun | None:  # noqa: ARG002
+        """Start to answer if that does not block; None if run() must be called instead.
 
-        Else BlockingIOError: start() must be called. Raises SipcError.
+        Raises SipcError.
         """
-        raise BlockingIOError
+        return None
 
-    def begin(self) -> None:  # noqa: B027
-        """The server begins to serve: from now on, threads may be started."""
+    def start(self) -> None:  # noqa: B027
+        """Prepare for requests: the server begins to serve, and threads may be started."""
 
-    def descriptors(self) -> int:
-        """How many descriptors it holds now, those of runs not counted."""
+    def min_fds(self) -> int:
+        """Return how many descriptors it needs at least, not counting those of runs."""
         return 0
 
-    def least_descriptors(self) -> int:
-        """With how many it can do, those of runs not counted; less, and nobody is accepted."""
-        return 0
-
-    def renew(self) -> None:  # noqa: B027 - most have nothing that waits
-        """Let what waits for requests be replaced; what answers one is, when it is done.
+    def reload(self) -> None:  # noqa: B027 - most keep nothing
+        """Replace idle processes now, and busy ones when they finish.
 
         Can be called from a signal handler.
         """
 
-    def counts(self) -> dict[str, int]:
-        """What it has done so far, in numbers with names."""
+    def stats(self) -> dict[str, int]:
+        """Return its counters by name."""
         return {}
 
-    def end(self, grace: float, hurry: Latch) -> None:  # noqa: B027
-        """End all that waits for requests: see Run.stop(). All runs must have been stopped."""
+    def close(self, grace_period: float, kill_now: Latch) -> None:  # noqa: B027
+        """End all idle processes as HandlerRun.stop() does, after all runs have been stopped."""

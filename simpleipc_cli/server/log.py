@@ -1,8 +1,9 @@
-"""What the server tells whoever runs it; how that looks is decided elsewhere."""
+"""What the server reports: log records and counters. Their format is decided elsewhere."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,76 +16,149 @@ class Outcome(Enum):
     """How a request ended."""
 
     ANSWERED = "answered"
-    FAILED = "handler failed"
-    TIMED_OUT = "handler timed out"
-    NOT_STARTED = "handler not started"
-    HUNG_UP = "client hung up"
-    CUT_OFF = "request cut off"
+    HANDLER_FAILED = "handler failed"
+    HANDLER_TIMEOUT = "handler timed out"
+    SPAWN_FAILED = "handler not started"
+    CLIENT_CLOSED = "client hung up"
+    REQUEST_INCOMPLETE = "request cut off"
     MALFORMED = "malformed request"
     TOO_LARGE = "request too large"
-    SILENT = "client too slow to write"
-    STUCK = "client too slow to read"
-    STOPPED = "server stopped"
-    BROKEN = "server error"
+    READ_TIMEOUT = "client too slow to write"
+    WRITE_TIMEOUT = "client too slow to read"
+    ABORTED = "server stopped"
+    INTERNAL_ERROR = "server error"
 
     @property
     def key(self) -> str:
-        """For programs: one word."""
-        return self.name.lower()
+        """One word, for programs."""
+        return _KEYS[self]
 
     @property
     def is_error(self) -> bool:
-        """Whether somebody should look at it; a client may hang up as it likes."""
-        return self not in (Outcome.ANSWERED, Outcome.HUNG_UP, Outcome.CUT_OFF)
+        """Whether the administrator should know; a client may hang up at any time."""
+        return self not in {
+            Outcome.ANSWERED,
+            Outcome.CLIENT_CLOSED,
+            Outcome.REQUEST_INCOMPLETE,
+        }
+
+
+_KEYS = {
+    Outcome.ANSWERED: "answered",
+    Outcome.HANDLER_FAILED: "failed",
+    Outcome.HANDLER_TIMEOUT: "timed_out",
+    Outcome.SPAWN_FAILED: "not_started",
+    Outcome.CLIENT_CLOSED: "hung_up",
+    Outcome.REQUEST_INCOMPLETE: "cut_off",
+    Outcome.MALFORMED: "malformed",
+    Outcome.TOO_LARGE: "too_large",
+    Outcome.READ_TIMEOUT: "silent",
+    Outcome.WRITE_TIMEOUT: "stuck",
+    Outcome.ABORTED: "stopped",
+    Outcome.INTERNAL_ERROR: "broken",
+}
 
 
 @dataclass(slots=True)
-class Record:
-    """One request, from its first byte to its end."""
+class RequestRecord:
+    """The log record of one request."""
 
     id: str
     peer: Peer
     outcome: Outcome = Outcome.ANSWERED
     detail: str = ""
-    """What exactly went wrong; may quote the client's bytes, escaped."""
+    """What exactly failed; may quote the client's bytes, escaped."""
     status: str = "-"
-    """How the handler ended, "-" if none did by itself."""
+    """How the handler ended, "-" if the server ended it."""
     bytes_in: int = 0
     bytes_out: int = 0
-    notes: list[str] = field(default_factory=list)
-    """For people who debug."""
+    debug_notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """For the person in charge, also of a request that was answered."""
-    waited: float = 0.0
-    """Seconds from its first byte until its turn came."""
+    """For the administrator, even if the request was answered."""
+    queue_time: float = 0.0
+    """Seconds from its first byte until it was taken from the queue."""
     began: float = field(default_factory=monotonic)
-    quits: bool = False
+    is_quit: bool = False
     """Whether it asked the server to stop."""
+
+    def set_failure(self, outcome: Outcome, detail: str) -> None:
+        """Record what went wrong, unless something has before."""
+        if self.outcome is Outcome.ANSWERED:
+            self.outcome = outcome
+            self.detail = detail
 
 
 class Log(ABC):
-    """Where the server says things. Called from many threads; never raises, never waits long."""
+    """Receives log records from any thread. Never raises, never blocks for long."""
 
     @abstractmethod
-    def request(self, record: Record) -> None:
-        """A request has ended."""
+    def request(self, record: RequestRecord) -> None:
+        """Log a request that has ended."""
 
     @abstractmethod
-    def problem(self, text: str) -> None:
-        """Something the person in charge should know."""
+    def warning(self, text: str) -> None:
+        """Log something that the administrator should know."""
 
     @abstractmethod
-    def news(self, text: str) -> None:
-        """Something that ordinarily happens, once."""
+    def info(self, text: str) -> None:
+        """Log an ordinary event that happens once."""
 
     @abstractmethod
-    def detail(self, text: str) -> None:
-        """Something for people who debug."""
+    def debug(self, text: str) -> None:
+        """Log a detail that helps to debug."""
 
     @abstractmethod
-    def counters(self, figures: Mapping[str, int]) -> None:
-        """What the server has done so far; somebody asked."""
+    def stats(self, figures: Mapping[str, int]) -> None:
+        """Log the counters."""
 
     @abstractmethod
     def reopen(self) -> None:
-        """Somebody may have taken away the file that is written to."""
+        """Open the log file again, as it may have been renamed."""
+
+
+class Counters:
+    """Counts connections, requests and bytes since the start. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.closed_without_data = 0
+        """Connections that their client closed without having sent data."""
+        self.refused = 0
+        """Connections of users who are not allowed."""
+        self.idle_closed = 0
+        """Connections that the server closed before they sent data."""
+        self.requests = 0
+        """Connections that have sent data."""
+        self.bytes_in = 0
+        """Payload of the requests that have ended."""
+        self.bytes_out = 0
+        """Payload of their responses."""
+        self.outcomes: Counter[Outcome] = Counter()
+        """Requests that have ended."""
+
+    def figures(self, *, in_flight: int, queued: int, idle: int) -> dict[str, int]:
+        """Return all counters by name, those of failures only if there were any.
+
+        `accepted` is the sum of `requests`, `looked`, `refused`, `closed_silent` and
+        `silent`; `requests` of `answered`, the failures, `in_flight` and `waiting`.
+        """
+        failed = {
+            outcome.key: number
+            for outcome, number in self.outcomes.items()
+            if outcome is not Outcome.ANSWERED and number
+        }
+        return {
+            "accepted": self.accepted,
+            "looked": self.closed_without_data,
+            "refused": self.refused,
+            "closed_silent": self.idle_closed,
+            "silent": idle,
+            "requests": self.requests,
+            "answered": self.outcomes[Outcome.ANSWERED],
+            "failed": sum(failed.values()),
+            **{f"failed_{key}": failed[key] for key in sorted(failed)},
+            "in_flight": in_flight,
+            "waiting": queued,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+        }

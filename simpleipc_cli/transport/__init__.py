@@ -17,71 +17,69 @@ else:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from simpleipc_cli.transport.base_listening import Holder, Listener
+    from simpleipc_cli.transport.base_listening import Listener
     from simpleipc_cli.transport.base_polling import (
-        Bell,
+        ConnectionWatcher,
         FileReader,
         FileWriter,
         Latch,
-        Line,
         Poller,
+        WakeupEvent,
     )
     from simpleipc_cli.transport.unix_activated import adopt
     from simpleipc_cli.transport.unix_inspect import inspect
     from simpleipc_cli.transport.unix_listen import listen
+    from simpleipc_cli.transport.unix_poll import is_hung_up
     from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
 
-    start_holder: Callable[[Mapping[str, str]], Holder] | None
-    new_bell: Callable[[], Bell]
+    new_wakeup_event: Callable[[], WakeupEvent]
     new_file_reader: Callable[[int], FileReader]
     new_file_writer: Callable[[int], FileWriter]
     new_latch: Callable[[], Latch]
-    new_line: Callable[[Connection], Line]
+    new_connection_watcher: Callable[[Connection], ConnectionWatcher]
     new_poller: Callable[[], Poller]
-    new_wide_poller: Callable[[], Poller]
+    new_scalable_poller: Callable[[], Poller]
 
 __all__ = [
     "HANGUP",
     "READ",
     "WRITE",
-    "Bell",
+    "ConnectionWatcher",
     "FileReader",
     "FileWriter",
-    "Holder",
     "Latch",
-    "Line",
     "Listener",
     "OutOfDescriptors",
     "Peer",
     "Poller",
     "StartLock",
     "Stream",
+    "WakeupEvent",
     "adopt",
     "connect",
     "connect_now",
     "inspect",
+    "is_hung_up",
     "listen",
-    "new_bell",
+    "new_connection_watcher",
     "new_file_reader",
     "new_file_writer",
     "new_latch",
-    "new_line",
     "new_poller",
-    "new_wide_poller",
+    "new_scalable_poller",
+    "new_wakeup_event",
     "real_path",
-    "start_holder",
 ]
 
 _LATER = {
-    "Bell": ("base_polling", "Bell"),
+    "WakeupEvent": ("base_polling", "WakeupEvent"),
     "FileReader": ("base_polling", "FileReader"),
     "FileWriter": ("base_polling", "FileWriter"),
-    "Holder": ("base_listening", "Holder"),
     "Latch": ("base_polling", "Latch"),
-    "Line": ("base_polling", "Line"),
+    "ConnectionWatcher": ("base_polling", "ConnectionWatcher"),
     "Listener": ("base_listening", "Listener"),
     "Poller": ("base_polling", "Poller"),
 }
@@ -89,32 +87,32 @@ if sys.platform == "win32":
     _LATER |= {
         "StartLock": ("winpipe_start_lock", "WinStartLock"),
         "inspect": ("winpipe", "inspect"),
+        "is_hung_up": ("winpipe_poll", "is_hung_up"),
         "listen": ("winpipe_listen", "listen"),
-        "new_bell": ("winpipe_poll", "WinBell"),
+        "new_wakeup_event": ("winpipe_poll", "WinWakeupEvent"),
         "new_file_reader": ("winfile", "WinFileReader"),
         "new_file_writer": ("winfile", "WinFileWriter"),
         "new_latch": ("winpipe_poll", "WinLatch"),
-        "new_line": ("winpipe_line", "WinLine"),
+        "new_connection_watcher": ("winpipe_line", "WinConnectionWatcher"),
         "new_poller": ("winpipe_poll", "WinPoller"),
-        "new_wide_poller": ("winpipe_poll", "WinPoller"),
+        "new_scalable_poller": ("winpipe_poll", "WinPoller"),
         "real_path": ("winpipe_start_lock", "real_path"),
-        "start_holder": ("winpipe_listen", "start_holder"),
     }
 else:
     _LATER |= {
         "StartLock": ("unix_start_lock", "StartLock"),
         "adopt": ("unix_activated", "adopt"),
         "inspect": ("unix_inspect", "inspect"),
+        "is_hung_up": ("unix_poll", "is_hung_up"),
         "listen": ("unix_listen", "listen"),
-        "new_bell": ("unix_poll", "UnixBell"),
+        "new_wakeup_event": ("unix_poll", "UnixWakeupEvent"),
         "new_file_reader": ("unix_file", "UnixFileReader"),
         "new_file_writer": ("unix_file", "UnixFileWriter"),
         "new_latch": ("unix_poll", "UnixLatch"),
-        "new_line": ("unix_poll", "UnixLine"),
+        "new_connection_watcher": ("unix_poll", "UnixConnectionWatcher"),
         "new_poller": ("unix_poll", "UnixPoller"),
-        "new_wide_poller": ("unix_poll", "UnixManyPoller"),
+        "new_scalable_poller": ("unix_poll", "UnixScalablePoller"),
         "real_path": ("unix_start_lock", "real_path"),
-        "start_holder": ("unix_holder", "start_holder"),
     }
 
 

@@ -1,125 +1,143 @@
-"""What a transport offers to those who wait for many things at once: see base.py."""
+"""Interfaces for waiting on many descriptors at once. See base.py."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Poller(ABC):
-    """Waits for any of a set of descriptors."""
+    """Wait for events on many descriptors. For one thread at a time."""
 
     @abstractmethod
-    def watch(self, descriptor: int, wanted: int) -> None:
-        """Add a descriptor, or change what is wanted of it; 0 for its HANGUP alone."""
+    def register(
+        self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
+    ) -> None:
+        """Add a descriptor, or change its events; events 0 report its HANGUP alone.
+
+        dispatch() passes `callback` the events that are ready. A change keeps the callback if it
+        names none.
+        """
 
     @abstractmethod
-    def forget(self, descriptor: int) -> None:
-        """Remove a descriptor, which need not be there. Do so before it is closed."""
+    def unregister(self, descriptor: int) -> None:
+        """Remove a descriptor, which need not be registered. Call it before closing that."""
 
     @abstractmethod
-    def forget_closed(self, descriptor: int) -> None:
-        """The same for one that has just been closed, of which no process has a copy."""
+    def discard(self, descriptor: int) -> None:
+        """Remove a descriptor that has just been closed and of which no process has a copy."""
 
     @abstractmethod
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Wait at most `timeout` seconds; pairs of descriptor and what can be done.
+        """Return ready descriptors with their events, after at most `timeout` seconds.
 
-        May return without any before that: who waits for a moment looks at the clock.
+        The list may be empty before that time.
+        """
+
+    @abstractmethod
+    def dispatch(self, timeout: float | None) -> None:
+        """Wait as wait() does, then call the callback of each ready descriptor.
+
+        A callback may unregister and close descriptors that are ready, too: their callbacks are
+        not called, and neither is that of a descriptor that is registered in the meantime.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the poller holds."""
+        """Free the poller's resources."""
 
 
-class Line(ABC):
-    """A connection of `multiprocessing`, through which a process hears from its parent."""
+class ConnectionWatcher(ABC):
+    """Watches a connection of `multiprocessing` to another process."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: READ or HANGUP from when something can be received."""
+        """Return the descriptor to poll: READ or HANGUP when something can be received."""
 
     @abstractmethod
-    def has_room(self) -> bool:
-        """Whether something small can be sent without waiting, as far as that can be known."""
+    def is_writable(self) -> bool:
+        """Return whether a small object can probably be sent without blocking."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what this holds; the connection stays open."""
+        """Free the watcher's resources; the connection stays open."""
 
 
-class Bell(ABC):
-    """Wakes up whoever polls for it."""
-
-    @abstractmethod
-    def fileno(self) -> int:
-        """The descriptor to poll: READ from ring() until quiet()."""
-
-    @abstractmethod
-    def ring(self) -> None:
-        """Wake up the one who polls. From any thread, and from a signal handler."""
-
-    @abstractmethod
-    def quiet(self) -> None:
-        """End the ringing. Look at what it was about after this, not before."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free what the bell holds; nobody may ring it any more."""
-
-
-class Latch(ABC):
-    """Something that happens once, such as "stop", and can be polled for by many."""
+class WakeupEvent(ABC):
+    """Wakes up the thread that polls for it."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: HANGUP from when the latch is set, for ever."""
+        """Return the descriptor to poll: READ from set() to clear()."""
 
     @abstractmethod
     def set(self) -> None:
-        """Let it happen. May be called again, and from a signal handler."""
+        """Wake up the polling thread. Can be called from any thread and from a signal handler."""
 
     @abstractmethod
-    def is_set(self) -> bool:
-        """Whether it has happened."""
+    def clear(self) -> None:
+        """Reset the event. Look for its reason after this, not before."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the latch holds; nobody may poll it any more."""
+        """Free the event's resources; it must not be set after this."""
+
+
+class Latch(ABC):
+    """An event that happens once, such as a stop, and that many threads can poll for."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor to poll: HANGUP once the latch is set."""
+
+    @abstractmethod
+    def set(self) -> None:
+        """Set the latch. May be called again, and from a signal handler."""
+
+    @abstractmethod
+    def is_set(self) -> bool:
+        """Return whether the latch has been set."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the latch's resources; it must not be polled after this."""
 
 
 class FileReader(ABC):
-    """An open file of ours, such as standard input, that is read without waiting.
+    """Reads an open file, such as standard input, without blocking.
 
-    It may be read ahead of what was asked for. Lives as long as the process does.
+    It may read ahead. It lives as long as the process.
     """
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: READ when read_now() has something to give."""
+        """Return the descriptor to poll: READ when read_now() has data."""
 
     @abstractmethod
     def read_now(self, limit: int) -> bytes:
-        """What is there, `limit` bytes at most; empty at the end.
+        """Return at most `limit` bytes that are there; empty at the end.
 
-        Raises BlockingIOError if nothing is there, OSError.
+        Raises BlockingIOError if there are none, OSError.
         """
 
 
 class FileWriter(ABC):
-    """An open file of ours, such as standard output, that is written to without waiting.
+    """Writes to an open file, such as standard output, without blocking.
 
-    Lives as long as the process does.
+    It lives as long as the process.
     """
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: WRITE when write_now() may do more than before."""
+        """Return the descriptor to poll: WRITE when write_now() may take more."""
 
     @abstractmethod
     def write_now(self, payload: memoryview) -> int:
-        """Write what is taken without waiting for a reader; how many bytes that were.
+        """Write what is taken without blocking; return how many bytes.
 
-        What was not taken is to be offered again before anything else, as it may be on its
-        way. Raises OSError.
+        The rest must be offered again before anything else, as it may be under way. Raises
+        OSError.
         """

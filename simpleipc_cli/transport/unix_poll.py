@@ -1,4 +1,4 @@
-"""Waiting for descriptors on Unix: poll for a few, epoll for many."""
+"""Wait for events on descriptors: by poll(2) for a few, by epoll(7) for many."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import select
 from math import ceil
 
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
-from simpleipc_cli.transport.base_polling import Bell, Latch, Line, Poller
+from simpleipc_cli.transport.base_polling import ConnectionWatcher, Latch, Poller, WakeupEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 # poll's and epoll's numbers are the same (poll(2), epoll_ctl(2)).
-_ASKED = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
+_TO_KERNEL = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
 _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
-_LONGEST_WAIT = 86400.0  # seconds; the kernel's number for milliseconds ends at 24 days
-_FINE_BELOW = 0.01  # seconds; where a millisecond matters, at will
-_MOST_FOR_SELECT = 1024  # descriptors that select(2) knows, numbered from 0 (FD_SETSIZE)
-_TOLD = [
+_MAX_TIMEOUT = 86400.0  # seconds; the kernel counts milliseconds up to 24 days
+_FINE_BELOW = 0.01  # seconds; where a millisecond matters (tunable)
+_MAX_FOR_SELECT = 1024  # descriptors that select(2) takes, numbered from 0 (FD_SETSIZE)
+_FROM_KERNEL = [
     (READ if flags & select.POLLIN else 0)
     | (WRITE if flags & select.POLLOUT else 0)
     | (HANGUP if flags & _HANGUP else 0)
@@ -27,157 +28,189 @@ _TOLD = [
 ]
 
 
-class UnixPoller(Poller):
-    """poll(2): nothing to open or close, cheap to change, slow for thousands."""
+def is_hung_up(descriptor: int) -> bool:
+    """Return whether the other end has closed the connection."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
-    __slots__ = ("_poll", "_wanted")
+
+class UnixPoller(Poller):
+    """poll(2): needs no descriptor, is cheap to change, and slow with thousands."""
+
+    __slots__ = ("_callbacks", "_events", "_poll")
 
     def __init__(self) -> None:
-        """A poller that watches nothing yet."""
         self._poll = select.poll()
-        self._wanted: dict[int, int] = {}
+        self._events: dict[int, int] = {}
+        self._callbacks: dict[int, Callable[[int], object]] = {}
 
-    def watch(self, descriptor: int, wanted: int) -> None:
-        """See Poller."""
-        if self._wanted.get(descriptor) != wanted:
-            self._wanted[descriptor] = wanted
-            self._poll.register(descriptor, _ASKED[wanted])
+    def register(
+        self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
+    ) -> None:
+        if callback is not None:
+            self._callbacks[descriptor] = callback
+        if self._events.get(descriptor) != events:
+            self._events[descriptor] = events
+            self._poll.register(descriptor, _TO_KERNEL[events])
 
-    def forget(self, descriptor: int) -> None:
-        """See Poller."""
-        if self._wanted.pop(descriptor, None) is not None:
+    def unregister(self, descriptor: int) -> None:
+        if self._events.pop(descriptor, None) is not None:
+            self._callbacks.pop(descriptor, None)
             self._poll.unregister(descriptor)
 
-    def forget_closed(self, descriptor: int) -> None:
-        """See Poller. To poll(2), a descriptor is a number."""
-        self.forget(descriptor)
+    def discard(self, descriptor: int) -> None:
+        self.unregister(descriptor)  # to poll(2), a descriptor is a number
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """See Poller."""
-        millis = None if timeout is None else ceil(min(timeout, _LONGEST_WAIT) * 1000)
-        return [(descriptor, _TOLD[flags & 63]) for descriptor, flags in self._poll.poll(millis)]
+        millis = None if timeout is None else ceil(min(timeout, _MAX_TIMEOUT) * 1000)
+        return [(number, _FROM_KERNEL[flags & 63]) for number, flags in self._poll.poll(millis)]
+
+    def dispatch(self, timeout: float | None) -> None:
+        millis = None if timeout is None else ceil(min(timeout, _MAX_TIMEOUT) * 1000)
+        _call_back(self._poll.poll(millis), self._callbacks)
 
     def close(self) -> None:
-        """See Poller."""
+        self._callbacks.clear()
 
 
-class UnixManyPoller(Poller):
-    """epoll(7): holds a descriptor of its own, as fast with ten thousand as with one."""
+class UnixScalablePoller(Poller):
+    """epoll(7): holds a descriptor of its own, and is as fast with ten thousand as with one."""
 
     def __init__(self) -> None:
-        """A poller that watches nothing yet."""
+        """Raises OSError without a free descriptor."""
         self._epoll = select.epoll()
-        # A process that was started with a thousand descriptors open has no such number left.
-        self._can_be_fine = self._epoll.fileno() < _MOST_FOR_SELECT
-        self._wanted: dict[int, int] = {}
+        # select(2) does not take a descriptor's number beyond its limit.
+        self._can_select = self._epoll.fileno() < _MAX_FOR_SELECT
+        self._events: dict[int, int] = {}
+        self._callbacks: dict[int, Callable[[int], object]] = {}
 
-    def watch(self, descriptor: int, wanted: int) -> None:
-        """See Poller."""
-        before = self._wanted.get(descriptor)
-        if before == wanted:
+    def register(
+        self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
+    ) -> None:
+        if callback is not None:
+            self._callbacks[descriptor] = callback
+        before = self._events.get(descriptor)
+        if before == events:
             return
         if before is None:
-            self._epoll.register(descriptor, _ASKED[wanted])
+            self._epoll.register(descriptor, _TO_KERNEL[events])
         else:
-            self._epoll.modify(descriptor, _ASKED[wanted])
-        self._wanted[descriptor] = wanted
+            self._epoll.modify(descriptor, _TO_KERNEL[events])
+        self._events[descriptor] = events
 
-    def forget(self, descriptor: int) -> None:
-        """See Poller."""
-        if self._wanted.pop(descriptor, None) is not None:
+    def unregister(self, descriptor: int) -> None:
+        if self._events.pop(descriptor, None) is not None:
+            self._callbacks.pop(descriptor, None)
             self._epoll.unregister(descriptor)
 
-    def forget_closed(self, descriptor: int) -> None:
-        """See Poller. What is closed, the kernel has removed (epoll(7))."""
-        self._wanted.pop(descriptor, None)
+    def discard(self, descriptor: int) -> None:
+        self._events.pop(descriptor, None)  # the kernel has removed it (epoll(7))
+        self._callbacks.pop(descriptor, None)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """See Poller."""
-        if timeout is not None:
-            timeout = min(timeout, _LONGEST_WAIT)
-            # epoll itself rounds up to milliseconds.
-            if 0 < timeout < _FINE_BELOW and self._can_be_fine:
-                select.select([self._epoll.fileno()], [], [], timeout)
-                timeout = 0
+        found = self._epoll.poll(self._sleep(timeout))
+        return [(number, _FROM_KERNEL[flags & 63]) for number, flags in found]
+
+    def dispatch(self, timeout: float | None) -> None:
+        if timeout is not None and (timeout < _FINE_BELOW or timeout > _MAX_TIMEOUT):
+            timeout = self._sleep(timeout)
         found = self._epoll.poll(timeout)
-        return [(descriptor, _TOLD[flags & 63]) for descriptor, flags in found]
+        if len(found) == 1:
+            number, flags = found[0]
+            callback = self._callbacks.get(number)
+            if callback is not None:
+                callback(_FROM_KERNEL[flags & 63])
+        else:
+            _call_back(found, self._callbacks)
+
+    def _sleep(self, timeout: float | None) -> float | None:
+        """Spend a timeout of some milliseconds by select(2): epoll rounds it up to whole ones.
+
+        Return the timeout that is left for epoll.
+        """
+        if timeout is None:
+            return None
+        if 0 < timeout < _FINE_BELOW and self._can_select:
+            select.select([self._epoll.fileno()], [], [], timeout)
+            return 0
+        return min(timeout, _MAX_TIMEOUT)
 
     def close(self) -> None:
-        """See Poller."""
         self._epoll.close()
+        self._callbacks.clear()
 
 
-class UnixBell(Bell):
+def _call_back(found: list[tuple[int, int]], callbacks: dict[int, Callable[[int], object]]) -> None:
+    """Call the callbacks that were registered when `found` was, as long as they are."""
+    for number, flags, callback in [(*ready, callbacks.get(ready[0])) for ready in found]:
+        # Another callback may have closed the descriptor, whose number may be in use again.
+        if callback is not None and callbacks.get(number) is callback:
+            callback(_FROM_KERNEL[flags & 63])
+
+
+class UnixWakeupEvent(WakeupEvent):
     """An eventfd(2)."""
 
     def __init__(self) -> None:
-        """A bell that does not ring. Raises OSError without descriptors."""
+        """Raises OSError without a free descriptor."""
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
-        """See Bell."""
         return self._descriptor
 
-    def ring(self) -> None:
-        """See Bell."""
+    def set(self) -> None:
         os.eventfd_write(self._descriptor, 1)
 
-    def quiet(self) -> None:
-        """See Bell."""
+    def clear(self) -> None:
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
-            pass  # it did not ring
+            pass  # it was not set
 
     def close(self) -> None:
-        """See Bell."""
         os.close(self._descriptor)
 
 
 class UnixLatch(Latch):
-    """A pipe whose writing end is closed: all who poll the reading end see a hang-up."""
+    """A pipe: when its writing end is closed, all that poll the reading end get HANGUP."""
 
     def __init__(self) -> None:
-        """A latch that is not set. Raises OSError without descriptors."""
+        """Raises OSError without free descriptors."""
         self._reader, self._writer = os.pipe()
 
     def fileno(self) -> int:
-        """See Latch."""
         return self._reader
 
     def set(self) -> None:
-        """See Latch. The number is taken out first: a signal may come in between."""
+        # The number is taken out first: a signal handler may call this in between.
         writer, self._writer = self._writer, -1
         if writer >= 0:
             os.close(writer)
 
     def is_set(self) -> bool:
-        """See Latch."""
         return self._writer < 0
 
     def close(self) -> None:
-        """See Latch."""
         self.set()
         os.close(self._reader)
 
 
-class UnixLine(Line):
+class UnixConnectionWatcher(ConnectionWatcher):
     """The connection's socket."""
 
     def __init__(self, connection: Connection) -> None:
         """`connection` must stay open for so long."""
         self._descriptor = connection.fileno()
         self._poller = UnixPoller()
-        self._poller.watch(self._descriptor, WRITE)
+        self._poller.register(self._descriptor, WRITE)
 
     def fileno(self) -> int:
-        """See Line."""
         return self._descriptor
 
-    def has_room(self) -> bool:
-        """See Line. A socket is taken for writable when most of its buffer is free."""
+    def is_writable(self) -> bool:
+        """Ask poll(2), for which a socket is writable when most of its buffer is free."""
         return bool(self._poller.wait(0))
 
     def close(self) -> None:
-        """See Line."""
         self._poller.close()

@@ -126,7 +126,7 @@ class WinStream(Stream):
 
     def _poller_for(self, wanted: int) -> WinPoller:
         poller = WinPoller()
-        poller.watch(self._end.descriptor, wanted)
+        poller.register(self._end.descriptor, wanted)
         return poller
 
 

@@ -20,9 +20,6 @@ from simpleipc_cli.transport.winpipe import WinStream, endpoint_error, pipe_name
 from simpleipc_cli.transport.winpipe_end import PIPE_BUFFER
 from simpleipc_cli.transport.winpipe_poll import Source, port
 
-start_holder = None
-"""There is no process that holds silent connections: handles do not run short."""
-
 _FREE = 8  # instances kept free: clients that come within one turn of the port's thread, at will
 _OTHERS_WRITE = 0o002
 

@@ -96,7 +96,7 @@ class _TracedStream(WatchedStream):
     def _wait_for_room(self) -> None:
         if self._poller is None:
             self._poller = new_poller()
-            self._poller.watch(self.fileno(), WRITE)
+            self._poller.register(self.fileno(), WRITE)
         self._poller.wait(None)
 
 

@@ -12,12 +12,12 @@ from helpers.wire import decode
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.handler import Handler, Result, Run
-from simpleipc_cli.server.limits import Limits
+from simpleipc_cli.server.handler import Handler, HandlerRun, Result
 from simpleipc_cli.server.log import Log
-from simpleipc_cli.server.pool import Server
-from simpleipc_cli.transport import READ, connect, listen, new_bell, new_poller
+from simpleipc_cli.server.server import Server
+from simpleipc_cli.transport import READ, connect, listen, new_poller, new_wakeup_event
 
 
 class Stopped(Exception):
@@ -108,7 +108,7 @@ class StreamPairs:
         self._path = path
         self._listener = listen(path, mode=0o600, backlog=16)
         self._poller = new_poller()
-        self._poller.watch(self._listener.fileno(), READ)
+        self._poller.register(self._listener.fileno(), READ)
         self._lock = threading.Lock()
 
     def new(self):
@@ -161,18 +161,18 @@ class RunContext:
         raise Stopped
 
 
-class ScriptedRun(Run):
+class ScriptedRun(HandlerRun):
     """A thread that runs the function."""
 
     def __init__(self, act, request, pairs):
         self._writer, stdin = pairs.new()
         self._reader, stdout = pairs.new()
-        self._bell = new_bell()
+        self._exit_event = new_wakeup_event()
         self._ended = threading.Event()
         self._status = None
         self.input = self._writer.fileno()
         self.output = self._reader.fileno()
-        self.exit = self._bell.fileno()
+        self.exit = self._exit_event.fileno()
         self._inside = RunContext(request, stdin, stdout, self._ended)
         self._thread = threading.Thread(target=self._run, args=(act,))
         self._thread.start()
@@ -187,7 +187,7 @@ class ScriptedRun(Run):
             self._inside.stdout.close()
             self._inside.stdin.close()
             self._status = status
-            self._bell.ring()
+            self._exit_event.set()
 
     def write(self, payload, *, last):
         return self._writer.write_now(payload)
@@ -196,36 +196,38 @@ class ScriptedRun(Run):
         self.input = -1
         self._writer.close()
 
-    def lose_input(self):
+    def abandon_input(self):
         pass
 
     def read(self, buffer):
         count = self._reader.read_now(buffer)
+        if not count:
+            self.output = -1
         return [buffer[:count]] if count else []
 
     def end_output(self):
         self.output = -1
-        self._reader.close()
 
     def result(self):
         status = self._status
         return None if status is None else Result(status == 0, str(status), f"status {status}")
 
-    def stop(self, grace, hurry):
+    def stop(self, grace_period, kill_now):
         self._ended.set()
         self.end_input()
         self.end_output()
+        self._reader.close()
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
-        self._bell.close()
+        self._exit_event.close()
 
 
-class EchoRun(Run):
+class EchoRun(HandlerRun):
     """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
 
     def __init__(self):
-        self._bells = [new_bell() for _ in range(3)]
-        self.input, self.output, self.exit = (bell.fileno() for bell in self._bells)
+        self._events = [new_wakeup_event() for _ in range(3)]
+        self.input, self.output, self.exit = (wakeup.fileno() for wakeup in self._events)
         self._kept = bytearray()
         self._result = None
 
@@ -236,10 +238,10 @@ class EchoRun(Run):
 
     def end_input(self):
         self.input = -1
-        for bell in self._bells[1:]:
-            bell.ring()
+        for wakeup in self._events[1:]:
+            wakeup.set()
 
-    def lose_input(self):
+    def abandon_input(self):
         pass
 
     def read(self, buffer):
@@ -253,30 +255,30 @@ class EchoRun(Run):
     def result(self):
         return self._result
 
-    def stop(self, grace, hurry):
-        for bell in self._bells:
-            bell.close()
+    def stop(self, grace_period, kill_now):
+        for wakeup in self._events:
+            wakeup.close()
 
 
 class EchoHandler(Handler):
     """Answers small requests with themselves, as quickly as a handler can."""
 
-    takes_stored = False
+    accepts_spooled = False
 
-    def start(self, request, stored):
+    def run(self, request, spooled):
         return EchoRun()
 
 
 class ScriptedHandler(Handler):
     """Answers requests with a function of what is inside a run."""
 
-    takes_stored = False
+    accepts_spooled = False
 
     def __init__(self, act, pairs):
         self._act = act
         self._pairs = pairs
 
-    def start(self, request, stored):
+    def run(self, request, spooled):
         return ScriptedRun(self._act, request, self._pairs)
 
 
@@ -325,12 +327,12 @@ class RecordingLog(Log):
     def request(self, record):
         self._add(self.records, record)
 
-    def problem(self, text):
+    def warning(self, text):
         self._add(self.lines, text)
 
-    news = detail = problem
+    info = debug = warning
 
-    def counters(self, figures):
+    def stats(self, figures):
         self._add(self.figures, figures)
 
     def reopen(self):
@@ -351,7 +353,7 @@ class RecordingLog(Log):
 class InProcessServer:
     """A running server, in a thread."""
 
-    def __init__(self, path, handler, limits, log=None, descriptors=None):
+    def __init__(self, path, handler, config, log=None, descriptors=None):
         self.path = path
         self.log = log or RecordingLog()
         self.ending = None
@@ -360,7 +362,7 @@ class InProcessServer:
             listener,
             path,
             handler=handler,
-            limits=limits,
+            config=config,
             log=self.log,
             descriptors=descriptors or DescriptorLimit(),
         )
@@ -382,7 +384,7 @@ class InProcessServer:
     def counted(self):
         """Its counters, as they are now."""
         before = len(self.log.figures)
-        self._server.report()
+        self._server.log_stats()
         return self.log.wait_until(lambda: self.log.figures[before:], "counters")[0]
 
     def wait_until_waiting(self, number):
@@ -400,12 +402,12 @@ class InProcessServer:
 
 
 @contextmanager
-def serving(path, act=echo, *, handler=None, **limits):
+def serving(path, act=echo, *, handler=None, **config):
     """A server at a path; ended, behind this, at once."""
     pairs = StreamPairs(path + ".handler")
     try:
         made = handler or ScriptedHandler(act, pairs)
-        server = InProcessServer(path, made, Limits(**limits))
+        server = InProcessServer(path, made, ServerConfig(**config))
         try:
             yield server
         finally:

@@ -36,7 +36,7 @@ class Peer:
 
     def _run(self):
         poller = new_poller()
-        poller.watch(self._listener.fileno(), READ)
+        poller.register(self._listener.fileno(), READ)
         while not poller.wait(TIMEOUT):
             pass
         poller.close()

@@ -36,13 +36,13 @@ def poller():
 
 
 def wait_for(poller, file, wanted):
-    poller.watch(file.fileno(), wanted)
+    poller.register(file.fileno(), wanted)
     for _ in range(1000):  # a wait may end early
         if poller.wait(TIMEOUT / 1000):
             break
     else:
         raise AssertionError("nothing can be done")
-    poller.forget(file.fileno())
+    poller.unregister(file.fileno())
 
 
 def read_all(poller, reader, limit=1000):
@@ -80,7 +80,7 @@ def test_what_comes_is_read_up_to_the_end(pipe, poller):
 def test_nothing_can_be_read_before_something_comes(pipe, poller):
     theirs, ours, _ = pipe
     reader = new_file_reader(theirs)
-    poller.watch(reader.fileno(), READ)
+    poller.register(reader.fileno(), READ)
     assert poller.wait(0.0) == []
     assert poller.wait(0.01) == []
     os.write(ours, b"x")
@@ -105,7 +105,7 @@ def test_a_reader_that_lags_holds_nobody_up_and_gets_all_in_order(pipe, poller):
     while taken := writer.write_now(left):
         left = left[taken:]
     assert left
-    poller.watch(writer.fileno(), WRITE)
+    poller.register(writer.fileno(), WRITE)
     assert poller.wait(0.0) == []
 
     def read():

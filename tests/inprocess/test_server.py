@@ -148,7 +148,7 @@ class Broken(Handler):
     def __init__(self, error):
         self._error = error
 
-    def start(self, request, stored):
+    def run(self, request, spooled):
         raise self._error
 
 

@@ -22,7 +22,7 @@ from helpers.wire import message
 
 from simpleipc_cli.client import look
 from simpleipc_cli.errors import CutOff, InUse, PathNotFound
-from simpleipc_cli.server.pool import Ending
+from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.transport import connect_now, listen
 
 MUCH = bytes(range(256)) * 20_000
@@ -56,7 +56,7 @@ def test_no_more_are_answered_at_once_than_there_are_threads(path):
             now[0] -= 1
         inside.write(b"done")
 
-    with serving(path, act, threads=2) as server:
+    with serving(path, act, max_concurrency=2) as server:
         answers = []
         clients = threading.Thread(
             target=lambda: answers.extend(run_concurrently(6, lambda: ask(path)))
@@ -72,7 +72,7 @@ def test_no_more_are_answered_at_once_than_there_are_threads(path):
 
 
 def test_the_silent_keep_nobody_from_an_answer(path, client):
-    with serving(path, threads=1) as server:
+    with serving(path, max_concurrency=1) as server:
         silent = [client() for _ in range(20)]
         assert ask(path) == b"ping"
         assert server.counted()["silent"] == 20
@@ -109,7 +109,7 @@ def test_who_does_not_read_is_hung_up_on(path, client):
 
 
 def test_a_handler_has_so_much_time(path):
-    with serving(path, lambda inside: inside.wait_for_the_end(), timeout=0.2) as server:
+    with serving(path, lambda inside: inside.wait_for_the_end(), handler_timeout=0.2) as server:
         with pytest.raises(CutOff):
             ask(path)
         assert server.log.outcomes(1) == ["timed_out"]
@@ -161,15 +161,15 @@ def test_it_stops_when_it_is_told_to(path):
     with serving(path) as server:
         assert ask(path) == b"ping"
         server.stop()
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
         with pytest.raises(PathNotFound):
             connect_now(path)
 
 
 def test_it_stops_behind_so_many_requests(path):
-    with serving(path, count=3) as server:
+    with serving(path, max_requests=3) as server:
         assert [ask(path) for _ in range(3)] == [b"ping"] * 3
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
 
 
 def test_it_stops_when_a_request_says_so(path):
@@ -177,12 +177,12 @@ def test_it_stops_when_a_request_says_so(path):
         for other in (b"qui", b"quits", b"QUIT"):
             assert ask(path, other) == other
         assert ask(path, b"quit") == b""
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
 
 
 def test_it_stops_when_nobody_has_asked_for_long_enough(path):
     with serving(path, idle_timeout=0.2) as server:
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
 
 
 def test_a_path_is_served_again(path):
@@ -190,7 +190,7 @@ def test_a_path_is_served_again(path):
         with serving(path) as server:
             assert ask(path, b"%d" % number) == b"%d" % number
             server.stop()
-            assert server.end() is Ending.DRAINED
+            assert server.end() is ExitReason.COMPLETED
 
 
 def test_a_path_has_one_server(path):
@@ -202,12 +202,12 @@ def test_a_path_has_one_server(path):
 
 def test_all_who_have_asked_are_answered_before_the_end(path, client):
     gate = PausedHandler()
-    with serving(path, gate.act, threads=1) as server:
+    with serving(path, gate.act, max_concurrency=1) as server:
         streams = [client(message(b"%d" % number)) for number in range(5)]
         gate.wait_until_begun()
         server.stop()
         gate.open()
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
     assert [payload_of(read_all(stream)) for stream in streams] == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -220,7 +220,7 @@ def test_while_it_stops_nobody_new_gets_in(path, client):
         wait_until(lambda: look(lambda: path, timeout=0).error, "nobody to get in")
         gate.open()
         assert payload_of(read_all(stream)) == b"x"
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
 
 
 def test_who_is_silent_does_not_keep_it_from_its_end(path, client):
@@ -228,7 +228,7 @@ def test_who_is_silent_does_not_keep_it_from_its_end(path, client):
         streams = [client(), client(b"0009he")]
         assert ask(path) == b"ping"
         server.stop()
-        assert server.end() is Ending.DRAINED
+        assert server.end() is ExitReason.COMPLETED
     assert read_all(streams[0]) == b""
 
 
@@ -246,6 +246,6 @@ def test_what_goes_on_is_ended_in_the_end(path, client, how):
         server.stop()
         if how == "told again":
             server.stop()
-        assert server.end() is Ending.UNFINISHED
+        assert server.end() is ExitReason.ABORTED
         assert payload_of(read_all(stream)) is None
         assert server.log.outcomes(1) == ["stopped"]

@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+from helpers.waiting import wait_until
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
@@ -23,11 +24,12 @@ from simpleipc_cli.transport import (
     WRITE,
     connect,
     connect_now,
+    is_hung_up,
     listen,
-    new_bell,
     new_latch,
     new_poller,
-    new_wide_poller,
+    new_scalable_poller,
+    new_wakeup_event,
 )
 
 TIMEOUT = 20.0
@@ -46,7 +48,7 @@ def listener(path):
     listening.close()
 
 
-@pytest.fixture(params=[new_poller, new_wide_poller], ids=["few", "many"])
+@pytest.fixture(params=[new_poller, new_scalable_poller], ids=["few", "many"])
 def poller(request):
     made = request.param()
     yield made
@@ -63,7 +65,7 @@ def told(poller, seconds=TIMEOUT):
 
 def accepted(listener):
     poller = new_poller()
-    poller.watch(listener.fileno(), READ)
+    poller.register(listener.fileno(), READ)
     assert told(poller)
     poller.close()
     return listener.accept()
@@ -200,7 +202,7 @@ def test_a_path_can_be_taken_again(path):
 
 
 def test_one_waits_and_is_told(path, listener, poller):
-    poller.watch(listener.fileno(), READ)
+    poller.register(listener.fileno(), READ)
     assert poller.wait(0) == []
     with pytest.raises(BlockingIOError):
         listener.accept()
@@ -288,7 +290,7 @@ def test_without_bytes_nobody_waits_for_ever(pair):
 def test_a_peek_takes_nothing(pair, poller):
     client, server = pair
     write_all(client, b"x")
-    poller.watch(server.fileno(), READ)
+    poller.register(server.fileno(), READ)
     assert told(poller) == {server.fileno(): READ}
     assert server.peek_now() is True
     assert server.peek_now() is True
@@ -305,7 +307,7 @@ def test_what_was_written_before_the_end_can_be_read_behind_it(pair):
 def test_no_room_is_told_and_ends_when_the_other_reads(pair, poller):
     client, server = pair
     total = fill(client)
-    poller.watch(client.fileno(), WRITE)
+    poller.register(client.fileno(), WRITE)
     assert poller.wait(0) == []
     buffer, seen = bytearray(1 << 18), 0
     while seen < total:
@@ -325,7 +327,7 @@ def test_what_had_no_room_is_neither_lost_nor_doubled(pair):
 
     thread = threading.Thread(target=read)
     left, poller = memoryview(data), new_poller()
-    poller.watch(client.fileno(), WRITE)
+    poller.register(client.fileno(), WRITE)
     started = False
     while left:
         try:
@@ -346,7 +348,7 @@ def test_what_had_no_room_is_neither_lost_nor_doubled(pair):
 
 def test_a_hang_up_is_told_unasked(pair, poller):
     client, server = pair
-    poller.watch(server.fileno(), 0)
+    poller.register(server.fileno(), 0)
     assert poller.wait(0) == []
     client.close()
     assert told(poller) == {server.fileno(): HANGUP}
@@ -408,39 +410,39 @@ def test_a_shut_down_is_the_end_at_the_other(pair):
 # waiting
 
 
-def test_a_bell_rings_until_it_is_quiet(poller):
-    bell = new_bell()
-    poller.watch(bell.fileno(), READ)
+def test_a_wakeup_event_is_reported_until_it_is_cleared(poller):
+    wakeup = new_wakeup_event()
+    poller.register(wakeup.fileno(), READ)
     assert poller.wait(0) == []
-    bell.ring()
-    bell.ring()
-    assert told(poller) == {bell.fileno(): READ}
-    assert dict(poller.wait(0)) == {bell.fileno(): READ}
-    bell.quiet()
+    wakeup.set()
+    wakeup.set()
+    assert told(poller) == {wakeup.fileno(): READ}
+    assert dict(poller.wait(0)) == {wakeup.fileno(): READ}
+    wakeup.clear()
     assert poller.wait(0) == []
-    bell.quiet()
-    poller.forget(bell.fileno())
-    bell.close()
+    wakeup.clear()
+    poller.unregister(wakeup.fileno())
+    wakeup.close()
 
 
-def test_a_bell_wakes_another_thread(poller):
-    bell = new_bell()
-    poller.watch(bell.fileno(), READ)
+def test_a_wakeup_event_wakes_another_thread(poller):
+    wakeup = new_wakeup_event()
+    poller.register(wakeup.fileno(), READ)
     for _ in range(200):
-        thread = threading.Thread(target=bell.ring)
+        thread = threading.Thread(target=wakeup.set)
         thread.start()
-        assert told(poller) == {bell.fileno(): READ}
-        bell.quiet()
+        assert told(poller) == {wakeup.fileno(): READ}
+        wakeup.clear()
         thread.join(TIMEOUT)
-    poller.forget(bell.fileno())
-    bell.close()
+    poller.unregister(wakeup.fileno())
+    wakeup.close()
 
 
 def test_a_latch_is_told_to_all_and_for_ever():
     latch = new_latch()
     pollers = [new_poller() for _ in range(5)]
     for poller in pollers:
-        poller.watch(latch.fileno(), 0)
+        poller.register(latch.fileno(), 0)
         assert poller.wait(0) == []
     assert not latch.is_set()
     latch.set()
@@ -453,30 +455,80 @@ def test_a_latch_is_told_to_all_and_for_ever():
     latch.close()
 
 
+def test_dispatch_calls_the_callback_of_what_is_ready(poller):
+    wakeups, calls = [new_wakeup_event() for _ in range(3)], []
+    for number, wakeup in enumerate(wakeups):
+        poller.register(
+            wakeup.fileno(), READ, lambda events, number=number: calls.append((number, events))
+        )
+    poller.dispatch(0)
+    assert calls == []
+    wakeups[1].set()
+    poller.dispatch(TIMEOUT)
+    assert calls == [(1, READ)]
+    poller.register(wakeups[1].fileno(), 0)
+    poller.dispatch(0)
+    poller.register(wakeups[1].fileno(), READ)  # with the callback as before
+    poller.dispatch(TIMEOUT)
+    assert calls == [(1, READ)] * 2
+    for wakeup in wakeups:
+        poller.unregister(wakeup.fileno())
+        wakeup.close()
+
+
+def test_dispatch_calls_no_callback_of_what_another_has_unregistered_or_replaced(poller):
+    """The first to be called takes the other away; a new one may have the same number."""
+    wakeups, calls = [new_wakeup_event() for _ in range(2)], []
+
+    def replace(number):
+        calls.append(number)
+        other = wakeups[1 - number].fileno()
+        poller.unregister(other)
+        poller.register(other, READ, lambda events: calls.append("new"))
+
+    for number, wakeup in enumerate(wakeups):
+        poller.register(wakeup.fileno(), READ, lambda events, number=number: replace(number))
+        wakeup.set()
+    poller.dispatch(TIMEOUT)
+    assert len(calls) == 1
+    for wakeup in wakeups:
+        poller.unregister(wakeup.fileno())
+        wakeup.close()
+
+
+def test_only_the_end_of_the_other_is_a_hang_up(pair):
+    client, server = pair
+    assert not is_hung_up(server.fileno())
+    write_all(client, b"data")
+    assert not is_hung_up(server.fileno())
+    client.close()
+    wait_until(lambda: is_hung_up(server.fileno()), "the hang-up to be seen")
+
+
 def test_what_is_forgotten_is_told_of_no_more(poller):
-    bell = new_bell()
-    poller.watch(bell.fileno(), READ)
-    bell.ring()
+    wakeup = new_wakeup_event()
+    poller.register(wakeup.fileno(), READ)
+    wakeup.set()
     assert told(poller)
-    poller.watch(bell.fileno(), 0)
+    poller.register(wakeup.fileno(), 0)
     assert poller.wait(0) == []
-    poller.watch(bell.fileno(), READ)
+    poller.register(wakeup.fileno(), READ)
     assert told(poller)
-    poller.forget(bell.fileno())
-    poller.forget(bell.fileno())
+    poller.unregister(wakeup.fileno())
+    poller.unregister(wakeup.fileno())
     assert poller.wait(0) == []
-    bell.close()
+    wakeup.close()
 
 
 def test_hundreds_are_watched_by_one(path):
     listening = listen(path, mode=0o600, backlog=16)
-    poller = new_wide_poller()
+    poller = new_scalable_poller()
     pairs = {}
     for _ in range(150):
         client = connect(path, Deadline(TIMEOUT))
         server = accepted(listening)
         pairs[server.fileno()] = client, server
-        poller.watch(server.fileno(), READ)
+        poller.register(server.fileno(), READ)
     assert poller.wait(0) == []
     for number, (client, server) in pairs.items():
         write_all(client, b"x")
@@ -484,7 +536,7 @@ def test_hundreds_are_watched_by_one(path):
         assert server.read_now(bytearray(10)) == 1
     for number, (client, server) in pairs.items():
         server.close()
-        poller.forget_closed(number)
+        poller.discard(number)
         client.close()
     assert poller.wait(0) == []
     poller.close()

@@ -373,7 +373,7 @@ def test_a_second_signal_ends_handlers_at_once(endpoint, folder):
 COUNTING = """
 import gc, signal, sys
 from simpleipc_cli.cli import main
-from simpleipc_cli.server.connection import Exchange
+from simpleipc_cli.server.exchange import Exchange
 
 def count(*_):
     found = sum(type(one) is Exchange for one in gc.get_objects())
@@ -412,7 +412,7 @@ def test_exchanges_are_freed_at_their_end_however_that_came(endpoint):
 
 BROKEN = """
 from simpleipc_cli.cli import main
-from simpleipc_cli.server.connection import Exchange
+from simpleipc_cli.server.exchange import Exchange
 
 def fail(self, run):
     raise RuntimeError("a defect")

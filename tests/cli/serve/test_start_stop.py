@@ -500,7 +500,7 @@ def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint
 BROKEN = """
 import os, sys
 from simpleipc_cli.cli import main
-from simpleipc_cli.server.pool import Server
+from simpleipc_cli.server.server import Server
 
 def fail(self):
     if os.path.exists(os.environ["BREAK"]):

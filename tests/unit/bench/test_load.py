@@ -378,7 +378,7 @@ class World:
         self.answers: dict[int, int] = {}  # when, by descriptor
         for module in (load, exchange):
             monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
-        monkeypatch.setattr(load, "new_wide_poller", lambda: FakePoller(self))
+        monkeypatch.setattr(load, "new_scalable_poller", lambda: FakePoller(self))
         monkeypatch.setattr(exchange, "connect_now", lambda path: FakeStream(self))
 
     def run(self, **plan) -> load.Tally:
@@ -415,9 +415,9 @@ class FakePoller:
         self.world = world
         self.idle = 0
 
-    def watch(self, descriptor, wanted) -> None: ...
+    def register(self, descriptor, wanted) -> None: ...
 
-    def forget_closed(self, descriptor) -> None: ...
+    def discard(self, descriptor) -> None: ...
 
     def close(self) -> None: ...
 
@@ -635,7 +635,7 @@ def test_a_request_without_end_is_given_up_however_fast_it_is_taken(monkeypatch)
     monkeypatch.setattr(FakeStream, "close", lambda stream: open_streams.remove(stream.number))
     monkeypatch.setattr(FakePoller, "wait", waiting)
     monkeypatch.setattr(
-        FakePoller, "watch", lambda poller, descriptor, wanted: open_streams.append(descriptor)
+        FakePoller, "register", lambda poller, descriptor, wanted: open_streams.append(descriptor)
     )
     tally = world.run(requests=1, size=1 << 60, timeout=100 * MS)
     assert failures(tally) == {"timeout": 1}

@@ -1,8 +1,7 @@
-"""Tells the service manager how the server is, in the words of sd_notify(3).
+"""Sends the server's state to the service manager (sd_notify(3)).
 
-One datagram a message, lines of NAME=value. The socket is opened once and kept: the
-watchdog must be told even when descriptors run short. That nobody listens there is told
-once, and is no reason to stop.
+Each message is one datagram of NAME=value lines. The socket is kept open, as the watchdog must be
+notified even when descriptors run short. A failure is logged once and does not stop the server.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import struct
 from collections.abc import Callable
 from time import monotonic
 
-_SHORTEST = 0.01  # seconds between signs of life, whatever is asked for; at will
-_PATIENCE = 2  # seconds in which a manager should make room for a message, at will
+_MIN_INTERVAL = 0.01  # seconds between watchdog messages (tunable)
+_SEND_TIMEOUT = 2  # seconds in which the manager must make room for a message (tunable)
 
 
 class Notifier:
-    """The way to a service manager, or to nobody. For one thread."""
+    """Notifies a service manager, if there is one. For one thread."""
 
     def __init__(
         self,
@@ -27,17 +26,16 @@ class Notifier:
         watchdog: float | None = None,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`address` is a path, or an abstract name behind "@"; "" is nobody.
+        """`address` is a path, or "@" and an abstract name; "" is no manager.
 
-        `watchdog` is after how many seconds without a word the manager takes us for dead:
-        it hears from us twice as often (sd_watchdog_enabled(3)). `warn` gets to know, once,
-        if it cannot be reached.
+        The manager takes the server for dead after `watchdog` seconds without a message; it gets
+        one twice as often (sd_watchdog_enabled(3)). `warn` is called once if a message fails.
         """
         name = os.fsencode(address)
         self._address = b"\0" + name[1:] if name[:1] == b"@" else name
         self._interval: float | None = None
         if watchdog is not None and address:
-            self._interval = max(watchdog / 2, _SHORTEST)
+            self._interval = max(watchdog / 2, _MIN_INTERVAL)
         self._next = monotonic()
         self._warn = warn
         self._warned = False
@@ -47,42 +45,41 @@ class Notifier:
 
     def _open(self, address: str) -> None:
         if address[0] not in "/@":
-            self._complain(f"{address}: neither a path nor an abstract name")
+            self._warn_once(f"{address}: neither a path nor an abstract name")
             return
         try:
             self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
         except OSError as error:
-            self._complain(str(error.strerror))
+            self._warn_once(str(error.strerror))
             return
-        limit = struct.pack("@ll", _PATIENCE, 0)
+        limit = struct.pack("@ll", _SEND_TIMEOUT, 0)
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
 
     def ready(self, status: str) -> None:
-        """The server listens; `status` says it to people, in one printable line."""
-        self._tell("READY=1", status)
+        """Report that the server listens; `status` is one printable line for people."""
+        self._send_state("READY=1", status)
 
     def stopping(self, status: str) -> None:
-        """The server has begun to stop; `status` as in ready()."""
-        self._tell("STOPPING=1", status)
+        """Report that the server has begun to stop."""
+        self._send_state("STOPPING=1", status)
 
     def remaining(self) -> float | None:
-        """Seconds until tick() should be called; None if that is never needed."""
+        """Return the seconds until tick() should be called; None if it need not be."""
         return None if self._interval is None else max(0.0, self._next - monotonic())
 
     def tick(self) -> None:
-        """The server is well. Call it as often as you like."""
+        """Send a watchdog message if one is due."""
         if self._interval is not None and (now := monotonic()) >= self._next:
             self._next = now + self._interval
             self._send("WATCHDOG=1", _socket.MSG_DONTWAIT)  # the next one comes in time, too
 
     def close(self) -> None:
-        """Nothing more will be told."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         self._interval = None
 
-    def _tell(self, state: str, status: str) -> None:
+    def _send_state(self, state: str, status: str) -> None:
         status = status.replace("\n", " ")  # another line would be an assignment of its own
         self._send(f"{state}\nSTATUS={status}", 0)
 
@@ -93,9 +90,9 @@ class Notifier:
         try:
             self._socket.sendto(data, flags | _socket.MSG_NOSIGNAL, self._address)
         except OSError as error:
-            self._complain(error.strerror or str(error))
+            self._warn_once(error.strerror or str(error))
 
-    def _complain(self, why: str) -> None:
+    def _warn_once(self, why: str) -> None:
         if not self._warned:
             self._warned = True
             self._warn(

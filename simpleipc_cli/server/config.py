@@ -1,4 +1,4 @@
-"""The numbers a server goes by. Times are seconds, sizes bytes, None is no limit."""
+"""Configuration of a server. Times are seconds, sizes bytes, None is no limit."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 from simpleipc_cli.system import SPOOL_FOLDER
 
-DRAIN_SILENCE = 1.0
-"""Seconds for which a connection may stay silent once the server is stopping."""
+DRAIN_IDLE_TIMEOUT = 1.0
+"""Seconds after which a connection that sends nothing is closed while the server drains."""
 
 LINGER = 1.0
-"""Seconds of silence after which an output whose handler has exited is taken to be over."""
+"""Seconds without output after which the output of a handler that has exited is complete."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """See `sipc serve --help` for each."""
+class ServerConfig:
+    """The server's limits and choices; `sipc serve --help` describes each."""
 
-    threads: int = 8
+    max_concurrency: int = 8
     max_request: int | None = None
     read_timeout: float | None = 30.0
     write_timeout: float | None = 60.0
-    timeout: float | None = None
-    kill_after: float = 2.0
+    handler_timeout: float | None = None
+    grace_period: float = 2.0
     drain_timeout: float | None = 10.0
-    count: int | None = None
+    max_requests: int | None = None
     idle_timeout: float | None = None
     quit_on: bytes | None = None
     allowed_users: frozenset[int] | None = None

@@ -13,30 +13,31 @@ from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import WORKER, ask_worker
 
 from simpleipc_cli.handlers.command import Command
-from simpleipc_cli.handlers.workers import WorkerHandler
+from simpleipc_cli.handlers.worker_pool import WorkerPool
+from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.descriptors import DescriptorLimit
-from simpleipc_cli.server.limits import Limits
 
 
 @contextmanager
 def serving(path, command: str = WORKER, threads: int = 2):
     """A server in a thread; the handler."""
     log, descriptors = RecordingLog(), DescriptorLimit()
-    handler = WorkerHandler(
+    handler = WorkerPool(
         Command(command, os.environ["PATH"]),
         os.environ,
         descriptors,
         log,
-        most=threads,
+        max_workers=threads,
         max_requests=None,
-        grace=2.0,
+        grace_period=2.0,
     )
-    server = InProcessServer(str(path), handler, Limits(threads=threads), log, descriptors)
+    config = ServerConfig(max_concurrency=threads)
+    server = InProcessServer(str(path), handler, config, log, descriptors)
     try:
         yield handler
     finally:
         server.close()
-    numbers = handler.counts()
+    numbers = handler.stats()
     assert numbers["workers_running"] == 0, log.lines
     assert numbers["workers_started"] == numbers["workers_ended"], log.lines
 
@@ -48,9 +49,9 @@ def lives(pid: int) -> bool:
 def test_renewing_ends_an_idle_worker_and_the_next_request_gets_a_new_one(endpoint):
     with serving(endpoint) as handler:
         before = int(ask_worker(endpoint, "pid"))
-        handler.renew()
+        handler.reload()
         wait_until(lambda: not lives(before), "its end")
-        assert handler.counts()["workers_running"] == 0
+        assert handler.stats()["workers_running"] == 0
         assert int(ask_worker(endpoint, "pid")) != before
 
 
@@ -58,7 +59,7 @@ def test_after_renewing_no_request_is_answered_by_an_old_worker(endpoint):
     with serving(endpoint) as handler:
         for _ in range(5):
             before = ask_worker(endpoint, "pid")
-            handler.renew()
+            handler.reload()
             assert ask_worker(endpoint, "pid") != before
 
 
@@ -68,7 +69,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, 
         with connect(endpoint) as client:
             client.sendall(message(f"wait {folder}/go {folder}/begun".encode()))
             wait_until((folder / "begun").exists, "it to begin")
-            handler.renew()
+            handler.reload()
             (folder / "go").touch()
             assert decode(receive_all(client)) == (b"waited", True)
         wait_until(lambda: not lives(before), "its end")
@@ -81,7 +82,7 @@ def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
 
         def renew() -> None:
             while not done.wait(0.01):
-                handler.renew()
+                handler.reload()
 
         def send(number: int) -> None:
             for count in range(40):
@@ -104,22 +105,22 @@ def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
 
 def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
     with serving(endpoint) as handler:
-        handler.renew()
+        handler.reload()
         assert ask_worker(endpoint, "echo", "hello") == b"hello"
-        assert handler.counts()["workers_started"] == 1
+        assert handler.stats()["workers_started"] == 1
 
 
 def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint, folder):
     command = f"test -e {folder}/good || exit 1; exec {WORKER}"
     with serving(endpoint, command, threads=1) as handler:
         assert ask(endpoint, b"pid") == (b"", False)
-        wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
         (folder / "good").touch()
         ask_worker(endpoint, "pid")
         ask(endpoint, b"exit 1")
-        wait_until(lambda: handler.counts()["workers_running"] == 0, "its end")
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
         ask_worker(endpoint, "pid")
-        assert handler.counts() == {
+        assert handler.stats() == {
             "workers_running": 1,
             "workers_started": 3,
             "workers_failed_to_start": 1,

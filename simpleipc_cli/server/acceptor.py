@@ -1,0 +1,266 @@
+"""Accepts connections, tracks idle ones, and applies back-pressure when descriptors run out.
+
+A connection that has sent nothing is idle and costs a descriptor. When there is none left, the
+connection that has been idle longest is closed, and if there is none, no other is accepted until
+a request ends.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from time import monotonic
+
+from simpleipc_cli.deadline import NEVER
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT, ServerConfig
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.dispatcher import Dispatcher
+from simpleipc_cli.server.handler import Handler
+from simpleipc_cli.server.log import Counters, Log
+from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, Stream
+
+_ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
+_WARN_AGAIN = 60.0  # seconds without a shortage after which the next is logged (tunable)
+_MAX_BATCH = 256  # connections accepted in a row (tunable)
+_FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
+_FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup, latches, and some spare
+MIN_FDS = _FDS_OF_SERVER + _FDS_PER_REQUEST + 2
+"""How many descriptors a server must be allowed at least."""
+
+_MIN_IDLE = 0.1  # seconds in which a connection's first byte may be on its way (tunable)
+
+
+class Acceptor:
+    """The listener and all connections that have not sent data."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        poller: Poller,
+        *,
+        config: ServerConfig,
+        log: Log,
+        counters: Counters,
+        descriptors: DescriptorLimit,
+        handler: Handler,
+        dispatcher: Dispatcher,
+    ) -> None:
+        """`dispatcher` takes over each connection that has sent data."""
+        self._listener = listener
+        self._poller = poller
+        self._config = config
+        self._log = log
+        self._counters = counters
+        self._descriptors = descriptors
+        self._handler = handler
+        self._dispatcher = dispatcher
+
+        # Idle connections and since when, the longest idle first.
+        self.idle: OrderedDict[Stream, float] = OrderedDict()
+        self._warned_at: float | None = None  # when descriptors last ran short
+        self._is_draining = False
+        self.retry_at = NEVER
+        """Monotonic time at which to accept again, while that is paused."""
+        self._reserved = _FDS_OF_SERVER + config.max_concurrency * _FDS_PER_REQUEST
+        self._batch = 1  # connections to accept at the next event
+        self.is_open = True
+        """Whether clients may be in the kernel's queue that are still to be accepted."""
+        poller.register(listener.fileno(), READ, self._on_connection)
+
+    @property
+    def due(self) -> float:
+        """Monotonic time at which to call maintain() or drain(), or NEVER."""
+        due = self.retry_at
+        if due == NEVER and self._is_draining and self.is_open:
+            return 0.0
+        if self._is_draining and self.idle:
+            due = min(due, next(iter(self.idle.values())) + DRAIN_IDLE_TIMEOUT)
+        return due
+
+    def maintain(self) -> None:
+        """Accept again after a pause if there are descriptors, and lower an unneeded limit."""
+        descriptors = self._descriptors
+        if descriptors.is_raised:
+            in_use = descriptors.current - _FDS_OF_SERVER - self._free_fds()
+            if in_use <= descriptors.original // 2:
+                descriptors.lower()
+        if self.retry_at == NEVER or monotonic() < self.retry_at:
+            return
+        if self._must_wait():
+            self._pause()
+        else:
+            self.retry_at = NEVER
+            self._poller.register(self._listener.fileno(), READ)
+
+    def begin_drain(self) -> None:
+        """Remove the endpoint's path; accept only clients that have connected already."""
+        self._is_draining = True
+        self._poller.unregister(self._listener.fileno())
+        self._listener.withdraw()
+        if self._listener.keeps_queue:
+            self.close_listener()
+        now = monotonic()
+        for stream in self.idle:
+            self.idle[stream] = now
+
+    def drain(self) -> None:
+        """Empty the kernel's queue, and close connections that have been idle for too long."""
+        now = monotonic()
+        if self.is_open and (self.retry_at == NEVER or now >= self.retry_at):
+            self.retry_at = NEVER
+            if self._must_wait():
+                self._pause()
+            elif self._accept(_MAX_BATCH):
+                self.close_listener()
+        while self.idle:
+            stream, since = next(iter(self.idle.items()))
+            if since > now - DRAIN_IDLE_TIMEOUT:
+                break
+            self._close_idle(stream)
+
+    def close_listener(self) -> None:
+        """Accept no more connections."""
+        if not self._is_draining:
+            self._listener.withdraw()
+        self.is_open = False
+        self.retry_at = NEVER
+        self._listener.close()
+
+    def close_all_idle(self) -> None:
+        """Close all connections that have not sent data."""
+        for stream in self.idle:
+            self._poller.unregister(stream.fileno())
+            stream.close()
+        self._counters.idle_closed += len(self.idle)
+        self.idle.clear()
+
+    def _on_connection(self, _events: int) -> None:
+        is_empty = self._accept(self._batch)
+        self._batch = 1 if is_empty else min(self._batch * 2, _MAX_BATCH)
+
+    def _accept(self, max_count: int) -> bool:
+        """Accept up to `max_count` connections; return whether no other waits."""
+        for _ in range(max_count):
+            try:
+                stream = self._listener.accept()
+            except BlockingIOError:
+                return True
+            except OutOfDescriptors:
+                self._free_descriptor(None)
+                self._pause()
+                return False
+            except SipcError as error:
+                self._log.warning(error.text)
+                self._pause()
+                return False
+            self._counters.accepted += 1
+            if self._config.allowed_users is not None and not self._is_allowed(stream):
+                self._counters.refused += 1
+                stream.close()
+                continue
+            try:
+                has_data = stream.peek_now()
+            except BlockingIOError:
+                self.idle[stream] = monotonic()
+                self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
+            else:
+                if has_data:
+                    self._dispatcher.submit(stream, stream.fileno(), stream.peer())
+                else:
+                    self._close_without_data(stream)
+            in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
+            if in_use > self._descriptors.current - self._reserved and self._is_short(stream):
+                self._pause()
+                return False
+        return False
+
+    def _is_allowed(self, stream: Stream) -> bool:
+        peer = stream.peer()
+        if peer.uid in (self._config.allowed_users or ()):
+            return True
+        self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not one of --allow-user")
+        return False
+
+    def _on_idle_event(self, stream: Stream, _events: int) -> None:
+        try:
+            has_data = stream.peek_now()
+        except BlockingIOError:
+            return
+        self._remove_idle(stream)
+        if has_data:
+            self._dispatcher.submit(stream, stream.fileno(), stream.peer())
+        else:
+            self._close_without_data(stream)
+
+    def _close_without_data(self, stream: Stream) -> None:
+        """Close a connection that its client has closed without having sent data."""
+        self._counters.closed_without_data += 1
+        self._log.debug("somebody looked: connected, and closed without a byte")
+        stream.close()
+
+    def _remove_idle(self, stream: Stream) -> None:
+        del self.idle[stream]
+        self._poller.unregister(stream.fileno())
+
+    # -- back-pressure ---------------------------------------------------------------------
+
+    def _is_short(self, newest: Stream) -> bool:
+        """Return whether handlers lack descriptors even after idle connections were closed."""
+        while self._free_fds() < 0:
+            if not self._free_descriptor(newest):
+                return True
+        return False
+
+    def _free_fds(self) -> int:
+        """Return how many more connections leave enough descriptors for one more request."""
+        unanswered = self._dispatcher.unanswered
+        running = min(self._config.max_concurrency, unanswered + 1)
+        in_use = len(self.idle) + unanswered + running * _FDS_PER_REQUEST + self._handler.held_fds
+        return self._descriptors.current - _FDS_OF_SERVER - in_use
+
+    def _must_wait(self) -> bool:
+        """Return whether only the end of a request can free a descriptor."""
+        return self._free_fds() < 1 and not self.idle
+
+    def _free_descriptor(self, newest: Stream | None) -> bool:
+        """Raise the limit, else close the longest idle connection, but not `newest`.
+
+        Return False if neither is possible.
+        """
+        if self._descriptors.raise_to_most():
+            return True
+        self._warn()
+        if not self.idle:
+            return False
+        stream, since = next(iter(self.idle.items()))
+        if stream is newest or monotonic() < since + _MIN_IDLE:
+            return False
+        self._close_idle(stream)
+        return True
+
+    def _warn(self) -> None:
+        """Log the shortage once: under load it may come and go."""
+        now = monotonic()
+        if self._warned_at is None or now > self._warned_at + _WARN_AGAIN:
+            self._log.warning(
+                "descriptors run short: silent connections are closed, others wait: "
+                "allow more with ulimit -n"
+            )
+        self._warned_at = now
+
+    def _close_idle(self, stream: Stream) -> None:
+        """Close an idle connection, unless it has sent data that no event has reported yet.
+
+        That may be long ago: the process may have been stopped, or the machine suspended.
+        """
+        self._on_idle_event(stream, READ)
+        if stream in self.idle:
+            self._remove_idle(stream)
+            self._counters.idle_closed += 1
+            stream.close()
+
+    def _pause(self) -> None:
+        self.retry_at = monotonic() + _ACCEPT_RETRY
+        if not self._is_draining:
+            self._poller.register(self._listener.fileno(), 0)

@@ -1,0 +1,285 @@
+"""Runs exchanges: on the event loop, and on worker threads where they would block.
+
+To hand a request to another thread costs more than a short answer does: both threads take
+Python's lock from each other at every system call. So the main thread runs all exchanges that
+cannot block; one that would wait for what cannot be polled (a disk, the end of a process that
+does not end), or that moves many bytes, gets a worker thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+from simpleipc_cli.deadline import NEVER, Deadline
+from simpleipc_cli.message import MessageReader
+from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.exchange import Exchange
+from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.server.handler_io import IoBuffers
+from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
+from simpleipc_cli.server.request_buffer import QuitRequest, RequestBuffer
+from simpleipc_cli.server.shutdown import Shutdown
+from simpleipc_cli.server.timeouts import Timeouts
+from simpleipc_cli.transport import Peer, Poller, Stream, new_poller
+
+_JOIN_TIMEOUT = 5.0  # seconds for threads that end at once (tunable)
+
+
+class WorkerThreads:
+    """Threads that run exchanges to completion, started when needed and kept."""
+
+    def __init__(self, *, log: Log, on_over: Callable[[Exchange], None]) -> None:
+        """A thread calls `on_over` with each exchange that is over."""
+        self._log = log
+        self._on_over = on_over
+        self._queue: SimpleQueue[Exchange | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._busy = 0  # exchanges that have a thread or wait for one, under the lock
+        self._has_warned = False
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether exchanges wait and there is not one thread."""
+        return bool(self._busy) and not self._threads
+
+    @property
+    def is_ended(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def submit(self, exchange: Exchange) -> None:
+        with self._lock:
+            self._busy += 1
+        self._queue.put(exchange)
+        self.add_thread()
+
+    def add_thread(self) -> None:
+        """Start a thread if there are fewer than exchanges. For the main thread."""
+        if len(self._threads) >= self._busy:
+            return
+        thread = threading.Thread(target=self._run, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more; the server tries again later
+            if not self._has_warned:
+                self._has_warned = True
+                self._log.warning(f"{error}: allow more with ulimit -u, or give fewer --threads")
+            return
+        self._threads.append(thread)
+
+    def abort_queued(self) -> None:
+        """Run what is queued on this thread, as there is no other. For an aborting server."""
+        try:
+            while (exchange := self._queue.get_nowait()) is not None:
+                self._run_one(exchange)
+        except Empty:
+            pass
+
+    def close(self) -> None:
+        """End all threads; busy ones have been told to abort."""
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = Deadline(_JOIN_TIMEOUT)
+        for thread in self._threads:
+            thread.join(deadline.remaining())
+
+    def _run(self) -> None:
+        while (exchange := self._queue.get()) is not None:
+            self._run_one(exchange)
+            del exchange  # its memory is not kept while the thread waits
+
+    def _run_one(self, exchange: Exchange) -> None:
+        with closing(new_poller()) as poller:
+            exchange.attach_to_thread(poller)
+            while not exchange.is_over:
+                due = exchange.due
+                poller.dispatch(None if due == NEVER else max(0.0, due - monotonic()))
+                if not exchange.is_over and monotonic() >= exchange.due:
+                    exchange.resume()
+        with self._lock:
+            self._busy -= 1
+        self._on_over(exchange)
+
+
+class Dispatcher:
+    """All requests from their first byte to their end. For the main thread."""
+
+    def __init__(
+        self,
+        path: str,
+        poller: Poller,
+        *,
+        handler: Handler,
+        config: ServerConfig,
+        log: Log,
+        counters: Counters,
+        shutdown: Shutdown,
+        observe: Callable[[Stream, str], Stream] | None,
+        on_done: Callable[[RequestRecord], None],
+        on_last_request: Callable[[], None],
+    ) -> None:
+        """Any thread calls `on_done` when a request has ended. For the others see Server."""
+        self._path = path
+        self._poller = poller
+        self._handler = handler
+        self._config = config
+        self._log = log
+        self._counters = counters
+        self._shutdown = shutdown
+        self._observe = observe
+        self._on_done = on_done
+        self._on_last_request = on_last_request
+        self._pid = os.getpid()
+        self.threads = WorkerThreads(log=log, on_over=self._finish)
+
+        self.queue: deque[tuple[Stream, int, Request, float]] = deque()
+        """Requests beyond the concurrency limit, and when each came."""
+        self._on_loop: set[Exchange] = set()
+        self._free_buffers: list[IoBuffers] = []
+        self._is_draining = False
+        self._is_aborting = False
+        self._is_starting = False
+
+        self._lock = threading.Lock()
+        self._in_flight = 0  # under the lock
+        self._last_active = monotonic()  # when a request last came or ended, under the lock
+        self.due = NEVER
+        """Monotonic time at which to call resume_due() if nothing happens."""
+        self.unanswered = 0
+        """Requests that have not ended."""
+
+    def idle_since(self) -> float | None:
+        """Return since when there has been no request; None while there is one."""
+        with self._lock:
+            return None if self.unanswered else self._last_active
+
+    def figures(self, *, idle: int) -> dict[str, int]:
+        """Return all counters; see Counters.figures()."""
+        with self._lock:
+            queued = self.unanswered - self._in_flight
+            return self._counters.figures(in_flight=self._in_flight, queued=queued, idle=idle)
+
+    def submit(self, stream: Stream, descriptor: int, peer: Peer) -> None:
+        """Answer the request on a connection that has sent data."""
+        now = monotonic()
+        self._counters.requests += 1
+        with self._lock:
+            self.unanswered += 1
+            self._last_active = now
+        request_id = f"{self._pid}-{self._counters.requests}"
+        if self._observe is not None:
+            stream = self._observe(stream, request_id)
+        self.queue.append((stream, descriptor, Request(request_id, self._path, peer), now))
+        self.start_queued()
+        if self._counters.requests == self._config.max_requests:
+            self._on_last_request()
+
+    def start_queued(self) -> None:
+        """Start the requests whose turn has come."""
+        if self._is_starting or self._is_aborting:
+            return  # an exchange has ended while it was started: the loop below goes on
+        self._is_starting = True
+        try:
+            while self.queue and self._in_flight < self._config.max_concurrency:
+                self._start(*self.queue.popleft())
+        finally:
+            self._is_starting = False
+
+    def _start(self, stream: Stream, descriptor: int, request: Request, came: float) -> None:
+        with self._lock:
+            self._in_flight += 1
+        config = self._config
+        buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
+        exchange = Exchange(
+            handler=self._handler,
+            config=config,
+            shutdown=self._shutdown,
+            on_change=self._on_change,
+            stream=stream,
+            stream_fd=descriptor,
+            request=request,
+            record=RequestRecord(request.id, request.peer),
+            buffers=buffers,
+            buffer=RequestBuffer(
+                MessageReader(),
+                buffers.request,
+                config.spool_folder,
+                config.whole_request,
+                None if config.quit_on is None else QuitRequest(config.quit_on),
+            ),
+            timeouts=Timeouts(config),
+            poller=self._poller,
+            needs_thread=config.whole_request,
+        )
+        exchange.record.queue_time = exchange.record.began - came
+        self._on_loop.add(exchange)
+        if self._is_draining:
+            exchange.on_shutdown()
+        elif exchange.needs_thread:
+            self._on_change(exchange)
+        else:
+            exchange.start()
+
+    def _on_change(self, exchange: Exchange) -> None:
+        if exchange.is_over:
+            self._on_loop.remove(exchange)
+            self._finish(exchange)
+            if self.queue:
+                self.start_queued()
+        elif exchange.needs_thread:
+            self._on_loop.remove(exchange)
+            exchange.detach_from_loop()
+            self.threads.submit(exchange)
+        elif exchange.due < self.due:
+            self.due = exchange.due
+
+    def resume_due(self, now: float) -> None:
+        """Resume the exchanges whose timeouts may have expired."""
+        self.due = NEVER
+        for exchange in tuple(self._on_loop):
+            if exchange.due <= now:
+                exchange.resume()
+        self.due = min((exchange.due for exchange in self._on_loop), default=NEVER)
+
+    def on_shutdown(self) -> None:
+        """Enter the next phase of the shutdown."""
+        self._is_draining = True
+        self._is_aborting = self._shutdown.aborting.is_set()
+        for exchange in tuple(self._on_loop):
+            exchange.on_shutdown()
+
+    def abort_queued(self) -> None:
+        """Close the connections of all requests that have not been started."""
+        while self.queue:
+            stream, _, request, came = self.queue.popleft()
+            record = RequestRecord(request.id, request.peer, outcome=Outcome.ABORTED)
+            record.detail = "the server was stopped before it began"
+            record.queue_time = record.began - came
+            stream.close()
+            with self._lock:
+                self._in_flight += 1
+            self._report(record)
+        if self.threads.is_starved:
+            self.threads.abort_queued()
+
+    def _finish(self, exchange: Exchange) -> None:
+        """Free what an exchange has used. For any thread."""
+        self._free_buffers.append(exchange.buffers)
+        self._report(exchange.record)
+
+    def _report(self, record: RequestRecord) -> None:
+        with self._lock:
+            self.unanswered -= 1
+            self._in_flight -= 1
+            self._last_active = monotonic()
+            self._counters.outcomes[record.outcome] += 1
+            self._counters.bytes_in += record.bytes_in
+            self._counters.bytes_out += record.bytes_out
+        self._log.request(record)
+        self._on_done(record)

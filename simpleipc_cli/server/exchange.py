@@ -1,0 +1,448 @@
+"""One exchange: a request from its first byte, its handler, and the response to its end.
+
+An exchange is a state machine, and it alone decides what is read, when the handler starts and
+stops, which timeouts run, and when it is over. It runs on the event loop with all others as long as
+it cannot block; then it moves to a worker thread.
+
+It adds no deadlock: a request is read as fast as the handler takes it, and while the client does
+not read the response, the request is read ahead to disk, as the client may write its whole request
+before it reads. A response is never stored: a client that reads slowly slows the handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+
+from simpleipc_cli.buffers import advance
+from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
+from simpleipc_cli.server import timeouts
+from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
+from simpleipc_cli.server.exchange_state import Abort, ExchangeState, Step
+from simpleipc_cli.server.handler import Result
+from simpleipc_cli.server.handler_io import HandlerIO
+from simpleipc_cli.server.log import Outcome
+from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, is_hung_up
+
+_MAX_ON_LOOP = 1 << 20  # bytes that an exchange may move before it gets a thread (tunable)
+_PACKET_COST = 256  # bytes that are moved in the time that one packet costs (tunable)
+
+
+class Exchange(ExchangeState):
+    """One request being received, handled and answered. Its stream has data to read."""
+
+    __slots__ = ()
+
+    # -- steps -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Read the request."""
+        self._step(self._receive)
+
+    def resume(self) -> None:
+        """Do what is due."""
+        self._step(None)
+
+    def on_shutdown(self) -> None:
+        """Enter the next phase of the shutdown. For the event loop."""
+        self._step(self._on_latch)
+
+    def detach_from_loop(self) -> None:
+        """Stop polling on the event loop: attach_to_thread() is called next."""
+        self._unregister(*self.polled)
+
+    def attach_to_thread(self, poller: Poller) -> None:
+        """Go on in a worker thread, which dispatches `poller` until the exchange is over."""
+        self.may_block = True
+        self.poller = poller
+        self.resume()
+
+    def _step(self, on_event: Callable[[int], Step] | None, events: int = 0) -> None:
+        """Handle one event, then do everything that follows from it."""
+        due = self.due
+        try:
+            try:
+                step = Step.DONE if on_event is None else on_event(events)
+                if step is not Step.WOULD_BLOCK:
+                    step = self._proceed()
+            except Abort as abort:
+                self.record.set_failure(abort.outcome, abort.detail)
+                step = self._end()
+            except SipcError as error:
+                self.record.set_failure(Outcome.INTERNAL_ERROR, error.text)
+                step = self._end()
+        except Exception as error:  # a defect: other exchanges must go on
+            step = self._end_after_defect(error)
+        if step is Step.WOULD_BLOCK:
+            self.needs_thread = True
+        if not self.may_block and (self.is_over or self.needs_thread or self.due < due):
+            self.on_change(self)
+
+    def _proceed(self) -> Step:
+        """Do all that is due, until only an event can lead on."""
+        while not self.is_ending:
+            if self.must_stop and self._stop_handler() is Step.WOULD_BLOCK:
+                return Step.WOULD_BLOCK
+            if self.must_start and self._start_handler() is Step.WOULD_BLOCK:
+                return Step.WOULD_BLOCK
+            if self.response_over and not self.writer.pending and self._is_request_done():
+                break
+            now = monotonic()
+            self._poll(now)
+            if now < self.due:
+                return Step.DONE
+            if self._on_timeout(now) is Step.WOULD_BLOCK:
+                return Step.WOULD_BLOCK
+        return self._end()
+
+    def _is_request_done(self) -> bool:
+        """Return whether the client has sent all, and a handler that stays has read all."""
+        if not self.buffer.reader.complete:
+            return self.client_gone
+        return not (self.io and self.io.run.is_persistent and self.io.wants_input(self.buffer))
+
+    def _end(self) -> Step:
+        """Close the connection and stop the handler."""
+        self.is_ending = True
+        reader = self.buffer.reader
+        self.record.bytes_in = reader.payload_bytes
+        self.record.bytes_out = self.writer.payload_bytes
+        if self._stop_handler() is Step.WOULD_BLOCK:
+            return Step.WOULD_BLOCK
+        if reader.trailing_bytes:
+            self.record.debug_notes.append(f"{reader.trailing_bytes} bytes behind the flush")
+        self.is_over = True
+        return Step.DONE
+
+    def _end_after_defect(self, error: Exception) -> Step:
+        self.record.set_failure(Outcome.INTERNAL_ERROR, repr(error))
+        try:
+            return self._end()
+        except Exception as another:
+            self.record.warnings.append(repr(another))
+            self.is_over = True
+            return Step.DONE
+
+    # -- events and timeouts that are waited for -------------------------------------------
+
+    def _poll(self, now: float) -> None:
+        """Register what is waited for, and set `due`."""
+        buffer, io, writing = self.buffer, self.io, bool(self.writer.pending)
+        reader = buffer.reader
+        # The module's docstring says when the client's request is read.
+        reading = not self.stream_ended and (io is None or not buffer.has_unsent or writing)
+        wanted: dict[int, tuple[int, Callable[[int], Step]]] = {}
+        if not self.client_gone:
+            events = (READ if reading else 0) | (WRITE if writing else 0)
+            wanted[self.stream_fd] = events, self._on_stream
+        if io is not None:
+            run = io.run
+            if run.input >= 0 and not buffer.is_discarding:
+                # Also when all is written but its end, for which there was no room.
+                has_more = buffer.has_unsent or reader.complete
+                wanted[run.input] = WRITE if has_more else 0, self._on_input
+            if run.output >= 0 and not writing:  # its HANGUP would be reported at once
+                wanted[run.output] = READ, self._on_output
+            if not io.has_exited:
+                wanted[run.exit] = READ, self._on_exit
+        if self.may_block:
+            latch = self.shutdown.aborting if self.is_draining else self.shutdown.draining
+            wanted[latch.fileno()] = 0, self._on_latch
+        self._run_timeouts(now, reading=reading, writing=writing)
+        polled = self.polled
+        if polled.keys() - wanted.keys():
+            self._unregister(*(polled.keys() - wanted.keys()))
+        for descriptor, (events, on_event) in wanted.items():
+            if polled.get(descriptor) != events:
+                polled[descriptor] = events
+                self.poller.register(descriptor, events, partial(self._step, on_event))
+        moved = reader.payload_bytes + self.writer.payload_bytes
+        if moved + reader.packets * _PACKET_COST > _MAX_ON_LOOP:
+            self.needs_thread = True
+
+    def _run_timeouts(self, now: float, *, reading: bool, writing: bool) -> None:
+        """Let the timeouts run that are due to what is waited for, and pause the others."""
+        buffer, io = self.buffer, self.io
+        reader = buffer.reader
+        running = timeouts.HANDLER if self.has_handler_timeout else 0
+        if reading and not reader.complete:
+            running |= timeouts.READ_IDLE | (timeouts.PACKET if reader.inside_packet else 0)
+        if writing:
+            running |= timeouts.WRITE_IDLE
+        if io is not None and self.response_over:
+            if (buffer.has_unsent or reader.complete) and io.wants_input(buffer):
+                running |= timeouts.INPUT_DRAIN
+        elif io is not None and not writing and io.is_lingering:
+            running |= timeouts.OUTPUT_LINGER
+        if running != self.running or self.progress & self.ever_running:
+            self.due = self.timeouts.update(now, running=running, progress=self.progress)
+            self.running = running
+            self.ever_running |= running
+        self.progress = 0
+
+    def _unregister(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            if self.polled.pop(descriptor, None) is not None:
+                self.poller.unregister(descriptor)
+
+    def _on_timeout(self, now: float) -> Step:
+        kind, limit = self.timeouts.expired(now)
+        match kind:
+            case timeouts.READ_IDLE:
+                raise Abort(Outcome.READ_TIMEOUT, f"silent for {limit:g} s")
+            case timeouts.PACKET:
+                raise Abort(Outcome.READ_TIMEOUT, f"not done with one packet for {limit:g} s")
+            case timeouts.WRITE_IDLE:
+                raise Abort(Outcome.WRITE_TIMEOUT, f"no byte moved for {limit:g} s")
+            case timeouts.HANDLER:
+                self._fail(Outcome.HANDLER_TIMEOUT, f"not done in {limit:g} s")
+            case timeouts.OUTPUT_LINGER if self.io is not None:
+                self.progress |= timeouts.OUTPUT_LINGER
+                if self.io.has_exited:
+                    text = "the handler has exited, but something holds its output open"
+                    self.record.warnings.append(text)
+                self.io.run.end_output()
+                self._end_response(self.io.run.result())
+                return self._send()
+            case timeouts.INPUT_DRAIN:
+                self.record.warnings.append(f"the worker did not read on for {limit:g} s")
+                self._discard_rest()
+            case _:  # the time that was due has moved
+                self.due = self.timeouts.update(now, running=self.running, progress=0)
+        return Step.DONE
+
+    def _on_latch(self, _events: int) -> Step:
+        """Enter the next phase of the shutdown."""
+        if self.is_draining:
+            raise Abort(Outcome.ABORTED, "the server was stopped before the answer was complete")
+        self.is_draining = True
+        self.timeouts.max_read_idle = DRAIN_IDLE_TIMEOUT
+        self.progress |= timeouts.READ_IDLE
+        return Step.DONE
+
+    # -- the client ------------------------------------------------------------------------
+
+    def _on_stream(self, events: int) -> Step:
+        if events & HANGUP:
+            return self._on_hangup()
+        step = self._send() if events & WRITE else Step.DONE
+        if events & READ and step is Step.DONE and not self.stream_ended:
+            step = self._receive()
+        return step
+
+    def _on_hangup(self) -> Step:
+        """Stop the handler of a client that is gone, unless it may finish."""
+        if self.response_over and not self.writer.pending:
+            self.client_gone = True  # it has everything, and need not send the rest
+        elif self.config.finish_on_hangup and self.io is not None:
+            while not self.buffer.reader.complete:
+                step = self._receive()
+                if step is Step.WOULD_BLOCK:
+                    return step
+                if step is Step.NO_DATA:  # it only stopped reading: no event will come
+                    raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
+            self.client_gone = self.stream_ended = True
+            self.writer.drop()
+            self.record.set_failure(Outcome.CLIENT_CLOSED, "the handler was allowed to finish")
+        elif self.buffer.reader.complete:
+            raise Abort(Outcome.CLIENT_CLOSED, "before the answer was complete")
+        else:
+            detail = "the client hung up before its request was complete"
+            raise Abort(Outcome.REQUEST_INCOMPLETE, detail)
+        return Step.DONE
+
+    def _receive(self, _events: int = READ) -> Step:
+        """Read from the client once."""
+        buffer = self.buffer
+        if not self.may_block and (buffer.has_unsent or self.config.whole_request):
+            return Step.WOULD_BLOCK  # it goes to disk
+        packets = buffer.reader.packets
+        try:
+            if not buffer.read(self.stream):
+                self.stream_ended = True
+                return Step.DONE
+        except BlockingIOError:
+            return Step.NO_DATA
+        except CutOff as error:
+            raise Abort(Outcome.REQUEST_INCOMPLETE, str(error)) from None
+        except ProtocolError as error:
+            raise Abort(Outcome.MALFORMED, str(error)) from None
+        except SipcError as error:  # a full disk fails this request alone
+            self._fail(Outcome.INTERNAL_ERROR, error.text)
+            return Step.DONE
+        self.progress |= timeouts.READ_IDLE | timeouts.WRITE_IDLE
+        if buffer.reader.packets != packets or not buffer.reader.inside_packet:
+            self.progress |= timeouts.PACKET
+        return self._on_data()
+
+    def _on_data(self) -> Step:
+        """Start the handler, or feed it, after something of the request has come."""
+        config, buffer = self.config, self.buffer
+        if config.max_request is not None and buffer.reader.payload_bytes > config.max_request:
+            raise Abort(Outcome.TOO_LARGE, f"more than {config.max_request} bytes")
+        if config.quit_on is not None and not self.response_over and buffer.is_quit_request():
+            self.record.is_quit = True
+            buffer.discard()
+            self.response_over = True
+            self.writer.finish()
+            return self._send()
+        if self.io is not None:
+            self._feed_handler(self.io)
+        elif not buffer.is_discarding:
+            self.must_start = buffer.reader.complete or (
+                not config.whole_request and buffer.is_started()
+            )
+        return Step.DONE
+
+    def _send(self) -> Step:
+        """Write as much of the response as the client takes."""
+        pending = self.writer.pending
+        try:
+            while pending:
+                count = self.stream.write_now(pending)
+                self.progress |= timeouts.WRITE_IDLE
+                if count == sum(map(len, pending)):
+                    pending.clear()
+                else:
+                    advance(pending, count)
+        except BlockingIOError:
+            pass
+        except PeerGone:
+            return self._on_hangup()
+        return Step.DONE
+
+    # -- the handler -----------------------------------------------------------------------
+
+    def _start_handler(self) -> Step:
+        """Start the handler, unless the client is gone, and give it what has come."""
+        if is_hung_up(self.stream_fd):
+            return self._on_hangup()
+        try:
+            if self.may_block:
+                spooled = None
+                if self.config.whole_request and self.handler.accepts_spooled:
+                    spooled = self.buffer.take_spool()
+                run = self.handler.run(self.request, spooled)
+            else:
+                found = self.handler.run_nowait(self.request)
+                if found is None:
+                    return Step.WOULD_BLOCK
+                run = found
+        except SipcError as error:
+            self._fail(Outcome.SPAWN_FAILED, error.text)
+            return Step.DONE
+        self.must_start = False
+        self.io = io = HandlerIO(run)
+        self.has_handler_timeout = self.config.handler_timeout is not None
+        self.progress |= timeouts.HANDLER
+        if run.input >= 0 and io.feed(self.buffer):
+            run.end_input()
+        return Step.DONE
+
+    def _feed_handler(self, io: HandlerIO) -> None:
+        """Give the handler what it takes, and tell it the end of the request."""
+        descriptor = io.run.input
+        if descriptor >= 0 and io.feed(self.buffer):
+            self._unregister(descriptor)
+            io.run.end_input()  # if there is no room for it, the descriptor is polled again
+        if self.response_over and not io.wants_input(self.buffer):
+            self._discard_rest()
+
+    def _on_input(self, events: int) -> Step:
+        """The handler takes more of the request, or will take no more of it."""
+        if self.io is not None:
+            if events & HANGUP:
+                self.io.abandon_input(self.buffer)
+            self.progress |= timeouts.INPUT_DRAIN
+            self._feed_handler(self.io)
+        return Step.DONE
+
+    def _discard_rest(self) -> None:
+        """Read the rest of the request from the client and drop it."""
+        self.buffer.discard()
+        if self.io is not None:
+            self.io.run.abandon_input()
+
+    def _on_output(self, _events: int) -> Step:
+        """Pass on what the handler has written."""
+        io = self.io
+        if io is None:
+            return Step.DONE
+        try:
+            pieces = io.run.read(self.buffers.response)
+        except BlockingIOError:
+            return Step.DONE
+        self.progress |= timeouts.OUTPUT_LINGER
+        if not self.client_gone:
+            for piece in pieces:
+                self.writer.write(piece)
+        if not pieces and io.run.output >= 0:
+            io.run.end_output()
+        if io.run.output < 0:
+            io.is_lingering = io.has_exited or io.run.is_persistent
+            result = io.run.result()
+            if result is not None:
+                self._end_response(result)
+        return self._send() if self.writer.pending else Step.DONE
+
+    def _on_exit(self, _events: int) -> Step:
+        io = self.io
+        if io is None:
+            return Step.DONE
+        io.has_exited = io.is_lingering = True
+        self.has_handler_timeout = False
+        if io.run.output < 0:
+            self._end_response(io.run.result())
+        return self._send()
+
+    def _end_response(self, result: Result | None) -> None:
+        """End the response, whose output has ended: with a flush if the handler succeeded."""
+        io, buffer = self.io, self.buffer
+        if result is None or io is None or self.response_over:
+            return
+        if result.request_unread and buffer.rewind():
+            self.must_stop = self.must_start = True  # another one answers
+            return
+        self.has_handler_timeout = False
+        self.response_over = True
+        self.record.status = result.status
+        if not result.succeeded:
+            self.record.set_failure(Outcome.HANDLER_FAILED, result.text)
+        elif not self.client_gone:
+            self.writer.finish()
+        is_unread = buffer.has_unsent or not buffer.reader.complete or io.run.input >= 0
+        if is_unread and not (result.succeeded and io.wants_input(buffer)):
+            self._discard_rest()
+
+    def _fail(self, outcome: Outcome, detail: str) -> None:
+        """Give up the response; the rest of the request is still read before the close."""
+        self.record.set_failure(outcome, detail)
+        self.must_start = False
+        self.must_stop = True
+        self.has_handler_timeout = False
+        self.writer.drop()
+        self.response_over = True
+        self._discard_rest()
+
+    def _stop_handler(self) -> Step:
+        """Stop the handler with everything it started; before that, close an ending connection."""
+        self._unregister(*self.polled)
+        if self.is_ending and not self.is_closed:
+            self.is_closed = True
+            self.stream.close()
+            if self.buffer.spool is not None:
+                self.buffer.spool.close()
+        if self.io is not None:
+            run = self.io.run
+            try:
+                if self.may_block:
+                    self.io = None
+                    run.stop(self.config.grace_period, self.shutdown.killing)
+                elif not run.stop_nowait():
+                    return Step.WOULD_BLOCK
+            except SipcError as error:
+                self.record.warnings.append(error.text)
+            self.io = None
+        self.must_stop = False
+        return Step.DONE

@@ -1,0 +1,282 @@
+"""A server from its first connection to its last response: the event loop and the shutdown.
+
+The main thread accepts connections and runs exchanges. Its threads communicate by a wakeup
+descriptor, the latches of the shutdown, and the queue of the worker threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from time import monotonic
+
+from simpleipc_cli.deadline import NEVER, Deadline
+from simpleipc_cli.server.acceptor import Acceptor
+from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.server.dispatcher import Dispatcher
+from simpleipc_cli.server.handler import Handler
+from simpleipc_cli.server.log import Counters, Log, RequestRecord
+from simpleipc_cli.server.shutdown import Shutdown
+from simpleipc_cli.server.systemd import Notifier
+from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event
+
+_MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs a system call more (tunable)
+_PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
+
+
+class ExitReason(Enum):
+    """Why the server has ended."""
+
+    COMPLETED = "everything was answered"
+    ABORTED = "requests were ended before they were answered"
+    PATH_LOST = "the path was taken away or replaced"
+
+
+class Server:
+    """Serves one listener until it is stopped."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        path: str,
+        *,
+        handler: Handler,
+        config: ServerConfig,
+        log: Log,
+        descriptors: DescriptorLimit,
+        observe: Callable[[Stream, str], Stream] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        """Take over the listener; `path` is its absolute path. Raises OSError.
+
+        `observe` may wrap each connection; it gets the request's id, and must not raise.
+        `notifier` is kept informed of shutdown and watchdog.
+        """
+        self._listener = listener
+        self._handler = handler
+        self._config = config
+        self._log = log
+        self._notifier = notifier or Notifier()
+        self._wakeup = new_wakeup_event()
+        self._shutdown = Shutdown()
+        self._poller = new_scalable_poller()
+        self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
+        counters = Counters()
+        self._dispatcher = Dispatcher(
+            path,
+            self._poller,
+            handler=handler,
+            config=config,
+            log=log,
+            counters=counters,
+            shutdown=self._shutdown,
+            observe=observe,
+            on_done=self._on_done,
+            on_last_request=self._on_last_request,
+        )
+        self._acceptor = Acceptor(
+            listener,
+            self._poller,
+            config=config,
+            log=log,
+            counters=counters,
+            descriptors=descriptors,
+            handler=handler,
+            dispatcher=self._dispatcher,
+        )
+
+        self.stop_calls = 0
+        self._is_stopping = False  # a stop is requested
+        self._is_accepting = True  # no stop has begun
+        self._stats_requested = False
+        self._reload_requested = False
+        self._path_checked = monotonic()
+        self._drain_deadline = Deadline(None)
+        self._housekeeping_due = 0.0
+        self._exit_reason = ExitReason.COMPLETED
+
+    # -- from any thread or signal handler -------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin to stop; the second call stops at once."""
+        self.stop_calls += 1
+        self._is_stopping = True
+        if self.stop_calls > 1:
+            self._shutdown.killing.set()  # at once: the main thread may wait for a handler's end
+        self._wakeup.set()
+
+    def log_stats(self) -> None:
+        """Write the counters to the log."""
+        self._stats_requested = True
+        self._wakeup.set()
+
+    def reload(self) -> None:
+        """Reopen the log, and let the handler replace what it keeps."""
+        self._reload_requested = True
+        self._wakeup.set()
+
+    # -- the main thread -------------------------------------------------------------------
+
+    def run(self) -> ExitReason:
+        """Serve until stopped and until all requests have ended."""
+        acceptor, dispatcher = self._acceptor, self._dispatcher
+        try:
+            self._handler.start()
+            while acceptor.is_open or dispatcher.unanswered or acceptor.idle:
+                self.run_once()
+        finally:
+            self._end()
+        return self._exit_reason
+
+    def run_once(self) -> None:
+        """Wait for events and call their owners, then do what is due."""
+        acceptor, dispatcher = self._acceptor, self._dispatcher
+        due = min(dispatcher.due, self._housekeeping_due, acceptor.retry_at)
+        timeout = None
+        if due != NEVER:
+            timeout = due - monotonic()
+            timeout = max(timeout, _MIN_TIMEOUT) if timeout > 0 else 0.0
+        self._poller.dispatch(timeout)
+        if dispatcher.queue:
+            dispatcher.start_queued()
+        now = monotonic()
+        if now >= dispatcher.due:
+            dispatcher.resume_due(now)
+        if self._is_stopping or now >= min(self._housekeeping_due, acceptor.retry_at):
+            self._housekeeping()
+
+    def close(self) -> None:
+        """Free the descriptors. stop() must not be called after this."""
+        if self._dispatcher.threads.is_ended:
+            self._wakeup.close()
+            self._shutdown.close()
+
+    def _on_wakeup(self, _events: int) -> None:
+        self._wakeup.clear()
+        self._housekeeping_due = 0.0
+
+    def _on_last_request(self) -> None:
+        self._is_stopping = True
+
+    def _on_done(self, record: RequestRecord) -> None:
+        """A request has ended. Called by any thread."""
+        if record.is_quit:
+            self._is_stopping = True
+            self._wakeup.set()
+        elif self._dispatcher.queue or not self._is_accepting or self._acceptor.retry_at != NEVER:
+            self._wakeup.set()
+
+    def _housekeeping(self) -> None:
+        """Do what would cost too much for each request."""
+        self._notifier.tick()
+        self._dispatcher.threads.add_thread()
+        self._apply_requests()
+        if self._is_accepting:
+            self._acceptor.maintain()
+            self._check_path()
+            self._check_idle()
+            if self._is_stopping:
+                self._begin_drain()
+        if not self._is_accepting:
+            self._drain()
+        self._housekeeping_due = self._next_housekeeping()
+
+    def _next_housekeeping(self) -> float:
+        now = monotonic()
+        due = self._acceptor.due
+        for remaining in (self._drain_deadline.remaining(), self._notifier.remaining()):
+            if remaining is not None:
+                due = min(due, now + remaining)
+        if self._is_accepting or self._dispatcher.threads.is_starved:
+            due = min(due, now + _PATH_CHECK)  # by then there may be a thread
+        if self._is_accepting and (idle_end := self._idle_end()) is not None:
+            due = min(due, idle_end)
+        return due
+
+    def _apply_requests(self) -> None:
+        """Do what a signal handler has asked for."""
+        if self._reload_requested:
+            self._reload_requested = False
+            self._log.reopen()
+            self._handler.reload()
+        if self._stats_requested:
+            self._stats_requested = False
+            figures = self._dispatcher.figures(idle=len(self._acceptor.idle))
+            self._log.stats({**figures, **self._handler.stats()})
+
+    def _idle_end(self) -> float | None:
+        """Return when the server has been idle for too long; None while it is not idle."""
+        limit = self._config.idle_timeout
+        if limit is None or (since := self._dispatcher.idle_since()) is None:
+            return None
+        return since + limit
+
+    def _check_idle(self) -> None:
+        end = self._idle_end()
+        if end is not None and monotonic() >= end:
+            self._log.debug(f"idle for {self._config.idle_timeout:g} s")
+            self._is_stopping = True
+
+    def _check_path(self) -> None:
+        now = monotonic()
+        if now < self._path_checked + _PATH_CHECK:
+            return
+        self._path_checked = now
+        if not self._listener.is_ours():
+            self._exit_reason = ExitReason.PATH_LOST
+            self._is_stopping = True
+
+    # -- shutdown --------------------------------------------------------------------------
+
+    def _begin_drain(self) -> None:
+        """Accept no new clients, but answer all that have connected."""
+        self._log.debug("stopping: answering everybody who has connected")
+        self._notifier.stopping("stopping: answering everybody who has connected")
+        self._is_accepting = False
+        self._drain_deadline = Deadline(self._config.drain_timeout)
+        self._acceptor.begin_drain()
+        self._shutdown.draining.set()
+        self._dispatcher.on_shutdown()
+
+    def _drain(self) -> None:
+        """Answer clients in the kernel's queue, and abort when the drain timeout has passed."""
+        self._acceptor.drain()
+        if self.stop_calls > 1:
+            self._shutdown.killing.set()
+        if self.stop_calls > 1 or self._drain_deadline.passed():
+            self._abort()
+
+    def _abort(self) -> None:
+        """End all requests; what waits for a worker thread ends when it gets one."""
+        if self._shutdown.aborting.is_set():
+            return
+        if self._dispatcher.unanswered:
+            self._exit_reason = ExitReason.ABORTED
+        self._shutdown.aborting.set()
+        self._drain_deadline = Deadline(None)
+        self._dispatcher.on_shutdown()
+        if self._acceptor.is_open:
+            self._acceptor.close_listener()
+        self._acceptor.close_all_idle()
+        self._dispatcher.abort_queued()
+
+    def _end(self) -> None:
+        """Free everything, also after an internal error."""
+        if self._acceptor.is_open:
+            self._acceptor.close_listener()
+        if self._dispatcher.unanswered:
+            self._abort_all()
+        self._dispatcher.threads.close()
+        self._handler.close(self._config.grace_period, self._shutdown.killing)
+        self._acceptor.close_all_idle()
+        self._poller.close()
+
+    def _abort_all(self) -> None:
+        """End all requests after an internal error, entering each phase in order."""
+        self._shutdown.killing.set()
+        for phase in (self._shutdown.draining, self._shutdown.aborting):
+            if not phase.is_set():
+                phase.set()
+                self._dispatcher.on_shutdown()
+        self._dispatcher.abort_queued()
