@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from simpleipc_cli.buffers import MOST_BUFFERS, Buffer
-from simpleipc_cli.errors import PeerGone, SipcError
-from simpleipc_cli.handlers.command import Command
+from simpleipc_cli.errors import PeerClosed, SipcError
 from simpleipc_cli.handlers.environment import PER_REQUEST
-from simpleipc_cli.handlers.pipes import Pipes, unread
-from simpleipc_cli.handlers.posix_spawn import NOTHING, quickest
-from simpleipc_cli.handlers.spawn import Process, describe, spawn
-from simpleipc_cli.pipes import enlarge
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.message import MAX_BUFFERS
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process.posix.child import Process, describe, spawn
+from simpleipc_cli.process.posix.command import Command
+from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn
+from simpleipc_cli.process.posix.stdio_pipes import Pipes, unread
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.system.pipes import grow_pipe
 from simpleipc_cli.transport import Latch
 
 _QUICK = 0.05  # seconds that a start on the event loop may take (tunable)
@@ -43,7 +44,7 @@ class ProcessHandler(Handler):
         self._quick_until = 0.0
 
     def start(self) -> None:
-        quickest()  # loads what starts processes before a request waits for it
+        best_spawn()  # loads what starts processes before a request waits for it
 
     def run_nowait(self, request: Request) -> ProcessRun | None:
         """Start a process if the last one was started quickly.
@@ -132,12 +133,12 @@ class ProcessRun(HandlerRun):
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
         try:
-            count = os.writev(self.input, payload[:MOST_BUFFERS])
+            count = os.writev(self.input, payload[:MAX_BUFFERS])
         except BrokenPipeError:
-            raise PeerGone("the handler has closed its standard input") from None
+            raise PeerClosed("the handler has closed its standard input") from None
         if count >= _BULK and not self._is_input_enlarged:
             self._is_input_enlarged = True
-            enlarge(self.input)
+            grow_pipe(self.input)
         return count
 
     def end_input(self) -> None:
@@ -156,7 +157,7 @@ class ProcessRun(HandlerRun):
         count = os.readv(self.output, [buffer])
         if count >= _BULK and not self._is_output_enlarged:
             self._is_output_enlarged = True
-            enlarge(self.output)
+            grow_pipe(self.output)
         if not count:
             self.output = -1
             return []

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.spawn_windows import Files, WinProcess
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process.windows.child import Files, WinProcess
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import Latch, win32
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import Latch
+from simpleipc_cli.transport.windows import win32
 
 _CRASHED = 0x80000000  # from here on, statuses are the system's own, best known in hexadecimal
 
 
 @cache
-def _own_user_only() -> win32.Access:
+def _own_user_only() -> win32.SecurityDescriptor:
     """Who may open a handler's pipes. One a process. Raises OSError."""
-    return win32.Access(f"D:P(A;;GA;;;{win32.own_user()})")
+    return win32.SecurityDescriptor(f"D:P(A;;GA;;;{win32.own_user()})")
 
 
 class WinCommand:
@@ -33,7 +34,7 @@ class WinCommand:
         """Whether there surely is no such command: only the shell knows."""
         return False
 
-    def in_shell(self, shell: str) -> str:
+    def shell_argv(self, shell: str) -> str:
         """The command line that starts it. /s: the shell removes our quotes, and no others."""
         return f'"{shell}" /d /s /c "{self.line}"'
 
@@ -93,7 +94,7 @@ def start_worker(
 
 def _started(command: WinCommand, environment: Mapping[str, str], files: Files) -> WinProcess:
     """A process that has `files`, which are closed if it cannot be started. Raises OSError."""
-    line = command.in_shell(environment.get("COMSPEC", "cmd.exe"))
+    line = command.shell_argv(environment.get("COMSPEC", "cmd.exe"))
     try:
         process = WinProcess(line, environment, files)
     except BaseException:
@@ -123,15 +124,15 @@ class WinPipes:
 
         Behind BlockingIOError the same bytes must be offered again.
         """
-        return self._files.writer.write_now(buffers[:1] if buffers[0] else buffers)
+        return self._files.writer.write_nowait(buffers[:1] if buffers[0] else buffers)
 
     def read(self, buffer: memoryview) -> int:
         """See Pipes."""
-        return self._files.reader.read_now(buffer)
+        return self._files.reader.read_nowait(buffer)
 
     def unread(self) -> int:
         """Return the unread bytes; negative if the worker has read more than write() returned."""
-        return -self._files.writer.untold
+        return -self._files.writer.unreported
 
     def close_writer(self) -> None:
         """See Pipes."""
@@ -163,7 +164,7 @@ class WinProcessRun(HandlerRun):
         self.exit = process.descriptor
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
-        return self._writer.write_now(payload)
+        return self._writer.write_nowait(payload)
 
     def end_input(self) -> None:
         self.input = -1
@@ -173,7 +174,7 @@ class WinProcessRun(HandlerRun):
         """Leave the pipe open, as ProcessRun does."""
 
     def read(self, buffer: memoryview) -> list[memoryview]:
-        count = self._reader.read_now(buffer)
+        count = self._reader.read_nowait(buffer)
         if not count:
             self.output = -1
             return []
@@ -182,7 +183,7 @@ class WinProcessRun(HandlerRun):
     def has_output(self) -> bool:
         """Return whether some of the response can be read."""
         try:
-            return self._reader.peek_now()
+            return self._reader.peek_nowait()
         except BlockingIOError:
             return False
 

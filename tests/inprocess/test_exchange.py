@@ -6,20 +6,20 @@ import threading
 
 import pytest
 
-from simpleipc_cli.client import exchange, look, look_until_gone, reach
+from simpleipc_cli.client import connect_with_retry, exchange, look, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
-    Busy,
-    CutOff,
-    InvalidPath,
+    IncompleteMessage,
+    NotASocket,
     NotListening,
     PathNotFound,
     ProtocolError,
+    ServerBusy,
     SipcError,
     TimedOut,
 )
 from simpleipc_cli.message import MessageReader
-from simpleipc_cli.transport import READ, connect, connect_now, listen, new_poller
+from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_poller
 
 TIMEOUT = 20.0
 
@@ -54,7 +54,7 @@ class Peer:
 
     def close(self):
         self.join()
-        self._listener.withdraw()
+        self._listener.stop_listening()
         self._listener.close()
         assert self.failure is None
 
@@ -122,7 +122,12 @@ def test_an_empty_answer_is_one(path, serve):
 
 @pytest.mark.parametrize(
     ("data", "error"),
-    [(b"", CutOff), (b"0008po", CutOff), (b"0008pong", CutOff), (b"0008pongzzzz", ProtocolError)],
+    [
+        (b"", IncompleteMessage),
+        (b"0008po", IncompleteMessage),
+        (b"0008pong", IncompleteMessage),
+        (b"0008pongzzzz", ProtocolError),
+    ],
     ids=["nothing", "half a packet", "no flush", "nonsense"],
 )
 def test_half_an_answer_is_none(path, serve, data, error):
@@ -167,7 +172,7 @@ def test_who_answers_and_hangs_up_in_mid_request_is_heard(path, serve):
 
 def test_who_hangs_up_in_mid_request_has_not_answered(path, serve):
     serve(lambda stream: None)
-    with pytest.raises(CutOff):
+    with pytest.raises(IncompleteMessage):
         ask(path, b"x" * 30_000_000)
 
 
@@ -224,10 +229,10 @@ def test_a_silent_server_is_not_waited_for_too_long(path, serve):
 
 def test_a_server_that_comes_late_is_reached(path, serve):
     with pytest.raises(PathNotFound):
-        reach(lambda: path, connect_timeout=1.0)
+        connect_with_retry(lambda: path, connect_timeout=1.0)
     timer = threading.Timer(0.1, lambda: serve(lambda stream: None))
     timer.start()
-    stream = reach(lambda: path, connect_timeout=1.0, wait=Deadline(TIMEOUT))
+    stream = connect_with_retry(lambda: path, connect_timeout=1.0, wait=Deadline(TIMEOUT))
     stream.close()
     timer.join()
 
@@ -243,8 +248,8 @@ def all_that_can_connect(path):
     clients = []
     try:
         while True:
-            clients.append(connect_now(path))
-    except Busy:
+            clients.append(connect_nowait(path))
+    except ServerBusy:
         return clients
 
 
@@ -254,18 +259,18 @@ def test_a_look_tells_that_nobody_is_free(path):
     found = look(lambda: path, timeout=0.05)
     assert found.state == "busy"
     assert isinstance(found.error, NotListening)
-    with pytest.raises(Busy):
-        reach(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
+    with pytest.raises(ServerBusy):
+        connect_with_retry(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
     for stream in clients:
         stream.close()
-    listener.withdraw()
+    listener.stop_listening()
     listener.close()
 
 
 def test_a_look_tells_that_there_can_be_nobody():
     found = look(lambda: "a\0b", timeout=1.0)
     assert found.state == "invalid path"
-    assert isinstance(found.error, InvalidPath)
+    assert isinstance(found.error, NotASocket)
 
 
 def test_a_look_may_ask(path, serve):
@@ -281,8 +286,8 @@ def test_a_look_may_ask(path, serve):
 
 def test_a_look_for_the_end_ends_though_somebody_listens(path, serve):
     listener = listen(path, mode=0o600, backlog=16)
-    assert look_until_gone(lambda: path, timeout=1.0, wait=Deadline(0.05)).error is None
-    listener.withdraw()
+    assert wait_until_gone(lambda: path, timeout=1.0, wait=Deadline(0.05)).error is None
+    listener.stop_listening()
     listener.close()
 
 
@@ -290,11 +295,11 @@ def test_a_look_waits_for_the_end(path):
     listener = listen(path, mode=0o600, backlog=16)
 
     def end():
-        listener.withdraw()
+        listener.stop_listening()
         listener.close()
 
     timer = threading.Timer(0.1, end)
     timer.start()
-    finding = look_until_gone(lambda: path, timeout=1.0, wait=Deadline(TIMEOUT))
+    finding = wait_until_gone(lambda: path, timeout=1.0, wait=Deadline(TIMEOUT))
     timer.join()
     assert isinstance(finding.error, SipcError)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from simpleipc_cli.system import HeldSignals
+from simpleipc_cli.system import BlockedSignals
 
 
 class Heard(Exception):
@@ -27,23 +27,23 @@ def number(request):
 
 
 def test_they_are_heard_where_they_are_let_in(number):
-    with HeldSignals() as signals:
+    with BlockedSignals() as signals:
         signal.raise_signal(number)
         done = "something"
         with pytest.raises(Heard):
-            with signals.let_in():
+            with signals.unblocked():
                 done = "too much"
         assert done == "something"
 
 
 def test_they_are_heard_at_once_in_there(number):
-    with HeldSignals() as signals:
+    with BlockedSignals() as signals:
         with pytest.raises(Heard):
-            with signals.let_in():
+            with signals.unblocked():
                 signal.raise_signal(number)
         signal.raise_signal(number)
         with pytest.raises(Heard):
-            with signals.let_in():
+            with signals.unblocked():
                 pass
 
 
@@ -51,7 +51,7 @@ def test_they_are_heard_behind_it(number):
     done = []
 
     def act():
-        with HeldSignals():
+        with BlockedSignals():
             signal.raise_signal(number)
             done.append("all")
 
@@ -65,9 +65,9 @@ def test_they_are_heard_behind_it(number):
 def test_one_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with HeldSignals() as signals:
+        with BlockedSignals() as signals:
             signal.raise_signal(signal.SIGINT)
-            with signals.let_in():
+            with signals.unblocked():
                 signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -76,7 +76,7 @@ def test_one_that_is_ignored_stays_so():
 
 def test_nothing_is_changed_where_none_comes(number):
     before = signal.getsignal(number)
-    with HeldSignals() as signals:
-        with signals.let_in():
+    with BlockedSignals() as signals:
+        with signals.unblocked():
             assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before

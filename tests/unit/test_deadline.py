@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from simpleipc_cli.deadline import NEVER, Deadline, Patience
+from simpleipc_cli.deadline import NEVER, Deadline, InactivityTimer
 
 START = 1000.0
 
@@ -69,14 +69,14 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 
 
 def test_patience_runs_out_only_while_somebody_is_to_blame():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     assert patience.left(0) is None
     patience.run(True, 100)
     assert [patience.left(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
 def test_patience_is_paused_while_nobody_is_to_blame_and_spent_time_counts():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 4)
     assert patience.left(50) is None
@@ -88,14 +88,14 @@ def test_patience_is_paused_while_nobody_is_to_blame_and_spent_time_counts():
 
 
 def test_saying_again_that_somebody_is_to_blame_gives_no_new_time():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(True, 7)
     assert patience.left(8) == 2
 
 
 def test_saying_again_that_nobody_is_to_blame_spends_nothing():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 1)
     patience.run(False, 9)
@@ -104,7 +104,7 @@ def test_saying_again_that_nobody_is_to_blame_spends_nothing():
 
 
 def test_progress_starts_the_watch_over_while_it_runs():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 3)
     patience.run(True, 5)
@@ -113,7 +113,7 @@ def test_progress_starts_the_watch_over_while_it_runs():
 
 
 def test_progress_while_paused_forgets_what_was_spent_and_stays_paused():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 3)
     patience.restart(4)
@@ -123,13 +123,13 @@ def test_progress_while_paused_forgets_what_was_spent_and_stays_paused():
 
 
 def test_patience_without_a_limit_never_ends():
-    patience = Patience(None)
+    patience = InactivityTimer(None)
     patience.run(True, 0)
     assert patience.left(1e9) is None
 
 
 def test_the_end_of_patience_is_a_moment():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     assert (patience.running, patience.end()) == (False, NEVER)
     patience.run(True, 100)
     assert (patience.running, patience.end()) == (True, 110)
@@ -137,6 +137,6 @@ def test_the_end_of_patience_is_a_moment():
     assert (patience.running, patience.end()) == (False, NEVER)
     patience.run(True, 200)
     assert patience.end() == 206
-    unlimited = Patience(None)
+    unlimited = InactivityTimer(None)
     unlimited.run(True, 0)
     assert (unlimited.running, unlimited.end()) == (True, NEVER)

@@ -11,10 +11,10 @@ import pytest
 from helpers.terminal import Screen, terminal, wait_for_bar
 from helpers.waiting import wait_until
 
-from simpleipc_cli.cli import progress as progress_module
-from simpleipc_cli.cli import render
-from simpleipc_cli.cli.progress import Progress
-from simpleipc_cli.watch.meter import Meter
+from simpleipc_cli.cli import stderr as render
+from simpleipc_cli.cli.send import progress as progress_module
+from simpleipc_cli.cli.send.progress import Progress
+from simpleipc_cli.observe.stats import TransferStats
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_it_waits_for_one_second():
 @pytest.mark.parametrize("live", [True, False])
 def test_what_is_over_before_is_never_shown_and_ends_at_once(own_terminal, monkeypatch, live):
     monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
-    shown = Progress(Meter(), None, live=live, at_once=False)
+    shown = Progress(TransferStats(), None, live=live, at_once=False)
     shown.start()
     shown.stop()
     assert not shown._thread.is_alive()
@@ -44,7 +44,7 @@ def test_what_is_over_before_is_never_shown_and_ends_at_once(own_terminal, monke
 
 def test_at_once_is_at_once(own_terminal, monkeypatch):
     monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     shown.start()
     wait_for_bar(own_terminal)
@@ -60,7 +60,7 @@ def test_colour_is_left_out_with_no_color_even_if_the_bar_was_asked_for(
 ):
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
-    shown = Progress(Meter(), 100, live=True, at_once=True)
+    shown = Progress(TransferStats(), 100, live=True, at_once=True)
     shown.start()
     wait_for_bar(own_terminal)
     shown.stop()
@@ -72,7 +72,7 @@ def test_without_a_thread_there_is_no_bar_and_no_error(own_terminal, monkeypatch
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     shown.stop()
 
@@ -84,7 +84,7 @@ def test_whatever_ails_the_display_is_kept_to_itself(own_terminal, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(progress_module, "_bar", broken)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     wait_until(lambda: not shown._thread.is_alive(), "it to have failed")
     shown.stop()
@@ -93,7 +93,7 @@ def test_whatever_ails_the_display_is_kept_to_itself(own_terminal, monkeypatch):
 
 JOBS = """
 set -m
-ask() {{ {python} -c 'from simpleipc_cli.cli.progress import _in_foreground as f; print(f())'; }}
+ask() {{ {python} -c 'from simpleipc_cli.cli.send.progress import _in_foreground as f; print(f())'; }}
 ask >{folder}/background & wait
 ask >{folder}/foreground
 """
@@ -124,7 +124,7 @@ def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
 
     monkeypatch.setattr(progress_module, "_in_foreground", in_foreground)
     monkeypatch.setattr(progress_module, "_REDRAW", 0.01)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     wait_until(lambda: len(asked) > 5, "it to have looked")
     assert own_terminal.output == b""

@@ -19,5 +19,5 @@ def test_the_mode_is_exact_whatever_the_umask(endpoint, umask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE(endpoint.stat().st_mode) == mode
-    listener.withdraw()
+    listener.stop_listening()
     listener.close()
