@@ -22,13 +22,13 @@ def quoted(data: Buffer) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape every character that is not printable, terminal controls included."""
+    """Escape every character that is not printable, terminal controls included.
+
+    Loads no codec: the error to report may be that no file can be opened.
+    """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "replace").decode()
-        for char in text
-    )
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def json_safe(text: str) -> str:

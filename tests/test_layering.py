@@ -26,7 +26,6 @@ MODULES = {
     str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-each_module = pytest.mark.parametrize("name", MODULES)
 
 
 def layer_of(name: str) -> str:
@@ -80,16 +79,18 @@ def later():
     assert layers_imported(ast.parse(source)) == expected
 
 
-@each_module
-def test_every_module_belongs_to_a_layer(name):
-    assert name == "__init__.py" or layer_of(name) in LAYERS
+def test_every_module_belongs_to_a_layer():
+    assert [name for name in MODULES if layer_of(name) not in LAYERS] == ["__init__.py"]
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"__init__.py"}))
-def test_a_module_imports_only_lower_layers(name):
-    layer = layer_of(name)
-    above = layers_imported(MODULES[name]) - set(LAYERS[: LAYERS.index(layer) + 1])
-    assert not above
+def test_a_module_imports_only_lower_layers():
+    upwards = [
+        f"{name} imports {imported}"
+        for name, tree in MODULES.items()
+        if name != "__init__.py"
+        for imported in layers_imported(tree) - set(LAYERS[: LAYERS.index(layer_of(name)) + 1])
+    ]
+    assert upwards == []
 
 
 def dotted(name: str) -> str:
@@ -143,18 +144,23 @@ OF_THE_PLATFORM = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if layer_of(name) != "cli"])
-def test_only_the_command_line_knows_click_rich_environment_and_exit_codes(name):
-    assert not names_used(MODULES[name]) & OF_THE_COMMAND_LINE
+def modules_that_use(names: set[str], modules) -> dict[str, set[str]]:
+    """Map those modules that use any of the names to the names that they use."""
+    found = {name: names_used(MODULES[name]) & names for name in modules}
+    return {name: used for name, used in found.items() if used}
+
+
+def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
+    others = [name for name in MODULES if layer_of(name) != "cli"]
+    assert modules_that_use(OF_THE_COMMAND_LINE, others) == {}
 
 
 # The packages that differ between operating systems: each picks its modules in one place.
 SELECTORS = {"transport/__init__.py", "process/__init__.py", "system/__init__.py"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - SELECTORS))
-def test_only_three_modules_ask_for_the_platform(name):
-    assert not names_used(MODULES[name]) & OF_THE_PLATFORM
+def test_only_three_modules_ask_for_the_platform():
+    assert modules_that_use(OF_THE_PLATFORM, MODULES.keys() - SELECTORS) == {}
 
 
 def feature_probes(tree: ast.AST) -> list[str]:
@@ -178,9 +184,10 @@ ASKS_ITS_C_LIBRARY = "process/posix/posix_spawn.py"
 OF_ONE_SYSTEM = {"system/windows.py"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - SELECTORS - OF_ONE_SYSTEM))
-def test_no_other_module_probes_for_features_of_the_system(name):
-    assert feature_probes(MODULES[name]) == [] or name == ASKS_ITS_C_LIBRARY
+def test_no_other_module_probes_for_features_of_the_system():
+    others = MODULES.keys() - SELECTORS - OF_ONE_SYSTEM - {ASKS_ITS_C_LIBRARY}
+    probes = {name: feature_probes(MODULES[name]) for name in others}
+    assert {name: found for name, found in probes.items() if found} == {}
 
 
 def test_feature_probes_are_found():
@@ -211,11 +218,11 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
 POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix")
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_modules_of_one_system_are_imported_only_there(name):
-    loaded = modules_loaded_at_once(MODULES[name])
-    assert not loaded & OF_UNIX or name.startswith(POSIX_ONLY)
-    assert not loaded & OF_WINDOWS
+def test_modules_of_one_system_are_imported_only_there():
+    loaded = {name: modules_loaded_at_once(tree) for name, tree in MODULES.items()}
+    posix = [name for name in loaded if loaded[name] & OF_UNIX]
+    assert [name for name in posix if not name.startswith(POSIX_ONLY)] == []
+    assert [name for name in loaded if loaded[name] & OF_WINDOWS] == []
 
 
 # What a small send loads
@@ -252,13 +259,10 @@ def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
     assert {f"simpleipc_cli.{name}" for name in needed} <= loaded_by_client
 
 
-@pytest.mark.parametrize("name", HEAVY)
-def test_the_client_loads_nothing_heavy(name, loaded_by_client):
-    assert name not in loaded_by_client
+def test_the_client_loads_nothing_heavy(loaded_by_client):
+    assert set(HEAVY) & loaded_by_client == set()
 
 
-@pytest.mark.parametrize(
-    "layer", ["cli", "autostart", "handlers", "process", "server", "spool", "endpoint"]
-)
-def test_the_client_loads_no_other_layer(layer, loaded_by_client):
-    assert f"simpleipc_cli.{layer}" not in loaded_by_client
+def test_the_client_loads_no_other_layer(loaded_by_client):
+    others = ["cli", "autostart", "handlers", "process", "server", "spool", "endpoint"]
+    assert {f"simpleipc_cli.{layer}" for layer in others} & loaded_by_client == set()

@@ -245,7 +245,7 @@ def _made(plan: LoadPlan, begin: int, connection: Connection) -> Results | SipcE
 
     def tell(*told: object) -> None:
         # The load does not stop because a terminal does, or whoever draws on it.
-        if not line.has_room():
+        if not line.is_writable():
             raise BlockingIOError
         connection.send(told)
 

@@ -1,7 +1,6 @@
-"""What answers a request. The server is handed one of these and knows only the interface.
+"""Handlers, which answer requests. The server knows only their interface, server/handler.py.
 
-The one place that knows how this system starts processes: on Windows, commands and the
-processes that run them are others.
+This module picks what the operating system needs: Windows has other commands and processes.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ else:
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for: others import single modules of this room (PEP 562)."""
+    """Load a name when it is first used (PEP 562)."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - see above

@@ -60,12 +60,12 @@ class Supervisor:
 
     def wake(self) -> None:
         """Have `maintain` called soon. Can be called from a signal handler."""
-        self._wakeup.ring()
+        self._wakeup.set()
 
     def close(self, kill_now: Latch) -> None:
         """End the thread once `maintain` has returned; `kill_now` cuts that short."""
         self._is_closing = True
-        self._wakeup.ring()
+        self._wakeup.set()
         while self._thread.is_alive():
             self._thread.join(_POLL_INTERVAL)
             if kill_now.is_set():
@@ -82,7 +82,7 @@ class Supervisor:
                 timeout = self._maintain()
 
     def _on_wakeup(self, _events: int) -> None:
-        self._wakeup.quiet()
+        self._wakeup.clear()
 
     def _on_exit(self, number: int, _events: int) -> None:
         """A process has exited, unless its descriptor's number is another's by now."""

@@ -107,15 +107,14 @@ def _started(command: WinCommand, environment: Mapping[str, str], files: Files) 
 class WinPipes:
     """Our ends of the pipes to and from a worker: see pipes.Pipes.
 
-    Nothing tells how much of what lies in a pipe its reader has read: the other end's count of
-    it may be asked only while nobody reads there, and that is what an idle worker does. So
-    nothing is left to lie there, and each write is of one length, or of what follows it: what
-    is written has been read, and a worker of which nothing has read a packet's length has not
-    seen a byte of its payload.
+    Windows does not report how much of a pipe's content its reader has read: the other end's count
+    may be queried only while no process reads there, and an idle worker reads. So nothing is left
+    in the pipe, and each write is one packet's length, or what follows it: what is written has been
+    read, and a worker that has not read a packet's length has read nothing of its payload.
     """
 
     def __init__(self, files: Files) -> None:
-        """Takes them over."""
+        """Take over the files."""
         self.writer = files.writer.descriptor
         self.reader = files.reader.descriptor
         self._files = files
@@ -132,7 +131,7 @@ class WinPipes:
         return self._files.reader.read_nowait(buffer)
 
     def unread(self) -> int:
-        """See Pipes. Less than none, if more has been read than write() has told of yet."""
+        """Return the unread bytes; negative if the worker has read more than write() returned."""
         return -self._files.writer.unreported
 
     def close_writer(self) -> None:

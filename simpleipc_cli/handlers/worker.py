@@ -234,9 +234,9 @@ class WorkerRun(HandlerRun):
             self.output = -1
         if self._answer.complete:
             self.output = -1
-            behind = len(data) - self._answer.trailing_bytes
-            if behind < len(data):
-                self.surplus = quoted(data[behind:][:_MAX_QUOTED])
+            end = len(data) - self._answer.trailing_bytes
+            if end < len(data):
+                self.surplus = quoted(data[end:][:_MAX_QUOTED])
         return pieces
 
     def end_output(self) -> None:

@@ -17,12 +17,15 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
+from simpleipc_cli.message import MessageReader
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.exchange import Exchange
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.handler_io import IoBuffers
 from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
+from simpleipc_cli.server.request_buffer import QuitRequest, RequestBuffer
 from simpleipc_cli.server.shutdown import Shutdown
+from simpleipc_cli.server.timeouts import Timeouts
 from simpleipc_cli.transport import Peer, Poller, Stream, new_poller
 
 _JOIN_TIMEOUT = 5.0  # seconds for threads that end at once (tunable)
@@ -191,16 +194,28 @@ class Dispatcher:
     def _start(self, stream: Stream, descriptor: int, request: Request, came: float) -> None:
         with self._lock:
             self._in_flight += 1
+        config = self._config
+        buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
         exchange = Exchange(
-            stream,
-            descriptor,
-            request,
             handler=self._handler,
-            config=self._config,
+            config=config,
             shutdown=self._shutdown,
-            buffers=self._free_buffers.pop() if self._free_buffers else IoBuffers(),
-            poller=self._poller,
             on_change=self._on_change,
+            stream=stream,
+            stream_fd=descriptor,
+            request=request,
+            record=RequestRecord(request.id, request.peer),
+            buffers=buffers,
+            buffer=RequestBuffer(
+                MessageReader(),
+                buffers.request,
+                config.spool_folder,
+                config.whole_request,
+                None if config.quit_on is None else QuitRequest(config.quit_on),
+            ),
+            timeouts=Timeouts(config),
+            poller=self._poller,
+            needs_thread=config.whole_request,
         )
         exchange.record.queue_time = exchange.record.began - came
         self._on_loop.add(exchange)

@@ -81,6 +81,12 @@ class RequestRecord:
     is_quit: bool = False
     """Whether it asked the server to stop."""
 
+    def set_failure(self, outcome: Outcome, detail: str) -> None:
+        """Record what went wrong, unless something has before."""
+        if self.outcome is Outcome.ANSWERED:
+            self.outcome = outcome
+            self.detail = detail
+
 
 class Log(ABC):
     """Receives log records from any thread. Never raises, never blocks for long."""

@@ -58,7 +58,6 @@ class Server:
         self._config = config
         self._log = log
         self._notifier = notifier or Notifier()
-
         self._wakeup = new_wakeup_event()
         self._shutdown = Shutdown()
         self._poller = new_scalable_poller()
@@ -105,17 +104,17 @@ class Server:
         self._is_stopping = True
         if self.stop_calls > 1:
             self._shutdown.killing.set()  # at once: the main thread may wait for a handler's end
-        self._wakeup.ring()
+        self._wakeup.set()
 
     def log_stats(self) -> None:
         """Write the counters to the log."""
         self._stats_requested = True
-        self._wakeup.ring()
+        self._wakeup.set()
 
     def reload(self) -> None:
         """Reopen the log, and let the handler replace what it keeps."""
         self._reload_requested = True
-        self._wakeup.ring()
+        self._wakeup.set()
 
     # -- the main thread -------------------------------------------------------------------
 
@@ -154,7 +153,7 @@ class Server:
             self._shutdown.close()
 
     def _on_wakeup(self, _events: int) -> None:
-        self._wakeup.quiet()
+        self._wakeup.clear()
         self._housekeeping_due = 0.0
 
     def _on_last_request(self) -> None:
@@ -164,9 +163,9 @@ class Server:
         """A request has ended. Called by any thread."""
         if record.is_quit:
             self._is_stopping = True
-            self._wakeup.ring()
+            self._wakeup.set()
         elif self._dispatcher.queue or not self._is_accepting or self._acceptor.retry_at != NEVER:
-            self._wakeup.ring()
+            self._wakeup.set()
 
     def _housekeeping(self) -> None:
         """Do what would cost too much for each request."""

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.transport.base_listening import Listener
     from simpleipc_cli.transport.base_polling import (
+        ConnectionWatcher,
         FileReader,
         FileWriter,
         Latch,
-        Line,
         Poller,
         WakeupEvent,
     )
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     new_file_reader: Callable[[int], FileReader]
     new_file_writer: Callable[[int], FileWriter]
     new_latch: Callable[[], Latch]
-    new_connection_watcher: Callable[[Connection], Line]
+    new_connection_watcher: Callable[[Connection], ConnectionWatcher]
     new_poller: Callable[[], Poller]
     new_scalable_poller: Callable[[], Poller]
 
@@ -48,10 +48,10 @@ __all__ = [
     "HANGUP",
     "READ",
     "WRITE",
+    "ConnectionWatcher",
     "FileReader",
     "FileWriter",
     "Latch",
-    "Line",
     "Listener",
     "OutOfDescriptors",
     "Peer",
@@ -80,7 +80,7 @@ _EXPORTS = {
     "FileReader": "transport.base_polling",
     "FileWriter": "transport.base_polling",
     "Latch": "transport.base_polling",
-    "Line": "transport.base_polling",
+    "ConnectionWatcher": "transport.base_polling",
     "Listener": "transport.base_listening",
     "Poller": "transport.base_polling",
 }

@@ -1,4 +1,4 @@
-"""What a transport offers to servers: see base.py."""
+"""Interface of a transport for servers. See base.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Listener(ABC):
     """An endpoint that accepts connections."""
 
     is_externally_owned = False
-    """Whether it goes on without us: who waits in its queue at the end is for the next server."""
+    """Whether the listener outlives this process, which leaves its queue to the next server."""
 
     @abstractmethod
     def fileno(self) -> int:
@@ -19,23 +19,23 @@ class Listener(ABC):
 
     @abstractmethod
     def accept(self) -> Stream:
-        """The next connection. Raises BlockingIOError if none waits, or OutOfDescriptors."""
+        """Return the next connection. Raises BlockingIOError if none waits, OutOfDescriptors."""
 
     @abstractmethod
     def owns_path(self) -> bool:
-        """Whether the path still leads to this listener."""
+        """Return whether the path still leads to this listener."""
 
     @abstractmethod
     def stop_listening(self) -> None:
-        """Take the path away, if it is still ours, and refuse whoever connects from now on.
+        """Remove the path, if it still leads here, and refuse new clients.
 
-        Those who had connected before can still be accepted. Without effect where the queue
-        is kept: accept nobody after this, then.
+        Clients that had connected before can still be accepted. Where the queue is kept, this
+        does nothing, and no client may be accepted after it.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Stop listening. Call withdraw() and accept everybody first: others are reset.
+        """Stop listening. Call withdraw() and accept all clients first: others are reset.
 
-        Where the queue is kept nobody is reset.
+        Where the queue is kept, none is reset.
         """

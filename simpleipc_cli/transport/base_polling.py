@@ -50,94 +50,94 @@ class Poller(ABC):
         """Free the poller's resources."""
 
 
-class Line(ABC):
-    """A connection of `multiprocessing`, through which a process hears from its parent."""
+class ConnectionWatcher(ABC):
+    """Watches a connection of `multiprocessing` to another process."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: READ or HANGUP from when something can be received."""
+        """Return the descriptor to poll: READ or HANGUP when something can be received."""
 
     @abstractmethod
-    def has_room(self) -> bool:
-        """Whether something small can be sent without waiting, as far as that can be known."""
+    def is_writable(self) -> bool:
+        """Return whether a small object can probably be sent without blocking."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what this holds; the connection stays open."""
+        """Free the watcher's resources; the connection stays open."""
 
 
 class WakeupEvent(ABC):
-    """Wakes up whoever polls for it."""
+    """Wakes up the thread that polls for it."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: READ from ring() until quiet()."""
-
-    @abstractmethod
-    def ring(self) -> None:
-        """Wake up the one who polls. From any thread, and from a signal handler."""
-
-    @abstractmethod
-    def quiet(self) -> None:
-        """End the ringing. Look at what it was about after this, not before."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free what the bell holds; nobody may ring it any more."""
-
-
-class Latch(ABC):
-    """Something that happens once, such as "stop", and can be polled for by many."""
-
-    @abstractmethod
-    def fileno(self) -> int:
-        """The descriptor to poll: HANGUP from when the latch is set, for ever."""
+        """Return the descriptor to poll: READ from set() to clear()."""
 
     @abstractmethod
     def set(self) -> None:
-        """Let it happen. May be called again, and from a signal handler."""
+        """Wake up the polling thread. Can be called from any thread and from a signal handler."""
 
     @abstractmethod
-    def is_set(self) -> bool:
-        """Whether it has happened."""
+    def clear(self) -> None:
+        """Reset the event. Look for its reason after this, not before."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the latch holds; nobody may poll it any more."""
+        """Free the event's resources; it must not be set after this."""
+
+
+class Latch(ABC):
+    """An event that happens once, such as a stop, and that many threads can poll for."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor to poll: HANGUP once the latch is set."""
+
+    @abstractmethod
+    def set(self) -> None:
+        """Set the latch. May be called again, and from a signal handler."""
+
+    @abstractmethod
+    def is_set(self) -> bool:
+        """Return whether the latch has been set."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the latch's resources; it must not be polled after this."""
 
 
 class FileReader(ABC):
-    """An open file of ours, such as standard input, that is read without waiting.
+    """Reads an open file, such as standard input, without blocking.
 
-    It may be read ahead of what was asked for. Lives as long as the process does.
+    It may read ahead. It lives as long as the process.
     """
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: READ when read_now() has something to give."""
+        """Return the descriptor to poll: READ when read_now() has data."""
 
     @abstractmethod
     def read_nowait(self, limit: int) -> bytes:
-        """What is there, `limit` bytes at most; empty at the end.
+        """Return at most `limit` bytes that are there; empty at the end.
 
-        Raises BlockingIOError if nothing is there, OSError.
+        Raises BlockingIOError if there are none, OSError.
         """
 
 
 class FileWriter(ABC):
-    """An open file of ours, such as standard output, that is written to without waiting.
+    """Writes to an open file, such as standard output, without blocking.
 
-    Lives as long as the process does.
+    It lives as long as the process.
     """
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll: WRITE when write_now() may do more than before."""
+        """Return the descriptor to poll: WRITE when write_now() may take more."""
 
     @abstractmethod
     def write_nowait(self, payload: memoryview) -> int:
-        """Write what is taken without waiting for a reader; how many bytes that were.
+        """Write what is taken without blocking; return how many bytes.
 
-        What was not taken is to be offered again before anything else, as it may be on its
-        way. Raises OSError.
+        The rest must be offered again before anything else, as it may be under way. Raises
+        OSError.
         """

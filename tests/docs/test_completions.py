@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from docs.commandline import group_options, verbs
 from docs.completions import FOLDER, rendered
+from helpers import leftovers
 from helpers.command import environment
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.cli.parse import VERBS
 
@@ -32,7 +34,7 @@ ZSH = r"""
 zmodload zsh/zpty
 zpty -b shell zsh -f -i
 zpty -w shell "PROMPT=; fpath=(${(q)1:h} \$fpath); stty -echo"
-zpty -w shell "autoload -Uz compinit; compinit -u -D"
+zpty -w shell "autoload -Uz compinit; compinit -u -d ${(q)3}"
 zpty -w shell 'compadd() {
     if [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]]; then builtin compadd "$@"; return; fi
     local hit; local -a hits
@@ -55,7 +57,8 @@ def offered_by_bash(line: str, folder: Path) -> list[str]:
 
 
 def offered_by_zsh(line: str, folder: Path) -> list[str]:
-    told = "\n".join(_shell(folder, "zsh", "-f", "-c", ZSH, "zsh", FOLDER / "_sipc", line))
+    dump = leftovers.folder() / "zcompdump"  # the next zsh starts faster
+    told = "\n".join(_shell(folder, "zsh", "-f", "-c", ZSH, "zsh", FOLDER / "_sipc", line, dump))
     return [hit.removesuffix("/") for hit in re.findall("<hit>(.*?)</hit>", told)]
 
 
@@ -72,7 +75,7 @@ def _shell(folder: Path, name: str, *arguments) -> list[str]:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=30,
+        timeout=TIMEOUT,
         env={
             **environment(),
             "HOME": str(folder),

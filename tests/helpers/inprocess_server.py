@@ -167,12 +167,12 @@ class ScriptedRun(HandlerRun):
     def __init__(self, act, request, pairs):
         self._writer, stdin = pairs.new()
         self._reader, stdout = pairs.new()
-        self._bell = new_wakeup_event()
+        self._exit_event = new_wakeup_event()
         self._ended = threading.Event()
         self._status = None
         self.input = self._writer.fileno()
         self.output = self._reader.fileno()
-        self.exit = self._bell.fileno()
+        self.exit = self._exit_event.fileno()
         self._inside = RunContext(request, stdin, stdout, self._ended)
         self._thread = threading.Thread(target=self._run, args=(act,))
         self._thread.start()
@@ -187,7 +187,7 @@ class ScriptedRun(HandlerRun):
             self._inside.stdout.close()
             self._inside.stdin.close()
             self._status = status
-            self._bell.ring()
+            self._exit_event.set()
 
     def write(self, payload, *, last):
         return self._writer.write_nowait(payload)
@@ -219,15 +219,15 @@ class ScriptedRun(HandlerRun):
         self._reader.close()
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
-        self._bell.close()
+        self._exit_event.close()
 
 
 class EchoRun(HandlerRun):
     """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
 
     def __init__(self):
-        self._bells = [new_wakeup_event() for _ in range(3)]
-        self.input, self.output, self.exit = (bell.fileno() for bell in self._bells)
+        self._events = [new_wakeup_event() for _ in range(3)]
+        self.input, self.output, self.exit = (wakeup.fileno() for wakeup in self._events)
         self._kept = bytearray()
         self._result = None
 
@@ -238,8 +238,8 @@ class EchoRun(HandlerRun):
 
     def end_input(self):
         self.input = -1
-        for bell in self._bells[1:]:
-            bell.ring()
+        for wakeup in self._events[1:]:
+            wakeup.set()
 
     def abandon_input(self):
         pass
@@ -256,8 +256,8 @@ class EchoRun(HandlerRun):
         return self._result
 
     def stop(self, grace_period, kill_now):
-        for bell in self._bells:
-            bell.close()
+        for wakeup in self._events:
+            wakeup.close()
 
 
 class EchoHandler(Handler):
@@ -353,9 +353,9 @@ class RecordingLog(Log):
 class InProcessServer:
     """A running server, in a thread."""
 
-    def __init__(self, path, handler, config):
+    def __init__(self, path, handler, config, log=None, descriptors=None):
         self.path = path
-        self.log = RecordingLog()
+        self.log = log or RecordingLog()
         self.ending = None
         listener = listen(path, mode=0o600, backlog=100)
         self._server = Server(
@@ -364,7 +364,7 @@ class InProcessServer:
             handler=handler,
             config=config,
             log=self.log,
-            descriptors=DescriptorLimit(),
+            descriptors=descriptors or DescriptorLimit(),
         )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
+import termios
 from contextlib import contextmanager, suppress
 
 from helpers.command import SIPC, Program
 from helpers.scripted_server import ScriptedServer, receive_request
 from helpers.wire import message
+from simpleipc_cli.deadline import Deadline
 
 _CLOSED = (BrokenPipeError, ConnectionResetError)  # some clients end in the middle of an exchange
 
@@ -61,6 +64,27 @@ def failed_records(errors: bytes) -> list[int]:
     found = [re.fullmatch(rb"sipc send: record (\d+): [^\n]+: [^\n]+", line) for line in lines]
     assert all(found), errors
     return [int(match[1]) for match in found]
+
+
+def has_read_all(client) -> bool:
+    """Whether a client has read all that was written to its standard input."""
+    unread = bytearray(4)
+    fcntl.ioctl(client.stdin.fileno(), termios.FIONREAD, unread)
+    return not any(unread)
+
+
+class ControlledDeadline(Deadline):
+    """A deadline that passes when `is_over()` holds, whatever the clock says."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.is_over = lambda: False
+
+    def remaining(self) -> float:
+        return 0.0 if self.is_over() else 0.01
+
+    def passed(self) -> bool:
+        return self.is_over()
 
 
 @contextmanager

@@ -410,32 +410,32 @@ def test_a_shut_down_is_the_end_at_the_other(pair):
 # waiting
 
 
-def test_a_bell_rings_until_it_is_quiet(poller):
-    bell = new_wakeup_event()
-    poller.register(bell.fileno(), READ)
+def test_a_wakeup_event_is_reported_until_it_is_cleared(poller):
+    wakeup = new_wakeup_event()
+    poller.register(wakeup.fileno(), READ)
     assert poller.wait(0) == []
-    bell.ring()
-    bell.ring()
-    assert told(poller) == {bell.fileno(): READ}
-    assert dict(poller.wait(0)) == {bell.fileno(): READ}
-    bell.quiet()
+    wakeup.set()
+    wakeup.set()
+    assert told(poller) == {wakeup.fileno(): READ}
+    assert dict(poller.wait(0)) == {wakeup.fileno(): READ}
+    wakeup.clear()
     assert poller.wait(0) == []
-    bell.quiet()
-    poller.unregister(bell.fileno())
-    bell.close()
+    wakeup.clear()
+    poller.unregister(wakeup.fileno())
+    wakeup.close()
 
 
-def test_a_bell_wakes_another_thread(poller):
-    bell = new_wakeup_event()
-    poller.register(bell.fileno(), READ)
+def test_a_wakeup_event_wakes_another_thread(poller):
+    wakeup = new_wakeup_event()
+    poller.register(wakeup.fileno(), READ)
     for _ in range(200):
-        thread = threading.Thread(target=bell.ring)
+        thread = threading.Thread(target=wakeup.set)
         thread.start()
-        assert told(poller) == {bell.fileno(): READ}
-        bell.quiet()
+        assert told(poller) == {wakeup.fileno(): READ}
+        wakeup.clear()
         thread.join(TIMEOUT)
-    poller.unregister(bell.fileno())
-    bell.close()
+    poller.unregister(wakeup.fileno())
+    wakeup.close()
 
 
 def test_a_latch_is_told_to_all_and_for_ever():
@@ -456,44 +456,44 @@ def test_a_latch_is_told_to_all_and_for_ever():
 
 
 def test_dispatch_calls_the_callback_of_what_is_ready(poller):
-    bells, calls = [new_wakeup_event() for _ in range(3)], []
-    for number, bell in enumerate(bells):
+    wakeups, calls = [new_wakeup_event() for _ in range(3)], []
+    for number, wakeup in enumerate(wakeups):
         poller.register(
-            bell.fileno(), READ, lambda events, number=number: calls.append((number, events))
+            wakeup.fileno(), READ, lambda events, number=number: calls.append((number, events))
         )
     poller.dispatch(0)
     assert calls == []
-    bells[1].ring()
+    wakeups[1].set()
     poller.dispatch(TIMEOUT)
     assert calls == [(1, READ)]
-    poller.register(bells[1].fileno(), 0)
+    poller.register(wakeups[1].fileno(), 0)
     poller.dispatch(0)
-    poller.register(bells[1].fileno(), READ)  # with the callback as before
+    poller.register(wakeups[1].fileno(), READ)  # with the callback as before
     poller.dispatch(TIMEOUT)
     assert calls == [(1, READ)] * 2
-    for bell in bells:
-        poller.unregister(bell.fileno())
-        bell.close()
+    for wakeup in wakeups:
+        poller.unregister(wakeup.fileno())
+        wakeup.close()
 
 
 def test_dispatch_calls_no_callback_of_what_another_has_unregistered_or_replaced(poller):
     """The first to be called takes the other away; a new one may have the same number."""
-    bells, calls = [new_wakeup_event() for _ in range(2)], []
+    wakeups, calls = [new_wakeup_event() for _ in range(2)], []
 
     def replace(number):
         calls.append(number)
-        other = bells[1 - number].fileno()
+        other = wakeups[1 - number].fileno()
         poller.unregister(other)
         poller.register(other, READ, lambda events: calls.append("new"))
 
-    for number, bell in enumerate(bells):
-        poller.register(bell.fileno(), READ, lambda events, number=number: replace(number))
-        bell.ring()
+    for number, wakeup in enumerate(wakeups):
+        poller.register(wakeup.fileno(), READ, lambda events, number=number: replace(number))
+        wakeup.set()
     poller.dispatch(TIMEOUT)
     assert len(calls) == 1
-    for bell in bells:
-        poller.unregister(bell.fileno())
-        bell.close()
+    for wakeup in wakeups:
+        poller.unregister(wakeup.fileno())
+        wakeup.close()
 
 
 def test_only_the_end_of_the_other_is_a_hang_up(pair):
@@ -506,18 +506,18 @@ def test_only_the_end_of_the_other_is_a_hang_up(pair):
 
 
 def test_what_is_forgotten_is_told_of_no_more(poller):
-    bell = new_wakeup_event()
-    poller.register(bell.fileno(), READ)
-    bell.ring()
+    wakeup = new_wakeup_event()
+    poller.register(wakeup.fileno(), READ)
+    wakeup.set()
     assert told(poller)
-    poller.register(bell.fileno(), 0)
+    poller.register(wakeup.fileno(), 0)
     assert poller.wait(0) == []
-    poller.register(bell.fileno(), READ)
+    poller.register(wakeup.fileno(), READ)
     assert told(poller)
-    poller.unregister(bell.fileno())
-    poller.unregister(bell.fileno())
+    poller.unregister(wakeup.fileno())
+    poller.unregister(wakeup.fileno())
     assert poller.wait(0) == []
-    bell.close()
+    wakeup.close()
 
 
 def test_hundreds_are_watched_by_one(path):

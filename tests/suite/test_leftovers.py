@@ -32,13 +32,14 @@ def started(mark: str) -> list[int]:
     ],
 )
 def test_when_the_run_is_ended(end, workers):
-    with subrun.start(SAMPLE, "-k", "starts_programs", "-n", workers) as run:
+    arguments = [SAMPLE, "-k", "starts_programs", "-n", workers]
+    with subrun.start(*arguments, start_new_session=True) as run:
         mark = subrun.mark_of(run.pid)
         pids = started(mark)
         assert len(subrun.processes_of(mark)) >= 3 + workers
         assert all(map(subrun.is_running, pids))
         number = signal.Signals[end.split()[0]]
-        run.send_signal(number)
+        os.killpg(run.pid, number)
         if number == signal.SIGINT:
             wait_until(lambda: run.send_signal(number) or run.poll() is not None, "the end")
         run.communicate()

@@ -13,8 +13,8 @@ import pytest
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, packets, receive_all
 
-WATCHDOG = 2
-"""Seconds: longer than a busy machine takes to let a server run, shorter than a test."""
+WATCHDOG = 4
+"""Seconds: longer than any process has to wait for its turn on a busy machine."""
 
 
 @contextmanager
@@ -94,8 +94,8 @@ def test_the_watchdog_leaves_a_healthy_server_alone(service):
     def last_sign_of_life() -> int:
         return int(service.show("WatchdogTimestampMonotonic"))  # microseconds
 
-    enough = last_sign_of_life() + 2 * WATCHDOG * 1_000_000
-    wait_until(lambda: last_sign_of_life() > enough, "signs of life")
+    long_after = last_sign_of_life() + WATCHDOG * 1_250_000
+    wait_until(lambda: last_sign_of_life() > long_after, "signs of life")
     assert (service.show("MainPID"), service.show("NRestarts")) == (server, "0")
 
 

@@ -160,7 +160,7 @@ def test_a_folder_of_somebody_else_s_is_refused(make_folder, stranger):
     number, folder = stranger
     folder.mkdir()
     folder.chmod(0o700)
-    assert_refused(number, folder, make_folder, f"somebody else.*{os.geteuid()}")
+    assert_refused(number, folder, make_folder, f"another user.*{os.geteuid()}")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(user, folder, monkeypatch):

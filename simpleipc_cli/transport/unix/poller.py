@@ -7,7 +7,7 @@ import select
 from math import ceil
 
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
-from simpleipc_cli.transport.base_polling import Latch, Line, Poller, WakeupEvent
+from simpleipc_cli.transport.base_polling import ConnectionWatcher, Latch, Poller, WakeupEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,57 +153,50 @@ class UnixWakeupEvent(WakeupEvent):
     """An eventfd(2)."""
 
     def __init__(self) -> None:
-        """A bell that does not ring. Raises OSError without descriptors."""
+        """Raises OSError without a free descriptor."""
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
-        """See Bell."""
         return self._descriptor
 
-    def ring(self) -> None:
-        """See Bell."""
+    def set(self) -> None:
         os.eventfd_write(self._descriptor, 1)
 
-    def quiet(self) -> None:
-        """See Bell."""
+    def clear(self) -> None:
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
-            pass  # it did not ring
+            pass  # it was not set
 
     def close(self) -> None:
-        """See Bell."""
         os.close(self._descriptor)
 
 
 class UnixLatch(Latch):
-    """A pipe whose writing end is closed: all who poll the reading end see a hang-up."""
+    """A pipe: when its writing end is closed, all that poll the reading end get HANGUP."""
 
     def __init__(self) -> None:
-        """A latch that is not set. Raises OSError without descriptors."""
+        """Raises OSError without free descriptors."""
         self._reader, self._writer = os.pipe()
 
     def fileno(self) -> int:
-        """See Latch."""
         return self._reader
 
     def set(self) -> None:
-        """See Latch. The number is taken out first: a signal may come in between."""
+        # The number is taken out first: a signal handler may call this in between.
         writer, self._writer = self._writer, -1
         if writer >= 0:
             os.close(writer)
 
     def is_set(self) -> bool:
-        """See Latch."""
         return self._writer < 0
 
     def close(self) -> None:
-        """See Latch."""
         self.set()
         os.close(self._reader)
 
 
-class UnixConnectionWatcher(Line):
+class UnixConnectionWatcher(ConnectionWatcher):
     """The connection's socket."""
 
     def __init__(self, connection: Connection) -> None:
@@ -213,13 +206,11 @@ class UnixConnectionWatcher(Line):
         self._poller.register(self._descriptor, WRITE)
 
     def fileno(self) -> int:
-        """See Line."""
         return self._descriptor
 
-    def has_room(self) -> bool:
-        """See Line. A socket is taken for writable when most of its buffer is free."""
+    def is_writable(self) -> bool:
+        """Ask poll(2), for which a socket is writable when most of its buffer is free."""
         return bool(self._poller.wait(0))
 
     def close(self) -> None:
-        """See Line."""
         self._poller.close()

@@ -1,10 +1,10 @@
-"""A connection of `multiprocessing` on Windows, where a thread has to wait for it."""
+"""Watch a connection of `multiprocessing` on Windows: a thread waits for it."""
 
 from __future__ import annotations
 
 import _thread
 
-from simpleipc_cli.transport.base_polling import Line
+from simpleipc_cli.transport.base_polling import ConnectionWatcher
 from simpleipc_cli.transport.windows.poller import WinLatch
 
 TYPE_CHECKING = False
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
-class WinConnectionWatcher(Line):
-    """A latch, set by a thread."""
+class WinConnectionWatcher(ConnectionWatcher):
+    """A latch that a thread sets."""
 
     def __init__(self, connection: Connection) -> None:
         """Starts the thread, which ends when something has come."""
@@ -25,17 +25,15 @@ class WinConnectionWatcher(Line):
         try:
             self._connection.poll(None)
         except OSError:
-            pass  # its other end is closed: that is to be told, too
+            pass  # its other end is closed: that is reported, too
         self._latch.set()
 
     def fileno(self) -> int:
-        """See Line."""
         return self._latch.fileno()
 
-    def has_room(self) -> bool:
-        """See Line. Nothing tells."""
+    def is_writable(self) -> bool:
+        """Return True: nothing reports it."""
         return True
 
     def close(self) -> None:
-        """See Line."""
         self._latch.close()

@@ -1,10 +1,10 @@
-"""Waiting on Windows, where nothing is ever "ready", only done.
+"""Wait for events on Windows, where the system reports completed operations, not readiness.
 
-What is waited for is a *source*, known by a number, its descriptor. A pipe's source keeps a
-read going, so that "can be read" means "has been read"; a bell is a flag. One thread of the
-process takes all that is done from a completion port, tells the sources, and they tell the
-pollers that watch them: so there is no limit to how many a poller watches, as there is (64)
-to what a thread of Windows can wait for at once.
+What is polled is a *source*, which has a number, its descriptor. A pipe's source keeps a read
+going, so that "readable" means "has been read"; a wakeup event is a flag. One thread of the process
+takes all completions from a completion port and notifies the sources, which notify the pollers
+where they are registered. So a poller has no limit of sources, while a thread of Windows can wait
+for 64 objects only.
 """
 
 from __future__ import annotations
@@ -28,41 +28,38 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 86400.0  # seconds; a wait's number for milliseconds ends at 49 days
 _MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, is seen between two sleeps
 _FOR_EVER = 0xFFFFFFFF
-_MOMENT = 0.0005  # seconds between looks at an outcome, at will
-_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it, at will; see Port
+_MOMENT = 0.0005  # seconds between looks at an outcome (tunable)
+_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it (tunable); see Port
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is seen
 _sources: dict[int, Source] = {}
 
 
 class Source(ABC):
-    """Something to wait for. Its methods are called from several threads."""
+    """Something to poll. Its methods are called from several threads."""
 
     def __init__(self) -> None:
-        """A source that nobody watches."""
         self.descriptor = next(_numbers)
         self._watchers: set[WinPoller] = set()
         _sources[self.descriptor] = self
 
     @abstractmethod
     def ready(self, wanted: int) -> int:
-        """What can be done now: READ, WRITE, HANGUP; that changes of what is wanted get told."""
+        """Return the events that are ready. A later change of the wanted ones is notified."""
 
     def tell(self) -> None:
-        """Something may have changed. Takes no lock: a signal handler may call it."""
+        """Report a possible change. Takes no lock: a signal handler may call it."""
         for poller in tuple(self._watchers):
             poller.wake(self.descriptor)
 
     def watched_by(self, poller: WinPoller) -> None:
-        """One more is to be told."""
         self._watchers.add(poller)
 
     def unwatched_by(self, poller: WinPoller) -> None:
-        """One less is."""
         self._watchers.discard(poller)
 
     def retire(self) -> None:
-        """It is waited for no more; its number is never used again."""
+        """Remove the source; its number is never used again."""
         _sources.pop(self.descriptor, None)
 
 
@@ -73,7 +70,7 @@ def is_hung_up(descriptor: int) -> bool:
 
 
 class _Event:
-    """Wakes up a thread. Closed when nobody has it any more: it may be set until then."""
+    """Wakes up a thread. Closed with its last reference, as it may be set until then."""
 
     def __init__(self) -> None:
         self.handle: int = win32.overlapped.CreateEvent(None, False, False, None)
@@ -86,19 +83,19 @@ class _Event:
 
 
 class WinPoller(Poller):
-    """Watches sources. Used by one thread at a time; woken by any."""
+    """Polls sources. Used by one thread at a time, woken by any."""
 
     def __init__(self) -> None:
-        """A poller that watches nothing yet; costs nothing before it first has to wait."""
+        """Costs nothing before it first has to wait."""
         self._wanted: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[int], object]] = {}
-        self._news: deque[int] = deque()  # told, and not looked at yet; append() is atomic
-        self._hot: set[int] = set()  # may be ready
+        self._news: deque[int] = deque()  # notified, not looked at yet; append() is atomic
+        self._hot: set[int] = set()  # sources that may be ready
         self._asleep = False
         self._event: _Event | None = None
 
     def wake(self, descriptor: int) -> None:
-        """A source says that it may be ready."""
+        """Note that a source may be ready. For any thread."""
         self._news.append(descriptor)
         event = self._event
         if self._asleep and event is not None:
@@ -133,26 +130,25 @@ class WinPoller(Poller):
                 callback(events)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """See Poller."""
         found = self._look()
         if found or timeout == 0:
             return found
         end = monotonic() + (_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         event = self._event = self._event or _Event()
-        self._asleep = True  # before the look: what is told behind it sets the event
+        self._asleep = True  # before the look: a later notification sets the event
         try:
             while not (found := self._look()) and (left := end - monotonic()) > 0:
                 # In the main thread Ctrl-C ends this wait; it would not WaitForSingleObject.
                 millis = ceil(min(left, _MAX_SLEEP) * 1000)
                 win32.api.WaitForMultipleObjects([event.handle], False, millis)
-        except InterruptedError:  # Ctrl-C, in the main thread: let it be seen to
+        except InterruptedError:  # Ctrl-C, in the main thread: return, so that its handler runs
             pass
         finally:
             self._asleep = False
         return found
 
     def _look(self) -> list[tuple[int, int]]:
-        """What is ready of that which may be."""
+        """Return the sources that are ready, of those that may be."""
         hot = self._hot
         while self._news:
             hot.add(self._news.popleft())
@@ -169,7 +165,6 @@ class WinPoller(Poller):
         return found
 
     def close(self) -> None:
-        """See Poller."""
         for descriptor in tuple(self._wanted):
             self.unregister(descriptor)
         self._event = None
@@ -179,29 +174,23 @@ class WinWakeupEvent(WakeupEvent, Source):
     """A flag."""
 
     def __init__(self) -> None:
-        """A bell that does not ring."""
         super().__init__()
-        self._rings = False
+        self._is_set = False
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
-        """See Source."""
-        return READ if self._rings else 0
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
+        return READ if self._is_set else 0
 
     def fileno(self) -> int:
-        """See Bell."""
         return self.descriptor
 
-    def ring(self) -> None:
-        """See Bell."""
-        self._rings = True
+    def set(self) -> None:
+        self._is_set = True
         self.tell()
 
-    def quiet(self) -> None:
-        """See Bell."""
-        self._rings = False
+    def clear(self) -> None:
+        self._is_set = False
 
     def close(self) -> None:
-        """See Bell."""
         self.retire()
 
 
@@ -209,29 +198,23 @@ class WinLatch(Latch, Source):
     """A flag that is never taken back."""
 
     def __init__(self) -> None:
-        """A latch that is not set."""
         super().__init__()
         self._set = False
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
-        """See Source."""
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
         return HANGUP if self._set else 0
 
     def fileno(self) -> int:
-        """See Latch."""
         return self.descriptor
 
     def set(self) -> None:
-        """See Latch."""
         self._set = True
         self.tell()
 
     def is_set(self) -> bool:
-        """See Latch."""
         return self._set
 
     def close(self) -> None:
-        """See Latch."""
         self._set = True
         self.retire()
 

@@ -1,4 +1,4 @@
-"""`sipc send --lines` together with what else `send` can do."""
+"""`sipc send --lines` together with other options of `send`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 
-from helpers.command import SIPC, Program, environment, sipc
-from helpers.server import Server
-from helpers.waiting import wait_until
+import pytest
+from helpers.command import Program, sipc
+from helpers.inprocess_cli import run_cli
+from helpers.sending import EchoServer, send_lines
+from helpers.spawning import Spawning
 
 
-def test_figures_tell_of_the_first_record_that_failed(endpoint):
-    done = sipc("send", endpoint, "--lines", "--stats", input=b"1\n2\n")
+def test_figures_describe_the_first_record_that_failed(endpoint):
+    done = run_cli("send", endpoint, "--lines", "--stats", input=b"1\n2\n")
     figures = json.loads(done.stderr.splitlines()[-1])
     assert done.returncode == 4
     assert (figures["status"], figures["outcome"]) == (4, "path_not_found")
@@ -20,58 +22,57 @@ def test_figures_tell_of_the_first_record_that_failed(endpoint):
 
 
 def test_figures_add_up_all_records(endpoint):
-    with Server(endpoint, "cat"):
-        done = sipc("send", endpoint, "--lines", "-j", "2", "--stats", input=b"1\n22\n333\n")
+    with EchoServer(endpoint):
+        done = run_cli("send", endpoint, "--lines", "-j", 2, "--stats", input=b"1\n22\n333\n")
     figures = json.loads(done.stderr.splitlines()[-1])
     assert (figures["bytes_sent"], figures["packets_received"]) == (6, 3)
 
 
 def test_every_record_has_a_trace_of_its_own(endpoint, folder):
-    with Server(endpoint, "cat"):
-        sipc("send", endpoint, "--lines", "--trace-file", folder / "trace", input=b"1\n2\n3\n")
-    lines = [line.split(" ") for line in (folder / "trace").read_text().splitlines()]
+    trace = folder / "trace"
+    with EchoServer(endpoint):
+        run_cli("send", endpoint, "--lines", "--trace-file", trace, input=b"1\n2\n3\n")
+    lines = [line.split(" ") for line in trace.read_text().splitlines()]
     assert len({line[1] for line in lines}) == 3
     assert sum(line[2:4] == [">", "sent"] for line in lines) == 6
 
 
-def test_no_record_starts_no_server(endpoint, folder):
-    done = sipc("send", endpoint, "--lines", "--spawn", f"touch {folder}/started", input=b"")
+def test_without_records_no_server_is_started(endpoint, folder):
+    done = run_cli("send", endpoint, "--lines", "--spawn", f"touch {folder}/started", input=b"")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert os.listdir(folder) == []
 
 
-def test_a_server_that_has_gone_is_started_again_for_the_next_record(endpoint):
+@pytest.mark.parametrize("count", [3, pytest.param(7, marks=pytest.mark.soak)])
+def test_a_server_that_has_ended_is_started_again_for_the_next_record(endpoint, count):
     command = "sipc serve -q --count 2 --exec cat"
-    lines = b"".join(b"%d\n" % number for number in range(7))
-    done = sipc("send", endpoint, "--lines", "--spawn", command, input=lines)
-    assert (done.returncode, done.stdout, done.stderr) == (0, lines, b"")
-    sipc("send", endpoint, "-d", "the last one")  # 7 records leave one of 2 to come
-    assert sipc("probe", "--wait-gone", "30s", endpoint).returncode == 0
+    records = b"".join(b"%d\n" % number for number in range(count))
+    with Spawning(endpoint) as spawning:
+        options = ["--lines", "--spawn", command]
+        done = sipc("send", endpoint, *options, input=records, env=spawning.environment())
+        assert (done.returncode, done.stdout, done.stderr) == (0, records, b"")
 
 
 def test_a_command_that_fails_is_not_tried_for_every_record(endpoint, folder):
     command = f"echo x >>{folder}/starts; exit 3"
-    done = sipc("send", endpoint, "--lines", "--spawn", command, input=b"1\n2\n3\n")
+    done = run_cli("send", endpoint, "--lines", "--spawn", command, input=b"1\n2\n3\n")
     assert done.returncode == 1
     assert b"record 1: the --spawn command failed, exit status 3" in done.stderr
     assert (folder / "starts").read_text() == "x\n"
 
 
-def test_max_time_ends_it_though_nobody_reads_its_messages(endpoint, folder):
-    os.mkfifo(folder / "messages")
-    messages = os.open(folder / "messages", os.O_RDWR)
-    with Program(
-        [SIPC, "send", endpoint, "--lines", "--max-time", "1s"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=messages,
-        env=environment(),
-    ) as program:
-        try:
-            program.stdin.write(b"x\n" * 5000)
-            program.stdin.close()
-        except BrokenPipeError:
-            program.stdin = None
-        wait_until(lambda: program.poll() is not None, "its end")
-    os.close(messages)
-    assert program.returncode in {4, 6}
+def test_max_time_ends_it_though_its_messages_are_not_read(endpoint):
+    reader, writer = os.pipe()
+    with (
+        Program(["yes"], stdout=subprocess.PIPE) as yes,
+        send_lines(
+            *(endpoint, "--max-time", "300ms"),
+            stdin=yes.stdout,
+            stdout=subprocess.DEVNULL,
+            stderr=writer,
+        ) as client,
+    ):
+        yes.stdout.close()
+        assert client.wait() in {4, 6}
+    os.close(reader)
+    os.close(writer)

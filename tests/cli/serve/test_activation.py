@@ -211,12 +211,6 @@ def test_another_path_is_a_mistake(manager, folder):
     assert os.listdir(folder) == ["sock"]
 
 
-def test_the_environment_s_path_is_not_asked_for(manager, endpoint):
-    with manager.start(env=environment(SIPC_PATH="/nowhere/else")) as server:
-        assert ask(endpoint, b"hello") == (b"hello", True)
-        stopped(server)
-
-
 def test_sockets_for_another_process_are_left_alone(endpoint, folder):
     """A shell's, say, that was activated and now starts us."""
     with SocketManager(str(endpoint)) as manager:
@@ -310,8 +304,9 @@ def test_several_sockets_without_one_that_has_the_name_are_refused(names, words)
     assert_error_line(run_here(count="2", **names), 1, words, "FileDescriptorName=sipc")
 
 
-def test_a_single_socket_may_have_any_name(manager, endpoint):
-    with start_with_sockets(SERVE, manager.socket, names="unknown") as server:
+def test_a_single_socket_may_have_any_name_and_SIPC_PATH_is_not_looked_at(manager, endpoint):
+    env = environment(SIPC_PATH="/nowhere/else")
+    with start_with_sockets(SERVE, manager.socket, names="unknown", env=env) as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stopped(server)
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 
 import pytest
-from helpers.command import SIPC, Program, environment, sipc
+from helpers.command import SIPC, Program, environment
+from helpers.inprocess_cli import run_cli
 from helpers.server import Server
 from helpers.socket_activation import SocketManager
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
+from helpers.wire import (
+    ask,
+    connect,
+    decode,
+    is_listening,
+    message,
+    open_connections,
+    packets,
+    receive_all,
+)
 
 
 def drip(client, wire: bytes) -> None:
@@ -146,6 +156,7 @@ def test_a_word_that_nobody_may_know_is_not_in_the_log(endpoint):
 def test_git_like_quit_leaves_no_trace(endpoint, folder):
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--quit-on", "quit", "-q"]
     with Program(command, env=environment()) as server:
-        assert sipc("send", endpoint, "--wait", f"{TIMEOUT:g}s", "-d", "quit").returncode == 0
+        wait_until(lambda: is_listening(endpoint), "the server to listen")
+        assert run_cli("send", endpoint, "-d", "quit").returncode == 0
         assert server.wait(TIMEOUT) == 0
     assert list(folder.iterdir()) == []

@@ -23,9 +23,9 @@ MIB = 1 << 20
 PATCHED = """
 from simpleipc_cli.cli import main
 from simpleipc_cli.handlers import process
-from simpleipc_cli.server import pool
+from simpleipc_cli.server import server
 
-for module, name in (process, "_QUICK"), (process, "_QUICK_FOR"), (pool, "_PATH_CHECK"):
+for module, name in (process, "_QUICK"), (process, "_QUICK_FOR"), (server, "_PATH_CHECK"):
     assert hasattr(module, name)
     setattr(module, name, 3600.0)
 main()

@@ -30,10 +30,17 @@ from helpers.wire import (
 )
 
 MIB = 1 << 20
-HANGUP_OPTIONS = {
-    "kill": ("--threads", 1),
-    "finish": ("--threads", 1, "--on-hangup", "finish"),
-}
+USUAL = ("--threads", 1, "--kill-after", "100ms")
+FINISH = ("--threads", 1, "--on-hangup", "finish")
+SHORT_TIMES = ("--read-timeout", "300ms", "--write-timeout", "300ms")
+SHORT_TIMEOUT = ("--timeout", "1s", "--kill-after", "100ms")
+"""Options of servers that several tests share."""
+
+
+@pytest.fixture
+def server_for(shared_server):
+    """Return a server that answers with a command; most tests share it."""
+    return lambda command, *options: shared_server(command, *(options or USUAL))
 
 
 def eof_witness(folder) -> str:
@@ -49,9 +56,9 @@ def unread(client: socket.socket) -> int:
 @pytest.mark.parametrize("options", [(), ("--whole-request",)], ids=["streaming", "whole"])
 @pytest.mark.parametrize("payload", [b"hello", bytes(2 * MIB)], ids=["short", "long"])
 def test_a_handler_never_sees_the_end_of_a_request_whose_client_went(
-    shared_server, folder, options, payload
+    server_for, folder, options, payload
 ):
-    server = shared_server(eof_witness(folder), *options)
+    server = server_for(eof_witness(folder), *options)
     with connect(server.path) as client:
         client.sendall(packets(payload))
         if not options:
@@ -62,8 +69,8 @@ def test_a_handler_never_sees_the_end_of_a_request_whose_client_went(
     assert not (folder / "eof").exists()
 
 
-def test_a_handler_that_ignores_sigterm_sees_no_end_either(shared_server, folder):
-    server = shared_server(f"trap '' TERM; {eof_witness(folder)}", "--kill-after", "100ms")
+def test_a_handler_that_ignores_sigterm_sees_no_end_either(server_for, folder):
+    server = server_for(f"trap '' TERM; {eof_witness(folder)}")
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
         wait_until((folder / "begun").exists, "the handler to begin")
@@ -72,8 +79,8 @@ def test_a_handler_that_ignores_sigterm_sees_no_end_either(shared_server, folder
     assert not (folder / "eof").exists()
 
 
-def test_a_half_close_before_the_flush_is_a_cut_off_request(shared_server, folder):
-    server = shared_server(eof_witness(folder))
+def test_a_half_close_before_the_flush_is_a_cut_off_request(server_for, folder):
+    server = server_for(eof_witness(folder))
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
         client.shutdown(socket.SHUT_WR)
@@ -83,11 +90,11 @@ def test_a_half_close_before_the_flush_is_a_cut_off_request(shared_server, folde
 
 
 def test_something_left_behind_by_a_handler_does_not_take_half_a_request_for_whole(
-    shared_server, folder
+    server_for, folder
 ):
     """Its leader has exited, its output is closed, and it still reads."""
     command = f"exec 3<&0; (trap '' TERM; cat <&3; : >{folder}/eof) >/dev/null & exec >&-"
-    server = shared_server(command, "--kill-after", "100ms")
+    server = server_for(command)
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
         assert client.recv(100) == b"0000"
@@ -96,10 +103,10 @@ def test_something_left_behind_by_a_handler_does_not_take_half_a_request_for_who
 
 
 @pytest.mark.parametrize("how", ["kill", "finish"])
-def test_a_client_killed_in_mid_response(shared_server, folder, gate, how):
+def test_a_client_killed_in_mid_response(server_for, folder, gate, how):
     command = f"cat; trap ': >{folder}/term; exit 1' TERM; echo more; "
     command += f"{gate.wait}; : >{folder}/finished"
-    server = shared_server(command, *HANGUP_OPTIONS[how])
+    server = server_for(command, *{"kill": USUAL, "finish": FINISH}[how])
     client = Program([SIPC, "send", server.path, "-d", "hello\n"], stdout=subprocess.PIPE)
     assert client.stdout.readline() == b"hello\n"
     assert client.stdout.readline() == b"more\n"
@@ -117,9 +124,9 @@ def test_a_client_killed_in_mid_response(shared_server, folder, gate, how):
     assert (folder / "finished").exists() == (how == "finish")
 
 
-def test_a_handler_may_finish_although_nobody_takes_its_megabytes(shared_server, folder):
+def test_a_handler_may_finish_although_nobody_takes_its_megabytes(server_for, folder):
     command = f"cat; head -c 5000000 /dev/zero; : >{folder}/finished"
-    server = shared_server(command, *HANGUP_OPTIONS["finish"])
+    server = server_for(command, *FINISH)
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
         assert client.recv(9)[4:] == b"hello"  # its packet may hold more
@@ -127,8 +134,8 @@ def test_a_handler_may_finish_although_nobody_takes_its_megabytes(shared_server,
     assert (folder / "finished").exists()
 
 
-def test_finishing_is_for_complete_requests_only(shared_server, folder):
-    server = shared_server(eof_witness(folder), *HANGUP_OPTIONS["finish"])
+def test_finishing_is_for_complete_requests_only(server_for, folder):
+    server = server_for(eof_witness(folder), *FINISH)
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
         wait_until((folder / "begun").exists, "the handler to begin")
@@ -138,9 +145,9 @@ def test_finishing_is_for_complete_requests_only(shared_server, folder):
 
 
 @pytest.mark.parametrize("how", ["kill", "finish"])
-def test_a_client_that_has_gone_before_its_turn_gets_no_handler(shared_server, folder, gate, how):
+def test_a_client_that_has_gone_before_its_turn_gets_no_handler(server_for, folder, gate, how):
     command = f"echo x >>{folder}/runs; {gate.wait}; cat"
-    server = shared_server(command, *HANGUP_OPTIONS[how])
+    server = server_for(command, *{"kill": USUAL, "finish": FINISH}[how])
     with connect(server.path) as first:
         first.sendall(message(b"first"))
         wait_until((folder / "runs").exists, "the first handler")
@@ -153,9 +160,9 @@ def test_a_client_that_has_gone_before_its_turn_gets_no_handler(shared_server, f
 
 
 def test_a_client_that_takes_the_answer_and_leaves_its_request_unfinished_was_answered(
-    shared_server,
+    server_for,
 ):
-    server = shared_server("echo done")
+    server = server_for("echo done")
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
         answer = b""
@@ -181,8 +188,8 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("wire", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_is_refused_and_the_server_goes_on(shared_server, folder, wire):
-    server = shared_server(eof_witness(folder))
+def test_nonsense_is_refused_and_the_server_goes_on(server_for, folder, wire):
+    server = server_for(eof_witness(folder))
     with connect(server.path) as client:
         try:
             client.sendall(wire)
@@ -197,8 +204,8 @@ def test_nonsense_is_refused_and_the_server_goes_on(shared_server, folder, wire)
     assert ask(server.path, b"") == (b"done\n", True)
 
 
-def test_a_connection_closed_without_a_byte_runs_nothing_and_is_no_error(shared_server, folder):
-    server = shared_server(f"echo x >>{folder}/runs")
+def test_a_connection_closed_without_a_byte_runs_nothing_and_is_no_error(server_for, folder):
+    server = server_for(f"echo x >>{folder}/runs")
     for _ in range(10):
         connect(server.path).close()
     assert sipc("probe", server.path).returncode == 0
@@ -225,8 +232,8 @@ def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, 
             assert decode(receive_all(client)) == (b"%d" % number, True)
 
 
-def test_clients_that_stop_after_a_byte_are_closed_and_the_next_one_served(shared_server):
-    server = shared_server("cat", "--read-timeout", "300ms")
+def test_clients_that_stop_after_a_byte_are_closed_and_the_next_one_served(server_for):
+    server = server_for("cat", *SHORT_TIMES)
     with open_connections(server.path, 8) as clients:
         for client in clients:
             client.sendall(b"0")
@@ -259,8 +266,8 @@ def test_a_slow_handler_does_not_cost_the_client_its_patience(endpoint):
         assert "too slow" not in server.log
 
 
-def test_an_endless_answer_to_a_client_that_does_not_read_stays_out_of_memory(shared_server):
-    server = shared_server("exec yes")
+def test_an_endless_answer_to_a_client_that_does_not_read_stays_out_of_memory(server_for):
+    server = server_for("exec yes")
     before = peak_memory(server.pid)
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
@@ -273,8 +280,8 @@ def test_an_endless_answer_to_a_client_that_does_not_read_stays_out_of_memory(sh
     server.wait_for_log("client hung up")
 
 
-def test_a_client_that_never_reads_is_closed(shared_server):
-    server = shared_server("exec yes", "--write-timeout", "300ms")
+def test_a_client_that_never_reads_is_closed(server_for):
+    server = server_for("exec yes", *SHORT_TIMES)
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
         server.wait_for_log("too slow to read: no byte moved for 0.3 s")
@@ -293,18 +300,18 @@ def test_a_client_that_keeps_writing_is_not_stuck_while_its_answer_waits(endpoin
         assert (len(payload), whole) == (2_000_000 + 10 * 65516, True), server.log
 
 
-def test_timeout_ends_a_hanging_handler_and_its_family(shared_server, folder):
+def test_timeout_ends_a_hanging_handler_and_its_family(server_for, folder):
     os.mkfifo(folder / "ready")
     command = f"(trap '' TERM; echo >{folder}/ready; exec sleep 1000) & "
     command += f"read -r _ <{folder}/ready; cat; exec sleep 1000"
-    server = shared_server(command, "--timeout", "1s", "--kill-after", "100ms")
+    server = server_for(command, *SHORT_TIMEOUT)
     assert ask(server.path, b"hello")[1] is False
     server.wait_for_log("handler timed out: not done in 1 s")
     server.wait_until_idle()
 
 
-def test_a_client_still_writing_when_its_handler_times_out_is_heard_out(shared_server):
-    server = shared_server("exec sleep 1000", "--timeout", "300ms")
+def test_a_client_still_writing_when_its_handler_times_out_is_heard_out(server_for):
+    server = server_for("exec sleep 1000", *SHORT_TIMEOUT)
     with connect(server.path) as client:
         client.sendall(packets(bytes(200_000)))
         wait_until(lambda: not unread(client), "the server to read on, as the handler has ended")
@@ -313,8 +320,8 @@ def test_a_client_still_writing_when_its_handler_times_out_is_heard_out(shared_s
         server.wait_for_log("handler timed out")
 
 
-def test_a_request_longer_than_allowed_is_refused(shared_server, folder):
-    server = shared_server(eof_witness(folder), "--max-request", "1K")
+def test_a_request_longer_than_allowed_is_refused(server_for, folder):
+    server = server_for(eof_witness(folder), "--max-request", "1K")
     assert ask(server.path, bytes(1024)) == (b"done\n", True)
     (folder / "eof").unlink()
     assert ask(server.path, bytes(1025)) == (b"", False)
@@ -340,8 +347,8 @@ def test_a_full_disk_ends_a_request_and_not_the_server(endpoint, folder):
         subprocess.run(["umount", spool], check=True)
 
 
-def test_a_stopped_handler_ends_too(shared_server, folder):
-    server = shared_server(f": >{folder}/begun; kill -STOP $$", "--kill-after", "100ms")
+def test_a_stopped_handler_ends_too(server_for, folder):
+    server = server_for(f": >{folder}/begun; kill -STOP $$")
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
         wait_until((folder / "begun").exists, "the handler to begin")

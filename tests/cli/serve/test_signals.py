@@ -50,25 +50,23 @@ def test_while_a_request_is_received(endpoint, number, received):
         assert server.wait() == 0
 
 
-@each_stop
-def test_while_a_handler_runs(endpoint, folder, gate, number):
+def test_while_a_handler_runs(endpoint, folder, gate):
     command = f": >{folder}/begun; {gate.wait}; echo done"
     with Server(endpoint, command) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
         wait_until((folder / "begun").exists, "the handler to begin")
-        stop_begins(server, number)
+        stop_begins(server, signal.SIGTERM)
         gate.open()
         assert decode(receive_all(client)) == (b"done\n", True)
         assert server.wait() == 0
 
 
-@each_stop
-def test_while_a_response_is_sent(endpoint, number):
+def test_while_a_response_is_sent(endpoint):
     size = 3_000_000
     with Server(endpoint, f"head -c {size} /dev/zero") as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
         begin = client.recv(1)
-        stop_begins(server, number)
+        stop_begins(server, signal.SIGINT)
         assert decode(begin + receive_all(client)) == (bytes(size), True)
         assert server.wait() == 0
 

@@ -218,14 +218,22 @@ def test_many_at_once_do_not_mix_their_lines(endpoint, folder, count, size):
 # -- a proxy ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def proxy(folder):
-    """Front, back, and the log of what went between them."""
+@pytest.fixture(scope="module")
+def _proxy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("proxy")
     front, back, log = (folder / name for name in ("front", "back", "log"))
     command = f"{shlex.quote(SIPC)} send --trace-file {log} {back}"
     with Server(back, "tr a-z A-Z", "--trace-file", folder / "back.log"):
         with Server(front, command, "--trace-file", folder / "front.log"):
             yield folder
+
+
+@pytest.fixture
+def proxy(_proxy):
+    """Front, back, and the log of what goes between them in this test."""
+    for name in ("front.log", "log", "back.log"):
+        (_proxy / name).write_bytes(b"")
+    return _proxy
 
 
 def wait_for_ends(folder, count: int) -> dict[str, dict[str, list[str]]]:

@@ -94,7 +94,7 @@ class Load:
 
 
 CASES = [
-    range(80),
+    range(50),
     *(
         pytest.param(range(round_ * REQUESTS, (round_ + 1) * REQUESTS), marks=pytest.mark.soak)
         for round_ in range(ROUNDS)

@@ -28,6 +28,7 @@ def test_starts_programs(endpoint, folder):
     with Server(endpoint, "exec sleep 1h") as server:
         bench = subprocess.Popen([SIPC, "bench", endpoint, "-z", "1h", "-q"], env=environment())
         (folder / "locked").mkdir(mode=0)
+        assert folder.parent == leftovers.folder()
         pids = [os.getpid(), server.pid, bench.pid, other]
         (leftovers.folder() / "new").write_text(" ".join(map(str, pids)))
         (leftovers.folder() / "new").rename(leftovers.folder() / "pids")

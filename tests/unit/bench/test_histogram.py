@@ -46,12 +46,12 @@ def merged(*histograms: Histogram) -> Histogram:
 # Buckets
 
 
-@pytest.mark.parametrize("index", range(0, BUCKETS, 97))
-def test_both_ends_of_a_bucket_are_in_it_and_their_neighbours_are_not(index):
-    low, high = bucket_bounds(index)
-    assert bucket_of(low) == bucket_of(high) == index
-    assert bucket_of(high + 1) == index + 1
-    assert low == 0 or bucket_of(low - 1) == index - 1
+def test_both_ends_of_a_bucket_are_in_it_and_their_neighbours_are_not():
+    for index in range(0, BUCKETS, 97):
+        low, high = bucket_bounds(index)
+        assert bucket_of(low) == bucket_of(high) == index
+        assert bucket_of(high + 1) == index + 1
+        assert low == 0 or bucket_of(low - 1) == index - 1
 
 
 def test_buckets_follow_each_other_without_a_gap_from_0_to_the_highest():
@@ -78,7 +78,7 @@ def test_a_single_time_is_reported_to_one_part_in_1024(shorter, ns, longer):
 
 @pytest.mark.parametrize("end", [0, 1], ids=["lowest", "highest"])
 def test_the_ends_of_buckets_where_errors_are_largest_stay_below_one_part_in_a_thousand(end):
-    for index in range(0, BUCKETS, 31):
+    for index in range(0, BUCKETS, 97):
         ns = bucket_bounds(index)[end]
         # Between others, so that neither the minimum nor the maximum gives it away.
         reported = histogram_of([0, ns, HIGHEST]).percentile(50)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 from helpers.html import read
+from helpers.strategies import text_of_any_characters
 from hypothesis import given
-from hypothesis import strategies as st
 
 from simpleipc_cli.bench.html.markup import Markup, bound, element, join, percent, printable
 
@@ -30,7 +30,7 @@ def test_a_void_element_has_no_end():
     assert element("meta", charset="utf-8") == '<meta charset="utf-8">'
 
 
-@given(st.text(), st.text())
+@given(text_of_any_characters(), text_of_any_characters())
 def test_no_text_changes_the_structure(text, attribute):
     made = read(element("p", text, bound(text), title=attribute))
     assert [found.tag for found in made if found.tag != "span"] == ["p"]

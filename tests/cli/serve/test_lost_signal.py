@@ -1,0 +1,158 @@
+"""A signal that comes where Python loses what its handler raises still ends the program.
+
+Python only reports what a callback raises, such as importlib's after an import, and its compiler
+drops what comes up while it computes a large constant. So a `sitecustomize` module sends SIGTERM
+at one call or return of a Python function, counted from the moment at which SIGTERM is handled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers.command import SIPC, Program, environment
+from helpers.server import Server
+from helpers.waiting import TIMEOUT
+
+SITECUSTOMIZE = """
+import _signal
+import _thread
+import json
+import operator
+import os
+import sys
+from functools import partial
+
+LIST, AT, IN_COMPILER = (os.environ.get(f"TEST_{name}") for name in ("LIST", "AT", "IN_COMPILER"))
+SOURCE = "x = 1; " * 100 + "x = 2**31"
+names = []
+
+
+def on_event(frame, event, argument):
+    if _signal.getsignal(_signal.SIGTERM) == _signal.SIG_DFL:
+        return
+    if event in ("call", "return"):
+        names.append(frame.f_code.co_name)
+        if len(names) == int(AT or 0):
+            sys.setprofile(None)
+            send()
+    elif LIST and argument is os.write:  # "listening on ..."
+        sys.setprofile(None)
+        with open(LIST, "w") as file:
+            json.dump(names, file)
+
+
+def send():
+    if not IN_COMPILER:
+        os.kill(os.getpid(), _signal.SIGTERM)
+    else:  # without a bytecode in between, at which Python would look for signals
+        arrive = partial(_thread.interrupt_main, _signal.SIGTERM)
+        list(map(operator.call, [arrive, partial(compile, SOURCE, "x", "exec")]))
+
+
+if "sipc" in " ".join(sys.orig_argv[1:2]):
+    sys.setprofile(on_event)
+"""
+
+CALLBACK = "cb"  # importlib's
+PARTS = 8
+
+VERBS = {
+    "serve": ["serve", "--exec", "cat"],
+    "send": ["send", "--wait", "1h", "-d", "x"],
+    "send with click": ["send", "--wait", "1h", "-d", "x", "--trace"],
+    "probe": ["probe", "--wait", "1h"],
+}
+
+
+@pytest.fixture
+def variables(folder):
+    """An environment in which programs load that module."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return environment(PYTHONPATH=str(folder / "site"))
+
+
+@pytest.fixture
+def start(folder, variables) -> list[str]:
+    """The functions that a server calls and returns from, until it listens."""
+    names = folder / "names"
+    with Server(folder / "first", "cat", env={**variables, "TEST_LIST": str(names)}):
+        return json.loads(names.read_text())
+
+
+def signalled(verb: str, folder, variables, at: int, **more: str) -> tuple[int, str]:
+    """The status of a program that gets SIGTERM at this event, and what it wrote.
+
+    It leaves nothing behind.
+    """
+    endpoint = folder / "sock"
+    env = {**variables, "TEST_AT": str(at), **more}
+    with Program([SIPC, *VERBS[verb], endpoint], stderr=subprocess.PIPE, env=env) as program:
+        _, said = program.communicate(timeout=TIMEOUT)
+    left = [name for name in os.listdir(folder) if name.startswith((endpoint.name, ".sipc-"))]
+    assert left == [], f"at {at}"
+    return program.returncode, said.decode().replace(f"listening on {endpoint}\n", "")
+
+
+def spread(points: list[int], count: int) -> list[int]:
+    return points[:: max(1, len(points) // count)]
+
+
+def assert_each_ends_a_server(points: list[int], folder, variables) -> None:
+    for at in points:
+        # It ends with 0 if the signal was sent again when it was about to listen.
+        ends = [(143, ""), (0, "")]
+        assert signalled("serve", folder, variables, at) in ends, f"at event {at}"
+
+
+def callbacks(names: list[str]) -> list[int]:
+    return [at for at, name in enumerate(names, 1) if name == CALLBACK]
+
+
+def test_a_signal_at_any_point_of_its_start_ends_a_server(folder, start, variables):
+    everything, lost = list(range(1, len(start) + 1)), callbacks(start)
+    wrapped = [at for at in everything if start[at - 1] == "__set_name__"]  # RuntimeError in 3.11
+    assert lost
+    points = [*lost[:4], *spread(lost[4:-4], 4), *lost[-4:], *wrapped[:1], *spread(everything, 7)]
+    assert_each_ends_a_server(points, folder, variables)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_signal_at_every_point_of_its_start_ends_a_server(folder, start, variables, part):
+    points = sorted({*callbacks(start), *range(1, len(start), 199)})
+    assert_each_ends_a_server(points[part::PARTS], folder, variables)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_signal_that_the_compiler_drops_ends_every_verb(folder, variables, verb):
+    done = signalled(verb, folder, variables, 100, TEST_IN_COMPILER="yes")
+    assert done == (143, "")
+
+
+CLEANUP = """
+import signal, sys
+from simpleipc_cli import cli
+
+def run():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        while signal.getitimer(signal.ITIMER_REAL)[0]:  # until the first one has come again
+            pass
+        print("cleaned up")
+
+sys.exit(cli._status("probe", run))
+"""
+
+
+def test_no_second_signal_interrupts_the_cleanup():
+    command = [sys.executable, "-c", CLEANUP]
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=TIMEOUT)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"cleaned up\n", b"")
