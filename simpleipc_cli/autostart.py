@@ -25,7 +25,7 @@ from simpleipc_cli.errors import (
     ServerBusy,
     SpawnFailed,
 )
-from simpleipc_cli.handlers import Command, Detached, describe, start_detached
+from simpleipc_cli.process import Command, Detached, describe, start_detached
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport import StartLock, Stream, real_path
 

@@ -11,9 +11,9 @@ from threading import Lock, Thread
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers import Command, ProcessHandler, ProcessRun, describe, start_process
-from simpleipc_cli.handlers.environment import PER_REQUEST
 from simpleipc_cli.handlers.supervisor import Supervisor
+from simpleipc_cli.process import Command, ProcessHandler, ProcessRun, describe, start_process
+from simpleipc_cli.process.environment import PER_REQUEST
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool

@@ -11,10 +11,10 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers import Command, start_worker
-from simpleipc_cli.handlers.environment import PER_REQUEST
 from simpleipc_cli.handlers.supervisor import Supervisor
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
+from simpleipc_cli.process import Command, start_worker
+from simpleipc_cli.process.environment import PER_REQUEST
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool

@@ -21,7 +21,6 @@ SIGNALS = "system.posix_signals"
 """The module for all else about signals, seen from `simpleipc_cli`."""
 
 HAS_OWNERSHIP = True
-PID_FILES = "process.posix.pidfile"
 
 SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - spool files have no names; /tmp may be in memory
 OPEN_FLAGS = os.O_CLOEXEC

@@ -24,7 +24,6 @@ STATS_SIGNALS: tuple[str, ...] = ()
 SIGNALS = "system.windows_signals"
 
 HAS_OWNERSHIP = False
-PID_FILES = "process.windows.pidfile"
 
 SPOOL_FOLDER = gettempdir()
 

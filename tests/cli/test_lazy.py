@@ -64,7 +64,7 @@ def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
 def test_a_plain_form_loads_nothing_of_other_options_by_clicks_way_either(endpoint, verb):
     with ScriptedServer(endpoint, echo):
         plain = loaded_by(verb, "--", endpoint)
-    assert {"client", "cli.send.lazy_diagnostics", "click"} <= plain
+    assert {"client", "cli.send.options", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
 
 

@@ -58,7 +58,7 @@ def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     code = "import os,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, serve, background;"
     code += "import resource, simpleipc_cli.transport.unix.listener, simpleipc_cli.server.pidfile;"
-    code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.handlers.process;"
+    code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.process.posix.exec;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, timeout=60, **options

@@ -9,7 +9,7 @@ import click
 
 from simpleipc_cli.cli.options import DURATION, expect_options, option_given, path_argument
 from simpleipc_cli.cli.probe.run import TIMEOUT, run
-from simpleipc_cli.cli.send.lazy_diagnostics import expectation_of
+from simpleipc_cli.cli.send.options import expectation_of
 
 if TYPE_CHECKING:
     from simpleipc_cli.cli.probe.request import ProbeRequest

@@ -13,7 +13,7 @@ from simpleipc_cli.cli.options import (
     path_argument,
     trace_options,
 )
-from simpleipc_cli.cli.send.lazy_diagnostics import expectation_of
+from simpleipc_cli.cli.send.options import expectation_of
 from simpleipc_cli.cli.send.run import CONNECT_TIMEOUT, MAX_TIME, run
 
 EXAMPLES = """\b

@@ -17,7 +17,7 @@ from simpleipc_cli.transport import Stream, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.cli.send.run import ConnectOptions
+    from simpleipc_cli.cli.send.options import ConnectOptions
 
 _SPARE = 16  # descriptors for what is opened for a moment, at will
 _FOR_WAITING = 64  # descriptors for answers out of turn that are worth raising the limit, at will

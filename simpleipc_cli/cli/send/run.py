@@ -9,24 +9,21 @@ import os
 
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.parse import resolve_endpoint
-from simpleipc_cli.cli.send.lazy_diagnostics import make_diagnostics
+from simpleipc_cli.cli.send.options import ConnectOptions, make_diagnostics
 from simpleipc_cli.cli.stderr import print_error
 from simpleipc_cli.cli.stdio import STDIN, Input, open_input, open_output
-from simpleipc_cli.client import connect_with_retry, exchange, probe
+from simpleipc_cli.client import exchange, probe
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
+from simpleipc_cli.errors import TimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from simpleipc_cli.cli.expect import Expectation
-    from simpleipc_cli.cli.send.diagnostics import Diagnostics
-    from simpleipc_cli.cli.send.lazy_diagnostics import NullDiagnostics
     from simpleipc_cli.cli.stdio import Output
     from simpleipc_cli.endpoint import Endpoint
     from simpleipc_cli.pktline import Buffer
-    from simpleipc_cli.transport import Stream
 
 CONNECT_TIMEOUT = "1s"
 MAX_TIME = "0"
@@ -94,54 +91,6 @@ def _send_one(first: Buffer, more: Input | None, target: Output, way: ConnectOpt
         target.complete()
     finally:
         target.abandon()
-
-
-class ConnectOptions:
-    """How the endpoint is reached, as the options have it."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        spawn: str | None,
-        *,
-        connect_timeout: float | None,
-        wait: float | None,
-        waits: bool,
-        deadline: Deadline,
-        sight: Diagnostics | NullDiagnostics,
-    ) -> None:
-        """Times are seconds, None is no limit; `waits` is whether --wait was given."""
-        self.endpoint = endpoint
-        self.spawn = spawn
-        self.connect_timeout = connect_timeout
-        self.wait = wait
-        self.waits = waits
-        self.deadline = deadline
-        self.sight = sight
-
-    def connect_with_retry(self) -> Stream:
-        """Connect, if need be to a server that is started for it. Raises EndpointError."""
-        wait = Deadline(self.wait) if self.waits else None
-        try:
-            return connect_with_retry(
-                self.endpoint.path_checked,
-                connect_timeout=self.connect_timeout,
-                wait=wait if self.spawn is None else None,
-                deadline=self.deadline,
-            )
-        except (NotListening, PathNotFound):
-            if self.spawn is None:
-                raise
-        from simpleipc_cli.autostart import connect_or_start  # noqa: PLC0415 - most do without
-
-        return connect_or_start(
-            self.endpoint,
-            self.spawn,
-            os.environ,
-            connect_timeout=self.connect_timeout,
-            wait=wait,
-            deadline=self.deadline,
-        )
 
 
 def _first_of(source: Input, endpoint: Endpoint) -> memoryview:

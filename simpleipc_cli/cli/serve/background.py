@@ -9,7 +9,7 @@ from collections.abc import Callable
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.stderr import format_error, print_error
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers import ReadyPipe, daemonize, describe
+from simpleipc_cli.process import ReadyPipe, daemonize, describe
 
 
 def in_background(serve: Callable[[Callable[[], None]], int], max_wait: float | None) -> int:

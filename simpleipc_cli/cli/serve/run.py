@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
-from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.serve.activation import notifier
 from simpleipc_cli.cli.serve.signals import SignalRouter
 from simpleipc_cli.errors import Cancelled, SipcError
+from simpleipc_cli.process import PidFile
 from simpleipc_cli.process.posix.command import Command
 from simpleipc_cli.server.acceptor import MIN_FDS
 from simpleipc_cli.server.config import ServerConfig
@@ -65,7 +64,7 @@ def run(
             f"allow {least} at least, with ulimit -n",
         )
     signals = SignalRouter(reload_on_hangup=service.reload_on_hangup)
-    with nullcontext() if service.pid_file is None else _pid_file(service.pid_file):
+    with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
         try:
             listener = service.listener or listen(
                 path, mode=mode, group=group, backlog=backlog, give_up=signals.any
@@ -83,13 +82,6 @@ def run(
             descriptors=descriptors,
             observe=observe,
         )
-
-
-def _pid_file(path: str) -> AbstractContextManager[None]:
-    found: AbstractContextManager[None] = import_module(
-        f"simpleipc_cli.{system.PID_FILES}"
-    ).PidFile(path)
-    return found
 
 
 def _serve(

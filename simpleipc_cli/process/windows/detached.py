@@ -20,9 +20,9 @@ from math import ceil
 from time import monotonic, sleep
 
 from simpleipc_cli.errors import SipcError, SpawnFailed
-from simpleipc_cli.handlers.windows import WinCommand
 from simpleipc_cli.process.stderr_tail import StderrTail
 from simpleipc_cli.process.windows.child import Job
+from simpleipc_cli.process.windows.command import WinCommand
 from simpleipc_cli.process.windows.console import anonymous_pipe, open_nowhere, start_apart
 from simpleipc_cli.transport.windows import win32
 

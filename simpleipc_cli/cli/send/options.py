@@ -1,4 +1,4 @@
-"""What most calls do without: loaded only when it is asked for."""
+"""How `send` connects, and its diagnostics, which are loaded only when an option asks for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from time import monotonic
 
 from simpleipc_cli.cli.stdio import STDERR
+from simpleipc_cli.client import connect_with_retry
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import NotListening, PathNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.send.diagnostics import Diagnostics
     from simpleipc_cli.cli.stdio import Input, Output
+    from simpleipc_cli.endpoint import Endpoint
     from simpleipc_cli.errors import SipcError
     from simpleipc_cli.transport import Stream
 
@@ -72,3 +76,51 @@ class NullDiagnostics:
 
     def failed(self, error: SipcError) -> None:
         """See Sight."""
+
+
+class ConnectOptions:
+    """How the endpoint is reached, as the options have it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        spawn: str | None,
+        *,
+        connect_timeout: float | None,
+        wait: float | None,
+        waits: bool,
+        deadline: Deadline,
+        sight: Diagnostics | NullDiagnostics,
+    ) -> None:
+        """Times are seconds, None is no limit; `waits` is whether --wait was given."""
+        self.endpoint = endpoint
+        self.spawn = spawn
+        self.connect_timeout = connect_timeout
+        self.wait = wait
+        self.waits = waits
+        self.deadline = deadline
+        self.sight = sight
+
+    def connect_with_retry(self) -> Stream:
+        """Connect, if need be to a server that is started for it. Raises EndpointError."""
+        wait = Deadline(self.wait) if self.waits else None
+        try:
+            return connect_with_retry(
+                self.endpoint.path_checked,
+                connect_timeout=self.connect_timeout,
+                wait=wait if self.spawn is None else None,
+                deadline=self.deadline,
+            )
+        except (NotListening, PathNotFound):
+            if self.spawn is None:
+                raise
+        from simpleipc_cli.autostart import connect_or_start  # noqa: PLC0415 - most do without
+
+        return connect_or_start(
+            self.endpoint,
+            self.spawn,
+            os.environ,
+            connect_timeout=self.connect_timeout,
+            wait=wait,
+            deadline=self.deadline,
+        )

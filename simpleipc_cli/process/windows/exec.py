@@ -1,4 +1,4 @@
-"""A process per request on Windows: see handlers/process.py, and spawn_windows.py for how."""
+"""A process per request: the payload is its standard input, its output is the response."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.process.windows.child import Files, WinProcess
+from simpleipc_cli.process.windows.command import WinCommand
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -21,22 +22,6 @@ _CRASHED = 0x80000000  # from here on, statuses are the system's own, best known
 def _own_user_only() -> win32.SecurityDescriptor:
     """Who may open a handler's pipes. One a process. Raises OSError."""
     return win32.SecurityDescriptor(f"D:P(A;;GA;;;{win32.own_user()})")
-
-
-class WinCommand:
-    """A command line for the system's shell."""
-
-    def __init__(self, line: str, search_path: str) -> None:  # noqa: ARG002 - the shell looks
-        """See handlers.command.Command."""
-        self.line = line
-
-    def is_missing(self) -> bool:
-        """Whether there surely is no such command: only the shell knows."""
-        return False
-
-    def shell_argv(self, shell: str) -> str:
-        """The command line that starts it. /s: the shell removes our quotes, and no others."""
-        return f'"{shell}" /d /s /c "{self.line}"'
 
 
 class WinProcessHandler(Handler):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from simpleipc_cli.errors import PeerClosed, SipcError
-from simpleipc_cli.handlers.environment import PER_REQUEST
 from simpleipc_cli.message import MAX_BUFFERS
 from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process.environment import PER_REQUEST
 from simpleipc_cli.process.posix.child import Process, describe, spawn
 from simpleipc_cli.process.posix.command import Command
 from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn
