@@ -20,6 +20,7 @@ from helpers.paths import TESTS
 from helpers.procfs import descriptors, peak_memory
 from helpers.scripted_server import ScriptedServer, receive_request, wait_until_unchanged
 from helpers.server import Server
+from helpers.state import needs_files
 from helpers.waiting import wait_until
 from helpers.wire import message, packets
 
@@ -408,6 +409,7 @@ def test_few_descriptors_are_enough_for_many_jobs(endpoint):
     assert most[0] <= 48
 
 
+@needs_files(4096)
 def test_many_jobs_raise_the_limit_as_far_as_they_may(endpoint):
     with Meeting(endpoint, 200):
         command = ["prlimit", "--nofile=64:4096", SIPC, "send", endpoint, "--lines", "-j", "200"]
