@@ -524,7 +524,7 @@ def test_hundreds_are_watched_by_one(path):
     listening = listen(path, mode=0o600, backlog=16)
     poller = new_scalable_poller()
     pairs = {}
-    for _ in range(150):
+    for _ in range(100):
         client = connect(path, Deadline(TIMEOUT))
         server = accepted(listening)
         pairs[server.fileno()] = client, server
