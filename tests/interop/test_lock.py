@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.procfs import MARK, children
 from helpers.server import Server
@@ -100,11 +101,12 @@ def finish(repository, winner: str, server: Program) -> None:
     assert not repository.endpoint.exists()
 
 
-def test_of_both_started_at_once_one_serves_and_the_other_says_why_not(repository, seed):
+@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.soak)])
+def test_of_both_started_at_once_one_serves_and_the_other_says_why_not(repository, seed, rounds):
     """Git is up within some ten milliseconds, we take longer, so that it starts later."""
     chance = random.Random(seed)
     lead = 0.1  # seconds, a first guess; who wins becomes a matter of chance
-    for _ in range(50):
+    for _ in range(rounds):
         with start_ours(repository) as ours:
             time.sleep(lead * chance.uniform(0.9, 1.1))  # waits for nothing: this is the race
             with repository.start(*RUN) as git:

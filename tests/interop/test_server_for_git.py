@@ -38,7 +38,13 @@ def recipe(repository) -> str:
     return shlex.join([str(HERE / "fsmonitor.sh"), str(repository.tree)])
 
 
-@pytest.mark.parametrize(("handler", "number"), [(snapshots, 50), (recipe, 10)])
+SOAK = [
+    pytest.param(snapshots, 50, marks=pytest.mark.soak),
+    pytest.param(recipe, 20, marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize(("handler", "number"), [(snapshots, 12), (recipe, 3), *SOAK])
 def test_git_status_says_what_a_git_without_us_says(repository, seed, handler, number):
     changes = Changes(repository.tree, seed)
     believed = 0

@@ -15,7 +15,7 @@ from helpers.command import environment, sipc
 from helpers.git_test_tool import BIG, handler
 from helpers.procfs import MARK, processes
 from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 
 TOOL = os.environ.get("SIPC_TEST_TOOL")
 
@@ -27,7 +27,7 @@ def tool(verb: str, endpoint, *options, **more: str) -> subprocess.CompletedProc
         [TOOL, "simple-ipc", verb, f"--name={endpoint}", *options],
         env=environment(**more),
         capture_output=True,
-        timeout=120,
+        timeout=TIMEOUT,
     )
 
 
