@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 from helpers.wine import HERE, windows_path
 
 
@@ -54,7 +55,7 @@ def test_a_record_is_answered_before_the_next_is_typed(wine, path, echo):
             client.stdin.flush()
             assert client.stdout.readline().rstrip().endswith(word)
         client.stdin.close()
-        assert client.wait(60) == 0
+        assert client.wait(TIMEOUT) == 0
         client.kill()
     for stream in (client.stdout, client.stderr):
         stream.close()
@@ -79,7 +80,7 @@ def test_more_passes_than_pipes_hold(wine, path, echo):
         feeder.start()
         answers = client.stdout.read()
         feeder.join()
-        assert client.wait(60) == 0
+        assert client.wait(TIMEOUT) == 0
         client.kill()
     for stream in (client.stdout, client.stderr):
         stream.close()
@@ -104,7 +105,7 @@ def test_when_time_is_over_that_is_said_though_nobody_reads(wine, path, echo):
         client = wine.start("sipc_there.py", "send", path, "--lines", "-m", "5s")
         client.stdin.write(b"x" * 2_000_000 + b"\n")
         client.stdin.flush()
-        assert client.wait(60) == 6
+        assert client.wait(TIMEOUT) == 6
         assert b"in time" in client.stderr.read()
         client.kill()
         for stream in (client.stdin, client.stdout, client.stderr):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wine import HERE, processes_with_argument, windows_path
 
 
@@ -42,7 +42,7 @@ def numbers(folder, count):
         lines = file.read_text().split() if file.exists() else []
         return len(lines) >= count and lines
 
-    return wait_until(found, f"{count} handlers", 60)
+    return wait_until(found, f"{count} handlers")
 
 
 def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, folder, ahead):
@@ -66,7 +66,7 @@ def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
         _, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
         assert (word, its_path) == ("hello", path)
         assert int(peer) > 0
-        holds.communicate(timeout=60)
+        holds.communicate(timeout=TIMEOUT)
         assert wine.sipc("send", path, "-d", "hello").status == 0
 
 

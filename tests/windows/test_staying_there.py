@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wine import HERE, Completed, processes_with_argument, windows_path
 
 
@@ -34,8 +34,8 @@ def serve(python, folder, path):
 @pytest.fixture(autouse=True)
 def leave_no_server(wine, path):
     yield
-    wine.sipc("send", path, "-d", "quit", timeout=20)
-    assert wine.sipc("probe", "--wait-gone", "30s", path).status == 0
+    wine.sipc("send", path, "-d", "quit")
+    assert wine.sipc("probe", "--wait-gone", f"{TIMEOUT}s", path).status == 0
 
 
 def ended(client, input=b""):  # noqa: A002 - as subprocess has it
@@ -44,7 +44,7 @@ def ended(client, input=b""):  # noqa: A002 - as subprocess has it
         client.stdin.write(input)
         client.stdin.close()
         out = client.stdout.read()
-        client.wait(60)
+        client.wait(TIMEOUT)
         os.set_blocking(client.stderr.fileno(), False)
         return Completed(client.returncode, out, client.stderr.read() or b"")
 
@@ -61,23 +61,23 @@ def starts(folder):
 
 def test_when_nobody_listens_a_server_is_started_which_stays(send, folder, serve):
     for number in (b"1", b"2"):
-        ran = send("--wait", "60s", "--spawn", serve, "-d", "x")
+        ran = send("--wait", f"{TIMEOUT}s", "--spawn", serve, "-d", "x")
         assert (ran.status, ran.err) == (0, "")
         assert ran.raw.split(b" ")[1:] == [number, b"x"]
     assert starts(folder) == ["started"]
 
 
 def test_many_clients_at_once_start_one_server(wine, path, folder, serve):
-    arguments = ("send", path, "--wait", "80s", "--spawn", serve)
-    clients = [wine.start("sipc_there.py", *arguments, "-d", f"{each}") for each in range(6)]
+    arguments = ("send", path, "--wait", f"{TIMEOUT}s", "--spawn", serve)
+    clients = [wine.start("sipc_there.py", *arguments, "-d", f"{each}") for each in range(4)]
     answers = [ended(client) for client in clients]
     assert [answer.err for answer in answers] == [""] * 6
-    assert [answer.out.split()[2] for answer in answers] == [f"{each}" for each in range(6)]
+    assert [answer.out.split()[2] for answer in answers] == [f"{each}" for each in range(4)]
     assert starts(folder) == ["started"]
 
 
 def test_lines_start_one_too(send, folder, serve):
-    ran = send("--lines", "--wait", "60s", "--spawn", serve, input=b"a\nb\n")
+    ran = send("--lines", "--wait", f"{TIMEOUT}s", "--spawn", serve, input=b"a\nb\n")
     assert [line.split()[1:] for line in ran.out.splitlines()] == [["1", "a"], ["2", "b"]]
     assert starts(folder) == ["started"]
 
@@ -92,7 +92,7 @@ def test_why_a_command_failed_is_told(send):
 
 def test_one_that_does_not_listen_in_time_is_ended_with_what_it_started(send, python, folder):
     sleeper = f"echo begun 1>&2 & {python('sleeper.py')} {folder.name} & rem"
-    ran = send("--wait", "10s", "--spawn", sleeper, "-d", "x")
+    ran = send("--wait", "20s", "--spawn", sleeper, "-d", "x")
     assert ran.status == 4
     assert "did not listen there in time, so it was ended, and said: begun" in ran.err
     wait_until(lambda: not processes_with_argument(folder.name), "the command has ended")
@@ -102,7 +102,7 @@ def test_a_client_that_is_killed_leaves_what_it_started(wine, path, python, fold
     sleeper = f"{python('sleeper.py')} {folder.name} & rem"
     client = wine.start("sipc_there.py", "send", path, "--spawn", sleeper, "-d", "x")
     try:
-        wait_until(lambda: processes_with_argument(folder.name), "the command to run", 60)
+        wait_until(lambda: processes_with_argument(folder.name), "the command to run")
         client.kill()
         client.wait()
         assert processes_with_argument(folder.name)
@@ -117,7 +117,7 @@ def test_handlers_that_write_errors_go_on_when_the_client_has_gone(send, python)
     noisy = python("noisy.py").replace('"', r"\"")
     serve = f'{python("sipc_there.py")} serve --quit-on quit --exec "{noisy}"'
     for _ in range(2):
-        ran = send("--wait", "60s", "--spawn", serve, "-d", "x")
+        ran = send("--wait", f"{TIMEOUT}s", "--spawn", serve, "-d", "x")
         assert (ran.status, ran.out) == (0, "done")
 
 
