@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.client import exchange, look, look_until_gone, reach
 from simpleipc_cli.deadline import Deadline
@@ -20,8 +21,6 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.transport import READ, connect, connect_now, listen, new_poller
-
-TIMEOUT = 20.0
 
 
 class Peer:
@@ -224,18 +223,18 @@ def test_a_silent_server_is_not_waited_for_too_long(path, serve):
 
 def test_a_server_that_comes_late_is_reached(path, serve):
     with pytest.raises(PathNotFound):
-        reach(lambda: path, connect_timeout=1.0)
+        reach(lambda: path, connect_timeout=TIMEOUT)
     timer = threading.Timer(0.1, lambda: serve(lambda stream: None))
     timer.start()
-    stream = reach(lambda: path, connect_timeout=1.0, wait=Deadline(TIMEOUT))
+    stream = reach(lambda: path, connect_timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     stream.close()
     timer.join()
 
 
 def test_a_look_tells_what_is_there(path, serve):
-    assert look(lambda: path, timeout=1.0).state == "path not found"
+    assert look(lambda: path, timeout=TIMEOUT).state == "path not found"
     serve(lambda stream: None)
-    found = look(lambda: path, timeout=1.0)
+    found = look(lambda: path, timeout=TIMEOUT)
     assert (found.state, found.error) == ("listening", None)
 
 
@@ -263,7 +262,7 @@ def test_a_look_tells_that_nobody_is_free(path):
 
 
 def test_a_look_tells_that_there_can_be_nobody():
-    found = look(lambda: "a\0b", timeout=1.0)
+    found = look(lambda: "a\0b", timeout=TIMEOUT)
     assert found.state == "invalid path"
     assert isinstance(found.error, InvalidPath)
 
@@ -281,7 +280,7 @@ def test_a_look_may_ask(path, serve):
 
 def test_a_look_for_the_end_ends_though_somebody_listens(path, serve):
     listener = listen(path, mode=0o600, backlog=16)
-    assert look_until_gone(lambda: path, timeout=1.0, wait=Deadline(0.05)).error is None
+    assert look_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
     listener.withdraw()
     listener.close()
 
@@ -295,6 +294,6 @@ def test_a_look_waits_for_the_end(path):
 
     timer = threading.Timer(0.1, end)
     timer.start()
-    finding = look_until_gone(lambda: path, timeout=1.0, wait=Deadline(TIMEOUT))
+    finding = look_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     timer.join()
     assert isinstance(finding.error, SipcError)

@@ -6,10 +6,10 @@ import os
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.transport import READ, WRITE, new_file_reader, new_file_writer, new_poller
 
-TIMEOUT = 20.0
 MUCH = b"".join(b"%7d " % number for number in range(250_000))
 """Two megabytes: more than any pipe holds. Text, as pipes made by Python are on Windows."""
 

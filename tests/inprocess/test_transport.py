@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
@@ -29,8 +30,6 @@ from simpleipc_cli.transport import (
     new_poller,
     new_wide_poller,
 )
-
-TIMEOUT = 20.0
 
 
 @pytest.fixture
