@@ -38,7 +38,7 @@ def answer_with_paths(endpoint, since: bytes) -> bytes | None:
     return done.stdout if len(parts(done.stdout)[1]) > 1 else None
 
 
-def test_git_status_is_the_same_through_us(repository, real, seed):
+def test_git_status_is_the_same_through_sipc(repository, real, seed):
     # Git's daemon ends itself when a folder is moved where it has no watch yet.
     changes = Changes(repository.tree, seed, folders=False)
     asked, believed = [], 0
@@ -58,7 +58,7 @@ def test_git_status_is_the_same_through_us(repository, real, seed):
     assert sum("< received 0000: flush" in line for line in lines) == len(asked)
 
 
-def test_an_answer_of_many_packets_comes_through_unchanged(repository, real):
+def test_a_response_of_many_packets_is_passed_on_unchanged(repository, real):
     with Server(repository.endpoint, pass_on(real)):
         since, _ = parts(sipc("send", real, "-d", "flush").stdout)
         for number in range(1000):
@@ -68,7 +68,7 @@ def test_an_answer_of_many_packets_comes_through_unchanged(repository, real):
         assert len(parts(through)[1]) == 1000
 
 
-def test_git_looks_itself_when_its_daemon_dies_behind_us(repository, real):
+def test_git_scans_the_tree_when_its_daemon_dies(repository, real):
     with Server(repository.endpoint, pass_on(real)) as server:
         repository.status()
         repository.status()

@@ -50,7 +50,7 @@ def verdicts(repository) -> tuple[int, str, int]:
     return probe.returncode, json.loads(probe.stdout)["state"], says.returncode
 
 
-def test_probe_and_git_have_the_same_verdict(repository):
+def test_probe_and_git_find_the_same_state(repository):
     assert verdicts(repository) == (4, "path not found", 1)
     with repository.daemon() as pid:
         assert verdicts(repository) == (0, "listening", 0)
@@ -66,7 +66,7 @@ def test_probe_and_git_have_the_same_verdict(repository):
     assert verdicts(repository) == (5, "invalid path", 1)
 
 
-def test_every_change_is_found_in_the_answer(repository):
+def test_every_change_is_in_the_response(repository):
     tree = repository.tree
     with repository.daemon():
         since = token(repository)
@@ -88,7 +88,7 @@ def test_every_change_is_found_in_the_answer(repository):
         assert changes(repository, since) == [b"c"]
 
 
-def test_names_of_any_bytes_arrive_as_they_are(repository):
+def test_names_of_any_bytes_arrive_unchanged(repository):
     names = [b"two words", b"new\nline", b"tab\t", b"\xff\xfe", "ä\N{PILE OF POO}".encode()]
     with repository.daemon():
         since = token(repository)
@@ -98,7 +98,7 @@ def test_names_of_any_bytes_arrive_as_they_are(repository):
         assert sorted(changes(repository, since)) == sorted(names)
 
 
-def test_an_answer_of_many_packets_arrives_whole(repository):
+def test_a_response_of_many_packets_arrives_whole(repository):
     names = {b"%0200d" % number for number in range(1000)}
     with repository.daemon():
         since = token(repository)
@@ -109,7 +109,7 @@ def test_an_answer_of_many_packets_arrives_whole(repository):
         assert set(found) == names
 
 
-def test_flush_makes_older_tokens_worthless(repository):
+def test_flush_invalidates_older_tokens(repository):
     with repository.daemon():
         since = token(repository)
         now, paths = parts(send(repository, "flush"))
@@ -124,7 +124,7 @@ def test_flush_makes_older_tokens_worthless(repository):
     ["", "nonsense", "1700000000000000000", "builtin:", "builtin:somebody else:0", "x" * 200_000],
     ids=["empty", "nonsense", "a time", "half", "another daemon's", "long"],
 )
-def test_a_bad_token_is_told_that_everything_may_have_changed(repository, bad):
+def test_the_response_to_an_invalid_token_names_everything(repository, bad):
     with repository.daemon():
         request = repository.folder / "request"
         request.write_text(bad)
@@ -133,7 +133,7 @@ def test_a_bad_token_is_told_that_everything_may_have_changed(repository, bad):
         assert parts(done.stdout)[1] == EVERYTHING
 
 
-def test_quit_is_answered_with_nothing_and_ends_the_daemon(repository):
+def test_quit_has_an_empty_response_and_ends_the_daemon(repository):
     with repository.daemon():
         assert send(repository, "quit") == b""
         gone = sipc("probe", "--wait-gone", f"{TIMEOUT}s", repository.endpoint)
@@ -142,7 +142,7 @@ def test_quit_is_answered_with_nothing_and_ends_the_daemon(repository):
         assert sipc("probe", repository.endpoint).returncode == 4
 
 
-def test_a_request_that_kills_the_daemon_is_told_from_an_answer(repository):
+def test_a_request_that_kills_the_daemon_is_an_error(repository):
     """A NUL in it makes git's daemon call BUG(); what it leaves is a stale socket."""
     with repository.daemon():
         done = sipc("send", repository.endpoint, input=b"builtin:\0fake")
@@ -153,7 +153,7 @@ def test_a_request_that_kills_the_daemon_is_told_from_an_answer(repository):
 
 
 @pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.soak)])
-def test_as_many_requests_as_are_sent_are_answered(repository, number):
+def test_every_request_of_bench_is_answered(repository, number):
     report = repository.folder / "report.json"
     with repository.daemon():
         since = token(repository)

@@ -31,7 +31,7 @@ def whole(wire: bytes) -> bytes:
     return payload
 
 
-def test_our_server_answers_recorded_requests_as_gits_did(endpoint):
+def test_serve_answers_recorded_requests_as_git_did(endpoint):
     with Server(endpoint, handler()) as server:
         for name in sorted(HELPERS, key=lambda name: name == "quit"):
             with connect(endpoint) as connection:
@@ -43,7 +43,7 @@ def test_our_server_answers_recorded_requests_as_gits_did(endpoint):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_our_client_and_a_recorded_server_understand_each_other(endpoint, name):
+def test_send_understands_recorded_responses(endpoint, name):
     request = whole(recorded(name, "request"))
     with RespondingServer(endpoint, lambda _: recorded(name, "response")) as server:
         done = run_cli("send", endpoint, input=request)
@@ -52,7 +52,7 @@ def test_our_client_and_a_recorded_server_understand_each_other(endpoint, name):
     assert server.requests == [request]
 
 
-def test_what_is_not_recorded_is_answered_as_gits_helper_does(endpoint):
+def test_other_requests_are_answered_as_git_s_helper_does(endpoint):
     """Seen at git 2.55's helper, by hand."""
     with Server(endpoint, handler()):
         assert ask(endpoint, b"chunk") == ask(endpoint, b"big") == (BIG, True)
@@ -63,7 +63,7 @@ def test_what_is_not_recorded_is_answered_as_gits_helper_does(endpoint):
         assert ask(endpoint, b"") == (b"unhandled command: ", True)
 
 
-def test_a_slow_answer_comes_row_by_row_and_ends_with_its_client(endpoint):
+def test_a_slow_response_is_passed_on_row_by_row(endpoint):
     with Server(endpoint, handler()) as server:
         with connect(endpoint) as connection:
             connection.sendall(message(b"slow"))

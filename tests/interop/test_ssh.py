@@ -45,7 +45,7 @@ def directions(there, here) -> list:
 
 @pytest.mark.parametrize("megabytes", [4, pytest.param(50, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_much_goes_there_and_back(sshd, endpoint, folder, way, megabytes):
+def test_large_requests_and_responses_pass_through_ssh(sshd, endpoint, folder, way, megabytes):
     request = os.urandom(1 << 20) * megabytes
     here = folder / "here.sock"
     with Server(endpoint, "cat"), forwarded(sshd, *directions(endpoint, here)[way]):
@@ -56,7 +56,7 @@ def test_much_goes_there_and_back(sshd, endpoint, folder, way, megabytes):
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_failures_come_through(sshd, endpoint, folder, way):
+def test_failures_pass_through_ssh(sshd, endpoint, folder, way):
     here = folder / "here.sock"
     with Server(endpoint, "echo half; exit 3"), forwarded(sshd, *directions(endpoint, here)[way]):
         assert sipc("probe", "--wait", f"{TIMEOUT}s", here).returncode == 0
@@ -65,9 +65,7 @@ def test_failures_come_through(sshd, endpoint, folder, way):
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_who_hangs_up_here_is_noticed_there_with_the_next_bytes_of_the_answer(
-    sshd, endpoint, folder, way
-):
+def test_a_hang_up_is_noticed_through_ssh_with_the_next_write(sshd, endpoint, folder, way):
     """ssh passes a hang-up on as a half-close, for it cannot tell; a write that fails it can."""
     here = folder / "here.sock"
     os.mkfifo(folder / "go")

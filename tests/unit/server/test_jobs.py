@@ -17,7 +17,7 @@ def test_first_in_first_out():
     assert [jobs.get() for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
-def test_what_is_dropped_nobody_gets():
+def test_a_dropped_job_is_not_run():
     jobs = Jobs()
     jobs.put(1)
     jobs.put(2)
@@ -27,7 +27,7 @@ def test_what_is_dropped_nobody_gets():
     assert jobs.drop() == []
 
 
-def test_who_waits_is_woken_the_last_one_first():
+def test_waiting_threads_are_woken_last_in_first_out():
     jobs, got = Jobs(), []
 
     def work(name):
