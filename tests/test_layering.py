@@ -78,7 +78,7 @@ def names_used(tree: ast.AST) -> set[str]:
     return used
 
 
-def test_imports_are_found_wherever_they_stand():
+def test_imports_are_found_anywhere_in_a_module():
     source = """
 import simpleipc_cli.client
 from simpleipc_cli import errors
@@ -91,11 +91,11 @@ def later():
     assert rooms_known(ast.parse(source)) == {"client", "errors", "server", "spool", "transport"}
 
 
-def test_every_module_has_its_floor():
+def test_every_module_is_in_a_layer():
     assert [name for name in MODULES if room_of(name) not in FLOOR_OF] == ["__init__.py"]
 
 
-def test_imports_only_go_down():
+def test_modules_import_only_from_lower_layers():
     upwards = [
         f"{name} imports {known}"
         for name, tree in MODULES.items()
@@ -123,7 +123,7 @@ def test_imports_only_go_down():
         ("watch", "message"),
     ],
 )
-def test_strangers_stay_strangers(room, stranger):
+def test_packages_that_must_not_know_each_other_do_not(room, stranger):
     known = {name for name in MODULES if room_of(name) == room}
     assert known
     assert [name for name in known if stranger in rooms_known(MODULES[name])] == []
@@ -154,7 +154,7 @@ def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
 FRONTS = {"transport/__init__.py", "handlers/__init__.py", "system.py"}
 
 
-def test_only_three_fronts_ask_for_the_platform():
+def test_only_three_modules_ask_for_the_platform():
     assert users_of(OF_THE_PLATFORM, MODULES.keys() - FRONTS) == {}
 
 
@@ -179,13 +179,13 @@ ASKS_ITS_C_LIBRARY = "handlers/posix_spawn.py"
 OF_ONE_SYSTEM = {"system_windows.py"}
 
 
-def test_no_other_module_asks_for_it_by_another_name():
+def test_no_other_module_asks_what_the_system_has():
     others = MODULES.keys() - FRONTS - OF_ONE_SYSTEM - {ASKS_ITS_C_LIBRARY}
     questions = {name: questions_about_the_system(MODULES[name]) for name in others}
     assert {name: asked for name, asked in questions.items() if asked} == {}
 
 
-def test_such_questions_are_found():
+def test_questions_about_the_system_are_found():
     source = """
 if hasattr(os, "fork"): getattr(_signal, "SIGHUP", 1)
 try: import fcntl
@@ -216,7 +216,7 @@ UNIX_ALONE = {
 }
 
 
-def test_what_one_system_has_is_imported_by_its_own_modules():
+def test_modules_of_one_system_are_imported_by_its_own_modules():
     loaded = {name: modules_loaded_at_once(tree) for name, tree in MODULES.items()}
     assert [name for name in loaded if loaded[name] & OF_UNIX and name not in UNIX_ALONE] == []
     assert [name for name in loaded if loaded[name] & OF_WINDOWS] == []
@@ -247,7 +247,7 @@ def loaded_by_client():
     return modules_loaded_by("import simpleipc_cli.client")
 
 
-def test_what_is_loaded_is_seen():
+def test_loaded_modules_are_found():
     assert {"enum", "re"} <= modules_loaded_by("import re")
 
 
@@ -260,6 +260,6 @@ def test_the_client_loads_nothing_heavy(loaded_by_client):
     assert set(HEAVY) & loaded_by_client == set()
 
 
-def test_the_client_loads_nothing_from_above_or_beside(loaded_by_client):
+def test_the_client_loads_no_package_it_does_not_need(loaded_by_client):
     rooms = ["cli", "ondemand", "handlers", "server", "spool", "endpoint"]
     assert {f"simpleipc_cli.{room}" for room in rooms} & loaded_by_client == set()

@@ -32,7 +32,6 @@ from helpers.wire import (
     receive_all,
 )
 from helpers.workers import serve_workers
-
 from simpleipc_cli.server.limits import Limits
 from simpleipc_cli.server.pool import Ending
 
