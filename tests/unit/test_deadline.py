@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from simpleipc_cli.deadline import NEVER, Deadline, Patience
+from simpleipc_cli.deadline import NEVER, Deadline, InactivityTimer
 
 START = 1000.0
 
@@ -69,14 +69,14 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 
 
 def test_the_timer_runs_out_only_while_it_runs():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     assert patience.left(0) is None
     patience.run(True, 100)
     assert [patience.left(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
 def test_a_paused_timer_keeps_the_time_it_has_run():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 4)
     assert patience.left(50) is None
@@ -88,14 +88,14 @@ def test_a_paused_timer_keeps_the_time_it_has_run():
 
 
 def test_starting_a_running_timer_again_changes_nothing():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(True, 7)
     assert patience.left(8) == 2
 
 
 def test_pausing_a_paused_timer_again_changes_nothing():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 1)
     patience.run(False, 9)
@@ -104,7 +104,7 @@ def test_pausing_a_paused_timer_again_changes_nothing():
 
 
 def test_progress_restarts_a_running_timer():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 3)
     patience.run(True, 5)
@@ -113,7 +113,7 @@ def test_progress_restarts_a_running_timer():
 
 
 def test_progress_resets_a_paused_timer_which_stays_paused():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     patience.run(True, 0)
     patience.run(False, 3)
     patience.restart(4)
@@ -123,13 +123,13 @@ def test_progress_resets_a_paused_timer_which_stays_paused():
 
 
 def test_a_timer_without_a_limit_never_runs_out():
-    patience = Patience(None)
+    patience = InactivityTimer(None)
     patience.run(True, 0)
     assert patience.left(1e9) is None
 
 
 def test_a_timer_names_the_time_when_it_runs_out():
-    patience = Patience(10)
+    patience = InactivityTimer(10)
     assert (patience.running, patience.end()) == (False, NEVER)
     patience.run(True, 100)
     assert (patience.running, patience.end()) == (True, 110)
@@ -137,6 +137,6 @@ def test_a_timer_names_the_time_when_it_runs_out():
     assert (patience.running, patience.end()) == (False, NEVER)
     patience.run(True, 200)
     assert patience.end() == 206
-    unlimited = Patience(None)
+    unlimited = InactivityTimer(None)
     unlimited.run(True, 0)
     assert (unlimited.running, unlimited.end()) == (True, NEVER)
