@@ -106,11 +106,11 @@ def offered(request, folder):
 
 
 @pytest.mark.parametrize("path", rendered(), ids=lambda path: path.name)
-def test_the_files_say_what_the_command_line_says(path):
+def test_completions_match_the_command_line(path):
     assert path.read_text() == rendered()[path], "renew it: cd tests; python -m docs.completions"
 
 
-def test_no_other_file_is_there():
+def test_there_is_no_other_completion_file():
     assert set(FOLDER.iterdir()) == set(rendered())
 
 
@@ -130,7 +130,7 @@ def test_every_option_of_a_verb_is_offered_and_no_other(offered, verb):
     assert set(offered(f"sipc {verb} --")) == flags
 
 
-def test_values_are_offered_where_they_are_known(offered):
+def test_known_values_are_offered(offered):
     assert offered("sipc serve --on-hangup ") == ["finish", "kill"]
     assert offered("sipc bench --fail-if p99") == ["p99", "p99.9", "p99.99"]
     assert offered("sipc send --wait ") == []
@@ -146,26 +146,26 @@ def mixed(folder):
 
 
 @pytest.mark.parametrize("before", ["", "-q ", "--json "], ids=["first", "short", "long"])
-def test_a_path_is_a_socket_or_leads_to_one(offered, mixed, before):
+def test_sockets_and_folders_are_offered_for_a_path(offered, mixed, before):
     found = [name.replace("\\", "") for name in offered(f"sipc probe {before}a")]
     assert sorted(found) == ["a b.sock", "a-folder"]
 
 
-def test_a_file_is_any_file(offered, mixed):
+def test_any_file_is_offered_for_a_file(offered, mixed):
     found = [name.replace("\\", "") for name in offered("sipc send -o a")]
     assert sorted(found) == ["a b.sock", "a-file", "a-folder"]
 
 
-def test_a_command_is_a_command(offered):
+def test_commands_are_offered_for_a_command(offered):
     assert "sort" in offered("sipc serve --exec sor")
 
 
-def test_bash_knows_values_behind_an_equals_sign(folder):
+def test_bash_completes_values_after_an_equals_sign(folder):
     assert offered_by_bash("sipc serve --on-hangup = k", folder) == ["kill"]
     assert offered_by_bash("sipc serve --on-hangup =", folder) == ["kill", "finish"]
 
 
-def test_zsh_knows_values_behind_an_equals_sign(folder):
+def test_zsh_completes_values_after_an_equals_sign(folder):
     if not shutil.which("zsh"):
         pytest.skip("asks a real shell: zsh")
     assert set(offered_by_zsh("sipc serve --on-hangup=k", folder)) == {"kill"}

@@ -33,14 +33,14 @@ def test_the_list_follows_the_command_line():
     assert renewed(text, longer) != text
 
 
-def test_there_is_a_page_for_everything():
+def test_every_verb_has_a_page():
     names = {"sipc.1", "sipc-protocol.7", *(f"sipc-{verb}.1" for verb in VERBS)}
     assert {page.name for page in PAGES} == names
 
 
 @needs_mandoc
 @each_page
-def test_there_is_nothing_to_warn_about(page):
+def test_mandoc_has_no_warnings(page):
     done = subprocess.run(["mandoc", "-Tlint", page], capture_output=True, text=True)
     # What pages of other programs are installed here is not the page's business.
     others = re.compile("referenced manual not found|outdated mandoc.db")
@@ -49,7 +49,7 @@ def test_there_is_nothing_to_warn_about(page):
 
 
 @each_page
-def test_pages_refer_to_pages_that_are_there(page):
+def test_pages_refer_to_existing_pages(page):
     referred = set(re.findall(r"^\.Xr (sipc\S*) (\d)", page.read_text(), re.M))
     assert referred
     assert {f"{name}.{section}" for name, section in referred} <= {page.name for page in PAGES}
@@ -63,7 +63,7 @@ def test_every_exit_status_is_explained():
 
 
 @each_page
-def test_a_page_has_what_a_reader_looks_for(page):
+def test_a_page_has_the_usual_sections(page):
     sections = re.findall(r"^\.Sh (.*)$", page.read_text(), re.M)
     wanted = ["NAME", "DESCRIPTION", "SEE ALSO"]
     if page.suffix == ".1":

@@ -38,7 +38,7 @@ def test_the_source_archive_is_complete(built):
     assert {name for name in tracked if not name.startswith(".")} <= inside
 
 
-def test_the_wheel_puts_pages_and_completions_where_they_are_looked_for(built):
+def test_the_wheel_installs_pages_and_completions(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
         shared = {name.partition(".data/data/")[2] for name in files.namelist()} - {""}
@@ -50,7 +50,7 @@ def test_the_wheel_puts_pages_and_completions_where_they_are_looked_for(built):
     }
 
 
-def test_the_wheel_brings_a_script_that_imports_nothing_of_pip_s(built):
+def test_the_wheel_s_script_imports_only_the_package(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
         (script,) = (name for name in files.namelist() if name.endswith(".data/scripts/sipc"))
@@ -61,11 +61,11 @@ def test_the_wheel_brings_a_script_that_imports_nothing_of_pip_s(built):
     assert imports == [b"from simpleipc_cli.__main__ import main"]
 
 
-def test_the_program_says_its_version():
+def test_the_program_prints_its_version():
     assert sipc("--version").stdout == f"sipc, version {version('simpleipc-cli')}\n".encode()
 
 
-def test_it_runs_as_a_module():
+def test_the_package_runs_as_a_module():
     done = subprocess.run(
         [sys.executable, "-m", "simpleipc_cli", "--version"], capture_output=True, env=environment()
     )

@@ -92,7 +92,7 @@ def test_the_first_command_sets_up_and_does_the_main_job(folder):
     assert (folder / ".venv/share/man/man1/sipc.1").exists()
 
 
-def test_the_handler_for_git_is_the_one_that_git_was_seen_to_like():
+def test_the_handler_for_git_is_the_tested_one():
     handler = (ROOT / "tests/interop/fsmonitor.sh").read_text()
     assert f"<<'EOF'\n{handler}EOF\n" in "".join(BLOCKS)
 
@@ -141,7 +141,7 @@ def test_the_recipes_do_what_they_say(folder, is_short):
 
 @needs_root
 @pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server")
-def test_the_recipe_for_another_machine_reaches_it(folder):
+def test_the_recipe_for_ssh_connects_to_another_machine(folder):
     path, there = "/run/demo/demo.sock", folder / "there.sock"
     assert path in OVER_SSH
     place = folder / "ssh-there"

@@ -12,7 +12,7 @@ from pathlib import Path
 from helpers.command import SIPC, Program, sipc
 from helpers.procfs import children
 from helpers.spawning import Spawning
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 
 
 class Background(Spawning):
@@ -61,5 +61,5 @@ def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.process.posix.exec;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=60, **options
+        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=TIMEOUT, **options
     )

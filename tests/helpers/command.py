@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.waiting import TIMEOUT
+
 SIPC = str(Path(sys.executable).with_name("sipc"))
 
 
@@ -29,7 +31,7 @@ def environment(**more: str) -> dict[str, str]:
 def sipc(*arguments, input: bytes = b"", **options) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
     """Run the installed sipc to its end."""
     options.setdefault("env", environment())
-    options.setdefault("timeout", 120)
+    options.setdefault("timeout", TIMEOUT)
     return subprocess.run([SIPC, *map(str, arguments)], input=input, capture_output=True, **options)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from helpers.command import Program, environment
 from helpers.procfs import MARK, processes
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import pid_of_listener
 
 WANTED = (2, 55)
@@ -135,7 +135,7 @@ class Repository:
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",  # names of files may be any bytes
-            timeout=120,
+            timeout=TIMEOUT,
         )
 
     def git(self, *arguments, **more: str) -> str:
@@ -191,7 +191,7 @@ class Repository:
 
     def wait_until_alone(self) -> None:
         """Wait until no process is left that git has started."""
-        wait_until(lambda: not processes(self.mark), "nothing of git's to be left", timeout=10)
+        wait_until(lambda: not processes(self.mark), "nothing of git's to be left")
 
     def kill_all(self) -> None:
         """End what a test that failed has left."""

@@ -10,6 +10,8 @@ import subprocess
 import threading
 from pathlib import Path
 
+from helpers.waiting import TIMEOUT
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -66,7 +68,7 @@ class Sshd:
         self._listener.close()
         for process in self._processes:
             process.terminate()
-            process.wait(30)
+            process.wait(TIMEOUT)
 
     def wrapper(self, folder: Path) -> None:
         """Put an `ssh` that uses the configuration into a folder of a PATH."""

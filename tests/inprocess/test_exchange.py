@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.client import connect_with_retry, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
@@ -20,8 +21,6 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_poller
-
-TIMEOUT = 20.0
 
 
 class Peer:
@@ -115,7 +114,7 @@ def test_a_request_is_answered(path, serve):
     assert ask(path) == b"pong"
 
 
-def test_an_empty_answer_is_one(path, serve):
+def test_an_empty_response_is_a_response(path, serve):
     serve(answering(b"0000"))
     assert ask(path) == b""
 
@@ -130,13 +129,13 @@ def test_an_empty_answer_is_one(path, serve):
     ],
     ids=["nothing", "half a packet", "no flush", "nonsense"],
 )
-def test_half_an_answer_is_none(path, serve, data, error):
+def test_a_truncated_or_malformed_response_is_an_error(path, serve, data, error):
     serve(answering(data))
     with pytest.raises(error):
         ask(path)
 
 
-def test_much_goes_both_ways_at_once(path, serve):
+def test_much_is_sent_and_received_at_once(path, serve):
     pieces = [bytes([number]) * 200_000 for number in range(40)]
     waiting = iter([*pieces[1:], b""])
 
@@ -155,7 +154,7 @@ def test_much_goes_both_ways_at_once(path, serve):
     assert ask(path, pieces[0], more=lambda: next(waiting)) == b"".join(pieces)
 
 
-def test_a_server_that_answers_first_is_heard(path, serve):
+def test_a_response_before_the_request_is_received(path, serve):
     def act(stream):
         write_all(stream, b"0008pong0000")
         request_of(stream)
@@ -164,20 +163,20 @@ def test_a_server_that_answers_first_is_heard(path, serve):
     assert ask(path, b"x" * 30_000) == b"pong"
 
 
-def test_who_answers_and_hangs_up_in_mid_request_is_heard(path, serve):
+def test_a_response_followed_by_a_hang_up_in_mid_request_is_received(path, serve):
     """Though writing fails: what was answered before tells why."""
     serve(lambda stream: write_all(stream, b"0008pong0000"))
     assert ask(path, b"x" * 30_000_000) == b"pong"
 
 
-def test_who_hangs_up_in_mid_request_has_not_answered(path, serve):
+def test_a_hang_up_in_mid_request_is_no_response(path, serve):
     serve(lambda stream: None)
     with pytest.raises(IncompleteMessage):
         ask(path, b"x" * 30_000_000)
 
 
 @pytest.mark.parametrize("size", [1, 3_000_000], ids=["small", "large"])
-def test_a_request_that_cannot_be_completed_has_no_end(path, serve, size):
+def test_a_request_that_cannot_be_completed_is_never_flushed(path, serve, size):
     """No error of ours completes it: half a request is never taken for a whole one."""
     came = []
 
@@ -200,7 +199,7 @@ def test_a_request_that_cannot_be_completed_has_no_end(path, serve, size):
     assert not reader.complete
 
 
-def test_an_answer_that_cannot_be_delivered_is_the_end_of_it(path, serve):
+def test_a_response_that_cannot_be_delivered_ends_the_exchange(path, serve):
     hung_up = []
 
     def act(stream):
@@ -219,7 +218,7 @@ def test_an_answer_that_cannot_be_delivered_is_the_end_of_it(path, serve):
     assert hung_up == [True]
 
 
-def test_a_silent_server_is_not_waited_for_too_long(path, serve):
+def test_an_exchange_with_a_silent_server_times_out(path, serve):
     over = threading.Event()
     serve(lambda stream: (request_of(stream), over.wait(TIMEOUT)))
     with pytest.raises(TimedOut):
@@ -227,20 +226,20 @@ def test_a_silent_server_is_not_waited_for_too_long(path, serve):
     over.set()
 
 
-def test_a_server_that_comes_late_is_reached(path, serve):
+def test_a_client_connects_to_a_server_that_starts_later(path, serve):
     with pytest.raises(PathNotFound):
-        connect_with_retry(lambda: path, connect_timeout=1.0)
+        connect_with_retry(lambda: path, connect_timeout=TIMEOUT)
     timer = threading.Timer(0.1, lambda: serve(lambda stream: None))
     timer.start()
-    stream = connect_with_retry(lambda: path, connect_timeout=1.0, wait=Deadline(TIMEOUT))
+    stream = connect_with_retry(lambda: path, connect_timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     stream.close()
     timer.join()
 
 
-def test_a_look_tells_what_is_there(path, serve):
-    assert probe(lambda: path, timeout=1.0).state == "path not found"
+def test_a_probe_finds_whether_a_server_listens(path, serve):
+    assert probe(lambda: path, timeout=TIMEOUT).state == "path not found"
     serve(lambda stream: None)
-    found = probe(lambda: path, timeout=1.0)
+    found = probe(lambda: path, timeout=TIMEOUT)
     assert (found.state, found.error) == ("listening", None)
 
 
@@ -253,7 +252,7 @@ def all_that_can_connect(path):
         return clients
 
 
-def test_a_look_tells_that_nobody_is_free(path):
+def test_a_probe_of_a_full_backlog_finds_it_busy(path):
     listener = listen(path, mode=0o600, backlog=1)
     clients = all_that_can_connect(path)
     found = probe(lambda: path, timeout=0.05)
@@ -267,13 +266,13 @@ def test_a_look_tells_that_nobody_is_free(path):
     listener.close()
 
 
-def test_a_look_tells_that_there_can_be_nobody():
-    found = probe(lambda: "a\0b", timeout=1.0)
+def test_a_probe_finds_an_invalid_path():
+    found = probe(lambda: "a\0b", timeout=TIMEOUT)
     assert found.state == "invalid path"
     assert isinstance(found.error, NotASocket)
 
 
-def test_a_look_may_ask(path, serve):
+def test_a_probe_may_send_a_request(path, serve):
     serve(answering(b"0008pong0000"))
     answer = []
 
@@ -284,14 +283,14 @@ def test_a_look_may_ask(path, serve):
     assert answer == [b"pong"]
 
 
-def test_a_look_for_the_end_ends_though_somebody_listens(path, serve):
+def test_waiting_for_the_end_of_a_server_times_out(path, serve):
     listener = listen(path, mode=0o600, backlog=16)
-    assert wait_until_gone(lambda: path, timeout=1.0, wait=Deadline(0.05)).error is None
+    assert wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
     listener.stop_listening()
     listener.close()
 
 
-def test_a_look_waits_for_the_end(path):
+def test_waiting_for_the_end_of_a_server_ends_with_it(path):
     listener = listen(path, mode=0o600, backlog=16)
 
     def end():
@@ -300,6 +299,6 @@ def test_a_look_waits_for_the_end(path):
 
     timer = threading.Timer(0.1, end)
     timer.start()
-    finding = wait_until_gone(lambda: path, timeout=1.0, wait=Deadline(TIMEOUT))
+    finding = wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     timer.join()
     assert isinstance(finding.error, SipcError)

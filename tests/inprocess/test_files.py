@@ -6,10 +6,10 @@ import os
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.transport import READ, WRITE, new_file_reader, new_file_writer, new_poller
 
-TIMEOUT = 20.0
 MUCH = b"".join(b"%7d " % number for number in range(250_000))
 """Two megabytes: more than any pipe holds. Text, as pipes made by Python are on Windows."""
 
@@ -65,7 +65,7 @@ def write_all(poller, writer, data):
         wait_for(poller, writer, WRITE)
 
 
-def test_what_comes_is_read_up_to_the_end(pipe, poller):
+def test_all_bytes_are_read_up_to_the_end(pipe, poller):
     theirs, ours, close = pipe
     reader = new_file_reader(theirs)
     os.write(ours, b"x" * 3000)
@@ -77,7 +77,7 @@ def test_what_comes_is_read_up_to_the_end(pipe, poller):
     assert read_all(poller, reader) == b""
 
 
-def test_nothing_can_be_read_before_something_comes(pipe, poller):
+def test_a_reader_waits_for_bytes(pipe, poller):
     theirs, ours, _ = pipe
     reader = new_file_reader(theirs)
     poller.register(reader.fileno(), READ)
@@ -89,7 +89,7 @@ def test_nothing_can_be_read_before_something_comes(pipe, poller):
     os.write(ours, b"z")  # else the fixture might wait for a read that is going
 
 
-def test_what_cannot_be_read_is_an_error(tmp_path, poller):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path, poller):
     file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
     reader = new_file_reader(file)
     wait_for(poller, reader, READ)
@@ -98,7 +98,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path, poller):
     os.close(file)
 
 
-def test_a_reader_that_lags_holds_nobody_up_and_gets_all_in_order(pipe, poller):
+def test_writing_to_a_slow_reader_does_not_block_and_keeps_the_order(pipe, poller):
     theirs, ours, close = pipe
     writer = new_file_writer(ours)
     left, got = memoryview(MUCH), bytearray()
@@ -120,7 +120,7 @@ def test_a_reader_that_lags_holds_nobody_up_and_gets_all_in_order(pipe, poller):
     assert got == MUCH
 
 
-def test_what_is_written_comes_at_once(pipe, poller):
+def test_written_bytes_arrive_at_once(pipe, poller):
     theirs, ours, _ = pipe
     writer = new_file_writer(ours)
     for word in (b"one", b"two"):
@@ -128,14 +128,14 @@ def test_what_is_written_comes_at_once(pipe, poller):
         assert os.read(theirs, 100) == word
 
 
-def test_all_goes_into_a_plain_file(tmp_path, poller):
+def test_all_bytes_are_written_to_a_regular_file(tmp_path, poller):
     file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0))
     write_all(poller, new_file_writer(file), MUCH)
     os.close(file)
     assert (tmp_path / "file").read_bytes() == MUCH
 
 
-def test_without_a_reader_it_is_an_error(pipe, poller):
+def test_writing_without_a_reader_is_an_error(pipe, poller):
     theirs, ours, close = pipe
     writer = new_file_writer(ours)
     close(theirs)

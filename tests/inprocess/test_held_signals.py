@@ -26,7 +26,7 @@ def number(request):
     signal.signal(found, before)
 
 
-def test_they_are_heard_where_they_are_let_in(number):
+def test_held_signals_are_handled_in_let_in(number):
     with BlockedSignals() as signals:
         signal.raise_signal(number)
         done = "something"
@@ -36,7 +36,7 @@ def test_they_are_heard_where_they_are_let_in(number):
         assert done == "something"
 
 
-def test_they_are_heard_at_once_in_there(number):
+def test_signals_in_let_in_are_handled_at_once(number):
     with BlockedSignals() as signals:
         with pytest.raises(Heard):
             with signals.unblocked():
@@ -47,7 +47,7 @@ def test_they_are_heard_at_once_in_there(number):
                 pass
 
 
-def test_they_are_heard_behind_it(number):
+def test_held_signals_are_handled_after_the_with(number):
     done = []
 
     def act():
@@ -62,7 +62,7 @@ def test_they_are_heard_behind_it(number):
         signal.raise_signal(number)
 
 
-def test_one_that_is_ignored_stays_so():
+def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with BlockedSignals() as signals:
@@ -74,7 +74,7 @@ def test_one_that_is_ignored_stays_so():
         signal.signal(signal.SIGINT, before)
 
 
-def test_nothing_is_changed_where_none_comes(number):
+def test_without_a_signal_no_handler_is_changed(number):
     before = signal.getsignal(number)
     with BlockedSignals() as signals:
         with signals.unblocked():

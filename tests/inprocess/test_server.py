@@ -60,7 +60,7 @@ def test_eight_clients_at_once_and_a_thousand_requests(path):
         assert server.counted()["answered"] == 1000
 
 
-def test_who_writes_all_before_reading_gets_an_answer(path, client):
+def test_a_client_that_writes_all_before_reading_is_answered(path, client):
     with serving(path):
         assert payload_of(read_all(client(message(MUCH)))) == MUCH
 
@@ -80,7 +80,7 @@ def test_a_handler_need_not_read(path):
         assert server.log.outcomes(1) == ["answered"]
 
 
-def test_an_answer_comes_as_it_is_made(path, client):
+def test_the_response_is_passed_on_as_it_is_written(path, client):
     """And the handler sees the request as it is written."""
     with serving(path):
         stream = client(b"0005a")
@@ -91,7 +91,7 @@ def test_an_answer_comes_as_it_is_made(path, client):
         assert read_all(stream) == b"0000"
 
 
-def test_a_whole_request_is_waited_for(path, client):
+def test_a_handler_may_start_after_the_whole_request(path, client):
     begun = []
 
     def act(inside):
@@ -106,7 +106,7 @@ def test_a_whole_request_is_waited_for(path, client):
         assert ask(path, MUCH) == MUCH
 
 
-def test_a_handler_knows_whom_it_answers(path):
+def test_a_handler_knows_its_request_and_peer(path):
     seen = []
 
     def act(inside):
@@ -136,7 +136,7 @@ def test_a_failed_handler_sends_no_flush(path):
     assert server.log.records[0].detail == "status 3"
 
 
-def test_a_failed_handler_s_client_is_heard_out(path):
+def test_the_whole_request_is_read_though_the_handler_failed(path):
     """It may be one that writes all before it reads."""
     with serving(path, lambda inside: 1):
         assert raw_response_to(path, message(MUCH)) == b""
@@ -157,7 +157,7 @@ class Broken(Handler):
     [(SipcError("no"), "not_started"), (ValueError("a defect"), "broken")],
     ids=["not started", "defect"],
 )
-def test_a_handler_that_cannot_start_costs_its_request_alone(path, error, outcome):
+def test_a_handler_that_cannot_start_fails_only_its_request(path, error, outcome):
     with serving(path, handler=Broken(error)) as server:
         for _ in range(2):
             with pytest.raises(IncompleteMessage):
@@ -166,7 +166,7 @@ def test_a_handler_that_cannot_start_costs_its_request_alone(path, error, outcom
 
 
 @pytest.mark.parametrize("bytes_", ["zzzz", "0001", "0002", "0003", "-004", " 00f", "fff1"])
-def test_a_malformed_request_ends_its_connection_alone(path, bytes_):
+def test_a_malformed_request_ends_only_its_connection(path, bytes_):
     with serving(path) as server:
         assert raw_response_to(path, bytes_.encode()) == b""
         assert server.log.outcomes(1) == ["malformed"]
@@ -174,7 +174,7 @@ def test_a_malformed_request_ends_its_connection_alone(path, bytes_):
 
 
 @pytest.mark.parametrize("bytes_", ["0", "000", "0009hel", "0009hello", "0009hello00"])
-def test_a_request_that_is_cut_off_has_no_end(path, client, bytes_):
+def test_a_truncated_request_does_not_end_for_the_handler(path, client, bytes_):
     ends = []
 
     def act(inside):
@@ -187,13 +187,13 @@ def test_a_request_that_is_cut_off_has_no_end(path, client, bytes_):
     assert ends == []
 
 
-def test_bytes_behind_the_flush_are_dropped(path):
+def test_bytes_after_the_flush_are_dropped(path):
     with serving(path) as server:
         assert raw_response_to(path, message(b"one") + message(b"two")) == message(b"one")
         assert server.log.outcomes(1) == ["answered"]
 
 
-def test_who_only_looks_is_no_request(path):
+def test_a_connection_without_data_is_no_request(path):
     with serving(path) as server:
         assert probe(lambda: path, timeout=TIMEOUT).state == "listening"
         assert ask(path) == b"ping"  # accepted behind it

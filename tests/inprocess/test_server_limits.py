@@ -42,7 +42,7 @@ def client(path):
 # limits
 
 
-def test_no_more_are_answered_at_once_than_there_are_threads(path):
+def test_no_more_requests_than_threads_are_answered_at_once(path):
     lock, counts, now = threading.Lock(), [], [0]
     full, gate = threading.Semaphore(0), threading.Event()
 
@@ -71,7 +71,7 @@ def test_no_more_are_answered_at_once_than_there_are_threads(path):
     assert max(counts) == 2
 
 
-def test_the_silent_keep_nobody_from_an_answer(path, client):
+def test_idle_connections_do_not_delay_other_requests(path, client):
     with serving(path, max_concurrency=1) as server:
         silent = [client() for _ in range(20)]
         assert ask(path) == b"ping"
@@ -81,7 +81,7 @@ def test_the_silent_keep_nobody_from_an_answer(path, client):
         assert [read_all(stream) for stream in silent] == [message(b"late")] * 20
 
 
-def test_a_request_may_be_so_large_and_no_larger(path):
+def test_a_request_larger_than_the_maximum_is_refused(path):
     with serving(path, max_request=100_000) as server:
         assert ask(path, b"x" * 100_000) == b"x" * 100_000
         assert server.log.outcomes(1) == ["answered"]
@@ -91,14 +91,14 @@ def test_a_request_may_be_so_large_and_no_larger(path):
 
 
 @pytest.mark.parametrize("begun", [b"0", b"0009hel", b"0009hello"])
-def test_who_falls_silent_in_a_request_is_hung_up_on(path, client, begun):
+def test_a_client_that_stops_in_mid_request_is_disconnected(path, client, begun):
     with serving(path, read_timeout=0.2) as server:
         stream = client(begun)
         assert payload_of(read_all(stream)) is None
         assert server.log.outcomes(1) == ["silent"]
 
 
-def test_who_does_not_read_is_hung_up_on(path, client):
+def test_a_client_that_does_not_read_is_disconnected(path, client):
     def act(inside):
         while True:
             inside.write(MUCH)
@@ -108,7 +108,7 @@ def test_who_does_not_read_is_hung_up_on(path, client):
         assert server.log.outcomes(1) == ["stuck"]
 
 
-def test_a_handler_has_so_much_time(path):
+def test_a_handler_is_ended_after_its_timeout(path):
     with serving(path, lambda inside: inside.wait_for_the_end(), handler_timeout=0.2) as server:
         with pytest.raises(IncompleteMessage):
             ask(path)
@@ -138,7 +138,7 @@ def test_a_hang_up_ends_the_handler(path, client, sent):
         assert server.log.outcomes(1) == ["hung_up" if sent.endswith(b"0000") else "cut_off"]
 
 
-def test_a_handler_may_finish_for_nobody(path, client):
+def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
     gate, done = PausedHandler(), threading.Event()
 
     def act(inside):
@@ -157,7 +157,7 @@ def test_a_handler_may_finish_for_nobody(path, client):
 # the end
 
 
-def test_it_stops_when_it_is_told_to(path):
+def test_the_server_stops_when_asked_to(path):
     with serving(path) as server:
         assert ask(path) == b"ping"
         server.stop()
@@ -166,13 +166,13 @@ def test_it_stops_when_it_is_told_to(path):
             connect_nowait(path)
 
 
-def test_it_stops_behind_so_many_requests(path):
+def test_the_server_stops_after_a_number_of_requests(path):
     with serving(path, max_requests=3) as server:
         assert [ask(path) for _ in range(3)] == [b"ping"] * 3
         assert server.end() is ExitReason.COMPLETED
 
 
-def test_it_stops_when_a_request_says_so(path):
+def test_the_server_stops_at_a_request_that_says_so(path):
     with serving(path, quit_on=b"quit") as server:
         for other in (b"qui", b"quits", b"QUIT"):
             assert ask(path, other) == other
@@ -180,12 +180,12 @@ def test_it_stops_when_a_request_says_so(path):
         assert server.end() is ExitReason.COMPLETED
 
 
-def test_it_stops_when_nobody_has_asked_for_long_enough(path):
+def test_the_server_stops_after_an_idle_timeout(path):
     with serving(path, idle_timeout=0.2) as server:
         assert server.end() is ExitReason.COMPLETED
 
 
-def test_a_path_is_served_again(path):
+def test_a_path_can_be_served_again(path):
     for number in range(3):
         with serving(path) as server:
             assert ask(path, b"%d" % number) == b"%d" % number
@@ -200,7 +200,7 @@ def test_a_path_has_one_server(path):
         assert ask(path) == b"ping"
 
 
-def test_all_who_have_asked_are_answered_before_the_end(path, client):
+def test_all_requests_are_answered_before_the_server_ends(path, client):
     gate = PausedHandler()
     with serving(path, gate.act, max_concurrency=1) as server:
         streams = [client(message(b"%d" % number)) for number in range(5)]
@@ -211,7 +211,7 @@ def test_all_who_have_asked_are_answered_before_the_end(path, client):
     assert [payload_of(read_all(stream)) for stream in streams] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_while_it_stops_nobody_new_gets_in(path, client):
+def test_a_draining_server_accepts_no_connection(path, client):
     gate = PausedHandler()
     with serving(path, gate.act) as server:
         stream = client(message(b"x"))
@@ -223,7 +223,7 @@ def test_while_it_stops_nobody_new_gets_in(path, client):
         assert server.end() is ExitReason.COMPLETED
 
 
-def test_who_is_silent_does_not_keep_it_from_its_end(path, client):
+def test_idle_connections_do_not_delay_the_end_of_the_server(path, client):
     with serving(path) as server:
         streams = [client(), client(b"0009he")]
         assert ask(path) == b"ping"
@@ -233,7 +233,7 @@ def test_who_is_silent_does_not_keep_it_from_its_end(path, client):
 
 
 @pytest.mark.parametrize("how", ["told again", "out of time"])
-def test_what_goes_on_is_ended_in_the_end(path, client, how):
+def test_exchanges_are_aborted_by_a_second_stop_or_the_drain_timeout(path, client, how):
     begun = threading.Event()
 
     def act(inside):

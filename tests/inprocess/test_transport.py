@@ -6,7 +6,7 @@ import os
 import threading
 
 import pytest
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
@@ -31,8 +31,6 @@ from simpleipc_cli.transport import (
     new_scalable_poller,
     new_wakeup_event,
 )
-
-TIMEOUT = 20.0
 
 
 @pytest.fixture
@@ -118,21 +116,21 @@ def fill(stream):
 # connecting
 
 
-def test_nobody_there(path):
+def test_connecting_to_a_missing_path_is_an_error(path):
     for attempt in (lambda: connect(path, Deadline(TIMEOUT)), lambda: connect_nowait(path)):
         with pytest.raises(PathNotFound, match="does not exist"):
             attempt()
 
 
 @pytest.mark.parametrize("name", ["", "a\0b"], ids=["empty", "NUL"])
-def test_what_no_endpoint_can_be_called(name):
+def test_an_invalid_name_of_an_endpoint_is_an_error(name):
     with pytest.raises(NotASocket):
         connect_nowait(name)
     with pytest.raises(SipcError):
         listen(name, mode=0o600, backlog=1)
 
 
-def test_a_path_is_for_one_listener(path, listener):
+def test_a_path_has_one_listener(path, listener):
     with pytest.raises(AddressInUse):
         listen(path, mode=0o600, backlog=16)
 
@@ -159,7 +157,7 @@ def test_of_listeners_that_start_at_once_one_wins(path):
     won[0].close()
 
 
-def test_a_full_queue_is_busy_until_somebody_is_accepted(path):
+def test_a_full_backlog_is_busy_until_a_connection_is_accepted(path):
     listening = listen(path, mode=0o600, backlog=1)
     clients = connect_until_busy(path)
     with pytest.raises(ServerBusy):
@@ -176,7 +174,7 @@ def test_a_full_queue_is_busy_until_somebody_is_accepted(path):
     listening.close()
 
 
-def test_nobody_can_connect_any_more_but_who_had_is_accepted(path, listener):
+def test_a_withdrawn_listener_accepts_only_earlier_connections(path, listener):
     waiting = [connect_nowait(path) for _ in range(4)]
     write_all(waiting[3], b"hello")
     listener.stop_listening()
@@ -201,7 +199,7 @@ def test_a_path_can_be_taken_again(path):
         listening.close()
 
 
-def test_one_waits_and_is_told(path, listener, poller):
+def test_the_poller_reports_a_connection_until_it_is_accepted(path, listener, poller):
     poller.register(listener.fileno(), READ)
     assert poller.wait(0) == []
     with pytest.raises(BlockingIOError):
@@ -214,7 +212,7 @@ def test_one_waits_and_is_told(path, listener, poller):
     client.close()
 
 
-def test_each_knows_the_other_s_process(pair):
+def test_each_end_knows_the_process_of_the_other(pair):
     assert [stream.peer().pid for stream in pair] == [os.getpid()] * 2
 
 
@@ -231,7 +229,7 @@ def test_bytes_arrive_as_they_were_written(pair, turned):
     thread.join(TIMEOUT)
 
 
-def test_several_buffers_are_one_stretch(pair):
+def test_several_buffers_are_written_in_order(pair):
     client, server = pair
     buffers = [b"a", b"bc" * 50_000, b"", b"d" * 10]
     expected = b"".join(buffers)
@@ -248,7 +246,7 @@ def test_several_buffers_are_one_stretch(pair):
     thread.join(TIMEOUT)
 
 
-def test_both_ways_at_once(pair):
+def test_bytes_go_both_ways_at_once(pair):
     data = [bytes([number]) * 3_000_000 for number in range(2)]
     threads = [
         threading.Thread(target=write_all, args=(stream, what))
@@ -267,7 +265,7 @@ def test_both_ways_at_once(pair):
         thread.join(TIMEOUT)
 
 
-def test_a_small_room_takes_what_fits(pair):
+def test_a_read_into_a_small_buffer_takes_what_fits(pair):
     client, server = pair
     write_all(client, b"hello")
     buffer = bytearray(2)
@@ -277,7 +275,7 @@ def test_a_small_room_takes_what_fits(pair):
     assert found == b"hello"
 
 
-def test_without_bytes_nobody_waits_for_ever(pair):
+def test_a_read_without_bytes_times_out(pair):
     buffer = bytearray(10)
     with pytest.raises(TimedOut):
         pair[0].read(buffer, Deadline(0.05))
@@ -287,7 +285,7 @@ def test_without_bytes_nobody_waits_for_ever(pair):
         pair[1].peek_nowait()
 
 
-def test_a_peek_takes_nothing(pair, poller):
+def test_a_peek_consumes_nothing(pair, poller):
     client, server = pair
     write_all(client, b"x")
     poller.register(server.fileno(), READ)
@@ -297,14 +295,14 @@ def test_a_peek_takes_nothing(pair, poller):
     assert server.read_nowait(bytearray(10)) == 1
 
 
-def test_what_was_written_before_the_end_can_be_read_behind_it(pair):
+def test_bytes_written_before_the_end_can_be_read_after_it(pair):
     client, server = pair
     write_all(server, b"answer")
     server.close()
     assert read_all(client) == b"answer"
 
 
-def test_no_room_is_told_and_ends_when_the_other_reads(pair, poller):
+def test_the_poller_reports_room_once_the_peer_has_read(pair, poller):
     client, server = pair
     total = fill(client)
     poller.register(client.fileno(), WRITE)
@@ -316,7 +314,7 @@ def test_no_room_is_told_and_ends_when_the_other_reads(pair, poller):
     assert client.write_nowait([b"x" * 100_000]) > 0
 
 
-def test_what_had_no_room_is_neither_lost_nor_doubled(pair):
+def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
     """Whoever was told to wait offers the same bytes again, and each arrives once."""
     client, server = pair
     data = bytes(range(256)) * 8192
@@ -346,7 +344,7 @@ def test_what_had_no_room_is_neither_lost_nor_doubled(pair):
 # hanging up
 
 
-def test_a_hang_up_is_told_unasked(pair, poller):
+def test_the_poller_reports_a_hang_up_unasked(pair, poller):
     client, server = pair
     poller.register(server.fileno(), 0)
     assert poller.wait(0) == []
@@ -378,7 +376,7 @@ def test_a_hang_up_ends_the_wait_for_room(pair):
 
 
 @pytest.mark.parametrize("what", ["read", "write"])
-def test_a_shut_down_wakes_whoever_waits_at_this_end(pair, what):
+def test_a_shutdown_wakes_a_waiting_call_at_the_same_end(pair, what):
     client, _ = pair
     outcome = []
 
@@ -399,7 +397,7 @@ def test_a_shut_down_wakes_whoever_waits_at_this_end(pair, what):
     assert outcome == [0]
 
 
-def test_a_shut_down_is_the_end_at_the_other(pair):
+def test_a_shutdown_is_the_end_of_stream_at_the_peer(pair):
     client, server = pair
     write_all(client, b"last")
     client.shutdown()
@@ -410,7 +408,7 @@ def test_a_shut_down_is_the_end_at_the_other(pair):
 # waiting
 
 
-def test_a_wakeup_event_is_reported_until_it_is_cleared(poller):
+def test_a_bell_is_readable_until_it_is_reset(poller):
     wakeup = new_wakeup_event()
     poller.register(wakeup.fileno(), READ)
     assert poller.wait(0) == []
@@ -438,7 +436,7 @@ def test_a_wakeup_event_wakes_another_thread(poller):
     wakeup.close()
 
 
-def test_a_latch_is_told_to_all_and_for_ever():
+def test_a_latch_wakes_all_pollers_for_ever():
     latch = new_latch()
     pollers = [new_poller() for _ in range(5)]
     for poller in pollers:
@@ -505,7 +503,7 @@ def test_only_the_end_of_the_other_is_a_hang_up(pair):
     wait_until(lambda: is_hung_up(server.fileno()), "the hang-up to be seen")
 
 
-def test_what_is_forgotten_is_told_of_no_more(poller):
+def test_a_forgotten_descriptor_is_not_reported(poller):
     wakeup = new_wakeup_event()
     poller.register(wakeup.fileno(), READ)
     wakeup.set()
@@ -520,11 +518,11 @@ def test_what_is_forgotten_is_told_of_no_more(poller):
     wakeup.close()
 
 
-def test_hundreds_are_watched_by_one(path):
+def test_a_poller_watches_hundreds_of_streams(path):
     listening = listen(path, mode=0o600, backlog=16)
     poller = new_scalable_poller()
     pairs = {}
-    for _ in range(150):
+    for _ in range(100):
         client = connect(path, Deadline(TIMEOUT))
         server = accepted(listening)
         pairs[server.fileno()] = client, server

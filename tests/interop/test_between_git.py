@@ -11,6 +11,7 @@ from helpers.command import SIPC, sipc
 from helpers.git import STILL, parts
 from helpers.random_changes import Changes
 from helpers.server import Server
+from helpers.waiting import wait_until
 
 
 @pytest.fixture
@@ -30,14 +31,21 @@ def pass_on(real, *options) -> str:
     return shlex.join([SIPC, "send", *map(str, options), str(real)])
 
 
-def test_git_status_is_the_same_through_us(repository, real, seed):
+def answer_with_paths(endpoint, since: bytes) -> bytes | None:
+    """The answer of git's daemon, unless it is too busy to be sure: then it names "/" alone."""
+    done = sipc("send", endpoint, input=since)
+    assert done.returncode == 0
+    return done.stdout if len(parts(done.stdout)[1]) > 1 else None
+
+
+def test_git_status_is_the_same_through_sipc(repository, real, seed):
     # Git's daemon ends itself when a folder is moved where it has no watch yet.
     changes = Changes(repository.tree, seed, folders=False)
     asked, believed = [], 0
     log = repository.folder / "wire.log"
     with Server(repository.endpoint, pass_on(real, "--trace-file", log)):
         asked += repository.traced_status()[1].asked
-        for _ in range(10):
+        while believed < 4:  # all of them, unless git's daemon was not heard for a second
             what = changes.make()
             said, trace = repository.traced_status()
             assert said == repository.true_status(), f"after it {what}"
@@ -45,24 +53,22 @@ def test_git_status_is_the_same_through_us(repository, real, seed):
             if trace.believed:
                 believed += 1
                 assert trace.looked_at <= trace.files - len(STILL)
-    assert believed > 5  # all of them, unless the daemon was not heard for a second
     lines = log.read_text().splitlines()
     assert re.findall(r'> sent \w+ \(\d+ bytes\): "(.*)"', "\n".join(lines)) == asked
-    assert sum("< received 0000: flush" in line for line in lines) == len(asked) == 11
+    assert sum("< received 0000: flush" in line for line in lines) == len(asked)
 
 
-def test_an_answer_of_many_packets_comes_through_unchanged(repository, real):
+def test_a_response_of_many_packets_is_passed_on_unchanged(repository, real):
     with Server(repository.endpoint, pass_on(real)):
         since, _ = parts(sipc("send", real, "-d", "flush").stdout)
         for number in range(1000):
             repository.write(f"{number:0200}", "")
-        through = sipc("send", repository.endpoint, input=since)
-        assert through.returncode == 0
-        assert through.stdout == sipc("send", real, input=since).stdout
-        assert len(parts(through.stdout)[1]) == 1000
+        through = wait_until(lambda: answer_with_paths(repository.endpoint, since), "all paths")
+        assert through == wait_until(lambda: answer_with_paths(real, since), "all paths")
+        assert len(parts(through)[1]) == 1000
 
 
-def test_git_looks_itself_when_its_daemon_dies_behind_us(repository, real):
+def test_git_scans_the_tree_when_its_daemon_dies(repository, real):
     with Server(repository.endpoint, pass_on(real)) as server:
         repository.status()
         repository.status()

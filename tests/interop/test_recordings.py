@@ -6,15 +6,13 @@ to be the same, not the packets: how a message is cut into these is up to each w
 
 from __future__ import annotations
 
-import socket
-from threading import Thread
-
 import pytest
-from helpers.command import sipc
 from helpers.git_test_tool import BIG, handler
+from helpers.inprocess_cli import run_cli
 from helpers.paths import WIRE
+from helpers.scripted_server import RespondingServer
 from helpers.server import Server
-from helpers.waiting import TIMEOUT, wait_until
+from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 
 ALL = sorted(path.stem for path in WIRE.glob("*.request"))
@@ -33,47 +31,28 @@ def whole(wire: bytes) -> bytes:
     return payload
 
 
-@pytest.mark.parametrize("name", HELPERS)
-def test_our_server_answers_recorded_requests_as_gits_did(endpoint, name):
+def test_serve_answers_recorded_requests_as_git_did(endpoint):
     with Server(endpoint, handler()) as server:
-        with connect(endpoint) as connection:
-            connection.sendall(recorded(name, "request"))
-            answer = receive_all(connection)
-        assert whole(answer) == whole(recorded(name, "response"))
-        if name == "quit":
-            assert server.wait() == 0
-            assert not endpoint.exists()
+        for name in sorted(HELPERS, key=lambda name: name == "quit"):
+            with connect(endpoint) as connection:
+                connection.sendall(recorded(name, "request"))
+                answer = receive_all(connection)
+            assert whole(answer) == whole(recorded(name, "response")), name
+        assert server.wait() == 0
+        assert not endpoint.exists()
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_our_client_and_a_recorded_server_understand_each_other(endpoint, name):
-    request = recorded(name, "request")
-    received = []
-
-    def serve(listener) -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(TIMEOUT)
-        with connection:
-            wire = b""
-            while not wire.endswith(b"0000"):
-                wire += connection.recv(1 << 20)
-            connection.sendall(recorded(name, "response"))
-            received.append(wire)
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(endpoint))
-        listener.listen()
-        listener.settimeout(TIMEOUT)
-        thread = Thread(target=serve, args=(listener,))
-        thread.start()
-        done = sipc("send", endpoint, input=whole(request))
-        thread.join(TIMEOUT)
+def test_send_understands_recorded_responses(endpoint, name):
+    request = whole(recorded(name, "request"))
+    with RespondingServer(endpoint, lambda _: recorded(name, "response")) as server:
+        done = run_cli("send", endpoint, input=request)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == whole(recorded(name, "response"))
-    assert whole(received[0]) == whole(request)
+    assert server.requests == [request]
 
 
-def test_what_is_not_recorded_is_answered_as_gits_helper_does(endpoint):
+def test_other_requests_are_answered_as_git_s_helper_does(endpoint):
     """Seen at git 2.55's helper, by hand."""
     with Server(endpoint, handler()):
         assert ask(endpoint, b"chunk") == ask(endpoint, b"big") == (BIG, True)
@@ -84,7 +63,7 @@ def test_what_is_not_recorded_is_answered_as_gits_helper_does(endpoint):
         assert ask(endpoint, b"") == (b"unhandled command: ", True)
 
 
-def test_a_slow_answer_comes_row_by_row_and_ends_with_its_client(endpoint):
+def test_a_slow_response_is_passed_on_row_by_row(endpoint):
     with Server(endpoint, handler()) as server:
         with connect(endpoint) as connection:
             connection.sendall(message(b"slow"))

@@ -38,8 +38,14 @@ def recipe(repository) -> str:
     return shlex.join([str(HERE / "fsmonitor.sh"), str(repository.tree)])
 
 
-@pytest.mark.parametrize(("handler", "number"), [(snapshots, 50), (recipe, 10)])
-def test_git_status_says_what_a_git_without_us_says(repository, seed, handler, number):
+SOAK = [
+    pytest.param(snapshots, 50, marks=pytest.mark.soak),
+    pytest.param(recipe, 20, marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize(("handler", "number"), [(snapshots, 12), (recipe, 3), *SOAK])
+def test_git_status_is_the_same_with_and_without_sipc(repository, seed, handler, number):
     changes = Changes(repository.tree, seed)
     believed = 0
     with Server(repository.endpoint, handler(repository)):
@@ -107,13 +113,13 @@ def assert_git_looked_itself(repository, git, errors="error: could not read IPC 
         pytest.param("./there/is/none", [], "handler failed", id="not there"),
     ],
 )
-def test_git_looks_itself_when_a_handler_fails(changed, handler, options, outcome):
+def test_git_scans_the_tree_when_a_handler_fails(changed, handler, options, outcome):
     with Server(changed.endpoint, handler, *options) as server:
         assert_git_looked_itself(changed, changed.start(*changed.STATUS))
         server.wait_for_log(outcome)
 
 
-def test_git_looks_itself_when_the_server_dies_before_its_answer_is_complete(changed):
+def test_git_scans_the_tree_when_the_server_dies_in_mid_response(changed):
     pid = changed.folder / "pid"
     with Server(
         changed.endpoint, f"{HALF}; echo $$ >{pid}.new; mv {pid}.new {pid}; sleep 99"
@@ -127,7 +133,7 @@ def test_git_looks_itself_when_the_server_dies_before_its_answer_is_complete(cha
 
 
 @pytest.mark.parametrize("handler", ["true", "printf 'tok:2\\0'"], ids=["nothing", "no path"])
-def test_git_believes_an_answer_that_names_no_path(changed, handler):
+def test_git_believes_a_response_without_paths(changed, handler):
     """Hence the rule for handlers: fail rather than answer empty."""
     with Server(changed.endpoint, handler):
         said, trace = changed.traced_status()
@@ -135,7 +141,7 @@ def test_git_believes_an_answer_that_names_no_path(changed, handler):
     assert (trace.asked, trace.believed, trace.looked_at) == (["tok:1"], [0], 0)
 
 
-def test_git_waits_for_an_answer_and_then_goes_on(changed):
+def test_git_waits_for_a_response(changed):
     """Without any limit: see what it asks of the system in test_what_git_does."""
     go_on = changed.folder / "go on"
     os.mkfifo(go_on)
@@ -146,7 +152,7 @@ def test_git_waits_for_an_answer_and_then_goes_on(changed):
         assert (output, errors) == (changed.true_status(), "")
 
 
-def test_git_is_told_by_an_answer_of_many_packets(repository):
+def test_git_reads_a_response_of_many_packets(repository):
     """More paths than a packet has room for, each of them new to git."""
     names = [f"{number:0200}" for number in range(1000)]
     answer = repository.folder / "answer"

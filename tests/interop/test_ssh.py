@@ -11,14 +11,13 @@ from helpers.command import Program, needs_root, sipc
 from helpers.procfs import children
 from helpers.server import Server
 from helpers.sshd import SSHD, Sshd
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message
 
 pytestmark = [
     needs_root,
     pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server"),
 ]
-BIG = 50_000_000
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def forwarded(sshd: Sshd, *options):
     with Program(["ssh", "-F", sshd.client_config, "-N", *more, *options, "server"]) as ssh:
         yield ssh
         ssh.terminate()
-        ssh.wait(30)
+        ssh.wait(TIMEOUT)
 
 
 def directions(there, here) -> list:
@@ -44,38 +43,38 @@ def directions(there, here) -> list:
     return [["-L", f"{here}:{there}"], ["-R", f"{here}:{there}"]]
 
 
+@pytest.mark.parametrize("megabytes", [4, pytest.param(50, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_fifty_megabytes_there_and_back(sshd, endpoint, folder, way):
-    request = os.urandom(1 << 20) * (BIG >> 20)
+def test_large_requests_and_responses_pass_through_ssh(sshd, endpoint, folder, way, megabytes):
+    request = os.urandom(1 << 20) * megabytes
     here = folder / "here.sock"
     with Server(endpoint, "cat"), forwarded(sshd, *directions(endpoint, here)[way]):
-        assert sipc("probe", "--wait", "30s", here).returncode == 0
+        assert sipc("probe", "--wait", f"{TIMEOUT}s", here).returncode == 0
         done = sipc("send", here, input=request)
         assert done.returncode == 0, done.stderr
         assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(request).digest()
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_failures_come_through(sshd, endpoint, folder, way):
+def test_failures_pass_through_ssh(sshd, endpoint, folder, way):
     here = folder / "here.sock"
     with Server(endpoint, "echo half; exit 3"), forwarded(sshd, *directions(endpoint, here)[way]):
-        assert sipc("probe", "--wait", "30s", here).returncode == 0
+        assert sipc("probe", "--wait", f"{TIMEOUT}s", here).returncode == 0
         done = sipc("send", here, "-d", "hello")
         assert (done.returncode, done.stdout) == (7, b"half\n")
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_who_hangs_up_here_is_noticed_there_with_the_next_bytes_of_the_answer(
-    sshd, endpoint, folder, way
-):
+def test_a_hang_up_is_noticed_through_ssh_with_the_next_write(sshd, endpoint, folder, way):
     """ssh passes a hang-up on as a half-close, for it cannot tell; a write that fails it can."""
     here = folder / "here.sock"
-    command = f"touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.01; done; exec yes"
+    os.mkfifo(folder / "go")
+    command = f"touch {folder}/begun; read -r _ <{folder}/go; exec yes"
     with Server(endpoint, command) as server, forwarded(sshd, *directions(endpoint, here)[way]):
-        assert sipc("probe", "--wait", "30s", here).returncode == 0
+        assert sipc("probe", "--wait", f"{TIMEOUT}s", here).returncode == 0
         with connect(here) as client:
             client.sendall(message(b"hello"))
             wait_until((folder / "begun").exists, "the handler to begin")
-        (folder / "go").touch()
+        (folder / "go").write_text("\n")
         server.wait_for_log("client hung up")
         wait_until(lambda: not children(server.pid), "the handler to end")

@@ -15,7 +15,7 @@ from helpers.command import environment, sipc
 from helpers.git_test_tool import BIG, handler
 from helpers.procfs import MARK, processes
 from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 
 TOOL = os.environ.get("SIPC_TEST_TOOL")
 
@@ -27,7 +27,7 @@ def tool(verb: str, endpoint, *options, **more: str) -> subprocess.CompletedProc
         [TOOL, "simple-ipc", verb, f"--name={endpoint}", *options],
         env=environment(**more),
         capture_output=True,
-        timeout=120,
+        timeout=TIMEOUT,
     )
 
 
@@ -36,7 +36,7 @@ def said(done) -> bytes:
     return done.stdout
 
 
-def test_its_clients_are_answered_by_our_server(endpoint):
+def test_serve_answers_the_clients_of_the_test_tool(endpoint):
     with Server(endpoint, handler()):
         assert said(tool("is-active", endpoint)) == b""
         assert said(tool("send", endpoint, "--token=ping")) == b"pong\n"
@@ -45,7 +45,7 @@ def test_its_clients_are_answered_by_our_server(endpoint):
         assert said(tool("send", endpoint, "--token=x")) == b"unhandled command: x\n"
 
 
-def test_a_failed_handler_is_a_failure_to_its_client(endpoint):
+def test_a_failed_handler_is_a_failure_for_the_test_tool(endpoint):
     with Server(endpoint, "echo half; exit 1"):
         done = tool("send", endpoint, "--token=ping")
     assert (done.returncode, done.stdout) == (1, b"")
@@ -53,14 +53,14 @@ def test_a_failed_handler_is_a_failure_to_its_client(endpoint):
 
 
 @pytest.mark.parametrize("size", [1, 65_505, 65_506, 65_507, 70_000, 10_000_000])
-def test_its_ballast_arrives_in_one_piece(endpoint, size):
+def test_a_large_request_of_the_test_tool_arrives_whole(endpoint, size):
     """65,506 bytes and the command fill a packet."""
     with Server(endpoint, handler()):
         done = tool("sendbytes", endpoint, f"--bytecount={size}", "--byte=Q")
         assert said(done) == b"sent:Q%08d rcvd:Q%08d\n" % (size, size)
 
 
-def test_many_of_its_clients_at_once_are_not_mixed_up(endpoint):
+def test_many_clients_of_the_test_tool_are_answered_at_once(endpoint):
     with Server(endpoint, handler()):
         options = ["--threads=20", "--bytecount=100000", "--batchsize=10"]
         *lines, last = said(tool("multiple", endpoint, *options)).splitlines()
@@ -71,7 +71,7 @@ def test_many_of_its_clients_at_once_are_not_mixed_up(endpoint):
         assert sent.removeprefix(b"sent:") == received.removeprefix(b"rcvd:")
 
 
-def test_its_client_stops_our_server(endpoint):
+def test_the_test_tool_stops_serve(endpoint):
     with Server(endpoint, handler()) as server:
         assert said(tool("stop-daemon", endpoint)) == b""
         assert server.wait() == 0
@@ -91,7 +91,7 @@ def daemon(endpoint):
     wait_until(lambda: not processes(mark), "its server to end")
 
 
-def test_its_server_is_probed_and_asked(endpoint):
+def test_the_server_of_the_test_tool_answers_probe_and_send(endpoint):
     assert sipc("probe", endpoint).returncode == 4
     with daemon(endpoint):
         assert sipc("probe", endpoint).returncode == 0
@@ -105,7 +105,7 @@ def test_its_server_is_probed_and_asked(endpoint):
     assert sipc("probe", endpoint).returncode == 4
 
 
-def test_its_server_is_measured(endpoint, folder):
+def test_the_server_of_the_test_tool_answers_bench(endpoint, folder):
     report = folder / "report.json"
     with daemon(endpoint):
         asked = ["-n", 5_000, "-c", 8, "-d", "ping", "--expect", "pong", "--fail-if", "errors>0"]

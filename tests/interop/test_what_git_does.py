@@ -50,7 +50,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_what_gits_client_takes_for_the_end(changed, end):
+def test_packets_that_end_a_response_for_gits_client(changed, end):
     with answering(changed.endpoint, packets(CHANGES) + end + message(b"b\0")) as requests:
         said, trace = changed.traced_status()
     assert requests == [b"tok:1"]
@@ -70,7 +70,7 @@ def test_what_gits_client_takes_for_the_end(changed, end):
         pytest.param(b"+00cxxxxxxxx", "bad line length character: \\+00c", id="no hex"),
     ],
 )
-def test_what_gits_client_does_not_believe(changed, wire, complaint):
+def test_malformed_responses_that_gits_client_refuses(changed, wire, complaint):
     with answering(changed.endpoint, wire):
         done = changed.run(*changed.STATUS)
     assert done.returncode == 0
@@ -90,7 +90,7 @@ def raw(path, wire: bytes) -> bytes:
         return receive_all(connection)
 
 
-def test_what_gits_server_takes_for_the_end_and_what_it_drops(repository):
+def test_packets_that_end_a_request_for_gits_server(repository):
     with repository.daemon():
         for end in (b"0000", b"0001", b"0002", b"0004"):
             assert raw(repository.endpoint, packets(b"builtin:fake") + end).endswith(b"/\x000000")
@@ -132,7 +132,7 @@ def test_gits_client_writes_all_then_reads_then_hangs_up_and_sets_no_limit(repos
     assert '"0000"' in calls[-2]
 
 
-def test_gits_client_waits_for_room_in_a_full_queue_without_limit(repository):
+def test_gits_client_waits_for_a_full_backlog_without_limit(repository):
     """It connects as it reads: without a limit. `sipc probe` says that the server is busy."""
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(repository.endpoint))
@@ -147,7 +147,7 @@ def test_gits_client_waits_for_room_in_a_full_queue_without_limit(repository):
             assert b'"state": "busy"' in done.stdout
 
 
-def test_git_starts_its_daemon_where_nobody_listens(repository):
+def test_git_starts_its_daemon_where_no_server_listens(repository):
     """After a second of trying where a stale socket is, and at once where nothing is."""
     with Server(repository.endpoint, "true") as server:
         server.signal(signal.SIGKILL)
@@ -169,7 +169,7 @@ def test_gits_status_follows_a_symlink_but_its_daemon_does_not(repository):
         assert sipc("probe", repository.endpoint).returncode == 0
 
 
-def test_gits_daemon_deletes_a_file_that_is_in_its_way_and_we_do_not(repository):
+def test_gits_daemon_deletes_a_file_at_its_path_and_sipc_does_not(repository):
     repository.endpoint.write_text("precious")
     assert sipc("serve", repository.endpoint, "--exec", "true").returncode == 5
     assert repository.endpoint.read_text() == "precious"

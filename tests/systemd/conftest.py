@@ -13,6 +13,7 @@ from pathlib import Path
 from time import time
 
 import pytest
+from helpers.guardian import GUARDIAN
 from helpers.paths import ROOT
 from helpers.waiting import TIMEOUT, wait_until
 
@@ -43,8 +44,9 @@ class Container:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "NOTIFY_SOCKET": address},
-                start_new_session=True,  # Ctrl-C is not for it
+                # Neither Ctrl-C nor the run's guardian ends it: it removes what it has made.
+                env={**os.environ, "NOTIFY_SOCKET": address, GUARDIAN: "1"},
+                start_new_session=True,
             )
 
     def __enter__(self) -> Container:
@@ -79,7 +81,6 @@ class Container:
             capture_output=True,
             text=True,
             timeout=4 * TIMEOUT,
-            umask=0o022,
         )
         assert done.returncode == status, (command, done)
         return done
@@ -140,13 +141,10 @@ def boot(log: Path, *options: str) -> Container:
         pytest.skip("boots a container: root")
     if shutil.which("systemd-nspawn") is None:
         pytest.skip("boots a container: apt-get install systemd-container")
-    root = os.environ.get("SIPC_SYSTEMD_ROOT")
-    if root is None:
-        got = subprocess.run([HERE / "get-root", "--found"], stdout=subprocess.PIPE, text=True)
-        if got.returncode:
-            pytest.skip("no root file system for a container: run tests/systemd/get-root")
-        root = got.stdout
-    return Container(root.strip(), log, *options)
+    got = subprocess.run([HERE / "get-root", "--found"], stdout=subprocess.PIPE, text=True)
+    if got.returncode:
+        pytest.skip("no root file system for a container: run tests/systemd/get-root")
+    return Container(got.stdout.strip(), log, *options)
 
 
 @pytest.fixture(scope="session")

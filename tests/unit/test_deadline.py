@@ -33,13 +33,13 @@ def test_time_runs_out_and_never_below_zero(clock):
     assert left == [(5, False), (3, False), (0, True), (0, True)]
 
 
-def test_without_a_limit_it_never_passes(clock):
+def test_without_a_limit_a_deadline_never_passes(clock):
     deadline = Deadline(None)
     clock.now += 1e9
     assert (deadline.remaining(), deadline.expired()) == (None, False)
 
 
-def test_no_time_at_all_has_passed_at_once(clock):
+def test_a_deadline_of_0_seconds_has_passed(clock):
     assert Deadline(0).expired()
     assert Deadline(-1).remaining() == 0
 
@@ -68,14 +68,14 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 # Patience
 
 
-def test_patience_runs_out_only_while_somebody_is_to_blame():
+def test_the_timer_runs_out_only_while_it_runs():
     patience = InactivityTimer(10)
     assert patience.remaining(0) is None
     patience.set_running(True, 100)
     assert [patience.remaining(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
-def test_patience_is_paused_while_nobody_is_to_blame_and_spent_time_counts():
+def test_a_paused_timer_keeps_the_time_it_has_run():
     patience = InactivityTimer(10)
     patience.set_running(True, 0)
     patience.set_running(False, 4)
@@ -87,14 +87,14 @@ def test_patience_is_paused_while_nobody_is_to_blame_and_spent_time_counts():
     assert patience.remaining(200) == 5
 
 
-def test_saying_again_that_somebody_is_to_blame_gives_no_new_time():
+def test_starting_a_running_timer_again_changes_nothing():
     patience = InactivityTimer(10)
     patience.set_running(True, 0)
     patience.set_running(True, 7)
     assert patience.remaining(8) == 2
 
 
-def test_saying_again_that_nobody_is_to_blame_spends_nothing():
+def test_pausing_a_paused_timer_again_changes_nothing():
     patience = InactivityTimer(10)
     patience.set_running(True, 0)
     patience.set_running(False, 1)
@@ -103,7 +103,7 @@ def test_saying_again_that_nobody_is_to_blame_spends_nothing():
     assert patience.remaining(20) == 9
 
 
-def test_progress_starts_the_watch_over_while_it_runs():
+def test_progress_restarts_a_running_timer():
     patience = InactivityTimer(10)
     patience.set_running(True, 0)
     patience.set_running(False, 3)
@@ -112,7 +112,7 @@ def test_progress_starts_the_watch_over_while_it_runs():
     assert [patience.remaining(now) for now in (8, 12)] == [10, 6]
 
 
-def test_progress_while_paused_forgets_what_was_spent_and_stays_paused():
+def test_progress_resets_a_paused_timer_which_stays_paused():
     patience = InactivityTimer(10)
     patience.set_running(True, 0)
     patience.set_running(False, 3)
@@ -122,13 +122,13 @@ def test_progress_while_paused_forgets_what_was_spent_and_stays_paused():
     assert patience.remaining(6) == 10
 
 
-def test_patience_without_a_limit_never_ends():
+def test_a_timer_without_a_limit_never_runs_out():
     patience = InactivityTimer(None)
     patience.set_running(True, 0)
     assert patience.remaining(1e9) is None
 
 
-def test_the_end_of_patience_is_a_moment():
+def test_a_timer_names_the_time_when_it_runs_out():
     patience = InactivityTimer(10)
     assert (patience.running, patience.expires_at()) == (False, NEVER)
     patience.set_running(True, 100)

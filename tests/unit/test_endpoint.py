@@ -89,24 +89,24 @@ def test_the_environment_names_the_endpoint(environment, path, make_folder, user
 
 
 @pytest.mark.parametrize("environment", FALLBACKS.values(), ids=FALLBACKS)
-def test_else_it_is_in_a_folder_of_the_user_s_own(environment, user, folder):
+def test_without_a_variable_the_endpoint_is_in_a_folder_of_the_user(environment, user, folder):
     assert default_path(environment, user, make_folder=True) == f"{folder}/sipc.sock"
 
 
-def test_the_folder_is_named_after_the_user_s_number(stranger):
+def test_the_folder_is_named_after_the_user_id(stranger):
     number, _ = stranger
     with pytest.raises(PathNotFound, match=rf"^/tmp/sipc-{number}/sipc\.sock "):
         default_path({}, number, make_folder=False)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o277, 0o777], ids=oct)
-def test_the_folder_is_made_for_the_user_alone_whatever_the_umask(mask, user, folder, umask):
+def test_the_folder_is_private_whatever_the_umask(mask, user, folder, umask):
     umask(mask)
     default_path({}, user, make_folder=True)
     assert (mode(folder), folder.lstat().st_uid) == (0o700, user)
 
 
-def test_a_folder_that_is_there_is_taken(user, folder):
+def test_an_existing_folder_is_used(user, folder):
     default_path({}, user, make_folder=True)
     before = folder.lstat()
     for make_folder in (True, False):
@@ -141,14 +141,14 @@ def test_a_folder_with_another_mode_is_refused(wrong, make_folder, user, folder)
 
 
 @make_or_not
-def test_a_file_is_refused(make_folder, user, folder):
+def test_a_file_in_place_of_the_folder_is_refused(make_folder, user, folder):
     folder.touch(0o700)
     assert_refused(user, folder, make_folder, "not a directory")
 
 
 @make_or_not
 @pytest.mark.parametrize("target", ["there", "missing"])
-def test_a_symlink_is_refused_wherever_it_leads(make_folder, target, user, folder, tmp_path):
+def test_a_symlink_in_place_of_the_folder_is_refused(make_folder, target, user, folder, tmp_path):
     (tmp_path / "there").mkdir(0o700)
     folder.symlink_to(tmp_path / target)
     assert_refused(user, folder, make_folder, "not a directory")
@@ -156,7 +156,7 @@ def test_a_symlink_is_refused_wherever_it_leads(make_folder, target, user, folde
 
 
 @make_or_not
-def test_a_folder_of_somebody_else_s_is_refused(make_folder, stranger):
+def test_a_folder_of_another_user_is_refused(make_folder, stranger):
     number, folder = stranger
     folder.mkdir()
     folder.chmod(0o700)

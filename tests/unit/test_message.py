@@ -53,7 +53,7 @@ def pending(writer: MessageWriter) -> bytes:
 # The recorded conversations
 
 
-def test_no_recording_is_forgotten():
+def test_every_recorded_conversation_is_tested():
     recorded = {path.name for path in WIRE.iterdir() if path.suffix in {".request", ".response"}}
     assert recorded == set(CONVERSATIONS)
 
@@ -89,7 +89,7 @@ BETWEEN_PACKETS = {0, 6, 11}
 
 
 @pytest.mark.parametrize("behind", [b"!", b"0005x0000", b"0001", b"\0" * 1000])
-def test_bytes_behind_the_flush_are_counted_and_dropped(behind):
+def test_bytes_after_the_flush_are_counted_and_dropped(behind):
     for slices in ([MESSAGE + behind], [MESSAGE, behind], sliced(MESSAGE + behind, 1)):
         reader = MessageReader()
         assert read(reader, *slices) == b"abc"
@@ -99,7 +99,7 @@ def test_bytes_behind_the_flush_are_counted_and_dropped(behind):
 
 
 @pytest.mark.parametrize("size", range(len(MESSAGE)))
-def test_a_message_cut_off_anywhere_is_never_complete(size):
+def test_a_truncated_message_is_never_complete(size):
     for slices in ([MESSAGE[:size]], sliced(MESSAGE[:size], 1)):
         reader = MessageReader()
         assert read(reader, *slices) == bytes(MESSAGE[at] for at in (4, 5, 10) if at < size)
@@ -187,7 +187,7 @@ def test_payload_is_not_copied():
 
 
 @pytest.mark.parametrize("count", range(len(MESSAGE) + 1))
-def test_what_was_not_written_stays_pending(count):
+def test_unwritten_bytes_stay_pending(count):
     writer = MessageWriter()
     writer.write(b"ab")
     writer.write(b"c")
@@ -199,7 +199,7 @@ def test_what_was_not_written_stays_pending(count):
 
 
 @pytest.mark.parametrize("count", range(12))
-def test_more_may_be_added_behind_what_was_not_written(count):
+def test_more_payload_may_be_added_to_unwritten_bytes(count):
     writer = MessageWriter()
     writer.write(b"ab")
     writer.write(b"c")
@@ -209,7 +209,7 @@ def test_more_may_be_added_behind_what_was_not_written(count):
     assert pending(writer) == b"0006ab0005c0007def0000"[count:]
 
 
-def test_what_is_pending_can_be_forgotten():
+def test_pending_bytes_can_be_dropped():
     writer = MessageWriter()
     writer.write(b"ab")
     writer.advance(3)
@@ -222,7 +222,7 @@ def test_what_is_pending_can_be_forgotten():
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=8), st.data())
-def test_what_is_written_in_any_steps_is_read_in_any_slicing(payloads, data):
+def test_a_message_written_in_any_steps_is_read_in_any_slices(payloads, data):
     writer = MessageWriter()
     for payload in payloads:
         writer.write(payload)

@@ -23,13 +23,13 @@ def test_advance_removes_as_many_bytes_as_it_is_told(kind, count):
     assert b"".join(buffers) == b"abcdefg"[count:]
 
 
-def test_nothing_is_removed_from_nothing():
+def test_nothing_is_removed_from_an_empty_list():
     buffers = []
     consume(buffers, 0)
     assert buffers == []
 
 
-def test_what_is_left_is_not_copied():
+def test_remaining_bytes_are_not_copied():
     first, second = bytearray(b"first"), bytearray(b"second")
     buffers = [first, second]
     consume(buffers, 2)
@@ -37,7 +37,7 @@ def test_what_is_left_is_not_copied():
     assert buffers[1] is second
 
 
-def test_no_buffer_is_left_when_all_is_written():
+def test_no_buffer_is_left_when_all_bytes_are_written():
     buffers = [b"ab", b"", b"c", b""]
     consume(buffers, 3)
     assert buffers == []
@@ -45,7 +45,7 @@ def test_no_buffer_is_left_when_all_is_written():
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=6), max_size=10), st.data())
-def test_any_steps_through_any_buffers_lose_nothing(pieces, data):
+def test_no_bytes_are_lost_in_any_steps_through_any_buffers(pieces, data):
     left = b"".join(pieces)
     buffers = list(pieces)
     while left:

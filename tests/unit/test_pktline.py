@@ -93,7 +93,7 @@ ACCEPTED: dict[str, tuple[bytes, list[Packet]]] = {
 
 @three_ways
 @pytest.mark.parametrize(("data", "packets"), ACCEPTED.values(), ids=ACCEPTED)
-def test_decodes(data, packets, way):
+def test_packets_are_decoded(data, packets, way):
     slices, more = way(data)
     assert decode(slices) == ([*packets, *more], b"", "")
 
@@ -135,7 +135,7 @@ each_refused = pytest.mark.parametrize("header", REFUSED.values(), ids=REFUSED)
 
 
 @each_refused
-def test_refuses(header):
+def test_malformed_lengths_are_refused(header):
     for way in WAYS.values():
         slices, _ = way(header)
         packets, part, error = decode(slices)
@@ -144,7 +144,7 @@ def test_refuses(header):
 
 
 @each_refused
-def test_a_refusal_says_what_came_and_where_and_what_was_expected(header):
+def test_a_refusal_names_the_bytes_their_place_and_what_was_expected(header):
     for before in (b"", b"0006ab", b"0000"):
         for slices in ([before + header], singly(before + header), [before, header]):
             error = decode(slices)[2]
@@ -162,7 +162,7 @@ def test_a_refusal_names_packets_of_other_protocols(header, name):
     assert name in decode([header])[2]
 
 
-def test_packets_before_a_refused_one_are_told_first():
+def test_packets_before_a_malformed_one_are_returned_first():
     assert decode([b"0006ab0000" + b"oops" + b"0005c"])[:2] == ([b"ab", FLUSH], b"")
 
 
@@ -180,7 +180,7 @@ def test_bytes_are_inside_a_packet_until_it_is_complete():
     assert inside == [True] * 5 + [False] + [True] * 3 + [False]
 
 
-def test_offset_and_unread_count_bytes_over_all_buffers():
+def test_offset_and_unread_bytes_count_over_all_buffers():
     decoder = Decoder()
     decoder.receive_data(b"0005a00")
     assert (decoder.offset, decoder.unread) == (0, 7)
@@ -192,14 +192,14 @@ def test_offset_and_unread_count_bytes_over_all_buffers():
     assert (decoder.offset, decoder.unread) == (9, 6)
 
 
-def test_nothing_may_come_before_all_has_been_told():
+def test_data_may_not_be_added_before_all_events_are_read():
     decoder = Decoder()
     decoder.receive_data(b"0005a")
     with pytest.raises(AssertionError, match="not been used up"):
         decoder.receive_data(b"0005b")
 
 
-def test_events_show_what_they_are():
+def test_events_have_a_readable_repr():
     decoder = Decoder()
     decoder.receive_data(b"0006ab00040000")
     assert [repr(decoder.next_event()) for _ in range(4)] == [
@@ -211,7 +211,7 @@ def test_events_show_what_they_are():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64, 1000, 100_000])
-def test_payload_is_never_copied_and_told_once_per_packet_and_slice(size):
+def test_payload_is_not_copied_and_returned_once_per_packet_and_slice(size):
     packets = [pattern(length) for length in (1, 100, 1, MAX_PAYLOAD, 3)]
     data = join(piece for packet in packets for piece in encode(packet))
     buffers = [bytearray(data[start : start + size]) for start in range(0, len(data), size)]
@@ -226,7 +226,7 @@ def test_payload_is_never_copied_and_told_once_per_packet_and_slice(size):
     assert len(told) <= len(packets) + len(buffers)
 
 
-def test_a_buffer_may_be_used_again_once_all_of_it_was_told():
+def test_a_buffer_may_be_reused_once_all_events_are_read():
     buffer = bytearray(3)
     decoder = Decoder()
     payload = b""
@@ -239,7 +239,7 @@ def test_a_buffer_may_be_used_again_once_all_of_it_was_told():
     assert payload == b"pingworld!"
 
 
-def test_memory_does_not_grow_with_what_went_through():
+def test_memory_does_not_grow_with_the_bytes_decoded():
     packet = bytearray(join(encode(bytes(MAX_PAYLOAD))))
     decoder = Decoder()
     tracemalloc.start()
@@ -269,7 +269,7 @@ ENCODED = {
 
 
 @pytest.mark.parametrize(("payload", "data"), ENCODED.values(), ids=ENCODED)
-def test_encodes(payload, data):
+def test_payload_is_encoded(payload, data):
     assert join(encode(payload)) == data
 
 
@@ -286,7 +286,7 @@ def test_encodes(payload, data):
         (2 * 65516 + 1, [b"fff0", b"fff0", b"0005"]),
     ],
 )
-def test_packets_are_filled_before_another_is_begun(size, headers):
+def test_packets_are_filled_before_the_next_begins(size, headers):
     payload = pattern(size)
     pieces = encode(payload)
     assert pieces[::2] == headers
@@ -330,7 +330,7 @@ def slicings(draw, data: st.SearchStrategy[bytes]) -> tuple[bytes, list[bytes]]:
 
 @settings(deadline=None)
 @given(st.data(), payloads)
-def test_any_payload_in_any_slicing_comes_back(data, payload):
+def test_any_payload_in_any_slices_is_decoded(data, payload):
     wire = join(encode(payload)) + FLUSH_PACKET
     _, slices = data.draw(slicings(st.just(wire)))
     packets, part, error = decode(slices)
@@ -340,7 +340,7 @@ def test_any_payload_in_any_slicing_comes_back(data, payload):
 
 @settings(deadline=None)
 @given(slicings(streams))
-def test_any_bytes_mean_the_same_in_any_slicing(sliced):
+def test_any_bytes_mean_the_same_in_any_slices(sliced):
     whole, slices = sliced
     assert decode(slices) == decode([whole]) == decode(singly(whole))
 
@@ -363,7 +363,7 @@ def test_dulwich_encodes_the_same(payload):
 
 @settings(deadline=None)
 @given(packet_lists)
-def test_what_dulwich_encodes_is_understood(packets):
+def test_dulwich_s_packets_are_decoded(packets):
     wire = join(map(pkt_line, packets))
     assert decode([wire])[0] == [FLUSH if packet is None else packet for packet in packets]
 

@@ -43,7 +43,7 @@ takes = st.integers(0, 120)
 
 @settings(deadline=None)
 @given(steps=st.lists(st.one_of(appends, takes), max_size=20))
-def test_first_in_is_first_out(disk, steps):
+def test_bytes_come_out_in_the_order_they_went_in(disk, steps):
     model = b""
     with closing(Spool(str(disk))) as spool:
         for step in steps:
@@ -56,19 +56,19 @@ def test_first_in_is_first_out(disk, steps):
             assert len(spool) == len(model)
 
 
-def test_more_buffers_than_one_write_takes_are_stored(spool):
+def test_more_buffers_than_one_system_call_takes_are_stored(spool):
     buffers = [b"%d," % number for number in range(2 * MAX_BUFFERS + 1)]
     spool.append(buffers)
     assert spool.take(len(spool) + 1) == b"".join(buffers)
 
 
-def test_the_list_handed_over_is_left_alone(spool):
+def test_the_list_of_buffers_is_not_changed(spool):
     buffers = [b"ab", b"c"]
     spool.append(buffers)
     assert buffers == [b"ab", b"c"]
 
 
-def test_it_is_false_while_nothing_waits(spool):
+def test_an_empty_spool_is_false(spool):
     assert not spool
     spool.append([b"a"])
     assert spool
@@ -76,24 +76,24 @@ def test_it_is_false_while_nothing_waits(spool):
     assert not spool
 
 
-def test_the_file_is_nowhere_to_be_seen(spool, disk):
+def test_the_file_has_no_name(spool, disk):
     spool.append([b"secret"])
     assert list(disk.iterdir()) == []
     assert os.fstat(spool.descriptor()).st_nlink == 0
 
 
-def test_the_file_is_no_child_s_by_accident(spool):
+def test_the_file_is_not_inherited(spool):
     spool.append([b"secret"])
     assert not os.get_inheritable(spool.descriptor())
 
 
-def test_the_file_is_in_the_folder(spool, disk):
+def test_the_file_is_in_the_given_folder(spool, disk):
     spool.append([b"a"])
     assert os.fstat(spool.descriptor()).st_dev == disk.stat().st_dev
     assert os.readlink(f"/proc/self/fd/{spool.descriptor()}").startswith(f"{disk}/")
 
 
-def test_the_file_shrinks_to_nothing_when_emptied(spool):
+def test_the_file_is_truncated_when_the_spool_is_emptied(spool):
     spool.append([bytes(100_000)])
     spool.take(99_999)
     assert os.fstat(spool.descriptor()).st_size == 100_000
@@ -109,7 +109,7 @@ def test_the_descriptor_is_at_the_first_byte(spool):
         assert os.read(spool.descriptor(), 100) == b"the whole request"
 
 
-def test_a_spool_of_nothing_has_a_descriptor_too(spool):
+def test_an_empty_spool_has_a_descriptor_too(spool):
     assert os.read(spool.descriptor(), 1) == b""
 
 
@@ -129,12 +129,12 @@ def test_no_file_is_made_before_the_first_byte():
         assert len(spool) == 0
 
 
-def test_taking_from_nothing_needs_no_file():
+def test_taking_from_an_empty_spool_needs_no_file():
     with closing(Spool("/nonexistent")) as spool:
         assert spool.take(10) == b""
 
 
-def test_a_full_disk_is_an_error_with_a_remedy_and_what_fitted_is_kept(spool, disk):
+def test_a_full_disk_is_an_error_with_a_remedy_and_stored_bytes_are_kept(spool, disk):
     spool.append([b"first "])
     with files_no_longer_than(10_000):
         with pytest.raises(SipcError) as caught:

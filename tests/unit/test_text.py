@@ -22,7 +22,7 @@ ALL = bytes(range(256))
     ],
     ids=["empty", "plain", "quotes", "controls", "not ASCII"],
 )
-def test_what_is_not_plain_is_escaped(data, text):
+def test_characters_that_are_not_printable_are_escaped(data, text):
     assert quoted(data) == text
 
 

@@ -11,13 +11,13 @@ BOTH = HERE.parent / "inprocess"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BOTH.glob("test_*.py")))
-def test_what_is_for_both_holds_there(wine, name):
+def test_tests_for_both_systems_pass_under_wine(wine, name):
     ran = wine.run("pytest_there.py", "-q", windows_path(BOTH / name))
     assert ran.status == 0, ran.out + ran.err
     assert "skipped" not in ran.out
 
 
-def test_all_of_the_folder_is_seen():
+def test_all_files_of_the_folder_are_tests():
     assert [
         path.name for path in Path(BOTH).glob("*.py") if not path.name.startswith("test_")
     ] == []

@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 from helpers.wine import HERE, windows_path
 
 
@@ -25,7 +26,7 @@ def sent_back(lines):
     return [line.split(" ", 2)[2] for line in lines]
 
 
-def test_every_line_is_a_request_and_answers_come_in_their_order(wine, path, echo):
+def test_every_line_is_a_request_and_responses_keep_the_order(wine, path, echo):
     records = [f"record {number}" for number in range(60)]
     with wine.server(path, "--worker", echo, "--threads", "4"):
         given = "\n".join(records).encode()
@@ -46,7 +47,7 @@ def test_nuls_separate_records_and_answers(wine, path, echo):
     ]
 
 
-def test_a_record_is_answered_before_the_next_is_typed(wine, path, echo):
+def test_a_response_is_written_before_the_next_record_is_read(wine, path, echo):
     with wine.server(path, "--worker", echo):
         client = wine.start("sipc_there.py", "send", path, "--lines")
         for word in (b"one", b"two", b"three"):
@@ -54,13 +55,13 @@ def test_a_record_is_answered_before_the_next_is_typed(wine, path, echo):
             client.stdin.flush()
             assert client.stdout.readline().rstrip().endswith(word)
         client.stdin.close()
-        assert client.wait(60) == 0
+        assert client.wait(TIMEOUT) == 0
         client.kill()
     for stream in (client.stdout, client.stderr):
         stream.close()
 
 
-def test_records_from_a_file_and_answers_into_one(wine, path, folder, echo):
+def test_records_are_read_from_a_file_and_responses_written_to_one(wine, path, folder, echo):
     (folder / "records").write_bytes(b"one\ntwo\n")
     with wine.server(path, "--worker", echo):
         ran = wine.sipc(
@@ -71,7 +72,7 @@ def test_records_from_a_file_and_answers_into_one(wine, path, folder, echo):
     assert sent_back((folder / "answers").read_text().splitlines()) == ["one", "two"]
 
 
-def test_more_passes_than_pipes_hold(wine, path, echo):
+def test_more_bytes_than_pipes_hold_are_passed_on(wine, path, echo):
     records = [b"%d" % number * 300_000 for number in range(8)]
     with wine.server(path, "--worker", echo, "--threads", "2"):
         client = wine.start("sipc_there.py", "send", path, "--lines", "-j", "2")
@@ -79,7 +80,7 @@ def test_more_passes_than_pipes_hold(wine, path, echo):
         feeder.start()
         answers = client.stdout.read()
         feeder.join()
-        assert client.wait(60) == 0
+        assert client.wait(TIMEOUT) == 0
         client.kill()
     for stream in (client.stdout, client.stderr):
         stream.close()
@@ -91,7 +92,7 @@ def feed(client, records):
     client.stdin.close()
 
 
-def test_one_that_fails_is_told_of_and_the_others_go_on(wine, path, echo):
+def test_a_failed_record_is_reported_and_the_others_are_sent(wine, path, echo):
     with wine.server(path, "--worker", echo, "--threads", "1"):
         ran = wine.sipc("send", path, "--lines", input=b"a\nend\nb\n")
     assert ran.status == 7
@@ -99,19 +100,19 @@ def test_one_that_fails_is_told_of_and_the_others_go_on(wine, path, echo):
     assert "record 2" in ran.err
 
 
-def test_when_time_is_over_that_is_said_though_nobody_reads(wine, path, echo):
+def test_a_timeout_is_reported_though_the_output_is_not_read(wine, path, echo):
     with wine.server(path, "--worker", echo):
         client = wine.start("sipc_there.py", "send", path, "--lines", "-m", "5s")
         client.stdin.write(b"x" * 2_000_000 + b"\n")
         client.stdin.flush()
-        assert client.wait(60) == 6
+        assert client.wait(TIMEOUT) == 6
         assert b"in time" in client.stderr.read()
         client.kill()
         for stream in (client.stdin, client.stdout, client.stderr):
             stream.close()
 
 
-def test_nobody_there_is_the_first_record_s_failure(wine, path):
+def test_a_missing_server_fails_the_first_record(wine, path):
     ran = wine.sipc("send", path, "--lines", input=b"a\nb\n")
     assert ran.status == 4
     assert "record 1" in ran.err

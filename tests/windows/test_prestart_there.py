@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wine import HERE, processes_with_argument, windows_path
 
 
@@ -42,10 +42,10 @@ def numbers(folder, count):
         lines = file.read_text().split() if file.exists() else []
         return len(lines) >= count and lines
 
-    return wait_until(found, f"{count} handlers", 60)
+    return wait_until(found, f"{count} handlers")
 
 
-def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, folder, ahead):
+def test_handlers_are_started_before_each_request(wine, path, folder, ahead):
     with ending(wine, path, "--prestart", "2", "--exec", ahead) as server:
         for count in (2, 3, 4):
             ready = numbers(folder, count)
@@ -56,7 +56,7 @@ def test_handlers_are_there_before_a_request_and_again_behind_it(wine, path, fol
     assert "ended before" not in server.log
 
 
-def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
+def test_requests_without_a_prestarted_handler_start_one(wine, path, folder, ahead):
     """These know who asks."""
     with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)
@@ -66,11 +66,11 @@ def test_more_requests_than_wait_start_their_own(wine, path, folder, ahead):
         _, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
         assert (word, its_path) == ("hello", path)
         assert int(peer) > 0
-        holds.communicate(timeout=60)
+        holds.communicate(timeout=TIMEOUT)
         assert wine.sipc("send", path, "-d", "hello").status == 0
 
 
-def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, path, folder):
+def test_a_prestarted_handler_may_respond_without_reading(wine, path, folder):
     command = f'echo started>>"{windows_path(folder / "starts")}" & echo pong'
     with ending(wine, path, "--prestart", "2", "--exec", command):
         for count in (2, 3, 4, 5):
@@ -80,13 +80,13 @@ def test_one_that_answers_without_reading_has_answered_before_it_is_asked(wine, 
         assert len(numbers(folder, 6)) == 6, "each has been used"
 
 
-def test_those_that_fail_before_their_request_are_not_used(wine, path):
+def test_prestarted_handlers_that_have_failed_are_not_used(wine, path):
     with ending(wine, path, "--prestart", "1", "--exec", "exit 3") as server:
         server.wait_for_log("ended before its request: exit status 3")
         assert wine.sipc("send", path, "-d", "ping").status == 7
 
 
-def test_none_that_waits_outlives_the_server(wine, path, folder, ahead):
+def test_no_prestarted_handler_outlives_the_server(wine, path, folder, ahead):
     options = ("--prestart", "2", "--quit-on", "quit", "--kill-after", "0")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 2)

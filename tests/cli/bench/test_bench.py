@@ -109,7 +109,7 @@ def bench_json(endpoint, *arguments) -> dict:
     ],
     ids=["nothing", "data", "size", "size 0"],
 )
-def test_so_many_requests_are_sent_as_was_asked_for(endpoint, arguments, payload):
+def test_the_given_number_of_requests_is_sent(endpoint, arguments, payload):
     with RespondingServer(endpoint) as server:
         found = bench_json(endpoint, "-n", "7", *arguments)
     assert server.requests == [payload] * 7
@@ -129,7 +129,7 @@ def test_the_request_can_come_from_a_file(endpoint, folder, source):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_as_many_are_in_flight_as_was_asked_for(endpoint, processes):
+def test_the_given_number_of_requests_is_in_flight(endpoint, processes):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         with benching(endpoint, "-c", 5, "-n", 20, "--processes", processes, "-q") as program:
@@ -155,19 +155,19 @@ def test_the_warm_up_is_not_counted(endpoint):
     assert len(server.requests) == 15
 
 
-def test_time_ends_a_run_that_has_no_number(endpoint):
+def test_a_run_without_a_number_of_requests_ends_after_its_time(endpoint):
     with RespondingServer(endpoint) as server:
         found = bench_json(endpoint, "-z", "300ms", "-c", "2")
     assert found["counts"]["answered"] == len(server.requests) > 0
     assert found["elapsed"] >= 300_000_000
 
 
-def test_a_run_ends_after_ten_seconds_unless_told_otherwise():
+def test_a_run_takes_ten_seconds_by_default():
     assert b"[default: 10s, unless there is -n]" in b" ".join(run_bench("-h").stdout.split())
 
 
 @pytest.mark.parametrize(("limit", "processes"), [(64, 1), (30, 4)])
-def test_more_connections_than_descriptors_are_usual(endpoint, limit, processes):
+def test_a_low_soft_limit_of_descriptors_is_raised(endpoint, limit, processes):
     command = f'ulimit -S -n {limit}; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
     command += f" --processes {processes}"
     with RespondingServer(endpoint) as server:
@@ -183,7 +183,7 @@ def test_more_connections_than_descriptors_are_usual(endpoint, limit, processes)
         (40, 40, "40 processes need 104", "fewer --processes"),
     ],
 )
-def test_more_connections_than_descriptors_are_allowed(endpoint, limit, processes, what, remedy):
+def test_a_low_hard_limit_of_descriptors_is_an_error(endpoint, limit, processes, what, remedy):
     command = f'ulimit -n {limit}; exec "{SIPC}" bench "{endpoint}" -q -c 80 -n 200'
     command += f" --processes {processes}"
     with RespondingServer(endpoint) as server:
@@ -217,7 +217,7 @@ def test_failures_are_counted_by_kind_and_never_timed_as_answers(endpoint, answe
     assert found["times"]["service"]["count"] == 4
 
 
-def test_what_takes_too_long_is_a_failure_and_says_so(endpoint):
+def test_timeouts_are_failures(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         done = run_bench(endpoint, "-n", "2", "-c", "2", "--timeout", "50ms")
@@ -230,7 +230,7 @@ def test_what_takes_too_long_is_a_failure_and_says_so(endpoint):
 
 
 @pytest.mark.parametrize("loop", [["-c", 4], ["-R", 400]], ids=["closed", "open"])
-def test_a_server_that_goes_and_comes_back_loses_no_count(endpoint, loop):
+def test_counts_add_up_when_the_server_restarts(endpoint, loop):
     with ExitStack() as stack:
         first = stack.enter_context(RespondingServer(endpoint))
         program = stack.enter_context(benching(endpoint, *loop, "-z", "1h", "--json", "-"))
@@ -261,7 +261,7 @@ def test_a_server_that_goes_and_comes_back_loses_no_count(endpoint, loop):
         (signal.SIGINT, 130, 2),
     ],
 )
-def test_a_signal_ends_the_load_and_what_there_was_is_reported(
+def test_a_signal_ends_the_load_and_a_partial_report_is_written(
     endpoint, folder, number, status, processes
 ):
     with RespondingServer(endpoint) as server:
@@ -279,7 +279,7 @@ def test_a_signal_ends_the_load_and_what_there_was_is_reported(
     assert 0 <= len(server.requests) - counts["answered"] <= 4
 
 
-def test_a_signal_is_heard_while_nobody_answers(endpoint):
+def test_a_signal_ends_the_load_while_no_response_comes(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         with benching(endpoint, "-c", 2, "--timeout", 0) as program:
@@ -290,7 +290,7 @@ def test_a_signal_is_heard_while_nobody_answers(endpoint):
         assert b"2 sent, 0 answered, 0 failed, 2 unfinished" in output
 
 
-def test_if_it_is_killed_its_processes_end_too(endpoint):
+def test_the_processes_of_a_killed_bench_end(endpoint):
     with RespondingServer(endpoint) as server:
         with benching(endpoint, "-c", 2, "-z", "1h", "--processes", 2) as program:
             wait_until(lambda: len(server.requests) > 20, "some requests")
@@ -300,7 +300,7 @@ def test_if_it_is_killed_its_processes_end_too(endpoint):
 
 
 @pytest.mark.parametrize("kind", ["missing", "stale", "file"])
-def test_an_endpoint_that_is_none_is_told_before_any_load(endpoint, folder, kind):
+def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind):
     if kind == "stale":
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(endpoint))
@@ -328,7 +328,7 @@ def test_an_endpoint_that_is_none_is_told_before_any_load(endpoint, folder, kind
         ("", "the condition is empty"),
     ],
 )
-def test_a_condition_that_is_none_is_refused_before_any_load(endpoint, expression, told):
+def test_an_invalid_condition_is_refused_before_any_load(endpoint, expression, told):
     with RespondingServer(endpoint) as server:
         done = run_bench(endpoint, "--fail-if", "p50>1s", "--fail-if", expression)
     assert done.returncode == 2
@@ -336,7 +336,7 @@ def test_a_condition_that_is_none_is_refused_before_any_load(endpoint, expressio
     assert server.requests == []
 
 
-def test_all_conditions_are_judged_and_one_that_holds_is_a_failure(endpoint):
+def test_a_condition_that_holds_is_a_failure(endpoint):
     conditions = ["errors>0", "p50>1h", "rate>0", "requests!=400"]
     options = [word for each in conditions for word in ("--fail-if", each)]
     with RespondingServer(endpoint):
@@ -349,7 +349,7 @@ def test_all_conditions_are_judged_and_one_that_holds_is_a_failure(endpoint):
     )
 
 
-def test_conditions_that_do_not_hold_are_no_failure(endpoint):
+def test_conditions_that_do_not_hold_are_a_success(endpoint):
     with RespondingServer(endpoint):
         done = run_cli(
             "bench", endpoint, "-n", "9", "--fail-if", "errors > 0", "--fail-if", "p50>1h"
@@ -357,7 +357,7 @@ def test_conditions_that_do_not_hold_are_no_failure(endpoint):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_limit_that_nobody_could_check_was_not_kept(endpoint):
+def test_a_condition_that_cannot_be_checked_is_a_failure(endpoint):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "9", "--fail-if", "p99.9>1h")
     assert done.returncode == 10
@@ -387,7 +387,7 @@ def test_a_baseline_shows_what_has_changed(endpoint, folder):
     [None, b"", b"{}", b"[" * 100_000, b'{"schema": "sipc-bench", "version": 2}', b"\xff\xfe"],
     ids=["missing", "empty", "no report", "deep", "of another version", "no text"],
 )
-def test_a_baseline_that_is_none_is_refused_before_any_load(endpoint, folder, content):
+def test_an_invalid_baseline_is_refused_before_any_load(endpoint, folder, content):
     if content is not None:
         (folder / "old").write_bytes(content)
     with RespondingServer(endpoint) as server:
@@ -431,13 +431,13 @@ def test_a_dash_is_standard_output_in_place_of_the_report(endpoint, folder, form
     assert os.listdir(folder) == ["sock"]
 
 
-def test_two_forms_cannot_have_one_place(endpoint):
+def test_two_forms_cannot_go_to_one_file(endpoint):
     done = run_bench(endpoint, "--json", "-", "--html", "-")
     assert done.returncode == 2
     assert b"two forms of the report cannot both go to -" in done.stderr
 
 
-def test_files_that_cannot_be_written_are_told_before_any_load(endpoint, folder):
+def test_files_that_cannot_be_written_are_an_error_before_any_load(endpoint, folder):
     with RespondingServer(endpoint) as server:
         done = run_bench(endpoint, "--csv", folder / "a", "--html", folder / "no" / "b")
     assert done.returncode == 1
@@ -457,7 +457,7 @@ def test_a_full_disk_leaves_the_old_file(endpoint, folder):
     assert sorted(os.listdir(folder)) == ["report", "sock"]
 
 
-def test_what_was_killed_in_mid_run_leaves_the_old_file(endpoint, folder):
+def test_an_interrupted_run_replaces_the_old_file_completely(endpoint, folder):
     (folder / "report").write_text("old")
     with RespondingServer(endpoint) as server:
         with benching(endpoint, "-z", "1h", "--json", folder / "report") as program:
@@ -487,7 +487,7 @@ def test_without_a_terminal_there_is_no_colour_and_nothing_moves(endpoint):
     assert max(map(len, done.stdout.decode().splitlines())) <= 80
 
 
-def test_bars_are_ascii_where_there_is_no_more(endpoint):
+def test_bars_are_ascii_where_the_encoding_is(endpoint):
     with RespondingServer(endpoint):
         done = sipc("bench", endpoint, "-n", "9", env=environment(PYTHONIOENCODING="ascii"))
     assert b"#" in done.stdout
@@ -506,7 +506,7 @@ def test_usage_is_checked(endpoint):
 # Where it is started
 
 
-def test_what_lies_in_the_working_directory_is_not_run(endpoint, folder):
+def test_modules_in_the_working_directory_are_not_imported(endpoint, folder):
     (folder / "struct.py").write_text("raise ImportError('a stranger')\n")
     with RespondingServer(endpoint):
         done = sipc("bench", endpoint, "-n", "3", "-q", "--processes", "2", cwd=folder)
@@ -524,7 +524,7 @@ def test_a_signal_ends_it_while_its_processes_start(endpoint):
     assert server.requests == []
 
 
-def test_a_run_that_could_start_nothing_is_a_failure(endpoint):
+def test_a_run_without_requests_is_a_failure(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         options = ["-R", "1000", "-c", "1", "-w", "100ms", "-z", "100ms", "--timeout", "300ms"]
@@ -534,13 +534,13 @@ def test_a_run_that_could_start_nothing_is_a_failure(endpoint):
     assert b"sipc bench: not one request was" in done.stderr
 
 
-def test_one_file_by_two_names_is_one_place(endpoint, folder):
+def test_two_names_of_one_file_are_noticed(endpoint, folder):
     done = run_bench(endpoint, "--json", "x", "--csv", "./x", cwd=folder)
     assert done.returncode == 2
     assert b"cannot both go to ./x" in done.stderr
 
 
-def test_numbers_that_no_float_holds_are_refused_before_any_load(endpoint, folder):
+def test_numbers_too_large_for_a_float_are_refused_before_any_load(endpoint, folder):
     with RespondingServer(endpoint) as server:
         assert run_bench(endpoint, "-n", "1", "--json", folder / "old").returncode == 0
         report = json.loads((folder / "old").read_bytes())

@@ -44,7 +44,7 @@ def lines_of(view: View) -> list[str]:
     ],
     ids=["time", "number", "both", "endless"],
 )
-def test_it_tells_how_far_it_is(plan, left):
+def test_the_view_shows_the_progress(plan, left):
     view = View(LoadPlan("/run/x", **plan))
     view.add(told(38, 2, 2 * SECOND))
     assert lines_of(view)[1].endswith(f"  {left}")
@@ -67,7 +67,7 @@ def test_the_sparkline_follows_the_rate():
 
 
 @pytest.mark.parametrize("warmup", [0, SECOND])
-def test_before_anything_counts_it_says_so(warmup):
+def test_the_view_shows_that_the_load_has_not_started(warmup):
     view = View(LoadPlan("/run/x", duration=SECOND, warmup=warmup))
     view.add(told(0, 0, 0))
     assert lines_of(view)[1].endswith("warming up" if warmup else "starting")
@@ -90,7 +90,7 @@ def run_on_terminal(endpoint, *arguments, **more) -> tuple[str, int]:
         return tty.finish().decode(), status
 
 
-def test_on_a_terminal_it_shows_progress_and_then_the_report_in_its_place(endpoint):
+def test_a_terminal_shows_progress_and_then_the_report_in_its_place(endpoint):
     with bench_on_terminal(endpoint, "-z", "1h") as (program, tty):
         tty.wait_for(b"answered")
         tty.type(b"\x03")
@@ -106,7 +106,7 @@ def test_on_a_terminal_it_shows_progress_and_then_the_report_in_its_place(endpoi
 
 
 @pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
-def test_a_terminal_that_wants_it_plain_gets_it_plain(endpoint, more):
+def test_a_terminal_without_colour_gets_plain_text(endpoint, more):
     shown, status = run_on_terminal(endpoint, "-n", "20", **more)
     assert status == 0
     assert "\x1b" not in shown

@@ -24,7 +24,7 @@ def text_of(capfdbinary):
     return text
 
 
-def test_it_says_all_there_is_to_say_of_a_closed_loop(text_of):
+def test_the_report_of_a_closed_loop_is_complete(text_of):
     assert (
         text_of(report_of(answered=12, failed=2, settings={**CLOSED, "processes": 2}))
         == """\
@@ -60,7 +60,7 @@ timeout                    2           -     7.00 ms
     )
 
 
-def test_an_open_loop_shows_both_times_and_what_they_are(text_of):
+def test_the_report_of_an_open_loop_explains_both_times(text_of):
     text = text_of(report_of(settings=OPEN))
     assert "\nopen loop, 500/s offered, at most 8 at once, for 10.0 s\n" in text
     assert "\nrate      500/s achieved, 500/s offered, over 2.00 s\n" in text
@@ -72,7 +72,7 @@ def test_an_open_loop_shows_both_times_and_what_they_are(text_of):
     assert "\nlatency (response time)\n" in text
 
 
-def test_what_was_not_answered_has_no_times(text_of):
+def test_a_report_without_answers_has_no_times(text_of):
     text = text_of(report_of(answered=0))
     assert "0 answered, 5 failed" in text
     assert "p50" not in text.replace("count         p50", "")
@@ -80,17 +80,17 @@ def test_what_was_not_answered_has_no_times(text_of):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95], ids=["idle", "busy"])
-def test_it_says_when_the_generator_was_the_limit(text_of, share):
+def test_the_report_says_when_the_generator_was_the_limit(text_of, share):
     said = "\nthe load generator itself was the limit" in text_of(report_of(share=share))
     assert said == (share > 0.9)
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_part_is_marked_as_one(text_of, partial):
+def test_a_partial_report_is_marked(text_of, partial):
     assert ("\npartial: " in text_of(report_of(partial=partial))) == partial
 
 
-def test_a_path_is_nothing_that_a_terminal_obeys(text_of):
+def test_control_characters_of_a_path_are_escaped(text_of):
     report = report_of()
     report.path = "/run/\x1b[2J\n\udcff"
     assert text_of(report).startswith("/run/\\x1b[2J\\n\\udcff\n")
@@ -99,7 +99,7 @@ def test_a_path_is_nothing_that_a_terminal_obeys(text_of):
 @pytest.mark.parametrize("longest", [1, MS, HIGHEST], ids=["1 ns", "1 ms", "39 h"])
 @pytest.mark.parametrize("count", [1, 10**9], ids=["few", "very many"])
 @pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
-def test_it_fits_80_columns(text_of, longest, count, settings):
+def test_the_report_fits_80_columns(text_of, longest, count, settings):
     report = report_of(settings={**settings, "processes": 16, "requests": count, "warmup": MS})
     tally = report.tally
     for histogram in (tally.total, tally.connect, tally.first_byte, tally.response):

@@ -22,6 +22,7 @@ from helpers.procfs import descriptors, peak_memory
 from helpers.scripted_server import ScriptedServer, receive_request, wait_until_unchanged
 from helpers.sending import EchoServer, feed, send_lines, start_send
 from helpers.server import Server
+from helpers.state import needs_files
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets
 
@@ -413,6 +414,7 @@ def test_few_descriptors_are_enough_for_many_jobs(endpoint):
     assert most[0] <= 48
 
 
+@needs_files(4096)
 def test_many_jobs_raise_the_limit_of_descriptors(endpoint):
     with Meeting(endpoint, 100):
         command = ["prlimit", "--nofile=64:4096", SIPC, "send", endpoint, "--lines", "-j", "100"]

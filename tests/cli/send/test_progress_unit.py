@@ -1,4 +1,4 @@
-"""The display of progress itself, in this process: when it comes, and where it does not."""
+"""The display of progress, in this process: when it appears, and when it does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simpleipc_cli.observe.stats import TransferStats
 
 @pytest.fixture
 def own_terminal(monkeypatch):
-    """A terminal as the stderr of what is tested here."""
+    """A terminal as standard error of the display."""
     with terminal() as tty:
         for module in (progress_module, render):
             monkeypatch.setattr(module, "STDERR", tty.slave)
@@ -33,7 +33,9 @@ def test_it_waits_for_one_second():
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_what_is_over_before_is_never_shown_and_ends_at_once(own_terminal, monkeypatch, live):
+def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(
+    own_terminal, monkeypatch, live
+):
     monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
     shown = Progress(TransferStats(), None, live=live, at_once=False)
     shown.start()
@@ -42,7 +44,7 @@ def test_what_is_over_before_is_never_shown_and_ends_at_once(own_terminal, monke
     assert own_terminal.finish() == b""
 
 
-def test_at_once_is_at_once(own_terminal, monkeypatch):
+def test_a_display_that_was_asked_for_appears_at_once(own_terminal, monkeypatch):
     monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
     shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
@@ -55,9 +57,7 @@ def test_at_once_is_at_once(own_terminal, monkeypatch):
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_colour_is_left_out_with_no_color_even_if_the_bar_was_asked_for(
-    own_terminal, monkeypatch, colour
-):
+def test_a_bar_that_was_asked_for_has_no_colour_with_no_color(own_terminal, monkeypatch, colour):
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
     shown = Progress(TransferStats(), 100, live=True, at_once=True)
@@ -77,7 +77,7 @@ def test_without_a_thread_there_is_no_bar_and_no_error(own_terminal, monkeypatch
     shown.stop()
 
 
-def test_whatever_ails_the_display_is_kept_to_itself(own_terminal, monkeypatch):
+def test_an_error_of_the_display_is_not_reported(own_terminal, monkeypatch):
     """An exception in a thread would be an error of this test."""
 
     def broken() -> None:
@@ -100,15 +100,13 @@ ask >{folder}/foreground
 """
 
 
-def test_the_foreground_is_told_from_the_background(folder):
+def test_a_process_knows_whether_it_is_in_the_foreground(folder):
     with terminal() as tty:
         done = subprocess.run(
-            ["bash", "-c", JOBS.format(python=sys.executable, folder=folder)],
+            ["setsid", "--ctty", "bash", "-c", JOBS.format(python=sys.executable, folder=folder)],
             stdin=tty.slave,
             stdout=tty.slave,
             stderr=tty.slave,
-            start_new_session=True,
-            preexec_fn=tty.become_controlling,
         )
         assert done.returncode == 0, tty.finish()
     found = [(folder / name).read_text() for name in ("background", "foreground")]
@@ -127,18 +125,18 @@ def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
     monkeypatch.setattr(progress_module, "_REDRAW", 0.01)
     shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
-    wait_until(lambda: len(asked) > 5, "it to have looked")
+    wait_until(lambda: len(asked) > 5, "it to have asked")
     assert own_terminal.output == b""
     foreground.set()
     wait_for_bar(own_terminal)
     foreground.clear()
-    looked = len(asked)
-    wait_until(lambda: len(asked) > looked + 5, "it to have looked again")
+    before = len(asked)
+    wait_until(lambda: len(asked) > before + 5, "it to have asked again")
     drawn = own_terminal.output
     shown.stop()
-    assert own_terminal.finish() == drawn, "what a shell has written since is not taken away"
+    assert own_terminal.finish() == drawn, "what a shell has written since is not removed"
 
 
-def test_the_screen_of_these_tests_shows_what_a_terminal_would():
+def test_the_screen_of_these_tests_shows_the_same_as_a_terminal():
     screen = Screen().feed(b"one\r\ntwo\r\x1b[2K\x1b[1A\x1b[2Kthree\r\nfour")
     assert screen.text == "three\nfour"

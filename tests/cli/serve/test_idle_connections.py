@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.procfs import stop_process
 from helpers.server import Server
+from helpers.state import needs_files
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, receive_all
 
@@ -98,6 +99,7 @@ def test_a_half_close_without_a_byte_ends_an_idle_connection(shared_server):
         assert ask_on(clients[2], b"hello") == (b"hello", True)
 
 
+@needs_files(4096)
 def test_the_limit_is_raised_for_idle_connections_and_lowered_after_them(endpoint):
     """A handler gets the limit of before, and none of the server's sockets."""
     command = "ulimit -n; ls -l /proc/self/fd"
@@ -212,6 +214,7 @@ class RandomClients:
         pytest.param(2000, 0.2, marks=pytest.mark.soak),
     ],
 )
+@needs_files(4096)
 def test_each_connection_is_answered_once_whenever_it_sends(endpoint, folder, count, pause):
     command = f'read -r n; echo "$n" >>{folder}/seen; echo "$n"'
     with Server(endpoint, command, wrapper=limited(400, 4096)) as server:

@@ -15,6 +15,7 @@ from helpers.command import SIPC, Program, environment, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, descriptors, stop_process
 from helpers.server import Server
+from helpers.state import needs_files
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, is_listening, message, open_connections, receive_all
 from helpers.workers import WorkerServer
@@ -33,6 +34,7 @@ def fill(pipe: int) -> None:
         pass
 
 
+@needs_files(1024)
 @pytest.mark.parametrize(
     ("number", "threads"), [(64, 8), (1024, 200)], ids=["few descriptors", "many threads"]
 )
@@ -45,6 +47,7 @@ def test_a_silent_client_stays_while_nobody_needs_its_place(endpoint, number, th
         assert "descriptors" not in server.log
 
 
+@needs_files(1024)
 def test_many_threads_are_no_reason_to_handle_fewer_requests_at_once(endpoint, gate):
     with (
         Server(endpoint, f"{gate.wait}; cat", "--threads", 200, wrapper=allowed(1024)) as server,
@@ -120,6 +123,7 @@ def test_with_the_fewest_descriptors_all_are_answered(endpoint):
             assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
 
 
+@needs_files(2048)
 def test_a_server_that_was_started_with_a_thousand_descriptors_open_goes_on(endpoint):
     """What it opens has numbers that select(2) does not know."""
     opened = 'use POSIX; POSIX::open("/dev/null") for 3..1100; exec @ARGV'

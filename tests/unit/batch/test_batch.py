@@ -14,7 +14,7 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.transport import connect
 
 
-def test_no_record_is_begun_while_much_waits(endpoint, folder, monkeypatch):
+def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypatch):
     """What waits for the oldest answer is bounded in bytes, too."""
     monkeypatch.setattr(run, "MAX_WAITING", 1_000_000)
     go = threading.Event()

@@ -57,7 +57,7 @@ takes = st.sampled_from([-1, -100, -MEMORY_EACH, -3 * MEMORY_EACH])
 
 @settings(deadline=None)
 @given(steps=st.lists(payloads | takes, max_size=15))
-def test_what_waits_is_first_in_first_out_wherever_it_waits(disk, steps):
+def test_waiting_bytes_keep_their_order_in_memory_and_on_disk(disk, steps):
     stock = BufferUsage(disk)
     answer = Answer(1, stock)
     model = b""
@@ -79,7 +79,7 @@ def test_what_waits_is_first_in_first_out_wherever_it_waits(disk, steps):
     assert nothing_waits(stock)
 
 
-def test_all_answers_together_use_little_memory(disk):
+def test_all_responses_together_use_little_memory(disk):
     stock = BufferUsage(disk)
     answers = [Answer(number, stock) for number in range(MEMORY_ALL // MEMORY_EACH + 5)]
     for answer in answers:
@@ -94,7 +94,7 @@ def test_all_answers_together_use_little_memory(disk):
 # -- the order -------------------------------------------------------------------------
 
 
-def test_an_answer_whose_turn_it_is_goes_on_at_once_and_the_others_wait(disk):
+def test_the_next_response_is_written_at_once_and_the_others_wait(disk):
     sink = Sink()
     output, stock = new_output(sink, disk)
     first, second, third = (output.begin(number) for number in (1, 2, 3))
@@ -117,7 +117,7 @@ ENDS = [(b"", b"\n"), (b"a", b"a\n"), (b"a\n", b"a\n"), (b"\n", b"\n"), (b"a\n\n
 
 @pytest.mark.parametrize(("answer", "expected"), ENDS)
 @pytest.mark.parametrize("early", [True, False], ids=["its turn", "before its turn"])
-def test_a_newline_is_added_to_what_lacks_one(disk, answer, expected, early):
+def test_a_newline_is_added_to_responses_without_one(disk, answer, expected, early):
     sink = Sink()
     output, _ = new_output(sink, disk)
     first = output.begin(1)
@@ -131,7 +131,7 @@ def test_a_newline_is_added_to_what_lacks_one(disk, answer, expected, early):
     assert sink.taken == b"\n" + expected
 
 
-def test_a_nul_is_always_added(disk):
+def test_a_nul_is_added_to_every_response(disk):
     sink = Sink()
     output, _ = new_output(sink, disk, b"\0")
     for number, answer in enumerate([b"a", b"b\0", b"c\n"], 1):
@@ -142,7 +142,7 @@ def test_a_nul_is_always_added(disk):
     assert sink.taken == b"a\0b\0\0c\n\0"
 
 
-def test_a_sink_that_takes_little_gets_all_in_order(disk):
+def test_a_slow_sink_receives_everything_in_order(disk):
     sink = Sink(0, 1, 0, 70_000, 5, 0, 0)
     output, stock = new_output(sink, disk)
     answers = [output.begin(number) for number in range(1, 4)]
@@ -158,7 +158,7 @@ def test_a_sink_that_takes_little_gets_all_in_order(disk):
     assert nothing_waits(stock)
 
 
-def test_what_comes_never_overtakes_what_waits(disk):
+def test_new_bytes_never_overtake_waiting_ones(disk):
     sink = Sink(0)
     outlet = WriteBuffer(sink)
     output = OrderedOutput(outlet, BufferUsage(disk), b"\n")
@@ -171,7 +171,7 @@ def test_what_comes_never_overtakes_what_waits(disk):
     assert sink.taken == b"a" * ROOM + b"bc"
 
 
-def test_little_waits_in_memory_while_the_sink_takes_nothing(disk):
+def test_little_memory_is_used_while_the_sink_takes_nothing(disk):
     sink = Sink(*[0] * 1000)
     output, stock = new_output(sink, disk)
     answer = output.begin(1)
@@ -185,7 +185,7 @@ def test_little_waits_in_memory_while_the_sink_takes_nothing(disk):
     assert nothing_waits(stock)
 
 
-def test_a_sink_that_fails_is_no_answer_s_failure(disk):
+def test_a_failing_sink_is_no_failure_of_a_response(disk):
     class Broken(Sink):
         def write_nowait(self, payload: memoryview) -> int:
             raise SipcError("broken")
@@ -198,7 +198,7 @@ def test_a_sink_that_fails_is_no_answer_s_failure(disk):
     assert str(failed.value.error) == "broken"
 
 
-def test_answers_that_cannot_be_stored_keep_what_could(disk):
+def test_a_response_that_cannot_be_stored_keeps_its_beginning(disk):
     output, stock = new_output(Sink(), f"{disk}/missing")
     output.begin(1)
     second = output.begin(2)

@@ -69,7 +69,7 @@ slices = st.lists(st.sampled_from([1, 2, 1000, HOLD - 1, HOLD, 2 * HOLD]), max_s
 
 
 @given(st.lists(lengths, max_size=6), slices, st.booleans())
-def test_the_slicing_of_the_input_makes_no_difference(lengths, slices, ended):
+def test_records_do_not_depend_on_how_the_input_is_sliced(lengths, slices, ended):
     expected = [bytes([65 + number]) * length for number, length in enumerate(lengths)]
     data = b"".join(record + b"\n" for record in expected)
     if not ended and expected:
@@ -83,7 +83,7 @@ def test_the_slicing_of_the_input_makes_no_difference(lengths, slices, ended):
     assert records(cut(*(chunk for chunk in [*chunks, data] if chunk))) == expected
 
 
-def test_a_short_record_is_told_once_it_is_complete():
+def test_a_short_record_is_passed_on_once_it_is_complete():
     cutter = RecordSplitter(b"\n")
     cutter.receive_data(b"x" * (HOLD - 1))
     assert tell_all(cutter) == []
@@ -93,7 +93,7 @@ def test_a_short_record_is_told_once_it_is_complete():
     assert not cutter.inside_record
 
 
-def test_a_long_record_is_told_as_it_comes():
+def test_a_long_record_is_passed_on_as_it_is_read():
     cutter = RecordSplitter(b"\n")
     cutter.receive_data(b"x" * (HOLD - 1))
     assert tell_all(cutter) == []
@@ -109,7 +109,7 @@ def test_a_long_record_is_told_as_it_comes():
     assert tell_all(cutter) == [(b"next", True)]
 
 
-def test_every_byte_is_looked_for_once():
+def test_every_byte_is_searched_once():
     """Also in a record that comes byte by byte: searching it anew each time is quadratic."""
     searched = 0
 

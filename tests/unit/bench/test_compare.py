@@ -89,7 +89,7 @@ def test_the_mean_of_few_is_not_judged(few, many):
     assert (change.old, change.new, change.relative) == (1000, 5000, 4.0)
 
 
-def test_nothing_is_too_few_and_has_no_relative_change():
+def test_no_samples_are_too_few_and_have_no_relative_change():
     change = compare_means(Histogram(), constant(5000, 50))
     assert change == (None, 5000, None, "too few samples")
 
@@ -140,7 +140,7 @@ def test_intervals_that_touch_overlap_whichever_is_the_faster():
     assert compare_percentiles(old, faster, 50).verdict == "within noise"
 
 
-def test_the_rare_slow_ones_move_the_99th_percentile_and_not_the_median():
+def test_rare_slow_requests_change_the_99th_percentile_and_not_the_median():
     old, new = normal(5, 5000, MS, 10 * US), normal(6, 4800, MS, 10 * US)
     new.record(50 * MS, 200)
     assert compare_percentiles(old, new, 99).verdict == "worse"
@@ -224,7 +224,7 @@ def test_rates_are_per_second_whatever_the_time_was():
     assert compare_rates(10_000, 10 * SECOND, 60_000, 60 * SECOND).verdict == "within noise"
 
 
-def test_a_rate_may_change_by_less_than_a_percent_without_a_word():
+def test_a_change_of_the_rate_below_a_percent_is_noise():
     assert compare_rates(10**9, SECOND, 10**9 + 9 * 10**6, SECOND).verdict == "within noise"
     assert compare_rates(10**9, SECOND, 10**9 + 11 * 10**6, SECOND).verdict == "better"
 
@@ -269,7 +269,7 @@ def test_shares_are_judged_by_the_pooled_test(old, new, verdict):
     assert compare_shares(*old, *new).verdict == verdict
 
 
-def test_a_share_that_was_nothing_has_no_relative_change():
+def test_a_share_of_0_has_no_relative_change():
     assert compare_shares(0, 1000, 20, 1000) == (0, 0.02, None, "worse")
 
 

@@ -114,7 +114,7 @@ def test_only_the_figure_that_is_named_decides():
 
 @pytest.mark.parametrize("values", [{"p99": None}, {}], ids=["too few samples", "not measured"])
 @pytest.mark.parametrize("text", ["p99>5ms", "p99<5ms", "p99!=5ms"])
-def test_of_a_figure_that_cannot_be_given_nothing_is_said(text, values):
+def test_a_condition_on_an_unknown_figure_has_no_result(text, values):
     assert parse(text).holds(values) is None
 
 
@@ -154,7 +154,7 @@ def test_a_typo_is_named_with_what_was_probably_meant(text, meant):
 
 
 @pytest.mark.parametrize("text", ["zzz>1", "5ms<p99", "zzz"])
-def test_what_resembles_nothing_gets_all_that_there_is(text):
+def test_an_unknown_figure_is_answered_with_all_names(text):
     message = refusal(text)
     for name in ("min", "p99.99", "connect.", "response.", "rate", "bytes_out"):
         assert name in message.split(": ", 1)[1].replace(",", "").split()
@@ -180,7 +180,7 @@ def test_an_operator_of_another_language_is_named_with_the_one_here(sign, meant)
         ("rate<", "nothing to compare rate with: it is a number of answers per second"),
     ],
 )
-def test_what_is_missing_is_named(text, message):
+def test_a_missing_part_of_a_condition_is_named(text, message):
     assert refusal(text).startswith(message)
 
 
@@ -211,12 +211,12 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_right_one(figure, value, 
 
 
 @given(text_of_any_characters(20))
-def test_whatever_is_written_is_understood_or_refused(text):
+def test_any_text_is_understood_or_refused(text):
     with contextlib.suppress(ValueError):
         assert parse(text).figure in KINDS
 
 
-def test_looking_for_what_was_meant_costs_nothing_where_nothing_is_wrong():
+def test_a_valid_condition_loads_no_difflib():
     program = """
 import sys
 from simpleipc_cli.bench.conditions import parse

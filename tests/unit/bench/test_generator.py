@@ -115,7 +115,7 @@ def test_a_closed_loop_sends_exactly_as_many_requests_as_wanted(endpoint, concur
     assert (tally.response.count, tally.late, tally.skipped) == (0, 0, 0)
 
 
-def test_an_open_loop_sends_what_is_due_and_times_it_twice(endpoint):
+def test_an_open_loop_measures_response_and_service_time(endpoint):
     with Scripted(endpoint) as server:
         tally = run(endpoint, duration=100 * MS, interval=5 * MS, concurrency=4)
     assert tally.started + tally.skipped == 20
@@ -152,9 +152,7 @@ def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint,
     ],
     ids=lambda case: str(case)[:12],
 )
-def test_an_answer_is_as_expected_with_one_newline_at_its_end_ignored(
-    endpoint, answer, expect, holds
-):
+def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, answer, expect, holds):
     def respond(server, connection, payload):
         connection.sendall(message(answer))
 
@@ -177,7 +175,7 @@ def test_an_answer_is_as_expected_with_one_newline_at_its_end_ignored(
     ],
     ids=ascii,
 )
-def test_a_bad_answer_is_a_failure_of_its_kind_and_in_no_latency(endpoint, wire, kind):
+def test_a_bad_response_is_a_failure_of_its_kind_and_has_no_latency(endpoint, wire, kind):
     def respond(server, connection, payload):
         connection.sendall(message(b"right") if len(server.payloads) % 2 else wire)
 
@@ -227,14 +225,14 @@ def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
     assert found < 100
 
 
-def test_a_server_that_answers_without_reading_has_answered(endpoint):
+def test_a_response_without_reading_the_request_is_a_response(endpoint):
     """Its end of the connection is gone before the request is written."""
     with Scripted(endpoint, take=lambda connection: b"never read") as server:
         tally = run(endpoint, requests=1, size=1 << 22)
     assert (tally.total.count, tally.bytes_in) == (1, len(server.payloads[0]))
 
 
-def test_no_answer_in_time_is_a_timeout_that_took_as_long(endpoint):
+def test_a_timeout_has_its_length(endpoint):
     with Scripted(endpoint, hold) as server:
         tally = run(endpoint, requests=4, concurrency=2, timeout=20 * MS)
     assert failures(tally) == {"timeout": len(server.payloads)} == {"timeout": 4}
@@ -243,7 +241,7 @@ def test_no_answer_in_time_is_a_timeout_that_took_as_long(endpoint):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_server_that_goes_and_comes_back_is_refused_in_between_and_counts_add_up(
+def test_requests_between_two_servers_are_refused_and_counts_add_up(
     endpoint, monkeypatch, concurrency
 ):
     answered = []
@@ -274,14 +272,14 @@ def test_a_server_that_goes_and_comes_back_is_refused_in_between_and_counts_add_
     assert failures(tally).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
 
 
-def test_what_is_sent_to_warm_up_is_not_counted(endpoint):
+def test_requests_of_the_warm_up_are_not_counted(endpoint):
     with Scripted(endpoint) as server:
         tally = run(endpoint, warmup=30 * MS, requests=3, payload=b"x")
     assert len(server.payloads) > tally.started == tally.total.count == 3
     assert tally.bytes_out == 3
 
 
-def test_a_full_queue_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
+def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
     tried: list[str] = []
 
     def connecting(path, real=exchange.connect_nowait):
@@ -303,7 +301,7 @@ def test_a_full_queue_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
     assert len(server.payloads) == 5
 
 
-def test_a_queue_that_stays_full_is_a_timeout(endpoint):
+def test_a_backlog_that_stays_full_is_a_timeout(endpoint):
     with Scripted(endpoint, backlog=0), connect(endpoint):
         tally = run(endpoint, requests=2, concurrency=2, timeout=10 * MS)
     assert failures(tally) == {"timeout": 2}
@@ -327,7 +325,7 @@ def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
     assert len(server.payloads) == 3
 
 
-def test_a_stop_breaks_off_and_what_is_in_flight_is_unfinished(endpoint):
+def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
     reader, writer = os.pipe()
 
     def respond(server, connection, payload):
@@ -351,7 +349,7 @@ def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint)
     assert tally.skipped > 0
 
 
-def test_all_that_ended_has_been_reported_in_the_end(endpoint):
+def test_the_last_report_has_all_requests(endpoint):
     told = []
     with Scripted(endpoint):
         run(endpoint, report=lambda *report: told.append(report), requests=7)
@@ -359,7 +357,7 @@ def test_all_that_ended_has_been_reported_in_the_end(endpoint):
     assert sum(recent.requests for *_, recent in told) == 7
 
 
-def test_a_generator_out_of_descriptors_blames_no_endpoint(endpoint, monkeypatch):
+def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
     def connecting(path):
         raise EndpointError("no socket")
 
@@ -474,7 +472,7 @@ def test_a_stall_shows_in_response_times_as_clients_felt_it_and_once_in_service_
     assert (tally.started, tally.skipped, tally.elapsed) == (1_000, 0, 10 * SECOND)
 
 
-def test_what_was_due_and_not_started_when_the_time_is_over_is_skipped(monkeypatch):
+def test_requests_due_but_not_started_in_time_are_skipped(monkeypatch):
     world = World(monkeypatch, lambda number: 2 * SECOND if number == 900 else MS)
     tally = world.run(duration=10 * SECOND, interval=10 * MS)
     assert (tally.started, tally.skipped, tally.late) == (901, 99, 0)
@@ -482,26 +480,26 @@ def test_what_was_due_and_not_started_when_the_time_is_over_is_skipped(monkeypat
     assert tally.total.count == 901
 
 
-def test_nothing_is_skipped_behind_the_last_request_that_is_wanted(monkeypatch):
+def test_no_request_is_skipped_after_the_last_wanted_one(monkeypatch):
     tally = World(monkeypatch, lambda number: MS).run(
         duration=10 * SECOND, requests=10, interval=10 * MS
     )
     assert (tally.started, tally.skipped) == (10, 0)
 
 
-def test_what_a_warm_up_did_not_start_is_not_skipped(monkeypatch):
+def test_requests_of_the_warm_up_are_never_skipped(monkeypatch):
     world = World(monkeypatch, lambda number: 4 * SECOND)
     tally = world.run(warmup=SECOND, duration=2 * SECOND, interval=10 * MS)
     assert (tally.started, tally.skipped, tally.total.count) == (0, 200, 0)
 
 
-def test_a_timeout_is_given_up_at_its_very_moment(monkeypatch):
+def test_a_request_ends_at_its_timeout(monkeypatch):
     tally = World(monkeypatch, lambda number: SECOND).run(requests=3, timeout=100 * MS)
     assert tally.failures["timeout"].min == tally.failures["timeout"].max == 100 * MS
     assert (tally.total.count, tally.elapsed) == (0, 300 * MS)
 
 
-def test_an_answer_that_never_comes_does_not_dilute_the_rate(monkeypatch):
+def test_a_missing_response_does_not_lower_the_rate(monkeypatch):
     """The load ends with the last answer, not with the timeout after it."""
     world = World(monkeypatch, lambda number: 10 * SECOND if number == 5 else 10 * MS)
     tally = world.run(requests=10, concurrency=10, timeout=SECOND)
@@ -509,7 +507,7 @@ def test_an_answer_that_never_comes_does_not_dilute_the_rate(monkeypatch):
     assert tally.elapsed == 10 * MS
 
 
-def test_a_refused_client_waits_alone(monkeypatch):
+def test_a_refused_client_does_not_delay_the_others(monkeypatch):
     """The others go on at once, and none of their times has its wait in it."""
     world = World(monkeypatch, lambda number: MS)
     stream = iter([None])
@@ -533,9 +531,7 @@ def test_a_refused_client_waits_alone(monkeypatch):
 )
 @pytest.mark.parametrize("warmup", [0, 45 * MS, 50 * MS], ids=lambda ns: f"warm-up {ns}")
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
-def test_what_processes_send_together_is_due_when_it_would_be_from_one(
-    monkeypatch, limits, warmup, processes
-):
+def test_several_processes_send_when_one_would(monkeypatch, limits, warmup, processes):
     plan = LoadPlan("/fake", interval=10 * MS, concurrency=10, warmup=warmup, **limits)
     alone = World(monkeypatch, lambda number: MS)
     whole = alone.run_plan(plan)
@@ -569,7 +565,7 @@ def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough
     assert (tally.started, tally.late, tally.skipped) == (1_000, 0, 0)
 
 
-def test_a_stall_of_the_server_is_felt_the_same_with_few_clients_and_seen_by_few(monkeypatch):
+def test_a_stall_with_few_clients_shows_in_response_times(monkeypatch):
     """Those who wait their turn instead of an answer have waited all the same."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
@@ -582,7 +578,7 @@ def test_a_stall_of_the_server_is_felt_the_same_with_few_clients_and_seen_by_few
     assert (tally.started, tally.skipped) == (1_000, 0)
 
 
-def test_of_answers_that_come_at_once_none_waits_until_others_are_counted(monkeypatch):
+def test_simultaneous_responses_are_timed_before_any_is_counted(monkeypatch):
     world = World(monkeypatch, lambda number: world.begin + 50 * MS - world.now)
     closing = FakeStream.close
 
@@ -595,7 +591,7 @@ def test_of_answers_that_come_at_once_none_waits_until_others_are_counted(monkey
     assert_is(tally.total, [50 * MS] * 20)
 
 
-def test_an_answer_does_not_wait_until_all_that_is_due_has_been_started(monkeypatch):
+def test_responses_are_read_while_due_requests_are_started(monkeypatch):
     world = World(monkeypatch, lambda number: 5 * MS)
 
     def connecting(path):
@@ -608,7 +604,7 @@ def test_an_answer_does_not_wait_until_all_that_is_due_has_been_started(monkeypa
     assert tally.total.max <= 6 * MS + load._START_BATCH * MS
 
 
-def test_an_answer_does_not_wait_until_all_that_found_no_room_have_been_started(monkeypatch):
+def test_responses_are_read_while_requests_without_room_are_started(monkeypatch):
     world = World(monkeypatch, lambda number: 5 * MS)
 
     def connecting(path):
@@ -623,7 +619,7 @@ def test_an_answer_does_not_wait_until_all_that_found_no_room_have_been_started(
     assert tally.total.min <= (20 + 6 + load._START_BATCH) * MS
 
 
-def test_a_request_without_end_is_given_up_however_fast_it_is_taken(monkeypatch):
+def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
     def write_nowait(stream, buffers):
         world.now += MS
         assert world.now < world.begin + SECOND, "nothing else is looked at"
@@ -645,7 +641,7 @@ def test_a_request_without_end_is_given_up_however_fast_it_is_taken(monkeypatch)
     assert tally.failures["timeout"].max <= 102 * MS
 
 
-def test_what_could_not_be_told_is_told_with_the_next_report(monkeypatch):
+def test_an_unsent_report_is_part_of_the_next(monkeypatch):
     told = []
 
     def report(answered, failed, elapsed, recent):

@@ -46,7 +46,7 @@ def merged(*histograms: Histogram) -> Histogram:
 # Buckets
 
 
-def test_both_ends_of_a_bucket_are_in_it_and_their_neighbours_are_not():
+def test_a_bucket_holds_both_its_bounds_and_not_their_neighbours():
     for index in range(0, BUCKETS, 97):
         low, high = bucket_bounds(index)
         assert bucket_of(low) == bucket_of(high) == index
@@ -61,7 +61,7 @@ def test_buckets_follow_each_other_without_a_gap_from_0_to_the_highest():
     assert all(before[1] + 1 == after[0] for before, after in pairwise(bounds))
 
 
-def test_a_day_can_be_told_from_two():
+def test_times_up_to_a_day_can_be_recorded():
     assert 24 * 3600 * 10**9 < HIGHEST < 48 * 3600 * 10**9
 
 
@@ -93,7 +93,7 @@ def test_a_percentile_is_that_of_the_sorted_times_to_a_tenth_of_a_percent(values
 
 
 @given(samples)
-def test_percentiles_are_in_order_and_inside_of_what_was_seen(values):
+def test_percentiles_are_in_order_and_between_minimum_and_maximum(values):
     histogram = histogram_of([*values, 5 * MS])
     given_out = [histogram.percentile(q) for q in (0, *PERCENTILES, 100)]
     assert given_out == sorted(given_out)
@@ -119,7 +119,7 @@ def test_one_in_a_hundred_shows_above_the_99th_percentile_and_not_at_it():
 
 
 @given(samples)
-def test_count_lowest_highest_sum_and_mean_are_exact(values):
+def test_count_minimum_maximum_sum_and_mean_are_exact(values):
     histogram = histogram_of(values)
     assert histogram.count == len(values)
     assert (histogram.min, histogram.max) == (min(values, default=None), max(values, default=None))
@@ -141,7 +141,7 @@ def test_a_spread_of_nanoseconds_on_hours_is_not_lost():
 
 
 @given(times, st.integers(1, 10**6))
-def test_recording_many_at_once_is_recording_each(ns, count):
+def test_recording_with_a_count_equals_recording_each(ns, count):
     at_once = Histogram()
     at_once.record(ns, count)
     assert at_once.count == count
@@ -150,7 +150,7 @@ def test_recording_many_at_once_is_recording_each(ns, count):
     assert list(at_once.buckets()) == [(*bucket_bounds(bucket_of(ns)), count)]
 
 
-def test_nothing_recorded_gives_nothing():
+def test_an_empty_histogram_has_no_figures():
     empty = Histogram()
     assert (empty.count, empty.total, empty.clamped) == (0, 0, 0)
     assert [empty.min, empty.max, empty.mean, empty.stdev, empty.percentile(50)] == [None] * 5
@@ -163,7 +163,7 @@ def test_one_time_has_no_standard_deviation():
     assert histogram_of([7, 7]).stdev == 0
 
 
-def test_what_is_too_long_counts_as_the_longest_and_is_counted():
+def test_times_beyond_the_highest_are_clamped_and_counted():
     histogram = histogram_of([5, HIGHEST])
     assert histogram.clamped == 0
     histogram.record(HIGHEST + 1, 3)
@@ -176,7 +176,7 @@ def test_what_is_too_long_counts_as_the_longest_and_is_counted():
 @pytest.mark.parametrize(
     ("ns", "count"), [(-1, 1), (5, 0), (5, -3)], ids=["below 0", "no times", "minus 3 times"]
 )
-def test_what_cannot_be_recorded_is_refused_and_leaves_no_trace(ns, count):
+def test_an_invalid_value_is_refused_and_changes_nothing(ns, count):
     histogram = histogram_of([4, 6])
     before = histogram.to_json()
     with pytest.raises(ValueError, match=str(min(ns, count))):
@@ -215,13 +215,13 @@ def test_the_nearest_rank_is_exact_where_floats_are_not(q, count, rank):
 
 
 @pytest.mark.parametrize("q", [-0.1, 100.1, math.nan])
-def test_a_percentile_that_is_none_is_refused(q):
+def test_an_invalid_percentile_is_refused(q):
     with pytest.raises(ValueError, match="from 0 to 100"):
         histogram_of([1]).percentile(q)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_a_rank_that_is_none_is_refused(rank):
+def test_an_invalid_rank_is_refused(rank):
     with pytest.raises(ValueError, match=f"number {rank} among 3"):
         histogram_of([1, 2, 3]).value_at(rank)
 
@@ -266,7 +266,7 @@ def test_percentiles_are_named_as_people_say_them():
 
 
 @given(samples, samples)
-def test_merging_is_recording_all_in_one(first, second):
+def test_merging_equals_recording_all_in_one_histogram(first, second):
     both = merged(histogram_of(first), histogram_of(second))
     assert both.to_json() == histogram_of(first + second).to_json()
 
@@ -279,7 +279,7 @@ def test_merging_is_the_same_in_any_order(first, second, third):
     assert left == merged(c, b, a).to_json()
 
 
-def test_merging_adds_up_what_was_too_long_and_leaves_the_other_alone():
+def test_merging_adds_up_clamped_times_and_leaves_the_argument():
     other = histogram_of([HIGHEST + 5])
     before = other.to_json()
     both = merged(other, histogram_of([HIGHEST + 9, 3]))
@@ -290,7 +290,7 @@ def test_merging_adds_up_what_was_too_long_and_leaves_the_other_alone():
 
 @given(samples)
 @example([HIGHEST + 1, 3])
-def test_json_brings_everything_back(values):
+def test_json_restores_everything(values):
     histogram = histogram_of(values)
     text = json.dumps(histogram.to_json())
     back = Histogram.from_json(json.loads(text))
@@ -302,13 +302,13 @@ def test_json_brings_everything_back(values):
 
 
 @given(samples, samples)
-def test_merging_what_came_back_is_merging_what_went(first, second):
+def test_merging_restored_histograms_equals_merging_the_originals(first, second):
     a, b = histogram_of(first), histogram_of(second)
     back = merged(*(Histogram.from_json(json.loads(json.dumps(h.to_json()))) for h in (a, b)))
     assert back.to_json() == merged(a, b).to_json()
 
 
-def test_what_came_back_goes_on_recording():
+def test_a_restored_histogram_goes_on_recording():
     back = Histogram.from_json(histogram_of([5, 9]).to_json())
     back.record(2)
     assert back.to_json() == histogram_of([2, 5, 9]).to_json()
@@ -331,7 +331,7 @@ GOOD = histogram_of([3, 5000, 5000, 9000]).to_json()
 BUCKETS_OF_GOOD = GOOD["buckets"]
 
 
-def test_fields_of_later_versions_are_left_alone():
+def test_unknown_fields_are_ignored():
     assert Histogram.from_json({**GOOD, "later": "?"}).to_json() == GOOD
 
 
@@ -370,12 +370,12 @@ def test_a_missing_field_is_named(name):
     ],
     ids=lambda case: str(case)[:40],
 )
-def test_what_contradicts_itself_is_refused_and_the_message_says_how(change, message):
+def test_contradictory_data_is_refused_and_the_message_says_how(change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         Histogram.from_json({**GOOD, **change})
 
 
-def test_a_lowest_above_the_highest_is_refused():
+def test_a_minimum_above_the_maximum_is_refused():
     data = {**histogram_of([5000, 5003]).to_json(), "min": 5003, "max": 5000}
     with pytest.raises(ValueError, match="min is 5003, above max, 5000"):
         Histogram.from_json(data)
@@ -389,6 +389,6 @@ def test_squares_that_no_times_with_this_total_have_are_refused():
 
 
 @pytest.mark.parametrize("data", [None, [], "x" * 999, 5], ids=["null", "list", "text", "number"])
-def test_what_is_no_object_is_refused_in_one_short_line(data):
+def test_data_that_is_no_object_is_refused_in_one_short_line(data):
     with pytest.raises(ValueError, match=r"^the histogram is .{1,50}, not an object$"):
         Histogram.from_json(data)

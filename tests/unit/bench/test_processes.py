@@ -93,7 +93,7 @@ def run_until(running: GeneratorProcesses, state) -> None:
         running.run(tell, 0.01)
 
 
-def test_a_plan_is_divided_without_a_rest_and_not_into_more_than_there_is():
+def test_a_plan_is_divided_completely():
     plans = plans_of("/x", 4, concurrency=6, requests=10)
     assert [plan.concurrency for plan in plans] == [2, 2, 1, 1]
     assert [plan.requests for plan in plans] == [3, 3, 2, 2]
@@ -101,7 +101,7 @@ def test_a_plan_is_divided_without_a_rest_and_not_into_more_than_there_is():
     assert len(plans_of("/x", 4, requests=2)) == 2
 
 
-def test_what_three_processes_counted_adds_up_and_equals_what_the_server_counted(endpoint):
+def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
     told: list[Progress] = []
     with answering_server(endpoint) as server, fleet(plans_of(endpoint, 3, requests=50)) as running:
         running.run(told.append, 0.1)
@@ -120,7 +120,7 @@ def test_failures_of_all_processes_add_up(endpoint):
     assert (tally.started, tally.failures["refused"].count) == (9, 9)
 
 
-def test_breaking_off_gives_what_was_counted_so_far(endpoint):
+def test_stopping_early_gives_the_counts_so_far(endpoint):
     with silent_server(endpoint) as server, fleet(plans_of(endpoint, **ENDLESS)) as load:
         run_until(load, lambda: len(server.requests) == 6)
         load.break_off()
@@ -128,7 +128,7 @@ def test_breaking_off_gives_what_was_counted_so_far(endpoint):
     assert (tally.started, tally.unfinished, tally.failures) == (6, 6, {})
 
 
-def test_breaking_off_what_has_not_begun_or_has_ended_changes_nothing(endpoint):
+def test_stopping_before_the_start_or_after_the_end_changes_nothing(endpoint):
     with answering_server(endpoint) as server, fleet(plans_of(endpoint, requests=6)) as running:
         running.break_off()
         assert running.tally().started == 0
@@ -137,7 +137,7 @@ def test_breaking_off_what_has_not_begun_or_has_ended_changes_nothing(endpoint):
         assert running.tally().started == len(server.requests) == 6
 
 
-def test_a_process_that_is_killed_is_an_error_that_says_so(endpoint):
+def test_a_killed_process_is_an_error(endpoint):
     with silent_server(endpoint) as server:
         with fleet(plans_of(endpoint, **ENDLESS)) as running:
             victims = [process.pid for process in running._processes]
@@ -150,7 +150,7 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(endpoint):
                 running.run(tell, 0.01)
 
 
-def test_a_process_killed_before_it_begins_is_an_error_that_says_so(endpoint):
+def test_a_process_killed_before_its_start_is_an_error(endpoint):
     with fleet(plans_of(endpoint, **ENDLESS)) as running:
         os.kill(running._processes[1].pid, signal.SIGKILL)
         with pytest.raises(SipcError, match="has died"):
@@ -160,7 +160,7 @@ def test_a_process_killed_before_it_begins_is_an_error_that_says_so(endpoint):
 @pytest.mark.parametrize(
     ("left", "words"), [(0, "cannot make the load: Too many open"), (1, "allow more descriptors")]
 )
-def test_a_process_without_descriptors_says_so_without_a_traceback(endpoint, capfd, left, words):
+def test_a_process_out_of_descriptors_is_an_error_without_a_traceback(endpoint, capfd, left, words):
     with answering_server(endpoint), fleet(plans_of(endpoint, **ENDLESS)) as running:
         for connection in running._connections:
             assert wait([connection], TIMEOUT)  # it is ready
@@ -189,7 +189,7 @@ def test_closing_alone_leaves_no_process(endpoint, when):
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_a_fleet_for_which_there_are_no_descriptors_says_so_and_leaves_none(endpoint):
+def test_a_fleet_out_of_descriptors_is_an_error_and_leaves_no_process(endpoint):
     plans = plans_of(endpoint, 20, concurrency=20, **ENDLESS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, hard))
@@ -200,7 +200,7 @@ def test_a_fleet_for_which_there_are_no_descriptors_says_so_and_leaves_none(endp
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_fleet_that_cannot_start_whole_leaves_none(endpoint, monkeypatch):
+def test_a_fleet_that_cannot_start_leaves_no_process(endpoint, monkeypatch):
     plans = plans_of(endpoint, **ENDLESS)
     unsendable = LoadPlan(str(endpoint), expect=threading.Lock())
     with pytest.raises(TypeError):
@@ -208,7 +208,7 @@ def test_a_fleet_that_cannot_start_whole_leaves_none(endpoint, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_no_signal_from_the_terminal_ends_them_before_we_say_so(endpoint, number, capfd):
+def test_signals_of_the_terminal_do_not_end_the_processes(endpoint, number, capfd):
     with silent_server(endpoint) as server:
         with fleet(plans_of(endpoint, **ENDLESS)) as running:
             pids = [process.pid for process in running._processes]
@@ -224,13 +224,13 @@ def test_no_signal_from_the_terminal_ends_them_before_we_say_so(endpoint, number
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_sigint_is_heard_again_by_us_once_all_are_started(endpoint):
+def test_sigint_is_not_blocked_once_all_processes_are_started(endpoint):
     with fleet(plans_of(endpoint, **ENDLESS)):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         wait_until(lambda: len(makers()) >= 2, "two processes")
 
 
-def test_the_load_goes_on_while_nobody_takes_the_reports(endpoint):
+def test_the_load_goes_on_while_its_reports_are_not_read(endpoint):
     """A terminal that was halted with Ctrl-S must not halt the clock of a request."""
     reader, writer = multiprocessing.Pipe()
     os.set_blocking(writer.fileno(), False)

@@ -25,7 +25,7 @@ each_loop = pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "
 @pytest.mark.parametrize("answered", [0, 1, 1_000])
 @pytest.mark.parametrize("failed", [0, 5])
 @pytest.mark.parametrize("share", [0.25, 0.8996], ids=["idle", "hardly the limit"])
-def test_json_brings_every_figure_back(settings, answered, failed, share):
+def test_json_restores_every_figure(settings, answered, failed, share):
     report = report_of(answered, failed, settings, share, partial=True)
     back = read_back(report)
     assert back.to_json() == report.to_json()
@@ -143,7 +143,7 @@ def test_a_broken_report_is_refused_and_the_message_says_what_is_wrong(where, va
 
 
 @pytest.mark.parametrize("data", [None, 5, [], "text"], ids=ascii)
-def test_what_is_no_object_is_no_report(data):
+def test_data_that_is_no_object_is_refused(data):
     with pytest.raises(ValueError, match=r"the report is .*, not an object"):
         Report.from_json(data)
 
@@ -161,7 +161,7 @@ def test_latency_is_response_time_in_an_open_loop_and_service_time_in_a_closed()
     assert here["p50"] == here["response.p50"] == here["service.p50"]
 
 
-def test_figures_that_nothing_supports_are_none_and_fail_a_condition():
+def test_figures_without_samples_are_none_and_fail_a_condition():
     values = report_of(0, 0).values()
     assert values["error_rate"] is values["p50"] is values["connect.mean"] is None
     assert verdict.parse("p50 > 1h").holds(values) is None
@@ -201,7 +201,7 @@ def test_an_open_loop_and_a_closed_one_are_compared_by_their_service_times():
     assert changes["p50"].relative == 0
 
 
-def test_a_report_of_nothing_compares_as_too_few_samples():
+def test_a_report_without_samples_compares_as_too_few_samples():
     empty = Report("/run/x", "now", CLOSED, Results(), 0.0)
     changes = empty.compare(report_of())
     assert "rate" not in changes

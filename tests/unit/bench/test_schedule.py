@@ -10,7 +10,7 @@ SECOND = 1_000_000_000
 
 
 @pytest.mark.parametrize("seconds", [1, 10])
-def test_so_many_are_due_as_the_rate_says(seconds):
+def test_the_rate_decides_how_many_requests_are_due(seconds):
     for rate in range(1, 5001):
         schedule = Schedule(7 * SECOND, interval_of(rate), 1)
         end = (7 + seconds) * SECOND

@@ -39,7 +39,7 @@ def test_figures_are_those_of_the_histogram():
     assert figures.percentiles == histogram.percentiles()
 
 
-def test_figures_stay_as_they_were_when_the_histogram_goes_on():
+def test_figures_do_not_change_with_the_histogram():
     histogram = histogram_of([5])
     figures = SummaryStats.of(histogram)
     histogram.record(9)

@@ -98,7 +98,7 @@ def test_the_csv_s_lines_are_the_same_up_to_the_times_of_failures():
     assert all(name.startswith("failures.") for name in third[len(first) :])
 
 
-def test_awk_gets_along_with_the_csv():
+def test_the_csv_needs_no_quotes():
     # No quotes and no carriage return; what would need them is the path alone.
     text = to_csv(failing())
     assert "\r" not in text

@@ -46,7 +46,7 @@ def merged(*timelines: Timeline) -> Timeline:
 # Over time
 
 
-def test_what_happens_is_counted_where_it_happens():
+def test_events_are_counted_in_the_slot_of_their_time():
     timeline = timeline_of(
         [(0, 5), (FIRST_WIDTH - 1, 7), (FIRST_WIDTH, None), (3 * FIRST_WIDTH, 2)]
     )
@@ -58,7 +58,7 @@ def test_what_happens_is_counted_where_it_happens():
     ]
 
 
-def test_slots_keep_their_width_up_to_the_last_and_double_behind_it():
+def test_slots_double_their_width_after_the_last_one():
     end = SLOTS * FIRST_WIDTH
     timeline = timeline_of([(0, 1), (FIRST_WIDTH, 2), (end - 1, 3)])
     assert (timeline.width, len(timeline.slots)) == (FIRST_WIDTH, SLOTS)
@@ -74,7 +74,7 @@ def test_an_odd_number_of_slots_doubles_without_a_loss():
 
 
 @given(events)
-def test_nothing_is_lost_and_there_are_never_too_many_slots(happened):
+def test_no_event_is_lost_and_slots_never_exceed_their_maximum(happened):
     timeline = timeline_of(happened)
     assert len(timeline.slots) <= SLOTS
     assert sum(slot.requests for slot in timeline.slots) == len(happened)
@@ -84,7 +84,7 @@ def test_nothing_is_lost_and_there_are_never_too_many_slots(happened):
 
 
 @given(events)
-def test_every_slot_holds_what_happened_in_its_stretch(happened):
+def test_every_slot_holds_the_events_of_its_time(happened):
     timeline = timeline_of(happened)
     for number, slot in enumerate(timeline.slots):
         inside = [ns for at, ns in happened if at // timeline.width == number]
@@ -93,7 +93,7 @@ def test_every_slot_holds_what_happened_in_its_stretch(happened):
 
 
 @given(st.integers(SLOTS * FIRST_WIDTH, 1 << 60))
-def test_once_widened_more_than_half_of_the_slots_are_in_use(at):
+def test_after_widening_more_than_half_of_the_slots_are_used(at):
     assert SLOTS / 2 < len(timeline_of([(at, 1)]).slots) <= SLOTS
 
 
@@ -102,7 +102,7 @@ def test_once_widened_more_than_half_of_the_slots_are_in_use(at):
     [lambda t: t.answer(-1, 5), lambda t: t.fail(-1), lambda t: t.answer(5, -1)],
     ids=["answer before the start", "failure before the start", "answer before its question"],
 )
-def test_what_is_before_its_time_is_refused_and_leaves_no_trace(add):
+def test_a_time_below_0_is_refused_and_changes_nothing(add):
     timeline = Timeline()
     with pytest.raises(ValueError, match=r"before the start|0 ns or more, not -1"):
         add(timeline)
@@ -113,7 +113,7 @@ def test_what_is_before_its_time_is_refused_and_leaves_no_trace(add):
 
 
 @given(events, events)
-def test_merging_is_adding_all_to_one_whatever_the_widths(first, second):
+def test_merging_equals_counting_all_in_one_timeline(first, second):
     both = merged(timeline_of(first), timeline_of(second))
     assert both.to_json() == timeline_of(first + second).to_json()
 
@@ -126,7 +126,7 @@ def test_merging_is_the_same_in_any_order(first, second, third):
     assert left == merged(c, b, a).to_json()
 
 
-def test_merging_into_the_wider_and_into_the_narrower_gives_the_same_and_changes_no_other():
+def test_merging_gives_the_same_both_ways_and_leaves_the_argument():
     short = [(FIRST_WIDTH * n, n) for n in range(100)]
     narrow, wide = timeline_of(short), timeline_of([(5 * SECOND, 9)])
     before = narrow.to_json(), wide.to_json()
@@ -136,7 +136,7 @@ def test_merging_into_the_wider_and_into_the_narrower_gives_the_same_and_changes
 
 
 @given(events)
-def test_json_brings_everything_back(happened):
+def test_json_restores_everything(happened):
     timeline = timeline_of(happened)
     text = json.dumps(timeline.to_json())
     back = Timeline.from_json(json.loads(text))
@@ -145,7 +145,7 @@ def test_json_brings_everything_back(happened):
     assert back.to_json() == timeline_of(happened * 2).to_json()
 
 
-def test_a_timeline_whose_slots_are_all_in_use_comes_back():
+def test_json_restores_a_full_timeline():
     timeline = timeline_of([(SLOTS * FIRST_WIDTH - 1, 5)])
     assert len(Timeline.from_json(timeline.to_json()).slots) == SLOTS
 
@@ -170,7 +170,7 @@ EMPTY = {"requests": 0, "failures": 0, "max": None, "times": []}
 
 
 @pytest.mark.parametrize("slot", [SLOT, EMPTY], ids=["used", "unused"])
-def test_slots_are_read_as_they_were_written(slot):
+def test_slots_are_restored_from_json(slot):
     assert TimeBucket.from_json(slot).to_json() == slot
 
 
@@ -196,7 +196,7 @@ def test_a_slot_that_contradicts_itself_is_refused_and_the_message_says_how(chan
         TimeBucket.from_json({**SLOT, **change})
 
 
-def test_a_longest_time_without_an_answer_is_refused():
+def test_a_maximum_without_an_answer_is_refused():
     with pytest.raises(ValueError, match="max is 0, which is not"):
         TimeBucket.from_json({**EMPTY, "max": 0})
 
@@ -215,7 +215,7 @@ def test_a_longest_time_without_an_answer_is_refused():
     ],
     ids=lambda case: str(case)[:40],
 )
-def test_a_timeline_that_is_none_is_refused_and_the_message_says_why(data, message):
+def test_an_invalid_timeline_is_refused_and_the_message_says_why(data, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         Timeline.from_json(data)
 
@@ -241,7 +241,7 @@ def test_a_slot_without_an_answer_has_no_percentile():
     assert (slot.percentile(50), slot.max, slot.requests, slot.failures) == (None, None, 1, 1)
 
 
-def test_failures_move_no_percentile():
+def test_failures_change_no_percentile():
     slot = slot_of([5000] * 10)
     before = slot.percentile(50)
     for _ in range(100):
@@ -249,7 +249,7 @@ def test_failures_move_no_percentile():
     assert slot.percentile(50) == before
 
 
-def test_what_is_too_long_counts_as_the_longest():
+def test_times_beyond_the_highest_count_as_the_highest():
     slot = slot_of([HIGHEST * 5])
     assert slot.max == HIGHEST
     assert TimeBucket.from_json(slot.to_json()).to_json() == slot.to_json()

@@ -36,7 +36,7 @@ def test_times_are_written_with_three_digits_and_the_unit_that_fits(ns, text):
 
 
 @given(st.integers(1_000, 10**12))
-def test_what_is_written_is_right_to_three_digits(ns):
+def test_written_times_are_right_to_three_digits(ns):
     text = format_ns(ns)
     assert abs(parse_ns(text.replace(" ", "")) - ns) <= ns * 0.005
     if ns < 999 * 10**9:
@@ -74,7 +74,7 @@ def test_times_are_read_to_the_nanosecond(text, ns):
         *("5mss", "5MS", "5K", "nans", "infs", "\u0665ms", "5ms3", "1.2.3s"),
     ],
 )
-def test_what_is_no_length_of_time_is_refused_with_what_would_be_one(text):
+def test_an_invalid_duration_is_refused_with_examples(text):
     with pytest.raises(ValueError, match="give one such as 5ms") as caught:
         parse_ns(text)
     assert repr(text) in str(caught.value)

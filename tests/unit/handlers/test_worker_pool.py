@@ -46,7 +46,7 @@ def lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_renewing_ends_an_idle_worker_and_the_next_request_gets_a_new_one(endpoint):
+def test_renewing_ends_idle_workers_and_the_next_request_starts_one(endpoint):
     with serving(endpoint) as handler:
         before = int(ask_worker(endpoint, "pid"))
         handler.reload()
@@ -76,7 +76,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, 
         assert int(ask_worker(endpoint, "pid")) != before
 
 
-def test_no_request_is_lost_when_workers_are_renewed_all_the_time(endpoint):
+def test_no_request_is_lost_while_workers_are_renewed_repeatedly(endpoint):
     done = threading.Event()
     with serving(endpoint, "cat", threads=4) as handler:  # which starts fast
 
@@ -110,7 +110,7 @@ def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
         assert handler.stats()["workers_started"] == 1
 
 
-def test_the_counts_tell_what_runs_what_was_started_and_what_failed(endpoint, folder):
+def test_workers_that_run_started_failed_and_ended_are_counted(endpoint, folder):
     command = f"test -e {folder}/good || exit 1; exec {WORKER}"
     with serving(endpoint, command, threads=1) as handler:
         assert ask(endpoint, b"pid") == (b"", False)

@@ -62,11 +62,11 @@ def receive(theirs: socket.socket, size: int) -> bytes:
     return data
 
 
-def test_all_of_the_interface_is_passed_on():
+def test_all_methods_are_passed_on():
     assert set(Stream.__abstractmethods__) <= set(vars(ObservedStream))
 
 
-def test_who_is_there_is_passed_on(pair):
+def test_the_peer_is_passed_on(pair):
     stream, _, _ = pair
     inner = stream._stream
     assert stream.fileno() == inner.fileno() >= 0
@@ -77,7 +77,7 @@ def vars_of(peer) -> tuple[int, int, int]:
     return peer.pid, peer.uid, peer.gid
 
 
-def test_of_a_short_write_only_what_was_written_is_told(pair):
+def test_a_short_write_is_reported_as_far_as_it_went(pair):
     stream, notes, theirs = pair
     buffers = [bytes([number]) * 30_000 for number in range(100)]
     whole = b"".join(buffers)
@@ -92,7 +92,7 @@ def test_of_a_short_write_only_what_was_written_is_told(pair):
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 9, 10])
-def test_what_was_written_is_told_over_the_edges_of_buffers(size):
+def test_written_bytes_are_reported_across_buffers(size):
     class Short:
         def write(self, buffers):
             return size
@@ -103,7 +103,7 @@ def test_what_was_written_is_told_over_the_edges_of_buffers(size):
     assert notes.wrote == b"0009hello0000"[:size]
 
 
-def test_waiting_writes_are_told_as_they_end(pair):
+def test_waiting_writes_are_reported_when_they_end(pair):
     stream, notes, theirs = pair
     payload = bytes(1_000_000)
     got = []
@@ -117,7 +117,7 @@ def test_waiting_writes_are_told_as_they_end(pair):
 
 
 @pytest.mark.parametrize("now", [False, True])
-def test_what_was_read_is_told_and_then_the_end(pair, now):
+def test_reads_are_reported_and_then_the_end(pair, now):
     stream, notes, theirs = pair
     buffer = bytearray(b"-" * 100)
 
@@ -135,7 +135,7 @@ def test_what_was_read_is_told_and_then_the_end(pair, now):
     assert notes.events == ["end"]
 
 
-def test_nothing_there_is_nothing_told(pair):
+def test_a_read_without_bytes_is_not_reported(pair):
     stream, notes, _ = pair
     with pytest.raises(BlockingIOError):
         stream.read_nowait(bytearray(1))
@@ -146,7 +146,7 @@ def test_nothing_there_is_nothing_told(pair):
     assert (notes.read, notes.events) == (b"", [])
 
 
-def test_a_refused_write_is_told_and_raised(pair):
+def test_a_refused_write_is_reported_and_raised(pair):
     stream, notes, theirs = pair
     theirs.close()
     for write in (stream.write, stream.write_nowait):
@@ -156,7 +156,7 @@ def test_a_refused_write_is_told_and_raised(pair):
     assert notes.events == ["refused: the other end has hung up"] * 2
 
 
-def test_hanging_up_is_told_before_it_is_felt():
+def test_closing_is_reported_before_it_happens():
     """What a thread that reads finds afterwards is known to be our own doing."""
     notes = Notes()
 
@@ -172,7 +172,7 @@ def test_hanging_up_is_told_before_it_is_felt():
     assert notes.events == ["hung up", "felt", "hung up", "felt"]
 
 
-def test_both_ways_of_hanging_up_are_passed_on(pair):
+def test_close_and_shut_down_are_passed_on(pair):
     stream, _, theirs = pair
     stream.shutdown()
     assert stream.read(bytearray(1), Deadline(30)) == 0

@@ -66,7 +66,7 @@ def test_half_a_packet_is_its_bytes_and_no_packet():
     assert amounts(meter) == (3, 0, 0, 0)
 
 
-def test_connections_are_counted_together_and_those_that_ended_once():
+def test_connections_are_counted_together_and_ended_ones_once():
     meter = TransferStats()
     for _ in range(3):
         stream = meter.watch(Script(b"0005x0000"))
@@ -79,7 +79,7 @@ def test_connections_are_counted_together_and_those_that_ended_once():
     assert amounts(meter) == (7, 4, 3, 3)
 
 
-def test_nothing_is_kept_of_a_connection_that_ended():
+def test_no_reference_is_kept_to_a_closed_connection():
     meter = TransferStats()
     stream = meter.watch(Script())
     watcher = stream._watcher
@@ -88,7 +88,7 @@ def test_nothing_is_kept_of_a_connection_that_ended():
     assert sys.getrefcount(watcher) < before
 
 
-def test_the_clock_starts_once_and_the_first_of_each_is_told():
+def test_the_times_of_the_first_connection_and_byte_are_kept():
     meter = TransferStats()
     assert (meter.connected, meter.first_byte) == (None, None)
     stream = meter.watch(Script(b"0000"))

@@ -142,7 +142,7 @@ MALFORMED = {
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "told"), MALFORMED.values(), ids=MALFORMED)
-def test_what_is_malformed_is_named_and_what_is_behind_it_shown(wire, told, how):
+def test_malformed_bytes_are_named_and_those_after_them_shown(wire, told, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     assert traced.lines[1] == '< received 0005 (5 bytes): "x"'
@@ -157,7 +157,7 @@ def test_what_is_malformed_is_named_and_what_is_behind_it_shown(wire, told, how)
     ]
 
 
-def test_what_is_behind_malformed_bytes_in_the_same_read_is_shown_cut():
+def test_bytes_after_malformed_ones_in_the_same_read_are_shortened():
     traced = Traced()
     traced.receive(b"zzzz" + b"y" * 1000)
     assert traced.lines[2] == (
@@ -181,7 +181,7 @@ STOPS = {
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "told"), STOPS.values(), ids=STOPS)
-def test_where_a_message_was_cut_off_is_named(wire, told, how):
+def test_a_truncated_message_is_named_with_its_place(wire, told, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     before = len(traced.lines)
@@ -191,7 +191,7 @@ def test_where_a_message_was_cut_off_is_named(wire, told, how):
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "told"), list(STOPS.values())[1:], ids=list(STOPS)[1:])
-def test_a_message_that_we_do_not_finish_is_named(wire, told, how):
+def test_a_message_that_is_sent_unfinished_is_named(wire, told, how):
     traced = Traced()
     traced.send(*slices(wire, how))
     before = len(traced.lines)
@@ -202,14 +202,14 @@ def test_a_message_that_we_do_not_finish_is_named(wire, told, how):
     assert len(traced.lines) == before + 2, "closed is said once"
 
 
-def test_an_end_that_we_made_ourselves_is_not_put_on_the_other_end():
+def test_closing_is_not_reported_as_the_end_of_the_peer():
     traced = Traced()
     traced.stream.shutdown()
     traced.receive(b"")
     assert traced.lines[1:] == ["= closed: sent bytes=0 packets=0, received bytes=0 packets=0"]
 
 
-def test_an_end_behind_a_complete_message_is_only_an_end():
+def test_an_end_after_a_complete_message_is_only_an_end():
     traced = Traced()
     traced.receive(b"0000", b"")
     assert traced.lines[2:] == ["< received end of stream"]
@@ -223,7 +223,7 @@ def test_a_refused_write_is_named():
     assert traced.lines[1:] == ["> not sent: the other end has hung up"]
 
 
-def test_bytes_on_their_way_while_we_hang_up_are_still_told():
+def test_bytes_received_before_closing_are_still_reported():
     traced = Traced()
     traced.stream.shutdown()
     traced.send(b"0005x")
@@ -304,7 +304,7 @@ def write_all(stream, wire: bytes) -> threading.Thread:
     return thread
 
 
-def test_a_write_waits_for_room_and_is_told_in_full(pair):
+def test_a_write_that_waits_for_room_is_reported_in_full(pair):
     stream, theirs, lines = pair
     wire = FULL * 20 + b"0000"
     thread = write_all(stream, wire)
@@ -318,7 +318,7 @@ def test_a_write_waits_for_room_and_is_told_in_full(pair):
 
 
 @pytest.mark.parametrize("who", ["we", "the other end"])
-def test_a_write_that_waits_for_room_ends_when_somebody_hangs_up(pair, who):
+def test_a_write_that_waits_for_room_ends_when_the_peer_hangs_up(pair, who):
     stream, theirs, lines = pair
     thread = write_all(stream, FULL * 20)
     assert theirs.recv(1) == b"f", "it has begun"

@@ -117,7 +117,7 @@ SHELL_SYNTAX = {
 
 
 @pytest.mark.parametrize("line", SHELL_SYNTAX.values(), ids=SHELL_SYNTAX)
-def test_shell_syntax_is_the_shell_s_whatever_programs_are_named_like(line, command, programs):
+def test_lines_with_shell_syntax_are_run_by_the_shell(line, command, programs):
     if line.strip():
         write_program(programs / line.split(" ")[0])
     assert command(line).direct_argv() is None
@@ -135,9 +135,7 @@ BASH_WORDS = """
 """.split()
 
 
-def test_builtins_and_reserved_words_are_the_shell_s_even_if_programs_have_their_names(
-    command, programs
-):
+def test_builtins_and_reserved_words_are_run_by_the_shell(command, programs):
     for word in (*POSIX_WORDS, *BASH_WORDS):
         write_program(programs / word)
         for line in (word, f"{word} x"):
@@ -145,7 +143,7 @@ def test_builtins_and_reserved_words_are_the_shell_s_even_if_programs_have_their
             assert command(line).shell_argv() == by_shell(line)
 
 
-def test_the_dot_is_the_shell_s(command):
+def test_the_dot_is_run_by_the_shell(command):
     assert command(". tool").direct_argv() is None
 
 
@@ -155,12 +153,12 @@ def test_a_program_named_like_a_builtin_is_run_by_its_path(command, programs):
 
 
 @pytest.mark.parametrize("line", ["missing", "missing x", "./missing", "/nonexistent/missing"])
-def test_what_is_nowhere_is_left_for_the_shell_to_say(line, command):
+def test_a_missing_program_is_left_to_the_shell(line, command):
     assert command(line).direct_argv() is None
     assert command(line).shell_argv() == by_shell(line)
 
 
-def test_what_may_not_be_executed_is_left_for_the_shell_to_say(command, programs):
+def test_a_program_that_may_not_be_executed_is_left_to_the_shell(command, programs):
     (programs / "data").write_text("x")
     assert command("data").direct_argv() is None
     assert command(f"{programs}/data").direct_argv() is None
@@ -179,13 +177,13 @@ def test_a_line_that_begins_with_a_dash_is_no_option_of_the_shell(command):
 # One word that is a file here
 
 
-def test_one_word_that_is_a_file_here_means_that_file(command, here):
+def test_one_word_that_names_a_file_here_runs_that_file(command, here):
     write_program(here / "handler.sh")
     assert command("handler.sh").direct_argv() == ("./handler.sh", ["./handler.sh"])
     assert command("handler.sh").shell_argv() == [SHELL, "-c", "./handler.sh"]
 
 
-def test_the_same_word_on_path_wins(command, here, programs):
+def test_a_program_on_path_wins_over_a_file_here(command, here, programs):
     write_program(here / "tool")
     assert command("tool").direct_argv() == (f"{programs}/tool", ["tool"])
     assert command("tool").shell_argv() == by_shell("tool")
@@ -197,24 +195,24 @@ def test_a_directory_on_path_with_the_same_name_does_not_win(command, here, prog
     assert command("handler").direct_argv() == ("./handler", ["./handler"])
 
 
-def test_a_directory_here_does_not_count(command, here):
+def test_a_directory_here_is_no_program(command, here):
     (here / "handler").mkdir()
     assert command("handler").direct_argv() is None
     assert command("handler").shell_argv() == by_shell("handler")
 
 
-def test_a_link_to_a_file_counts(command, here, programs):
+def test_a_link_to_a_file_here_is_run(command, here, programs):
     (here / "link").symlink_to(programs / "tool")
     assert command("link").direct_argv() == ("./link", ["./link"])
 
 
-def test_of_several_words_the_first_is_no_file_here(command, here):
+def test_the_first_of_several_words_names_no_file_here(command, here):
     write_program(here / "handler.sh")
     assert command("handler.sh x").direct_argv() is None
     assert command("handler.sh x").shell_argv() == by_shell("handler.sh x")
 
 
-def test_a_file_that_may_not_be_executed_is_left_for_the_shell_to_say(command, here):
+def test_a_file_here_that_may_not_be_executed_is_left_to_the_shell(command, here):
     (here / "handler.sh").write_text(SCRIPT)
     assert command("handler.sh").direct_argv() is None
     assert command("handler.sh").shell_argv() == [SHELL, "-c", "./handler.sh"]
@@ -276,7 +274,7 @@ def show(tmp_path_factory):
 
 
 @given(line=st.text("ab01 =-+@%:,./_~*?[]{}!^#$'\"\\\t\n;&|<>()`", max_size=8))
-def test_what_needs_no_shell_comes_out_the_same_by_the_shell(line, show):
+def test_a_line_run_without_a_shell_gives_the_same_as_with_one(line, show):
     command = Command(f"{show} {line}", os.defpath)
     direct = command.direct_argv()
     if direct is not None:

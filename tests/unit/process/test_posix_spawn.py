@@ -63,7 +63,7 @@ def test_an_empty_environment_stays_empty(start):
     assert output_of(start, "/usr/bin/env") == b""
 
 
-def test_only_the_given_descriptors_are_there(start):
+def test_a_program_has_only_the_given_descriptors(start):
     pipe = os.pipe()
     try:
         more = [(pipe[0], 7), (pipe[1], pipe[1])]  # one with its own number
@@ -77,14 +77,14 @@ def test_only_the_given_descriptors_are_there(start):
     assert len(found - given) == 1  # by which it looks
 
 
-def test_each_gets_its_own_environment_and_what_is_added(start):
+def test_each_program_has_its_own_environment(start):
     one, other = {"NAME": "one", "MORE": ""}, {"NAME": "other"}
     for given, more in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
         written = output_of(start, "/usr/bin/env", environment=given, added=more).decode()
         assert dict(line.split("=", 1) for line in written.splitlines()) == given | more
 
 
-def test_it_leads_a_group_and_has_default_signals(start):
+def test_a_program_leads_a_group_and_has_default_signals(start):
     kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGPIPE, 34)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, 35])
     try:
@@ -104,7 +104,7 @@ def test_it_leads_a_group_and_has_default_signals(start):
     ("name", "number"),
     [("missing", errno.ENOENT), ("file", errno.EACCES), ("text", errno.ENOEXEC)],
 )
-def test_what_the_system_says_is_told(start, folder, name, number):
+def test_an_error_of_the_system_is_raised(start, folder, name, number):
     (folder / "file").touch(mode=0o644)
     (folder / "text").touch(mode=0o755)
     before = children(os.getpid())
@@ -114,13 +114,13 @@ def test_what_the_system_says_is_told(start, folder, name, number):
     assert children(os.getpid()) == before
 
 
-def test_too_many_arguments_are_told(start):
+def test_too_many_arguments_are_an_error(start):
     with pytest.raises(OSError, match=os.strerror(errno.E2BIG)) as caught:
         start("/bin/true", ["true", "x" * (1 << 20)], {}, [])
     assert caught.value.errno == errno.E2BIG
 
 
-def test_a_descriptor_that_is_not_open_is_told(start):
+def test_a_descriptor_that_is_not_open_is_an_error(start):
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         start("/bin/true", ["true"], {}, [(987, 0)])
 
@@ -145,7 +145,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("way", ["library", "python"])
-def test_too_many_processes_are_told(way):
+def test_too_many_processes_are_an_error(way):
     done = subprocess.run([sys.executable, "-c", LIMITED, way, str(NOBODY)], capture_output=True)
     assert (done.returncode, done.stderr) == (errno.EAGAIN, b"")
 
@@ -160,7 +160,7 @@ def test_too_many_processes_are_told(way):
     ],
     ids=["program", "argument", "value", "name"],
 )
-def test_a_nul_ends_no_text_early(start, program, arguments, given):
+def test_a_nul_in_a_text_is_an_error(start, program, arguments, given):
     with pytest.raises(ValueError, match="null"):
         start(program, arguments, given, [])
 
@@ -312,7 +312,7 @@ ctypes.CDLL = refuse
 
 
 @pytest.mark.parametrize("spoil", WITHOUT.values(), ids=WITHOUT)
-def test_without_it_python_starts_them(spoil):
+def test_without_posix_spawn_python_starts_programs(spoil):
     program = f"""
 import os, sys
 {spoil}
@@ -325,5 +325,5 @@ assert os.waitpid(pid, 0)[1] == 0
     assert (done.returncode, done.stdout, done.stderr) == (0, b"started\n", b"")
 
 
-def test_where_it_can_be_had_it_is_used():
+def test_posix_spawn_is_used_where_it_is_complete():
     assert best_spawn() is not spawn_os

@@ -13,7 +13,7 @@ from simpleipc_cli.cli.serve.activation import notifier
     "name",
     ["{}/nobody", "{}/notes", "{}/stream", "@sipc-nobody", "vsock:2:1234", "x", "/" + "x" * 200],
 )
-def test_that_nobody_hears_it_is_told_once(folder, name):
+def test_a_missing_service_manager_is_reported_once(folder, name):
     (folder / "notes").touch()
     said: list[str] = []
     with socket.socket(socket.AF_UNIX) as stream:
@@ -44,7 +44,7 @@ def test_that_nobody_hears_it_is_told_once(folder, name):
     ],
     ids=["another's", "zero", "negative", "nonsense", "empty", "huge", "none"],
 )
-def test_without_a_watchdog_of_its_own_no_sign_of_life_is_due(folder, more):
+def test_without_a_watchdog_no_keep_alive_is_due(folder, more):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(folder / "notify"))
         listening.setblocking(False)
@@ -58,7 +58,7 @@ def test_without_a_watchdog_of_its_own_no_sign_of_life_is_due(folder, more):
     assert said == []
 
 
-def test_signs_of_life_are_due_twice_as_often_as_the_watchdog_looks(folder):
+def test_a_keep_alive_is_due_twice_in_the_time_of_the_watchdog(folder):
     manager = notifier({"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "7200000000"}, print)
     assert manager.remaining() == 0
     manager.tick()

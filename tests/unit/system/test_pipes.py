@@ -21,7 +21,7 @@ def test_a_pipe_gets_room_for_a_mebibyte():
     os.close(writer)
 
 
-def test_one_with_more_room_keeps_it():
+def test_a_larger_pipe_keeps_its_size():
     reader, writer = os.pipe()
     try:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 << 20)
@@ -34,6 +34,6 @@ def test_one_with_more_room_keeps_it():
     os.close(writer)
 
 
-def test_anything_else_is_left_alone(tmp_path):
+def test_other_files_are_not_changed(tmp_path):
     with (tmp_path / "file").open("wb") as file:
         grow_pipe(file.fileno())

@@ -30,7 +30,7 @@ def heard():
 
 
 @pytest.mark.parametrize("limit", [None, 1000.0], ids=["without limit", "with a limit"])
-def test_a_signal_that_no_call_was_interrupted_by_is_heard_all_the_same(endpoint, heard, limit):
+def test_a_signal_that_interrupts_no_call_is_handled(endpoint, heard, limit):
     """As one that comes just before the call: here it interrupts a thread that does not mind."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))

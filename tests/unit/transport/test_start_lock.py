@@ -17,7 +17,7 @@ def path(endpoint):
     return str(endpoint)
 
 
-def test_it_is_held_by_one_and_leaves_nothing(path, folder):
+def test_one_process_holds_the_lock_and_leaves_no_file(path, folder):
     first, second = StartLock(path), StartLock(path)
     assert first.take()
     assert not second.take()
@@ -38,7 +38,7 @@ def test_endpoints_of_one_folder_have_locks_of_their_own(path):
     other.release()
 
 
-def test_a_lock_that_was_removed_and_made_anew_is_not_removed_again(path, folder):
+def test_a_lock_file_that_another_process_made_is_not_removed(path, folder):
     removed, new = StartLock(path), StartLock(path)
     assert removed.take()
     os.unlink(removed.path)
@@ -49,7 +49,7 @@ def test_a_lock_that_was_removed_and_made_anew_is_not_removed_again(path, folder
     assert os.listdir(folder) == []
 
 
-def test_a_file_that_was_left_is_taken_over(path, folder):
+def test_a_lock_file_that_was_left_is_taken_over(path, folder):
     lock = StartLock(path)
     open(lock.path, "w").close()
     assert lock.take()
@@ -57,12 +57,12 @@ def test_a_file_that_was_left_is_taken_over(path, folder):
     assert os.listdir(folder) == []
 
 
-def test_without_the_folder_there_is_no_lock(folder):
+def test_without_its_folder_there_is_no_lock(folder):
     with pytest.raises(PathNotFound, match="there is no folder"):
         StartLock(f"{folder}/missing/sock").take()
 
 
-def test_what_holds_something_is_not_ours_to_take(path):
+def test_a_file_with_content_is_not_taken_for_a_lock(path):
     lock = StartLock(path)
     with open(lock.path, "w") as file:
         file.write("precious")
@@ -86,7 +86,7 @@ for _ in range(rounds):
 """
 
 
-def test_never_two_have_it_at_once(path, folder):
+def test_no_two_processes_hold_the_lock_at_once(path, folder):
     command = [sys.executable, "-c", TAKES, path, "300"]
     takers = [subprocess.Popen(command) for _ in range(4)]
     assert [taker.wait(60) for taker in takers] == [0] * 4

@@ -11,7 +11,7 @@ from helpers.wire import connect, message
 from simpleipc_cli.transport import listen, listener_from_fd
 
 
-def test_who_comes_by_the_old_socket_after_the_stop_is_refused_at_once(endpoint):
+def test_a_client_of_the_old_socket_is_refused_after_the_stop(endpoint):
     """By a bind mount, say: there the name does not go. Refused, a client may try again."""
     listener = listen(str(endpoint), mode=0o600, backlog=5)
     held = os.open(endpoint, os.O_PATH)
@@ -33,7 +33,7 @@ def test_who_comes_by_the_old_socket_after_the_stop_is_refused_at_once(endpoint)
     os.close(held)
 
 
-def test_a_passed_socket_goes_on_after_the_stop(endpoint):
+def test_a_passed_socket_accepts_connections_after_the_stop(endpoint):
     with socket.socket(socket.AF_UNIX) as kept:
         kept.bind(str(endpoint))
         kept.listen()

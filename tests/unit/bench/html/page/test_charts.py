@@ -65,7 +65,7 @@ def latency_axis(chart) -> Axis:
 
 
 @pytest.mark.parametrize("seconds", [1, 20], ids=["500 answers", "10,000 answers"])
-def test_every_percentile_lies_where_it_belongs(seconds):
+def test_every_percentile_is_drawn_at_its_place(seconds):
     report = open_loop(seconds=seconds, stall=(100 * MS, 900 * MS))
     chart = read(latency_by_percentile(report).svg)
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
@@ -84,7 +84,7 @@ def test_every_percentile_lies_where_it_belongs(seconds):
             assert max(near) + 0.2 >= expected >= min(near) - 0.2
 
 
-def test_the_dots_are_the_percentiles_and_say_so():
+def test_the_dots_are_the_named_percentiles():
     report = stalled()
     chart = read(latency_by_percentile(report).svg)
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
@@ -105,7 +105,7 @@ def test_the_dots_are_the_percentiles_and_say_so():
 
 
 @pytest.mark.parametrize("count", [5, 58, 59, 298, 299, 2_994, 2_995, 40_000])
-def test_nothing_is_drawn_further_than_so_many_samples_support(count):
+def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
     run = Run()
     for number in range(count):
         took = 100 * US + number * number
@@ -123,13 +123,13 @@ def test_nothing_is_drawn_further_than_so_many_samples_support(count):
     assert stroke[-1] == (1000, pytest.approx(latency_axis(chart).place(ends_at), abs=0.5))
 
 
-def test_a_closed_loop_has_one_line_and_it_is_that_of_service_time():
+def test_a_closed_loop_has_one_line_for_service_time():
     chart = latency_by_percentile(closed_loop(seconds=1))
     assert chart.keys == (("latency", "service"),)
     assert not read(chart.svg).all("path", "line service")
 
 
-def test_an_open_loop_has_both_lines_each_with_its_name():
+def test_an_open_loop_has_a_named_line_for_each_time():
     chart = latency_by_percentile(open_loop(seconds=1))
     assert chart.keys == (("latency", "response"), ("service", "service"))
     svg = read(chart.svg)
@@ -168,7 +168,7 @@ def test_times_of_similar_length_are_drawn_from_0_up():
 # Latency over time
 
 
-def test_medians_and_longest_times_lie_where_and_when_they_were():
+def test_medians_and_maxima_are_drawn_at_their_times():
     run = Run()
     for number in range(1_000):  # 10 ms apart; the median 5 ms, in the second half 500 ms
         took = (5 if number < 500 else 500) * MS + (number % 5 - 2) * 10 * US
@@ -188,7 +188,7 @@ def test_medians_and_longest_times_lie_where_and_when_they_were():
     assert highest == pytest.approx(up.place(500.02 * MS), abs=0.2)
 
 
-def test_where_nothing_was_answered_there_is_a_gap_and_words():
+def test_a_time_without_answers_is_a_gap_with_a_label():
     svg = read(latency_over_time(stalled()).svg)
     along = Axis(svg, "along", ns_of)
     gap = svg.one("rect", "gap")
@@ -209,7 +209,7 @@ def test_without_a_stall_there_is_no_gap():
     assert all(len(line(read(chart.svg), kind)) == 1 for kind in ("p50", "p99", "max"))
 
 
-def test_what_was_answered_alone_is_a_dot():
+def test_a_single_answer_is_a_dot():
     run = Run()
     for number in range(200):  # 100 answers in the first second, 100 in the last of ten
         at = (number if number < 100 else 800 + number) * 10 * MS
@@ -238,7 +238,7 @@ def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
         assert all(abs(y - up.place(ns)) <= off for _, y in line(svg, kind)[0])
 
 
-def test_failures_stand_above_the_chart_where_they_were_and_as_high_as_their_share():
+def test_failures_are_marked_at_their_time_as_high_as_their_share():
     run = Run()
     for number in range(1_000):
         at = number * 10 * MS
@@ -309,7 +309,7 @@ def test_the_area_below_the_line_is_the_number_of_answers(made):
 
 
 @pytest.mark.parametrize("odd", [0, 1, 3, 79, 81, 159], ids=lambda odd: f"{odd} ms")
-def test_a_steady_rate_is_level_to_its_very_end(odd):
+def test_a_steady_rate_is_level_to_the_end(odd):
     run = Run(rate=1_000.0)
     for number in range(10_000 + odd):
         run.answer(number * MS, number * MS, number * MS + 100 * US)
@@ -334,7 +334,7 @@ def test_a_run_that_ends_in_silence_is_drawn_to_its_end():
     assert float(gap["x"]) + float(gap["width"]) == pytest.approx(1000)
 
 
-def test_what_was_offered_is_a_level_line():
+def test_the_offered_rate_is_a_level_line():
     svg = read(throughput_over_time(stalled()).svg)
     up = Axis(svg, "up", number_of)
     assert line(svg, "offered") == [
@@ -372,7 +372,7 @@ def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
     ids=["none", "one", "0 ns", "39 h", "both", "alike"],
 )
 @pytest.mark.parametrize("apart", [0, 1, 10**13], ids=["at once", "1 ns", "3 h"])
-def test_odd_runs_are_drawn_without_odd_numbers(chart, times, apart):
+def test_unusual_runs_are_drawn_with_valid_numbers(chart, times, apart):
     run = Run(rate=10.0)
     for number, ns in enumerate(times):
         run.answer(number * apart, number * apart, number * apart + ns)
@@ -388,7 +388,7 @@ def test_odd_runs_are_drawn_without_odd_numbers(chart, times, apart):
 
 
 @pytest.mark.parametrize("chart", EVERY_CHART)
-def test_who_does_not_see_a_chart_is_told_what_it_shows(chart):
+def test_a_chart_has_a_description_for_screen_readers(chart):
     report = stalled()
     svg = read(chart(report).svg)
     assert svg["role"] == "img"
@@ -404,7 +404,7 @@ def test_who_does_not_see_a_chart_is_told_what_it_shows(chart):
 
 
 @pytest.mark.parametrize("chart", EVERY_CHART[1:])
-def test_every_stretch_of_time_can_be_pointed_at_for_its_figures(chart):
+def test_every_stretch_of_time_has_a_tooltip(chart):
     report = stalled()
     svg = read(chart(report).svg)
     hovers = svg.all("rect", "hover")

@@ -86,7 +86,7 @@ def texts(page, tag: str, class_: str = "") -> list[str]:
 # Valid, alone, harmless
 
 
-def test_it_is_valid_stands_alone_and_has_no_script(report):
+def test_the_page_is_valid_needs_no_other_file_and_has_no_script(report):
     changes = report.compare(open_loop(seed=5))
     text = to_html(report, judged(report, "p99>5ms", "errors>0"), changes)
     page = read(text)  # every tag is closed
@@ -107,7 +107,7 @@ def test_it_is_valid_stands_alone_and_has_no_script(report):
     assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
-def test_should_escaping_ever_fail_the_page_forbids_scripts_and_connections():
+def test_a_policy_forbids_scripts_and_connections():
     policies = [
         meta["content"]
         for meta in page_of(stalled()).all("meta")
@@ -141,7 +141,7 @@ def test_a_condition_is_escaped():
     assert "fail if p99&lt;5ms" in text
 
 
-def test_what_is_void_has_no_end_and_what_is_not_has_one(report):
+def test_void_elements_have_no_end_tag(report):
     html = to_html(report)
     assert not [tag for tag in VOID if f"</{tag}>" in html]
 
@@ -149,7 +149,7 @@ def test_what_is_void_has_no_end_and_what_is_not_has_one(report):
 # What it says
 
 
-def test_it_says_what_was_measured_and_how():
+def test_the_page_says_what_was_measured_and_how():
     page = page_of(stalled())
     assert page.all("title")[0].text == f"sipc bench: {stalled().path}"
     assert page.one("h1").text == f"Load on {stalled().path}"
@@ -174,7 +174,7 @@ def test_it_says_what_was_measured_and_how():
     assert facts["generator's processor time"] == "31 %"
 
 
-def test_settings_are_written_as_people_write_them_and_only_if_there_are_any():
+def test_only_given_settings_are_listed_with_their_units():
     settings = {"concurrency": 1_000, "requests": None, "warmup": 0, "size": 0, "expects": True}
     page = page_of(only(MS, **settings))
     names, values = (texts(page.one("dl", "facts"), tag) for tag in ("dt", "dd"))
@@ -193,7 +193,7 @@ def tiles(page) -> dict[str, tuple[str, str]]:
     return found
 
 
-def test_the_most_important_numbers_stand_on_top():
+def test_the_most_important_figures_come_first():
     assert tiles(page_of(stalled())) == {
         "answers per second": ("500/s", "of 500/s offered"),
         "p50": (wording.figure("p50", stalled().values()["p50"]), "median response time"),
@@ -207,7 +207,7 @@ def test_the_most_important_numbers_stand_on_top():
     assert found["answers per second"] == (wording.rate(failing().rate), "13,816 in 10.0 s")
 
 
-def test_numbers_that_so_few_answers_do_not_give_are_not_made_up():
+def test_figures_that_need_more_answers_are_left_out():
     found = tiles(page_of(only(MS)))
     assert found["p50"] == ("-", "needs 5 answers")
     assert found["p99"] == ("-", "needs 299 answers")
@@ -249,14 +249,14 @@ def test_the_cells_of_every_table_have_their_heads(report):
 
 
 @pytest.mark.parametrize("made", [stalled, failing], ids=["open", "closed"])
-def test_the_latency_is_what_stands_out_in_the_table_of_times(made):
+def test_the_latency_is_emphasized_in_the_table_of_times(made):
     rows = table(page_of(made()), "times").all("tr")[1:-1]
     _, first, *others = zip(*(row.content for row in rows), strict=True)
     assert all(cell.classes == {"main"} for cell in first)
     assert not any(cell.classes for column in others for cell in column)
 
 
-def test_failures_have_a_table_of_their_own_the_most_frequent_first():
+def test_failures_have_a_table_sorted_by_frequency():
     head, *rows = table(page_of(failing()), "failures").rows()
     assert head == ["kind", "count", "mean", "p50", "p99", "max"]
     assert [row[0] for row in rows] == ["refused", "timeout", "truncated", "not as expected"]
@@ -348,12 +348,12 @@ def test_partial_reports_and_busy_generators_are_marked():
     assert not page_of(stalled()).all("p", "notice")
 
 
-def test_times_too_long_to_tell_apart_are_mentioned():
+def test_clamped_times_are_mentioned():
     notes = texts(page_of(REPORTS["too long"]()), "p", "note")
     assert "400 times were longer than 140737 s, and count as that." in notes
 
 
-def test_without_answers_it_says_so():
+def test_a_page_without_answers_says_so():
     page = page_of(refused(1_000))
     assert texts(page, "p", "notice") == ["No answers: there are no times to report."]
     assert tiles(page)["max"] == ("-", "longest of 0")
@@ -399,7 +399,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("colours", [style.LIGHT, style.DARK], ids=["light", "dark"])
-def test_whatever_is_read_has_contrast(colours):
+def test_text_has_enough_contrast(colours):
     grounds = {"paper", "raised", "red-tint", "green-tint", "orange-tint"}
     read_on = {
         "ink": grounds,
@@ -426,14 +426,14 @@ def test_every_colour_has_a_name_and_every_name_a_colour_in_light_and_dark():
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b", rules)
 
 
-def test_dark_colours_are_for_screens_that_want_them_and_not_for_paper():
+def test_dark_colours_are_used_on_screens_that_prefer_them():
     assert "@media screen and (prefers-color-scheme: dark)" in style.sheet()
     metas = {meta.attributes.get("name"): meta for meta in page_of(stalled()).all("meta")}
     assert metas["color-scheme"]["content"] == "light dark"
     assert metas["viewport"]["content"] == "width=device-width, initial-scale=1"
 
 
-def test_every_class_in_a_page_is_one_that_the_style_knows():
+def test_every_class_in_a_page_is_in_the_style_sheet():
     used: set[str] = set()
     for report in (stalled(), failing(), refused(1_000)):
         page = page_of(

@@ -64,7 +64,7 @@ def rgb(colour: str) -> list[int]:
     [(1200, 700, False, style.LIGHT), (360, 900, True, style.DARK)],
     ids=["light and wide", "dark and narrow"],
 )
-def test_it_is_shown_in_the_colours_that_were_asked_for(browser, width, height, is_dark, colours):
+def test_the_page_has_the_preferred_colours(browser, width, height, is_dark, colours):
     html = to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0"))
     page = browser.open(html, width, height, is_dark=is_dark)
     picture = browser.pixels(page.screenshot(), [rgb(colour) for colour in colours.values()])
@@ -156,7 +156,7 @@ def test_a_hostile_path_does_nothing_in_a_browser(browser):
     assert heading == "Load on </title><script>document.write('taken over')</script>"
 
 
-def test_what_a_browser_complains_about_is_seen(browser):
+def test_a_complaint_of_the_browser_is_noticed(browser):
     broken = full_page().replace("<body>", "<body><script>1</script>", 1)
     (complaint,) = browser.open(broken).complaints
     assert "Content Security Policy" in complaint

@@ -48,7 +48,7 @@ def test_no_text_changes_the_structure(text, attribute):
         ("\N{NO-BREAK SPACE}", "\\xa0"),
     ],
 )
-def test_what_cannot_be_seen_is_written_out(text, expected):
+def test_characters_that_cannot_be_seen_are_escaped(text, expected):
     assert printable(text) == expected
     assert printable(text).encode()
 

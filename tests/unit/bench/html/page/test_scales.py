@@ -58,7 +58,7 @@ def test_every_latency_has_its_place_and_every_tick_too(one, other):
     assert all(below < above for below, above in pairwise(ticks))
 
 
-def test_a_log_scale_is_one_and_what_is_beyond_its_ends_lies_at_them():
+def test_a_log_scale_clips_values_beyond_its_ends():
     scale = latency_scale(MS, SECOND)
     assert scale.is_log
     steps = {round(scale.place(10 * ns) - scale.place(ns), 6) for ns in (MS, 10 * MS, 100 * MS)}
@@ -98,7 +98,7 @@ def test_rates_begin_at_0(highest, expected):
         (1_000 * HOUR, "0 h|192 h|384 h|576 h|768 h|960 h"),
     ],
 )
-def test_time_is_counted_as_people_count_it(end, expected):
+def test_ticks_of_time_are_round(end, expected):
     scale = time_scale(end)
     assert "|".join(names(scale)) == expected
     assert scale.place(end) == 100
@@ -115,7 +115,7 @@ def test_time_is_counted_as_people_count_it(end, expected):
         (29_956, "99.99 %"),
     ],
 )
-def test_percentiles_go_as_far_as_the_samples(count, last):
+def test_the_scale_of_percentiles_goes_as_far_as_the_samples(count, last):
     scale = percentile_scale(count)
     assert names(scale)[-1] == last
     assert samples_needed(scale.last) <= count
@@ -123,7 +123,7 @@ def test_percentiles_go_as_far_as_the_samples(count, last):
     assert scale.place(100) == 100
 
 
-def test_each_further_nine_has_the_same_room():
+def test_each_further_nine_has_the_same_width():
     scale = percentile_scale(10**9)
     places = [scale.place(q) for q in (0, 90, 99, 99.9, 99.99)]
     assert places[0] == 0

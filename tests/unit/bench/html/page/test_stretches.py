@@ -35,7 +35,7 @@ moments = st.lists(st.integers(0, 20 * SECOND), max_size=60)
 
 
 @given(moments, moments, st.integers(0, 60 * SECOND), st.integers(0, 200))
-def test_nothing_is_lost_and_there_are_no_holes(answered, failed, more, enough):
+def test_no_count_is_lost_and_stretches_have_no_gaps(answered, failed, more, enough):
     elapsed = max([0, *answered, *failed]) + more
     run = resample(timeline_of(answered, failed), elapsed, enough)
     if not answered and not failed:
@@ -73,13 +73,13 @@ def test_the_rate_of_the_last_stretch_is_over_its_real_length():
     assert [round(stretch.rate) for stretch in run] == [1_000] * 10
 
 
-def test_the_rate_of_failures_is_counted_apart():
+def test_the_rate_of_failures_is_separate():
     timeline = timeline_of([0, 1], failed=[2, 3, 4])
     (only,) = resample(timeline, FIRST_WIDTH, 0)
     assert (only.rate, only.failure_rate) == (200, 300)
 
 
-def test_slots_are_joined_until_they_hold_enough_but_not_to_too_few():
+def test_slots_are_joined_until_they_hold_enough_answers():
     many = timeline_of(range(0, 10 * SECOND, 2 * MS))  # 63 slots of 80
     assert len(resample(many, 10 * SECOND, ENOUGH_FOR_A_RATE)) == 63
     assert len(resample(many, 10 * SECOND, ENOUGH_FOR_P99)) == 31
@@ -89,7 +89,7 @@ def test_slots_are_joined_until_they_hold_enough_but_not_to_too_few():
     assert len(resample(fewest, 10 * SECOND, ENOUGH_FOR_P99)) == 16
 
 
-def test_where_all_failed_failures_decide_what_is_enough():
+def test_where_all_requests_failed_failures_are_counted_instead():
     timeline = timeline_of([], failed=range(0, 10 * SECOND, 25 * MS))
     assert len(resample(timeline, 10 * SECOND, ENOUGH_FOR_A_RATE)) == 31
 
@@ -114,5 +114,5 @@ def test_a_99th_percentile_needs_a_hundred_answers_in_most_stretches(apart, expe
     assert has_p99(resample(timeline, 10 * SECOND, ENOUGH_FOR_P99)) == expected
 
 
-def test_nothing_has_no_99th_percentile():
+def test_no_stretches_have_no_99th_percentile():
     assert not has_p99([])
