@@ -30,8 +30,8 @@ class Outcome(Enum):
 
     @property
     def key(self) -> str:
-        """One word, for programs."""
-        return _KEYS[self]
+        """The name in JSON records and counters."""
+        return self.name.lower()
 
     @property
     def is_error(self) -> bool:
@@ -41,22 +41,6 @@ class Outcome(Enum):
             Outcome.CLIENT_CLOSED,
             Outcome.REQUEST_INCOMPLETE,
         }
-
-
-_KEYS = {
-    Outcome.ANSWERED: "answered",
-    Outcome.HANDLER_FAILED: "failed",
-    Outcome.HANDLER_TIMEOUT: "timed_out",
-    Outcome.SPAWN_FAILED: "not_started",
-    Outcome.CLIENT_CLOSED: "hung_up",
-    Outcome.REQUEST_INCOMPLETE: "cut_off",
-    Outcome.MALFORMED: "malformed",
-    Outcome.TOO_LARGE: "too_large",
-    Outcome.READ_TIMEOUT: "silent",
-    Outcome.WRITE_TIMEOUT: "stuck",
-    Outcome.ABORTED: "stopped",
-    Outcome.INTERNAL_ERROR: "broken",
-}
 
 
 @dataclass(slots=True)
@@ -94,6 +78,10 @@ class Log(ABC):
     @abstractmethod
     def request(self, record: RequestRecord) -> None:
         """Log a request that has ended."""
+
+    @abstractmethod
+    def error(self, text: str) -> None:
+        """Log the error that ends the server."""
 
     @abstractmethod
     def warning(self, text: str) -> None:
@@ -139,8 +127,8 @@ class Counters:
     def figures(self, *, in_flight: int, queued: int, idle: int) -> dict[str, int]:
         """Return all counters by name, those of failures only if there were any.
 
-        `accepted` is the sum of `requests`, `looked`, `refused`, `closed_silent` and
-        `silent`; `requests` of `answered`, the failures, `in_flight` and `waiting`.
+        `accepted` is the sum of `requests`, `closed_without_data`, `refused`, `idle_closed` and
+        `idle`; `requests` of `answered`, `failed`, `in_flight` and `queued`.
         """
         failed = {
             outcome.key: number
@@ -149,16 +137,16 @@ class Counters:
         }
         return {
             "accepted": self.accepted,
-            "looked": self.closed_without_data,
+            "closed_without_data": self.closed_without_data,
             "refused": self.refused,
-            "closed_silent": self.idle_closed,
-            "silent": idle,
+            "idle_closed": self.idle_closed,
+            "idle": idle,
             "requests": self.requests,
             "answered": self.outcomes[Outcome.ANSWERED],
             "failed": sum(failed.values()),
-            **{f"failed_{key}": failed[key] for key in sorted(failed)},
+            **dict(sorted(failed.items())),
             "in_flight": in_flight,
-            "waiting": queued,
+            "queued": queued,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }

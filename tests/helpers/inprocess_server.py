@@ -330,7 +330,7 @@ class RecordingLog(Log):
     def warning(self, text):
         self._add(self.lines, text)
 
-    info = debug = warning
+    error = info = debug = warning
 
     def stats(self, figures):
         self._add(self.figures, figures)
@@ -389,7 +389,7 @@ class InProcessServer:
 
     def wait_until_waiting(self, number):
         """Wait until so many requests wait for a thread."""
-        wait_until(lambda: self.counted()["waiting"] >= number, "requests to wait")
+        wait_until(lambda: self.counted()["queued"] >= number, "requests to wait")
 
     def close(self):
         """End it, if it has not ended yet."""

@@ -110,7 +110,8 @@ class Server(LoggedProcess):
         line = self.wait_for_log(r"^counters:", before + 1)
         found = {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", line)}
         assert found["accepted"] == sum(
-            found[name] for name in ("requests", "looked", "refused", "closed_silent", "silent")
+            found[name]
+            for name in ("requests", "closed_without_data", "refused", "idle_closed", "idle")
         )
         return found
 

@@ -50,7 +50,7 @@ class SharedServer(Server):
 
     def _counters_at_rest(self) -> dict[str, int] | None:
         counted = self.counters()
-        return None if counted["in_flight"] + counted["waiting"] + counted["silent"] else counted
+        return None if counted["in_flight"] + counted["queued"] + counted["idle"] else counted
 
     def _check_processes(self) -> None:
         wait_until(lambda: set(processes(self.mark)) == {self.pid}, "no process of a handler left")

@@ -100,7 +100,7 @@ def test_a_handler_may_start_after_the_whole_request(path, client):
 
     with serving(path, act, whole_request=True, read_timeout=0.2) as server:
         client(b"0005x")
-        assert server.log.outcomes(1) == ["silent"]
+        assert server.log.outcomes(1) == ["read_timeout"]
     assert begun == []
     with serving(path, act, whole_request=True):
         assert ask(path, MUCH) == MUCH
@@ -132,7 +132,7 @@ def test_a_failed_handler_sends_no_flush(path):
         assert raw_response_to(path, message(b"x")) == b"0008half"
         with pytest.raises(IncompleteMessage):
             ask(path)
-        assert server.log.outcomes(2) == ["failed"] * 2
+        assert server.log.outcomes(2) == ["handler_failed"] * 2
     assert server.log.records[0].detail == "status 3"
 
 
@@ -154,7 +154,7 @@ class Broken(Handler):
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
-    [(SipcError("no"), "not_started"), (ValueError("a defect"), "broken")],
+    [(SipcError("no"), "spawn_failed"), (ValueError("a defect"), "internal_error")],
     ids=["not started", "defect"],
 )
 def test_a_handler_that_cannot_start_fails_only_its_request(path, error, outcome):
@@ -182,7 +182,7 @@ def test_a_truncated_request_does_not_end_for_the_handler(path, client, bytes_):
 
     with serving(path, act) as server:
         client(bytes_.encode()).close()
-        assert server.log.outcomes(1) == ["cut_off"]
+        assert server.log.outcomes(1) == ["request_incomplete"]
         assert not server.log.records[0].outcome.is_error
     assert ends == []
 
@@ -199,4 +199,4 @@ def test_a_connection_without_data_is_no_request(path):
         assert ask(path) == b"ping"  # accepted behind it
         server.log.wait_until(lambda: [line for line in server.log.lines if "looked" in line], "it")
         assert server.log.outcomes(1) == ["answered"]
-        assert server.counted()["looked"] == 1
+        assert server.counted()["closed_without_data"] == 1

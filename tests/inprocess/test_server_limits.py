@@ -75,7 +75,7 @@ def test_idle_connections_do_not_delay_other_requests(path, client):
     with serving(path, max_concurrency=1) as server:
         silent = [client() for _ in range(20)]
         assert ask(path) == b"ping"
-        assert server.counted()["silent"] == 20
+        assert server.counted()["idle"] == 20
         for stream in silent:
             write_all(stream, message(b"late"))
         assert [read_all(stream) for stream in silent] == [message(b"late")] * 20
@@ -95,7 +95,7 @@ def test_a_client_that_stops_in_mid_request_is_disconnected(path, client, begun)
     with serving(path, read_timeout=0.2) as server:
         stream = client(begun)
         assert payload_of(read_all(stream)) is None
-        assert server.log.outcomes(1) == ["silent"]
+        assert server.log.outcomes(1) == ["read_timeout"]
 
 
 def test_a_client_that_does_not_read_is_disconnected(path, client):
@@ -105,14 +105,14 @@ def test_a_client_that_does_not_read_is_disconnected(path, client):
 
     with serving(path, act, write_timeout=0.2) as server:
         client(message(b"x"))
-        assert server.log.outcomes(1) == ["stuck"]
+        assert server.log.outcomes(1) == ["write_timeout"]
 
 
 def test_a_handler_is_ended_after_its_timeout(path):
     with serving(path, lambda inside: inside.wait_for_the_end(), handler_timeout=0.2) as server:
         with pytest.raises(IncompleteMessage):
             ask(path)
-        assert server.log.outcomes(1) == ["timed_out"]
+        assert server.log.outcomes(1) == ["handler_timeout"]
 
 
 # hanging up
@@ -135,7 +135,9 @@ def test_a_hang_up_ends_the_handler(path, client, sent):
         assert begun.wait(TIMEOUT)
         stream.close()
         assert ended.wait(TIMEOUT)
-        assert server.log.outcomes(1) == ["hung_up" if sent.endswith(b"0000") else "cut_off"]
+        assert server.log.outcomes(1) == [
+            "client_closed" if sent.endswith(b"0000") else "request_incomplete"
+        ]
 
 
 def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
@@ -151,7 +153,7 @@ def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
         stream.close()
         gate.open()
         assert done.wait(TIMEOUT)
-        assert server.log.outcomes(1) == ["hung_up"]
+        assert server.log.outcomes(1) == ["client_closed"]
 
 
 # the end
@@ -248,4 +250,4 @@ def test_exchanges_are_aborted_by_a_second_stop_or_the_drain_timeout(path, clien
             server.stop()
         assert server.end() is ExitReason.ABORTED
         assert payload_of(read_all(stream)) is None
-        assert server.log.outcomes(1) == ["stopped"]
+        assert server.log.outcomes(1) == ["aborted"]

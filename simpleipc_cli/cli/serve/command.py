@@ -112,7 +112,7 @@ def _end_is_logged(log: Log, *, in_file: bool) -> Iterator[None]:
         yield
     except SipcError as error:
         if in_file:
-            log.warning(f"sipc serve: {error.text}")
+            log.error(f"sipc serve: {error.text}")
         raise
 
 
@@ -161,7 +161,7 @@ def _trace(
     from simpleipc_cli.cli.tracing import open_trace  # noqa: PLC0415
 
     def warn(error: SipcError) -> None:
-        log.warning(f"sipc serve: {error.text}")
+        log.error(f"sipc serve: {error.text}")
 
     tracer = open_trace(warn, on_stderr=on_stderr, path=file)
     try:

@@ -1,4 +1,4 @@
-"""How a server's log looks: to people, and to programs."""
+"""The format of a server's log: text, or JSON."""
 
 from __future__ import annotations
 
@@ -15,69 +15,70 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.log import Log, RequestRecord
 from simpleipc_cli.text import json_safe, printable
 
-_MAX_WARNINGS = 4  # in JSON; more have never been seen
-_LONGEST_TEXTS = (2000, 50)  # characters; of the latter, escaped, five fit into a line
+_MAX_WARNINGS = 4  # in JSON, so that a line stays short
+_MAX_TEXTS = (2000, 50)  # characters; five of the latter fit into a line when escaped
 
 
 class LineLog(Log):
-    """A log in some place; what is shown is decided here, how it looks by the kinds below."""
+    """Decides which records are written; its subclasses decide how they look."""
 
     def __init__(self, place: LineWriter, *, quiet: bool, verbose: bool) -> None:
-        """Quiet leaves problems only, verbose adds what helps to debug."""
+        """`quiet` leaves warnings and errors only, `verbose` adds debug details."""
         self._place = place
         self._quiet = quiet
         self._verbose = verbose
         place.report_lost(self._lost)
 
     def request(self, record: RequestRecord) -> None:
-        """Shown unless quiet; what somebody should look at, always."""
         if self._quiet and not record.outcome.is_error and not record.warnings:
             return
         line = self._request_line(record, monotonic() - record.began)
         self._place.put(line, _priority(record))
 
+    def error(self, text: str) -> None:
+        """Log the error that ends the server."""
+        self._place.put(self._text_line("error", text), Priority.ERROR)
+
     def warning(self, text: str) -> None:
-        """Shown always."""
-        self._place.put(self._text_line("problem", text), Priority.ERROR)
+        self._place.put(self._text_line("warning", text), Priority.WARNING)
 
     def info(self, text: str) -> None:
-        """Shown unless quiet."""
         if not self._quiet:
-            self._place.put(self._text_line("news", text), Priority.INFO)
+            self._place.put(self._text_line("info", text), Priority.INFO)
 
     def debug(self, text: str) -> None:
-        """Shown when verbose."""
         if self._verbose:
-            self._place.put(self._text_line("detail", text), Priority.DEBUG)
+            self._place.put(self._text_line("debug", text), Priority.DEBUG)
 
     def stats(self, figures: Mapping[str, int]) -> None:
-        """Shown always: somebody asked."""
         self._place.put(self._counters_line(figures), Priority.INFO)
 
     def reopen(self) -> None:
-        """A file is opened anew; if that fails the old one stays."""
+        """Reopen the log file; keep the old one if that fails."""
         try:
             self._place.reopen()
         except SipcError as error:
             self.warning(f"sipc serve: {error.text}")
 
-    def _remarks(self, record: RequestRecord) -> list[str]:
+    def _warnings(self, record: RequestRecord) -> list[str]:
         return [*record.warnings, *(record.debug_notes if self._verbose else ())]
 
     def _lost(self, count: int) -> str:
-        return self._text_line("problem", f"({count} lines were lost: nobody took them)")
+        return self._text_line(
+            "warning", f"({count} lines were lost: the log was full or not read)"
+        )
 
     @abstractmethod
     def _request_line(self, record: RequestRecord, seconds: float) -> str:
-        """A request, `seconds` after a thread took it up."""
+        """Format a request that took `seconds`."""
 
     @abstractmethod
     def _text_line(self, level: str, text: str) -> str:
-        """A text: "problem", "news" or "detail"."""
+        """Format a message with its level: "error", "warning", "info" or "debug"."""
 
     @abstractmethod
     def _counters_line(self, figures: Mapping[str, int]) -> str:
-        """Numbers by name."""
+        """Format the counters."""
 
 
 def _priority(record: RequestRecord) -> Priority:
@@ -87,7 +88,7 @@ def _priority(record: RequestRecord) -> Priority:
 
 
 class TextLog(LineLog):
-    """For people."""
+    """Lines of text."""
 
     def _request_line(self, record: RequestRecord, seconds: float) -> str:
         """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
@@ -102,7 +103,7 @@ class TextLog(LineLog):
         line = f"{' '.join(parts)}: {record.outcome.value}"
         if record.detail:
             line += f": {record.detail}"
-        return self._line("; ".join([line, *self._remarks(record)]))
+        return self._line("; ".join([line, *self._warnings(record)]))
 
     def _text_line(self, level: str, text: str) -> str:  # noqa: ARG002
         return self._line(text)
@@ -112,16 +113,16 @@ class TextLog(LineLog):
         return self._line(f"counters: {numbers}")
 
     def _line(self, text: str) -> str:
-        """In a file, which nobody watches, with its time."""
         return printable(f"{_now()} {text}" if self._place.wants_time else text)
 
 
 class JsonLog(LineLog):
-    """For programs: an object a line, for a request or for what else there is to say."""
+    """One JSON object a line."""
 
     def _request_line(self, record: RequestRecord, seconds: float) -> str:
         peer = record.peer
         return self._object(
+            _priority(record),
             "request",
             id=record.id,
             pid=peer.pid,
@@ -132,30 +133,32 @@ class JsonLog(LineLog):
             status=int(record.status) if record.status.isdigit() else None,
             signal=record.status if record.status.startswith("SIG") else None,
             duration=round(seconds, 6),
-            queue_wait=round(record.queue_time, 6),
+            queue_time=round(record.queue_time, 6),
             outcome=record.outcome.key,
             detail=record.detail or None,
-            remarks=self._remarks(record)[:_MAX_WARNINGS],
+            warnings=self._warnings(record)[:_MAX_WARNINGS],
         )
 
     def _text_line(self, level: str, text: str) -> str:
-        return self._object(level, text=text)
+        return self._object(Priority[level.upper()], "message", text=text)
 
     def _counters_line(self, figures: Mapping[str, int]) -> str:
-        return self._object("counters", **figures)
+        return self._object(Priority.INFO, "stats", **figures)
 
-    def _object(self, event: str, **fields: Any) -> str:
-        """One object; texts are cut, as far as the line is too long for an object otherwise."""
+    def _object(self, priority: Priority, event: str, **fields: Any) -> str:
+        """Format one object; cut its texts if the line would be too long."""
         line = ""
-        for longest in _LONGEST_TEXTS:
-            line = json.dumps({"time": _now(), "event": event, **_cut(fields, longest)})
+        for longest in _MAX_TEXTS:
+            level = priority.name.lower()
+            record = {"time": _now(), "level": level, "event": event, **_cut(fields, longest)}
+            line = json.dumps(record)
             if len(line) < MAX_LINE:
                 break
         return line
 
 
 def _cut(value: Any, longest: int) -> Any:
-    """A value whose texts are no longer than that, and can be read by everybody."""
+    """Cut the texts in a value to `longest` characters, and make them JSON-safe."""
     match value:
         case str():
             value = json_safe(value)
@@ -169,5 +172,5 @@ def _cut(value: Any, longest: int) -> Any:
 
 
 def _now() -> str:
-    """Now, with the zone, to the millisecond."""
+    """Return the local time with its zone, to the millisecond."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -115,7 +115,7 @@ def _serve(
     hint = "allow more time with --drain-timeout"
     if server.stop_calls > 1:
         hint = "a second signal ends at once, one lets it answer"
-    log.warning(f"sipc serve: not all was answered: {hint}")
+    log.error(f"sipc serve: not all requests were answered: {hint}")
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
 

@@ -187,7 +187,7 @@ def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint, gate):
     ):
         for client in clients:
             client.sendall(message(b"hello"))
-        wait_until(lambda: server.counters()["waiting"] == 2, "all to have come")
+        wait_until(lambda: server.counters()["queued"] == 2, "all to have come")
         for client in clients:
             gate.open(1)
             assert decode(receive_all(client)) == (b"hello", True)

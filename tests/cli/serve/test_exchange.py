@@ -348,7 +348,7 @@ def test_requests_are_handled_at_once_up_to_the_number_of_threads(shared_server,
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))
         wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
-        wait_until(lambda: server.counters()["waiting"] == 10, "the others to have come")
+        wait_until(lambda: server.counters()["queued"] == 10, "the others to have come")
         assert server.counters()["in_flight"] == len(children(server.pid)) == 2
         gate.open()
         for number, client in enumerate(clients):

@@ -77,24 +77,26 @@ def test_idle_connections_occupy_no_thread_and_each_is_answered_when_it_sends(en
     with descriptors_for(count), Server(endpoint, command, "--threads", 1) as server:
         with idle_connections(server, count) as clients:
             assert threads(server) == 1
-            assert server.counters()["silent"] == count
+            assert server.counters()["idle"] == count
             assert ask(endpoint, b"other") == (f"{peer} other\n".encode(), True)
             for number in (0, count // 2, *range(count - 20, count)):
                 expected = f"{peer} {number}\n".encode()
                 assert ask_on(clients[number], b"%d" % number) == (expected, True)
         server.wait_until_idle()
         counted = server.counters()
-    assert (counted["answered"], counted["looked"]) == (23, count - 22)
-    assert counted["failed"] == counted["closed_silent"] == 0
+    assert (counted["answered"], counted["closed_without_data"]) == (23, count - 22)
+    assert counted["failed"] == counted["idle_closed"] == 0
 
 
 def test_a_half_close_without_a_byte_ends_an_idle_connection(shared_server):
     server = shared_server("cat")
-    before = server.counters()["looked"]
+    before = server.counters()["closed_without_data"]
     with idle_connections(server, 3) as clients:
         clients[1].shutdown(socket.SHUT_WR)
         assert receive_all(clients[1]) == b""
-        wait_until(lambda: server.counters()["looked"] == before + 1, "it to be counted")
+        wait_until(
+            lambda: server.counters()["closed_without_data"] == before + 1, "it to be counted"
+        )
         assert ask_on(clients[0], b"hello") == (b"hello", True)
         assert ask_on(clients[2], b"hello") == (b"hello", True)
 
@@ -110,7 +112,7 @@ def test_the_limit_is_raised_for_idle_connections_and_lowered_after_them(endpoin
         limits = Path(f"/proc/{server.pid}/limits")
         wait_until(lambda: re.search(r"open files +128 +4096", limits.read_text()), "the limit")
         server.wait_until_idle()
-        assert server.counters()["closed_silent"] == 0
+        assert server.counters()["idle_closed"] == 0
     assert "descriptors" not in server.log
     assert alone.startswith(b"128\n")
     assert crowded.startswith(b"128\n")
@@ -121,14 +123,14 @@ def test_the_limit_is_raised_for_idle_connections_and_lowered_after_them(endpoin
 def test_when_descriptors_run_short_the_oldest_idle_connections_are_closed(endpoint):
     with Server(endpoint, "cat", "--threads", "1", wrapper=limited(64, 64)) as server:
         with idle_connections(server, 100) as clients:
-            wait_until(lambda: server.counters()["closed_silent"], "some to be closed")
+            wait_until(lambda: server.counters()["idle_closed"], "some to be closed")
             assert ask(endpoint, b"hello") == (b"hello", True)
-            closed = server.counters()["closed_silent"]
+            closed = server.counters()["idle_closed"]
             assert 0 < closed < 100
             assert [receive_all(client) for client in clients[:closed]] == [b""] * closed
             for client in clients[closed:]:
                 assert ask_on(client, b"hello") == (b"hello", True)
-        assert server.counters()["closed_silent"] == closed
+        assert server.counters()["idle_closed"] == closed
         assert server.log.count("descriptors run short") == 1
 
 
@@ -225,7 +227,7 @@ def test_each_connection_is_answered_once_whenever_it_sends(endpoint, folder, co
     assert clients.wrong == []
     asked = [number for number in range(count) if number % 10]
     assert sorted(map(int, (folder / "seen").read_text().split())) == asked
-    assert (counted["answered"], counted["looked"], counted["closed_silent"]) == (
+    assert (counted["answered"], counted["closed_without_data"], counted["idle_closed"]) == (
         len(asked),
         count - len(asked),
         0,

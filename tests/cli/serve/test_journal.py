@@ -87,7 +87,7 @@ def test_objects_for_the_journal_begin_with_their_priority(endpoint):
     lines = log_of_a_server(endpoint, ends, name_of(ends[1]), "--log-format", "json")
     assert prefixes(lines) == ALL_KINDS
     events = [json.loads(line[len("<6>") :])["event"] for line in lines]
-    assert events == ["news", "request", "request", "request", "counters", "detail"]
+    assert events == ["message", "request", "request", "request", "stats", "message"]
 
 
 @pytest.mark.parametrize("journal", ["", "1:1", "another file"])
