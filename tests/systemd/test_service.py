@@ -35,7 +35,7 @@ def request_in_progress(service, then: str = ""):
 def test_the_first_client_starts_the_server(service):
     assert service.show("ActiveState") == "inactive"
     asked = service.container.run("sipc", "send", "/run/demo.sock", "-d", "good morning")
-    assert re.fullmatch(r"you are process \d+, and you said: good morning\n", asked.stdout)
+    assert re.fullmatch(r"client \d+ sent: good morning\n", asked.stdout)
     wait_until(service.is_active, "the service to be active")
     assert service.show("StatusText") == "listening on /run/demo.sock"
     assert service.show("WatchdogUSec") not in ("0", "infinity")
