@@ -1,4 +1,4 @@
-"""What transport/base.py promises of files that are read and written without waiting."""
+"""Files that are read and written without waiting, on Linux and Windows."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     sipc serve .git/fsmonitor--daemon.ipc --exec 'fsmonitor_handler.py WORKTREE SNAPSHOTS'
 
 A token is the number of a snapshot, which is kept in the folder SNAPSHOTS: the contents of
-all files, so that no change is missed, however fast it was, and none is told twice. Fit for
+all files, so that no change is missed, however fast it was, and none is named twice. Fit for
 tests with a few small files, and for nothing else.
 """
 
@@ -18,7 +18,7 @@ PREFIX = b"snapshot:"
 
 
 def scan(folder: bytes) -> dict[bytes, object]:
-    """Every path below a folder, git's own aside, and what is there."""
+    """Every path below a folder but git's own, and its state."""
     found: dict[bytes, object] = {}
     for entry in os.scandir(folder):
         if entry.name == b".git":

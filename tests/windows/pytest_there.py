@@ -1,4 +1,4 @@
-"""Runs pytest there, on the package of this checkout, with what its tests share."""
+"""Run pytest under Wine, on the package of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tests that are for both platforms, run on the other."""
+"""Tests for both systems, run under Wine."""
 
 from __future__ import annotations
 

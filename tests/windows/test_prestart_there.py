@@ -1,4 +1,4 @@
-"""`serve --prestart` under Wine: handlers that are there before their requests."""
+"""`serve --prestart` under Wine: handlers that start before their requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ending(wine, path, *options):
 
 
 def numbers(folder, count):
-    """Numbers of handlers, when there have been so many."""
+    """Wait for a number of handlers; return their process ids."""
     file = folder / "starts"
 
     def found():

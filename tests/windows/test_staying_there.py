@@ -1,4 +1,4 @@
-"""Servers that outlive whoever started them, under Wine: `send --spawn`, `serve --background`."""
+"""`send --spawn` and `serve --background` under Wine: servers that outlive their starter."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_handlers_can_write_errors_after_the_starting_client_has_ended(send, pyt
 
 @pytest.fixture
 def background(wine, path, python):
-    """Start a server in the background; what there is to see when it is in, or could not be."""
+    """Start a server in the background; status and output of the command."""
 
     def start(*options):
         arguments = ("serve", path, "--quit-on", "quit", "--worker", python("worker.py"))

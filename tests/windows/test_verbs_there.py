@@ -1,4 +1,4 @@
-"""What the verbs promise, kept by them under Wine, between each other and with clients by hand."""
+"""All verbs under Wine, with each other and with clients that do not use the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ECHO = "echo.py"
 
 
 def unique(folder, name="sock"):
-    """A path as Windows programs know it, and nobody else uses."""
+    """The Windows name of a path that no other program uses."""
     return windows_path(folder / name)
 
 
@@ -24,7 +24,7 @@ def path(folder):
 
 @pytest.fixture
 def python(wine):
-    """The command that runs a script of this folder, as a command line there."""
+    """The command that runs a script of this folder, as a command line for Windows."""
     interpreter = windows_path(wine.words[-1])
     return lambda script: f'"{interpreter}" "{windows_path(HERE / script)}"'
 
@@ -39,11 +39,11 @@ def handmade(wine, name, path, *arguments, **options):
 
 
 def test_probe_finds_a_server_and_its_absence(wine, path):
-    nobody = wine.sipc("probe", path)
-    assert (nobody.status, nobody.out) == (4, f"{path}: path not found\n")
+    missing = wine.sipc("probe", path)
+    assert (missing.status, missing.out) == (4, f"{path}: path not found\n")
     with wine.server(path, "--exec", "echo hello"):
-        somebody = wine.sipc("probe", path)
-        assert (somebody.status, somebody.out) == (0, f"{path}: listening\n")
+        listening = wine.sipc("probe", path)
+        assert (listening.status, listening.out) == (0, f"{path}: listening\n")
         found = json.loads(wine.sipc("probe", "--json", path).out)
         assert found["type"] == "named pipe"
         assert found["pid"] > 0
@@ -280,7 +280,7 @@ def test_bench_reports(wine, path):
     assert json.loads(ran.out)["counts"]["answered"] == 20
 
 
-# what is not there
+# what Windows lacks
 
 
 @pytest.mark.parametrize(

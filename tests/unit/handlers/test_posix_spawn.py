@@ -184,7 +184,7 @@ def held(script):
 
 
 class Held:
-    """A program under a lease: whoever executes it waits in the kernel until it is let go."""
+    """A program under a lease: executing it waits in the kernel until the lease is released."""
 
     def __init__(self, program: Path) -> None:
         self.program = str(program)
