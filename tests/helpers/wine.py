@@ -67,7 +67,7 @@ class Wine:
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         # Started by a program of a test, Wine's own server would keep the streams of that one
         # open, and reading them would not end. And it would be started again and again.
-        self._keeper = self.start("keeper.py")
+        self._keeper = self.start("idle.py")
         self._keeper.stdout.readline()
 
     def start(self, script: str, *arguments: object, **more: str) -> subprocess.Popen[bytes]:
@@ -102,12 +102,12 @@ class Wine:
 
     def sipc(self, *arguments: object, **options) -> Completed:
         """Run sipc to its end."""
-        return self.run("sipc_there.py", *arguments, **options)
+        return self.run("run_sipc.py", *arguments, **options)
 
     @contextmanager
     def server(self, *arguments: object):
         """Run `sipc serve`, which listens; kill it in the end, unless it has ended by itself."""
-        program = self.start("sipc_there.py", "serve", *arguments)
+        program = self.start("run_sipc.py", "serve", *arguments)
         server = LoggedProcess(program, f"serve {arguments}")
         try:
             server.wait_for_log("listening on")
@@ -118,7 +118,7 @@ class Wine:
     @contextmanager
     def terminal(self, *arguments: object):
         """Run sipc on a terminal, which is a console to it; the program and the terminal."""
-        command = [*self.words, windows_path(HERE / "sipc_there.py"), *map(str, arguments)]
+        command = [*self.words, windows_path(HERE / "run_sipc.py"), *map(str, arguments)]
         with terminal() as tty:
             env = wine_environment(TERM="xterm")
             program = tty.start(command, cwd=self.folder, env=env)

@@ -17,7 +17,7 @@ def path(folder):
 @pytest.fixture
 def ahead(wine, folder):
     """The command of a handler that leaves its number; see also numbers()."""
-    script, file = windows_path(HERE / "ahead.py"), windows_path(folder / "starts")
+    script, file = windows_path(HERE / "prestarted.py"), windows_path(folder / "starts")
     return f'"{windows_path(wine.words[-1])}" "{script}" "{file}"'
 
 
@@ -60,7 +60,7 @@ def test_requests_without_a_prestarted_handler_start_one(wine, path, folder, ahe
     """These know who asks."""
     with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)
-        holds = wine.start("handmade_there.py", "hang", path, "0005x")
+        holds = wine.start("pipe_client.py", "hang", path, "0005x")
         assert holds.stdout.readline().strip() == b"sent"
         numbers(folder, 1)
         _, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
@@ -90,17 +90,17 @@ def test_no_prestarted_handler_outlives_the_server(wine, path, folder, ahead):
     options = ("--prestart", "2", "--quit-on", "quit", "--kill-after", "0")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 2)
-        assert processes_with_argument(windows_path(HERE / "ahead.py"))
+        assert processes_with_argument(windows_path(HERE / "prestarted.py"))
         wine.sipc("send", path, "-d", "quit")
         assert server.wait() == 0
         wait_until(
-            lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
+            lambda: not processes_with_argument(windows_path(HERE / "prestarted.py")),
             "the handlers to be gone",
         )
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 4)
         server.process.kill()
         wait_until(
-            lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
+            lambda: not processes_with_argument(windows_path(HERE / "prestarted.py")),
             "the handlers to be gone",
         )

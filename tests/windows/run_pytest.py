@@ -12,7 +12,7 @@ if __name__ == "__main__":
     config = [
         "--noconftest",
         "-c",
-        str(HERE / "there.ini"),
+        str(HERE / "run_pytest.ini"),
         "-p",
         "no:cacheprovider",
         "--rootdir",
