@@ -68,7 +68,7 @@ def test_there_are_two_commands_that_do_all_set_up():
 
 
 def test_the_first_command_does_the_main_job_and_shows_its_output(folder, script):
-    """Once all is installed, which is made up here."""
+    """Everything is installed: the commands that install it are replaced."""
     script("#!/bin/sh\n", "apt-get")
     script("#!/bin/sh\n", "pip")
     script(

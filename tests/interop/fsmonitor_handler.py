@@ -44,7 +44,7 @@ def keep(snapshot: dict[bytes, object], folder: bytes) -> bytes:
 
 
 def kept(token: bytes, folder: bytes) -> dict[bytes, object] | None:
-    """The snapshot that a token stands for; None if the token is none of ours."""
+    """The snapshot of a token; None if this handler has not given it."""
     number = token.removeprefix(PREFIX)
     if number == token or not number.isdigit():
         return None
@@ -62,7 +62,7 @@ def main() -> None:
     now = scan(tree)
     answer = [PREFIX + keep(now, folder)]
     if before is None:
-        answer.append(b"/")  # git takes it for: look at everything yourself
+        answer.append(b"/")  # git takes this for: scan the whole tree
     else:
         paths = before.keys() | now.keys()
         answer += sorted(path for path in paths if before.get(path) != now.get(path))

@@ -1,4 +1,4 @@
-"""sipc between two ends of a real git: `git status` here, git's daemon there."""
+"""sipc between two programs of a real git: `git status` and git's daemon."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_each_replaces_the_stale_socket_of_the_other(repository):
 
 
 def finish(repository, winner: str, server: Program) -> None:
-    """The one that serves does so, and alone; then it ends, and takes its socket along."""
+    """Check that the winner serves alone; end it, and check that its socket is gone."""
     wait_until(lambda: is_listening(repository.endpoint), "it to listen")
     assert served_by(repository) == winner
     assert pid_of_listener(repository.endpoint) == server.pid
@@ -105,7 +105,7 @@ def finish(repository, winner: str, server: Program) -> None:
 def test_of_sipc_and_git_started_at_once_one_serves(repository, seed, rounds):
     """Git is up within some ten milliseconds, we take longer, so that it starts later."""
     chance = random.Random(seed)
-    lead = 0.1  # seconds, a first guess; who wins becomes a matter of chance
+    lead = 0.1  # seconds, a first guess; adjusted so that either may win
     for _ in range(rounds):
         with start_ours(repository) as ours:
             time.sleep(lead * chance.uniform(0.9, 1.1))  # waits for nothing: this is the race

@@ -57,7 +57,7 @@ def test_handlers_are_started_before_each_request(wine, path, folder, ahead):
 
 
 def test_requests_without_a_prestarted_handler_start_one(wine, path, folder, ahead):
-    """These know who asks."""
+    """These know the client's process."""
     with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)
         holds = wine.start("pipe_client.py", "hang", path, "0005x")

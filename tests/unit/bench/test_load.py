@@ -265,7 +265,7 @@ def test_requests_between_two_servers_are_refused_and_counts_add_up(
     assert tally.started == 60
     assert tally.failures["refused"].count == len(refused) >= 3
     assert tally.total.count == len(answered) == len(server.payloads)
-    # Who was in the queue when the server went has been hung up on.
+    # Clients in the backlog of the server that ended were disconnected.
     assert failures(tally).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
 
 
@@ -291,7 +291,7 @@ def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
 
     monkeypatch.setattr(exchange, "connect_now", connecting)
     with Scripted(endpoint, backlog=0) as server:
-        first = connect(endpoint)  # the one that the queue takes
+        first = connect(endpoint)  # the one that the backlog takes
         tally = run(endpoint, requests=5, concurrency=5)
     assert len(tried) >= 3
     assert (tally.started, tally.total.count, tally.failures) == (5, 5, {})
@@ -550,7 +550,7 @@ def stalling(world, begin, end):
 
 
 def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough(monkeypatch):
-    """All who come while it lasts wait until its end: from 2 s down to nothing."""
+    """All requests in it wait until its end: from 2 s down to nothing."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
     tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
@@ -563,12 +563,12 @@ def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough
 
 
 def test_a_stall_with_few_clients_shows_in_response_times(monkeypatch):
-    """Those who wait their turn instead of an answer have waited all the same."""
+    """Waiting for a free client is waiting, too."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
     tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)
     assert_is(tally.total, [MS] * 998 + [2 * SECOND, 2 * SECOND - 10 * MS])
-    # Two at a time, 1 ms each, until all who waited for their turn have had it.
+    # Two at a time, 1 ms each, until no request waits for a client.
     felt = [max(MS, 2 * SECOND + later // 2 * MS - later * 10 * MS) for later in range(600)]
     assert_is(tally.response, [MS] * 400 + felt)
     assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[2:])

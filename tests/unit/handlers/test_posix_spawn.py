@@ -1,4 +1,4 @@
-"""Starting a program, by the C library and by Python: the same, but for who waits."""
+"""Programs started by the C library and by Python: the same result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal ends a wait on a stream, also one that came at the worst moment."""
+"""A signal ends a wait on a stream, even one that comes just before the call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def handled():
 
 @pytest.mark.parametrize("limit", [None, 1000.0], ids=["without limit", "with a limit"])
 def test_a_signal_that_interrupts_no_call_is_handled(endpoint, handled, limit):
-    """As one that comes just before the call: here it interrupts a thread that does not mind."""
+    """Like a signal just before the call: it interrupts another thread, and no call here."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()

@@ -1,4 +1,4 @@
-"""What becomes of a listener's clients when it stops: who came before, and who comes then."""
+"""Clients of a listener that stops: those that connected before, and those that connect later."""
 
 from __future__ import annotations
 
