@@ -1,4 +1,4 @@
-"""The arrows of the house: imports only go down, and a small send loads nothing heavy."""
+"""The layers of the package: imports only go down, and a small send loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import simpleipc_cli
 
 PACKAGE = Path(simpleipc_cli.__file__).parent
 
-# From the top floor down. A room may know itself and whatever is on a floor below its own;
-# rooms on one floor do not know each other.
-FLOORS = [
+# From the top down. A package or module may import itself and those of lower layers, but not
+# the others of its own layer.
+LAYERS = [
     {"__main__"},
     {"cli"},
     {"ondemand"},
@@ -33,7 +33,9 @@ FLOORS = [
     {"system_windows"},
     {"buffers"},
 ]
-FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
+LAYER_OF = {
+    package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer
+}
 
 MODULES = {
     str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
@@ -41,7 +43,7 @@ MODULES = {
 }
 
 
-def room_of(name: str) -> str:
+def package_of(name: str) -> str:
     return Path(name).with_suffix("").parts[0]
 
 
@@ -59,7 +61,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield text
 
 
-def rooms_known(tree: ast.AST) -> set[str]:
+def packages_imported(tree: ast.AST) -> set[str]:
     names = (name.split(".") for name in imports(tree))
     return {parts[1] for parts in names if parts[0] == "simpleipc_cli"}
 
@@ -88,25 +90,31 @@ def later():
     from simpleipc_cli.spool import Spool
     import_module(f"simpleipc_cli.transport.{name}")
 """
-    assert rooms_known(ast.parse(source)) == {"client", "errors", "server", "spool", "transport"}
+    assert packages_imported(ast.parse(source)) == {
+        "client",
+        "errors",
+        "server",
+        "spool",
+        "transport",
+    }
 
 
 def test_every_module_is_in_a_layer():
-    assert [name for name in MODULES if room_of(name) not in FLOOR_OF] == ["__init__.py"]
+    assert [name for name in MODULES if package_of(name) not in LAYER_OF] == ["__init__.py"]
 
 
 def test_modules_import_only_from_lower_layers():
     upwards = [
         f"{name} imports {known}"
         for name, tree in MODULES.items()
-        for known in rooms_known(tree) - {room_of(name)}
-        if FLOOR_OF[known] >= FLOOR_OF.get(room_of(name), 0)
+        for known in packages_imported(tree) - {package_of(name)}
+        if LAYER_OF[known] >= LAYER_OF.get(package_of(name), 0)
     ]
     assert upwards == []
 
 
 @pytest.mark.parametrize(
-    ("room", "stranger"),
+    ("package", "other"),
     [
         ("batch", "bench"),
         ("message", "transport"),
@@ -123,10 +131,10 @@ def test_modules_import_only_from_lower_layers():
         ("watch", "message"),
     ],
 )
-def test_packages_that_must_not_know_each_other_do_not(room, stranger):
-    known = {name for name in MODULES if room_of(name) == room}
+def test_packages_that_must_not_know_each_other_do_not(package, other):
+    known = {name for name in MODULES if package_of(name) == package}
     assert known
-    assert [name for name in known if stranger in rooms_known(MODULES[name])] == []
+    assert [name for name in known if other in packages_imported(MODULES[name])] == []
 
 
 OF_THE_COMMAND_LINE = {
@@ -146,7 +154,7 @@ def users_of(names: set[str], modules) -> dict[str, set[str]]:
 
 
 def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
-    others = [name for name in MODULES if room_of(name) != "cli"]
+    others = [name for name in MODULES if package_of(name) != "cli"]
     assert users_of(OF_THE_COMMAND_LINE, others) == {}
 
 
@@ -209,7 +217,7 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
     return {name.split(".")[0] for node in found for name in imports(node)}
 
 
-# Who imports these is loaded by a front, and only on the system that has them.
+# Modules that import these are loaded by a front, and only on the system that has them.
 UNIX_ALONE = {
     *("handlers/pipes.py", "server/pidfile.py"),
     *(f"transport/unix_{name}.py" for name in ("inspect", "listen", "start_lock")),
@@ -252,8 +260,8 @@ def test_loaded_modules_are_found():
 
 
 def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
-    rooms = {"client", "message", "transport", "pktline", "deadline", "errors"}
-    assert {f"simpleipc_cli.{room}" for room in rooms} <= loaded_by_client
+    packages = {"client", "message", "transport", "pktline", "deadline", "errors"}
+    assert {f"simpleipc_cli.{package}" for package in packages} <= loaded_by_client
 
 
 def test_the_client_loads_nothing_heavy(loaded_by_client):
@@ -261,5 +269,5 @@ def test_the_client_loads_nothing_heavy(loaded_by_client):
 
 
 def test_the_client_loads_no_package_it_does_not_need(loaded_by_client):
-    rooms = ["cli", "ondemand", "handlers", "server", "spool", "endpoint"]
-    assert {f"simpleipc_cli.{room}" for room in rooms} & loaded_by_client == set()
+    packages = ["cli", "ondemand", "handlers", "server", "spool", "endpoint"]
+    assert {f"simpleipc_cli.{package}" for package in packages} & loaded_by_client == set()

@@ -65,78 +65,78 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
     assert deadline.remaining() == 5
 
 
-# Patience
+# Timers of inactivity
 
 
 def test_the_timer_runs_out_only_while_it_runs():
-    patience = Patience(10)
-    assert patience.left(0) is None
-    patience.run(True, 100)
-    assert [patience.left(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
+    timer = Patience(10)
+    assert timer.left(0) is None
+    timer.run(True, 100)
+    assert [timer.left(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
 def test_a_paused_timer_keeps_the_time_it_has_run():
-    patience = Patience(10)
-    patience.run(True, 0)
-    patience.run(False, 4)
-    assert patience.left(50) is None
-    patience.run(True, 100)
-    assert [patience.left(now) for now in (100, 103, 106)] == [6, 3, 0]
-    patience.run(False, 101)
-    patience.run(True, 200)
-    assert patience.left(200) == 5
+    timer = Patience(10)
+    timer.run(True, 0)
+    timer.run(False, 4)
+    assert timer.left(50) is None
+    timer.run(True, 100)
+    assert [timer.left(now) for now in (100, 103, 106)] == [6, 3, 0]
+    timer.run(False, 101)
+    timer.run(True, 200)
+    assert timer.left(200) == 5
 
 
 def test_starting_a_running_timer_again_changes_nothing():
-    patience = Patience(10)
-    patience.run(True, 0)
-    patience.run(True, 7)
-    assert patience.left(8) == 2
+    timer = Patience(10)
+    timer.run(True, 0)
+    timer.run(True, 7)
+    assert timer.left(8) == 2
 
 
 def test_pausing_a_paused_timer_again_changes_nothing():
-    patience = Patience(10)
-    patience.run(True, 0)
-    patience.run(False, 1)
-    patience.run(False, 9)
-    patience.run(True, 20)
-    assert patience.left(20) == 9
+    timer = Patience(10)
+    timer.run(True, 0)
+    timer.run(False, 1)
+    timer.run(False, 9)
+    timer.run(True, 20)
+    assert timer.left(20) == 9
 
 
 def test_progress_restarts_a_running_timer():
-    patience = Patience(10)
-    patience.run(True, 0)
-    patience.run(False, 3)
-    patience.run(True, 5)
-    patience.restart(8)
-    assert [patience.left(now) for now in (8, 12)] == [10, 6]
+    timer = Patience(10)
+    timer.run(True, 0)
+    timer.run(False, 3)
+    timer.run(True, 5)
+    timer.restart(8)
+    assert [timer.left(now) for now in (8, 12)] == [10, 6]
 
 
 def test_progress_resets_a_paused_timer_which_stays_paused():
-    patience = Patience(10)
-    patience.run(True, 0)
-    patience.run(False, 3)
-    patience.restart(4)
-    assert patience.left(5) is None
-    patience.run(True, 6)
-    assert patience.left(6) == 10
+    timer = Patience(10)
+    timer.run(True, 0)
+    timer.run(False, 3)
+    timer.restart(4)
+    assert timer.left(5) is None
+    timer.run(True, 6)
+    assert timer.left(6) == 10
 
 
 def test_a_timer_without_a_limit_never_runs_out():
-    patience = Patience(None)
-    patience.run(True, 0)
-    assert patience.left(1e9) is None
+    timer = Patience(None)
+    timer.run(True, 0)
+    assert timer.left(1e9) is None
 
 
 def test_a_timer_names_the_time_when_it_runs_out():
-    patience = Patience(10)
-    assert (patience.running, patience.end()) == (False, NEVER)
-    patience.run(True, 100)
-    assert (patience.running, patience.end()) == (True, 110)
-    patience.run(False, 104)
-    assert (patience.running, patience.end()) == (False, NEVER)
-    patience.run(True, 200)
-    assert patience.end() == 206
+    timer = Patience(10)
+    assert (timer.running, timer.end()) == (False, NEVER)
+    timer.run(True, 100)
+    assert (timer.running, timer.end()) == (True, 110)
+    timer.run(False, 104)
+    assert (timer.running, timer.end()) == (False, NEVER)
+    timer.run(True, 200)
+    assert timer.end() == 206
     unlimited = Patience(None)
     unlimited.run(True, 0)
     assert (unlimited.running, unlimited.end()) == (True, NEVER)
