@@ -22,7 +22,7 @@ from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message, packets
 
-from simpleipc_cli.cli import sending as product_sending
+from simpleipc_cli.cli.send import run as product_sending
 from simpleipc_cli.deadline import Deadline
 
 MIB = 1 << 20

@@ -347,8 +347,9 @@ def test_what_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
 # The program with all modules loaded, and then with a limit that the first argument is about.
 LIMITED = """
 import difflib, os, resource, sys
-from simpleipc_cli.cli import main, app, send
-import simpleipc_cli.ondemand, simpleipc_cli.transport.unix_poll
+from simpleipc_cli.cli.send import command as send
+from simpleipc_cli.cli import main, app
+import simpleipc_cli.autostart, simpleipc_cli.transport.unix.poller
 name, most = sys.argv[1:3]
 sys.argv = sys.argv[3:]
 if name == "RLIMIT_NPROC":
