@@ -21,7 +21,7 @@ class Option:
     value: str | None
     """What stands for its value, such as FILE; None if it takes none."""
     choices: tuple[str, ...]
-    """The values there are, if they are few."""
+    """The possible values, if they are few."""
     help: str
     """What --help says, the default included."""
     repeatable: bool
@@ -42,7 +42,7 @@ def options_of(command: click.Command) -> list[Option]:
 def _option(option: click.Option, context: click.Context) -> Option:
     record = option.get_help_record(context)
     assert record is not None
-    typed, told = record
+    typed, help_text = record
     choices = option.type.choices if isinstance(option.type, click.Choice) else ()
     value = None if option.is_flag or option.count else option.make_metavar(context)
     flags = sorted([*option.opts, *option.secondary_opts], key=lambda flag: flag.startswith("--"))
@@ -51,7 +51,7 @@ def _option(option: click.Option, context: click.Context) -> Option:
         flags=tuple(flags),
         value=value,
         choices=tuple(map(str, choices)),
-        help=re.sub(r"\s+", " ", told).strip(),
+        help=re.sub(r"\s+", " ", help_text).strip(),
         repeatable=option.multiple,
     )
 

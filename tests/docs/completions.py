@@ -1,6 +1,6 @@
 """The completions for bash, zsh and fish, made from the command line itself.
 
-`cd tests; python -m docs.completions` renews them; a test sees that nobody forgot to. They
+`cd tests; python -m docs.completions` renews them; a test compares them. They
 are plain shell, all names written out: pressing Tab starts no Python.
 """
 
@@ -19,7 +19,7 @@ FOLDER = ROOT / "completions"
 MADE = "# Made from the command line itself by: cd tests; python -m docs.completions\n"
 
 FIGURES = [figure for figure in KINDS if "." not in figure or figure.startswith("p99.9")]
-"""What a condition of --fail-if begins with; those of parts are left out, there are so many."""
+"""What a condition of --fail-if begins with; those of parts are left out: they are too many."""
 
 
 def rendered() -> dict[Path, str]:
@@ -101,7 +101,7 @@ complete -F _sipc sipc
 
 
 def _bash_verb(verb: str, options: list[Option]) -> str:
-    """What a verb's options take, and which there are."""
+    """The options of a verb, and the values that they take."""
     lines = []
     by_action: dict[str, list[str]] = {}
     for option in options:
@@ -187,8 +187,8 @@ def _zsh_option(option: Option) -> str:
     ends = ("", "") if option.value is None else ("=", "+")
     typed = [flag + ends[flag[1] != "-"] for flag in option.flags]
     flags = typed[0] if len(typed) == 1 else "'{" + ",".join(typed) + "}'"
-    told = f"[{_zsh_text(option.help)}]{_zsh_value(option)}"
-    return f"'{alone}{flags}{told}'"
+    help_text = f"[{_zsh_text(option.help)}]{_zsh_value(option)}"
+    return f"'{alone}{flags}{help_text}'"
 
 
 def _zsh_value(option: Option) -> str:
@@ -211,8 +211,8 @@ def fish() -> str:
     """For fish."""
     lines = [_fish_option("__fish_use_subcommand", option) for option in group_options()]
     lines += [
-        f"complete -c sipc -n __fish_use_subcommand -a {verb} -d {_fish_text(told)}\n"
-        for verb, told in VERBS.items()
+        f"complete -c sipc -n __fish_use_subcommand -a {verb} -d {_fish_text(help_text)}\n"
+        for verb, help_text in VERBS.items()
     ]
     lines += [
         _fish_option(f"'__fish_seen_subcommand_from {verb}'", option)
@@ -241,8 +241,8 @@ complete -c sipc -n '__fish_seen_subcommand_from {" ".join(VERBS)}' -a '(__sipc_
 def _fish_option(condition: str, option: Option) -> str:
     flags = [f"-l {flag[2:]}" if flag[1] == "-" else f"-s {flag[1:]}" for flag in option.flags]
     value = [] if option.value is None else [_fish_value(option)]
-    told = ["-d", _fish_text(option.help)]
-    return " ".join(["complete -c sipc -n", condition, *flags, *value, *told]) + "\n"
+    help_text = ["-d", _fish_text(option.help)]
+    return " ".join(["complete -c sipc -n", condition, *flags, *value, *help_text]) + "\n"
 
 
 def _fish_value(option: Option) -> str:

@@ -1,6 +1,6 @@
 """The man pages' lists of options, made from the command line itself.
 
-`cd tests; python -m docs.manpages` renews them; a test sees that nobody forgot to. All the rest
+`cd tests; python -m docs.manpages` renews them; a test compares them. All the rest
 of the pages is written by hand.
 """
 

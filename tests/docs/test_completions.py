@@ -29,7 +29,7 @@ source $argv[1]
 complete -C "$argv[2]"
 """
 
-# An interactive zsh on a terminal of its own: what its completion adds is told as it is added.
+# An interactive zsh on a terminal of its own, which prints what its completion adds.
 ZSH = r"""
 zmodload zsh/zpty
 zpty -b shell zsh -f -i
@@ -58,13 +58,13 @@ def offered_by_bash(line: str, folder: Path) -> list[str]:
 
 def offered_by_zsh(line: str, folder: Path) -> list[str]:
     dump = leftovers.folder() / "zcompdump"  # the next zsh starts faster
-    told = "\n".join(_shell(folder, "zsh", "-f", "-c", ZSH, "zsh", FOLDER / "_sipc", line, dump))
-    return [hit.removesuffix("/") for hit in re.findall("<hit>(.*?)</hit>", told)]
+    printed = "\n".join(_shell(folder, "zsh", "-f", "-c", ZSH, "zsh", FOLDER / "_sipc", line, dump))
+    return [hit.removesuffix("/") for hit in re.findall("<hit>(.*?)</hit>", printed)]
 
 
 def offered_by_fish(line: str, folder: Path) -> list[str]:
-    told = _shell(folder, "fish", "-N", "-c", FISH, FOLDER / "sipc.fish", line)
-    return [hit.partition("\t")[0].removesuffix("/") for hit in told]
+    printed = _shell(folder, "fish", "-N", "-c", FISH, FOLDER / "sipc.fish", line)
+    return [hit.partition("\t")[0].removesuffix("/") for hit in printed]
 
 
 def _shell(folder: Path, name: str, *arguments) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an installation brings, and that it is all there: wheel, source archive, version."""
+"""What is installed: the wheel, the source archive, the version."""
 
 from __future__ import annotations
 

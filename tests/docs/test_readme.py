@@ -54,7 +54,7 @@ def replaced(script: str, changes: dict[str, str]) -> str:
     return script
 
 
-def patient(script: str) -> str:
+def with_longer_waits(script: str) -> str:
     """A script whose clients wait as long for a server as it takes on a busy machine."""
     return replaced(script, {"--wait 10s": f"--wait {TIMEOUT}s"})
 
@@ -68,7 +68,7 @@ def test_there_are_two_commands_that_do_all_set_up():
 
 
 def test_the_first_command_does_the_main_job_and_shows_its_output(folder, script):
-    """Once all is installed, which is made up here."""
+    """Everything is installed: the commands that install it are replaced."""
     script("#!/bin/sh\n", "apt-get")
     script("#!/bin/sh\n", "pip")
     script(
@@ -76,7 +76,7 @@ def test_the_first_command_does_the_main_job_and_shows_its_output(folder, script
         f"cp {folder}/pip .venv/bin && ln -s {SIPC} .venv/bin\n",
         "python3",
     )
-    done = run(f"PATH={folder}:$PATH\n{patient(BLOCKS[0])}", folder)
+    done = run(f"PATH={folder}:$PATH\n{with_longer_waits(BLOCKS[0])}", folder)
     assert (done.returncode, done.stdout) == (0, "HELLO\n"), done.stderr
 
 
@@ -86,7 +86,7 @@ def test_the_first_command_sets_up_and_does_the_main_job(folder):
     """It installs packages, which takes half a minute."""
     left_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
-    done = run(patient(BLOCKS[0]), folder)
+    done = run(with_longer_waits(BLOCKS[0]), folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "HELLO", done.stderr
     assert (folder / ".venv/share/man/man1/sipc.1").exists()
@@ -105,7 +105,7 @@ SIZES = {"10000000": "100000", "-z 2s": "-z 100ms", "-n 1000 ": "-n 20 "}
 @pytest.mark.parametrize("is_short", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_the_recipes_do_what_they_say(folder, is_short):
     # The tests have sipc on their PATH, as block 2 would put it.
-    script = patient("".join(block for block in BLOCKS[3:] if block not in ELSEWHERE))
+    script = with_longer_waits("".join(block for block in BLOCKS[3:] if block not in ELSEWHERE))
     # How fast the machine is now is not what is tested; and 20 requests have no p99.
     script = replaced(script, {"p99>200ms": "p50>1h"})
     done = run(replaced(script, SIZES) if is_short else script, folder)
@@ -136,13 +136,13 @@ def test_the_recipes_do_what_they_say(folder, is_short):
 @needs_root
 @pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server")
 def test_the_recipe_for_ssh_connects_to_another_machine(folder):
-    path, there = "/run/demo/demo.sock", folder / "there.sock"
+    path, remote = "/run/demo/demo.sock", folder / "there.sock"
     assert path in OVER_SSH
-    place = folder / "ssh-there"
+    place = folder / "ssh"
     place.mkdir()
-    with Sshd(place) as sshd, Server(there, "cat"):
+    with Sshd(place) as sshd, Server(remote, "cat"):
         sshd.wrapper(place)
-        recipe = OVER_SSH.replace(path, str(there)).replace("you@", "")
+        recipe = OVER_SSH.replace(path, str(remote)).replace("you@", "")
         done = run(f"PATH={place}:$PATH\n{recipe}", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "good morning over there"

@@ -1,4 +1,4 @@
-"""What the tests of servers in the background share: starting them, and the end of all of them."""
+"""Servers in the background: start them, and end all of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Background(Spawning):
 
     @contextmanager
     def waiting_for_lock(self, *options, **more):
-        """A server that has begun to start, and waits: the process started, and its child."""
+        """Start a server that waits for a lock; the process and its child, the server."""
         lock = Path(f"{self.path}.lock")
         lock.touch()
         try:

@@ -1,4 +1,4 @@
-"""Reports of runs that never were, made by arithmetic: the same ones each time."""
+"""Reports made by arithmetic, without a run; the same ones each time."""
 
 from __future__ import annotations
 

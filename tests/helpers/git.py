@@ -1,4 +1,4 @@
-"""A real git in a small repository: started, asked what it did, and never left running.
+"""A real git in a small repository, and what it traces; none is left running.
 
 Git's own configuration is kept out, and so is the user's: only what a test says counts.
 """
@@ -95,7 +95,7 @@ class Repository:
         self.program.symlink_to(program)
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main", "--template=")
-        # Nothing in the background, and nobody waits for the disk.
+        # No maintenance in the background, and no wait for the disk.
         self._configure("[maintenance]\n\tauto = false\n[core]\n\tfsync = none\n")
         for name in FILES:
             self.write(name, f"this is {name}\n")
@@ -108,7 +108,7 @@ class Repository:
             config.write(text)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Nothing but ours tells git what to do. `more` may override."""
+        """Return an environment in which only the test configures git. `more` may override."""
         kept = {name: value for name, value in environment().items() if name[:4] != "GIT_"}
         person = dict.fromkeys(["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"], "A") | dict.fromkeys(
             ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"], "a@example.org"
@@ -171,7 +171,7 @@ class Repository:
         return said, Trace(path)
 
     def true_status(self) -> str:
-        """What a git says that asks nobody and remembers nothing. It does not touch the index."""
+        """Return the status without fsmonitor and cache; the index is not touched."""
         plain = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false")
         return self.git("--no-optional-locks", *plain, *self.STATUS)
 

@@ -1,4 +1,4 @@
-"""Reads pages back, as strictly as no browser does."""
+"""Reads HTML back, more strictly than a browser."""
 
 from __future__ import annotations
 

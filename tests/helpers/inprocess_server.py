@@ -52,7 +52,7 @@ def payload_of(data):
 
 
 def ask(path, request=b"ping", more=None):
-    """What one request is answered with, by the client of the package."""
+    """Send a request with the client of the package; return the response."""
     answer = []
     stream = connect(path, Deadline(TIMEOUT))
     exchange(stream, request, more, lambda piece: answer.append(bytes(piece)), Deadline(TIMEOUT))
@@ -60,7 +60,7 @@ def ask(path, request=b"ping", more=None):
 
 
 def raw_response_to(path, data):
-    """What comes for bytes as they are, up to the end of the connection."""
+    """Send raw bytes; return what comes back, up to the end of the connection."""
     stream = connect(path, Deadline(TIMEOUT))
     try:
         write_all(stream, data)
@@ -71,7 +71,7 @@ def raw_response_to(path, data):
 
 @contextmanager
 def raw_clients(path):
-    """What connects, and writes a few bytes, as often as it is called."""
+    """A function that connects and writes a few bytes; all its connections are closed."""
     streams = []
 
     def new(data=b""):
@@ -88,7 +88,7 @@ def raw_clients(path):
 
 
 def run_concurrently(number, act):
-    """Do the same in so many threads; what each returned."""
+    """Call a function in several threads at once; return the results."""
     found = []
     threads = [threading.Thread(target=lambda: found.append(act())) for _ in range(number)]
     for thread in threads:
@@ -125,7 +125,7 @@ class StreamPairs:
 
 
 class RunContext:
-    """What a function that answers has: a request to read, an answer to write."""
+    """What a handler function gets: a request to read and a response to write."""
 
     def __init__(self, request, stdin, stdout, ended):
         self.request = request
@@ -134,7 +134,7 @@ class RunContext:
         self._ended = ended
 
     def read(self):
-        """Some of the request; empty at its end."""
+        """Return some of the request; nothing at its end."""
         data = read_some(self.stdin)
         if self._ended.is_set():
             raise Stopped
@@ -150,19 +150,19 @@ class RunContext:
             raise Stopped from None
 
     def wait_for(self, event):
-        """Wait until a test goes on, or the server ends this run."""
-        wait_until(lambda: event.is_set() or self._ended.is_set(), "the test to go on")
+        """Wait until the test sets an event, or the server ends this run."""
+        wait_until(lambda: event.is_set() or self._ended.is_set(), "the test to set an event")
         if not event.is_set():
             raise Stopped
 
     def wait_for_the_end(self):
-        """Do nothing until the server ends this run."""
+        """Wait until the server ends this run."""
         assert self._ended.wait(TIMEOUT)
         raise Stopped
 
 
 class ScriptedRun(HandlerRun):
-    """A thread that runs the function."""
+    """A run of a handler function, in a thread."""
 
     def __init__(self, act, request, pairs):
         self._writer, stdin = pairs.new()
@@ -173,19 +173,19 @@ class ScriptedRun(HandlerRun):
         self.input = self._writer.fileno()
         self.output = self._reader.fileno()
         self.exit = self._exit_event.fileno()
-        self._inside = RunContext(request, stdin, stdout, self._ended)
+        self._context = RunContext(request, stdin, stdout, self._ended)
         self._thread = threading.Thread(target=self._run, args=(act,))
         self._thread.start()
 
     def _run(self, act):
         status = 1
         try:
-            status = act(self._inside) or 0
+            status = act(self._context) or 0
         except Stopped:
             pass
         finally:
-            self._inside.stdout.close()
-            self._inside.stdin.close()
+            self._context.stdout.close()
+            self._context.stdin.close()
             self._status = status
             self._exit_event.set()
 
@@ -223,7 +223,7 @@ class ScriptedRun(HandlerRun):
 
 
 class EchoRun(HandlerRun):
-    """Keeps what it is given, and gives it back when that is all: no thread, no pipe."""
+    """Echoes a request once it is complete, without a thread or a pipe."""
 
     def __init__(self):
         self._events = [new_wakeup_event() for _ in range(3)]
@@ -261,7 +261,7 @@ class EchoRun(HandlerRun):
 
 
 class EchoHandler(Handler):
-    """Answers small requests with themselves, as quickly as a handler can."""
+    """Echoes small requests, as fast as a handler can."""
 
     accepts_spooled = False
 
@@ -270,7 +270,7 @@ class EchoHandler(Handler):
 
 
 class ScriptedHandler(Handler):
-    """Answers requests with a function of what is inside a run."""
+    """Calls a function with a RunContext for each request."""
 
     accepts_spooled = False
 
@@ -283,17 +283,17 @@ class ScriptedHandler(Handler):
 
 
 class PausedHandler:
-    """A handler that says that it has begun, and goes on when it is let."""
+    """A handler that echoes its request once it is opened; a test can wait for its start."""
 
     def __init__(self):
         self._begun = Queue()
         self._open = threading.Event()
 
-    def act(self, inside):
-        self._begun.put(inside.request.id)
-        request = inside.read_all()
-        inside.wait_for(self._open)
-        inside.write(request)
+    def act(self, context):
+        self._begun.put(context.request.id)
+        request = context.read_all()
+        context.wait_for(self._open)
+        context.write(request)
 
     def wait_until_begun(self):
         return self._begun.get(timeout=TIMEOUT)
@@ -302,16 +302,16 @@ class PausedHandler:
         self._open.set()
 
 
-def echo(inside):
-    while data := inside.read():
-        inside.write(data)
+def echo(context):
+    while data := context.read():
+        context.write(data)
 
 
 # the server
 
 
 class RecordingLog(Log):
-    """A log to look at."""
+    """A log that keeps what it is given."""
 
     def __init__(self):
         self._changed = threading.Condition()
@@ -336,16 +336,16 @@ class RecordingLog(Log):
         self._add(self.figures, figures)
 
     def reopen(self):
-        raise AssertionError("nobody asks")
+        raise AssertionError("not asked for")
 
     def wait_until(self, state: Callable[[], object], what: str):
-        """Wait for a state that something logged brings about; what it returned."""
+        """Wait for a state that logging brings about; return what it returned."""
         with self._changed:
             assert self._changed.wait_for(state, TIMEOUT), what
             return state()
 
     def outcomes(self, number):
-        """Names of the outcomes of so many requests, in the order of their ends."""
+        """Wait for the end of a number of requests; the names of their outcomes, in that order."""
         self.wait_until(lambda: len(self.records) >= number, f"{number} requests to end")
         return [record.outcome.key for record in self.records]
 
@@ -376,19 +376,19 @@ class InProcessServer:
         self._server.stop()
 
     def end(self):
-        """Wait for its end; how it ended."""
+        """Wait for its end; return how it ended."""
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         return self.ending
 
     def counted(self):
-        """Its counters, as they are now."""
+        """Return its counters as they are now."""
         before = len(self.log.figures)
         self._server.log_stats()
         return self.log.wait_until(lambda: self.log.figures[before:], "counters")[0]
 
     def wait_until_waiting(self, number):
-        """Wait until so many requests wait for a thread."""
+        """Wait until a number of requests wait for a thread."""
         wait_until(lambda: self.counted()["queued"] >= number, "requests to wait")
 
     def close(self):
@@ -403,7 +403,7 @@ class InProcessServer:
 
 @contextmanager
 def serving(path, act=echo, *, handler=None, **config):
-    """A server at a path; ended, behind this, at once."""
+    """Run a server at a path; abort its exchanges in the end."""
     pairs = StreamPairs(path + ".handler")
     try:
         made = handler or ScriptedHandler(act, pairs)

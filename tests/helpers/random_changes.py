@@ -15,7 +15,7 @@ class Changes:
     """Makes one change after the other; what it left untouched stays for others to change."""
 
     def __init__(self, tree: Path, seed: int, *, folders: bool = True) -> None:
-        """Without `folders` only files come, go and change, in the folders that are there."""
+        """Without `folders` only files come, go and change, in existing folders."""
         self.tree = tree
         self.random = Random(seed)
         self._makes_folders = folders
@@ -41,7 +41,7 @@ class Changes:
                 return what
 
     def _paths(self, *, folders: bool) -> list[Path]:
-        """All there is, in an order that depends on the seed alone."""
+        """All paths, in an order that depends only on the seed."""
         found = []
         for where, subfolders, files in os.walk(self.tree):
             if ".git" in subfolders:

@@ -1,4 +1,4 @@
-"""Servers made by hand, that behave as badly as a test needs."""
+"""Servers in threads that behave as badly as a test needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers.wire import decode, message, read_message
 
 
 def receive_wire(connection: socket.socket) -> bytes:
-    """One message as it came, or what came of it until the other end closed."""
+    """Read the bytes of one message, or those before the end of the stream."""
     wire = bytearray()
     while not (len(wire) >= 4 and wire.endswith(b"0000") and decode(bytes(wire))[1]):
         piece = connection.recv(1 << 20)
@@ -22,21 +22,21 @@ def receive_wire(connection: socket.socket) -> bytes:
 
 
 def receive_request(connection: socket.socket) -> bytes:
-    """The payload of one whole request."""
+    """Read the payload of one whole request."""
     payload, complete = decode(receive_wire(connection))
     assert complete, "the request was cut off"
     return payload
 
 
 def wait_until_unchanged(count) -> None:
-    """Wait until a count has begun and then not changed for a while: no event tells of that."""
+    """Wait until a count is above 0 and has not changed for a while, which no event reports."""
     seen = []
 
     def is_still() -> bool:
         seen.append(count())
         return seen[-1] > 0 and seen[-50:] == seen[-1:] * 50
 
-    wait_until(is_still, "nothing to move any more")
+    wait_until(is_still, "the count to stop changing")
 
 
 class ScriptedServer:
@@ -137,14 +137,14 @@ class RespondingServer(ScriptedServer):
 
 @contextmanager
 def scripted_server(path, conversation):
-    """Run a server that has `conversation` with each client; at least one client must come."""
+    """Run a server that calls `conversation(connection)` for each client, of which there is one."""
     with ScriptedServer(path, conversation) as server:
         yield
         wait_until(lambda: server.accepted, "a client to connect")
 
 
 def endless_response(wire: bytes):
-    """A server that never stops answering."""
+    """A server whose response never ends."""
 
     def conversation(connection):
         read_message(connection)
@@ -158,7 +158,7 @@ def endless_response(wire: bytes):
 
 
 def respond_with(wire: bytes, seen: list[bytes] | None = None):
-    """A server that reads a request and then writes this."""
+    """A server that reads a request and then writes these bytes."""
 
     def conversation(connection):
         request = read_message(connection)

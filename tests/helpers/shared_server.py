@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from helpers.procfs import processes
 from helpers.server import Server
+from helpers.spawning import end
 from helpers.waiting import wait_until
 from helpers.workers import WorkerServer
 
@@ -32,15 +32,15 @@ class SharedServer(Server):
     def kill(self) -> None:
         """End the server and all its handlers at once."""
         for pid in processes(self.mark):
-            os.kill(pid, signal.SIGKILL)
+            end(pid, signal.SIGKILL)
         self.wait()
 
     def end_test(self) -> None:
         """Check that a test has left nothing in the server, and forget the log of the test."""
         assert self.process.poll() is None, self.log
         self.wait_until_idle()
-        self._check_processes()
         counted = wait_until(self._counters_at_rest, "the end of every request")
+        self._check_processes()
         ended = counted["answered"] + counted["failed"]
         if ended > self._logged:  # a worker thread logs a request after it was counted
             self.wait_for_log(r"^\d+-\d+ pid=", ended - self._logged)
@@ -66,6 +66,24 @@ class SharedWorkerServer(WorkerServer, SharedServer):
 
     def _check_processes(self) -> None:
         """The worker stays, and one that was replaced may take its time to end."""
+
+
+class SharedWorkerScripts(SharedWorkerServer):
+    """A server whose worker does in each test what that writes into a file.
+
+    The worker of a test is ended with the test.
+    """
+
+    def __init__(self, folder: Path, *options) -> None:
+        self._script = folder / "worker"
+        self._script.touch()
+        super().__init__(folder, f". {self._script}", *options)
+
+    def _check_processes(self) -> None:
+        for pid in processes(self.mark):
+            if pid != self.pid:
+                end(pid, signal.SIGKILL)
+        wait_until(lambda: set(processes(self.mark)) == {self.pid}, "no worker left")
 
 
 class SharedServers:

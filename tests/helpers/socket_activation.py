@@ -1,7 +1,7 @@
-"""What the tests of passed sockets share: a manager that keeps a listening socket.
+"""A manager that keeps a listening socket, for the tests of passed sockets.
 
 Like systemd it makes the socket, hands it to one server after the other as descriptor 3, and
-goes on holding it when a server has ended.
+keeps it open when a server has ended.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from helpers.command import SIPC, Program, environment
 def descriptor_moves(numbers: list[int]) -> str:
     """For a shell: what was passed as these descriptors becomes 3, 4, ..., and runs "$@"."""
     high = range(100, 100 + len(numbers))  # out of the way first: a number may be another's place
-    away = [f"{there}<&{number} {number}<&-" for there, number in zip(high, numbers, strict=True)]
-    back = [f"{at}<&{there} {there}<&-" for at, there in enumerate(high, 3)]
+    away = [f"{to}<&{number} {number}<&-" for to, number in zip(high, numbers, strict=True)]
+    back = [f"{at}<&{moved} {moved}<&-" for at, moved in enumerate(high, 3)]
     moves = [f"exec {' '.join(moved)};" for moved in (away, back) if moved]
     return f'{" ".join(moves)} LISTEN_PID=$$ exec "$@"'
 
@@ -44,7 +44,7 @@ class SocketManager:
 def start_with_sockets(
     arguments, *sockets, names: str | None = None, count=None, **more
 ) -> Program:
-    """A program that was passed these sockets, as LISTEN_FDS tells it."""
+    """Start a program that is passed these sockets, as LISTEN_FDS says."""
     passed = {"LISTEN_FDS": str(len(sockets) if count is None else count)}
     if names is not None:
         passed["LISTEN_FDNAMES"] = names

@@ -1,4 +1,4 @@
-"""What the tests of `send --spawn` share: clients that start servers, and the end of those."""
+"""Clients that start servers, as `send --spawn` does, and the end of those servers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Spawning:
         return Program(self.command(line, *options, "-d", data), **more)
 
     def left(self) -> dict[int, str]:
-        """What runs and was started here, the clients included."""
+        """The processes that were started here and still run, clients included."""
         return processes(self._mark)
 
     def lines(self, name: str) -> list[str]:

@@ -18,7 +18,7 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 class Sshd:
     """Listens by itself, and starts an `sshd -i` for each connection, as inetd would.
 
-    So there is no port to choose that another may take before sshd does.
+    So no port is chosen that another program may take before sshd does.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A terminal for tests: what a person would see of what a program writes to one."""
+"""A terminal for tests, and what it shows of the bytes that a program writes to it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Screen:
         line = self.lines[self.row].ljust(self.column)
         self.lines[self.row] = line[: self.column] + text + line[self.column + len(text) :]
         self.column += len(text)
-        while self.column > 80:  # it goes on in the next line
+        while self.column > 80:  # the rest is on the next line
             rest = self.lines[self.row][80:]
             self.lines[self.row] = self.lines[self.row][:80]
             self._control("\n")
@@ -111,13 +111,13 @@ class Terminal:
                 return
 
     def close_slave(self) -> None:
-        """From now on others alone hold it; when they end, reading ends."""
+        """Leave it to other processes; when they end, reading ends."""
         if self.slave >= 0:
             os.close(self.slave)
             self.slave = -1
 
     def finish(self) -> bytes:
-        """Wait until nobody holds it any more; all that was written to it."""
+        """Wait until no process has it open; return all that was written to it."""
         self.close_slave()
         if self._reader is not None:
             self._reader.join(TIMEOUT)
@@ -167,7 +167,7 @@ class Terminal:
 
 @contextmanager
 def terminal(*, reading: bool = True):
-    """A terminal, and somebody who looks at it."""
+    """A terminal that is read, unless `reading` is false; closed in the end."""
     opened = Terminal()
     if reading:
         opened.start_reading()

@@ -1,6 +1,6 @@
-"""Programs under Wine: sipc as Windows users have it, as far as Wine is Windows.
+"""Run programs under Wine: sipc as Windows users have it, as far as Wine is Windows.
 
-Standard streams are always pipes: with a file or /dev/null Python does not start there.
+Standard streams are always pipes: with a file or /dev/null Python does not start.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HERE = TESTS / "windows"
 
 
 def windows_path(path: Path) -> str:
-    """A path of ours as Windows programs under Wine know it."""
+    """Return the Windows name of a path, as programs under Wine know it."""
     return str(path) if str(path)[1:2] == ":" else "Z:" + str(path).replace("/", "\\")
 
 
 def processes_with_argument(word: str) -> list[int]:
-    """What runs with a word on its command line: all that Wine runs are processes here, too."""
+    """Find the processes with a word on their command line, those of Wine included."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -39,7 +39,7 @@ def processes_with_argument(word: str) -> list[int]:
 
 
 class Completed:
-    """A program that has ended: status, and what it wrote, with line ends as ours."""
+    """A program that has ended: its status and its output, with the line ends of Unix."""
 
     def __init__(self, status: int, out: bytes, err: bytes) -> None:
         self.status = status
@@ -49,7 +49,7 @@ class Completed:
 
 
 def wine_environment(**more: str) -> dict[str, str]:
-    """The environment, without what is meant for the pytest that runs here."""
+    """Return the environment, without the options of the pytest that runs this."""
     kept = environment(**more)
     kept.pop("PYTEST_ADDOPTS", None)
     return kept
@@ -62,12 +62,12 @@ class Wine:
         self.words = words
         self.folder = folder
         self._settings = dict(word.split("=", 1) for word in words if "=" in word)
-        # As long as anybody has this lock, Wine is in use: other tests may run here, too.
+        # While a process holds this lock, Wine is in use: by the tests of another worker, say.
         self._lock = os.open(self._prefix(), os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
-        # Started by a program of a test, Wine's own server would keep that one's streams open:
-        # nobody could read them to their end. And it would be started again and again.
-        self._keeper = self.start("keeper.py")
+        # Started by a program of a test, Wine's own server would keep the streams of that one
+        # open, and reading them would not end. And it would be started again and again.
+        self._keeper = self.start("idle.py")
         self._keeper.stdout.readline()
 
     def start(self, script: str, *arguments: object, **more: str) -> subprocess.Popen[bytes]:
@@ -89,7 +89,7 @@ class Wine:
         timeout: float = TIMEOUT,
         **more: str,
     ) -> Completed:
-        """The same, to its end."""
+        """Run such a script to its end."""
         program = self.start(script, *arguments, **more)
         try:
             out, err = program.communicate(input, timeout)
@@ -101,13 +101,13 @@ class Wine:
         return Completed(program.returncode, out, err)
 
     def sipc(self, *arguments: object, **options) -> Completed:
-        """sipc, to its end."""
-        return self.run("sipc_there.py", *arguments, **options)
+        """Run sipc to its end."""
+        return self.run("run_sipc.py", *arguments, **options)
 
     @contextmanager
     def server(self, *arguments: object):
         """Run `sipc serve`, which listens; kill it in the end, unless it has ended by itself."""
-        program = self.start("sipc_there.py", "serve", *arguments)
+        program = self.start("run_sipc.py", "serve", *arguments)
         server = LoggedProcess(program, f"serve {arguments}")
         try:
             server.wait_for_log("listening on")
@@ -118,7 +118,7 @@ class Wine:
     @contextmanager
     def terminal(self, *arguments: object):
         """Run sipc on a terminal, which is a console to it; the program and the terminal."""
-        command = [*self.words, windows_path(HERE / "sipc_there.py"), *map(str, arguments)]
+        command = [*self.words, windows_path(HERE / "run_sipc.py"), *map(str, arguments)]
         with terminal() as tty:
             env = wine_environment(TERM="xterm")
             program = tty.start(command, cwd=self.folder, env=env)

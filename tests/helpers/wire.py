@@ -15,18 +15,18 @@ MAX_PAYLOAD = 65516
 
 
 def packets(payload: bytes) -> bytes:
-    """A payload as packets, without a flush."""
+    """Encode a payload as packets, without a flush."""
     pieces = [payload[at : at + MAX_PAYLOAD] for at in range(0, len(payload), MAX_PAYLOAD)]
     return b"".join(b"%04x%s" % (len(piece) + 4, piece) for piece in pieces)
 
 
 def message(payload: bytes) -> bytes:
-    """A payload as a whole message."""
+    """Encode a payload as a whole message."""
     return packets(payload) + b"0000"
 
 
 def connect(path) -> socket.socket:
-    """A raw connection."""
+    """Open a connection."""
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(TIMEOUT)
     try:
@@ -38,7 +38,7 @@ def connect(path) -> socket.socket:
 
 
 def receive_all(connection: socket.socket) -> bytes:
-    """Everything until the other end closes; a reset is an end."""
+    """Read until the other end closes; a reset is an end."""
     pieces = []
     while True:
         try:
@@ -52,12 +52,12 @@ def receive_all(connection: socket.socket) -> bytes:
 
 
 def decode(wire: bytes) -> tuple[bytes, bool]:
-    """The payload on the wire, and whether a flush was its end."""
+    """Return the payload of a message, and whether a flush ends it."""
     payload, at = [], 0
     while at + 4 <= len(wire):
         length = int(wire[at : at + 4], 16)
         if length == 0:
-            assert at + 4 == len(wire), "bytes behind the flush"
+            assert at + 4 == len(wire), "bytes after the flush"
             return b"".join(payload), True
         payload.append(wire[at + 4 : at + length])
         at += length
@@ -65,7 +65,7 @@ def decode(wire: bytes) -> tuple[bytes, bool]:
 
 
 def ask(path, payload: bytes) -> tuple[bytes, bool]:
-    """What git's client does: write all, then read all. The payload, and whether it is whole."""
+    """Write all, then read all, as git's client does; the payload, and whether a flush ended it."""
     with connect(path) as connection:
         connection.sendall(message(payload))
         return decode(receive_all(connection))
@@ -73,7 +73,7 @@ def ask(path, payload: bytes) -> tuple[bytes, bool]:
 
 @contextmanager
 def open_connections(path, count: int):
-    """Open raw connections; leaving the `with` closes them."""
+    """Open several connections; leaving the `with` closes them."""
     with ExitStack() as stack:
         yield [stack.enter_context(connect(path)) for _ in range(count)]
 
@@ -96,7 +96,7 @@ def pid_of_listener(path) -> int:
 
 
 def read_message(connection) -> bytes:
-    """The bytes of one whole message."""
+    """Read the bytes of one whole message."""
     wire = b""
     while not wire.endswith(b"0000"):
         piece = connection.recv(1 << 20)

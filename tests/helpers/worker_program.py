@@ -59,22 +59,22 @@ def act(what: str, *rest: str) -> None:
             answer(b"%d" % os.getpid())
         case "environment":
             answer("\n".join(f"{name}={value}" for name, value in os.environ.items()).encode())
-        case "exit":  # without an answer
+        case "exit":  # without a response
             sys.exit(int(rest[0]))
-        case "once":  # the first to be asked ends, another would answer
+        case "once":  # the first worker to be asked ends, another responds
             if not os.path.exists(rest[0]):
                 touch(rest[0])
                 sys.exit(5)
             answer(b"again")
-        case "last":  # the answer, and the end
+        case "last":  # a response, and the end
             answer(b"%d" % os.getpid())
             sys.exit(0)
-        case "wait":  # until there is a file, then answer
+        case "wait":  # until a file exists, then respond
             for begun in rest[1:]:
                 touch(begun)
             wait_for(rest[0])
             answer(b"waited")
-        case "begin":  # an answer, and go on when there is a file
+        case "begin":  # a response, which ends when a file exists
             write(packet(b"begun"))
             wait_for(rest[0])
         case "half":
@@ -90,16 +90,16 @@ def act(what: str, *rest: str) -> None:
         case "nonsense":
             write(packet(b"half") + b"hello\x07 world")
             time.sleep(1000)
-        case "behind":  # more than an answer in one piece
+        case "behind":  # more than one response in one piece
             write(packet(b"good") + b"0000" + packet(b"bad") + b"0000")
-        case "between":  # something later, when there is no request
+        case "between":  # something later, while it has no request
             answer(b"good")
             wait_for(rest[0])
             write(packet(b"bad") + b"0000")
             touch(rest[1])
         case "hang":
             time.sleep(1000)
-        case "deaf":  # reads no more, and leaves somebody behind
+        case "deaf":  # reads no more, and leaves a child running
             os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")
             answer(b"good")
             time.sleep(1000)

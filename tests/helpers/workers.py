@@ -22,7 +22,7 @@ class WorkerServer(Server):
     """A server that may keep its workers when it has nothing to do."""
 
     def wait_until_idle(self) -> None:
-        """Wait until every connection is closed; what is done with a worker may still go on."""
+        """Wait until every connection is closed. A worker may still be ended or replaced."""
 
         def sockets(names: list[str]) -> int:
             return sum(name.startswith("socket:") for name in names)
@@ -42,7 +42,7 @@ def unread_input(pid: int) -> int:
 
 
 def serve_workers(endpoint, *options, worker: str = WORKER, **more) -> WorkerServer:
-    """A server of one worker, unless told otherwise."""
+    """Start a server of one worker, unless the options say otherwise."""
     if "--threads" not in options:
         options = (*options, "--threads", 1)
     return WorkerServer(endpoint, None, "--worker", worker, *options, **more)

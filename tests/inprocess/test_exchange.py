@@ -1,4 +1,4 @@
-"""What the client promises of an exchange, for whatever platform this runs on."""
+"""Exchanges of the client, on Linux and Windows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_p
 
 
 class Peer:
-    """A server made by hand, for one connection: what it does is a function of its stream."""
+    """A server for one connection; a function of its stream decides what it does."""
 
     def __init__(self, path, act):
         self._listener = listen(path, mode=0o600, backlog=16)
@@ -93,7 +93,7 @@ def request_of(stream):
 
 
 def ask(path, request=b"ping", *, more=None, seconds=TIMEOUT):
-    """What one request is answered with."""
+    """Send a request; return the response."""
     answer = []
     stream = connect(path, Deadline(TIMEOUT))
     take = lambda piece: answer.append(bytes(piece))  # noqa: E731 - where it is used
@@ -101,7 +101,7 @@ def ask(path, request=b"ping", *, more=None, seconds=TIMEOUT):
     return b"".join(answer)
 
 
-def answering(data):
+def respond_with(data):
     def act(stream):
         request_of(stream)
         write_all(stream, data)
@@ -110,12 +110,12 @@ def answering(data):
 
 
 def test_a_request_is_answered(path, serve):
-    serve(answering(b"0008pong0000"))
+    serve(respond_with(b"0008pong0000"))
     assert ask(path) == b"pong"
 
 
 def test_an_empty_response_is_a_response(path, serve):
-    serve(answering(b"0000"))
+    serve(respond_with(b"0000"))
     assert ask(path) == b""
 
 
@@ -130,7 +130,7 @@ def test_an_empty_response_is_a_response(path, serve):
     ids=["nothing", "half a packet", "no flush", "nonsense"],
 )
 def test_a_truncated_or_malformed_response_is_an_error(path, serve, data, error):
-    serve(answering(data))
+    serve(respond_with(data))
     with pytest.raises(error):
         ask(path)
 
@@ -164,7 +164,7 @@ def test_a_response_before_the_request_is_received(path, serve):
 
 
 def test_a_response_followed_by_a_hang_up_in_mid_request_is_received(path, serve):
-    """Though writing fails: what was answered before tells why."""
+    """Though writing fails: the response may say why."""
     serve(lambda stream: write_all(stream, b"0008pong0000"))
     assert ask(path, b"x" * 30_000_000) == b"pong"
 
@@ -177,7 +177,7 @@ def test_a_hang_up_in_mid_request_is_no_response(path, serve):
 
 @pytest.mark.parametrize("size", [1, 3_000_000], ids=["small", "large"])
 def test_a_request_that_cannot_be_completed_is_never_flushed(path, serve, size):
-    """No error of ours completes it: half a request is never taken for a whole one."""
+    """An error in the client does not complete it: a truncated request stays truncated."""
     came = []
 
     def act(stream):
@@ -273,7 +273,7 @@ def test_a_probe_finds_an_invalid_path():
 
 
 def test_a_probe_may_send_a_request(path, serve):
-    serve(answering(b"0008pong0000"))
+    serve(respond_with(b"0008pong0000"))
     answer = []
 
     def question(stream, deadline):

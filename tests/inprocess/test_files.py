@@ -1,4 +1,4 @@
-"""What transport/base.py promises of files that are read and written without waiting."""
+"""Files that are read and written without waiting, on Linux and Windows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_reader_waits_for_bytes(pipe, poller):
     os.write(ours, b"x")
     wait_for(poller, reader, READ)
     assert reader.read_nowait(10) == b"x"
-    os.write(ours, b"z")  # else the fixture might wait for a read that is going
+    os.write(ours, b"z")  # else the fixture might wait for a pending read
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path, poller):

@@ -1,4 +1,4 @@
-"""What system.py promises of signals that are made to wait."""
+"""Signals that are held until they are let in."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from simpleipc_cli.system import BlockedSignals
 
 
-class Heard(Exception):
-    """A handler has been called."""
+class Handled(Exception):
+    """Raised by a signal handler."""
 
 
 @pytest.fixture(params=["SIGINT", "SIGTERM"])
@@ -18,7 +18,7 @@ def number(request):
     """A signal whose handler raises."""
 
     def handler(_number, _frame):
-        raise Heard
+        raise Handled
 
     found = getattr(signal, request.param)
     before = signal.signal(found, handler)
@@ -30,7 +30,7 @@ def test_held_signals_are_handled_in_let_in(number):
     with BlockedSignals() as signals:
         signal.raise_signal(number)
         done = "something"
-        with pytest.raises(Heard):
+        with pytest.raises(Handled):
             with signals.unblocked():
                 done = "too much"
         assert done == "something"
@@ -38,11 +38,11 @@ def test_held_signals_are_handled_in_let_in(number):
 
 def test_signals_in_let_in_are_handled_at_once(number):
     with BlockedSignals() as signals:
-        with pytest.raises(Heard):
+        with pytest.raises(Handled):
             with signals.unblocked():
                 signal.raise_signal(number)
         signal.raise_signal(number)
-        with pytest.raises(Heard):
+        with pytest.raises(Handled):
             with signals.unblocked():
                 pass
 
@@ -55,10 +55,10 @@ def test_held_signals_are_handled_after_the_with(number):
             signal.raise_signal(number)
             done.append("all")
 
-    with pytest.raises(Heard):
+    with pytest.raises(Handled):
         act()
     assert done == ["all"]
-    with pytest.raises(Heard):
+    with pytest.raises(Handled):
         signal.raise_signal(number)
 
 

@@ -1,4 +1,4 @@
-"""What the server promises of its limits and its end, for whatever platform this runs on."""
+"""Limits and the end of a server, on Linux and Windows."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def test_no_more_requests_than_threads_are_answered_at_once(path):
     lock, counts, now = threading.Lock(), [], [0]
     full, gate = threading.Semaphore(0), threading.Event()
 
-    def act(inside):
+    def act(context):
         with lock:
             now[0] += 1
             counts.append(now[0])
         full.release()
-        inside.wait_for(gate)
+        context.wait_for(gate)
         with lock:
             now[0] -= 1
-        inside.write(b"done")
+        context.write(b"done")
 
     with serving(path, act, max_concurrency=2) as server:
         answers = []
@@ -99,9 +99,9 @@ def test_a_client_that_stops_in_mid_request_is_disconnected(path, client, begun)
 
 
 def test_a_client_that_does_not_read_is_disconnected(path, client):
-    def act(inside):
+    def act(context):
         while True:
-            inside.write(MUCH)
+            context.write(MUCH)
 
     with serving(path, act, write_timeout=0.2) as server:
         client(message(b"x"))
@@ -109,7 +109,7 @@ def test_a_client_that_does_not_read_is_disconnected(path, client):
 
 
 def test_a_handler_is_ended_after_its_timeout(path):
-    with serving(path, lambda inside: inside.wait_for_the_end(), handler_timeout=0.2) as server:
+    with serving(path, lambda context: context.wait_for_the_end(), handler_timeout=0.2) as server:
         with pytest.raises(IncompleteMessage):
             ask(path)
         assert server.log.outcomes(1) == ["handler_timeout"]
@@ -118,14 +118,14 @@ def test_a_handler_is_ended_after_its_timeout(path):
 # hanging up
 
 
-@pytest.mark.parametrize("sent", [b"0005x", b"0005x0000"], ids=["in mid-request", "behind it"])
+@pytest.mark.parametrize("sent", [b"0005x", b"0005x0000"], ids=["in mid-request", "after it"])
 def test_a_hang_up_ends_the_handler(path, client, sent):
     begun, ended = threading.Event(), threading.Event()
 
-    def act(inside):
+    def act(context):
         begun.set()
         try:
-            inside.wait_for_the_end()
+            context.wait_for_the_end()
         except Stopped:
             ended.set()
             raise
@@ -143,8 +143,8 @@ def test_a_hang_up_ends_the_handler(path, client, sent):
 def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
     gate, done = PausedHandler(), threading.Event()
 
-    def act(inside):
-        gate.act(inside)
+    def act(context):
+        gate.act(context)
         done.set()
 
     with serving(path, act, finish_on_hangup=True) as server:
@@ -219,7 +219,7 @@ def test_a_draining_server_accepts_no_connection(path, client):
         stream = client(message(b"x"))
         gate.wait_until_begun()
         server.stop()
-        wait_until(lambda: probe(lambda: path, timeout=0).error, "nobody to get in")
+        wait_until(lambda: probe(lambda: path, timeout=0).error, "connections to be refused")
         gate.open()
         assert payload_of(read_all(stream)) == b"x"
         assert server.end() is ExitReason.COMPLETED
@@ -234,19 +234,19 @@ def test_idle_connections_do_not_delay_the_end_of_the_server(path, client):
     assert read_all(streams[0]) == b""
 
 
-@pytest.mark.parametrize("how", ["told again", "out of time"])
+@pytest.mark.parametrize("how", ["a second stop", "out of time"])
 def test_exchanges_are_aborted_by_a_second_stop_or_the_drain_timeout(path, client, how):
     begun = threading.Event()
 
-    def act(inside):
+    def act(context):
         begun.set()
-        inside.wait_for_the_end()
+        context.wait_for_the_end()
 
-    with serving(path, act, drain_timeout=TIMEOUT if how == "told again" else 0.1) as server:
+    with serving(path, act, drain_timeout=TIMEOUT if how == "a second stop" else 0.1) as server:
         stream = client(message(b"x"))
         assert begun.wait(TIMEOUT)
         server.stop()
-        if how == "told again":
+        if how == "a second stop":
             server.stop()
         assert server.end() is ExitReason.ABORTED
         assert payload_of(read_all(stream)) is None

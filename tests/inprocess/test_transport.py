@@ -1,4 +1,4 @@
-"""What transport/base.py promises, for whatever platform this runs on."""
+"""Connections, streams and pollers, on Linux and Windows."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def poller(request):
     made.close()
 
 
-def told(poller, seconds=TIMEOUT):
-    """What a poller tells, once it tells something."""
+def reported(poller, seconds=TIMEOUT):
+    """What a poller reports, once it reports something."""
     deadline = Deadline(seconds)
     while not (found := dict(poller.wait(deadline.remaining()))) and not deadline.expired():
         pass
@@ -64,7 +64,7 @@ def told(poller, seconds=TIMEOUT):
 def accepted(listener):
     poller = new_poller()
     poller.register(listener.fileno(), READ)
-    assert told(poller)
+    assert reported(poller)
     poller.close()
     return listener.accept()
 
@@ -104,7 +104,7 @@ def write_all(stream, data):
 
 
 def fill(stream):
-    """Write until there is no room; how much that was."""
+    """Write until the buffers are full; return the number of bytes."""
     total = 0
     try:
         while True:
@@ -205,7 +205,7 @@ def test_the_poller_reports_a_connection_until_it_is_accepted(path, listener, po
     with pytest.raises(BlockingIOError):
         listener.accept()
     client = connect_nowait(path)
-    assert told(poller) == {listener.fileno(): READ}
+    assert reported(poller) == {listener.fileno(): READ}
     assert dict(poller.wait(0)) == {listener.fileno(): READ}  # until it is accepted
     listener.accept().close()
     assert poller.wait(0) == []
@@ -289,7 +289,7 @@ def test_a_peek_consumes_nothing(pair, poller):
     client, server = pair
     write_all(client, b"x")
     poller.register(server.fileno(), READ)
-    assert told(poller) == {server.fileno(): READ}
+    assert reported(poller) == {server.fileno(): READ}
     assert server.peek_nowait() is True
     assert server.peek_nowait() is True
     assert server.read_nowait(bytearray(10)) == 1
@@ -310,12 +310,12 @@ def test_the_poller_reports_room_once_the_peer_has_read(pair, poller):
     buffer, seen = bytearray(1 << 18), 0
     while seen < total:
         seen += server.read(buffer, Deadline(TIMEOUT))
-    assert told(poller) == {client.fileno(): WRITE}
+    assert reported(poller) == {client.fileno(): WRITE}
     assert client.write_nowait([b"x" * 100_000]) > 0
 
 
 def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
-    """Whoever was told to wait offers the same bytes again, and each arrives once."""
+    """After a write without room the same bytes are written again, and each arrives once."""
     client, server = pair
     data = bytes(range(256)) * 8192
     seen = []
@@ -334,7 +334,7 @@ def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
             if not started:
                 started = True
                 thread.start()
-            assert told(poller)
+            assert reported(poller)
     client.close()
     thread.join(TIMEOUT)
     assert seen == [data]
@@ -349,7 +349,7 @@ def test_the_poller_reports_a_hang_up_unasked(pair, poller):
     poller.register(server.fileno(), 0)
     assert poller.wait(0) == []
     client.close()
-    assert told(poller) == {server.fileno(): HANGUP}
+    assert reported(poller) == {server.fileno(): HANGUP}
     assert server.peek_nowait() is False
     assert server.read_nowait(bytearray(10)) == 0
     with pytest.raises(PeerClosed):
@@ -414,7 +414,7 @@ def test_a_bell_is_readable_until_it_is_reset(poller):
     assert poller.wait(0) == []
     wakeup.set()
     wakeup.set()
-    assert told(poller) == {wakeup.fileno(): READ}
+    assert reported(poller) == {wakeup.fileno(): READ}
     assert dict(poller.wait(0)) == {wakeup.fileno(): READ}
     wakeup.clear()
     assert poller.wait(0) == []
@@ -429,7 +429,7 @@ def test_a_wakeup_event_wakes_another_thread(poller):
     for _ in range(200):
         thread = threading.Thread(target=wakeup.set)
         thread.start()
-        assert told(poller) == {wakeup.fileno(): READ}
+        assert reported(poller) == {wakeup.fileno(): READ}
         wakeup.clear()
         thread.join(TIMEOUT)
     poller.unregister(wakeup.fileno())
@@ -447,7 +447,7 @@ def test_a_latch_wakes_all_pollers_for_ever():
     latch.set()
     assert latch.is_set()
     for poller in pollers * 2:
-        assert told(poller) == {latch.fileno(): HANGUP}
+        assert reported(poller) == {latch.fileno(): HANGUP}
     for poller in pollers:
         poller.close()
     latch.close()
@@ -507,11 +507,11 @@ def test_a_forgotten_descriptor_is_not_reported(poller):
     wakeup = new_wakeup_event()
     poller.register(wakeup.fileno(), READ)
     wakeup.set()
-    assert told(poller)
+    assert reported(poller)
     poller.register(wakeup.fileno(), 0)
     assert poller.wait(0) == []
     poller.register(wakeup.fileno(), READ)
-    assert told(poller)
+    assert reported(poller)
     poller.unregister(wakeup.fileno())
     poller.unregister(wakeup.fileno())
     assert poller.wait(0) == []
@@ -530,7 +530,7 @@ def test_a_poller_watches_hundreds_of_streams(path):
     assert poller.wait(0) == []
     for number, (client, server) in pairs.items():
         write_all(client, b"x")
-        assert told(poller) == {number: READ}
+        assert reported(poller) == {number: READ}
         assert server.read_nowait(bytearray(10)) == 1
     for number, (client, server) in pairs.items():
         server.close()

@@ -45,7 +45,7 @@ def seed() -> int:
 
 @pytest.fixture
 def repository(git_program, folder):
-    """A small repository whose daemon, should it still run, is found, told of, and ended."""
+    """A small repository; a daemon that still runs is an error, and is killed."""
     made = Repository(git_program, folder)
     try:
         yield made

@@ -4,7 +4,7 @@
     sipc serve .git/fsmonitor--daemon.ipc --exec 'fsmonitor_handler.py WORKTREE SNAPSHOTS'
 
 A token is the number of a snapshot, which is kept in the folder SNAPSHOTS: the contents of
-all files, so that no change is missed, however fast it was, and none is told twice. Fit for
+all files, so that no change is missed, however fast it was, and none is named twice. Fit for
 tests with a few small files, and for nothing else.
 """
 
@@ -18,7 +18,7 @@ PREFIX = b"snapshot:"
 
 
 def scan(folder: bytes) -> dict[bytes, object]:
-    """Every path below a folder, git's own aside, and what is there."""
+    """Every path below a folder but git's own, and its state."""
     found: dict[bytes, object] = {}
     for entry in os.scandir(folder):
         if entry.name == b".git":
@@ -44,7 +44,7 @@ def keep(snapshot: dict[bytes, object], folder: bytes) -> bytes:
 
 
 def kept(token: bytes, folder: bytes) -> dict[bytes, object] | None:
-    """The snapshot that a token stands for; None if the token is none of ours."""
+    """The snapshot of a token; None if this handler has not given it."""
     number = token.removeprefix(PREFIX)
     if number == token or not number.isdigit():
         return None
@@ -62,7 +62,7 @@ def main() -> None:
     now = scan(tree)
     answer = [PREFIX + keep(now, folder)]
     if before is None:
-        answer.append(b"/")  # git takes it for: look at everything yourself
+        answer.append(b"/")  # git takes this for: scan the whole tree
     else:
         paths = before.keys() | now.keys()
         answer += sorted(path for path in paths if before.get(path) != now.get(path))

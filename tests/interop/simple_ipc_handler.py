@@ -45,7 +45,7 @@ def main() -> None:
     elif request.startswith(b"sendbytes "):
         say(sendbytes(request.removeprefix(b"sendbytes ")))
     elif request == b"quit":
-        os.kill(os.getppid(), signal.SIGTERM)  # once there is one: serve --quit-on quit
+        os.kill(os.getppid(), signal.SIGTERM)  # serve --quit-on quit could do this
     else:
         say(b"unhandled command: " + request.split(b"\0")[0])
 

@@ -1,4 +1,4 @@
-"""sipc between two ends of a real git: `git status` here, git's daemon there."""
+"""sipc between two programs of a real git: `git status` and git's daemon."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def real(repository):
 
 
 def pass_on(real, *options) -> str:
-    """A handler that asks somebody else."""
+    """A handler that passes a request on to another server."""
     return shlex.join([SIPC, "send", *map(str, options), str(real)])
 
 
@@ -45,7 +45,7 @@ def test_git_status_is_the_same_through_sipc(repository, real, seed):
     log = repository.folder / "wire.log"
     with Server(repository.endpoint, pass_on(real, "--trace-file", log)):
         asked += repository.traced_status()[1].asked
-        while believed < 4:  # all of them, unless git's daemon was not heard for a second
+        while believed < 4:  # git's daemon may be too busy to answer in a second
             what = changes.make()
             said, trace = repository.traced_status()
             assert said == repository.true_status(), f"after it {what}"

@@ -13,7 +13,7 @@ from helpers.procfs import processes
 from helpers.waiting import TIMEOUT, wait_until
 
 EVERYTHING = [b"/"]
-"""What git's daemon names when it cannot tell what has changed."""
+"""What git's daemon names when it does not know what has changed."""
 
 
 def send(repository, request: str) -> bytes:
@@ -31,9 +31,9 @@ def token(repository) -> str:
 
 
 def changes(repository, since: str) -> list[bytes]:
-    """What has changed, once git's daemon can tell.
+    """What has changed, once git's daemon knows.
 
-    It names "/" when it has not heard of a file that it made itself for a second.
+    It names "/" when no event of a file that it made itself has come within a second.
     """
 
     def known():
@@ -44,7 +44,7 @@ def changes(repository, since: str) -> list[bytes]:
 
 
 def verdicts(repository) -> tuple[int, str, int]:
-    """What sipc finds at the endpoint, and whether git says that its daemon is there."""
+    """What sipc finds at the endpoint, and whether git says that its daemon listens."""
     probe = sipc("probe", "--json", repository.endpoint)
     says = repository.run("fsmonitor--daemon", "status")
     return probe.returncode, json.loads(probe.stdout)["state"], says.returncode
@@ -121,7 +121,7 @@ def test_flush_invalidates_older_tokens(repository):
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "nonsense", "1700000000000000000", "builtin:", "builtin:somebody else:0", "x" * 200_000],
+    ["", "nonsense", "1700000000000000000", "builtin:", "builtin:another daemon:0", "x" * 200_000],
     ids=["empty", "nonsense", "a time", "half", "another daemon's", "long"],
 )
 def test_the_response_to_an_invalid_token_names_everything(repository, bad):

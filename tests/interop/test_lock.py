@@ -1,4 +1,4 @@
-"""Our server and git's daemon at the same path: one of them serves, the other says why not."""
+"""`sipc serve` and git's daemon at the same path: one serves, the other says why it cannot."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, is_listening, pid_of_listener
 
-TOLD = {
+REFUSAL = {
     "sipc": r"sipc serve: another server is listening on \S+: [^\n]+\n",
     "git": r"fatal: fsmonitor--daemon is already running '[^']+'\n"
     r"|error: could not start IPC thread pool on '[^']+': (Address already in use|File exists)\n",
 }
-"""What the one says that came too late."""
+"""What the later one says."""
 
 RUN = ("fsmonitor--daemon", "run")
 
@@ -39,7 +39,7 @@ def start_ours(repository, wrapper=()) -> Program:
 
 
 def served_by(repository) -> str:
-    """Who answers there."""
+    """Which program answers requests."""
     answer, whole = ask(repository.endpoint, b"builtin:fake")
     assert whole
     return "sipc" if answer == b"ours\n" else "git"
@@ -60,7 +60,7 @@ def test_git_s_daemon_does_not_replace_sipc(repository):
         for how in ("run", "start"):
             done = repository.run("fsmonitor--daemon", how)
             assert done.returncode == 128
-            assert re.fullmatch(TOLD["git"], done.stderr)
+            assert re.fullmatch(REFUSAL["git"], done.stderr)
         assert served_by(repository) == "sipc"
 
 
@@ -68,7 +68,7 @@ def test_sipc_does_not_replace_git_s_daemon(repository):
     with repository.daemon() as pid:
         done = sipc("serve", repository.endpoint, "--exec", "echo ours")
         assert done.returncode == 9
-        assert re.fullmatch(TOLD["sipc"], done.stderr.decode())
+        assert re.fullmatch(REFUSAL["sipc"], done.stderr.decode())
         assert served_by(repository) == "git"
         assert pid_of_listener(repository.endpoint) == pid
 
@@ -87,7 +87,7 @@ def test_each_replaces_the_stale_socket_of_the_other(repository):
 
 
 def finish(repository, winner: str, server: Program) -> None:
-    """The one that serves does so, and alone; then it ends, and takes its socket along."""
+    """Check that the winner serves alone; end it, and check that its socket is gone."""
     wait_until(lambda: is_listening(repository.endpoint), "it to listen")
     assert served_by(repository) == winner
     assert pid_of_listener(repository.endpoint) == server.pid
@@ -105,7 +105,7 @@ def finish(repository, winner: str, server: Program) -> None:
 def test_of_sipc_and_git_started_at_once_one_serves(repository, seed, rounds):
     """Git is up within some ten milliseconds, we take longer, so that it starts later."""
     chance = random.Random(seed)
-    lead = 0.1  # seconds, a first guess; who wins becomes a matter of chance
+    lead = 0.1  # seconds, a first guess; adjusted so that either may win
     for _ in range(rounds):
         with start_ours(repository) as ours:
             time.sleep(lead * chance.uniform(0.9, 1.1))  # waits for nothing: this is the race
@@ -117,7 +117,7 @@ def test_of_sipc_and_git_started_at_once_one_serves(repository, seed, rounds):
                 )
                 (loser,) = ended
                 server = both.pop(loser)
-                assert re.fullmatch(TOLD[loser], server.stderr.read())
+                assert re.fullmatch(REFUSAL[loser], server.stderr.read())
                 assert server.returncode in {"sipc": [9], "git": [1, 128]}[loser]
                 ((winner, server),) = both.items()
                 finish(repository, winner, server)
@@ -131,7 +131,7 @@ def stops_in(call: str, output: Path) -> list[str]:
 
 
 def wait_until_stopped(program: Program, output: Path) -> int:
-    """Wait until a program has stopped there; its process number."""
+    """Wait until a program has stopped in that call; return its process id."""
     wait_until(lambda: output.exists() and "stopped by SIGSTOP" in output.read_text(), "it to stop")
     return children(program.pid)[0]
 
@@ -148,7 +148,7 @@ def test_sipc_waits_for_a_git_that_is_about_to_listen(repository):
             os.kill(pid, signal.SIGCONT)
             ours.wait(TIMEOUT)
             assert ours.returncode == 9
-            assert re.fullmatch(TOLD["sipc"], ours.stderr.read())
+            assert re.fullmatch(REFUSAL["sipc"], ours.stderr.read())
         assert served_by(repository) == "git"
         assert ask(repository.endpoint, b"quit") == (b"", True)
         git.communicate(timeout=TIMEOUT)
@@ -162,7 +162,7 @@ def test_git_gives_up_when_sipc_is_about_to_listen(repository):
         assert lock_of(repository).exists()
         done = repository.run(*RUN)
         assert done.returncode == 1
-        assert re.fullmatch(TOLD["git"], done.stderr)
+        assert re.fullmatch(REFUSAL["git"], done.stderr)
         os.kill(pid, signal.SIGCONT)
         assert re.fullmatch(r"listening on \S+\n", ours.stderr.readline())
         assert served_by(repository) == "sipc"

@@ -26,7 +26,7 @@ AS_FIRST = "cat >/dev/null; printf 'tok:1\\0/\\0'"
 
 
 def snapshots(repository) -> str:
-    """A handler that tells all that has changed, and nothing else."""
+    """A handler that names all changed paths, and no others."""
     folder = repository.folder / "snapshots"
     folder.mkdir()
     handler = [sys.executable, "-IS", HERE / "fsmonitor_handler.py", repository.tree, folder]
@@ -110,7 +110,7 @@ def assert_git_looked_itself(repository, git, errors="error: could not read IPC 
         pytest.param(f"{HALF}; exit 1", [], "handler failed", id="fails with half an answer"),
         pytest.param(f"{HALF}; kill -9 $$", [], "SIGKILL", id="killed with half an answer"),
         pytest.param(f"{HALF}; sleep 99", ["--timeout", "200ms"], "timed out", id="timed out"),
-        pytest.param("./there/is/none", [], "handler failed", id="not there"),
+        pytest.param("./there/is/none", [], "handler failed", id="missing"),
     ],
 )
 def test_git_scans_the_tree_when_a_handler_fails(changed, handler, options, outcome):
@@ -128,7 +128,7 @@ def test_git_scans_the_tree_when_the_server_dies_in_mid_response(changed):
         wait_until(pid.exists, "the handler to run")
         server.signal(signal.SIGKILL)
         assert_git_looked_itself(changed, git)
-        os.killpg(int(pid.read_text()), signal.SIGKILL)  # nobody else is left to do it
+        os.killpg(int(pid.read_text()), signal.SIGKILL)  # the server cannot do it
     assert sipc("probe", changed.endpoint).returncode == 3
 
 

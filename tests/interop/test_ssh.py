@@ -38,9 +38,9 @@ def forwarded(sshd: Sshd, *options):
         ssh.wait(TIMEOUT)
 
 
-def directions(there, here) -> list:
-    """Ways to lead `here` to `there`: asked for by the one machine, or by the other."""
-    return [["-L", f"{here}:{there}"], ["-R", f"{here}:{there}"]]
+def directions(remote, local) -> list:
+    """Options that forward `local` to `remote`, for either machine to listen."""
+    return [["-L", f"{local}:{remote}"], ["-R", f"{local}:{remote}"]]
 
 
 @pytest.mark.parametrize("megabytes", [4, pytest.param(50, marks=pytest.mark.soak)])
@@ -66,7 +66,7 @@ def test_failures_pass_through_ssh(sshd, endpoint, folder, way):
 
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
 def test_a_hang_up_is_noticed_through_ssh_with_the_next_write(sshd, endpoint, folder, way):
-    """ssh passes a hang-up on as a half-close, for it cannot tell; a write that fails it can."""
+    """ssh passes a hang-up on as a half-close, and notices it only when a write fails."""
     here = folder / "here.sock"
     os.mkfifo(folder / "go")
     command = f"touch {folder}/begun; read -r _ <{folder}/go; exec yes"

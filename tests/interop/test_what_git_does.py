@@ -24,8 +24,8 @@ CHANGES = b"tok:2\0a\0"
 
 
 @contextmanager
-def answering(path, wire: bytes):
-    """Whoever asks gets these bytes, whatever they are, and then the end of the stream."""
+def responding(path, wire: bytes):
+    """Run a server that answers every request with these bytes and the end of the stream."""
     with RespondingServer(path, lambda _: wire) as server:
         yield server.requests
     path.unlink()
@@ -34,7 +34,7 @@ def answering(path, wire: bytes):
 @pytest.fixture
 def changed(repository):
     """One file has changed since the token that git has."""
-    with answering(repository.endpoint, TRIVIAL):
+    with responding(repository.endpoint, TRIVIAL):
         repository.status()
         repository.status()
     repository.write("a", "something else\n")
@@ -51,7 +51,7 @@ ENDS = [
 
 @pytest.mark.parametrize("end", ENDS)
 def test_packets_that_end_a_response_for_gits_client(changed, end):
-    with answering(changed.endpoint, packets(CHANGES) + end + message(b"b\0")) as requests:
+    with responding(changed.endpoint, packets(CHANGES) + end + message(b"b\0")) as requests:
         said, trace = changed.traced_status()
     assert requests == [b"tok:1"]
     assert said == changed.true_status() != ""
@@ -62,7 +62,7 @@ def test_packets_that_end_a_response_for_gits_client(changed, end):
     ("wire", "complaint"),
     [
         pytest.param(b"", "", id="nothing"),
-        pytest.param(packets(CHANGES), "", id="cut off behind a packet"),
+        pytest.param(packets(CHANGES), "", id="cut off after a packet"),
         pytest.param(packets(CHANGES)[:-3], "", id="cut off in a packet"),
         pytest.param(b"00", "", id="cut off in a length"),
         pytest.param(b"0003", "bad line length 3", id="0003"),
@@ -71,7 +71,7 @@ def test_packets_that_end_a_response_for_gits_client(changed, end):
     ],
 )
 def test_malformed_responses_that_gits_client_refuses(changed, wire, complaint):
-    with answering(changed.endpoint, wire):
+    with responding(changed.endpoint, wire):
         done = changed.run(*changed.STATUS)
     assert done.returncode == 0
     assert done.stdout == changed.true_status() != ""
@@ -99,7 +99,7 @@ def test_packets_that_end_a_request_for_gits_server(repository):
 
 
 def test_gits_server_does_nothing_for_a_client_that_has_hung_up(repository):
-    """It polls before it reads, and a hang-up is all it sees: so nobody's last will is done."""
+    """It polls before it reads, and sees only the hang-up."""
     with repository.daemon() as pid:
         stop_process(pid)
         with connect(repository.endpoint) as connection:

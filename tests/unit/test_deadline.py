@@ -65,78 +65,78 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
     assert deadline.remaining() == 5
 
 
-# Patience
+# Timers of inactivity
 
 
 def test_the_timer_runs_out_only_while_it_runs():
-    patience = InactivityTimer(10)
-    assert patience.remaining(0) is None
-    patience.set_running(True, 100)
-    assert [patience.remaining(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
+    timer = InactivityTimer(10)
+    assert timer.remaining(0) is None
+    timer.set_running(True, 100)
+    assert [timer.remaining(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
 def test_a_paused_timer_keeps_the_time_it_has_run():
-    patience = InactivityTimer(10)
-    patience.set_running(True, 0)
-    patience.set_running(False, 4)
-    assert patience.remaining(50) is None
-    patience.set_running(True, 100)
-    assert [patience.remaining(now) for now in (100, 103, 106)] == [6, 3, 0]
-    patience.set_running(False, 101)
-    patience.set_running(True, 200)
-    assert patience.remaining(200) == 5
+    timer = InactivityTimer(10)
+    timer.set_running(True, 0)
+    timer.set_running(False, 4)
+    assert timer.remaining(50) is None
+    timer.set_running(True, 100)
+    assert [timer.remaining(now) for now in (100, 103, 106)] == [6, 3, 0]
+    timer.set_running(False, 101)
+    timer.set_running(True, 200)
+    assert timer.remaining(200) == 5
 
 
 def test_starting_a_running_timer_again_changes_nothing():
-    patience = InactivityTimer(10)
-    patience.set_running(True, 0)
-    patience.set_running(True, 7)
-    assert patience.remaining(8) == 2
+    timer = InactivityTimer(10)
+    timer.set_running(True, 0)
+    timer.set_running(True, 7)
+    assert timer.remaining(8) == 2
 
 
 def test_pausing_a_paused_timer_again_changes_nothing():
-    patience = InactivityTimer(10)
-    patience.set_running(True, 0)
-    patience.set_running(False, 1)
-    patience.set_running(False, 9)
-    patience.set_running(True, 20)
-    assert patience.remaining(20) == 9
+    timer = InactivityTimer(10)
+    timer.set_running(True, 0)
+    timer.set_running(False, 1)
+    timer.set_running(False, 9)
+    timer.set_running(True, 20)
+    assert timer.remaining(20) == 9
 
 
 def test_progress_restarts_a_running_timer():
-    patience = InactivityTimer(10)
-    patience.set_running(True, 0)
-    patience.set_running(False, 3)
-    patience.set_running(True, 5)
-    patience.reset(8)
-    assert [patience.remaining(now) for now in (8, 12)] == [10, 6]
+    timer = InactivityTimer(10)
+    timer.set_running(True, 0)
+    timer.set_running(False, 3)
+    timer.set_running(True, 5)
+    timer.reset(8)
+    assert [timer.remaining(now) for now in (8, 12)] == [10, 6]
 
 
 def test_progress_resets_a_paused_timer_which_stays_paused():
-    patience = InactivityTimer(10)
-    patience.set_running(True, 0)
-    patience.set_running(False, 3)
-    patience.reset(4)
-    assert patience.remaining(5) is None
-    patience.set_running(True, 6)
-    assert patience.remaining(6) == 10
+    timer = InactivityTimer(10)
+    timer.set_running(True, 0)
+    timer.set_running(False, 3)
+    timer.reset(4)
+    assert timer.remaining(5) is None
+    timer.set_running(True, 6)
+    assert timer.remaining(6) == 10
 
 
 def test_a_timer_without_a_limit_never_runs_out():
-    patience = InactivityTimer(None)
-    patience.set_running(True, 0)
-    assert patience.remaining(1e9) is None
+    timer = InactivityTimer(None)
+    timer.set_running(True, 0)
+    assert timer.remaining(1e9) is None
 
 
 def test_a_timer_names_the_time_when_it_runs_out():
-    patience = InactivityTimer(10)
-    assert (patience.running, patience.expires_at()) == (False, NEVER)
-    patience.set_running(True, 100)
-    assert (patience.running, patience.expires_at()) == (True, 110)
-    patience.set_running(False, 104)
-    assert (patience.running, patience.expires_at()) == (False, NEVER)
-    patience.set_running(True, 200)
-    assert patience.expires_at() == 206
+    timer = InactivityTimer(10)
+    assert (timer.running, timer.expires_at()) == (False, NEVER)
+    timer.set_running(True, 100)
+    assert (timer.running, timer.expires_at()) == (True, 110)
+    timer.set_running(False, 104)
+    assert (timer.running, timer.expires_at()) == (False, NEVER)
+    timer.set_running(True, 200)
+    assert timer.expires_at() == 206
     unlimited = InactivityTimer(None)
     unlimited.set_running(True, 0)
     assert (unlimited.running, unlimited.expires_at()) == (True, NEVER)

@@ -17,7 +17,7 @@ def default_path(environment, user: int, *, make_folder: bool) -> str:
 
 
 class User(int):
-    """Our own number, whose folder is nevertheless one that nobody else uses."""
+    """The user id of this process, with a folder that no other program uses."""
 
     def __new__(cls):
         return super().__new__(cls, os.geteuid())
@@ -36,7 +36,7 @@ def user():
 
 @pytest.fixture
 def folder(user):
-    """The user's folder, which is not there yet."""
+    """The user's folder, which does not exist yet."""
     folder = Path(f"/tmp/sipc-{user}")
     yield folder
     if folder.is_dir() and not folder.is_symlink():
@@ -47,7 +47,7 @@ def folder(user):
 
 @pytest.fixture
 def stranger():
-    """The number of nobody here, and the folder that would be theirs."""
+    """A user id that no user has, and the folder that it would have."""
     number = 4_000_000_000 + os.getpid()
     folder = Path(f"/tmp/sipc-{number}")
     yield number, folder
@@ -147,9 +147,9 @@ def test_a_file_in_place_of_the_folder_is_refused(make_folder, user, folder):
 
 
 @make_or_not
-@pytest.mark.parametrize("target", ["there", "missing"])
+@pytest.mark.parametrize("target", ["existing", "missing"])
 def test_a_symlink_in_place_of_the_folder_is_refused(make_folder, target, user, folder, tmp_path):
-    (tmp_path / "there").mkdir(0o700)
+    (tmp_path / "existing").mkdir(0o700)
     folder.symlink_to(tmp_path / target)
     assert_refused(user, folder, make_folder, "not a directory")
     assert not (tmp_path / "missing").exists()

@@ -63,7 +63,7 @@ def test_reads_what_git_wrote_in_slices_of_any_size(name, writes):
     wire = (WIRE / name).read_bytes()
     for size in (1, 3, 4, 4096, 65_519, 65_520, 65_521, 1 << 20):
         if len(wire) > 20_000 * size:
-            continue  # so many slices take seconds, and shorter messages have them
+            continue  # many slices take seconds; shorter messages have them
         reader = MessageReader()
         assert read(reader, *sliced(wire, size)) == b"".join(writes)
         reader.feed_eof()
@@ -88,12 +88,12 @@ MESSAGE = b"0006ab0005c0000"
 BETWEEN_PACKETS = {0, 6, 11}
 
 
-@pytest.mark.parametrize("behind", [b"!", b"0005x0000", b"0001", b"\0" * 1000])
-def test_bytes_after_the_flush_are_counted_and_dropped(behind):
-    for slices in ([MESSAGE + behind], [MESSAGE, behind], sliced(MESSAGE + behind, 1)):
+@pytest.mark.parametrize("after", [b"!", b"0005x0000", b"0001", b"\0" * 1000])
+def test_bytes_after_the_flush_are_counted_and_dropped(after):
+    for slices in ([MESSAGE + after], [MESSAGE, after], sliced(MESSAGE + after, 1)):
         reader = MessageReader()
         assert read(reader, *slices) == b"abc"
-        assert (reader.complete, reader.trailing_bytes) == (True, len(behind))
+        assert (reader.complete, reader.trailing_bytes) == (True, len(after))
         assert (reader.packets, reader.payload_bytes) == (2, 3)
         reader.feed_eof()
 

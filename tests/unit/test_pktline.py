@@ -28,7 +28,7 @@ Packet = bytes | Event
 
 
 def decode(slices: Iterable[bytes | bytearray]) -> tuple[list[Packet], bytes, str]:
-    """All that a decoder tells: whole packets and flushes, what came of a last one, an error."""
+    """All events of a decoder: whole packets and flushes, the part of a last one, an error."""
     decoder = Decoder()
     packets: list[Packet] = []
     part = b""
@@ -65,13 +65,13 @@ def pattern(size: int) -> bytes:
 
 # Decoding, three ways
 
-BEHIND = b"0006xy0000"
-BEHIND_DECODED: list[Packet] = [b"xy", FLUSH]
+AFTER = b"0006xy0000"
+AFTER_DECODED: list[Packet] = [b"xy", FLUSH]
 
 WAYS = {
     "whole": lambda data: ([data], []),
     "byte by byte": lambda data: (singly(data), []),
-    "with something behind it": lambda data: ([data + BEHIND], BEHIND_DECODED),
+    "with more packets after it": lambda data: ([data + AFTER], AFTER_DECODED),
 }
 three_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
@@ -114,7 +114,7 @@ REFUSED = {
     "0o": b"0o17",
     "underscore": b"0_0e",
     "space in front": b" 00f",
-    "space behind": b"00f ",
+    "space after it": b"00f ",
     "spaces": b"    ",
     "tab": b"\t00f",
     "newline": b"00f\n",
@@ -124,7 +124,7 @@ REFUSED = {
     "Arabic digits": "\u0660\u0665".encode(),
     "superscript digits": b"00\xb2\xb3",
     "NULs": b"\0\0\0\0",
-    "NUL behind": b"005\0",
+    "NUL after it": b"005\0",
     "high bytes": b"\xff\xff\xff\xff",
     "g": b"00g0",
     "quote": b"00'5",
@@ -187,7 +187,7 @@ def test_offset_and_unread_bytes_count_over_all_buffers():
     decoder.next_event()
     assert (decoder.offset, decoder.unread) == (5, 2)
     assert decoder.next_event() is NEED_DATA
-    decoder.receive_data(b"00behind")
+    decoder.receive_data(b"00after!")
     assert decoder.next_event() is FLUSH
     assert (decoder.offset, decoder.unread) == (9, 6)
 
@@ -216,14 +216,14 @@ def test_payload_is_not_copied_and_returned_once_per_packet_and_slice(size):
     data = join(piece for packet in packets for piece in encode(packet))
     buffers = [bytearray(data[start : start + size]) for start in range(0, len(data), size)]
     decoder = Decoder()
-    told = []
+    lengths = []
     for buffer in buffers:
         decoder.receive_data(buffer)
         events = list(iter(decoder.next_event, NEED_DATA))
         assert all(event.payload.obj is buffer for event in events)
-        told += [len(event.payload) for event in events]
-    assert sum(told) == sum(map(len, packets))
-    assert len(told) <= len(packets) + len(buffers)
+        lengths += [len(event.payload) for event in events]
+    assert sum(lengths) == sum(map(len, packets))
+    assert len(lengths) <= len(packets) + len(buffers)
 
 
 def test_a_buffer_may_be_reused_once_all_events_are_read():

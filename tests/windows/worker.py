@@ -1,6 +1,6 @@
 """A worker that answers with its number of the request and what came.
 
-"end" ends it, "leave" before it has read the flush. Behind "last" it ends as soon as it is given
+"end" ends it, "leave" before it has read the flush. After "last" it ends as soon as it is given
 another request, and has not read a byte of that.
 """
 

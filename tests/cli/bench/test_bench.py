@@ -319,7 +319,7 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
 
 
 @pytest.mark.parametrize(
-    ("expression", "told"),
+    ("expression", "complaint"),
     [
         ("p98>5ms", "there is no figure 'p98'"),
         ("p99>5", "p99 cannot be '5'"),
@@ -328,11 +328,11 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
         ("", "the condition is empty"),
     ],
 )
-def test_an_invalid_condition_is_refused_before_any_load(endpoint, expression, told):
+def test_an_invalid_condition_is_refused_before_any_load(endpoint, expression, complaint):
     with RespondingServer(endpoint) as server:
         done = run_bench(endpoint, "--fail-if", "p50>1s", "--fail-if", expression)
     assert done.returncode == 2
-    assert told in done.stderr.decode()
+    assert complaint in done.stderr.decode()
     assert server.requests == []
 
 

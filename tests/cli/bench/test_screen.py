@@ -1,4 +1,4 @@
-"""What `sipc bench` shows while it makes its load."""
+"""What `sipc bench` shows on a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simpleipc_cli.cli.bench.live import View
 MS = 1_000_000
 
 
-def told(answered, failed, elapsed, times=()) -> Progress:
+def progress_of(answered, failed, elapsed, times=()) -> Progress:
     recent = TimeBucket()
     for ns in times:
         recent.answer(ns)
@@ -46,7 +46,7 @@ def lines_of(view: View) -> list[str]:
 )
 def test_the_view_shows_the_progress(plan, left):
     view = View(LoadPlan("/run/x", **plan))
-    view.add(told(38, 2, 2 * SECOND))
+    view.add(progress_of(38, 2, 2 * SECOND))
     assert lines_of(view)[1].endswith(f"  {left}")
     assert lines_of(view)[2] == "requests  38 answered, 2 failed"
 
@@ -55,21 +55,21 @@ def test_rate_and_percentiles_are_those_of_the_last_seconds():
     view = View(LoadPlan("/run/x", duration=60 * SECOND))
     for second in range(1, 21):
         ns = 900 * MS if second <= 10 else 5 * MS
-        view.add(told(10 * second, 0, second * SECOND, [ns] * (10 if second <= 10 else 30)))
+        view.add(progress_of(10 * second, 0, second * SECOND, [ns] * (10 if second <= 10 else 30)))
     assert re.fullmatch(r"now       30/s, p50 [45]\.\d\d ms, p99 [45]\.\d\d ms", lines_of(view)[3])
 
 
 def test_the_sparkline_follows_the_rate():
     view = View(LoadPlan("/run/x", duration=60 * SECOND))
     for number in range(1, 9):
-        view.add(told(0, 0, number * SECOND // 2, [MS] * 10 * number))
+        view.add(progress_of(0, 0, number * SECOND // 2, [MS] * 10 * number))
     assert lines_of(view)[4] == "rate      ▂▃▄▅▆▇█"  # the last still grows
 
 
 @pytest.mark.parametrize("warmup", [0, SECOND])
 def test_the_view_shows_that_the_load_has_not_started(warmup):
     view = View(LoadPlan("/run/x", duration=SECOND, warmup=warmup))
-    view.add(told(0, 0, 0))
+    view.add(progress_of(0, 0, 0))
     assert lines_of(view)[1].endswith("warming up" if warmup else "starting")
     assert lines_of(view)[3] == "now       -"
 

@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, Program, assert_error_line, needs_root, sipc
+from helpers.command import SIPC, assert_error_line, needs_root, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, descriptors
+from helpers.sending import EchoServer, Gate, Spawning
 from helpers.server import Server
-from helpers.spawning import SERVE, Spawning
+from helpers.spawning import SERVE
 from helpers.terminal import terminal
-from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import ask, connect
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, pid_of_listener
 
 ROUNDS = (int(os.environ.get("SIPC_SOAK", "3")) + 2) // 3  # of what takes many programs
 COUNTED = f"echo started >>starts; {SERVE}"
@@ -29,29 +31,21 @@ def spawning(endpoint):
         yield it
 
 
-def peer(path) -> int:
-    """Who listens."""
-    with connect(path) as connection:
-        return int.from_bytes(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder
-        )
-
-
 def stale_socket(path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
 
 
 @pytest.mark.parametrize("before", ["nothing", "stale socket", "not yet listening"])
-def test_when_nobody_listens_a_server_is_started_and_asked(spawning, endpoint, folder, before):
+def test_a_missing_server_is_started_once_and_gets_the_requests(spawning, endpoint, folder, before):
     other = socket.socket(socket.AF_UNIX)
     if before == "stale socket":
         stale_socket(endpoint)
     elif before == "not yet listening":
         other.bind(str(endpoint))
     with other:
-        for _ in range(3):
-            done = spawning.send(COUNTED, cwd=folder)
+        for run in (sipc, run_cli, run_cli):
+            done = spawning.send(COUNTED, run=run, cwd=folder)
             assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
     assert spawning.lines("starts") == ["started"]
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
@@ -59,33 +53,33 @@ def test_when_nobody_listens_a_server_is_started_and_asked(spawning, endpoint, f
 
 def test_a_request_from_standard_input_is_sent_exactly_once(spawning, folder):
     line = "exec sipc serve -q --exec 'echo run >>runs; cat'"
-    payload = os.urandom(3_000_000)
+    payload = os.urandom(1_000_000)
     arguments = spawning.command(line)[1:]
-    done = sipc(*arguments, input=payload, env=spawning.environment(), cwd=folder)
+    done = run_cli(*arguments, input=payload, env=spawning.environment(), cwd=folder)
     assert (done.returncode, done.stdout) == (0, payload)
     assert spawning.lines("runs") == ["run"]
 
 
-def test_nothing_is_started_nor_loaded_for_it_when_somebody_listens(endpoint, folder):
-    with Server(endpoint, "cat"):
+def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoint, folder):
+    with EchoServer(endpoint):
         command = [sys.executable, "-X", "importtime", SIPC, "send", endpoint, "-d", "x"]
         done = subprocess.run([*command, "--spawn", "touch here"], capture_output=True, cwd=folder)
     assert done.stdout == b"x"
     assert b"simpleipc_cli.client" in done.stderr
     for name in (b"ondemand", b"handlers", b"start_lock"):
         assert name not in done.stderr
-    assert os.listdir(folder) == []
+    assert os.listdir(folder) == ["sock"]
 
 
-def test_a_busy_server_is_a_server(spawning, endpoint, folder):
+@pytest.mark.parametrize("wait", [[], ["--wait", "50ms"]], ids=["without --wait", "with --wait"])
+def test_a_busy_server_is_a_server(endpoint, folder, wait):
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(endpoint))
         busy.listen(0)
         with connect(endpoint):
-            done = spawning.send("touch here", "--connect-timeout", "50ms", cwd=folder)
-            assert_error_line(done, 3, "busy")
-            limits = ["--connect-timeout", "50ms", "--wait", "200ms"]
-            assert_error_line(spawning.send("touch here", *limits, cwd=folder), 3, "busy")
+            options = ["--spawn", "touch here", "--connect-timeout", "20ms", *wait]
+            done = run_cli("send", endpoint, "-d", "x", *options, cwd=folder)
+    assert_error_line(done, 3, "busy")
     assert os.listdir(folder) == ["sock"]
 
 
@@ -97,36 +91,37 @@ def test_a_busy_server_is_a_server(spawning, endpoint, folder):
     ],
     ids=["file", "folder", "empty", "slash", "loop", "long name", "no folder", "below a file"],
 )  # fmt: skip
-def test_where_no_server_can_be_none_is_started(folder, path, status):
+def test_no_server_is_started_where_none_can_be(folder, path, status):
     (folder / "file").write_text("precious")
     (folder / "dir").mkdir()
     (folder / "loop").symlink_to("loop")
-    assert_error_line(sipc("send", path, "-d", "x", "--spawn", "touch here", cwd=folder), status)
+    done = run_cli("send", path, "-d", "x", "--spawn", "touch here", cwd=folder)
+    assert_error_line(done, status)
     assert sorted(os.listdir(folder)) == ["dir", "file", "loop"]
 
 
 def as_nobody(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
-    """Run sipc as nobody; all is imported first, for nobody may be unable to read it."""
+    """Run sipc as the user nobody; it imports all first, as that user may be unable to read it."""
     code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, app, send; import simpleipc_cli.ondemand;"
     code += "import simpleipc_cli.transport.unix_poll;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, input=b"", capture_output=True, timeout=60, **options)
+    return subprocess.run(command, input=b"", capture_output=True, **options)
 
 
 @needs_root
-def test_who_may_not_connect_starts_nothing(endpoint, folder):
+def test_a_user_who_may_not_connect_starts_nothing(endpoint, folder):
     folder.chmod(0o777)
-    with Server(endpoint, "cat"):
+    with EchoServer(endpoint):
         done = as_nobody("send", endpoint, "-d", "x", "--spawn", "touch here", cwd=folder)
-        assert_error_line(done, 8, str(endpoint))
-    assert os.listdir(folder) == []
+    assert_error_line(done, 8, str(endpoint))
+    assert os.listdir(folder) == ["sock"]
 
 
 @needs_root
 @pytest.mark.parametrize("before", ["nothing", "stale socket"])
-def test_in_a_folder_one_may_not_write_to_nothing_is_started(folder, endpoint, before):
+def test_nothing_is_started_in_a_folder_that_may_not_be_written_to(folder, endpoint, before):
     folder.chmod(0o755)
     if before == "stale socket":
         stale_socket(endpoint)
@@ -137,22 +132,30 @@ def test_in_a_folder_one_may_not_write_to_nothing_is_started(folder, endpoint, b
     assert os.listdir(folder) == (["sock"] if before == "stale socket" else [])
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("before", ["nothing", "stale socket", "left lock"])
-def test_fifty_clients_at_once_start_one_server_and_all_get_answers(endpoint, folder, before):
-    for _ in range(ROUNDS):
+@pytest.mark.parametrize(
+    ("before", "count", "rounds"),
+    [
+        ("nothing", 5, 1),
+        pytest.param("nothing", 50, ROUNDS, marks=pytest.mark.soak),
+        pytest.param("stale socket", 50, ROUNDS, marks=pytest.mark.soak),
+        pytest.param("left lock", 50, ROUNDS, marks=pytest.mark.soak),
+    ],
+)
+def test_clients_at_once_start_one_server_and_all_get_responses(
+    endpoint, folder, before, count, rounds
+):
+    for _ in range(rounds):
         with Spawning(endpoint) as spawning:
             if before == "stale socket":
                 stale_socket(endpoint)
             elif before == "left lock":
                 (folder / ".sipc-spawn-sock").touch()
             clients = [
-                spawning.start(COUNTED, "--wait", "60s", data=f"{number}", cwd=folder)
-                for number in range(50)
+                spawning.start(COUNTED, data=f"{number}", cwd=folder) for number in range(count)
             ]
-            answers = [client.communicate(timeout=100) for client in clients]
-            assert answers == [(b"%d" % number, b"") for number in range(50)]
-            assert [client.returncode for client in clients] == [0] * 50
+            responses = [client.communicate() for client in clients]
+            assert responses == [(b"%d" % number, b"") for number in range(count)]
+            assert [client.returncode for client in clients] == [0] * count
             assert spawning.lines("starts") == ["started"]
         (folder / "starts").unlink()
         assert os.listdir(folder) == []
@@ -161,7 +164,7 @@ def test_fifty_clients_at_once_start_one_server_and_all_get_answers(endpoint, fo
 OF_GLIBC = 0b11 << 31  # signals 32 and 33 are its own, and its posix_spawn ignores them
 
 
-# What a process looks like from outside: it could not look at itself without changing.
+# Describes the shell that starts it: looking at itself would change what there is to see.
 REPORT = """
 import json, os
 from pathlib import Path
@@ -181,8 +184,7 @@ print(json.dumps(report), file=open("report", "w"))
 """
 
 
-def test_what_the_command_is_started_with(spawning, folder):
-    """Its working directory and environment are ours, with the path; all else is fresh."""
+def test_the_command_inherits_folder_and_environment_and_nothing_else(spawning, folder):
     (folder / "deep").mkdir()
     (folder / "deep" / "report.py").write_text(REPORT)
     command = spawning.command(f"{sys.executable} report.py; {SERVE}", "-d", "x")
@@ -194,11 +196,12 @@ def test_what_the_command_is_started_with(spawning, folder):
         cwd=folder / "deep",
         capture_output=True,
         pass_fds=[writer],
-        timeout=60,
     )
     os.close(writer)
     assert done.stdout == b"x", done.stderr
-    assert os.read(reader, 1) == b"", "somebody still has what was passed to the client"
+    assert os.read(reader, 1) == b"", (
+        "the server still has a descriptor that was passed to the client"
+    )
     os.close(reader)
     report = json.loads((folder / "deep" / "report").read_text())
     errors = report["files"].pop("2")
@@ -215,73 +218,66 @@ def test_what_the_command_is_started_with(spawning, folder):
     assert errors.startswith("pipe:")
 
 
-def test_without_a_path_client_and_server_meet_where_they_would(folder):
-    path = folder / "sipc.sock"
-    with Spawning(path) as spawning:
+def test_without_a_path_the_server_listens_at_the_default_endpoint(folder):
+    with Spawning(folder / "sipc.sock") as spawning:
         env = spawning.environment(XDG_RUNTIME_DIR=str(folder))
         for _ in range(2):
-            done = sipc("send", "-d", "x", "--spawn", COUNTED, env=env, cwd=folder)
+            options = ["--spawn", COUNTED, "--wait", "1h"]
+            done = run_cli("send", "-d", "x", *options, env=env, cwd=folder)
             assert (done.returncode, done.stdout) == (0, b"x"), done.stderr
         assert spawning.lines("starts") == ["started"]
 
 
 def test_a_link_leads_client_and_server_to_the_same_place(spawning, endpoint, folder):
-    """Servers refuse links: so they are told what it leads to."""
+    """Servers refuse links: so they are given the path that the link leads to."""
     (folder / "link").symlink_to("sock")
+    options = ["--spawn", COUNTED, "--wait", "1h"]
     for name in ("link", "sock"):
-        done = sipc(
-            *("send", folder / name, "-d", "x", "--spawn", COUNTED),
-            env=spawning.environment(),
-            cwd=folder,
-        )
+        env = spawning.environment()
+        done = run_cli("send", folder / name, "-d", "x", *options, env=env, cwd=folder)
         assert (done.returncode, done.stdout) == (0, b"x"), done.stderr
     assert spawning.lines("starts") == ["started"]
     assert endpoint.is_socket()
 
 
-@pytest.mark.parametrize("name", ["n" * 255, "new\nline\udcff"], ids=["long", "odd"])
-def test_names_may_be_long_and_odd(folder, name):
+@pytest.mark.parametrize("name", ["n" * 255, "new\nline\udcff"], ids=["long", "unusual"])
+def test_a_name_may_be_long_and_unusual(folder, name):
     with Spawning(folder / name) as spawning:
         assert spawning.send(SERVE).stdout == b"hello"
     assert os.listdir(folder) == []
 
 
-def test_one_word_that_is_a_script_here_is_started(spawning, script, folder):
+def test_one_word_that_names_a_script_in_the_folder_is_started(spawning, script, folder):
     script(f"#!/bin/sh\n{SERVE}\n", "start.sh")
     assert spawning.send("start.sh", cwd=folder).stdout == b"hello"
 
 
 def test_command_substitution_ends_though_the_server_lives_on(spawning, endpoint):
-    line = f'out=$({SIPC} send {endpoint} -d hello --spawn "$0" 2>&1); echo "got $out"'
+    options = '-d hello --wait 1h --spawn "$0"'
+    line = f'out=$({SIPC} send {endpoint} {options} 2>&1); echo "got $out"'
     command = ["sh", "-c", line, SERVE]
-    done = subprocess.run(command, capture_output=True, env=spawning.environment(), timeout=60)
+    done = subprocess.run(command, capture_output=True, env=spawning.environment())
     assert done.stdout == b"got hello\n"
     assert ask(endpoint, b"again") == (b"again", True)
 
 
 def test_the_server_outlives_the_terminal(spawning, endpoint):
-    command = f"{SIPC} send {endpoint} -d hello --spawn '{SERVE}'; read -r line"
-    with terminal(reading=False) as tty:
-        shell = Program(
-            ["setsid", "--ctty", "sh", "-c", command],
-            stdin=tty.slave,
-            stdout=tty.slave,
-            stderr=tty.slave,
-            env=spawning.environment(),
-        )
-        with shell:
-            tty.close_slave()
-            shown = b""
-            while b"hello" not in shown:
-                shown += os.read(tty.master, 100)
-            server = peer(endpoint)
-            tty.hang_up()  # SIGHUP for all processes whose controlling terminal it is
-            assert shell.wait(TIMEOUT) == -signal.SIGHUP
+    command = f"{SIPC} send {endpoint} -d hello --wait 1h --spawn '{SERVE}'; read -r line"
+    with (
+        terminal(reading=False) as tty,  # a thread that reads would keep it from hanging up
+        tty.start(["sh", "-c", command], env=spawning.environment()) as shell,
+    ):
+        shown = b""
+        while b"hello" not in shown:
+            shown += os.read(tty.master, 100)
+        server = pid_of_listener(endpoint)
+        tty.hang_up()  # SIGHUP for all processes whose controlling terminal it is
+        assert shell.wait() == -signal.SIGHUP
     assert ask(endpoint, b"again") == (b"again", True)
-    assert peer(endpoint) == server
+    assert pid_of_listener(endpoint) == server
 
 
-def test_a_server_that_logs_a_lot_later_is_neither_held_up_nor_ended(spawning, endpoint):
+def test_a_server_that_logs_a_lot_later_is_neither_blocked_nor_ended(spawning, endpoint):
     line = "exec sipc serve -q --exec 'head -c 1000000 /dev/zero >&2 && cat'"
     assert spawning.send(line).stdout == b"hello"
     for _ in range(3):
@@ -289,8 +285,8 @@ def test_a_server_that_logs_a_lot_later_is_neither_held_up_nor_ended(spawning, e
 
 
 def test_the_server_has_nothing_open_but_standard_streams_and_its_own(spawning, endpoint, folder):
-    assert spawning.send(SERVE).stdout == b"hello"
-    server = peer(endpoint)
+    assert spawning.send(SERVE, run=sipc).stdout == b"hello"
+    server = pid_of_listener(endpoint)
     with Server(folder / "other", "cat") as other:
         usual = kinds(other.open_at_start)
     wait_until(lambda: kinds(descriptors(server)) == usual, f"{usual} and no more")
@@ -300,31 +296,28 @@ def kinds(links: list[str]) -> list[str]:
     return sorted(link.partition("[")[0] for link in links)
 
 
-def test_a_client_that_lives_on_has_no_children_dead_or_alive_but_a_living_server(
-    spawning, endpoint, folder
-):
-    """Also not when the server ends, as here right after it accepted."""
+def test_a_running_client_has_no_zombie_and_no_child_but_a_living_server(spawning, folder):
+    """Also when the server ends, as here right after it accepted."""
     (folder / "server.py").write_text(SHORT_LIVED)
-    line = f"exec {sys.executable} server.py"
-    with spawning.start(line, cwd=folder) as client:
+    line = f"exec {sys.executable} -IS server.py"
+    with Gate(folder / "go") as gate, spawning.start(line, cwd=folder) as client:
         spawning.wait_for_lines("accepted", 1)
         wait_until(lambda: not children(client.pid), "no child, and no zombie")
-        (folder / "go").touch()
+        gate.open()
         assert client.communicate()[0] == b"late"
         assert client.returncode == 0
 
 
 # A server that accepts, and ends, while a process that it started answers.
 SHORT_LIVED = """
-import os, socket, time
+import os, socket
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(os.environ["SIPC_PATH"])
 listener.listen()
 connection, _ = listener.accept()
 if os.fork() == 0:
     print("x", file=open("accepted", "w"))
-    while not os.path.exists("go"):
-        time.sleep(0.01)
+    open("go").readline()
     connection.recv(100)
     connection.sendall(b"0008late0000")
     os.unlink(os.environ["SIPC_PATH"])
@@ -332,19 +325,21 @@ if os.fork() == 0:
 
 
 def test_a_command_that_leaves_its_server_in_the_background_is_waited_for(spawning, folder):
-    line = "sipc serve -q --exec 'until test -e go; do sleep 0.01; done; cat' & exit 0"
-    with spawning.start(line, cwd=folder) as client:
+    line = "sipc serve -q --exec 'read line <go; cat' & exit 0"
+    with Gate(folder / "go") as gate, spawning.start(line, cwd=folder) as client:
         wait_until(lambda: Path(spawning.path).exists() and not children(client.pid), "no zombie")
-        (folder / "go").touch()
+        gate.open()
         assert client.communicate()[0] == b"hello"
         assert client.returncode == 0
 
 
-def test_a_command_that_finds_somebody_else_was_faster_is_no_failure(spawning, endpoint, folder):
+def test_a_command_that_fails_because_another_server_listens_is_no_failure(
+    spawning, endpoint, folder
+):
     """It ends with status 9, and the client, which was stopped meanwhile, sees that first."""
     line = (
         "kill -STOP $PPID; touch begun; setsid sipc serve -q --exec cat & "
-        "sipc probe -q --wait 30s && exec sipc serve --exec cat"
+        "sipc probe -q --wait 1h && exec sipc serve --exec cat"
     )
     with spawning.start(line, cwd=folder) as client:
         wait_until((folder / "begun").exists, "the client to be stopped")
@@ -359,7 +354,7 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_socket_is_tried_until_somebody_accepts_there(spawning, folder):
+def test_a_socket_is_tried_until_a_server_accepts(spawning, folder):
     (folder / "server.pl").write_text(SLOW_SERVER)
     done = spawning.send("exec perl server.pl 0", cwd=folder)
     assert (done.returncode, done.stdout) == (0, b"done"), done.stderr
@@ -369,8 +364,8 @@ def test_a_socket_is_tried_until_somebody_accepts_there(spawning, folder):
 def test_a_socket_that_gets_its_mode_a_little_later_is_waited_for(spawning, endpoint, folder):
     folder.chmod(0o777)
     (folder / "server.pl").write_text(SLOW_SERVER)
-    line = "exec perl server.pl 0777"
-    done = as_nobody("send", endpoint, "-d", "x", "--spawn", line, cwd=folder)
+    options = ["--spawn", "exec perl server.pl 0777", "--wait", "1h"]
+    done = as_nobody("send", endpoint, "-d", "x", *options, cwd=folder)
     assert (done.returncode, done.stdout) == (0, b"done"), done.stderr
 
 
@@ -391,14 +386,14 @@ syswrite $connection, "0008done0000";
 """
 
 
-def test_an_answer_that_is_cut_off_starts_no_second_server(spawning, folder):
+def test_a_truncated_response_starts_no_second_server(spawning, folder):
     line = "echo started >>starts; exec sipc serve -q --exec 'cat; exit 3'"
-    done = spawning.send(line, "--wait", "30s", cwd=folder)
+    done = spawning.send(line, cwd=folder)
     assert done.returncode == 7
     assert spawning.lines("starts") == ["started"]
 
 
 def test_an_empty_command_is_a_usage_error(endpoint):
-    done = sipc("send", endpoint, "-d", "x", "--spawn", " ")
+    done = run_cli("send", endpoint, "-d", "x", "--spawn", " ")
     assert done.returncode == 2
     assert b"--spawn is empty" in done.stderr

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 from helpers.gate import Gate
-from helpers.shared_server import SharedServer, SharedServers, SharedWorkerServer
+from helpers.shared_server import (
+    SharedServer,
+    SharedServers,
+    SharedWorkerScripts,
+    SharedWorkerServer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,18 @@ def shared_workers(_servers):
 
     def server(worker: str, *options) -> SharedWorkerServer:
         return _servers.get(SharedWorkerServer, worker, *options)
+
+    return server
+
+
+@pytest.fixture
+def worker_script(_servers):
+    """Return a server whose worker runs a command; it is started once for a module and options."""
+
+    def server(command: str, *options) -> SharedWorkerScripts:
+        found = _servers.get(SharedWorkerScripts, *options)
+        found.set_handler(command)
+        return found
 
     return server
 

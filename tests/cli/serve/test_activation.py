@@ -63,14 +63,6 @@ def test_it_answers_on_the_socket_and_leaves_it_alone(manager, endpoint, folder)
         assert os.listdir(folder) == ["sock"]
 
 
-def test_who_connects_while_no_server_runs_is_answered_by_the_next(manager, endpoint):
-    with connect(endpoint) as client:
-        client.sendall(message(b"hello"))
-        with manager.start("--count", 1) as server:
-            assert decode(receive_all(client)) == (b"hello", True)
-            assert ended(server).returncode == 0
-
-
 def test_the_queue_is_left_to_the_next_server(manager, endpoint, folder, gate):
     """Whom the first has accepted it answers; whoever comes then, it does not touch."""
     command = f": >{folder}/begun; {gate.wait}; cat; echo first"
@@ -334,23 +326,15 @@ def activate(*options, command=SERVE, **more) -> Program:
 
 
 @needs_systemd
-def test_systemd_can_start_it(endpoint):
-    with activate("-l", endpoint, "-E", "LANG=C") as server:
+def test_systemd_can_start_it_and_pass_more_than_one_socket_by_name(endpoint, folder):
+    sockets = ["--fdname=web:sipc", "-l", folder / "web", "-l", endpoint]
+    with activate(*sockets, "-E", "LANG=C") as server:
         wait_until(endpoint.exists, "the socket")
         assert sipc("send", endpoint, "-d", "hello").stdout == b"hello"
         assert ask(endpoint, b"hello") == (b"hello", True)
         log = stopped(server)
         assert f"listening on {endpoint}\n" in log
         assert endpoint.exists()
-
-
-@needs_systemd
-def test_systemd_can_pass_more_than_one_by_name(endpoint, folder):
-    names = ["--fdname=web:sipc", "-l", folder / "web", "-l", endpoint]
-    with activate(*names) as server:
-        wait_until(endpoint.exists, "the socket")
-        assert sipc("send", endpoint, "-d", "hello").stdout == b"hello"
-        stopped(server)
 
 
 @needs_systemd

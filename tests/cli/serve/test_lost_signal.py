@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 from helpers.command import SIPC, Program, environment
@@ -35,7 +36,7 @@ def on_event(frame, event, argument):
     if _signal.getsignal(_signal.SIGTERM) == _signal.SIG_DFL:
         return
     if event in ("call", "return"):
-        names.append(frame.f_code.co_name)
+        names.append(frame.f_code.co_qualname)
         if len(names) == int(AT or 0):
             sys.setprofile(None)
             send()
@@ -57,7 +58,8 @@ if "sipc" in " ".join(sys.orig_argv[1:2]):
     sys.setprofile(on_event)
 """
 
-CALLBACK = "cb"  # importlib's
+CALLBACK = "_get_module_lock.<locals>.cb"  # importlib's
+WRAPPED = "Field.__set_name__"  # of dataclasses: Python 3.11 puts a RuntimeError in its place
 PARTS = 8
 
 VERBS = {
@@ -98,7 +100,7 @@ def signalled(verb: str, folder, variables, at: int, **more: str) -> tuple[int, 
     return program.returncode, said.decode().replace(f"listening on {endpoint}\n", "")
 
 
-def spread(points: list[int], count: int) -> list[int]:
+def spread(points: Sequence[int], count: int) -> Sequence[int]:
     return points[:: max(1, len(points) // count)]
 
 
@@ -109,13 +111,14 @@ def assert_each_ends_a_server(points: list[int], folder, variables) -> None:
         assert signalled("serve", folder, variables, at) in ends, f"at event {at}"
 
 
-def callbacks(names: list[str]) -> list[int]:
-    return [at for at, name in enumerate(names, 1) if name == CALLBACK]
+def events(names: list[str], wanted: str) -> list[int]:
+    return [at for at, name in enumerate(names, 1) if name == wanted]
 
 
 def test_a_signal_at_any_point_of_its_start_ends_a_server(folder, start, variables):
-    everything, lost = list(range(1, len(start) + 1)), callbacks(start)
-    wrapped = [at for at in everything if start[at - 1] == "__set_name__"]  # RuntimeError in 3.11
+    everything = range(1, len(start))
+    lost = events(start, CALLBACK)
+    wrapped = events(start, WRAPPED)
     assert lost
     points = [*lost[:4], *spread(lost[4:-4], 4), *lost[-4:], *wrapped[:1], *spread(everything, 7)]
     assert_each_ends_a_server(points, folder, variables)
@@ -124,7 +127,7 @@ def test_a_signal_at_any_point_of_its_start_ends_a_server(folder, start, variabl
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_signal_at_every_point_of_its_start_ends_a_server(folder, start, variables, part):
-    points = sorted({*callbacks(start), *range(1, len(start), 199)})
+    points = sorted({*events(start, CALLBACK), *range(1, len(start), 199)})
     assert_each_ends_a_server(points[part::PARTS], folder, variables)
 
 

@@ -163,7 +163,7 @@ def ways(*names: str):
         pytest.param(name, SERVERS, 6, marks=[pytest.mark.soak, *WAYS[name]], id=name)
         for name in names
     ]
-    few = pytest.param("path", 2, 2, id="path, few")
+    few = pytest.param("path", 1, 2, id="path, few")
     return pytest.mark.parametrize(("way", "servers", "count"), [few, *many])
 
 

@@ -147,9 +147,10 @@ PIPE = 65536
 """Bytes that a pipe holds."""
 
 
-def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint):
-    with serve_workers(endpoint, worker=ECHO) as server, connect(endpoint) as client:
-        assert ask_worker(endpoint, "x") == b"x"
+def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(worker_script):
+    server = worker_script("exec cat")
+    with connect(server.path) as client:
+        assert ask_worker(server.path, "x") == b"x"
         (pid,) = children(server.pid)
         stop_process(pid)
         for full in range(4096, PIPE + 1, 4096):
@@ -161,14 +162,12 @@ def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(endpoint)
         assert decode(receive_all(client)) == (bytes(16 * 4092), True)
 
 
-def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(endpoint):
+def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(worker_script):
     """A write of more than a page is cut where the page ends that was begun before."""
     payload = os.urandom(MAX_PAYLOAD + 2 * 4096 + 3 - 8)
-    with (
-        serve_workers(endpoint, "--whole-request", worker=ECHO) as server,
-        connect(endpoint) as client,
-    ):
-        assert ask_worker(endpoint, "x") == b"x"
+    server = worker_script("exec cat", "--whole-request")
+    with connect(server.path) as client:
+        assert ask_worker(server.path, "x") == b"x"
         (pid,) = children(server.pid)
         stop_process(pid)
         client.sendall(message(payload))
@@ -245,18 +244,18 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(shared
         assert decode(receive_all(client)) == (b"x" * size, True)
 
 
-def test_the_timeout_counts_for_the_replacement_too(endpoint, folder):
+def test_the_timeout_counts_for_the_replacement_too(worker_script, folder):
     """The first worker answers its first request; it reads no second one, and no other answers."""
     worker = f"test -e {folder}/started && exec sleep 1000; : >{folder}/started; {ANSWER_ONE}"
-    with serve_workers(endpoint, "--timeout", "2s", worker=f"{worker}; exec sleep 1000") as server:
-        assert ask(endpoint, b"hello") == (b"done", True)
-        (pid,) = children(server.pid)
-        with connect(endpoint) as client:
-            client.sendall(message(b"hello"))
-            wait_until(lambda: unread_input(pid) > 0, "it to be handed over")
-            os.kill(pid, signal.SIGKILL)
-            assert decode(receive_all(client)) == (b"", False)
-        server.wait_for_log("handler timed out")
+    server = worker_script(f"{worker}; exec sleep 1000", "--timeout", "2s")
+    assert ask(server.path, b"hello") == (b"done", True)
+    (pid,) = children(server.pid)
+    with connect(server.path) as client:
+        client.sendall(message(b"hello"))
+        wait_until(lambda: unread_input(pid) > 0, "it to be handed over")
+        os.kill(pid, signal.SIGKILL)
+        assert decode(receive_all(client)) == (b"", False)
+    server.wait_for_log("handler timed out")
 
 
 def test_one_that_has_begun_to_read_is_not_asked_again(shared_workers, folder):
@@ -306,30 +305,30 @@ def test_what_is_written_between_requests_is_logged_and_reaches_nobody(shared_wo
     server.wait_for_log('wrote without a request: "0007bad0000"')
 
 
-def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(endpoint):
+def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(worker_script):
     worker = f"sleep 1000 & {ANSWER_ONE}; exec cat >/dev/null"
-    with serve_workers(endpoint, "--timeout", "2s", worker=worker) as server:
-        assert ask(endpoint, b"hello") == (b"done", True)
-        before = set(processes(server.mark)) - {server.pid}
-        assert len(before) == 2
-        assert ask(endpoint, b"hello") == (b"", False)
-        server.wait_for_log("handler timed out")
-        wait_until(lambda: not before & set(processes(server.mark)), "the end of both")
-        assert ask(endpoint, b"hello") == (b"done", True)
+    server = worker_script(worker, "--timeout", "2s")
+    assert ask(server.path, b"hello") == (b"done", True)
+    before = set(processes(server.mark)) - {server.pid}
+    assert len(before) == 2
+    assert ask(server.path, b"hello") == (b"", False)
+    server.wait_for_log("handler timed out")
+    wait_until(lambda: not before & set(processes(server.mark)), "the end of both")
+    assert ask(server.path, b"hello") == (b"done", True)
 
 
-def test_the_timeout_counts_for_each_request_anew_and_while_a_client_reads_nothing(endpoint):
-    with serve_workers(endpoint, "--timeout", "2s", worker=ECHO) as server:
-        with connect(endpoint) as client:
-            client.sendall(message(bytes(5 * MIB)))
-            server.wait_for_log("timed out")
-            receive_all(client)
-        for _ in range(3):
-            assert ask_worker(endpoint, "x") == b"x"
+def test_the_timeout_counts_for_each_request_anew_and_while_a_client_reads_nothing(worker_script):
+    server = worker_script(ECHO, "--timeout", "2s")
+    with connect(server.path) as client:
+        client.sendall(message(bytes(5 * MIB)))
+        server.wait_for_log("timed out")
+        receive_all(client)
+    for _ in range(3):
+        assert ask_worker(server.path, "x") == b"x"
     assert server.log.count("timed out") == 1
 
 
-def test_a_worker_that_answers_early_is_fed_the_rest(endpoint):
+def test_a_worker_that_answers_early_is_fed_the_rest(worker_script):
     early = (
         f"{sys.executable} -ISuc 'import sys\n"
         "i, o = sys.stdin.buffer, sys.stdout.buffer\n"
@@ -338,87 +337,89 @@ def test_a_worker_that_answers_early_is_fed_the_rest(endpoint):
         "  o.flush()\n"
         '  while n != b"0000": i.read(int(n, 16) - 4); n = i.read(4)\''
     )
-    with serve_workers(endpoint, worker=early) as server:
-        for _ in range(3):
-            assert ask(endpoint, bytes(2 * MIB)) == (b"done", True)
-        assert len(children(server.pid)) == 1
+    server = worker_script(early)
+    for _ in range(3):
+        assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
+    assert len(children(server.pid)) == 1
     assert "replaced" not in server.log
     assert "did not read on" not in server.log
 
 
-def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(endpoint):
+def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(worker_script):
     deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
-    with serve_workers(endpoint, worker=deaf) as server:
-        for _ in range(2):
-            assert ask(endpoint, bytes(2 * MIB)) == (b"done", True)
-        server.wait_for_log("answered; the worker did not read on for 1 s", 2)
-        wait_until(lambda: not children(server.pid), "its end")
+    server = worker_script(deaf)
+    for _ in range(2):
+        assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
+    server.wait_for_log("answered; the worker did not read on for 1 s", 2)
+    wait_until(lambda: not children(server.pid), "its end")
 
 
-def test_what_a_worker_leaves_in_its_pipe_keeps_no_other_client_waiting(endpoint):
+def test_what_a_worker_leaves_in_its_pipe_keeps_no_other_client_waiting(worker_script):
     deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
-    with serve_workers(endpoint, worker=deaf) as server:
-        for _ in range(2):
-            assert ask(endpoint, b"hello") == (b"done", True)
-        server.wait_for_log("did not read on for 1 s, while it had no request")
+    server = worker_script(deaf)
+    for _ in range(2):
+        assert ask(server.path, b"hello") == (b"done", True)
+    server.wait_for_log("did not read on for 1 s, while it had no request")
 
 
-def test_a_worker_that_answers_before_it_has_read_the_flush_stays(endpoint):
-    slow = 'while test "$(head -c 9)"; do printf 0008done0000; head -c 4 >&2; done'
-    with serve_workers(endpoint, worker=slow) as server:
-        assert ask(endpoint, b"hello") == (b"done", True)
-        before = children(server.pid)
-        assert ask(endpoint, b"hello") == (b"done", True)
-        assert children(server.pid) == before
+def test_a_worker_that_answers_before_it_has_read_the_flush_stays(worker_script):
+    slow = 'while test "$(head -c 9)"; do printf 0008done0000; head -c 4 >/dev/null; done'
+    server = worker_script(slow)
+    assert ask(server.path, b"hello") == (b"done", True)
+    before = children(server.pid)
+    assert ask(server.path, b"hello") == (b"done", True)
+    assert children(server.pid) == before
 
 
-def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(endpoint):
+def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(worker_script):
     deaf = f"{ANSWER_ONE}; exec 0<&-; exec sleep 1000"
-    with serve_workers(endpoint, worker=deaf) as server:
-        assert ask(endpoint, b"hello") == (b"done", True)
-        (worker,) = children(server.pid)
-        wait_until(lambda: not Path(f"/proc/{worker}/fd/0").exists(), "it to close its input")
-        assert ask(endpoint, b"hello") == (b"done", True)
-        server.wait_for_log("closed its standard input, while it had no request")
+    server = worker_script(deaf)
+    assert ask(server.path, b"hello") == (b"done", True)
+    (worker,) = children(server.pid)
+    wait_until(lambda: not Path(f"/proc/{worker}/fd/0").exists(), "it to close its input")
+    assert ask(server.path, b"hello") == (b"done", True)
+    server.wait_for_log("closed its standard input, while it had no request")
 
 
-def test_one_that_closes_its_input_and_answers_is_replaced_and_the_answer_delivered(endpoint):
+def test_one_that_closes_its_input_and_answers_is_replaced_and_the_answer_delivered(worker_script):
     deaf = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
-    with serve_workers(endpoint, worker=deaf) as server:
-        for _ in range(2):
-            assert ask(endpoint, bytes(2 * MIB)) == (b"done", True)
-        wait_until(lambda: not children(server.pid), "its end")
+    server = worker_script(deaf)
+    for _ in range(2):
+        assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
+    wait_until(lambda: not children(server.pid), "its end")
 
 
-def test_one_that_ends_between_its_answer_and_the_rest_of_the_request(endpoint):
-    with serve_workers(endpoint, worker="head -c 4 >/dev/null; printf 0008done0000"):
-        for _ in range(3):
-            assert ask(endpoint, bytes(2 * MIB)) == (b"done", True)
+def test_one_that_ends_between_its_answer_and_the_rest_of_the_request(worker_script):
+    server = worker_script("head -c 4 >/dev/null; printf 0008done0000")
+    for _ in range(3):
+        assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
 
 
 # -- clients that go away ----------------------------------------------------------------------
 
 
-def test_a_client_that_goes_in_mid_request_costs_its_worker_which_sees_no_end(endpoint, folder):
-    with serve_workers(endpoint, worker=f"cat; touch {folder}/eof") as server:
-        with connect(endpoint) as client:
-            client.sendall(packets(b"hello"))
-            assert client.recv(100) == packets(b"hello")
-            before = children(server.pid)
-        server.wait_for_log("request cut off")
-        assert ask_worker(endpoint, "next") == b"next"
-        assert children(server.pid) != before
-        assert not (folder / "eof").exists()
+def test_a_client_that_goes_in_mid_request_costs_its_worker_which_sees_no_end(
+    worker_script, folder
+):
+    server = worker_script(f"cat; touch {folder}/eof")
+    with connect(server.path) as client:
+        client.sendall(packets(b"hello"))
+        assert client.recv(100) == packets(b"hello")
+        before = children(server.pid)
+    server.wait_for_log("request cut off")
+    assert ask_worker(server.path, "next") == b"next"
+    assert children(server.pid) != before
+    assert not (folder / "eof").exists()
 
 
-def test_a_client_that_goes_in_mid_answer_costs_its_worker(endpoint, folder):
-    with serve_workers(endpoint, "--kill-after", "100ms", worker=f"{WORKER} ignore") as server:
-        before = ask_worker(endpoint, "pid")
-        with connect(endpoint) as client:
-            client.sendall(message(f"begin {folder}/never".encode()))
-            assert client.recv(100) == packets(b"begun")
-        server.wait_for_log("client hung up")
-        assert ask_worker(endpoint, "pid") != before
+def test_a_client_that_goes_in_mid_answer_costs_its_worker(worker_script, folder):
+    server = worker_script(f"{WORKER} ignore", "--kill-after", "100ms")
+    before = ask_worker(server.path, "pid")
+    with connect(server.path) as client:
+        client.sendall(message(f"begin {folder}/never".encode()))
+        assert client.recv(100) == packets(b"begun")
+    server.wait_for_log("client hung up")
+    assert ask_worker(server.path, "pid") != before
 
 
 def test_a_worker_may_finish_for_a_client_that_went_and_stays(endpoint, folder):

@@ -12,7 +12,7 @@ from simpleipc_cli.errors import SipcError
 
 
 class Sink:
-    """Takes as much as it is told to, at each call."""
+    """Takes a given number of bytes at each call."""
 
     def __init__(self, *takes: int) -> None:
         self.taken = b""

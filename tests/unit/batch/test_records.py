@@ -110,7 +110,7 @@ def test_a_long_record_is_passed_on_as_it_is_read():
 
 
 def test_every_byte_is_searched_once():
-    """Also in a record that comes byte by byte: searching it anew each time is quadratic."""
+    """Also in a record that comes byte by byte: searching all of it each time is quadratic."""
     searched = 0
 
     class Counted(bytes):

@@ -210,13 +210,13 @@ def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
         else:
             connection.sendall(wire)
 
-    path = endpoint.with_name("nobody") if kind == "refused" else endpoint
+    path = endpoint.with_name("missing") if kind == "refused" else endpoint
     with Scripted(endpoint, respond):
-        gc.freeze()  # what there is now is not looked at
+        gc.freeze()  # leaves out what exists now
         gc.disable()
         try:
-            impatient = {"timeout": MS} if kind == "timeout" else {}
-            tally = run(path, requests=100, interval=1, expect=b"right", **impatient)
+            limit = {"timeout": MS} if kind == "timeout" else {}
+            tally = run(path, requests=100, interval=1, expect=b"right", **limit)
             found = gc.collect()
         finally:
             gc.unfreeze()
@@ -268,7 +268,7 @@ def test_requests_between_two_servers_are_refused_and_counts_add_up(
     assert tally.started == 60
     assert tally.failures["refused"].count == len(refused) >= 3
     assert tally.total.count == len(answered) == len(server.payloads)
-    # Who was in the queue when the server went has been hung up on.
+    # Clients in the backlog of the server that ended were disconnected.
     assert failures(tally).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
 
 
@@ -294,7 +294,7 @@ def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
 
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
     with Scripted(endpoint, backlog=0) as server:
-        first = connect(endpoint)  # the one that the queue takes
+        first = connect(endpoint)  # the one that the backlog takes
         tally = run(endpoint, requests=5, concurrency=5)
     assert len(tried) >= 3
     assert (tally.started, tally.total.count, tally.failures) == (5, 5, {})
@@ -350,11 +350,11 @@ def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint)
 
 
 def test_the_last_report_has_all_requests(endpoint):
-    told = []
+    reports = []
     with Scripted(endpoint):
-        run(endpoint, report=lambda *report: told.append(report), requests=7)
-    assert told[-1][:2] == (7, 0)
-    assert sum(recent.requests for *_, recent in told) == 7
+        run(endpoint, report=lambda *report: reports.append(report), requests=7)
+    assert reports[-1][:2] == (7, 0)
+    assert sum(recent.requests for *_, recent in reports) == 7
 
 
 def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
@@ -370,7 +370,7 @@ def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
 
 
 class World:
-    """A clock, and an endpoint that takes as long for the n-th request as it is told to."""
+    """A clock, and an endpoint whose n-th response takes a given time."""
 
     def __init__(self, monkeypatch, service) -> None:
         self.now = self.begin = 10 * SECOND
@@ -466,7 +466,7 @@ def test_a_stall_shows_in_response_times_as_clients_felt_it_and_once_in_service_
     tally = world.run(duration=10 * SECOND, interval=10 * MS)
     assert_is(tally.total, [MS] * 999 + [2 * SECOND])
     # Each one after it waits 10 ms less for its turn, as it came later, and 1 ms more.
-    felt = [max(MS, 2 * SECOND - behind * 9 * MS) for behind in range(500)]
+    felt = [max(MS, 2 * SECOND - later * 9 * MS) for later in range(500)]
     assert_is(tally.response, [MS] * 500 + felt)
     assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[1:])
     assert (tally.started, tally.skipped, tally.elapsed) == (1_000, 0, 10 * SECOND)
@@ -508,7 +508,7 @@ def test_a_missing_response_does_not_lower_the_rate(monkeypatch):
 
 
 def test_a_refused_client_does_not_delay_the_others(monkeypatch):
-    """The others go on at once, and none of their times has its wait in it."""
+    """The other clients are not delayed, and its wait is in none of their times."""
     world = World(monkeypatch, lambda number: MS)
     stream = iter([None])
 
@@ -553,12 +553,12 @@ def stalling(world, begin, end):
 
 
 def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough(monkeypatch):
-    """All who come while it lasts wait until its end: from 2 s down to nothing."""
+    """All requests in it wait until its end: from 2 s down to nothing."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
     tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
     # Due every 10 ms, answered 1 ms later: from the one due at 4 s to the one due at 5.99 s.
-    felt = [2 * SECOND - behind * 10 * MS for behind in range(200)]
+    felt = [2 * SECOND - later * 10 * MS for later in range(200)]
     assert_is(tally.total, [MS] * 800 + felt)
     assert_is(tally.response, [MS] * 800 + felt)
     assert tally.response.percentile(90) == pytest.approx(SECOND, rel=0.02)
@@ -566,13 +566,13 @@ def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough
 
 
 def test_a_stall_with_few_clients_shows_in_response_times(monkeypatch):
-    """Those who wait their turn instead of an answer have waited all the same."""
+    """Waiting for a free client is waiting, too."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
     tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)
     assert_is(tally.total, [MS] * 998 + [2 * SECOND, 2 * SECOND - 10 * MS])
-    # Two at a time, 1 ms each, until all who waited for their turn have had it.
-    felt = [max(MS, 2 * SECOND + behind // 2 * MS - behind * 10 * MS) for behind in range(600)]
+    # Two at a time, 1 ms each, until no request waits for a client.
+    felt = [max(MS, 2 * SECOND + later // 2 * MS - later * 10 * MS) for later in range(600)]
     assert_is(tally.response, [MS] * 400 + felt)
     assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[2:])
     assert (tally.started, tally.skipped) == (1_000, 0)
@@ -642,14 +642,14 @@ def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
 
 
 def test_an_unsent_report_is_part_of_the_next(monkeypatch):
-    told = []
+    reports = []
 
     def report(answered, failed, elapsed, recent):
-        told.append((answered, recent.requests))
-        if len(told) < 3:
+        reports.append((answered, recent.requests))
+        if len(reports) < 3:
             raise BlockingIOError
 
     world = World(monkeypatch, lambda number: 10 * MS)
     generator = Generator(LoadPlan("/fake", requests=100), world.begin, report=report)
     generator.run()
-    assert told == [(25, 25), (50, 50), (75, 75), (100, 25), (100, 0)]
+    assert reports == [(25, 25), (50, 50), (75, 75), (100, 25), (100, 0)]

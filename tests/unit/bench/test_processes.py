@@ -85,12 +85,12 @@ class Enough(Exception):
 def run_until(running: GeneratorProcesses, state) -> None:
     """Make load until a state."""
 
-    def tell(progress):
+    def on_progress(progress):
         if state():
             raise Enough
 
     with pytest.raises(Enough):
-        running.run(tell, 0.01)
+        running.run(on_progress, 0.01)
 
 
 def test_a_plan_is_divided_completely():
@@ -102,15 +102,15 @@ def test_a_plan_is_divided_completely():
 
 
 def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
-    told: list[Progress] = []
+    reports: list[Progress] = []
     with answering_server(endpoint) as server, fleet(plans_of(endpoint, 3, requests=50)) as running:
-        running.run(told.append, 0.1)
+        running.run(reports.append, 0.1)
         tally = running.tally()
         assert 0 < running.busiest() <= 1.1
     assert tally.started == tally.total.count == len(server.requests) == 50
     assert (tally.bytes_out, tally.bytes_in) == (100, 150)
-    assert (told[-1].answered, told[-1].failed) == (50, 0)
-    assert sum(progress.recent.requests for progress in told) == 50
+    assert (reports[-1].answered, reports[-1].failed) == (50, 0)
+    assert sum(progress.recent.requests for progress in reports) == 50
 
 
 def test_failures_of_all_processes_add_up(endpoint):
@@ -142,12 +142,12 @@ def test_a_killed_process_is_an_error(endpoint):
         with fleet(plans_of(endpoint, **ENDLESS)) as running:
             victims = [process.pid for process in running._processes]
 
-            def tell(progress):
+            def on_progress(progress):
                 if len(server.requests) == 6 and victims:
                     os.kill(victims.pop(), signal.SIGKILL)
 
             with pytest.raises(SipcError, match="a process that makes the load has died"):
-                running.run(tell, 0.01)
+                running.run(on_progress, 0.01)
 
 
 def test_a_process_killed_before_its_start_is_an_error(endpoint):

@@ -39,7 +39,7 @@ def test_json_restores_every_figure(settings, answered, failed, share):
 
 
 def floats(data, where: str = ""):
-    """Where there are floats."""
+    """Yield the places of all floats."""
     if isinstance(data, float):
         yield where
     elif isinstance(data, dict):
@@ -155,10 +155,10 @@ def test_there_is_a_value_for_every_figure_that_a_condition_may_name(settings):
 
 
 def test_latency_is_response_time_in_an_open_loop_and_service_time_in_a_closed():
-    there = report_of(settings=OPEN).values()
-    assert there["p50"] == there["response.p50"] > there["service.p50"]
-    here = report_of().values()
-    assert here["p50"] == here["response.p50"] == here["service.p50"]
+    of_open = report_of(settings=OPEN).values()
+    assert of_open["p50"] == of_open["response.p50"] > of_open["service.p50"]
+    of_closed = report_of().values()
+    assert of_closed["p50"] == of_closed["response.p50"] == of_closed["service.p50"]
 
 
 def test_figures_without_samples_are_none_and_fail_a_condition():

@@ -136,7 +136,7 @@ def judged(report: Report, *conditions: str):
 
 
 def tables_of(page) -> list[dict[str, list[str]]]:
-    """The cells of each row behind the first, by what the first says; heads are "head"."""
+    """The cells after the first of each row, by the text of the first; heads are "head"."""
     tables = []
     for table in page.all("table"):
         rows = [

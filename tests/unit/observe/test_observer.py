@@ -1,4 +1,4 @@
-"""A watched stream: what is told is what went over the socket, and nobody notices."""
+"""A watched stream: it reports what goes over the socket, and changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simpleipc_cli.transport.unix.stream import UnixStream
 
 
 class Notes(StreamObserver):
-    """Keeps all it is told."""
+    """Keeps all that is reported to it."""
 
     def __init__(self) -> None:
         self.wrote = b""
@@ -126,7 +126,7 @@ def test_reads_are_reported_and_then_the_end(pair, now):
 
     theirs.sendall(b"hello")
     assert stream.peek_nowait()
-    assert notes.read == b"", "what is only looked at is not told"
+    assert notes.read == b"", "a peek is not reported"
     assert read() == 5
     assert buffer.startswith(b"hello-")
     assert notes.read == b"hello"

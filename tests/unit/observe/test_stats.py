@@ -12,7 +12,7 @@ from simpleipc_cli.observe.stats import TransferStats
 
 
 class Script:
-    """A stream that takes all and gives what it was told to, in small pieces."""
+    """A stream that takes all bytes and returns given ones, in small pieces."""
 
     def __init__(self, wire: bytes = b"", piece: int = 1 << 20) -> None:
         self.wire = wire
@@ -50,7 +50,7 @@ def test_payload_and_packets_are_counted_and_nothing_else(piece):
     stream.write([b"0006", b"hi"])
     assert amounts(meter) == (2, 1, 0, 0)
     drain(stream)
-    assert amounts(meter) == (2, 1, 10, 3), "an empty packet is one; behind the flush is nothing"
+    assert amounts(meter) == (2, 1, 10, 3), "an empty packet counts; bytes after the flush do not"
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 20])

@@ -24,7 +24,7 @@ FULL = b"fff0" + b"x" * 65516
 
 
 class Script:
-    """A stream that takes all, and gives what it is told to."""
+    """A stream that takes all bytes, and returns given ones."""
 
     def __init__(self) -> None:
         self.next = b""
@@ -120,15 +120,15 @@ WIRES = {
 
 
 @each_slicing
-@pytest.mark.parametrize(("wire", "told"), WIRES.values(), ids=WIRES)
-def test_every_packet_is_a_line(wire, told, how):
+@pytest.mark.parametrize(("wire", "expected"), WIRES.values(), ids=WIRES)
+def test_every_packet_is_a_line(wire, expected, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     traced.send(*slices(wire, how))
     assert traced.lines == [
         '= connected to "/sock": pid=7 uid=8 gid=9',
-        *(f"< received {line}" for line in told),
-        *(f"> sent {line}" for line in told),
+        *(f"< received {line}" for line in expected),
+        *(f"> sent {line}" for line in expected),
     ]
 
 
@@ -141,12 +141,12 @@ MALFORMED = {
 
 
 @each_slicing
-@pytest.mark.parametrize(("wire", "told"), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_bytes_are_named_and_those_after_them_shown(wire, told, how):
+@pytest.mark.parametrize(("wire", "expected"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_bytes_are_named_and_those_after_them_shown(wire, expected, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     assert traced.lines[1] == '< received 0005 (5 bytes): "x"'
-    assert traced.lines[2].startswith(f"< received malformed: {told}")
+    assert traced.lines[2].startswith(f"< received malformed: {expected}")
     traced.receive(b"\x1bmore")
     assert traced.lines[3:] == [r'< received not understood (5 bytes): "\x1bmore"']
     traced.receive(b"")
@@ -180,24 +180,24 @@ STOPS = {
 
 
 @each_slicing
-@pytest.mark.parametrize(("wire", "told"), STOPS.values(), ids=STOPS)
-def test_a_truncated_message_is_named_with_its_place(wire, told, how):
+@pytest.mark.parametrize(("wire", "expected"), STOPS.values(), ids=STOPS)
+def test_a_truncated_message_is_named_with_its_place(wire, expected, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     before = len(traced.lines)
     traced.receive(b"")
-    assert traced.lines[before:] == [f"< received cut off: end of stream {told}"]
+    assert traced.lines[before:] == [f"< received cut off: end of stream {expected}"]
 
 
 @each_slicing
-@pytest.mark.parametrize(("wire", "told"), list(STOPS.values())[1:], ids=list(STOPS)[1:])
-def test_a_message_that_is_sent_unfinished_is_named(wire, told, how):
+@pytest.mark.parametrize(("wire", "expected"), list(STOPS.values())[1:], ids=list(STOPS)[1:])
+def test_a_message_that_is_sent_unfinished_is_named(wire, expected, how):
     traced = Traced()
     traced.send(*slices(wire, how))
     before = len(traced.lines)
     traced.stream.shutdown()
     traced.stream.close()
-    assert traced.lines[before] == f"> sent unfinished: {told}"
+    assert traced.lines[before] == f"> sent unfinished: {expected}"
     assert traced.lines[before + 1].startswith(f"= closed: sent bytes={len(wire)} ")
     assert len(traced.lines) == before + 2, "closed is said once"
 
@@ -236,14 +236,14 @@ def test_the_time_is_local_with_its_zone_to_the_microsecond(zone, monkeypatch):
     time.tzset()
     try:
         before = datetime.now().astimezone()
-        told = Traced().raw[0].split(" ", 1)[0]
+        expected = Traced().raw[0].split(" ", 1)[0]
         after = datetime.now().astimezone()
     finally:
         monkeypatch.undo()
         time.tzset()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d", told)
-    assert before <= datetime.fromisoformat(told) <= after
-    assert datetime.fromisoformat(told).utcoffset() == before.utcoffset()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d", expected)
+    assert before <= datetime.fromisoformat(expected) <= after
+    assert datetime.fromisoformat(expected).utcoffset() == before.utcoffset()
 
 
 @pytest.mark.parametrize("path", ["x" * 4000, "\udcff" * 4000, "\n\u202e" * 900])

@@ -104,7 +104,7 @@ SHELL_SYNTAX = {
     "assignment": "NAME=value tool",
     "assignment alone": "NAME=value",
     "newline": "tool\ntool",
-    "newline behind": "tool\n",
+    "newline after it": "tool\n",
     "tab": "tool\tx",
     "carriage return": "tool\r",
     "caret": "tool ^x",
@@ -264,7 +264,7 @@ def test_a_command_is_missing_if_plain_words_name_no_program(line, missing, comm
     assert command(line).is_missing() is missing
 
 
-# Nobody can tell
+# No difference to the shell
 
 
 @pytest.fixture(scope="module")

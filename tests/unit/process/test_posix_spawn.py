@@ -1,4 +1,4 @@
-"""Starting a program, by the C library and by Python: the same, but for who waits."""
+"""Programs started by the C library and by Python: the same result."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def held(script):
 
 
 class Held:
-    """A program under a lease: whoever executes it waits in the kernel until it is let go."""
+    """A program under a lease: executing it waits in the kernel until the lease is released."""
 
     def __init__(self, program: Path) -> None:
         self.program = str(program)

@@ -1,4 +1,4 @@
-"""What is told to a service manager that cannot be reached, or wants to hear nothing."""
+"""Messages to a service manager that cannot be reached, or expects none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal ends a wait on a stream, also one that came at the worst moment."""
+"""A signal ends a wait on a stream, even one that comes just before the call."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.transport import connect
 
 
-class Heard(Exception):
+class Handled(Exception):
     """The signal's handler was called."""
 
 
 @pytest.fixture
-def heard():
-    def hear(_number, _frame):
-        raise Heard
+def handled():
+    def handler(_number, _frame):
+        raise Handled
 
-    before = signal.signal(signal.SIGUSR1, hear)
+    before = signal.signal(signal.SIGUSR1, handler)
     yield
     signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("limit", [None, 1000.0], ids=["without limit", "with a limit"])
-def test_a_signal_that_interrupts_no_call_is_handled(endpoint, heard, limit):
-    """As one that comes just before the call: here it interrupts a thread that does not mind."""
+def test_a_signal_that_interrupts_no_call_is_handled(endpoint, handled, limit):
+    """Like a signal just before the call: it interrupts another thread, and no call here."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()
@@ -43,13 +43,13 @@ def test_a_signal_that_interrupts_no_call_is_handled(endpoint, heard, limit):
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             if not ended.wait(TIMEOUT):
                 given_up.append(True)
-            silent.close()  # else a read that hears nothing would wait for ever
+            silent.close()  # else a read that gets no signal would not end
 
         ended, given_up = threading.Event(), []
         thread = threading.Thread(target=signalling)
         thread.start()
         try:
-            with pytest.raises(Heard):
+            with pytest.raises(Handled):
                 stream.read(memoryview(bytearray(10)), Deadline(limit))
         finally:
             ended.set()

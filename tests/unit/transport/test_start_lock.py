@@ -1,4 +1,4 @@
-"""The lock on starting a server: one holder at a time, whoever comes, gives up or is killed."""
+"""The lock on starting a server: one holder at a time, even if holders are killed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_file_with_content_is_not_taken_for_a_lock(path):
     assert os.path.getsize(lock.path) == 8
 
 
-# Takes the lock so many times, and each time alone: making a folder fails if it is there.
+# Takes the lock a number of times, each time alone: making a folder fails if it exists.
 TAKES = """
 import os, sys, time
 from simpleipc_cli.transport import StartLock

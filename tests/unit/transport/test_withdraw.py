@@ -1,4 +1,4 @@
-"""What becomes of a listener's clients when it stops: who came before, and who comes then."""
+"""Clients of a listener that stops: those that connected before, and those that connect later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simpleipc_cli.transport import listen, listener_from_fd
 
 
 def test_a_client_of_the_old_socket_is_refused_after_the_stop(endpoint):
-    """By a bind mount, say: there the name does not go. Refused, a client may try again."""
+    """Under a bind mount, say, the name stays. A client that is refused may try again."""
     listener = listen(str(endpoint), mode=0o600, backlog=5)
     held = os.open(endpoint, os.O_PATH)
     early = [connect(f"/proc/self/fd/{held}") for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Servers that outlive whoever started them, under Wine: `send --spawn`, `serve --background`."""
+"""`send --spawn` and `serve --background` under Wine: servers that outlive their starter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def python(wine):
 def serve(python, folder, path):
     """A command that serves at %SIPC_PATH%, and says so in a file; ended when all is done."""
     worker = python("worker.py").replace('"', r"\"")
-    server = f'{python("sipc_there.py")} serve --quit-on quit --worker "{worker}"'
+    server = f'{python("run_sipc.py")} serve --quit-on quit --worker "{worker}"'
     return f'echo started>>"{windows_path(folder / "starts")}" & {server}'
 
 
@@ -52,7 +52,7 @@ def ended(client, input=b""):  # noqa: A002 - as subprocess has it
 @pytest.fixture
 def send(wine, path):
     """Run a client to its end."""
-    return lambda *words, **more: ended(wine.start("sipc_there.py", "send", path, *words), **more)
+    return lambda *words, **more: ended(wine.start("run_sipc.py", "send", path, *words), **more)
 
 
 def starts(folder):
@@ -69,9 +69,9 @@ def test_send_spawn_starts_a_server_that_stays(send, folder, serve):
 
 def test_many_clients_at_once_start_one_server(wine, path, folder, serve):
     arguments = ("send", path, "--wait", f"{TIMEOUT}s", "--spawn", serve)
-    clients = [wine.start("sipc_there.py", *arguments, "-d", f"{each}") for each in range(4)]
+    clients = [wine.start("run_sipc.py", *arguments, "-d", f"{each}") for each in range(4)]
     answers = [ended(client) for client in clients]
-    assert [answer.err for answer in answers] == [""] * 6
+    assert [answer.err for answer in answers] == [""] * 4
     assert [answer.out.split()[2] for answer in answers] == [f"{each}" for each in range(4)]
     assert starts(folder) == ["started"]
 
@@ -100,7 +100,7 @@ def test_a_command_that_does_not_listen_in_time_is_ended_with_its_children(send,
 
 def test_the_command_of_a_killed_client_goes_on(wine, path, python, folder):
     sleeper = f"{python('sleeper.py')} {folder.name} & rem"
-    client = wine.start("sipc_there.py", "send", path, "--spawn", sleeper, "-d", "x")
+    client = wine.start("run_sipc.py", "send", path, "--spawn", sleeper, "-d", "x")
     try:
         wait_until(lambda: processes_with_argument(folder.name), "the command to run")
         client.kill()
@@ -115,7 +115,7 @@ def test_the_command_of_a_killed_client_goes_on(wine, path, python, folder):
 
 def test_handlers_can_write_errors_after_the_starting_client_has_ended(send, python):
     noisy = python("noisy.py").replace('"', r"\"")
-    serve = f'{python("sipc_there.py")} serve --quit-on quit --exec "{noisy}"'
+    serve = f'{python("run_sipc.py")} serve --quit-on quit --exec "{noisy}"'
     for _ in range(2):
         ran = send("--wait", f"{TIMEOUT}s", "--spawn", serve, "-d", "x")
         assert (ran.status, ran.out) == (0, "done")
@@ -123,11 +123,11 @@ def test_handlers_can_write_errors_after_the_starting_client_has_ended(send, pyt
 
 @pytest.fixture
 def background(wine, path, python):
-    """Start a server in the background; what there is to see when it is in, or could not be."""
+    """Start a server in the background; status and output of the command."""
 
     def start(*options):
         arguments = ("serve", path, "--quit-on", "quit", "--worker", python("worker.py"))
-        return ended(wine.start("sipc_there.py", *arguments, "--background", *map(str, options)))
+        return ended(wine.start("run_sipc.py", *arguments, "--background", *map(str, options)))
 
     return start
 

@@ -1,4 +1,4 @@
-"""sipc there, from this checkout."""
+"""Run the sipc of this checkout under Wine."""
 
 import sys
 from pathlib import Path

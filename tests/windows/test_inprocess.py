@@ -1,10 +1,11 @@
-"""The tests that are for both platforms, run on the other."""
+"""Tests for both systems, run under Wine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from helpers.waiting import TIMEOUT
 from helpers.wine import HERE, windows_path
 
 BOTH = HERE.parent / "inprocess"
@@ -12,7 +13,9 @@ BOTH = HERE.parent / "inprocess"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BOTH.glob("test_*.py")))
 def test_tests_for_both_systems_pass_under_wine(wine, name):
-    ran = wine.run("pytest_there.py", "-q", windows_path(BOTH / name))
+    ran = wine.run(
+        "run_pytest.py", "-q", "-m", "not soak", windows_path(BOTH / name), timeout=2 * TIMEOUT
+    )
     assert ran.status == 0, ran.out + ran.err
     assert "skipped" not in ran.out
 

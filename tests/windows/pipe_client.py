@@ -1,4 +1,4 @@
-"""Clients that know the protocol, and pipes, on their own; the first argument names one."""
+"""Clients that do not use the package; the first argument names one."""
 
 import ctypes
 import hashlib
@@ -78,7 +78,7 @@ def half_duplex(path, megabytes):
 
 
 def many(path, clients, requests):
-    """Clients at once, each with so many requests; how many were answered, and what."""
+    """Run clients at once, each with several requests; print the number of answers, and which."""
     answers = []
 
     def ask():
@@ -123,7 +123,7 @@ def leave(path, what):
 
 
 def hang(path, what):
-    """Send bytes as they are, say so, and hang up when told to."""
+    """Send raw bytes, say so, and hang up at the end of standard input."""
     pipe = opened(path)
     pipe.write(what.encode())
     print("sent", flush=True)

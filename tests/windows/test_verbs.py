@@ -1,4 +1,4 @@
-"""What the verbs promise, kept by them under Wine, between each other and with clients by hand."""
+"""All verbs under Wine, with each other and with clients that do not use the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ECHO = "echo.py"
 
 
 def unique(folder, name="sock"):
-    """A path as Windows programs know it, and nobody else uses."""
+    """The Windows name of a path that no other program uses."""
     return windows_path(folder / name)
 
 
@@ -24,13 +24,13 @@ def path(folder):
 
 @pytest.fixture
 def python(wine):
-    """The command that runs a script of this folder, as a command line there."""
+    """The command that runs a script of this folder, as a command line for Windows."""
     interpreter = windows_path(wine.words[-1])
     return lambda script: f'"{interpreter}" "{windows_path(HERE / script)}"'
 
 
-def handmade(wine, name, path, *arguments, **options):
-    ran = wine.run("handmade_there.py", name, path, *arguments, **options)
+def pipe_client(wine, name, path, *arguments, **options):
+    ran = wine.run("pipe_client.py", name, path, *arguments, **options)
     assert ran.status == 0, ran.err
     return ran.out.strip()
 
@@ -39,11 +39,11 @@ def handmade(wine, name, path, *arguments, **options):
 
 
 def test_probe_finds_a_server_and_its_absence(wine, path):
-    nobody = wine.sipc("probe", path)
-    assert (nobody.status, nobody.out) == (4, f"{path}: path not found\n")
+    missing = wine.sipc("probe", path)
+    assert (missing.status, missing.out) == (4, f"{path}: path not found\n")
     with wine.server(path, "--exec", "echo hello"):
-        somebody = wine.sipc("probe", path)
-        assert (somebody.status, somebody.out) == (0, f"{path}: listening\n")
+        listening = wine.sipc("probe", path)
+        assert (listening.status, listening.out) == (0, f"{path}: listening\n")
         found = json.loads(wine.sipc("probe", "--json", path).out)
         assert found["type"] == "named pipe"
         assert found["pid"] > 0
@@ -103,7 +103,7 @@ def gone(folder):
 def test_a_handler_that_times_out_is_ended_with_its_children(wine, path, folder, sleeper):
     options = ("--timeout", "15s", "--kill-after", "0")
     with wine.server(path, "--exec", sleeper, *options) as server:
-        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        client = wine.start("pipe_client.py", "hang", path, "0005x0000")
         server.wait_for_log("asleep")
         assert processes_with_argument(folder.name)
         server.wait_for_log("handler timed out")
@@ -114,7 +114,7 @@ def test_a_handler_that_times_out_is_ended_with_its_children(wine, path, folder,
 
 def test_a_hang_up_ends_the_handler(wine, path, folder, sleeper):
     with wine.server(path, "-v", "--exec", sleeper) as server:
-        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        client = wine.start("pipe_client.py", "hang", path, "0005x0000")
         server.wait_for_log("asleep")
         client.communicate(timeout=TIMEOUT)
         server.wait_for_log("hung up")
@@ -123,7 +123,7 @@ def test_a_hang_up_ends_the_handler(wine, path, folder, sleeper):
 
 def test_no_handler_outlives_a_killed_server(wine, path, folder, sleeper):
     with wine.server(path, "--exec", sleeper) as server:
-        client = wine.start("handmade_there.py", "hang", path, "0005x0000")
+        client = wine.start("pipe_client.py", "hang", path, "0005x0000")
         server.wait_for_log("asleep")
         assert processes_with_argument(folder.name)
         server.process.kill()
@@ -142,14 +142,14 @@ def test_a_large_request_of_which_all_is_written_before_anything_is_read(
     wine, path, python, megabytes
 ):
     with wine.server(path, "--exec", python(ECHO)):
-        assert handmade(wine, "half_duplex", path, megabytes) == f"{megabytes << 20} True"
+        assert pipe_client(wine, "half_duplex", path, megabytes) == f"{megabytes << 20} True"
 
 
 @pytest.mark.parametrize("requests", [4, *[pytest.param(32, marks=pytest.mark.soak)] * 4])
 def test_requests_of_eight_clients_at_once_are_all_answered(wine, path, requests):
     with wine.server(path, "--exec", "echo hello") as server:
         count = 8 * requests
-        assert handmade(wine, "many", path, 8, requests) == f"{count} b'hello\\r\\n'"
+        assert pipe_client(wine, "many", path, 8, requests) == f"{count} b'hello\\r\\n'"
     outcomes = [line.rpartition(": ")[2] for line in server.log.splitlines()[1:]]
     assert outcomes == ["answered"] * count
 
@@ -157,7 +157,7 @@ def test_requests_of_eight_clients_at_once_are_all_answered(wine, path, requests
 def test_malformed_messages_end_only_their_connection(wine, path):
     malformed = ["zzzz", "0001", "0003", "-004", "fff1"]
     with wine.server(path, "--exec", "echo hello") as server:
-        assert handmade(wine, "raw", path, *malformed).split("\n") == ["b''"] * 5
+        assert pipe_client(wine, "raw", path, *malformed).split("\n") == ["b''"] * 5
         wait_until(lambda: server.log.count("malformed request") == 5, "five lines in the log")
         assert wine.sipc("send", "-d", "x", path).status == 0
 
@@ -166,7 +166,7 @@ def test_a_truncated_message_is_no_request(wine, path, folder):
     witness = folder / "ran"
     command = f'set /p X= & echo x > "{windows_path(witness)}"'
     with wine.server(path, "-v", "--whole-request", "--exec", command) as server:
-        handmade(wine, "leave", path, "0009hello00")
+        pipe_client(wine, "leave", path, "0009hello00")
         server.wait_for_log("cut off")
         assert not witness.exists()
 
@@ -179,7 +179,7 @@ def test_the_path_of_a_killed_server_can_be_served_again(wine, path):
 
 
 def test_of_two_servers_that_start_at_once_one_serves(wine, path):
-    programs = [wine.start("sipc_there.py", "serve", path, "--exec", "echo hello") for _ in "ab"]
+    programs = [wine.start("run_sipc.py", "serve", path, "--exec", "echo hello") for _ in "ab"]
     try:
         wait_until(lambda: any(one.poll() is not None for one in programs), "one to give up")
         lost = [one for one in programs if one.poll() is not None]
@@ -240,7 +240,7 @@ def test_a_worker_that_ends_is_replaced(wine, path, python):
 def test_workers_that_fail_at_start_are_started_with_pauses(wine, path):
     with wine.server(path, "-v", "--count", "12", "--worker", "exit 3") as server:
         # The pauses grow: however slow all is here, some of these come faster.
-        assert handmade(wine, "each", path, *["hello"] * 12).split("\n") == ["cut off"] * 12
+        assert pipe_client(wine, "each", path, *["hello"] * 12).split("\n") == ["cut off"] * 12
         assert server.wait() == 0
     assert "handler not started: workers fail to start (worker 1" in server.log
     starts = server.log.count("was started")
@@ -251,7 +251,7 @@ def test_workers_that_fail_at_start_are_started_with_pauses(wine, path):
 def test_requests_that_kill_workers_fail_no_other_request(wine, path, python):
     words = ("leave", "leave", "leave", "a", "leave", "end", "end", "b")
     with wine.server(path, "-v", "--worker", python("worker.py")) as server:
-        answers = handmade(wine, "each", path, *words).split("\n")
+        answers = pipe_client(wine, "each", path, *words).split("\n")
     last_words = [answer.rpartition(" ")[2] for answer in answers]
     assert last_words == ["off", "off", "off", "a", "off", "off", "off", "b"]
     assert "fail to start" not in server.log
@@ -260,7 +260,7 @@ def test_requests_that_kill_workers_fail_no_other_request(wine, path, python):
 
 def test_a_request_that_was_not_read_is_given_to_another_worker(wine, path, python):
     with wine.server(path, "-v", "--threads", "1", "--worker", python("worker.py")) as server:
-        answers = handmade(wine, "each", path, "last", "a", "last", "b").split("\n")
+        answers = pipe_client(wine, "each", path, "last", "a", "last", "b").split("\n")
     assert [answer.split()[1:] for answer in answers] == [
         ["1", "last"],
         ["1", "a"],
@@ -280,7 +280,7 @@ def test_bench_reports(wine, path):
     assert json.loads(ran.out)["counts"]["answered"] == 20
 
 
-# what is not there
+# what Windows lacks
 
 
 @pytest.mark.parametrize(

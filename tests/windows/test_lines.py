@@ -49,7 +49,7 @@ def test_nuls_separate_records_and_answers(wine, path, echo):
 
 def test_a_response_is_written_before_the_next_record_is_read(wine, path, echo):
     with wine.server(path, "--worker", echo):
-        client = wine.start("sipc_there.py", "send", path, "--lines")
+        client = wine.start("run_sipc.py", "send", path, "--lines")
         for word in (b"one", b"two", b"three"):
             client.stdin.write(word + b"\n")
             client.stdin.flush()
@@ -75,7 +75,7 @@ def test_records_are_read_from_a_file_and_responses_written_to_one(wine, path, f
 def test_more_bytes_than_pipes_hold_are_passed_on(wine, path, echo):
     records = [b"%d" % number * 300_000 for number in range(8)]
     with wine.server(path, "--worker", echo, "--threads", "2"):
-        client = wine.start("sipc_there.py", "send", path, "--lines", "-j", "2")
+        client = wine.start("run_sipc.py", "send", path, "--lines", "-j", "2")
         feeder = threading.Thread(target=feed, args=(client, records))
         feeder.start()
         answers = client.stdout.read()
@@ -102,7 +102,7 @@ def test_a_failed_record_is_reported_and_the_others_are_sent(wine, path, echo):
 
 def test_a_timeout_is_reported_though_the_output_is_not_read(wine, path, echo):
     with wine.server(path, "--worker", echo):
-        client = wine.start("sipc_there.py", "send", path, "--lines", "-m", "5s")
+        client = wine.start("run_sipc.py", "send", path, "--lines", "-m", "5s")
         client.stdin.write(b"x" * 2_000_000 + b"\n")
         client.stdin.flush()
         assert client.wait(TIMEOUT) == 6

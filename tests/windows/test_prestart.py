@@ -1,4 +1,4 @@
-"""`serve --prestart` under Wine: handlers that are there before their requests."""
+"""`serve --prestart` under Wine: handlers that start before their requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def path(folder):
 @pytest.fixture
 def ahead(wine, folder):
     """The command of a handler that leaves its number; see also numbers()."""
-    script, file = windows_path(HERE / "ahead.py"), windows_path(folder / "starts")
+    script, file = windows_path(HERE / "prestarted.py"), windows_path(folder / "starts")
     return f'"{windows_path(wine.words[-1])}" "{script}" "{file}"'
 
 
@@ -35,7 +35,7 @@ def ending(wine, path, *options):
 
 
 def numbers(folder, count):
-    """Numbers of handlers, when there have been so many."""
+    """Wait for a number of handlers; return their process ids."""
     file = folder / "starts"
 
     def found():
@@ -57,10 +57,10 @@ def test_handlers_are_started_before_each_request(wine, path, folder, ahead):
 
 
 def test_requests_without_a_prestarted_handler_start_one(wine, path, folder, ahead):
-    """These know who asks."""
+    """These know the client's process."""
     with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)
-        holds = wine.start("handmade_there.py", "hang", path, "0005x")
+        holds = wine.start("pipe_client.py", "hang", path, "0005x")
         assert holds.stdout.readline().strip() == b"sent"
         numbers(folder, 1)
         _, word, its_path, peer = wine.sipc("send", path, "-d", "hello").out.split()
@@ -90,17 +90,17 @@ def test_no_prestarted_handler_outlives_the_server(wine, path, folder, ahead):
     options = ("--prestart", "2", "--quit-on", "quit", "--kill-after", "0")
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 2)
-        assert processes_with_argument(windows_path(HERE / "ahead.py"))
+        assert processes_with_argument(windows_path(HERE / "prestarted.py"))
         wine.sipc("send", path, "-d", "quit")
         assert server.wait() == 0
         wait_until(
-            lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
+            lambda: not processes_with_argument(windows_path(HERE / "prestarted.py")),
             "the handlers to be gone",
         )
     with wine.server(path, *options, "--exec", ahead) as server:
         numbers(folder, 4)
         server.process.kill()
         wait_until(
-            lambda: not processes_with_argument(windows_path(HERE / "ahead.py")),
+            lambda: not processes_with_argument(windows_path(HERE / "prestarted.py")),
             "the handlers to be gone",
         )

@@ -1,4 +1,4 @@
-"""Runs pytest there, on the package of this checkout, with what its tests share."""
+"""Run pytest under Wine, on the package of this checkout."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ if __name__ == "__main__":
     config = [
         "--noconftest",
         "-c",
-        str(HERE / "there.ini"),
+        str(HERE / "run_pytest.ini"),
         "-p",
         "no:cacheprovider",
         "--rootdir",
