@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import children, peak_memory
+from helpers.procfs import children, is_waiting, peak_memory, state
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import (
@@ -211,19 +211,30 @@ def test_a_client_with_5_megabytes_to_write_hears_of_the_failure_and_not_of_sigp
     assert (done.returncode, done.stdout) == (0, b"b'0007no\\n'\n")
 
 
-def test_a_filter_that_holds_the_output_is_waited_for(endpoint, script):
-    """It writes after the handler has exited, which it sees by the state of the process."""
+PATIENT = """
+from simpleipc_cli.cli import main
+from simpleipc_cli.server import clocks
+
+assert clocks.LINGER == 1.0
+clocks.LINGER = 3600.0
+main()
+"""
+
+
+def test_a_filter_that_holds_the_output_is_waited_for(endpoint, script, gate):
+    """It goes on when the server knows that the handler has exited, and waits for more output."""
     handler = script(
         "#!/bin/bash\n"
-        "exec > >(\n"
-        "  mapfile -t lines\n"
-        "  while [[ -e /proc/$$ && $(</proc/$$/stat) != *') Z '* ]]; do :; done\n"
-        '  printf "<%s>\\n" "${lines[@]}"\n'
-        ")\n"
-        "cat\n"
+        f'exec > >(mapfile -t lines; {gate.wait}; printf "<%s>\\n" "${{lines[@]}}")\n'
+        "exec cat\n"
     )
-    with Server(endpoint, str(handler)):
-        assert ask(endpoint, b"1\n2\n3\n") == (b"<1>\n<2>\n<3>\n", True)
+    program = (sys.executable, "-c", PATIENT)
+    with Server(endpoint, str(handler), program=program) as server, connect(endpoint) as client:
+        client.sendall(message(b"1\n2\n3\n"))
+        wait_until(lambda: list(map(state, children(server.pid))) == ["Z"], "the handler to exit")
+        wait_until(lambda: is_waiting(server.pid), "the server to wait")
+        gate.open()
+        assert decode(receive_all(client)) == (b"<1>\n<2>\n<3>\n", True)
 
 
 def test_a_background_process_that_holds_the_output_ends_with_the_request(endpoint):
