@@ -5,10 +5,8 @@ Each verb lives in a module of its own, loaded when it is called.
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
-from typing import TextIO
 
 import click
 
@@ -94,13 +92,11 @@ def run() -> int:
     """Run the verb that the command line names; the status to end with."""
     try:
         status = app.main(prog_name="sipc", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except click.ClickException as error:
         _show(error)
         return error.exit_code
-    finally:
-        _discard_unwritten(sys.stdout)
-        _discard_unwritten(sys.stderr)
     return status if isinstance(status, int) else ExitCode.OK
 
 
@@ -109,12 +105,3 @@ def _show(error: click.ClickException) -> None:
         error.show()
     except OSError:
         pass  # nobody can read it; the status says it, too
-
-
-def _discard_unwritten(stream: TextIO) -> None:
-    """Drop what a stream cannot write: Python's exit would try again and end with status 120."""
-    try:
-        stream.flush()
-    except OSError:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), stream.fileno())

@@ -56,8 +56,9 @@ class Background(Spawning):
 def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as another user; all is imported first, for that one may be unable to read it."""
     code = "import os,sys; sys.argv[0]='sipc';"
-    code += "from simpleipc_cli.cli import main, serve, background;"
-    code += "import resource, simpleipc_cli.transport.unix.listener, simpleipc_cli.server.pidfile;"
+    code += "import resource; from simpleipc_cli.cli import main, app;"
+    code += "import simpleipc_cli.cli.serve.command, simpleipc_cli.cli.serve.background;"
+    code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.process.posix.pidfile;"
     code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.process.posix.exec;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(

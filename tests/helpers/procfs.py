@@ -44,6 +44,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
+def state(pid: int) -> str:
+    """Return the state of a process, as proc_pid_stat(5) tells it: S sleeps, Z is a zombie."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def descriptors(pid: int) -> list[str]:
     """What a process has open.
 
@@ -99,7 +104,8 @@ def is_in_syscall(pid: int, call: str) -> bool:
 def is_waiting(pid: int) -> bool:
     """Whether all threads of a process wait for something to happen, or for each other."""
     tasks = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    return all(is_in_syscall(task, "epoll_wait") or is_in_syscall(task, "futex") for task in tasks)
+    waits = ("epoll_wait", "poll", "futex")
+    return all(any(is_in_syscall(task, call) for call in waits) for task in tasks)
 
 
 def waits_to_write(pid: int) -> bool:

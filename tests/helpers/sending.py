@@ -85,8 +85,11 @@ class ControlledDeadline(Deadline):
     def remaining(self) -> float:
         return 0.0 if self.is_over() else 0.01
 
-    def passed(self) -> bool:
+    def expired(self) -> bool:
         return self.is_over()
+
+    def capped(self, seconds: float | None) -> Deadline:
+        return self
 
 
 @contextmanager

@@ -499,6 +499,7 @@ def test_only_the_end_of_the_other_is_a_hang_up(pair):
     assert not is_hung_up(server.fileno())
     write_all(client, b"data")
     assert not is_hung_up(server.fileno())
+    assert server.read(bytearray(4), Deadline(TIMEOUT)) == 4  # else Windows does not report it
     client.close()
     wait_until(lambda: is_hung_up(server.fileno()), "the hang-up to be seen")
 

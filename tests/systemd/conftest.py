@@ -61,11 +61,13 @@ class Container:
 
     def __exit__(self, *_: object) -> None:
         self.process.stdin.close()
-        self.process.wait(TIMEOUT)
+        status = self.process.wait(TIMEOUT)
         self._notified.close()
+        assert status == 0, self._log.read_text(errors="replace")[-2000:]
 
     def _is_up(self) -> bool:
-        assert self.process.poll() is None, self._log.read_text(errors="replace")[-2000:]
+        if self.process.poll() is not None:
+            raise AssertionError(self._log.read_text(errors="replace")[-2000:].strip())
         try:
             self._told += self._notified.recv(4096).decode() + "\n"
         except BlockingIOError:
@@ -185,7 +187,7 @@ def service(container):
 
 
 @pytest.fixture
-def another_container(tmp_path):
+def another_container(container, tmp_path):
     """A container that runs at the same time as the one for all tests."""
     with boot(tmp_path / "log") as another:
         yield another

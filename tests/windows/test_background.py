@@ -86,7 +86,7 @@ def test_the_reason_why_a_command_failed_is_reported(send):
     command = "echo first & echo no luck 1>&2 & exit 3"
     ran = send("--spawn", command, "-d", "x")
     assert (ran.status, ran.out) == (1, "")
-    assert "failed, exit status 3, and said: no luck" in ran.err
+    assert "failed, exit status 3, and wrote: no luck" in ran.err
     assert ran.err.count("\n") == 1
 
 
@@ -94,7 +94,7 @@ def test_a_command_that_does_not_listen_in_time_is_ended_with_its_children(send,
     sleeper = f"echo begun 1>&2 & {python('sleeper.py')} {folder.name} & rem"
     ran = send("--wait", "20s", "--spawn", sleeper, "-d", "x")
     assert ran.status == 4
-    assert "did not listen there in time, so it was ended, and said: begun" in ran.err
+    assert "did not start listening in time and was terminated, and wrote: begun" in ran.err
     wait_until(lambda: not processes_with_argument(folder.name), "the command has ended")
 
 

@@ -29,14 +29,6 @@ REMEDY = ": check the server's response, or change what is expected\n"
 each_option = pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    path = tmp_path_factory.mktemp("server") / "sock"
-    with EchoServer(path) as running:
-        running.path = path
-        yield running
-
-
 def send(server, payload: bytes, *options, **more):
     return run_cli("send", server.path, *options, input=payload, **more)
 

@@ -16,14 +16,11 @@ from helpers.command import environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors, is_in_syscall
 from helpers.scripted_server import ScriptedServer, receive_request, receive_wire
-from helpers.sending import ControlledDeadline, EchoServer, failed_records, feed, has_read_all
+from helpers.sending import EchoServer, failed_records, feed, has_read_all
 from helpers.server import Server
 from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message, packets
-
-from simpleipc_cli.cli.send import run as product_sending
-from simpleipc_cli.deadline import Deadline
 
 MIB = 1 << 20
 
@@ -323,16 +320,6 @@ def test_without_descriptors_a_record_waits_for_those_before_it(endpoint):
 
 
 # -- no time ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def max_time(monkeypatch):
-    """The deadline that `-m 1h` sets."""
-    deadline = ControlledDeadline()
-    monkeypatch.setattr(
-        product_sending, "Deadline", lambda limit: deadline if limit == 3600 else Deadline(limit)
-    )
-    return deadline
 
 
 @pytest.fixture

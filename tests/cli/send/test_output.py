@@ -20,14 +20,6 @@ from helpers.wire import message, packets, read_message
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    path = tmp_path_factory.mktemp("server") / "sock"
-    with EchoServer(path) as running:
-        running.path = path
-        yield running
-
-
 @pytest.fixture
 def response(folder):
     """A file with something in it that must not be lost."""

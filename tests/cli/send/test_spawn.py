@@ -21,6 +21,8 @@ from helpers.terminal import terminal
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, pid_of_listener
 
+from simpleipc_cli import autostart
+
 ROUNDS = (int(os.environ.get("SIPC_SOAK", "3")) + 2) // 3  # of what takes many programs
 COUNTED = f"echo started >>starts; {SERVE}"
 
@@ -66,13 +68,15 @@ def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoi
         done = subprocess.run([*command, "--spawn", "touch here"], capture_output=True, cwd=folder)
     assert done.stdout == b"x"
     assert b"simpleipc_cli.client" in done.stderr
-    for name in (b"ondemand", b"handlers", b"start_lock"):
+    for name in (b"autostart", b"process", b"start_lock"):
         assert name not in done.stderr
     assert os.listdir(folder) == ["sock"]
 
 
 @pytest.mark.parametrize("wait", [[], ["--wait", "50ms"]], ids=["without --wait", "with --wait"])
-def test_a_busy_server_is_a_server(endpoint, folder, wait):
+def test_a_busy_server_is_a_server(endpoint, folder, monkeypatch, wait):
+    """Without --wait its room is waited for no longer than --connect-timeout allows."""
+    monkeypatch.setattr(autostart, "START_TIMEOUT", 3600.0)
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(endpoint))
         busy.listen(0)
@@ -103,8 +107,9 @@ def test_no_server_is_started_where_none_can_be(folder, path, status):
 def as_nobody(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as the user nobody; it imports all first, as that user may be unable to read it."""
     code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
-    code += "from simpleipc_cli.cli import main, app, send; import simpleipc_cli.ondemand;"
-    code += "import simpleipc_cli.transport.unix_poll;"
+    code += "from simpleipc_cli.cli import main, app; import simpleipc_cli.autostart;"
+    code += "import simpleipc_cli.cli.send.command;"
+    code += "import simpleipc_cli.transport.unix.poller;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, input=b"", capture_output=True, **options)

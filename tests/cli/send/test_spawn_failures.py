@@ -12,23 +12,35 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 from helpers.command import assert_error_line, needs_root, sipc
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
-from helpers.server import Server
-from helpers.spawning import SERVE, Spawning, command_line
+from helpers.sending import EchoServer, Gate, Spawning
+from helpers.spawning import SERVE, command_line
 from helpers.waiting import wait_until
+from helpers.wire import is_listening
+
+from simpleipc_cli import autostart
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 ROUNDS = (SOAK + 2) // 3  # of what takes many programs
-WAITING = "echo $$ >>starts; until test -e go; do sleep 0.01; done; "
-HANGS = "echo $$ >>starts; sleep 1000 & sleep 1000"
+STARTS = "echo $$ >>starts; "
+WAITING = f"{STARTS} read line <go; "
+HANGS = f"{STARTS} sleep 1000 & sleep 1000"
 
 
 @pytest.fixture
 def spawning(endpoint):
     with Spawning(endpoint) as it:
+        yield it
+
+
+@pytest.fixture
+def gate(folder):
+    with Gate(folder / "go") as it:
         yield it
 
 
@@ -40,7 +52,7 @@ def stale(endpoint):
 
 @contextmanager
 def held_lock(folder):
-    """Somebody is at it, and does not get on."""
+    """Hold the lock of a client that starts a server."""
     path = folder / ".sipc-spawn-sock"
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,9 +83,12 @@ def held_lock(folder):
         *("long line", "usage", "no folder", "background", "held stderr", "no shell syntax"),
     ],
 )
-def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, folder, line, words):
+def test_a_command_that_fails_is_reported_at_once_with_its_last_words(
+    spawning, folder, line, words
+):
     """At once: without any limit on the time."""
-    done = spawning.send(line, "--wait", "0", cwd=folder)
+    run = sipc if line == "exit 3" else run_cli
+    done = spawning.send(line, "--wait", "0", run=run, cwd=folder)
     assert_error_line(done, 1, "the --spawn command failed", *words)
     assert len(done.stderr) < 1000
     assert os.listdir(folder) == []
@@ -81,49 +96,100 @@ def test_a_command_that_fails_is_told_at_once_with_its_last_words(spawning, fold
 
 def test_a_client_that_was_started_with_sigchld_ignored_learns_the_status(spawning):
     command = ["env", "--ignore-signal=CHLD", *spawning.command("exit 3", "-d", "x")]
-    done = subprocess.run(command, env=spawning.environment(), capture_output=True, timeout=60)
+    done = subprocess.run(command, env=spawning.environment(), capture_output=True)
     assert_error_line(done, 1, "failed, exit status 3: ")
 
 
-def test_what_got_away_from_a_failed_command_cannot_keep_the_client(spawning, folder):
-    flood = "setsid sh -c 'echo flood; touch up; exec yes flood' >&2 &"
-    line = f"{flood} until test -e up; do :; done; exit 3"
+def test_a_process_that_a_failed_command_leaves_cannot_keep_the_client(spawning, folder):
+    flood = "setsid sh -c 'echo flood; echo >up; exec yes flood' >&2 &"
+    line = f"mkfifo up; {flood} read line <up; exit 3"
     done = spawning.send(line, "--wait", "0", cwd=folder)
     assert_error_line(done, 1, "failed, exit status 3, and wrote: flood")
     (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(
-    ("line", "did"),
-    [
-        (HANGS, "did not start listening in time and was terminated: "),
-        (
-            f"trap '' TERM; {HANGS}; sleep 1000",
-            "did not start listening in time and was terminated: ",
-        ),
-        (f"echo why >&2; {HANGS}", "was terminated, and wrote: why: "),
-        ("sipc serve other --exec cat", "was terminated, and wrote: listening on other: "),
-        ("SIPC_PATH= exec sipc serve other --exec cat", "wrote: listening on other: "),
-        ("sipc serve other -q --exec cat & exit 0", "ended with exit status 0: "),
-        ("true", "ended with exit status 0: "),
-    ],
-    ids=["hangs", "ignores TERM", "says why", "elsewhere", "exec", "background", "does nothing"],
-)
-def test_a_command_that_does_not_listen_there_in_time_is_ended(spawning, folder, line, did):
-    done = spawning.send(line, "--wait", "1s", cwd=folder)
-    assert_error_line(done, 4, f"{spawning.path} does not exist, ", did, "SIPC_PATH", "--wait")
+def has_started(spawning) -> bool:
+    return bool(spawning.lines("starts"))
+
+
+def has_ended(spawning) -> bool:
+    """Whether the command has started and ended, reaped or not."""
+    return has_started(spawning) and not is_alive(int(spawning.lines("starts")[0]))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return state_of(pid) != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def listens_elsewhere(spawning) -> bool:
+    return has_ended(spawning) and is_listening(spawning.folder / "other")
+
+
+def has_logged(spawning) -> bool:
+    return spawning.lines("log") == ["listening on other"]
+
+
+ENDED = "did not start listening in time and was terminated"
+NOT_LISTENING = {
+    "hangs": (HANGS, has_started, f"{ENDED}: "),
+    "ignores TERM": (f"trap '' TERM; {HANGS}; sleep 1000", has_started, f"{ENDED}: "),
+    "says why": (f"echo why >&2; {HANGS}", has_started, f"{ENDED}, and wrote: why: "),
+    "elsewhere": (
+        "sipc serve other --exec cat 2>&1 | tee log >&2",
+        has_logged,
+        f"{ENDED}, and wrote: listening on other: ",
+    ),
+    "background": (
+        f"{STARTS} sipc serve other -q --exec cat & exit 0",
+        listens_elsewhere,
+        "exited with status 0: ",
+    ),
+    "does nothing": (f"{STARTS} exit 0", has_ended, "exited with status 0: "),
+}
+
+
+@pytest.mark.parametrize(("line", "is_over", "what"), NOT_LISTENING.values(), ids=NOT_LISTENING)
+def test_a_command_that_does_not_listen_in_time_is_ended(
+    spawning, folder, max_time, line, is_over, what
+):
+    max_time.is_over = partial(is_over, spawning)
+    done = spawning.send(line, "-m", "1h", cwd=folder)
+    assert_error_line(done, 4, f"{spawning.path} does not exist, ", what, "SIPC_PATH", "--wait")
     spawning.check_nothing_left()
-    assert os.listdir(folder) in ([], ["starts"])
+    assert set(os.listdir(folder)) <= {"starts", "log"}
+
+
+def test_a_server_has_ten_seconds_to_listen_unless_an_option_says_otherwise(
+    endpoint, folder, monkeypatch
+):
+    assert autostart.START_TIMEOUT == 10
+    monkeypatch.setattr(autostart, "START_TIMEOUT", 0.05)
+    done = run_cli("send", endpoint, "-d", "x", "--spawn", "exec sleep 1000", cwd=folder)
+    assert_error_line(done, 4, ENDED)
 
 
 @pytest.mark.usefixtures("stale")
-@pytest.mark.parametrize("limits", [["-m", "300ms"], ["-m", "300ms", "--wait", "0"]], ids=str)
-def test_max_time_is_the_limit_for_the_start_too(spawning, folder, limits):
-    done = spawning.send(HANGS, *limits, cwd=folder)
+@pytest.mark.parametrize("wait", [[], ["--wait", "0"]], ids=["alone", "with --wait"])
+def test_max_time_is_the_limit_for_the_start_too(spawning, folder, max_time, wait):
+    max_time.is_over = partial(has_started, spawning)
+    done = spawning.send(HANGS, "-m", "1h", *wait, cwd=folder)
     assert_error_line(done, 3, f"nobody is listening on {spawning.path}, ", "was terminated")
     spawning.check_nothing_left()
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
+
+
+def test_wait_is_a_limit_for_the_start(spawning, folder):
+    done = spawning.send("exec sleep 1000", "--wait", "50ms", cwd=folder)
+    assert_error_line(done, 4, ENDED)
+    spawning.check_nothing_left()
 
 
 def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoint, folder):
@@ -133,17 +199,27 @@ def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoi
     assert endpoint.read_text() == "precious\n"
 
 
-def test_it_waits_for_a_command_that_takes_its_time(spawning, folder):
+def test_it_waits_for_a_slow_command(spawning, folder, gate):
     with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as client:
         spawning.wait_for_lines("starts", 1)
         wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
-        (folder / "go").touch()
+        gate.open()
         assert client.communicate() == (b"hello", b"")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("line", [HANGS, f"trap '' INT TERM; {HANGS}; sleep 1000"])
-def test_a_client_told_to_end_takes_along_what_does_not_yet_listen(spawning, folder, number, line):
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, HANGS),
+        (signal.SIGTERM, HANGS),
+        (signal.SIGHUP, HANGS),
+        (signal.SIGTERM, f"trap '' INT TERM; {HANGS}; sleep 1000"),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGHUP", "a command that ignores signals"],
+)
+def test_a_client_that_a_signal_ends_ends_a_command_that_does_not_listen(
+    spawning, folder, number, line
+):
     with spawning.start(line, "-o", "answer", cwd=folder) as client:
         spawning.wait_for_lines("starts", 1)
         client.send_signal(number)
@@ -160,7 +236,7 @@ BEGINNINGS_AND_ENDS = r"flock|openat.*\.sipc-|v?fork|clone|wait4|pidfd_open|unli
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_a_signal_at_any_system_call_harms_no_later_client(endpoint, folder, tmp_path, name):
-    """Told to end, it leaves a server that listens or nothing; killed, it leaves no lock held."""
+    """After SIGTERM a listening server or nothing is left, after SIGKILL no lock is held."""
     met = 0
     moments = moments_of_a_start(endpoint, tmp_path)
     for call, count in moments:
@@ -170,7 +246,7 @@ def test_a_signal_at_any_system_call_harms_no_later_client(endpoint, folder, tmp
             met += done.returncode != 0
             assert done.returncode in {0, 143, -signal.SIGKILL}, (call, count, done.stderr)
             if name == "SIGTERM":
-                listening = sipc("probe", "-q", endpoint).returncode == 0
+                listening = is_listening(endpoint)
                 expected = ["sock"] if listening else []  # a server may still be at its names
                 wait_until(partial(is_all_there, folder, expected), f"{expected} {call} {count}")
                 if not listening:
@@ -178,7 +254,7 @@ def test_a_signal_at_any_system_call_harms_no_later_client(endpoint, folder, tmp
             assert spawning.send(SERVE).stdout == b"hello", (call, count)
             (folder / ".sipc-spawn-sock").unlink(missing_ok=True)
         assert os.listdir(folder) == []
-    assert met > len(moments) / 2, "some, but not all, come to lie behind the end"
+    assert met > len(moments) / 2, "some, but not all, come after the end"
 
 
 def is_all_there(folder, names: list[str]) -> bool:
@@ -186,7 +262,7 @@ def is_all_there(folder, names: list[str]) -> bool:
 
 
 def moments_of_a_start(endpoint, tmp_path) -> list[tuple[str, int]]:
-    """The system calls of a client who starts a server: the name, and the how many-th of it."""
+    """The system calls of a client that starts a server: name, and number among those."""
     with Spawning(endpoint) as spawning:
         assert traced(spawning, tmp_path / "trace").stdout == b"hello"
     counts: Counter[str] = Counter()
@@ -207,50 +283,51 @@ def traced(spawning, trace, *options) -> subprocess.CompletedProcess[bytes]:
         ["strace", "-qq", "-o", trace, *options, *spawning.command(SERVE, "-d", "hello")],
         env=spawning.environment(),
         capture_output=True,
-        timeout=60,
     )
 
 
-def test_a_client_told_to_end_leaves_a_server_that_listens(spawning, endpoint):
-    """Also when it has not yet seen that: here it was stopped meanwhile."""
+def test_a_client_that_a_signal_ends_leaves_a_server_that_listens(spawning, endpoint):
+    """Also when it has not yet seen that: here it is stopped meanwhile."""
     with spawning.start(f"kill -STOP $PPID; {SERVE}") as client:
-        wait_until(lambda: sipc("probe", "-q", endpoint).returncode == 0, "a server")
+        wait_until(lambda: is_listening(endpoint), "a server")
         client.send_signal(signal.SIGINT)
         client.send_signal(signal.SIGCONT)
         client.communicate()
         assert client.returncode == 130
-    assert sipc("send", endpoint, "-d", "again").stdout == b"again"
+    assert run_cli("send", endpoint, "-d", "again").stdout == b"again"
 
 
-def test_after_a_client_was_killed_the_next_one_goes_on(spawning, folder):
+def test_after_a_client_was_killed_the_next_one_goes_on(spawning, folder, gate):
     with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as first:
         spawning.wait_for_lines("starts", 1)
         with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as second:
             first.kill()
             first.communicate()
             spawning.wait_for_lines("starts", 2)
-            (folder / "go").touch()
+            gate.open()
             assert second.communicate() == (b"hello", b"")
     (server,) = wait_until(lambda: len(left := serving(spawning)) == 1 and left, "one to win")
     assert str(server) in spawning.lines("starts")
 
 
 def serving(spawning) -> list[int]:
-    """The leaders of what was started, as far as they still run."""
+    """The process ids of the commands that still run."""
     return [pid for pid in spawning.left() if str(pid) in spawning.lines("starts")]
 
 
-def test_what_a_killed_client_started_can_write_its_log_and_listen(spawning, endpoint, folder):
-    """Its standard error has a reader though the client is gone."""
+def test_the_command_of_a_killed_client_can_write_its_log_and_listen(
+    spawning, endpoint, folder, gate
+):
+    """Its standard error has a reader though the client has ended."""
     line = f"{WAITING} head -c 300000 /dev/zero >&2 && {SERVE}"
     with spawning.start(line, cwd=folder) as client:
         spawning.wait_for_lines("starts", 1)
         client.kill()
         client.communicate()
-    (folder / "go").touch()
-    assert sipc("send", endpoint, "-d", "x", "--wait", "30s").stdout == b"x"
+    gate.open()
+    assert run_cli("send", endpoint, "-d", "x", "--wait", "1h").stdout == b"x"
     assert spawning.send("false").stdout == b"hello"
-    (folder / ".sipc-spawn-sock").unlink()  # the killed one's; nobody had to start since
+    (folder / ".sipc-spawn-sock").unlink()  # of the killed client; no other has started since
 
 
 def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folder):
@@ -264,74 +341,65 @@ def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folde
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
 
 
-@pytest.mark.parametrize(
-    ("limits", "status"), [(["--wait", "200ms"], 4), (["-m", "200ms"], 4), (["-m", "1ms"], 4)]
-)
-def test_waiting_for_another_clients_start_has_the_same_limits(spawning, folder, limits, status):
+@pytest.mark.parametrize("limits", [["--wait", "20ms"], ["-m", "20ms"], ["-m", "1ms"]])
+def test_waiting_for_the_start_of_another_client_has_the_same_limits(spawning, folder, limits):
     with held_lock(folder):
         done = spawning.send("touch here", *limits, cwd=folder)
-    assert_error_line(
-        done, status, "does not exist", "has not finished", str(folder / ".sipc-spawn-sock")
-    )
+    lock = str(folder / ".sipc-spawn-sock")
+    assert_error_line(done, 4, "does not exist", "has not finished", lock)
     assert os.listdir(folder) == []
 
 
 def test_while_another_client_starts_a_server_any_server_will_do(spawning, endpoint, folder):
     with held_lock(folder) as lock, spawning.start("touch here", cwd=folder) as client:
         wait_until(lambda: is_in_syscall(client.pid, "clock_nanosleep"), "it to wait")
-        with Server(endpoint, "cat"):
+        with EchoServer(endpoint):
             assert client.communicate() == (b"hello", b"")
             lock.unlink()
-    assert os.listdir(folder) == []
+    assert os.listdir(folder) == ["sock"]
 
 
-@pytest.mark.parametrize("removed", [True, False], ids=["gave up", "was killed"])
-def test_when_another_client_is_gone_the_next_one_starts_a_server(spawning, folder, removed):
+@pytest.mark.parametrize("removed", [True, False], ids=["ended", "killed"])
+def test_when_another_client_has_ended_the_next_one_starts_a_server(spawning, folder, removed):
     path = folder / ".sipc-spawn-sock"
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = spawning.start(f"echo x >>starts; {SERVE}", cwd=folder)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with spawning.start(f"echo x >>starts; {SERVE}", cwd=folder) as client:
         wait_until(lambda: is_in_syscall(client.pid, "clock_nanosleep"), "it to wait")
         assert spawning.lines("starts") == []
         if removed:
             path.unlink()
-    with client:
+        os.close(lock)
         assert client.communicate() == (b"hello", b"")
     assert spawning.lines("starts") == ["x"]
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_of_many_clients_some_killed_all_others_get_answers(endpoint, folder, number):
-    """Whoever has the lock is killed, again and again; the last one starts the server."""
+def test_of_many_clients_some_killed_all_others_get_responses(endpoint, folder, number):
+    """The client that has the lock is killed, again and again; the last starts the server."""
+    line = f"echo $PPID >>parents; {WAITING}{SERVE}"
     for _ in range(ROUNDS):
-        with Spawning(endpoint) as spawning:
-            clients = {
-                client.pid: client
-                for client in (
-                    spawning.start(
-                        f"echo $PPID >>who; {WAITING}{SERVE}", "--wait", "60s", cwd=folder
-                    )
-                    for _ in range(8)
-                )
-            }
+        with Gate(folder / "go") as gate, Spawning(endpoint) as spawning:
+            started = [spawning.start(line, cwd=folder) for _ in range(8)]
+            clients = {client.pid: client for client in started}
             for count in range(1, 6):
-                holder = clients.pop(int(spawning.wait_for_lines("who", count)[-1]))
+                holder = clients.pop(int(spawning.wait_for_lines("parents", count)[-1]))
                 holder.send_signal(number)
                 holder.communicate()
-            spawning.wait_for_lines("who", 6)
-            (folder / "go").touch()
+            spawning.wait_for_lines("parents", 6)
+            gate.open()
             for client in clients.values():
-                assert client.communicate(timeout=60) == (b"hello", b"")
+                assert client.communicate() == (b"hello", b"")
                 assert client.returncode == 0
-            assert len(spawning.lines("who")) == 6
-        for name in ("go", "who", "starts"):
+            assert len(spawning.lines("parents")) == 6
+        for name in ("parents", "starts"):
             (folder / name).unlink()
         assert os.listdir(folder) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "file"])
-def test_what_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
+def test_a_file_that_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
     lock = folder / ".sipc-spawn-sock"
     match kind:
         case "folder":
@@ -347,7 +415,7 @@ def test_what_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
     lock.rmdir() if kind == "folder" else lock.unlink()
 
 
-# The program with all modules loaded, and then with a limit that the first argument is about.
+# Loads all modules of the program, sets the limit that the arguments name, and runs it.
 LIMITED = """
 import difflib, os, resource, sys
 from simpleipc_cli.cli.send import command as send
@@ -356,7 +424,7 @@ import simpleipc_cli.autostart, simpleipc_cli.transport.unix.poller
 name, most = sys.argv[1:3]
 sys.argv = sys.argv[3:]
 if name == "RLIMIT_NPROC":
-    os.setuid(65534)  # root may have as many as it likes
+    os.setuid(65534)  # there is no limit for root
 resource.setrlimit(getattr(resource, name), (int(most), int(most)))
 main()
 """
@@ -367,19 +435,19 @@ def limited(spawning, name: str, most: int, **options) -> subprocess.CompletedPr
         [sys.executable, "-c", LIMITED, name, str(most), *spawning.command(SERVE, "-d", "hello")],
         env=spawning.environment(),
         capture_output=True,
-        timeout=60,
         **options,
     )
 
 
-def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder):
+@pytest.mark.parametrize(
+    "most", [pytest.param(n, marks=pytest.mark.soak) if n in (5, 7) else n for n in range(3, 9)]
+)
+def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder, most):
     """From too few for the lock to just too few for all pipes of the start."""
-    for most in range(3, 9):
-        assert_error_line(
-            limited(spawning, "RLIMIT_NOFILE", most), 1, "Too many open files", "ulimit"
-        )
-        assert os.listdir(folder) == []
-        spawning.check_nothing_left()
+    done = limited(spawning, "RLIMIT_NOFILE", most)
+    assert_error_line(done, 1, "Too many open files", "ulimit")
+    assert os.listdir(folder) == []
+    spawning.check_nothing_left()
 
 
 @needs_root

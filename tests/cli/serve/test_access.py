@@ -52,7 +52,7 @@ def open_folder(folder):
 
 
 @needs_root
-def test_only_who_is_allowed_is_answered(endpoint, open_folder):
+def test_only_allowed_users_are_answered(endpoint, open_folder):
     handler = f"cat >>{open_folder}/heard; echo done"
     with Server(endpoint, handler, "--allow-user", "nobody") as server:
         assert mode_of(endpoint) == 0o666
@@ -75,7 +75,7 @@ def test_several_users_may_be_allowed(endpoint, open_folder):
 
 
 @needs_root
-def test_send_tells_a_refusal_from_an_answer(shared_server):
+def test_send_reports_a_refused_connection(shared_server):
     done = sipc("send", shared_server("cat", "--allow-user", "nobody").path, "-d", "hello")
     assert done.returncode == 7
     assert done.stdout == b""
@@ -83,7 +83,7 @@ def test_send_tells_a_refusal_from_an_answer(shared_server):
 
 
 @needs_root
-def test_refused_connections_occupy_nothing(shared_server):
+def test_refused_connections_occupy_no_descriptor(shared_server):
     server = shared_server("cat", "--allow-user", "nobody")
     for _ in range(20):
         with connect(server.path) as client:
@@ -91,14 +91,14 @@ def test_refused_connections_occupy_nothing(shared_server):
     assert server.connections() == []
 
 
-def test_a_mode_that_is_given_wins(endpoint):
+def test_an_explicit_mode_overrides_the_default_of_allow_user(endpoint):
     with Server(endpoint, "cat", "--allow-user", str(os.getuid()), "--mode", "0640"):
         assert mode_of(endpoint) == 0o640
         assert ask(endpoint, b"hello") == (b"hello", True)
 
 
 @needs_root
-def test_the_group_is_the_one_that_was_named(endpoint, open_folder):
+def test_the_socket_gets_the_given_group(endpoint, open_folder):
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
     with Server(endpoint, "cat", "--group", group.gr_name):
         assert endpoint.stat().st_gid == group.gr_gid
@@ -117,7 +117,7 @@ def test_the_group_is_the_one_that_was_named(endpoint, open_folder):
         ("--group", "4294967296"),
     ],
 )
-def test_who_is_unknown_is_a_usage_error(endpoint, option, value):
+def test_unknown_users_and_groups_are_usage_errors(endpoint, option, value):
     done = run_cli("serve", endpoint, "--exec", "cat", option, value)
     assert done.returncode == 2
     assert b"there is no" in done.stderr
@@ -125,10 +125,11 @@ def test_who_is_unknown_is_a_usage_error(endpoint, option, value):
 
 
 @needs_root
-def test_a_group_one_is_not_in_is_refused_and_leaves_nothing(open_folder):
+def test_a_group_without_membership_is_refused_and_leaves_no_file(open_folder):
     open_folder.chmod(0o777)
-    code = "import grp,os,sys; from simpleipc_cli.cli import main, serve;"
-    code += "import resource, simpleipc_cli.transport.unix_listen;"
+    code = "import grp,os,sys; from simpleipc_cli.cli import main, app;"
+    code += "import simpleipc_cli.cli.serve.command;"
+    code += "import resource, simpleipc_cli.transport.unix.listener;"
     code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); main()"
     arguments = ["serve", str(open_folder / "sock"), "--exec", "cat", "--group", "0"]
     done = subprocess.run(
@@ -142,7 +143,7 @@ def test_a_group_one_is_not_in_is_refused_and_leaves_nothing(open_folder):
 
 
 @needs_root
-def test_no_instant_in_which_others_may_connect(endpoint, open_folder):
+def test_mode_and_group_are_set_before_the_socket_gets_its_name(endpoint, open_folder):
     """The mode and the group are there before the name is: seen by whoever looks all the time."""
     watcher = """
 import os, sys

@@ -52,7 +52,7 @@ def run_here(*arguments, count: str = "1", **more: str) -> subprocess.CompletedP
     return run_cli("serve", *arguments, "--exec", "cat", env=environment(**variables))
 
 
-def test_it_answers_on_the_socket_and_leaves_it_alone(manager, endpoint, folder):
+def test_a_server_answers_on_a_passed_socket_and_does_not_remove_it(manager, endpoint, folder):
     before = endpoint.stat()
     for _ in range(2):
         with manager.start() as server:
@@ -63,7 +63,9 @@ def test_it_answers_on_the_socket_and_leaves_it_alone(manager, endpoint, folder)
         assert os.listdir(folder) == ["sock"]
 
 
-def test_the_queue_is_left_to_the_next_server(manager, endpoint, folder, gate):
+def test_a_stopping_server_leaves_queued_connections_to_the_next_server(
+    manager, endpoint, folder, gate
+):
     """Whom the first has accepted it answers; whoever comes then, it does not touch."""
     command = f": >{folder}/begun; {gate.wait}; cat; echo first"
     with connect(endpoint) as client, manager.start("-v", command=command) as first:
@@ -83,7 +85,7 @@ def test_the_queue_is_left_to_the_next_server(manager, endpoint, folder, gate):
                 stopped(second)
 
 
-def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
+def test_a_stopping_server_stops_accepting_from_a_long_queue(manager, endpoint):
     """It would go on as long as clients come faster than it looks; the next one is there.
 
     It accepts at most 256 connections at once.
@@ -104,7 +106,7 @@ def test_a_stopping_server_takes_no_more_of_a_long_queue(manager, endpoint):
     assert set(answers) == {(b"first\n", True), (b"second\n", True)}
 
 
-def test_a_server_that_is_killed_loses_nobody_who_waits(manager, endpoint):
+def test_connections_queued_while_a_server_is_killed_are_answered_by_the_next(manager, endpoint):
     with manager.start() as first:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stop_process(first.pid)
@@ -117,7 +119,7 @@ def test_a_server_that_is_killed_loses_nobody_who_waits(manager, endpoint):
                 stopped(second)
 
 
-def test_handlers_get_no_descriptor_of_it(manager, endpoint):
+def test_handlers_do_not_inherit_the_passed_socket(manager, endpoint):
     with manager.start(command="ls -l /proc/self/fd; echo $UNIXLOCALPATH") as server:
         answer = ask(endpoint, b"")[0].decode()
         stopped(server)
@@ -125,7 +127,7 @@ def test_handlers_get_no_descriptor_of_it(manager, endpoint):
     assert answer.endswith(f"\n{endpoint}\n")
 
 
-def test_an_abstract_socket_works_and_is_shown_as_one(folder):
+def test_an_abstract_socket_is_served_and_shown_with_an_at_sign(folder):
     name = f"{folder}\nodd"
     with SocketManager(f"\0{name}\0".encode()) as manager:
         with manager.start(command="printf %s $UNIXLOCALPATH") as server:
@@ -140,14 +142,14 @@ def test_an_abstract_socket_works_and_is_shown_as_one(folder):
         assert "".join(seen.split()) == f"@{folder}odd@"
 
 
-def test_the_path_may_be_named(manager, endpoint, folder):
+def test_path_may_be_the_path_of_the_passed_socket(manager, endpoint, folder):
     (folder / "link").symlink_to("sock")
     with manager.start(path=["link"], cwd=folder) as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stopped(server)
 
 
-def test_an_abstract_name_may_be_named(folder):
+def test_path_may_be_the_abstract_name_of_the_passed_socket(folder):
     with SocketManager(f"\0{folder}") as manager:
         with manager.start(path=[f"@{folder}"]) as server:
             assert server.stderr.readline() == b"listening on @%s\n" % os.fsencode(folder)
@@ -188,14 +190,14 @@ def test_an_abstract_socket_is_known_by_its_name_alone(folder):
 @pytest.mark.parametrize(
     "options", [("--mode", "0600"), ("--backlog", "1024"), ("--background",)], ids=" ".join
 )
-def test_what_the_unit_decides_is_a_mistake_here(options):
+def test_options_that_the_socket_unit_decides_are_usage_errors(options):
     done = run_here(*options)
     assert done.returncode == 2
     assert options[0].encode() in done.stderr
     assert b"Traceback" not in done.stderr
 
 
-def test_another_path_is_a_mistake(manager, folder):
+def test_a_path_that_is_not_the_passed_socket_is_a_usage_error(manager, folder):
     with manager.start(path=["other"], cwd=folder) as server:
         done = ended(server)
     assert done.returncode == 2
@@ -203,7 +205,7 @@ def test_another_path_is_a_mistake(manager, folder):
     assert os.listdir(folder) == ["sock"]
 
 
-def test_sockets_for_another_process_are_left_alone(endpoint, folder):
+def test_sockets_for_another_process_are_ignored(endpoint, folder):
     """A shell's, say, that was activated and now starts us."""
     with SocketManager(str(endpoint)) as manager:
         script = f"{SIPC} serve other --exec cat & echo; wait"
@@ -226,7 +228,7 @@ def listening(address="", family=socket.AF_UNIX, kind=socket.SOCK_STREAM) -> soc
     return made
 
 
-def test_a_connection_is_refused():
+def test_a_passed_connection_is_refused():
     """What a unit with Accept=yes passes."""
     ours, theirs = socket.socketpair()
     with ours, theirs, start_with_sockets(SERVE, theirs) as server:
@@ -263,12 +265,12 @@ NONSENSE = ["0", "-1", "", "two", "1 ", "9" * 22, "9" * 5000]
 
 
 @pytest.mark.parametrize("count", NONSENSE, ids=[text[:9] for text in NONSENSE])
-def test_a_number_that_cannot_be_is_refused(count):
+def test_an_invalid_number_of_sockets_is_refused(count):
     assert_error_line(run_here(count=count), 1, "LISTEN_FDS is")
 
 
 @pytest.mark.parametrize(("names", "chosen"), [("sipc:web", 0), ("web:sipc", 1)])
-def test_of_several_sockets_the_one_with_the_name_is_taken(folder, names, chosen):
+def test_of_several_sockets_the_one_named_sipc_is_served(folder, names, chosen):
     with SocketManager(str(folder / "0")) as first, SocketManager(str(folder / "1")) as second:
         sockets = [first.socket, second.socket]
         command = ["ls -l /proc/self/fd | grep -c socket: || true"]
@@ -292,18 +294,18 @@ def test_of_several_sockets_the_one_with_the_name_is_taken(folder, names, chosen
     ],
     ids=["no names", "empty", "others", "two", "one too many"],
 )
-def test_several_sockets_without_one_that_has_the_name_are_refused(names, words):
+def test_several_sockets_of_which_not_exactly_one_is_named_sipc_are_refused(names, words):
     assert_error_line(run_here(count="2", **names), 1, words, "FileDescriptorName=sipc")
 
 
-def test_a_single_socket_may_have_any_name_and_SIPC_PATH_is_not_looked_at(manager, endpoint):
+def test_a_single_socket_may_have_any_name_and_SIPC_PATH_is_ignored(manager, endpoint):
     env = environment(SIPC_PATH="/nowhere/else")
     with start_with_sockets(SERVE, manager.socket, names="unknown", env=env) as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stopped(server)
 
 
-def test_a_path_taken_away_is_the_managers_business(manager, endpoint):
+def test_a_server_with_a_passed_socket_does_not_stop_when_the_path_is_removed(manager, endpoint):
     with manager.start() as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         with connect(endpoint) as client:
@@ -338,7 +340,7 @@ def test_systemd_can_start_it_and_pass_more_than_one_socket_by_name(endpoint, fo
 
 
 @needs_systemd
-def test_systemd_s_other_way_to_accept_is_refused(endpoint, folder):
+def test_a_systemd_unit_with_accept_is_refused(endpoint, folder):
     """With --accept systemd starts a server for each connection, and goes on itself."""
     errors = folder / "errors"
     errors.touch()

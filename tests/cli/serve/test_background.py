@@ -64,7 +64,7 @@ def test_directory_umask_and_environment_are_kept(background, folder, script):
     ["said=$({} 2>&1)", "{} 2>&1 | cat", "{} <&- >&- 2>&-", "(trap '' HUP TERM; {})"],
     ids=["substitution", "pipeline", "closed streams", "ignored signals"],
 )
-def test_a_shell_gets_it_back_whatever_stands_around_it(background, endpoint, line):
+def test_the_command_returns_inside_every_shell_construct(background, endpoint, line):
     command = shlex.join([SIPC, *background.arguments()])
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", line.format(command)],
@@ -79,7 +79,7 @@ def test_a_shell_gets_it_back_whatever_stands_around_it(background, endpoint, li
         endpoint.unlink()
 
 
-def test_standard_error_in_a_file_goes_on_as_the_log(background, endpoint, folder):
+def test_standard_error_that_is_a_file_stays_the_log(background, endpoint, folder):
     with (folder / "log").open("wb") as log:
         done = subprocess.run(
             [SIPC, *background.arguments(command="echo from the handler >&2; cat")],
@@ -93,7 +93,7 @@ def test_standard_error_in_a_file_goes_on_as_the_log(background, endpoint, folde
     assert "\nfrom the handler\n" in (folder / "log").read_text()
 
 
-def test_the_terminal_may_go(background, endpoint):
+def test_the_server_survives_the_end_of_its_terminal(background, endpoint):
     ours, theirs = pty.openpty()
     done = subprocess.run(
         ["setsid", "-c", "-w", SIPC, *background.arguments()],
@@ -117,7 +117,7 @@ def test_the_terminal_may_go(background, endpoint):
         ("few descriptors", 1, "ulimit -n"),
     ],
 )
-def test_a_server_that_cannot_start_says_why_and_with_which_status(
+def test_a_failed_start_is_reported_with_its_exit_status(
     background, endpoint, folder, before, status, words
 ):
     with socket.socket(socket.AF_UNIX) as other:
@@ -140,7 +140,7 @@ def test_a_server_that_cannot_start_says_why_and_with_which_status(
 
 
 @needs_root
-def test_who_may_not_make_a_socket_there_is_told_so(background, folder):
+def test_a_folder_without_write_permission_is_reported(background, folder):
     folder.chmod(0o755)
     done = as_nobody(*background.arguments(), env=background.environment())
     assert_error_line(done, 8, "permission denied")
@@ -154,7 +154,7 @@ def test_a_handler_that_is_missing_is_only_a_warning(background, endpoint):
     assert ask(endpoint, b"") == (b"", False)
 
 
-def test_a_server_that_does_not_listen_in_time_is_ended(background, folder):
+def test_a_server_that_does_not_listen_within_max_wait_is_terminated(background, folder):
     (folder / "sock.lock").touch()
     done = background.serve("--max-wait", "300ms", "--pid-file", folder / "pid")
     assert_error_line(done, 6, "within 0.3 s", "--max-wait")
@@ -164,7 +164,7 @@ def test_a_server_that_does_not_listen_in_time_is_ended(background, folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_whoever_waits_ends_the_server_too(background, folder, number):
+def test_a_signal_to_the_waiting_process_terminates_the_server(background, folder, number):
     with background.waiting_for_lock("--pid-file", folder / "pid") as (parent, _):
         parent.send_signal(number)
         done = completed(parent)
@@ -175,7 +175,9 @@ def test_a_signal_to_whoever_waits_ends_the_server_too(background, folder, numbe
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_whoever_waits_at_any_moment_leaves_all_or_nothing(background, folder, number):
+def test_a_signal_to_the_waiting_process_at_any_moment_leaves_a_listening_server_or_none(
+    background, folder, number
+):
     """From before it forks until after it has returned: either a server listens, or none is left.
 
     One that SIGKILL cuts off leaves a server, which is then the user's.
@@ -199,7 +201,7 @@ def test_the_end_of_whoever_waits_at_any_moment_leaves_all_or_nothing(background
         assert os.listdir(folder) == []
 
 
-def test_a_server_that_does_not_obey_is_killed(background):
+def test_a_server_that_does_not_terminate_is_killed(background):
     with background.waiting_for_lock() as (parent, child):
         stop_process(child)
         parent.terminate()
@@ -210,7 +212,7 @@ def test_a_server_that_does_not_obey_is_killed(background):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, 137)])
-def test_the_end_of_the_server_before_it_listens_is_told(background, folder, number, status):
+def test_the_end_of_the_server_before_it_listens_is_reported(background, folder, number, status):
     with background.waiting_for_lock() as (parent, child):
         os.kill(child, number)
         done = completed(parent)
@@ -223,7 +225,7 @@ def test_the_end_of_the_server_before_it_listens_is_told(background, folder, num
             (folder / name).unlink()
 
 
-def test_the_server_goes_on_when_whoever_waits_is_killed(background, endpoint):
+def test_the_server_survives_sigkill_of_the_waiting_process(background, endpoint):
     with background.waiting_for_lock() as (parent, child):
         parent.kill()
         parent.wait()
@@ -233,7 +235,7 @@ def test_the_server_goes_on_when_whoever_waits_is_killed(background, endpoint):
     assert ask(endpoint, b"hello") == (b"hello", True)
 
 
-def test_a_hangup_stops_no_server_in_the_background(background, endpoint):
+def test_sighup_does_not_stop_a_server_in_the_background(background, endpoint):
     assert background.serve().returncode == 0
     pid = pid_of_listener(endpoint)
     for _ in range(3):
@@ -244,7 +246,7 @@ def test_a_hangup_stops_no_server_in_the_background(background, endpoint):
 
 
 @pytest.mark.parametrize("wrapper", [[], ["nohup"]], ids=["plain", "nohup"])
-def test_a_hangup_makes_it_open_its_log_anew(background, endpoint, folder, wrapper):
+def test_sighup_reopens_the_log_file(background, endpoint, folder, wrapper):
     log = folder / "log"
     done = subprocess.run(
         [*wrapper, SIPC, *background.arguments("--log-file", log)],
@@ -262,7 +264,7 @@ def test_a_hangup_makes_it_open_its_log_anew(background, endpoint, folder, wrapp
     assert f"listening on {endpoint}" in (folder / "log.1").read_text()
 
 
-def test_a_hangup_during_the_start_stops_none_either(background, endpoint):
+def test_sighup_during_the_start_does_not_stop_the_server(background, endpoint):
     with background.waiting_for_lock() as (parent, child):
         os.kill(child, signal.SIGHUP)
         Path(f"{endpoint}.lock").unlink()
@@ -281,20 +283,20 @@ def test_starts_and_stops_in_a_row_leave_nothing(background, endpoint, folder, r
         assert os.listdir(folder) == []
 
 
-def test_a_client_may_start_it(background, endpoint):
+def test_send_spawn_may_start_a_server_in_the_background(background, endpoint):
     """One that waits for the command's end, and for whoever listens then."""
     done = background.send("exec sipc serve --background -q --exec cat")
     assert (done.returncode, done.stdout) == (0, b"hello")
     assert pid_of_listener(endpoint) not in children(os.getpid())
 
 
-def test_waiting_without_anything_to_wait_for_is_a_mistake(endpoint):
+def test_max_wait_without_background_is_a_usage_error(endpoint):
     done = run_cli("serve", endpoint, "--exec", "cat", "--max-wait", "1s")
     assert done.returncode == 2
     assert b"--background" in done.stderr
 
 
-def test_why_it_ended_is_in_its_log(background, endpoint, folder):
+def test_the_reason_of_its_end_is_in_the_log_file(background, endpoint, folder):
     """Nobody is left who could see it on standard error."""
     log = folder / "log"
     assert background.serve("--log-file", log, "-q").returncode == 0

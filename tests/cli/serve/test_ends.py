@@ -35,13 +35,13 @@ def manager(endpoint):
         yield it
 
 
-def test_a_server_that_was_never_asked_is_idle(endpoint):
+def test_a_server_without_any_request_stops_after_the_idle_timeout(endpoint):
     with Server(endpoint, "cat", "--idle-timeout", "50ms") as server:
         assert server.wait() == 0
         assert not endpoint.exists()
 
 
-def test_a_request_is_no_idleness_however_long_it_takes(manager, endpoint):
+def test_the_idle_timeout_does_not_run_during_a_request(manager, endpoint):
     """It takes longer than the timeout, which begins when it has been answered."""
     options = ("--idle-timeout", "100ms", "-v")
     with connect(endpoint) as client:
@@ -54,7 +54,7 @@ def test_a_request_is_no_idleness_however_long_it_takes(manager, endpoint):
     assert log.count("idle for") == 1
 
 
-def test_who_says_nothing_keeps_no_server(manager, endpoint):
+def test_idle_connections_do_not_delay_the_idle_timeout(manager, endpoint):
     with open_connections(endpoint, 3) as clients, manager.start("--idle-timeout", "100ms") as one:
         one.communicate(timeout=TIMEOUT)
         assert one.returncode == 0
@@ -62,7 +62,7 @@ def test_who_says_nothing_keeps_no_server(manager, endpoint):
 
 
 @pytest.mark.parametrize("how", ["byte by byte, streamed", "in two packets, whole"])
-def test_a_request_of_these_bytes_ends_it(endpoint, folder, how):
+def test_a_request_of_exactly_the_quit_bytes_stops_the_server(endpoint, folder, how):
     options = ["--whole-request"] if "whole" in how else []
     handler = f": >{folder}/ran; cat"
     with Server(endpoint, handler, "--quit-on", "stop now", "-v", *options) as server:
@@ -89,7 +89,7 @@ QUIT = ("--quit-on", "stop now", "--idle-timeout", "0")
     ids=["empty", "shorter", "longer", "other end", "other begin", "twice", "large"],
 )
 @pytest.mark.parametrize("options", [[], ["--whole-request"]], ids=["streamed", "whole"])
-def test_any_other_request_is_a_request(shared_server, payload, options):
+def test_any_other_request_goes_to_the_handler(shared_server, payload, options):
     server = shared_server("cat", *QUIT, *options)
     assert ask(server.path, payload) == (payload, True)
     with connect(server.path) as client:
@@ -97,7 +97,7 @@ def test_any_other_request_is_a_request(shared_server, payload, options):
         assert decode(receive_all(client)) == (payload[:20], True)
 
 
-def test_what_cannot_be_the_word_any_more_goes_to_the_handler_at_once(shared_server):
+def test_a_request_goes_to_the_handler_as_soon_as_it_differs_from_the_quit_bytes(shared_server):
     with connect(shared_server("cat", *QUIT).path) as client:
         client.sendall(packets(b"sto"))
         client.sendall(packets(b"ne"))
@@ -108,7 +108,7 @@ def test_what_cannot_be_the_word_any_more_goes_to_the_handler_at_once(shared_ser
         assert receive_all(client) == b"0000"
 
 
-def test_the_word_that_is_cut_off_is_not_said(shared_server):
+def test_truncated_quit_bytes_do_not_stop_the_server(shared_server):
     server = shared_server("cat", *QUIT)
     with connect(server.path) as client:
         client.sendall(packets(b"stop now"))
@@ -116,7 +116,7 @@ def test_the_word_that_is_cut_off_is_not_said(shared_server):
     assert ask(server.path, b"hello") == (b"hello", True)
 
 
-def test_an_empty_word_is_the_empty_request(endpoint):
+def test_empty_quit_bytes_match_the_empty_request(endpoint):
     """Also of a client that does not wait for the answer."""
     with Server(endpoint, "cat", "--quit-on", "") as server:
         assert ask(endpoint, b"x") == (b"x", True)
@@ -126,7 +126,7 @@ def test_an_empty_word_is_the_empty_request(endpoint):
 
 
 @pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
-def test_each_end_answers_who_has_connected(endpoint, folder, way):
+def test_each_way_to_stop_answers_connections_that_are_open(endpoint, folder, way):
     """Also those who still wait in the kernel's queue: they connected before the path went."""
     value = {"--count": "1", "--idle-timeout": "2s", "--quit-on": "stop"}[way]
     with Server(endpoint, "cat", way, value, "--drain-timeout", "30s") as server:

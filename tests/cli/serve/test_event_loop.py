@@ -69,7 +69,7 @@ def test_many_short_requests_at_once_need_one_thread(endpoint, gate):
         assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
 
 
-def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
+def test_handlers_that_end_slowly_delay_no_other_request(endpoint, folder):
     """Handlers that ignore SIGTERM, their clients gone; and what they leave behind."""
     stubborn = folder / "stubborn"
     command = f"read -r what; test $what = echo && exec cat; trap '' TERM; : >{stubborn}; "
@@ -87,7 +87,7 @@ def test_what_takes_its_time_to_end_keeps_nobody_waiting(endpoint, folder):
         end_at_once(server)
 
 
-def test_what_a_handler_leaves_behind_and_ignores_sigterm_is_killed(shared_server):
+def test_processes_left_by_a_handler_that_ignore_sigterm_are_killed(shared_server):
     command = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & cat"
     server = shared_server(command, "--kill-after", "100ms")
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_what_a_handler_leaves_behind_and_ignores_sigterm_is_killed(shared_serve
     wait_until(lambda: set(processes(server.mark)) == {server.pid}, "nobody else to be left")
 
 
-def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, folder):
+def test_a_handler_whose_program_cannot_be_read_delays_no_other_event(endpoint, folder):
     """As on a file system that hangs; here somebody holds a lease on the file (fcntl(2))."""
     program = folder / "program"
     program.write_text("#!/bin/sh\nexec cat\n")
@@ -114,7 +114,7 @@ def test_a_program_that_cannot_be_read_yet_keeps_nobody_else_waiting(endpoint, f
         signal.signal(signal.SIGIO, before)
 
 
-def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
+def test_a_worker_that_ends_slowly_delays_no_other_request(endpoint):
     worker = "trap '' TERM; cat; exec sleep 1000"  # cat echoes; it goes on at its end
     options = ("--threads", 2, "--kill-after", "1000s", "-v")
     with serve_workers(endpoint, *options, worker=worker) as server:
@@ -130,7 +130,7 @@ def test_a_worker_that_is_slow_to_go_keeps_nobody_waiting(endpoint):
         end_at_once(server)
 
 
-def test_a_worker_that_has_answered_enough_and_stays_keeps_nobody_waiting(endpoint):
+def test_a_worker_that_outlives_its_maximum_of_requests_delays_no_other_request(endpoint):
     worker = "trap '' TERM; cat; exec sleep 1000"
     options = ("--threads", 8, "--max-requests-per-worker", 1, "--kill-after", "1000s", "-v")
     with serve_workers(endpoint, *options, worker=worker) as server:
@@ -141,7 +141,7 @@ def test_a_worker_that_has_answered_enough_and_stays_keeps_nobody_waiting(endpoi
 
 
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, MIB // 2 + 1])
-def test_long_requests_and_answers_leave_the_desk_and_lose_nothing(shared_server, size):
+def test_requests_around_the_size_that_gets_a_thread_are_answered_unchanged(shared_server, size):
     """Each of a size around the one at which they leave, in pieces or at once."""
     server = shared_server("exec cat")
     payload = os.urandom(size)
@@ -166,7 +166,7 @@ def test_each_long_request_has_a_thread(endpoint):
             assert decode(receive_all(client)) == (b"done\n", True)
 
 
-def test_what_goes_to_disk_is_for_a_thread(endpoint):
+def test_a_request_that_is_spooled_gets_a_thread(endpoint):
     """As what may yet turn out to be the text that ends the server: no handler gets it before."""
     with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
         client.sendall(packets(b"hello "))
@@ -178,7 +178,7 @@ def test_what_goes_to_disk_is_for_a_thread(endpoint):
         assert decode(receive_all(client)) == (b"hello the world", True)
 
 
-def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint, gate):
+def test_a_queued_request_begins_when_a_thread_becomes_free(endpoint, gate):
     """And not only when the server happens to do something else."""
     options = ("--threads", "1", "--whole-request")
     with (
@@ -193,7 +193,7 @@ def test_who_waits_for_a_turn_gets_it_when_a_thread_is_done(endpoint, gate):
             assert decode(receive_all(client)) == (b"hello", True)
 
 
-def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
+def test_short_requests_are_answered_while_long_responses_are_not_read(endpoint):
     """Clients that do not read their answer, as many as may be handled at once but one."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         stuck = [stack.enter_context(connect(endpoint)) for _ in range(3)]
@@ -207,7 +207,7 @@ def test_short_ones_are_answered_while_long_ones_are_stuck(endpoint):
             assert decode(receive_all(client)) == (payload, True)
 
 
-def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
+def test_abort_closes_exchanges_on_the_event_loop_and_in_the_queue(endpoint, folder):
     """Those at the desk with a handler, those who have sent half, and those who wait their turn."""
     begun = folder / "begun"
     command = f": >{begun}; cat >/dev/null; exec sleep 1000"
@@ -224,7 +224,7 @@ def test_a_stop_at_the_desk_ends_who_is_there(endpoint, folder):
     assert len([line for line in server.log.splitlines() if "in=" in line]) == 3
 
 
-def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(endpoint, gate):
+def test_a_request_that_begins_after_the_stop_has_the_read_timeout_of_the_drain(endpoint, gate):
     command = f"{gate.wait}; cat"
     options = ("--threads", "1", "--drain-timeout", "0", "--read-timeout", "0")
     with Server(endpoint, command, *options) as server, open_connections(endpoint, 2) as clients:
@@ -239,7 +239,7 @@ def test_who_gets_a_turn_behind_the_stop_may_be_silent_no_longer_than_others(end
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.soak)])
-def test_numbers_used_again_confuse_nobody(endpoint, count):
+def test_reused_descriptor_numbers_mix_up_no_connections(endpoint, count):
     """Clients hang up in all states while others come: descriptors change hands all the time."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         alive: list[tuple[bytes, object]] = []
@@ -284,7 +284,7 @@ def collect(server: Server, count: int) -> int:
 
 
 @pytest.mark.parametrize("start", [Server, serve_workers], ids=["processes", "workers"])
-def test_no_request_is_left_to_the_garbage_collector(endpoint, start):
+def test_no_request_leaves_reference_cycles(endpoint, start):
     command = {Server: ("cat",), serve_workers: ()}[start]
     with start(endpoint, *command, "-q", wrapper=COLLECTING) as server:
         for _ in range(5):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import children, peak_memory
+from helpers.procfs import children, is_waiting, peak_memory, state
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import (
@@ -101,7 +101,7 @@ def test_an_empty_response_is_a_flush_alone(server_for):
         assert receive_all(client) == b"0000"
 
 
-def test_request_bytes_reach_the_handler_and_answers_the_client_as_they_come(server_for):
+def test_requests_and_responses_are_streamed(server_for):
     with connect(server_for("cat").path) as client:
         for word in (b"one", b"two", b"three"):
             client.sendall(packets(word))
@@ -175,7 +175,7 @@ def test_a_handler_that_never_reads_answers_a_client_that_writes_first(shared_se
     assert ask(shared_server("echo done", *options).path, bytes(5 * MIB)) == (b"done\n", True)
 
 
-def test_a_handler_that_closes_its_input_early_answers_all_the_same(server_for):
+def test_a_handler_that_closes_its_input_early_is_answered_in_full(server_for):
     server = server_for("exec <&-; head -c 3000000 /dev/zero")
     payload, whole = ask(server.path, bytes(5 * MIB))
     assert (len(payload), whole) == (3_000_000, True)
@@ -186,7 +186,7 @@ def test_a_handler_that_closes_its_input_early_answers_all_the_same(server_for):
     [("cat; exit 3", b"hello\n"), ("echo sorry; exit 3", b"sorry\n"), ("kill -9 $$", b"")],
     ids=["after output", "without reading", "killed"],
 )
-def test_a_failed_handler_gives_an_answer_without_a_flush(server_for, command, output):
+def test_the_response_of_a_failed_handler_has_no_flush(server_for, command, output):
     server = server_for(command)
     assert ask(server.path, b"hello\n") == (output, False)
     line = server.wait_for_log(rf"^{server.pid}-\d+ .*handler failed")
@@ -194,13 +194,13 @@ def test_a_failed_handler_gives_an_answer_without_a_flush(server_for, command, o
     assert ("SIGKILL" in line) == ("kill" in command)
 
 
-def test_send_tells_that_a_handler_failed(server_for):
+def test_send_reports_a_failed_handler(server_for):
     done = sipc("send", server_for("cat; exit 3").path, input=b"hello\n")
     assert (done.returncode, done.stdout) == (7, b"hello\n")
     assert b"cut off" in done.stderr
 
 
-def test_a_client_with_5_megabytes_to_write_hears_of_the_failure_and_not_of_sigpipe(server_for):
+def test_a_client_with_5_megabytes_to_write_gets_the_failed_response_and_no_sigpipe(server_for):
     client = "import os,socket,sys;s=socket.socket(1);s.connect(sys.argv[1]);import signal;"
     client += "signal.signal(signal.SIGPIPE,signal.SIG_DFL);"
     client += "[os.write(s.fileno(),b'fff0'+bytes(65516)) for _ in range(80)];"
@@ -211,19 +211,30 @@ def test_a_client_with_5_megabytes_to_write_hears_of_the_failure_and_not_of_sigp
     assert (done.returncode, done.stdout) == (0, b"b'0007no\\n'\n")
 
 
-def test_a_filter_that_holds_the_output_is_waited_for(endpoint, script):
-    """It writes after the handler has exited, which it sees by the state of the process."""
+PATIENT = """
+from simpleipc_cli.cli import main
+from simpleipc_cli.server import clocks
+
+assert clocks.LINGER == 1.0
+clocks.LINGER = 3600.0
+main()
+"""
+
+
+def test_a_filter_that_holds_the_output_is_waited_for(endpoint, script, gate):
+    """It goes on when the server knows that the handler has exited, and waits for more output."""
     handler = script(
         "#!/bin/bash\n"
-        "exec > >(\n"
-        "  mapfile -t lines\n"
-        "  while [[ -e /proc/$$ && $(</proc/$$/stat) != *') Z '* ]]; do :; done\n"
-        '  printf "<%s>\\n" "${lines[@]}"\n'
-        ")\n"
-        "cat\n"
+        f'exec > >(mapfile -t lines; {gate.wait}; printf "<%s>\\n" "${{lines[@]}}")\n'
+        "exec cat\n"
     )
-    with Server(endpoint, str(handler)):
-        assert ask(endpoint, b"1\n2\n3\n") == (b"<1>\n<2>\n<3>\n", True)
+    program = (sys.executable, "-c", PATIENT)
+    with Server(endpoint, str(handler), program=program) as server, connect(endpoint) as client:
+        client.sendall(message(b"1\n2\n3\n"))
+        wait_until(lambda: list(map(state, children(server.pid))) == ["Z"], "the handler to exit")
+        wait_until(lambda: is_waiting(server.pid), "the server to wait")
+        gate.open()
+        assert decode(receive_all(client)) == (b"<1>\n<2>\n<3>\n", True)
 
 
 def test_a_background_process_that_holds_the_output_ends_with_the_request(endpoint):
@@ -241,7 +252,7 @@ def test_a_background_process_without_the_output_ends_with_the_request(server_fo
     server.wait_until_idle()
 
 
-def test_the_handler_learns_who_asks_and_nothing_from_the_request(endpoint, folder):
+def test_the_handler_gets_the_peer_in_variables_and_nothing_from_the_request(endpoint, folder):
     names = "PROTO UNIXLOCALPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID SIPC_REQUEST_ID"
     shown = " ".join(f'"${name}"' for name in names.split())
     with Server("sock", f"printf '%s\\n' {shown}", cwd=folder) as server:
@@ -282,7 +293,7 @@ def test_a_command_is_a_shell_command_line(endpoint, command, whole):
         assert ask(endpoint, b"hello\n") == (b"hello\n", whole)
 
 
-def test_a_handler_starts_with_default_signals_and_the_limit_of_before(endpoint):
+def test_a_handler_starts_with_default_signals_and_the_original_descriptor_limit(endpoint):
     command = "ulimit -Sn; cat /proc/self/status"
     wrapper = ["sh", "-c", 'trap "" PIPE HUP USR1 XFSZ; ulimit -Sn 64; exec "$@"', "sh"]
     with Server(endpoint, command, wrapper=wrapper) as server:
@@ -295,7 +306,7 @@ def test_a_handler_starts_with_default_signals_and_the_limit_of_before(endpoint)
         assert [int(mask, 16) & ~glibcs for mask in masks] == [0, 0]
 
 
-def test_a_client_that_half_closes_gets_its_answer(server_for, gate):
+def test_a_client_that_half_closes_gets_its_response(server_for, gate):
     with connect(server_for(f"cat; {gate.wait}; echo end").path) as client:
         client.sendall(message(b"hello"))
         client.shutdown(socket.SHUT_WR)
@@ -304,7 +315,7 @@ def test_a_client_that_half_closes_gets_its_answer(server_for, gate):
         assert receive_all(client) == message(b"end\n")
 
 
-def test_a_megabyte_behind_the_flush_is_dropped_and_a_megabyte_of_answer_delivered(server_for):
+def test_bytes_after_the_flush_are_dropped_and_the_response_is_delivered(server_for):
     server = server_for("head -c 1000000 /dev/zero")
     with connect(server.path) as client:
         client.sendall(message(b"hello") + b"0009more" + bytes(MIB))
@@ -355,7 +366,7 @@ def test_requests_are_handled_at_once_up_to_the_number_of_threads(shared_server,
             assert decode(receive_all(client)) == (b"%d" % number, True)
 
 
-def test_a_missing_command_is_mentioned_and_fails_the_request(endpoint):
+def test_a_missing_command_is_logged_and_fails_the_request(endpoint):
     with Server(endpoint, "no-such-command-here", env=environment()) as server:
         assert ask(endpoint, b"x") == (b"", False)
         assert "there is no command no-such-command-here" in server.log

@@ -55,7 +55,7 @@ def unread(client: socket.socket) -> int:
 
 @pytest.mark.parametrize("options", [(), ("--whole-request",)], ids=["streaming", "whole"])
 @pytest.mark.parametrize("payload", [b"hello", bytes(2 * MIB)], ids=["short", "long"])
-def test_a_handler_never_sees_the_end_of_a_request_whose_client_went(
+def test_a_handler_never_reads_the_end_of_a_request_whose_client_closed(
     server_for, folder, options, payload
 ):
     server = server_for(eof_witness(folder), *options)
@@ -69,7 +69,7 @@ def test_a_handler_never_sees_the_end_of_a_request_whose_client_went(
     assert not (folder / "eof").exists()
 
 
-def test_a_handler_that_ignores_sigterm_sees_no_end_either(server_for, folder):
+def test_a_handler_that_ignores_sigterm_does_not_read_the_end_either(server_for, folder):
     server = server_for(f"trap '' TERM; {eof_witness(folder)}")
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
@@ -79,7 +79,7 @@ def test_a_handler_that_ignores_sigterm_sees_no_end_either(server_for, folder):
     assert not (folder / "eof").exists()
 
 
-def test_a_half_close_before_the_flush_is_a_cut_off_request(server_for, folder):
+def test_a_half_close_before_the_flush_truncates_the_request(server_for, folder):
     server = server_for(eof_witness(folder))
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
@@ -89,9 +89,7 @@ def test_a_half_close_before_the_flush_is_a_cut_off_request(server_for, folder):
         assert not (folder / "eof").exists()
 
 
-def test_something_left_behind_by_a_handler_does_not_take_half_a_request_for_whole(
-    server_for, folder
-):
+def test_a_process_left_by_a_handler_does_not_read_the_end_of_half_a_request(server_for, folder):
     """Its leader has exited, its output is closed, and it still reads."""
     command = f"exec 3<&0; (trap '' TERM; cat <&3; : >{folder}/eof) >/dev/null & exec >&-"
     server = server_for(command)
@@ -103,7 +101,9 @@ def test_something_left_behind_by_a_handler_does_not_take_half_a_request_for_who
 
 
 @pytest.mark.parametrize("how", ["kill", "finish"])
-def test_a_client_killed_in_mid_response(server_for, folder, gate, how):
+def test_a_client_killed_during_the_response_kills_the_handler_or_lets_it_finish(
+    server_for, folder, gate, how
+):
     command = f"cat; trap ': >{folder}/term; exit 1' TERM; echo more; "
     command += f"{gate.wait}; : >{folder}/finished"
     server = server_for(command, *{"kill": USUAL, "finish": FINISH}[how])
@@ -124,7 +124,7 @@ def test_a_client_killed_in_mid_response(server_for, folder, gate, how):
     assert (folder / "finished").exists() == (how == "finish")
 
 
-def test_a_handler_may_finish_although_nobody_takes_its_megabytes(server_for, folder):
+def test_a_handler_may_finish_although_no_client_reads_its_megabytes(server_for, folder):
     command = f"cat; head -c 5000000 /dev/zero; : >{folder}/finished"
     server = server_for(command, *FINISH)
     with connect(server.path) as client:
@@ -145,7 +145,7 @@ def test_finishing_is_for_complete_requests_only(server_for, folder):
 
 
 @pytest.mark.parametrize("how", ["kill", "finish"])
-def test_a_client_that_has_gone_before_its_turn_gets_no_handler(server_for, folder, gate, how):
+def test_a_client_that_closes_while_queued_gets_no_handler(server_for, folder, gate, how):
     command = f"echo x >>{folder}/runs; {gate.wait}; cat"
     server = server_for(command, *{"kill": USUAL, "finish": FINISH}[how])
     with connect(server.path) as first:
@@ -159,7 +159,7 @@ def test_a_client_that_has_gone_before_its_turn_gets_no_handler(server_for, fold
     assert (folder / "runs").read_text() == "x\n"
 
 
-def test_a_client_that_takes_the_answer_and_leaves_its_request_unfinished_was_answered(
+def test_a_client_that_reads_the_response_without_completing_its_request_was_answered(
     server_for,
 ):
     server = server_for("echo done")
@@ -188,7 +188,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("wire", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_is_refused_and_the_server_goes_on(server_for, folder, wire):
+def test_malformed_requests_are_refused_and_the_next_is_answered(server_for, folder, wire):
     server = server_for(eof_witness(folder))
     with connect(server.path) as client:
         try:
@@ -232,7 +232,7 @@ def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, 
             assert decode(receive_all(client)) == (b"%d" % number, True)
 
 
-def test_clients_that_stop_after_a_byte_are_closed_and_the_next_one_served(server_for):
+def test_clients_that_stop_after_a_byte_are_closed_and_the_next_is_answered(server_for):
     server = server_for("cat", *SHORT_TIMES)
     with open_connections(server.path, 8) as clients:
         for client in clients:
@@ -249,7 +249,7 @@ def drip(client: socket.socket) -> None:
         Event().wait(0.02)
 
 
-def test_a_client_that_drips_is_closed_for_the_packet_it_never_completes(endpoint):
+def test_a_client_that_writes_a_byte_at_a_time_is_closed_when_a_packet_takes_too_long(endpoint):
     """It writes a byte so often that it is never silent for as long as the limit."""
     with Server(endpoint, "cat", "--read-timeout", "2s") as server, connect(endpoint) as client:
         client.sendall(b"fff0")
@@ -259,14 +259,14 @@ def test_a_client_that_drips_is_closed_for_the_packet_it_never_completes(endpoin
         server.wait_for_log("too slow to write: not done with one packet for 2 s")
 
 
-def test_a_slow_handler_does_not_cost_the_client_its_patience(endpoint):
+def test_the_read_timeout_does_not_run_while_the_handler_reads_slowly(endpoint):
     """The client has more to write than is taken: it is not the silent one."""
     with Server(endpoint, "sleep 3; wc -c", "--read-timeout", "2s") as server:
         assert ask(endpoint, bytes(5 * MIB)) == (b"5242880\n", True)
         assert "too slow" not in server.log
 
 
-def test_an_endless_answer_to_a_client_that_does_not_read_stays_out_of_memory(server_for):
+def test_an_endless_response_to_a_client_that_does_not_read_stays_out_of_memory(server_for):
     server = server_for("exec yes")
     before = peak_memory(server.pid)
     with connect(server.path) as client:
@@ -288,7 +288,7 @@ def test_a_client_that_never_reads_is_closed(server_for):
         server.wait_until_idle()
 
 
-def test_a_client_that_keeps_writing_is_not_stuck_while_its_answer_waits(endpoint):
+def test_the_write_timeout_does_not_run_while_the_client_writes(endpoint):
     """Bytes move in one direction: that is enough."""
     command = "head -c 2000000 /dev/zero; cat"
     with Server(endpoint, command, "--write-timeout", "2s") as server, connect(endpoint) as client:
@@ -300,7 +300,7 @@ def test_a_client_that_keeps_writing_is_not_stuck_while_its_answer_waits(endpoin
         assert (len(payload), whole) == (2_000_000 + 10 * 65516, True), server.log
 
 
-def test_timeout_ends_a_hanging_handler_and_its_family(server_for, folder):
+def test_the_timeout_ends_a_hanging_handler_and_its_process_group(server_for, folder):
     os.mkfifo(folder / "ready")
     command = f"(trap '' TERM; echo >{folder}/ready; exec sleep 1000) & "
     command += f"read -r _ <{folder}/ready; cat; exec sleep 1000"
@@ -310,7 +310,7 @@ def test_timeout_ends_a_hanging_handler_and_its_family(server_for, folder):
     server.wait_until_idle()
 
 
-def test_a_client_still_writing_when_its_handler_times_out_is_heard_out(server_for):
+def test_a_request_is_read_to_its_end_after_its_handler_timed_out(server_for):
     server = server_for("exec sleep 1000", *SHORT_TIMEOUT)
     with connect(server.path) as client:
         client.sendall(packets(bytes(200_000)))
@@ -385,7 +385,7 @@ main()
 """
 
 
-def test_exchanges_are_freed_at_their_end_however_that_came(endpoint):
+def test_exchanges_are_freed_at_their_end(endpoint):
     """Not only when Python looks for what leads back to itself."""
     program = (sys.executable, "-c", COUNTING)
     options = ["--on-hangup", "finish", "--timeout", "500ms"]
@@ -422,7 +422,7 @@ main()
 """
 
 
-def test_a_request_that_meets_a_defect_lets_no_other_wait(endpoint):
+def test_a_request_that_ends_with_an_internal_error_delays_no_other(endpoint):
     program = (sys.executable, "-c", BROKEN)
     command = "trap '' TERM; read word; test $word = silent || echo; exec sleep 1000"
     with Server(endpoint, command, "--kill-after", "1000s", program=program) as server:

@@ -96,7 +96,7 @@ def test_json_goes_to_stderr_without_a_file(endpoint):
         assert requests(server.log)[0]["outcome"] == "malformed"
 
 
-def test_the_log_tells_how_long_a_request_waited_for_a_thread(endpoint, folder, log, gate):
+def test_the_log_has_the_queue_time_of_each_request(endpoint, folder, log, gate):
     command = f": >{folder}/begun; {gate.wait}"
     options = ["--threads", "1", "--log-format", "json", "--log-file", log]
     with Server(endpoint, command, *options), open_connections(endpoint, 2) as clients:
@@ -143,7 +143,7 @@ def test_text_is_added_to_a_file_with_its_time(endpoint, log):
 
 
 @pytest.mark.parametrize("name", [".", "missing/log"], ids=["directory", "no folder"])
-def test_a_log_file_that_cannot_be_opened_is_said_before_anything_begins(endpoint, folder, name):
+def test_a_log_file_that_cannot_be_opened_is_reported_before_the_start(endpoint, folder, name):
     done = run_cli("serve", endpoint, "--exec", "cat", "--log-file", folder / name)
     assert done.returncode == 1
     assert re.fullmatch(
@@ -174,13 +174,13 @@ def test_no_line_is_lost_while_logs_are_rotated(endpoint, folder, log, total):
         assert server.stop() == 0, "SIGHUP was no wish for the end"
 
 
-def test_without_a_log_file_a_hang_up_ends_it(endpoint):
+def test_sighup_stops_a_server_without_a_log_file(endpoint):
     with Server(endpoint, "cat") as server:
         server.signal(signal.SIGHUP)
         assert server.wait() == 0
 
 
-def test_a_log_folder_that_is_gone_at_a_hang_up_leaves_the_old_file(endpoint, folder):
+def test_sighup_keeps_the_old_log_file_when_the_folder_is_gone(endpoint, folder):
     logs = folder / "logs"
     logs.mkdir()
     log, moved = logs / "log", folder / "moved"
@@ -295,7 +295,7 @@ def test_counters_add_up(endpoint):
     assert ended["accepted"] == 10
 
 
-def test_why_it_could_not_start_is_in_the_log_and_on_stderr(endpoint, log):
+def test_the_reason_of_a_failed_start_is_in_the_log_and_on_stderr(endpoint, log):
     endpoint.write_text("precious")
     done = run_cli("serve", endpoint, "--exec", "cat", "--log-file", log, "--log-format", "json")
     assert done.returncode == 5
@@ -311,7 +311,7 @@ def hears(pid: int, number: int) -> bool:
     return bool(caught >> (number - 1) & 1)
 
 
-def test_a_hang_up_while_it_starts_is_not_forgotten(endpoint, folder, log):
+def test_sighup_during_the_start_reopens_the_log_file(endpoint, folder, log):
     lock = folder / "sock.lock"
     lock.touch()  # somebody else's start, which is waited for
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--log-file", log]

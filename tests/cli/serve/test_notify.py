@@ -34,7 +34,7 @@ def told(folder):
         yield listening
 
 
-def test_it_tells_that_it_listens_and_that_it_stops(manager, endpoint):
+def test_the_server_sends_ready_and_stopping(manager, endpoint):
     listening, name = manager
     env = environment(NOTIFY_SOCKET=name)
     with Server(endpoint, "cat", env=env) as server:
@@ -52,7 +52,7 @@ def test_it_tells_that_it_listens_and_that_it_stops(manager, endpoint):
         listening.recv(1000)
 
 
-def test_it_says_nothing_before_it_listens(told, folder, endpoint):
+def test_the_server_sends_nothing_before_it_listens(told, folder, endpoint):
     lock = folder / "sock.lock"
     lock.touch()
     env = environment(NOTIFY_SOCKET=str(folder / "notify"))
@@ -65,14 +65,14 @@ def test_it_says_nothing_before_it_listens(told, folder, endpoint):
         told.recv(1000)
 
 
-def test_it_tells_from_the_background_too(told, folder, endpoint):
+def test_a_server_in_the_background_sends_ready(told, folder, endpoint):
     with Background(endpoint) as background:
         env = background.environment(NOTIFY_SOCKET=str(folder / "notify"))
         assert background.serve(env=env).returncode == 0
         assert told.recv(1000).startswith(b"READY=1\n")
 
 
-def test_a_path_cannot_smuggle_in_words_of_its_own(told, folder):
+def test_a_path_with_a_newline_adds_no_assignment(told, folder):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"))
     path = folder / "a\nMAINPID=1"
     command = [SIPC, "serve", path, "--exec", "cat"]
@@ -84,7 +84,7 @@ def test_a_path_cannot_smuggle_in_words_of_its_own(told, folder):
     assert rb"a\nMAINPID=1" in said
 
 
-def test_that_nobody_hears_it_is_told_once_and_stops_nothing(endpoint, folder):
+def test_an_unreachable_service_manager_is_logged_once_and_requests_are_answered(endpoint, folder):
     env = environment(NOTIFY_SOCKET=f"{folder}/nobody", WATCHDOG_USEC="20000")
     with Server(endpoint, "cat", env=env) as server:
         server.wait_for_log("service manager")
@@ -96,7 +96,7 @@ def test_that_nobody_hears_it_is_told_once_and_stops_nothing(endpoint, folder):
     assert "check NOTIFY_SOCKET" in server.log
 
 
-def test_a_manager_that_does_not_listen_stops_nothing(told, folder, endpoint):
+def test_a_service_manager_that_does_not_read_delays_no_request(told, folder, endpoint):
     """Its queue is full, and stays so."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         fill(filler, str(folder / "notify"))
@@ -120,7 +120,7 @@ def words(told, count: int) -> list[bytes]:
     return [told.recv(1000).split(b"\n")[0] for _ in range(count)]
 
 
-def test_it_shows_the_watchdog_that_it_lives_idle_busy_and_stopping(told, folder, endpoint, gate):
+def test_watchdog_messages_are_sent_while_idle_busy_and_stopping(told, folder, endpoint, gate):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="200000")
     command = f": >{folder}/begun; {gate.wait}; cat"
     with Server(endpoint, command, "--threads", 1, env=env) as server:
@@ -139,7 +139,7 @@ def test_it_shows_the_watchdog_that_it_lives_idle_busy_and_stopping(told, folder
         assert server.wait() == 0
 
 
-def test_without_a_watchdog_of_its_own_it_says_nothing_of_the_kind(told, folder, endpoint):
+def test_no_watchdog_message_is_sent_for_the_watchdog_of_another_process(told, folder, endpoint):
     more = {"WATCHDOG_USEC": "50000", "WATCHDOG_PID": "1"}
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), **more)
     with Server(endpoint, "cat", env=env) as server:
@@ -151,7 +151,7 @@ def test_without_a_watchdog_of_its_own_it_says_nothing_of_the_kind(told, folder,
         assert server.wait() == 0
 
 
-def test_the_watchdog_may_be_the_servers_by_name(told, folder, endpoint):
+def test_watchdog_messages_are_sent_if_WATCHDOG_PID_is_the_servers(told, folder, endpoint):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="50000")
     wrapper = ["sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh"]
     with Server(endpoint, "cat", env=env, wrapper=wrapper):
@@ -159,7 +159,7 @@ def test_the_watchdog_may_be_the_servers_by_name(told, folder, endpoint):
         told.close()
 
 
-def test_an_impatient_watchdog_costs_little(told, folder, endpoint):
+def test_a_watchdog_of_a_microsecond_does_not_make_the_server_spin(told, folder, endpoint):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="1")
     with Server(endpoint, "cat", env=env) as server:
         assert words(told, 2) == [b"READY=1", b"WATCHDOG=1"]
@@ -171,7 +171,7 @@ def sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
-def test_handlers_do_not_get_to_see_what_is_said_to_the_server(told, folder, endpoint):
+def test_handlers_do_not_get_the_service_managers_variables(told, folder, endpoint):
     env = environment(
         NOTIFY_SOCKET=str(folder / "notify"),
         WATCHDOG_USEC="5000000",

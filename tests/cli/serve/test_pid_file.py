@@ -39,7 +39,7 @@ def a_dead_pid() -> int:
     return ended.pid
 
 
-def test_it_holds_the_servers_pid_as_long_as_that_runs(endpoint, pid_file):
+def test_the_pid_file_holds_the_servers_pid_while_the_server_runs(endpoint, pid_file):
     with Server(endpoint, "cat", "--pid-file", pid_file, umask=0o777) as server:
         assert pid_file.read_bytes() == b"%d\n" % server.pid
         assert stat.S_IMODE(pid_file.stat().st_mode) == 0o644
@@ -47,9 +47,7 @@ def test_it_holds_the_servers_pid_as_long_as_that_runs(endpoint, pid_file):
         assert not pid_file.exists()
 
 
-def test_it_is_there_before_the_path_is_taken_and_complete_from_the_first_instant(
-    endpoint, pid_file, folder
-):
+def test_the_pid_file_is_complete_before_the_path_is_taken(endpoint, pid_file, folder):
     lock = folder / "sock.lock"
     lock.touch()
     with Program([SIPC, *serve_with(endpoint, pid_file)], env=environment()) as server:
@@ -65,14 +63,14 @@ def serve_with(endpoint, pid_file) -> list[str]:
     return ["serve", str(endpoint), "--exec", "cat", "--pid-file", str(pid_file)]
 
 
-def test_it_is_the_servers_pid_in_the_background_too(endpoint, pid_file):
+def test_the_pid_file_of_a_server_in_the_background_holds_the_servers_pid(endpoint, pid_file):
     with Background(endpoint) as background:
         background.serve("--pid-file", pid_file)
         (left,) = background.left()
         assert pid_file.read_bytes() == b"%d\n" % left
 
 
-def test_a_live_servers_file_is_left_alone(endpoint, folder, pid_file):
+def test_the_pid_file_of_a_running_server_is_not_replaced(endpoint, folder, pid_file):
     with Server(endpoint, "cat", "--pid-file", pid_file) as server:
         assert_error_line(
             refused(folder / "other", pid_file), 9, f"process {server.pid}", str(pid_file)
@@ -81,7 +79,7 @@ def test_a_live_servers_file_is_left_alone(endpoint, folder, pid_file):
         assert sorted(os.listdir(folder)) == ["pid", "sock"]
 
 
-def test_a_server_that_still_answers_its_last_requests_is_alive(endpoint, folder, pid_file, gate):
+def test_a_draining_server_keeps_its_pid_file(endpoint, folder, pid_file, gate):
     command = f": >{folder}/begun; {gate.wait}; cat"
     with Server(endpoint, command, "--pid-file", pid_file) as server:
         with connect(endpoint) as client:
@@ -97,7 +95,7 @@ def test_a_server_that_still_answers_its_last_requests_is_alive(endpoint, folder
 
 
 @pytest.mark.parametrize("content", ["dead", "live", "", "12345678901234567890", " 7 "])
-def test_what_looks_like_a_pid_file_and_is_held_by_nobody_is_replaced(pid_file, content):
+def test_a_pid_file_that_is_not_locked_is_replaced(pid_file, content):
     """Also when by now another process has the number."""
     numbers = {"dead": a_dead_pid(), "live": os.getppid()}
     pid_file.write_text(str(numbers.get(content, content)))
@@ -106,7 +104,7 @@ def test_what_looks_like_a_pid_file_and_is_held_by_nobody_is_replaced(pid_file, 
     assert not pid_file.exists()
 
 
-def test_a_file_that_somebody_holds_is_not_whatever_its_number(endpoint, pid_file):
+def test_a_locked_pid_file_is_not_replaced_whatever_its_number(endpoint, pid_file):
     """A server whose process ids are not ours, say: one in a container."""
     dead = a_dead_pid()
     pid_file.write_text(f"{dead}\n")
@@ -130,7 +128,7 @@ def test_a_file_that_somebody_holds_is_not_whatever_its_number(endpoint, pid_fil
         ("x" * 300, "too long"),
     ],
 )
-def test_what_is_in_the_way_stays_and_is_told(folder, endpoint, name, words):
+def test_what_is_no_pid_file_is_reported_and_not_replaced(folder, endpoint, name, words):
     (folder / "directory").mkdir()
     (folder / "notes").write_text("12 precious words")
     os.mkfifo(folder / "fifo")
@@ -143,7 +141,7 @@ def test_what_is_in_the_way_stays_and_is_told(folder, endpoint, name, words):
 
 @needs_root
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_is_not_permitted_is_told(folder, endpoint, pid_file, what):
+def test_missing_permissions_are_reported(folder, endpoint, pid_file, what):
     folder.chmod(0o755 if what == "folder" else 0o1777)
     if what == "file":
         pid_file.write_text("1\n")
@@ -153,7 +151,7 @@ def test_what_is_not_permitted_is_told(folder, endpoint, pid_file, what):
 
 
 @needs_root
-def test_a_full_disk_is_told_and_leaves_nothing(folder, endpoint):
+def test_a_full_disk_is_reported_and_leaves_no_file(folder, endpoint):
     full = folder / "full"
     full.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", full], check=True)
@@ -166,7 +164,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(folder, endpoint):
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "a directory"])
-def test_what_somebody_else_has_put_there_is_never_removed(pid_file, how):
+def test_a_file_that_another_program_put_there_is_never_removed(pid_file, how):
     with PidFile(str(pid_file)):
         pid_file.unlink()
         if how == "replaced":
@@ -176,13 +174,15 @@ def test_what_somebody_else_has_put_there_is_never_removed(pid_file, how):
     assert pid_file.exists() == (how != "removed")
 
 
-def test_a_server_that_cannot_start_leaves_none(endpoint, folder, pid_file):
+def test_a_server_that_cannot_start_leaves_no_pid_file(endpoint, folder, pid_file):
     endpoint.write_text("precious")
     assert_error_line(refused(endpoint, pid_file), 5)
     assert os.listdir(folder) == ["sock"]
 
 
-def test_a_killed_servers_file_is_replaced_although_a_handler_is_left(endpoint, pid_file, folder):
+def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
+    endpoint, pid_file, folder
+):
     """What a handler leaves behind must not look like a server that lives."""
     command = f"setsid sleep 1000 >/dev/null 2>&1 & echo $! >{folder}/left"
     with Server(endpoint, command, "--pid-file", pid_file) as server:
@@ -242,7 +242,7 @@ def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(SOAK, marks=pytest.mark.soak)])
-def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file, rounds):
+def test_the_pid_file_is_removed_at_the_end_of_the_stop(endpoint, pid_file, rounds):
     """What a script can wait for."""
     with Background(endpoint) as background:
         for _ in range(rounds):
@@ -252,7 +252,7 @@ def test_a_stop_by_its_pid_is_over_when_the_file_is_gone(endpoint, pid_file, rou
             assert not endpoint.exists()
 
 
-def test_a_log_has_to_go_elsewhere(endpoint, folder):
+def test_the_pid_file_and_the_log_file_must_differ(endpoint, folder):
     (folder / "link").symlink_to(folder / "both")
     options = ["--pid-file", folder / "both", "--log-file", folder / "link"]
     done = run_cli("serve", endpoint, "--exec", "cat", *options)

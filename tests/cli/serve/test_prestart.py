@@ -48,7 +48,7 @@ class Ahead(Server):
         return children(self.pid)
 
 
-def test_handlers_are_there_before_a_request_and_again_behind_it(endpoint):
+def test_handlers_wait_before_a_request_and_again_after_it(endpoint):
     with Ahead(endpoint, "cat; echo $$", 2) as server:
         for _ in range(5):
             ready = server.wait_until_filled()
@@ -60,7 +60,7 @@ def test_handlers_are_there_before_a_request_and_again_behind_it(endpoint):
             server.wait_until_idle()
 
 
-def test_each_is_used_once(endpoint):
+def test_each_handler_is_used_once(endpoint):
     with Ahead(endpoint, "echo $$; cat", 3):
         answers = [ask(endpoint, b"x") for _ in range(10)]
         assert all(whole for _, whole in answers)
@@ -88,7 +88,7 @@ def test_more_requests_than_handlers_wait_start_their_own(endpoint, gate):
         assert [receive_all(client) for client in clients] == [b"0000"] * 4
 
 
-def test_one_that_is_started_ahead_knows_the_endpoint_and_not_who_asks(endpoint, folder):
+def test_a_prestarted_handler_gets_the_endpoint_and_no_peer(endpoint, folder):
     stale = environment(UNIXREMOTEPID="7", SIPC_REQUEST_ID="old")
     with Ahead("sock", "cat; env", 1, cwd=folder, env=stale) as server:
         server.wait_until_ready()
@@ -99,7 +99,7 @@ def test_one_that_is_started_ahead_knows_the_endpoint_and_not_who_asks(endpoint,
     assert not names & {"UNIXREMOTEPID", "UNIXREMOTEEUID", "UNIXREMOTEEGID", "SIPC_REQUEST_ID"}
 
 
-def test_one_that_answers_without_reading_has_answered_before_it_is_asked(endpoint, folder):
+def test_a_prestarted_handler_may_answer_before_its_request(endpoint, folder):
     with Ahead(endpoint, f"echo x >>{folder}/starts; echo pong", 2) as server:
         for _ in range(5):
             assert ask(endpoint, b"ping") == (b"pong\n", True)
@@ -113,7 +113,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_one_that_has_ended_badly_is_replaced_and_not_used(endpoint):
+def test_a_prestarted_handler_that_failed_is_replaced_and_not_used(endpoint):
     with Ahead(endpoint, "cat", 2) as server:
         killed = server.wait_until_ready()
         for pid in killed:
@@ -125,7 +125,7 @@ def test_one_that_has_ended_badly_is_replaced_and_not_used(endpoint):
         assert "ended before its request: killed by SIGKILL" in server.log
 
 
-def test_one_that_has_ended_well_without_a_word_is_not_taken_for_an_empty_answer(endpoint, folder):
+def test_a_prestarted_handler_that_exited_without_output_is_not_used(endpoint, folder):
     command = f"mkdir {folder}/first 2>/dev/null && exit 0; cat"
     with Ahead(endpoint, command, 1) as server:
         wait_until((folder / "first").exists, "it to begin")
@@ -145,7 +145,7 @@ class Failing(Ahead):
         wait_until(lambda: not children(self.pid), "no handler left")
 
 
-def test_handlers_that_fail_at_once_are_started_with_growing_pauses(endpoint, folder):
+def test_handlers_that_fail_at_once_are_started_with_backoff(endpoint, folder):
     with Failing(endpoint, f"echo x >>{folder}/starts; exit 3", 2) as server:
         server.wait_for_log("ended before its request: exit status 3")
         for _ in range(3):
@@ -155,7 +155,7 @@ def test_handlers_that_fail_at_once_are_started_with_growing_pauses(endpoint, fo
         assert starts <= 3 + 10
 
 
-def test_one_that_is_never_asked_sees_no_end_of_a_request(endpoint, folder):
+def test_a_prestarted_handler_without_a_request_never_reads_the_end_of_its_input(endpoint, folder):
     with Ahead(
         endpoint, f"trap '' TERM; cat; touch {folder}/eof", 2, "--kill-after", "50ms"
     ) as server:
@@ -165,7 +165,7 @@ def test_one_that_is_never_asked_sees_no_end_of_a_request(endpoint, folder):
     assert not (folder / "eof").exists()
 
 
-def test_a_client_that_goes_takes_its_handler_with_it(endpoint, folder):
+def test_the_handler_of_a_client_that_closed_is_ended_and_replaced(endpoint, folder):
     with Ahead(endpoint, f"cat; touch {folder}/eof", 1) as server:
         ready = server.wait_until_ready()
         with connect(endpoint) as client:
@@ -193,7 +193,7 @@ def test_the_timeout_counts_from_the_request(endpoint):
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.soak)])
-def test_nothing_is_left_of_many_requests(endpoint, count):
+def test_many_requests_leave_no_process_and_no_descriptor(endpoint, count):
     with Ahead(endpoint, "cat", 2, "--threads", 2) as server:
         server.wait_until_ready()
         before = len(descriptors(server.pid))
@@ -213,7 +213,7 @@ def test_nothing_is_left_of_many_requests(endpoint, count):
     ],
     ids=["worker", "whole request", "none"],
 )
-def test_what_does_not_go_together_is_a_usage_error(endpoint, options, said):
+def test_options_that_exclude_each_other_are_usage_errors(endpoint, options, said):
     done = run_cli("serve", endpoint, *options)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.decode().replace("│", " ").split())

@@ -221,7 +221,9 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(
 @pytest.mark.parametrize(
     "way", ["descriptor", pytest.param("bind mount", marks=WAYS["bind mount"])]
 )
-def test_who_holds_on_to_a_stopping_servers_socket_is_answered_or_refused(folder, endpoint, way):
+def test_clients_that_keep_the_socket_of_a_stopped_server_are_answered_or_refused(
+    folder, endpoint, way
+):
     """Its name goes with its server; what is held leads nowhere then, but drops nobody."""
     for _ in range(SOAK):
         with ExitStack() as stack:

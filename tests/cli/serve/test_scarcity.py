@@ -34,7 +34,7 @@ def fill(pipe: int) -> None:
         pass
 
 
-def test_a_silent_client_stays_while_nobody_needs_its_place(endpoint):
+def test_an_idle_connection_stays_while_there_are_descriptors(endpoint):
     with Server(endpoint, "cat", "--threads", 8, wrapper=allowed(64)) as server:
         with connect(endpoint) as client:
             wait_until(lambda: len(server.connections()) == 1, "it was accepted")
@@ -44,7 +44,7 @@ def test_a_silent_client_stays_while_nobody_needs_its_place(endpoint):
 
 
 @needs_files(1024)
-def test_many_threads_are_no_reason_to_handle_fewer_requests_at_once(endpoint, gate):
+def test_many_threads_do_not_reduce_the_requests_handled_at_once(endpoint, gate):
     """Nor to close a client that is silent."""
     options = ("--threads", 200)
     with (
@@ -63,7 +63,7 @@ def test_many_threads_are_no_reason_to_handle_fewer_requests_at_once(endpoint, g
         assert "descriptors" not in server.log
 
 
-def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, gate):
+def test_a_server_without_free_descriptors_does_not_spin(endpoint, gate):
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, f"{gate.wait}; cat", wrapper=allowed(80)))
         stop_process(server.pid)
@@ -81,7 +81,7 @@ def test_a_server_without_room_waits_for_it_and_does_not_spin(endpoint, gate):
         assert server.log.count("descriptors run short") == 1
 
 
-def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
+def test_repeated_shortages_of_descriptors_are_logged_once(endpoint):
     with ExitStack() as stack:
         server = stack.enter_context(Server(endpoint, "cat", wrapper=allowed(64)))
         for _ in range(2):
@@ -95,7 +95,7 @@ def test_a_shortage_that_comes_and_goes_is_said_once(endpoint):
 
 
 @pytest.mark.parametrize("number", [20, 31])
-def test_too_few_descriptors_are_said_at_once(endpoint, folder, number):
+def test_too_few_descriptors_are_reported_at_the_start(endpoint, folder, number):
     command = [*allowed(number), SIPC, "serve", endpoint, "--exec", "cat"]
     done = subprocess.run(command, capture_output=True, env=environment())
     assert done.returncode == 1
@@ -108,7 +108,7 @@ def test_too_few_descriptors_are_said_at_once(endpoint, folder, number):
     [(("--worker", "cat"), 40), (("--exec", "cat", "--prestart", 4), 49)],
     ids=["worker", "prestart"],
 )
-def test_handlers_that_wait_count_for_the_least_that_a_server_needs(endpoint, handler, least):
+def test_handlers_that_wait_count_in_the_minimum_of_descriptors(endpoint, handler, least):
     """With less it would listen, and accept nobody for ever."""
     command = [SIPC, "serve", endpoint, *map(str, handler)]
     done = subprocess.run([*allowed(least - 1), *command], capture_output=True)
@@ -120,14 +120,14 @@ def test_handlers_that_wait_count_for_the_least_that_a_server_needs(endpoint, ha
             assert ask(endpoint, b"here") == (b"here", True)
 
 
-def test_with_the_fewest_descriptors_all_are_answered(endpoint):
+def test_with_the_minimum_of_descriptors_all_requests_are_answered(endpoint):
     with Server(endpoint, "cat", wrapper=allowed(32)):
         for number in range(10):
             assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
 
 
 @needs_files(2048)
-def test_a_server_that_was_started_with_a_thousand_descriptors_open_goes_on(endpoint):
+def test_a_server_started_with_a_thousand_open_descriptors_answers(endpoint):
     """What it opens has numbers that select(2) does not know."""
     opened = 'use POSIX; POSIX::open("/dev/null") for 3..1100; exec @ARGV'
     wrapper = ["prlimit", "--nofile=2048:2048", "perl", "-e", opened]
@@ -145,7 +145,7 @@ def test_ignored_child_signals_do_not_cost_the_handlers_status(endpoint):
         server.wait_for_log("status=0", count=3)
 
 
-def test_long_durations_are_just_long(endpoint, folder, gate):
+def test_very_long_durations_are_accepted(endpoint, folder, gate):
     options = ["--timeout", "600h", "--read-timeout", "600h", "--write-timeout", "600h"]
     options += ["--drain-timeout", "600h", "--kill-after", "600h"]
     command = f": >{folder}/begun; {gate.wait}; cat"
@@ -159,7 +159,7 @@ def test_long_durations_are_just_long(endpoint, folder, gate):
         assert server.wait() == 0
 
 
-def test_a_log_that_nobody_reads_does_not_stop_the_server(endpoint):
+def test_a_log_pipe_that_is_full_does_not_stop_the_server(endpoint):
     reader, writer = os.pipe()
     command = [SIPC, "serve", endpoint, "-v", "--exec", "true"]
     with Program(command, stderr=writer, env=environment()) as server:
@@ -191,7 +191,7 @@ def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
 
 
 @needs_root
-def test_only_the_living_are_waited_for(endpoint, folder):
+def test_zombies_in_the_process_group_are_not_waited_for(endpoint, folder):
     """Where nobody reaps orphans, as in many a container, the dead stay in their group."""
     command = "sleep 1000 >/dev/null 2>&1 & cat"
     serve = f"{SIPC} serve {endpoint} --threads 1 --kill-after 1000s --exec '{command}'"
@@ -204,7 +204,7 @@ def test_only_the_living_are_waited_for(endpoint, folder):
         container.kill()
 
 
-def test_a_handler_that_leaves_its_process_group_ends_all_the_same(endpoint, folder):
+def test_a_handler_that_leaves_its_process_group_is_ended(endpoint, folder):
     code = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); "
     code += f"open('{folder}/left', 'w').close(); time.sleep(1000)"
     command = f'exec {sys.executable} -ISc "{code}"'
@@ -217,7 +217,7 @@ def test_a_handler_that_leaves_its_process_group_ends_all_the_same(endpoint, fol
 
 
 @needs_root
-def test_a_handler_that_became_another_user_does_not_take_the_server_with_it(endpoint, folder):
+def test_a_handler_that_became_another_user_is_logged_and_the_server_stays(endpoint, folder):
     """A server that may not signal its handler says so, and goes on."""
     folder.chmod(0o777)
     helper = folder / "setpriv"
@@ -269,7 +269,7 @@ def test_sigterm_ends_the_wait_for_a_lock_and_leaves_nothing(endpoint, folder):
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory"])
-def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
+def test_a_lock_that_is_no_file_is_reported_and_not_removed(endpoint, folder, kind):
     lock = folder / "sock.lock"
     lock.symlink_to("elsewhere") if kind == "symlink" else lock.mkdir()
     done = run_cli("serve", endpoint, "--exec", "cat")
@@ -281,7 +281,7 @@ def test_what_is_no_lock_is_named_and_left_alone(endpoint, folder, kind):
 @pytest.mark.parametrize(
     ("module", "status"), [("simpleipc_cli.cli", -signal.SIGINT), ("click.core", 130)]
 )
-def test_ctrl_c_while_it_starts_is_no_traceback(endpoint, module, status):
+def test_sigint_during_an_import_prints_no_traceback(endpoint, module, status):
     """At the moment in which a module is read: before we listen to signals, and after."""
     where = subprocess.run(
         [PYTHON, "-P", "-c", f"import {module} as module; print(module.__spec__.cached)"],

@@ -27,7 +27,7 @@ def stop_begins(server: Server, number: int) -> None:
 
 
 @each_stop
-def test_while_nobody_is_there(endpoint, number):
+def test_a_signal_stops_a_server_without_connections(endpoint, number):
     with Server(endpoint, "cat") as server:
         server.signal(number)
         assert server.wait() == 0
@@ -39,7 +39,7 @@ def test_while_nobody_is_there(endpoint, number):
     [(signal.SIGTERM, 1), (signal.SIGINT, 4), (signal.SIGTERM, 20), (signal.SIGINT, -4)],
     ids=["a byte", "a length", "half", "all but the flush"],
 )
-def test_while_a_request_is_received(endpoint, number, received):
+def test_a_request_that_is_being_received_is_answered_after_the_signal(endpoint, number, received):
     wire = message(b"hello" * 100)
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         client.sendall(wire[:received])
@@ -50,7 +50,7 @@ def test_while_a_request_is_received(endpoint, number, received):
         assert server.wait() == 0
 
 
-def test_while_a_handler_runs(endpoint, folder, gate):
+def test_a_running_handler_is_waited_for_after_the_signal(endpoint, folder, gate):
     command = f": >{folder}/begun; {gate.wait}; echo done"
     with Server(endpoint, command) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -61,7 +61,7 @@ def test_while_a_handler_runs(endpoint, folder, gate):
         assert server.wait() == 0
 
 
-def test_while_a_response_is_sent(endpoint):
+def test_a_response_that_is_being_sent_is_completed_after_the_signal(endpoint):
     size = 3_000_000
     with Server(endpoint, f"head -c {size} /dev/zero") as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -72,7 +72,7 @@ def test_while_a_response_is_sent(endpoint):
 
 
 @each_stop
-def test_while_it_is_stopping(endpoint, folder, number):
+def test_a_second_signal_aborts_the_drain(endpoint, folder, number):
     command = f": >{folder}/begun; exec sleep 1000"
     options = ["--drain-timeout", "0"]
     with Server(endpoint, command, *options) as server, connect(endpoint) as client:
@@ -85,7 +85,7 @@ def test_while_it_is_stopping(endpoint, folder, number):
 
 
 @pytest.mark.parametrize("steps", [5, pytest.param(20 * SOAK, marks=pytest.mark.soak)])
-def test_at_any_moment_of_its_start(endpoint, folder, steps):
+def test_a_signal_at_any_moment_of_the_start_leaves_no_file(endpoint, folder, steps):
     """Whenever it comes, it ends, and leaves nothing at all."""
     for step in range(steps):
         command = [SIPC, "serve", endpoint, "--exec", "cat"]
@@ -98,7 +98,7 @@ def test_at_any_moment_of_its_start(endpoint, folder, steps):
         assert os.listdir(folder) == []
 
 
-def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
+def test_after_sigkill_the_stale_socket_is_replaced_by_the_next_server(endpoint, folder):
     """What cannot be caught: whoever manages the service ends them, by its control group."""
     reader = f"cat >{folder}/stored; : >{folder}/eof; exec sleep 1000"
     options = ["--whole-request"]
@@ -121,7 +121,7 @@ def test_sigkill_leaves_handlers_and_a_stale_socket(endpoint, folder):
     assert (folder / "stored").read_bytes() == b"again"
 
 
-def test_sigkill_shows_a_handler_of_whole_requests_no_half_of_one(endpoint, folder):
+def test_after_sigkill_no_handler_has_read_half_of_a_whole_request(endpoint, folder):
     command = f"cat >{folder}/stored; : >{folder}/eof"
     with Server(endpoint, command, "--whole-request") as server:
         with connect(endpoint) as client:
@@ -143,7 +143,7 @@ def test_signals_that_were_ignored_stay_so(endpoint):
         assert server.stop() == 0
 
 
-def test_after_a_second_signal_more_time_is_not_the_advice(endpoint, folder):
+def test_after_a_second_signal_the_log_does_not_advise_a_longer_drain(endpoint, folder):
     with Server(endpoint, f": >{folder}/begun; exec sleep 1000") as server:
         with connect(endpoint) as client:
             client.sendall(message(b"x"))

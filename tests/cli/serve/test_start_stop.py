@@ -32,8 +32,9 @@ from helpers.wire import (
     receive_all,
 )
 from helpers.workers import serve_workers
-from simpleipc_cli.server.limits import Limits
-from simpleipc_cli.server.pool import Ending
+
+from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.server import ExitReason
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
@@ -49,13 +50,13 @@ def stale_socket(path) -> None:
     left.close()
 
 
-def test_a_live_server_is_left_alone(shared_server):
+def test_the_path_of_a_running_server_is_not_taken(shared_server):
     path = shared_server("cat").path
     assert_error_line(sipc("serve", path, "--exec", "cat"), 9, path, "another server")
     assert ask(path, b"hello") == (b"hello", True)
 
 
-def test_a_busy_server_is_a_live_server(endpoint):
+def test_the_path_of_a_busy_server_is_not_taken(endpoint):
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(endpoint))
         busy.listen(0)
@@ -65,7 +66,7 @@ def test_a_busy_server_is_a_live_server(endpoint):
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink", "dangling", "datagram", "fifo"])
-def test_what_is_no_stale_socket_is_never_deleted(endpoint, folder, kind):
+def test_what_is_no_stale_socket_is_never_removed(endpoint, folder, kind):
     other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     match kind:
         case "file":
@@ -96,7 +97,7 @@ def test_what_is_no_stale_socket_is_never_deleted(endpoint, folder, kind):
     ],
     ids=["empty", "no folder", "a file for a folder", "long name", "dot", "slash", "loop", "long"],
 )  # fmt: skip
-def test_a_path_that_cannot_be_is_refused(folder, path, status):
+def test_an_impossible_path_is_refused(folder, path, status):
     (folder / "file").touch()
     (folder / "sub").mkdir()
     (folder / "loop").symlink_to("loop")
@@ -107,8 +108,10 @@ def test_a_path_that_cannot_be_is_refused(folder, path, status):
 def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as nobody; all is imported first, for nobody may be unable to read it."""
     code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
-    code += "from simpleipc_cli.cli import main, app, serve, send, probe;"
-    code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.transport.unix_inspect;"
+    code += "from simpleipc_cli.cli import main, app;"
+    code += "import simpleipc_cli.cli.send.command, simpleipc_cli.cli.probe.command;"
+    code += "import simpleipc_cli.cli.serve.command;"
+    code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.transport.unix.inspect;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
         [os.path.join(os.path.dirname(SIPC), "python"), "-c", code, *map(str, arguments)],
@@ -143,7 +146,7 @@ def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
 
 
 @needs_root
-def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
+def test_a_socket_without_write_permission_is_reported_by_every_verb(endpoint, folder):
     folder.chmod(0o755)
     with Server(endpoint, "cat"):
         done = other_user("send", endpoint, "-d", "hello")
@@ -155,7 +158,7 @@ def test_who_may_not_write_to_the_socket_may_not_connect(endpoint, folder):
 
 
 @needs_root
-def test_a_folder_one_may_not_enter_has_a_status_of_its_own(endpoint, folder):
+def test_a_folder_without_search_permission_has_an_exit_status_of_its_own(endpoint, folder):
     folder.chmod(0o700)
     with Server(endpoint, "cat"):
         assert other_user("serve", endpoint, "--exec", "cat").returncode == 8
@@ -163,7 +166,7 @@ def test_a_folder_one_may_not_enter_has_a_status_of_its_own(endpoint, folder):
 
 
 @needs_root
-def test_a_folder_one_may_not_write_to_has_no_server(folder):
+def test_a_folder_without_write_permission_is_reported(folder):
     folder.chmod(0o755)
     assert_error_line(other_user("serve", folder / "sock", "--exec", "cat"), 8)
     assert os.listdir(folder) == []
@@ -172,7 +175,7 @@ def test_a_folder_one_may_not_write_to_has_no_server(folder):
 @contextmanager
 def echo_server(path):
     """A server in this process."""
-    server = InProcessServer(str(path), EchoHandler(), Limits())
+    server = InProcessServer(str(path), EchoHandler(), ServerConfig())
     try:
         yield server
     finally:
@@ -261,7 +264,9 @@ def all_but_one_ended(servers) -> list:
         ),
     ],
 )
-def test_of_servers_that_start_at_once_exactly_one_wins(endpoint, folder, number, before, rounds):
+def test_of_servers_that_start_at_once_exactly_one_listens(
+    endpoint, folder, number, before, rounds
+):
     for _ in range(rounds):
         if before == "stale socket":
             stale_socket(endpoint)
@@ -300,7 +305,9 @@ def test_a_held_lock_is_waited_for(endpoint, folder):
         server.terminate()
 
 
-def test_a_server_that_wins_while_we_wait_for_the_lock_is_left_alone(endpoint, folder):
+def test_a_server_that_listens_first_while_another_waits_for_the_lock_keeps_the_path(
+    endpoint, folder
+):
     (folder / "sock.lock").touch()
     with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
         wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it is waiting")
@@ -311,7 +318,7 @@ def test_a_server_that_wins_while_we_wait_for_the_lock_is_left_alone(endpoint, f
     assert sorted(os.listdir(folder)) == ["sock", "sock.lock"]
 
 
-def test_a_server_whose_path_is_gone_stops_and_removes_nothing(endpoint):
+def test_a_server_whose_path_was_replaced_stops_and_removes_nothing(endpoint):
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         client.sendall(packets(b"hel"))
         assert client.recv(100) == packets(b"hel")
@@ -332,7 +339,7 @@ def test_a_server_whose_socket_is_removed_or_replaced_by_a_file_stops(endpoint, 
         endpoint.unlink()
         if how == "replaced":
             endpoint.write_text("precious")
-        assert server.end() is Ending.LOST
+        assert server.end() is ExitReason.PATH_LOST
     assert endpoint.exists() == (how == "replaced")
 
 
@@ -351,7 +358,7 @@ def test_stopping_answers_ten_requests_in_flight(endpoint, gate):
         assert server.wait() == 0
 
 
-def test_stopping_answers_whoever_waits_in_the_kernels_queue(endpoint):
+def test_stopping_answers_connections_in_the_backlog(endpoint):
     """So many that some still wait there when the stop begins."""
     with serve_workers(endpoint, "--drain-timeout", "0", worker="cat") as server:
         stop_process(server.pid)
@@ -364,7 +371,7 @@ def test_stopping_answers_whoever_waits_in_the_kernels_queue(endpoint):
         assert server.wait() == 0
 
 
-def test_stopping_does_not_wait_for_who_says_nothing_or_stops_talking(endpoint):
+def test_stopping_closes_idle_connections_and_incomplete_requests(endpoint):
     with (
         Server(endpoint, "cat", "--drain-timeout", "0") as server,
         open_connections(endpoint, 3) as clients,
@@ -393,7 +400,7 @@ def test_stopping_ends_handlers_when_the_drain_takes_too_long(endpoint, folder):
         assert "--drain-timeout" in server.log
 
 
-def test_the_last_of_counted_requests_begins_the_stop(endpoint):
+def test_the_server_stops_after_count_requests(endpoint):
     with Server(endpoint, "cat", "--count", 3) as server:
         for _ in range(3):
             connect(endpoint).close()  # looking does not count
@@ -402,7 +409,7 @@ def test_the_last_of_counted_requests_begins_the_stop(endpoint):
         assert not endpoint.exists()
 
 
-def test_after_the_counted_requests_one_signal_is_only_the_first(endpoint, folder, gate):
+def test_a_first_signal_after_count_requests_does_not_abort(endpoint, folder, gate):
     command = f": >{folder}/begun; {gate.wait}; cat"
     with Server(endpoint, command, "--count", 1) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -425,7 +432,7 @@ def test_quiet_shows_problems_only_and_verbose_more(endpoint, option, lines):
     assert "exit status 3" in server.log
 
 
-def test_no_path_at_all_leads_server_and_client_to_the_same_place(folder):
+def test_server_and_client_have_the_same_default_endpoint(folder):
     env = environment(XDG_RUNTIME_DIR=str(folder))
     command = [SIPC, "serve", "--exec", "cat"]
     with Program(command, stderr=subprocess.PIPE, env=env) as server:
@@ -449,7 +456,7 @@ def test_a_server_without_standard_streams_works(endpoint):
         assert server.wait(TIMEOUT) == 0
 
 
-def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end(endpoint):
+def test_a_closed_log_pipe_does_not_stop_the_server(endpoint):
     command = [SIPC, "serve", endpoint, "--exec", "cat"]
     with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
         server.stderr.readline()
@@ -474,7 +481,7 @@ def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
         assert os.listdir(folder) == []
 
 
-def test_a_stop_that_was_held_up_closes_nobody_who_has_spoken_meanwhile(endpoint):
+def test_a_suspended_stop_closes_no_connection_that_has_sent_meanwhile(endpoint):
     """A machine that was suspended or busy: what looks like silence may be our own."""
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         wait_until(lambda: len(server.connections()) == 1, "it was accepted")
@@ -503,7 +510,7 @@ main()
 """
 
 
-def test_a_defect_that_ends_the_server_leaves_no_handler(endpoint, folder):
+def test_an_internal_error_that_ends_the_server_leaves_no_handler(endpoint, folder):
     whole = ["--whole-request"]  # one has a thread
     for number, options in enumerate(([], whole)):
         broken = folder / f"broken-{number}"

@@ -74,7 +74,7 @@ def test_each_request_is_traced_with_the_id_of_the_log(traced_server):
         ]
 
 
-def test_to_stderr_it_goes_between_the_lines_of_the_log(endpoint):
+def test_a_trace_on_stderr_is_interleaved_with_the_log(endpoint):
     with Server(endpoint, "cat", "--trace") as server:
         assert ask(endpoint, b"ping") == (b"ping", True)
         server.wait_for_log("= closed: ")
@@ -86,7 +86,7 @@ def test_to_stderr_it_goes_between_the_lines_of_the_log(endpoint):
     assert len(trace) == 6
 
 
-def test_without_it_there_is_no_trace(endpoint):
+def test_without_the_option_there_is_no_trace(endpoint):
     with Server(endpoint, "cat", "-v") as server:
         ask(endpoint, b"ping")
         server.wait_for_log("answered")
@@ -100,7 +100,7 @@ def one_request(trace) -> list[str]:
     return events
 
 
-def test_a_handler_that_fails_leaves_an_unfinished_answer(traced_server):
+def test_the_trace_of_a_failed_handler_has_an_unfinished_response(traced_server):
     server, trace = traced_server("echo half; exit 3")
     assert ask(server.path, b"x") == (b"half\n", False)
     assert one_request(trace)[3:5] == [
@@ -120,7 +120,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize(("wire", "told"), CLIENTS.values(), ids=CLIENTS)
-def test_what_a_client_does_wrong_is_named(traced_server, wire, told):
+def test_what_is_wrong_with_a_request_is_in_the_trace(traced_server, wire, told):
     server, trace = traced_server("cat")
     with connect(server.path) as client:
         client.sendall(wire)
@@ -129,7 +129,7 @@ def test_what_a_client_does_wrong_is_named(traced_server, wire, told):
     assert any(event.startswith(told) for event in one_request(trace))
 
 
-def test_a_request_one_byte_at_a_time_is_a_line_a_packet(traced_server):
+def test_a_request_one_byte_at_a_time_has_one_line_for_each_packet(traced_server):
     server, trace = traced_server("cat")
     with connect(server.path) as client:
         for byte in b"0004" + message(b"hello"):
@@ -142,14 +142,14 @@ def test_a_request_one_byte_at_a_time_is_a_line_a_packet(traced_server):
     ]
 
 
-def test_who_only_looks_leaves_no_line(traced_server):
+def test_a_probe_leaves_no_line(traced_server):
     server, trace = traced_server("cat")
     assert run_cli("probe", server.path).returncode == 0
     ask(server.path, b"x")
     assert len(one_request(trace)) == 6
 
 
-def test_the_file_is_for_its_owner_and_no_handler_has_it(endpoint, folder):
+def test_the_trace_file_is_private_and_not_inherited_by_handlers(endpoint, folder):
     trace = folder / "trace"
     with Server(endpoint, "ls -l /proc/self/fd", "--trace-file", trace) as server:
         listed, _ = ask(endpoint, b"")
@@ -158,14 +158,14 @@ def test_the_file_is_for_its_owner_and_no_handler_has_it(endpoint, folder):
     assert stat.S_IMODE(trace.stat().st_mode) == 0o600
 
 
-def test_a_file_that_cannot_be_opened_keeps_it_from_starting(endpoint, folder):
+def test_a_trace_file_that_cannot_be_opened_prevents_the_start(endpoint, folder):
     done = run_cli("serve", endpoint, "--exec", "cat", "--trace-file", folder / "no" / "such")
     assert done.returncode == 1
     assert re.fullmatch(rb"sipc serve: cannot open the trace file [^\n]+\n", done.stderr)
     assert os.listdir(folder) == []
 
 
-def test_a_full_disk_is_one_warning_and_all_are_answered(endpoint):
+def test_a_full_disk_causes_one_warning_and_requests_are_answered(endpoint):
     payload = os.urandom(100_000)
     with Server(endpoint, "cat", "--trace-file", "/dev/full") as server:
         with ThreadPoolExecutor(4) as pool:
@@ -180,7 +180,7 @@ def test_a_full_disk_is_one_warning_and_all_are_answered(endpoint):
     )
 
 
-def test_a_trace_that_nobody_reads_holds_up_nobody(endpoint, folder):
+def test_a_trace_pipe_that_is_not_read_delays_no_request(endpoint, folder):
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -199,7 +199,7 @@ def test_a_trace_that_nobody_reads_holds_up_nobody(endpoint, folder):
 @pytest.mark.parametrize(
     ("count", "size"), [(8, MIB // 4), pytest.param(16, MIB, marks=pytest.mark.soak)]
 )
-def test_many_at_once_do_not_mix_their_lines(endpoint, folder, count, size):
+def test_concurrent_requests_do_not_mix_their_lines(endpoint, folder, count, size):
     trace = folder / "trace"
     payload = b'"\n' * (size // 2)
     with Server(endpoint, "cat", "--trace-file", trace):
@@ -245,7 +245,7 @@ def wait_for_ends(folder, count: int) -> dict[str, dict[str, list[str]]]:
     return {name: requests_of((folder / name).read_bytes()) for name in names}
 
 
-def test_a_proxy_shows_the_same_exchange_three_times_and_they_line_up(proxy):
+def test_the_three_traces_of_a_proxy_show_the_same_exchange(proxy):
     payload = b"hello\n\x1b" * 20_000  # 140,000 bytes
     done = sipc("send", proxy / "front", input=payload)
     assert (done.returncode, done.stdout, done.stderr) == (0, payload.upper(), b"")
@@ -267,7 +267,7 @@ def test_a_proxy_shows_the_same_exchange_three_times_and_they_line_up(proxy):
 @pytest.mark.parametrize(
     ("count", "size"), [(3, MIB // 2), pytest.param(6, 3 * MIB, marks=pytest.mark.soak)]
 )
-def test_several_at_once_go_through_a_proxy_whole_and_into_one_log(proxy, count, size):
+def test_concurrent_requests_through_a_proxy_are_unchanged_and_in_one_log(proxy, count, size):
     payloads = [bytes([letter]) * size for letter in b"abcdef"[:count]]
     with ThreadPoolExecutor(count) as pool:
         answers = list(pool.map(lambda payload: ask(proxy / "front", payload), payloads))
@@ -288,7 +288,7 @@ def test_a_proxy_passes_on_that_the_back_failed(endpoint, folder):
     assert "< received cut off: end of stream without a flush, after 9 bytes" in events
 
 
-def test_the_proxy_as_a_person_would_type_it(folder):
+def test_a_proxy_typed_in_a_shell(folder):
     script = """
 sipc serve back.sock --exec 'tr a-z A-Z' 2>/dev/null &
 sipc serve front.sock --exec 'sipc send --trace-file log back.sock' 2>/dev/null &

@@ -94,7 +94,7 @@ def test_as_many_workers_as_threads_work_at_once_and_are_numbered(endpoint, fold
         assert sorted(numbers) == [b"SIPC_WORKER=%d" % number for number in (1, 2, 3)]
 
 
-def test_a_replacement_gets_the_number_of_the_one_before(shared_workers):
+def test_a_replacement_gets_the_number_of_the_ended_worker(shared_workers):
     server = shared_workers(WORKER)
     for _ in range(2):
         assert b"SIPC_WORKER=1" in ask_worker(server.path, "environment").split()
@@ -110,7 +110,7 @@ def test_a_worker_knows_the_endpoint_and_nothing_of_a_request(endpoint, folder):
     assert not [line for line in lines if re.match("UNIXREMOTE|SIPC_REQUEST_ID", line)]
 
 
-def test_bytes_pass_both_ways_as_they_come(shared_workers):
+def test_requests_and_responses_are_streamed(shared_workers):
     with connect(shared_workers(ECHO).path) as client:
         for word in (b"one", b"two", b"three"):
             client.sendall(packets(word))
@@ -133,7 +133,9 @@ def test_a_request_and_an_answer_one_byte_at_a_time_are_understood(shared_worker
         pytest.param(100 * MIB, id="100 MiB", marks=pytest.mark.soak),
     ],
 )
-def test_much_from_a_client_that_writes_before_it_reads_stays_out_of_memory(endpoint, size):
+def test_a_long_request_from_a_client_that_writes_before_it_reads_stays_out_of_memory(
+    endpoint, size
+):
     payload = os.urandom(size)
     with serve_workers(endpoint, worker=ECHO) as server:
         before = peak_memory(server.pid)
@@ -147,7 +149,7 @@ PIPE = 65536
 """Bytes that a pipe holds."""
 
 
-def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(worker_script):
+def test_the_flush_is_written_after_a_pipe_was_full_at_the_last_byte(worker_script):
     server = worker_script("exec cat")
     with connect(server.path) as client:
         assert ask_worker(server.path, "x") == b"x"
@@ -162,7 +164,7 @@ def test_a_pipe_that_is_full_behind_the_last_byte_still_gets_the_flush(worker_sc
         assert decode(receive_all(client)) == (bytes(16 * 4092), True)
 
 
-def test_a_pipe_that_is_full_in_the_middle_of_a_length_gets_the_rest_of_it(worker_script):
+def test_the_rest_of_a_length_is_written_after_a_pipe_was_full_in_the_middle_of_it(worker_script):
     """A write of more than a page is cut where the page ends that was begun before."""
     payload = os.urandom(MAX_PAYLOAD + 2 * 4096 + 3 - 8)
     server = worker_script("exec cat", "--whole-request")
@@ -186,7 +188,7 @@ def test_both_directions_stream_at_once(shared_workers):
         assert (len(payload), whole) == (size, True)
 
 
-def test_a_half_closed_client_gets_its_answer_and_the_worker_stays(shared_workers):
+def test_a_half_closed_client_gets_its_response_and_the_worker_stays(shared_workers):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     with connect(server.path) as client:
@@ -196,7 +198,7 @@ def test_a_half_closed_client_gets_its_answer_and_the_worker_stays(shared_worker
     assert ask_worker(server.path, "pid") == before
 
 
-def test_bytes_behind_a_request_do_not_reach_the_worker(shared_workers):
+def test_bytes_after_a_request_do_not_reach_the_worker(shared_workers):
     server = shared_workers(WORKER)
     with connect(server.path) as client:
         client.sendall(message(b"echo one") + message(b"echo two") + bytes(1000))
@@ -223,7 +225,7 @@ def test_a_whole_request_reaches_the_worker_only_when_it_is_complete(endpoint):
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.soak)])
-def test_a_worker_that_ends_after_its_answer_is_replaced_and_no_request_lost(endpoint, count):
+def test_a_worker_that_exits_after_its_response_is_replaced_and_no_request_is_lost(endpoint, count):
     """The next request may be handed over in the moment before it ends."""
     with serve_workers(endpoint, "-v") as server:
         pids = [ask_worker(endpoint, "last") for _ in range(count)]
@@ -233,7 +235,7 @@ def test_a_worker_that_ends_after_its_answer_is_replaced_and_no_request_lost(end
 
 
 @pytest.mark.parametrize("size", [5, 30_000])
-def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(shared_workers, size):
+def test_a_request_that_a_dying_worker_has_not_read_goes_to_the_next(shared_workers, size):
     server = shared_workers(WORKER)
     pid = int(ask_worker(server.path, "pid"))
     stop_process(pid)
@@ -244,7 +246,7 @@ def test_a_request_handed_to_a_worker_that_is_just_dying_goes_to_the_next(shared
         assert decode(receive_all(client)) == (b"x" * size, True)
 
 
-def test_the_timeout_counts_for_the_replacement_too(worker_script, folder):
+def test_the_timeout_covers_the_replacement_of_a_worker(worker_script, folder):
     """The first worker answers its first request; it reads no second one, and no other answers."""
     worker = f"test -e {folder}/started && exec sleep 1000; : >{folder}/started; {ANSWER_ONE}"
     server = worker_script(f"{worker}; exec sleep 1000", "--timeout", "2s")
@@ -258,7 +260,7 @@ def test_the_timeout_counts_for_the_replacement_too(worker_script, folder):
     server.wait_for_log("handler timed out")
 
 
-def test_one_that_has_begun_to_read_is_not_asked_again(shared_workers, folder):
+def test_a_request_that_a_worker_has_begun_to_read_is_not_retried(shared_workers, folder):
     server = shared_workers(WORKER)
     ask_worker(server.path, "pid")
     assert ask(server.path, f"once {folder}/asked".encode()) == (b"", False)
@@ -276,7 +278,7 @@ def test_one_that_has_begun_to_read_is_not_asked_again(shared_workers, folder):
     ],
     ids=["no answer", "half an answer", "killed", "closed", "nonsense"],
 )
-def test_an_answer_that_goes_wrong_is_cut_off_and_its_worker_replaced(
+def test_a_malformed_or_incomplete_response_is_truncated_and_its_worker_replaced(
     shared_workers, what, begun, said
 ):
     server = shared_workers(WORKER)
@@ -287,7 +289,7 @@ def test_an_answer_that_goes_wrong_is_cut_off_and_its_worker_replaced(
     assert len(children(server.pid)) == 1
 
 
-def test_what_is_written_behind_an_answer_is_logged_and_reaches_nobody(shared_workers):
+def test_output_after_a_response_is_logged_and_reaches_no_client(shared_workers):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     assert ask_worker(server.path, "behind") == b"good"
@@ -295,7 +297,7 @@ def test_what_is_written_behind_an_answer_is_logged_and_reaches_nobody(shared_wo
     server.wait_for_log('wrote behind its answer: "0007bad0000": it is replaced')
 
 
-def test_what_is_written_between_requests_is_logged_and_reaches_nobody(shared_workers, folder):
+def test_output_between_requests_is_logged_and_reaches_no_client(shared_workers, folder):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     assert ask_worker(server.path, "between", folder / "go", folder / "gone") == b"good"
@@ -317,7 +319,9 @@ def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(worker_s
     assert ask(server.path, b"hello") == (b"done", True)
 
 
-def test_the_timeout_counts_for_each_request_anew_and_while_a_client_reads_nothing(worker_script):
+def test_the_timeout_starts_with_each_request_and_runs_while_the_client_does_not_read(
+    worker_script,
+):
     server = worker_script(ECHO, "--timeout", "2s")
     with connect(server.path) as client:
         client.sendall(message(bytes(5 * MIB)))
@@ -328,7 +332,7 @@ def test_the_timeout_counts_for_each_request_anew_and_while_a_client_reads_nothi
     assert server.log.count("timed out") == 1
 
 
-def test_a_worker_that_answers_early_is_fed_the_rest(worker_script):
+def test_a_worker_that_answers_early_gets_the_rest_of_the_request(worker_script):
     early = (
         f"{sys.executable} -ISuc 'import sys\n"
         "i, o = sys.stdin.buffer, sys.stdout.buffer\n"
@@ -345,7 +349,7 @@ def test_a_worker_that_answers_early_is_fed_the_rest(worker_script):
     assert "did not read on" not in server.log
 
 
-def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(worker_script):
+def test_a_worker_that_does_not_read_on_after_its_response_is_replaced(worker_script):
     deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
     server = worker_script(deaf)
     for _ in range(2):
@@ -354,7 +358,7 @@ def test_a_worker_that_answers_and_reads_no_more_is_replaced_in_a_second(worker_
     wait_until(lambda: not children(server.pid), "its end")
 
 
-def test_what_a_worker_leaves_in_its_pipe_keeps_no_other_client_waiting(worker_script):
+def test_a_worker_that_left_input_unread_is_replaced_before_the_next_request(worker_script):
     deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
     server = worker_script(deaf)
     for _ in range(2):
@@ -371,7 +375,7 @@ def test_a_worker_that_answers_before_it_has_read_the_flush_stays(worker_script)
     assert children(server.pid) == before
 
 
-def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(worker_script):
+def test_a_worker_that_closes_its_input_between_requests_is_replaced(worker_script):
     deaf = f"{ANSWER_ONE}; exec 0<&-; exec sleep 1000"
     server = worker_script(deaf)
     assert ask(server.path, b"hello") == (b"done", True)
@@ -381,7 +385,9 @@ def test_one_that_closes_its_input_while_it_has_no_request_is_replaced(worker_sc
     server.wait_for_log("closed its standard input, while it had no request")
 
 
-def test_one_that_closes_its_input_and_answers_is_replaced_and_the_answer_delivered(worker_script):
+def test_a_worker_that_closes_its_input_and_answers_is_replaced_and_the_response_delivered(
+    worker_script,
+):
     deaf = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
     server = worker_script(deaf)
     for _ in range(2):
@@ -389,7 +395,7 @@ def test_one_that_closes_its_input_and_answers_is_replaced_and_the_answer_delive
     wait_until(lambda: not children(server.pid), "its end")
 
 
-def test_one_that_ends_between_its_answer_and_the_rest_of_the_request(worker_script):
+def test_a_worker_may_exit_between_its_response_and_the_rest_of_the_request(worker_script):
     server = worker_script("head -c 4 >/dev/null; printf 0008done0000")
     for _ in range(3):
         assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
@@ -398,7 +404,7 @@ def test_one_that_ends_between_its_answer_and_the_rest_of_the_request(worker_scr
 # -- clients that go away ----------------------------------------------------------------------
 
 
-def test_a_client_that_goes_in_mid_request_costs_its_worker_which_sees_no_end(
+def test_a_truncated_request_ends_its_worker_which_does_not_read_the_end_of_its_input(
     worker_script, folder
 ):
     server = worker_script(f"cat; touch {folder}/eof")
@@ -412,7 +418,7 @@ def test_a_client_that_goes_in_mid_request_costs_its_worker_which_sees_no_end(
     assert not (folder / "eof").exists()
 
 
-def test_a_client_that_goes_in_mid_answer_costs_its_worker(worker_script, folder):
+def test_a_client_that_closes_during_the_response_ends_its_worker(worker_script, folder):
     server = worker_script(f"{WORKER} ignore", "--kill-after", "100ms")
     before = ask_worker(server.path, "pid")
     with connect(server.path) as client:
@@ -422,7 +428,7 @@ def test_a_client_that_goes_in_mid_answer_costs_its_worker(worker_script, folder
     assert ask_worker(server.path, "pid") != before
 
 
-def test_a_worker_may_finish_for_a_client_that_went_and_stays(endpoint, folder):
+def test_a_worker_that_may_finish_for_a_closed_client_stays(endpoint, folder):
     with serve_workers(endpoint, "--on-hangup", "finish") as server:
         before = ask_worker(endpoint, "pid")
         with connect(endpoint) as client:
@@ -433,7 +439,7 @@ def test_a_worker_may_finish_for_a_client_that_went_and_stays(endpoint, folder):
         assert ask_worker(endpoint, "pid") == before
 
 
-def test_a_client_that_goes_with_its_answer_costs_nothing(shared_workers):
+def test_a_client_that_closes_after_the_response_ends_no_worker(shared_workers):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     for _ in range(20):
@@ -444,7 +450,7 @@ def test_a_client_that_goes_with_its_answer_costs_nothing(shared_workers):
     assert "hung up" not in server.log
 
 
-def test_nonsense_in_mid_request_costs_the_worker(shared_workers):
+def test_a_request_that_becomes_malformed_ends_its_worker(shared_workers):
     server = shared_workers(ECHO)
     assert ask_worker(server.path, "x") == b"x"
     before = children(server.pid)
@@ -461,7 +467,7 @@ def test_nonsense_in_mid_request_costs_the_worker(shared_workers):
 # -- start and end -----------------------------------------------------------------------------
 
 
-def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, folder):
+def test_workers_that_fail_to_start_are_started_with_backoff(endpoint, folder):
     worker = f"echo x >>{folder}/starts; exit 3"
     with serve_workers(endpoint, "-v", worker=worker) as server:
         for _ in range(30):
@@ -480,7 +486,7 @@ def test_workers_that_die_in_start_up_are_started_with_growing_pauses(endpoint, 
     }
 
 
-def test_requests_that_kill_workers_cost_no_other_request_its_answer(shared_workers):
+def test_requests_that_end_workers_fail_no_other_request(shared_workers):
     server = shared_workers(WORKER)
     for number in range(3):
         assert ask(server.path, b"exit 1") == (b"", False)
@@ -489,7 +495,7 @@ def test_requests_that_kill_workers_cost_no_other_request_its_answer(shared_work
     assert "fail to start" not in server.log
 
 
-def test_an_answer_ends_the_pauses(endpoint, folder):
+def test_a_response_resets_the_backoff(endpoint, folder):
     worker = f"test -e {folder}/good || exit 3; exec cat"
     with serve_workers(endpoint, worker=worker) as server:
         for _ in range(3):
@@ -506,27 +512,27 @@ def test_an_answer_ends_the_pauses(endpoint, folder):
             server.wait_for_log("handler failed", failed + number)
 
 
-def test_a_command_that_is_no_worker_is_told_as_such(endpoint):
+def test_a_command_that_is_no_worker_is_logged(endpoint):
     with serve_workers(endpoint, worker="echo hello") as server:
         assert ask(endpoint, b"x") == (b"", False)
         assert "wrote what is no packet" in server.wait_for_log("handler failed")
         server.wait_for_log(re.escape(r'"hello\n"'))
 
 
-def test_a_missing_command_is_mentioned(endpoint):
+def test_a_missing_command_is_logged(endpoint):
     with serve_workers(endpoint, worker="no-such-command-here") as server:
         assert "there is no command no-such-command-here" in server.log
         assert ask(endpoint, b"x") == (b"", False)
 
 
-def test_a_worker_is_replaced_after_so_many_requests(endpoint):
+def test_a_worker_is_replaced_after_the_maximum_of_requests(endpoint):
     with serve_workers(endpoint, "--max-requests-per-worker", 2, "-v") as server:
         pids = [ask_worker(endpoint, "pid") for _ in range(5)]
         assert [pids.count(pid) for pid in sorted(set(pids), key=pids.index)] == [2, 2, 1]
     assert worker_counts(server.log)["started"] == 3
 
 
-def test_a_worker_that_dies_while_nothing_is_asked_leaves_no_zombie(shared_workers):
+def test_a_worker_that_ends_between_requests_leaves_no_zombie(shared_workers):
     server = shared_workers(WORKER)
     pid = int(ask_worker(server.path, "pid"))
     wait_until(lambda: server.counters()["in_flight"] == 0, "the worker to wait for requests")
@@ -546,7 +552,7 @@ def test_workers_end_with_the_server_by_the_end_of_their_input(endpoint, folder,
     assert (folder / "status").read_text() == "0\n"
 
 
-def test_workers_that_ignore_all_are_killed_with_the_server(endpoint):
+def test_workers_that_do_not_end_are_killed_with_the_server(endpoint):
     worker = "trap '' TERM; cat; sleep 1000; sleep 1000"
     with serve_workers(endpoint, "--kill-after", "100ms", "--threads", 4, worker=worker) as server:
         with open_connections(endpoint, 4) as clients:
@@ -570,7 +576,7 @@ def test_a_second_signal_leaves_workers_no_time(endpoint):
         server.wait()
 
 
-def test_what_is_under_way_is_answered_before_the_end(endpoint, folder):
+def test_a_request_in_flight_is_answered_before_the_server_ends(endpoint, folder):
     with serve_workers(endpoint) as server, connect(endpoint) as client:
         client.sendall(message(f"wait {folder}/go {folder}/begun".encode()))
         wait_until((folder / "begun").exists, "it to be handed over")
@@ -603,7 +609,7 @@ def test_descriptors_of_workers_are_given_back(endpoint):
     ],
     ids=["neither", "both", "empty", "of the other"],
 )
-def test_what_answers_must_be_said_once(endpoint, options, said):
+def test_exactly_one_handler_must_be_given(endpoint, options, said):
     done = run_cli("serve", endpoint, *options)
     assert done.returncode == 2
     assert said in done.stderr.decode()

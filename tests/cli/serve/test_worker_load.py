@@ -103,7 +103,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("requests", CASES, ids=str)
-def test_every_answer_is_the_right_one_whatever_clients_and_workers_do(endpoint, requests):
+def test_every_response_is_right_while_clients_close_and_workers_crash(endpoint, requests):
     with serve_workers(endpoint, "--threads", WORKERS, "-v") as server:
         load = Load(endpoint, requests)
         load.run()

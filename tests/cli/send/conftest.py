@@ -1,0 +1,28 @@
+"""Fixtures for the tests of `sipc send`."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.sending import ControlledDeadline, EchoServer
+
+from simpleipc_cli.cli.send import run as sending
+from simpleipc_cli.deadline import Deadline
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server for a whole module; it listens on `server.path`."""
+    path = tmp_path_factory.mktemp("server") / "sock"
+    with EchoServer(path) as running:
+        running.path = path
+        yield running
+
+
+@pytest.fixture
+def max_time(monkeypatch):
+    """The deadline that `-m 1h` sets in this process: it passes when `max_time.is_over()` holds."""
+    deadline = ControlledDeadline()
+    monkeypatch.setattr(
+        sending, "Deadline", lambda limit: deadline if limit == 3600 else Deadline(limit)
+    )
+    return deadline
