@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench.compare import FLOOR, Change, ChangeVerdict
+from simpleipc_cli.bench.compare import MIN_CHANGE, Change, ChangeVerdict
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.units import format_ns
 
 FAILURE_FIGURES = ("mean", "p50", "p99", "max")
 """What is said of the times that failing took."""
 
 HOW_JUDGED = (
     "A change counts where chance alone would make it in 1 of 100 comparisons at most,"
-    f" and where it is {FLOOR * 100:g} % or more."
+    f" and where it is {MIN_CHANGE * 100:g} % or more."
 )
 """What stands behind the judgements; see compare.py."""
 
@@ -43,9 +43,9 @@ def notices(report: Report) -> list[tuple[str, str]]:
     if report.partial:
         said = "the load was broken off; this is what had been measured by then."
         found.append(("Partial", said))
-    if report.is_limit:
+    if report.generator_saturated:
         busy = f"Its busiest process was on a processor {share(report.cpu_share)} of the time."
-        found.append(("Warning", f"{wording.LIMITED}. {busy}"))
+        found.append(("Warning", f"{wording.SATURATED}. {busy}"))
     if not report.answered:
         found.append(("No answers", "there are no times to report."))
     return found
@@ -60,7 +60,7 @@ def timed(report: Report) -> dict[str, Histogram]:
 
 def failures(report: Report) -> dict[str, Histogram]:
     """The times that failing took, by kind, the most frequent first."""
-    failed = report.tally.failures.items()
+    failed = report.results.failures.items()
     return dict(sorted(failed, key=lambda entry: -entry[1].count))
 
 
@@ -83,19 +83,19 @@ def settings(report: Report) -> dict[str, str]:
 
 def counts(report: Report) -> dict[str, str]:
     """What was counted, by name."""
-    tally = report.tally
+    results = report.results
     found = {
-        "requests started": f"{tally.started:,}",
+        "requests started": f"{results.started:,}",
         "answered": f"{report.answered:,}",
-        "failed": f"{tally.failed():,}",
+        "failed": f"{results.failed():,}",
     }
-    if tally.unfinished:
-        found["unfinished"] = f"{tally.unfinished:,}"
+    if results.unfinished:
+        found["unfinished"] = f"{results.unfinished:,}"
     if report.is_open:
-        found |= {"started late": f"{tally.late:,}", "never started": f"{tally.skipped:,}"}
+        found |= {"started late": f"{results.late:,}", "never started": f"{results.skipped:,}"}
     return found | {
-        "bytes sent": wording.size(tally.bytes_out),
-        "bytes received": wording.size(tally.bytes_in),
+        "bytes sent": wording.format_size(results.bytes_out),
+        "bytes received": wording.format_size(results.bytes_in),
         "generator's processor time": share(report.cpu_share),
     }
 
@@ -121,7 +121,7 @@ def changed(changes: Mapping[str, Change]) -> str:
 def compared_times(report: Report, changes: Mapping[str, Change]) -> str:
     """Which times were compared: "response" or "service"; see Report.compare()."""
     mean = changes["mean"].new if "mean" in changes else None
-    return "response" if report.is_open and mean == report.tally.response.mean else "service"
+    return "response" if report.is_open and mean == report.results.response.mean else "service"
 
 
 def share(part: float) -> str:
@@ -133,9 +133,9 @@ def _setting(name: str, value: object) -> str:
     if name in _TIMES and isinstance(value, int):
         return format_ns(value)
     if name == "rate" and isinstance(value, (int, float)):
-        return wording.rate(value)
+        return wording.format_rate(value)
     if name == "size" and isinstance(value, int):
-        return wording.size(value)
+        return wording.format_size(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

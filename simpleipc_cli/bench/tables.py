@@ -21,12 +21,12 @@ from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench import sections as summary
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import COUNT, KINDS, RATE, SHARE, SIZE, TIME, ConditionResult
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.html.markup import printable
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.units import format_ns
 
 _UNITS = {TIME: "ns", RATE: "1/s", SHARE: "ratio", COUNT: "count", SIZE: "bytes"}
 _FORMULA = ("=", "+", "-", "@")
@@ -47,25 +47,25 @@ def to_csv(report: Report) -> str:
 
 def _lines(report: Report) -> Iterator[_Line]:
     """Figure, unit and value, in the order of the file."""
-    tally = report.tally
+    results = report.results
     yield "path", "text", _harmless(printable(report.path))
     yield "started_at", "text", printable(report.started_at)
     yield "partial", "bool", report.partial
-    yield "elapsed", "ns", tally.elapsed
+    yield "elapsed", "ns", results.elapsed
     yield "offered_rate", "1/s", report.offered_rate
     yield "cpu_share", "ratio", round(report.cpu_share, 3)
-    yield "generator_is_limit", "bool", report.is_limit
+    yield "generator_saturated", "bool", report.generator_saturated
     yield "answered", "count", report.answered
-    yield "unfinished", "count", tally.unfinished
+    yield "unfinished", "count", results.unfinished
     values = report.values()
     for name, kind in sorted(KINDS.items(), key=lambda entry: entry[1] == TIME):
         if name in values:  # not so "total.p99", which is p99
             yield name, _UNITS[kind], values[name]
     for kind in FAILURES:
-        times = tally.failures.get(kind, Histogram())
+        times = results.failures.get(kind, Histogram())
         yield f"failures.{_identifier(kind)}", "count", times.count
     for kind in FAILURES:
-        if (times := tally.failures.get(kind, Histogram())).count:
+        if (times := results.failures.get(kind, Histogram())).count:
             figures = SummaryStats.of(times).by_name(f"failures.{_identifier(kind)}.")
             yield from ((name, "ns", value) for name, value in figures.items())
 
@@ -112,12 +112,12 @@ def to_markdown(
 
 def _load(report: Report) -> str:
     share = ""
-    if failed := report.tally.failed():
-        lost = wording.figure("error_rate", report.values()["error_rate"])
+    if failed := report.results.failed():
+        lost = wording.format_figure("error_rate", report.values()["error_rate"])
         share = f", **{failed:,} failed** ({lost})"
-    said = f"{wording.load(report)}; {report.started_at}"
-    elapsed = format_ns(report.tally.elapsed)
-    answered = f"**{wording.rate(report.rate)}**: {report.answered:,} in {elapsed}{share}"
+    said = f"{wording.describe_load(report)}; {report.started_at}"
+    elapsed = format_ns(report.results.elapsed)
+    answered = f"**{wording.format_rate(report.rate)}**: {report.answered:,} in {elapsed}{share}"
     return f"{answered}\n\n{_escaped(said)}"
 
 
@@ -129,7 +129,7 @@ def _notices(report: Report) -> Iterator[str]:
 def _conditions(judged: Sequence[ConditionResult]) -> Iterator[str]:
     if judged:
         yield "\n".join(
-            f"- {'❌' if judgement.fails else '✅'} {_escaped(wording.judgement(judgement))}"
+            f"- {'❌' if judgement.fails else '✅'} {_escaped(wording.describe_condition(judgement))}"
             for judgement in judged
         )
 
@@ -141,9 +141,9 @@ def _compared(report: Report, changes: Mapping[str, Change]) -> Iterator[str]:
     rows = [
         (
             name,
-            wording.figure(name, change.old),
-            wording.figure(name, change.new),
-            wording.change(change.relative),
+            wording.format_figure(name, change.old),
+            wording.format_figure(name, change.new),
+            wording.format_change(change.relative),
             f"**{change.verdict}**" if change.verdict in {"worse", "better"} else change.verdict,
         )
         for name, change in changes.items()
@@ -159,19 +159,21 @@ def _times(report: Report) -> Iterator[str]:
     kinds = list(times)
     figures = {kind: SummaryStats.of(times[kind]).by_name() for kind in kinds}
     rows = [
-        (name, *(wording.figure(name, figures[kind][name]) for kind in kinds))
+        (name, *(wording.format_figure(name, figures[kind][name]) for kind in kinds))
         for name in figures[kinds[0]]
     ]
     rows.append(("samples", *(f"{times[kind].count:,}" for kind in kinds)))
     yield _table(("", *(kind.replace("_", " ") for kind in kinds)), rows)
-    yield "\n".join(f"- {_escaped(wording.TIMES[kind])}" for kind in kinds[: 1 + report.is_open])
+    yield "\n".join(
+        f"- {_escaped(wording.TIME_DESCRIPTIONS[kind])}" for kind in kinds[: 1 + report.is_open]
+    )
 
 
 def _failures(report: Report) -> Iterator[str]:
     rows = []
     for kind, times in summary.failures(report).items():
         figures = SummaryStats.of(times).by_name()
-        said = (wording.figure(name, figures[name]) for name in summary.FAILURE_FIGURES)
+        said = (wording.format_figure(name, figures[name]) for name in summary.FAILURE_FIGURES)
         rows.append((kind, f"{times.count:,}", *said))
     if rows:
         yield _table(("failed", "count", *summary.FAILURE_FIGURES), rows)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import count as counting
 from math import log10
 
+from simpleipc_cli.bench.conditions import NANOSECONDS
 from simpleipc_cli.bench.histogram import samples_needed
-from simpleipc_cli.bench.units import NANOSECONDS
 
 _LOG_FROM = 10
 """Highest over lowest from which times are on a log scale: below, people count. At will."""
@@ -40,7 +40,7 @@ class Scale:
     ticks: tuple[tuple[float, str], ...]
     is_log: bool = False
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Where a value lies, in percent; one beyond an end lies at that end."""
         value = min(max(value, self.low), self.high)
         if self.is_log:
@@ -60,7 +60,7 @@ class PercentileScale:
     """In percent, below 100."""
     ticks: tuple[tuple[float, str], ...]
 
-    def place(self, q: float) -> float:
+    def position(self, q: float) -> float:
         """Where a percentile lies, in percent; one beyond `last` lies there."""
         return _nines(min(q, self.last)) / _nines(self.last) * 100
 

@@ -11,6 +11,7 @@ from math import ceil
 from typing import NamedTuple
 
 from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import Histogram, percentile_name
 from simpleipc_cli.bench.html.axes import (
     PercentileScale,
@@ -45,7 +46,6 @@ from simpleipc_cli.bench.html.svg import (
     words,
 )
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.units import format_ns
 
 _MARGIN = 7.0  # percent of a chart's width that a time in letters takes
 _APART = 5.0  # percent of a chart's height from which two lines are seen as two
@@ -76,11 +76,11 @@ def latency_by_percentile(report: Report) -> Chart | None:
         return None
     timed = [("latency", "response" if report.is_open else "service", report.latency)]
     if report.is_open:
-        timed.append(("service", "service", report.tally.total))
+        timed.append(("service", "service", report.results.total))
     ends = [_value_at(histogram, along.last) for *_, histogram in timed]
     up = latency_scale(min(histogram.min or 0 for *_, histogram in timed), max(ends))
     lines = [
-        Line(kind, name, up.place(end), rising(histogram, along, up))
+        Line(kind, name, up.position(end), rising(histogram, along, up))
         for (kind, name, histogram), end in zip(timed, ends, strict=True)
     ]
     points = [
@@ -96,11 +96,16 @@ def latency_by_percentile(report: Report) -> Chart | None:
     )
     svg = chart(
         frame,
-        [(along.place(q), name) for q, name in along.ticks],
+        [(along.position(q), name) for q, name in along.ticks],
         _ticks(up),
         lines,
         over=[
-            dot(kind, along.place(q), up.place(ns), f"{name} {percentile_name(q)}: {format_ns(ns)}")
+            dot(
+                kind,
+                along.position(q),
+                up.position(ns),
+                f"{name} {percentile_name(q)}: {format_ns(ns)}",
+            )
             for kind, name, q, ns in points
         ],
         beside=_values(points, along, up),
@@ -113,8 +118,8 @@ def latency_over_time(report: Report) -> Chart | None:
 
     Without the 99th percentile where most stretches hold too few answers for one.
     """
-    run = resample(report.tally.timeline, report.tally.elapsed, ENOUGH_FOR_P99)
-    answered = [stretch for stretch in run if stretch.slot.answered]
+    run = resample(report.results.timeline, report.results.elapsed, ENOUGH_FOR_P99)
+    answered = [stretch for stretch in run if stretch.bucket.answered]
     if not answered or len(run) < _FEWEST:
         return None
     figures = {"max": _longest, "p50": _median}
@@ -126,11 +131,11 @@ def latency_over_time(report: Report) -> Chart | None:
         max(_longest(stretch) or 0 for stretch in answered),
     )
     lines = [
-        _broken_line(name, up.place(figure(answered[-1]) or 0), broken(run, along, up, figure))
+        _broken_line(name, up.position(figure(answered[-1]) or 0), broken(run, along, up, figure))
         for name, figure in figures.items()
     ]
     empty = gaps(run)
-    failed = [stretch for stretch in run if stretch.slot.failures]
+    failed = [stretch for stretch in run if stretch.bucket.failures]
     svg = chart(
         Frame("latencies", "Latency over time", _said_of_latency(report, run, empty)),
         _ticks(along),
@@ -149,7 +154,7 @@ def latency_over_time(report: Report) -> Chart | None:
 
 def throughput_over_time(report: Report) -> Chart | None:
     """Answers and failures per second, and what was offered; None with nothing to show."""
-    run = resample(report.tally.timeline, report.tally.elapsed, ENOUGH_FOR_A_RATE)
+    run = resample(report.results.timeline, report.results.elapsed, ENOUGH_FOR_A_RATE)
     if len(run) < _FEWEST:
         return None
     offered = report.offered_rate
@@ -157,16 +162,16 @@ def throughput_over_time(report: Report) -> Chart | None:
     highest = max(max(stretch.rate, stretch.failure_rate) for stretch in run)
     up = rate_scale(max(highest, offered or 0))
     answers = steps(run, along, up, lambda stretch: stretch.rate)
-    lines = [Line("rate", "answered", up.place(run[-1].rate), answers, has_area=True)]
+    lines = [Line("rate", "answered", up.position(run[-1].rate), answers, has_area=True)]
     if offered is not None:
-        lines.append(Line("offered", "offered", up.place(offered), level(up.place(offered))))
-    if any(stretch.slot.failures for stretch in run):
+        lines.append(Line("offered", "offered", up.position(offered), level(up.position(offered))))
+    if any(stretch.bucket.failures for stretch in run):
         failures = steps(run, along, up, lambda stretch: stretch.failure_rate)
-        lines.append(Line("failed", "failed", up.place(run[-1].failure_rate), failures))
+        lines.append(Line("failed", "failed", up.position(run[-1].failure_rate), failures))
     rates = sorted(stretch.rate for stretch in run)
-    said = f"{wording.rate(rates[0])} to {wording.rate(rates[-1])} answered"
+    said = f"{wording.format_rate(rates[0])} to {wording.format_rate(rates[-1])} answered"
     if offered is not None:
-        said += f", {wording.rate(offered)} offered"
+        said += f", {wording.format_rate(offered)} offered"
     svg = chart(
         Frame("throughput", "Throughput over time", said),
         _ticks(along),
@@ -195,7 +200,7 @@ def _values(points: list[_Point], along: PercentileScale, up: Scale) -> Iterator
     """
     above: dict[float, float] = {}
     for kind, _, q, ns in points:
-        x, y = along.place(q), up.place(ns)
+        x, y = along.position(q), up.position(ns)
         if kind == "latency":
             above[q] = y
             if x >= _MARGIN:
@@ -210,19 +215,19 @@ def _value_at(histogram: Histogram, q: float) -> int:
 
 
 def _median(stretch: Window) -> int | None:
-    return stretch.slot.percentile(50)
+    return stretch.bucket.percentile(50)
 
 
 def _p99(stretch: Window) -> int | None:
-    return stretch.slot.percentile(99)
+    return stretch.bucket.percentile(99)
 
 
 def _longest(stretch: Window) -> int | None:
-    return stretch.slot.max
+    return stretch.bucket.max
 
 
 def _ticks(scale: Scale) -> list[tuple[float, str]]:
-    return [(scale.place(value), name) for value, name in scale.ticks]
+    return [(scale.position(value), name) for value, name in scale.ticks]
 
 
 def _keys(lines: list[Line], has_strip: bool = False) -> tuple[tuple[str, str], ...]:
@@ -232,7 +237,7 @@ def _keys(lines: list[Line], has_strip: bool = False) -> tuple[tuple[str, str], 
 
 def _placed(along: Scale, span: tuple[int, int]) -> tuple[float, float]:
     begin, end = span
-    return along.place(begin), along.place(end)
+    return along.position(begin), along.position(end)
 
 
 def _hovers(run: list[Window], along: Scale) -> list[Markup]:
@@ -246,19 +251,19 @@ def _broken_line(name: str, end: float, paths: tuple[str, str]) -> Line:
 
 def _strip(stretch: Window, along: Scale) -> Markup:
     """The mark of failures."""
-    share = stretch.slot.failures / stretch.slot.requests
+    share = stretch.bucket.failures / stretch.bucket.requests
     return strip("failures", *_placed(along, stretch[:2]), share, _what(stretch))
 
 
 def _what(stretch: Window) -> str:
     """What happened in a stretch."""
-    slot = stretch.slot
-    said = f"{format_ns(stretch.begin)} to {format_ns(stretch.end)}: {slot.answered:,} answered"
-    said += f" ({wording.rate(stretch.rate)})"
-    if slot.failures:
-        said += f", {slot.failures:,} failed"
+    bucket = stretch.bucket
+    said = f"{format_ns(stretch.begin)} to {format_ns(stretch.end)}: {bucket.answered:,} answered"
+    said += f" ({wording.format_rate(stretch.rate)})"
+    if bucket.failures:
+        said += f", {bucket.failures:,} failed"
     figures = {"p50": _median(stretch), "p99": _p99(stretch), "max": _longest(stretch)}
-    if slot.answered < P99_BELOW_MAX:
+    if bucket.answered < P99_BELOW_MAX:
         del figures["p99"]
     return said + "".join(f", {n} {format_ns(ns)}" for n, ns in figures.items() if ns is not None)
 
@@ -273,7 +278,7 @@ def _gap_names(along: Scale, empty: list[tuple[int, int]]) -> Iterator[Markup]:
 def _end_of_load(report: Report, along: Scale) -> Iterator[Markup]:
     """Where no more requests were due, if what was in flight then took a while to end."""
     duration = report.settings.get("duration")
-    if isinstance(duration, int) and 100 - (at := along.place(duration)) >= _NOTABLE_TAIL:
+    if isinstance(duration, int) and 100 - (at := along.position(duration)) >= _NOTABLE_TAIL:
         yield upright("end-of-load", at)
         yield words("end-of-load-name", at, 96, "end of load", dx="-6")
 
@@ -295,6 +300,6 @@ def _said_of_latency(report: Report, run: list[Window], empty: list[tuple[int, i
     said += f", the longest time is {format_ns(longest)}"
     for begin, end in empty[:3]:
         said += f"; no answers from {format_ns(begin)} to {format_ns(end)}"
-    if failed := report.tally.failed():
+    if failed := report.results.failed():
         said += f"; {failed:,} failures"
     return said

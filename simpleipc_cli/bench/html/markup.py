@@ -55,7 +55,7 @@ def join(pieces: Iterable[str]) -> Markup:
     return Markup("".join(map(_text, pieces)))
 
 
-def bound(text: str) -> Markup:
+def no_break(text: str) -> Markup:
     """Text, escaped, in which no line ends before a unit or within the name of an option."""
     text = _BEFORE_UNIT.sub("&nbsp;", _text(text))
     return Markup(_OPTION.sub(r'<span class="whole">\g<0></span>', text))

@@ -13,6 +13,7 @@ from datetime import datetime
 from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import ConditionResult
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import samples_needed
 from simpleipc_cli.bench.html.charts import (
     Chart,
@@ -20,7 +21,7 @@ from simpleipc_cli.bench.html.charts import (
     latency_over_time,
     throughput_over_time,
 )
-from simpleipc_cli.bench.html.markup import Markup, bound, element, join
+from simpleipc_cli.bench.html.markup import Markup, element, join, no_break
 from simpleipc_cli.bench.html.style import sheet
 from simpleipc_cli.bench.html.tables import (
     compared,
@@ -30,7 +31,6 @@ from simpleipc_cli.bench.html.tables import (
 )
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.sections import notices, shortened
-from simpleipc_cli.bench.units import format_ns
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -81,7 +81,7 @@ def _head(report: Report) -> Markup:
 
 def _lead(report: Report) -> Iterator[Markup]:
     """What was done, and when."""
-    yield element("span", wording.load(report))
+    yield element("span", wording.describe_load(report))
     yield Markup(" ")  # where a line may end
     yield element("span", _moment(report.started_at))
 
@@ -99,27 +99,33 @@ def _moment(written: str) -> Markup:
 def _notices(report: Report) -> Iterator[Markup]:
     for what, said in notices(report):
         yield element(
-            "p", element("strong", f"{what}: "), bound(said), class_="notice", role="note"
+            "p", element("strong", f"{what}: "), no_break(said), class_="notice", role="note"
         )
 
 
 def _tiles(report: Report) -> Iterator[Markup]:
     """The numbers that one looks for first."""
     values = report.values()
-    ended = report.answered + report.tally.failed()
+    ended = report.answered + report.results.failed()
     kind = "response time" if report.is_open else "service time"
-    detail = f"{report.answered:,} in {format_ns(report.tally.elapsed)}"
+    detail = f"{report.answered:,} in {format_ns(report.results.elapsed)}"
     if report.offered_rate is not None:
-        detail = f"of {wording.rate(report.offered_rate)} offered"
-    yield _tile("answers per second", wording.rate(report.rate), detail)
+        detail = f"of {wording.format_rate(report.offered_rate)} offered"
+    yield _tile("answers per second", wording.format_rate(report.rate), detail)
     for name, meaning in ("p50", f"median {kind}"), ("p99", "1 in 100 took longer"):
         needed = f"needs {samples_needed(float(name[1:])):,} answers"
         said = needed if values[name] is None else meaning
-        yield _tile(name, wording.figure(name, values[name]), said)
-    yield _tile("max", wording.figure("max", values["max"]), f"longest of {report.answered:,}")
+        yield _tile(name, wording.format_figure(name, values[name]), said)
+    yield _tile(
+        "max", wording.format_figure("max", values["max"]), f"longest of {report.answered:,}"
+    )
     lost = values["error_rate"]
-    detail = f"of {ended:,}" if not lost else f"{wording.figure('error_rate', lost)} of {ended:,}"
-    yield _tile("failed", f"{report.tally.failed():,}", detail, is_bad=report.tally.failed() > 0)
+    detail = (
+        f"of {ended:,}" if not lost else f"{wording.format_figure('error_rate', lost)} of {ended:,}"
+    )
+    yield _tile(
+        "failed", f"{report.results.failed():,}", detail, is_bad=report.results.failed() > 0
+    )
 
 
 def _tile(name: str, figure: str, detail: str, *, is_bad: bool = False) -> Markup:
@@ -161,7 +167,7 @@ def _verdict(judgement: ConditionResult) -> Markup:
         element("svg", mark, class_="mark", viewBox="0 0 12 12", aria_hidden="true"),
         element("strong", word),
         " ",
-        element("span", bound(wording.judgement(judgement))),
+        element("span", no_break(wording.describe_condition(judgement))),
         class_=word,
     )
 
@@ -201,7 +207,7 @@ def _figure(heading: str, chart: Chart, said: str) -> Markup:
         element("h2", heading),
         element(
             "figure",
-            element("figcaption", bound(said), class_="note"),
+            element("figcaption", no_break(said), class_="note"),
             element("ul", *legend, class_="legend", aria_hidden="true"),
             chart.svg,
         ),

@@ -1,7 +1,7 @@
 """A run in stretches of time that hold enough to be drawn.
 
-The slots of a timeline are as narrow as its length allows. A chart wants them wide enough
-that what it shows is the server, and not that a slot happened to hold three answers or
+The buckets of a timeline are as narrow as its length allows. A chart wants them wide enough
+that what it shows is the server, and not that a bucket happened to hold three answers or
 four. Pure functions; nothing here draws.
 """
 
@@ -35,17 +35,17 @@ class Window(NamedTuple):
 
     begin: int
     end: int
-    slot: TimeBucket
+    bucket: TimeBucket
 
     @property
     def rate(self) -> float:
         """Answers a second."""
-        return self.slot.answered / (self.end - self.begin) * 1e9
+        return self.bucket.answered / (self.end - self.begin) * 1e9
 
     @property
     def failure_rate(self) -> float:
         """Failures a second."""
-        return self.slot.failures / (self.end - self.begin) * 1e9
+        return self.bucket.failures / (self.end - self.begin) * 1e9
 
 
 def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
@@ -56,14 +56,14 @@ def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
     Where nothing ended in the last part of the run, the last stretch is that part, however
     long. As far as possible they hold `enough` answers each.
     """
-    slots = timeline.slots
-    joined = _joined(slots, enough)
+    buckets = timeline.buckets
+    joined = _joined(buckets, enough)
     width = joined * timeline.width
     found = []
-    for first in range(0, len(slots), joined):
+    for first in range(0, len(buckets), joined):
         whole = TimeBucket()
-        for slot in slots[first : first + joined]:
-            whole.add(slot)
+        for bucket in buckets[first : first + joined]:
+            whole.merge(bucket)
         begin = first * timeline.width
         found.append(Window(begin, begin + width, whole))
     return _ended(found, elapsed, width) if found else []
@@ -71,11 +71,11 @@ def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
 
 def gaps(run: list[Window]) -> list[tuple[int, int]]:
     """From when to when nothing was answered, though so much else was that it is no chance."""
-    if sum(stretch.slot.answered for stretch in run) < _UNUSUALLY_EMPTY * len(run):
+    if sum(stretch.bucket.answered for stretch in run) < _UNUSUALLY_EMPTY * len(run):
         return []
     found: list[tuple[int, int]] = []
     for stretch in run:
-        if stretch.slot.answered:
+        if stretch.bucket.answered:
             continue
         if found and found[-1][1] == stretch.begin:
             found[-1] = (found[-1][0], stretch.end)
@@ -86,20 +86,20 @@ def gaps(run: list[Window]) -> list[tuple[int, int]]:
 
 def has_p99(run: list[Window]) -> bool:
     """Whether most stretches that have answers have enough of them for a 99th percentile."""
-    counts = sorted(stretch.slot.answered for stretch in run if stretch.slot.answered)
+    counts = sorted(stretch.bucket.answered for stretch in run if stretch.bucket.answered)
     return bool(counts) and counts[len(counts) // 2] >= P99_BELOW_MAX
 
 
-def _joined(slots: list[TimeBucket], enough: int) -> int:
-    """How many slots make a stretch."""
-    counts = [slot.answered for slot in slots if slot.answered]
-    counts = counts or [slot.failures for slot in slots if slot.failures]
+def _joined(buckets: list[TimeBucket], enough: int) -> int:
+    """How many buckets make a stretch."""
+    counts = [bucket.answered for bucket in buckets if bucket.answered]
+    counts = counts or [bucket.failures for bucket in buckets if bucket.failures]
     # Of those that are not empty the median: a stall leaves gaps, and a burst behind them.
     typical = sorted(counts)[len(counts) // 2] if counts else enough
     joined = 1
-    while typical * joined < enough and len(slots) >= 2 * joined * _FEWEST:
+    while typical * joined < enough and len(buckets) >= 2 * joined * _FEWEST:
         joined *= 2
-    while typical * joined < _UNUSUALLY_EMPTY and len(slots) >= 2 * joined * _FEWEST_IF_EMPTY:
+    while typical * joined < _UNUSUALLY_EMPTY and len(buckets) >= 2 * joined * _FEWEST_IF_EMPTY:
         joined *= 2
     return joined
 
@@ -115,7 +115,7 @@ def _ended(found: list[Window], elapsed: int, width: int) -> list[Window]:
     if before and found[-1].end - found[-1].begin < width / 2:
         before, last = found[:-2], found[-2]
         whole = TimeBucket()
-        whole.add(last.slot)
-        whole.add(found[-1].slot)
+        whole.merge(last.bucket)
+        whole.merge(found[-1].bucket)
         found = [*before, Window(last.begin, found[-1].end, whole)]
     return found

@@ -95,13 +95,13 @@ def rising(histogram: Histogram, along: PercentileScale, up: Scale) -> str:
     are drawn as one: there may be 20,000.
     """
     lowest, highest = histogram.min or 0, histogram.max or 0
-    path = f"M0 {_y(up.place(lowest)):.1f}"
+    path = f"M0 {_y(up.position(lowest)):.1f}"
     seen, x = 0, 0.0
     for low, high, count in histogram.buckets():
         seen += count
-        y = _y(up.place(min(max((low + high) // 2, lowest), highest)))
+        y = _y(up.position(min(max((low + high) // 2, lowest), highest)))
         q = 100 * seen / histogram.count
-        end = _x(along.place(q))
+        end = _x(along.position(q))
         if end - x >= 1 or q >= along.last:
             path += f"V{y:.1f}H{end:.1f}"
             x = end
@@ -121,7 +121,7 @@ def broken(
     path, dots = "", ""
     for is_there, group in groupby(points, lambda point: point[1] is not None):
         placed = [
-            f"{_x(along.place(at)):.1f} {_y(up.place(value)):.1f}"
+            f"{_x(along.position(at)):.1f} {_y(up.position(value)):.1f}"
             for at, value in group
             if value is not None
         ]
@@ -134,9 +134,9 @@ def broken(
 
 def steps(run: Sequence[Window], along: Scale, up: Scale, figure: Callable[[Window], float]) -> str:
     """The path along a figure of each stretch, as level as that is known."""
-    path = f"M0 {_y(up.place(figure(run[0]))):.1f}"
+    path = f"M0 {_y(up.position(figure(run[0]))):.1f}"
     for stretch in run:
-        path += f"V{_y(up.place(figure(stretch))):.1f}H{_x(along.place(stretch.end)):.1f}"
+        path += f"V{_y(up.position(figure(stretch))):.1f}H{_x(along.position(stretch.end)):.1f}"
     return path
 
 

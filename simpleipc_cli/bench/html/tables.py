@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench import sections as summary
 from simpleipc_cli.bench.compare import Change
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.html.markup import Markup, bound, element, join
+from simpleipc_cli.bench.html.markup import Markup, element, join, no_break
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.units import format_ns
 
 _LONG = 30  # characters from which a fact has a line of its own
 
@@ -61,9 +61,9 @@ def compared(report: Report, changes: Mapping[str, Change]) -> Markup:
     rows = [
         _row(
             name.replace("_", " "),
-            _cell(wording.figure(name, change.old)),
-            _cell(wording.figure(name, change.new)),
-            _cell(wording.change(change.relative)),
+            _cell(wording.format_figure(name, change.old)),
+            _cell(wording.format_figure(name, change.new)),
+            _cell(wording.format_change(change.relative)),
             _cell(change.verdict, f"word {change.verdict.split()[0]}"),
         )
         for name, change in changes.items()
@@ -74,7 +74,7 @@ def compared(report: Report, changes: Mapping[str, Change]) -> Markup:
         "section",
         element("h2", "Since the baseline", id="baseline"),
         element("p", element("strong", f"{said[:1].upper()}{said[1:]}.")),
-        element("p", bound(which), class_="note"),
+        element("p", no_break(which), class_="note"),
         _table("baseline", ["", "baseline", "now", "change", "judgement"], rows),
     )
 
@@ -82,7 +82,7 @@ def compared(report: Report, changes: Mapping[str, Change]) -> Markup:
 def facts(report: Report) -> Markup:
     """What was measured, how, and what was counted."""
     known = {"path": report.path, "started": report.started_at}
-    known |= {"measured for": format_ns(report.tally.elapsed)}
+    known |= {"measured for": format_ns(report.results.elapsed)}
     known |= summary.settings(report) | summary.counts(report)
     entries = [
         element(
@@ -103,7 +103,7 @@ def facts(report: Report) -> Markup:
 def _explained(kinds: Iterable[str]) -> Iterator[Markup]:
     """Each kind of time in one line."""
     for kind in kinds:
-        name, _, meaning = wording.TIMES[kind].partition(": ")
+        name, _, meaning = wording.TIME_DESCRIPTIONS[kind].partition(": ")
         yield element("dt", name)
         yield element("dd", meaning)
 
@@ -150,4 +150,4 @@ def _cell(text: str, class_: str = "") -> Markup:
 
 
 def _of_time(name: str, value: float | int | None, is_main: bool = False) -> Markup:
-    return _cell(wording.figure(name, value), "main" if is_main else "")
+    return _cell(wording.format_figure(name, value), "main" if is_main else "")

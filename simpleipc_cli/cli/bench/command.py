@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from simpleipc_cli.bench.compare import Change
-from simpleipc_cli.bench.conditions import Condition, ConditionResult, judge, parse
-from simpleipc_cli.bench.format import judgement
+from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
+from simpleipc_cli.bench.format import describe_condition
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
 from simpleipc_cli.bench.html.page import to_html
 from simpleipc_cli.bench.measure import Interrupted, measure
@@ -220,7 +220,7 @@ def bench(
         os.environ["PYTHONSAFEPATH"] = "1"
         with _Stop() as stop, screen(plan, quiet=quiet) as show:
             report = measure(plan, processes, rate, _until(stop, show))
-        judged = judge(conditions, report.values())
+        judged = evaluate(conditions, report.values())
         changes = None if earlier is None else report.compare(earlier)
         files.write(report, judged, changes)
     finally:
@@ -245,11 +245,11 @@ def _verdict(report: Report, judged: Sequence[ConditionResult]) -> int:
     """The status that belongs to what was found. Raises SipcError."""
     if failed := [one for one in judged if one.fails]:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise ExpectationFailed(f"{judgement(failed[0])}{more}", "see the report")
-    if not report.answered and not report.tally.failures:
+        raise ExpectationFailed(f"{describe_condition(failed[0])}{more}", "see the report")
+    if not report.answered and not report.results.failures:
         raise SipcError("not one request was started in time", "allow more --concurrency or time")
     if not report.answered:
-        kind = max(report.tally.failures, key=lambda kind: report.tally.failures[kind].count)
+        kind = max(report.results.failures, key=lambda kind: report.results.failures[kind].count)
         raise SipcError(
             f"not one request was answered; most failed: {kind}", "try one with sipc send"
         )
@@ -259,12 +259,12 @@ def _verdict(report: Report, judged: Sequence[ConditionResult]) -> int:
 def _until(stop: _Stop, show: Callable[[Progress], None]) -> Callable[[Progress], None]:
     """Show the progress, until a signal comes."""
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if stop.signal:
             raise Interrupted
         show(progress)
 
-    return tell
+    return on_progress
 
 
 class _Stop:

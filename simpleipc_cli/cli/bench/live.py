@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
 from simpleipc_cli.bench.processes import Progress
 from simpleipc_cli.bench.timeline import TimeBucket
-from simpleipc_cli.bench.units import format_ns
 from simpleipc_cli.cli.bench.text import wants_colour
 from simpleipc_cli.cli.stdio import STDERR
 from simpleipc_cli.text import printable
@@ -120,13 +120,13 @@ class View:
         """The last seconds."""
         window = TimeBucket()
         (begin, _), *recent = self._recent
-        for _, slot in recent:
-            window.add(slot)
+        for _, bucket in recent:
+            window.merge(bucket)
         span = self._progress.elapsed - begin
         if not window.answered or not span:
-            return wording.NOT_GIVEN
+            return wording.NOT_AVAILABLE
         p50, p99 = (format_ns(window.percentile(q) or 0) for q in (50, 99))
-        return f"{wording.rate(window.answered * SECOND / span)}, p50 {p50}, p99 {p99}"
+        return f"{wording.format_rate(window.answered * SECOND / span)}, p50 {p50}, p99 {p99}"
 
     def _sparkline(self) -> str:
         # The last point is still growing: shown, it would look like a fall.

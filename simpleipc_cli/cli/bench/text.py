@@ -13,11 +13,11 @@ from rich.text import Text
 from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import ConditionResult
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import LATE_AFTER
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats, text_histogram
-from simpleipc_cli.bench.units import format_ns
 from simpleipc_cli.cli.stdio import STDOUT, print_line
 from simpleipc_cli.text import printable
 
@@ -79,7 +79,7 @@ def _lines(
         yield from _times(report)
         yield Text()
         yield from _histogram(report.latency, marks, is_open=report.is_open)
-    if report.tally.failures:
+    if report.results.failures:
         yield Text()
         yield from _failures(report)
     if changes is not None:
@@ -91,28 +91,28 @@ def _lines(
 
 
 def _head(report: Report) -> Iterator[Text]:
-    yield Text(wording.load(report))
+    yield Text(wording.describe_load(report))
     if report.partial:
         yield Text("partial: broken off before its end", "bold yellow")
-    if report.is_limit:
-        yield Text(wording.LIMITED, "bold yellow")
+    if report.generator_saturated:
+        yield Text(wording.SATURATED, "bold yellow")
 
 
 def _counts(report: Report) -> Iterator[Text]:
-    tally = report.tally
-    rate = wording.rate(report.rate)
+    results = report.results
+    rate = wording.format_rate(report.rate)
     if (offered := report.offered_rate) is not None:
-        rate += f" achieved, {wording.rate(offered)} offered"
-    yield _entry("rate", f"{rate}, over {format_ns(tally.elapsed)}")
-    requests = Text(f"{tally.started:,} sent, {report.answered:,} answered, ")
-    requests.append(f"{tally.failed():,} failed", "bold red" if tally.failed() else "")
-    if tally.unfinished:
-        requests.append(f", {tally.unfinished:,} unfinished")
+        rate += f" achieved, {wording.format_rate(offered)} offered"
+    yield _entry("rate", f"{rate}, over {format_ns(results.elapsed)}")
+    requests = Text(f"{results.started:,} sent, {report.answered:,} answered, ")
+    requests.append(f"{results.failed():,} failed", "bold red" if results.failed() else "")
+    if results.unfinished:
+        requests.append(f", {results.unfinished:,} unfinished")
     yield _entry("requests", requests)
     if report.is_open:
-        late = f"{tally.late:,} started more than {format_ns(LATE_AFTER)} after they were due"
-        yield _entry("late", f"{late}, {tally.skipped:,} never")
-    out, back = wording.size(tally.bytes_out), wording.size(tally.bytes_in)
+        late = f"{results.late:,} started more than {format_ns(LATE_AFTER)} after they were due"
+        yield _entry("late", f"{late}, {results.skipped:,} never")
+    out, back = wording.format_size(results.bytes_out), wording.format_size(results.bytes_in)
     yield _entry("payload", f"{out} sent and {back} received, by those answered")
 
 
@@ -123,18 +123,18 @@ def _entry(label: str, value: str | Text) -> Text:
 def _times(report: Report) -> Iterator[Text]:
     """A column for each kind of time, a row for each figure."""
     times = report.times()
-    order = [name for name in wording.TIMES if name in times]
+    order = [name for name in wording.TIME_DESCRIPTIONS if name in times]
     yield _row("", [name.replace("_", " ") for name in order], "bold")
     yield _row("samples", [f"{times[name].count:,}" for name in order])
     figures = {name: SummaryStats.of(times[name]).by_name() for name in order}
     for figure in figures[order[0]]:
         values = (figures[name][figure] for name in order)
-        yield _row(figure, [wording.figure(figure, value) for value in values])
+        yield _row(figure, [wording.format_figure(figure, value) for value in values])
     if None in figures[order[0]].values():
-        yield Text(wording.TOO_FEW, "dim")
+        yield Text(wording.TOO_FEW_SAMPLES, "dim")
     if report.is_open:
         for name in ("response", "service"):
-            yield Text(wording.TIMES[name], "dim")
+            yield Text(wording.TIME_DESCRIPTIONS[name], "dim")
 
 
 def _row(label: str, cells: Sequence[str], style: str = "") -> Text:
@@ -156,10 +156,10 @@ def _histogram(latency: Histogram, marks: _Marks, *, is_open: bool) -> Iterator[
 
 def _failures(report: Report) -> Iterator[Text]:
     yield _wide_row("failed", ["count", "p50", "max"], "bold")
-    for kind, times in report.tally.failures.items():
+    for kind, times in report.results.failures.items():
         figures = SummaryStats.of(times).by_name()
         cells = [f"{times.count:,}"]
-        cells += [wording.figure(name, figures[name]) for name in ("p50", "max")]
+        cells += [wording.format_figure(name, figures[name]) for name in ("p50", "max")]
         yield _wide_row(kind, cells, "red")
 
 
@@ -171,12 +171,12 @@ def _wide_row(label: str, cells: Sequence[str], style: str) -> Text:
 def _changes(changes: Mapping[str, Change]) -> Iterator[Text]:
     yield _row("compared", ["baseline", "now", "change"], "bold")
     for name, change in changes.items():
-        cells = [wording.figure(name, change.old), wording.figure(name, change.new)]
-        line = _row(name, [*cells, wording.change(change.relative)])
+        cells = [wording.format_figure(name, change.old), wording.format_figure(name, change.new)]
+        line = _row(name, [*cells, wording.format_change(change.relative)])
         yield line.append(f"  {change.verdict}", _VERDICTS.get(change.verdict, "dim"))
 
 
 def _judged(judged: Sequence[ConditionResult], marks: _Marks) -> Iterator[Text]:
     for one in judged:
         mark = Text(marks.bad, "bold red") if one.fails else Text(marks.good, "green")
-        yield Text.assemble(mark, f" {printable(wording.judgement(one))}")
+        yield Text.assemble(mark, f" {printable(wording.describe_condition(one))}")

@@ -7,7 +7,7 @@ import re
 import pytest
 from helpers.bench_reports import CLOSED, MS, OPEN, report_of
 
-from simpleipc_cli.bench.conditions import judge, parse
+from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram
 from simpleipc_cli.cli.bench.text import print_report
@@ -101,13 +101,13 @@ def test_control_characters_of_a_path_are_escaped(text_of):
 @pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
 def test_the_report_fits_80_columns(text_of, longest, count, settings):
     report = report_of(settings={**settings, "processes": 16, "requests": count, "warmup": MS})
-    tally = report.tally
+    tally = report.results
     for histogram in (tally.total, tally.connect, tally.first_byte, tally.response):
         histogram.record(longest, count)
     tally.bytes_in = tally.bytes_out = count * 10**6
     for kind in FAILURES:
         tally.failures.setdefault(kind, Histogram()).record(longest, count)
     conditions = map(parse, ("p99>5ms", "first_byte.p99.99>=123456.789ms", "errors>0"))
-    judged = judge(conditions, report.values())
+    judged = evaluate(conditions, report.values())
     text = text_of(report, judged, report.compare(report_of(settings=settings)))
     assert max(map(len, text.splitlines())) <= 80

@@ -23,7 +23,7 @@ def browser(tmp_path_factory):
 
 
 def judged(report, *conditions: str):
-    return verdict.judge([verdict.parse(text) for text in conditions], report.values())
+    return verdict.evaluate([verdict.parse(text) for text in conditions], report.values())
 
 
 def full_page() -> str:
