@@ -160,7 +160,7 @@ class Report:
         try:
             report = cls._read(data)
         except _DAMAGED as error:
-            raise ValueError(f"it is incomplete or damaged ({ascii(str(error)):.60})") from None
+            raise ValueError(f"it is incomplete or damaged ({str(error)!a:.60})") from None
         try:
             # These use every number that a later comparison needs.
             report.values()

@@ -86,7 +86,7 @@ Complaint = tuple[float, str]
 """By how many nanoseconds something is wrong, beyond 2 % or 2 ms, and what."""
 
 
-def evaluate(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[Complaint]]) -> Outcome:
+def judge(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[Complaint]]) -> Outcome:
     """A run about which there are no complaints; made again only if the machine stood still."""
     for _ in range(_TRIES):
         with coming_first(), Sentinel() as sentinel:
@@ -164,7 +164,7 @@ def test_a_constant_delay_is_reported_as_it_is(endpoint, options):
             *differences(outcome, "service", {"p50": 20 * MS, "p95": 20 * MS}),
         ]
 
-    evaluate(lambda: load(endpoint, Manner(delay=20 * MS), *options), complaints)
+    judge(lambda: load(endpoint, Manner(delay=20 * MS), *options), complaints)
 
 
 def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_a_closed_loop(endpoint):
@@ -179,7 +179,7 @@ def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_a_close
         ]
 
     manner = Manner(delay=20 * MS, every=100, slow=500 * MS)
-    evaluate(lambda: load(endpoint, manner, "-c", "20"), complaints)
+    judge(lambda: load(endpoint, manner, "-c", "20"), complaints)
 
 
 def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_an_open_loop(endpoint):
@@ -197,7 +197,7 @@ def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_an_open
         return found
 
     manner = Manner(delay=20 * MS, every=100, slow=500 * MS)
-    evaluate(lambda: load(endpoint, manner, "-R", f"{RATE}", "-c", "100"), complaints)
+    judge(lambda: load(endpoint, manner, "-R", f"{RATE}", "-c", "100"), complaints)
 
 
 STALL = RUN // 5
@@ -217,7 +217,7 @@ def test_a_stall_is_reported_as_clients_felt_it_and_the_rate_is_kept(endpoint):
             *differences(outcome, "response", {**expected, "max": STALL}),
         ]
 
-    outcome = evaluate(lambda: load(endpoint, STALLING, "-R", f"{RATE}", "-c", "2000"), complaints)
+    outcome = judge(lambda: load(endpoint, STALLING, "-R", f"{RATE}", "-c", "2000"), complaints)
     wanted = RATE * RUN // SECOND
     assert outcome.counts["started"] + outcome.counts["skipped"] == wanted
     assert outcome.counts["started"] == pytest.approx(wanted, rel=0.01)
@@ -241,7 +241,7 @@ def test_a_stall_that_clients_waited_out_before_their_turn_is_reported_all_the_s
             *differences(outcome, "response", {"max": STALL}),
         ]
 
-    evaluate(lambda: load(endpoint, STALLING, "-R", f"{RATE}", "-c", "2"), complaints)
+    judge(lambda: load(endpoint, STALLING, "-R", f"{RATE}", "-c", "2"), complaints)
 
 
 # Counts

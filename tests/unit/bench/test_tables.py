@@ -186,7 +186,7 @@ def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
 
 def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
     text = rendered(failing()).text
-    assert "Partial: the load was broken off" in text
+    assert "Partial: the load was interrupted" in text
     assert f"Warning: {wording.SATURATED}" in text
 
 
@@ -203,7 +203,7 @@ def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
     changes = stalled().compare(open_loop(seed=5))
     page = rendered(stalled(), (), changes)
     shown = tables_of(page)[0]
-    assert shown.pop("head") == ["", "baseline", "now", "change", "judgement"]
+    assert shown.pop("head") == ["", "baseline", "now", "change", "verdict"]
     assert list(shown) == list(changes)
     for name, change in changes.items():
         assert shown[name] == [

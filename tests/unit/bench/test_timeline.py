@@ -103,7 +103,7 @@ def test_after_widening_more_than_half_of_the_slots_are_used(at):
 )
 def test_a_time_below_0_is_refused_and_changes_nothing(add):
     timeline = Timeline()
-    with pytest.raises(ValueError, match="0 ns or more.*, not -1"):
+    with pytest.raises(ValueError, match=r"0 ns or more.*, not -1"):
         add(timeline)
     assert timeline.buckets == []
 

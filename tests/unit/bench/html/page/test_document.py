@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from helpers import report_style as style
 from helpers.bench_reports import MS, STARTED_AT, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import VOID, read, table
 
 from simpleipc_cli.bench import conditions as verdict
 from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.html import style
 from simpleipc_cli.bench.html.page import to_html
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
@@ -258,7 +258,7 @@ def test_the_latency_is_emphasized_in_the_table_of_times(made):
 
 def test_failures_have_a_table_sorted_by_frequency():
     head, *rows = table(page_of(failing()), "failures").rows()
-    assert head == ["kind", "count", "mean", "p50", "p99", "max"]
+    assert head == ["failed", "count", "mean", "p50", "p99", "max"]
     assert [row[0] for row in rows] == ["refused", "timeout", "truncated", "not as expected"]
     for kind, *cells in rows:
         times = failing().results.failures[kind]
@@ -299,7 +299,7 @@ def test_each_change_since_the_baseline_is_shown_with_its_judgement():
     changes = stalled().compare(open_loop(seed=5))
     page = page_of(stalled(), (), changes)
     head, *rows = table(page, "baseline").rows()
-    assert head == ["", "baseline", "now", "change", "judgement"]
+    assert head == ["", "baseline", "now", "change", "verdict"]
     assert [row[0] for row in rows] == [name.replace("_", " ") for name in changes]
     for row, (name, change) in zip(rows, changes.items(), strict=True):
         assert row[1:] == [
@@ -342,7 +342,7 @@ def test_a_comparison_is_summed_up(baseline, said):
 
 def test_partial_reports_and_busy_generators_are_marked():
     notices = texts(page_of(failing()), "p", "notice")
-    assert notices[0].startswith("Partial: the load was broken off")
+    assert notices[0].startswith("Partial: the load was interrupted")
     assert notices[1].startswith(f"Warning: {wording.SATURATED}")
     assert "97 % of the time" in notices[1]
     assert not page_of(stalled()).all("p", "notice")
@@ -419,15 +419,15 @@ def test_text_has_enough_contrast(colours):
 
 def test_every_colour_has_a_name_and_every_name_a_colour_in_light_and_dark():
     assert style.LIGHT.keys() == style.DARK.keys()
-    sheet = style.sheet()
+    sheet = style.SHEET
     used = set(re.findall(r"var\(--([a-z-]+)\)", sheet))
     assert used == style.LIGHT.keys()
-    rules = sheet.partition(":root {\n")[2]
+    rules = sheet.partition("color-scheme: light dark;\n")[2]
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b", rules)
 
 
 def test_dark_colours_are_used_on_screens_that_prefer_them():
-    assert "@media screen and (prefers-color-scheme: dark)" in style.sheet()
+    assert "@media screen and (prefers-color-scheme: dark)" in style.SHEET
     metas = {meta.attributes.get("name"): meta for meta in page_of(stalled()).all("meta")}
     assert metas["color-scheme"]["content"] == "light dark"
     assert metas["viewport"]["content"] == "width=device-width, initial-scale=1"
@@ -440,6 +440,6 @@ def test_every_class_in_a_page_is_in_the_style_sheet():
             report, judged(report, "p99>5ms", "errors>0"), report.compare(open_loop(seed=5))
         )
         used |= {name for element in page for name in element.classes}
-    known = set(re.findall(r"\.([a-z][a-z0-9-]*)", style.sheet()))
+    known = set(re.findall(r"\.([a-z][a-z0-9-]*)", style.SHEET))
     # These say what something is, and look as everything does.
     assert used - {"within", "too"} <= known

@@ -5,7 +5,8 @@ from helpers.html import read
 from helpers.strategies import text_of_any_characters
 from hypothesis import given
 
-from simpleipc_cli.bench.html.markup import Markup, element, join, no_break, percent, printable
+from simpleipc_cli.bench.html.markup import Markup, element, join, no_break, percent
+from simpleipc_cli.text import printable
 
 
 def test_text_is_escaped_and_markup_is_not():
