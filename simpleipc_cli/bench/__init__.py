@@ -1,1 +1,1 @@
-"""Load on an endpoint, and what can honestly be said about the answers."""
+"""Load generation on an endpoint, its statistics, and its reports."""

@@ -1,13 +1,13 @@
-"""The conditions of `--fail-if`: what one may say, and whether it holds.
+"""The conditions of `--fail-if`: their grammar, and whether they hold.
 
-Knows the names of figures, not where they come from. In short:
+Knows the names of figures, not where they come from. The grammar:
 
     condition = figure operator value           p99 > 5ms
     figure    = [part "."] time-figure          connect.p99, first_byte.mean
               | "rate" | "errors" | ...         see KINDS
     operator  = "<" | "<=" | ">" | ">=" | "==" | "!="
 
-A condition that holds means failure: it says when to fail.
+A condition that holds means failure.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 from simpleipc_cli.bench.histogram import PERCENTILES, percentile_name
-from simpleipc_cli.bench.units import parse_ns
 
 TIME_FIGURES = ("min", "mean", "max", "stddev", *map(percentile_name, PERCENTILES))
-"""What can be said of the times of each part."""
+"""The figures of the times of each part."""
 
 PARTS = ("connect", "first_byte", "total", "service", "response")
-"""What of a request is timed. A figure of no part is one of the total."""
+"""The timed parts of a request."""
 
 TIME, RATE, SHARE, COUNT, SIZE = "time", "rate", "share", "count", "size"
 
@@ -41,14 +40,26 @@ KINDS: dict[str, str] = {
     "bytes_in": SIZE,
     "bytes_out": SIZE,
 }
-"""Every figure, and what kind of value it is compared with."""
+"""Every figure, and the kind of value that it is compared with."""
 
-_WHAT_IS_WANTED = {
-    TIME: "a time, with its unit: give one such as 5ms, 200us or 1.5s",
-    RATE: "a number of answers per second: give one such as 1000",
-    SHARE: "a share of the requests: give one such as 1% or 0.01",
-    COUNT: "a count: give a whole number such as 10",
-    SIZE: "a number of bytes: give one such as 4096, 64K or 1M",
+NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # the micro sign
+    "μs": 1_000,  # the Greek letter, which Unicode prefers
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+"""Nanoseconds in each unit of time that is accepted."""
+
+_EXPECTED = {
+    TIME: "a time with its unit, such as 5ms, 200us or 1.5s",
+    RATE: "a number of answers per second, such as 1000",
+    SHARE: "a share of the requests, such as 1% or 0.01",
+    COUNT: "a whole number, such as 10",
+    SIZE: "a number of bytes, such as 4096, 64K or 1M",
 }
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -59,52 +70,48 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_MEANT = {"=": "==", "=<": "<=", "=>": ">=", "<>": "!=", "===": "==", "!": "!=", "!==": "!="}
+_MISSPELT = {"=": "==", "=<": "<=", "=>": ">=", "<>": "!=", "===": "==", "!": "!=", "!==": "!="}
 
-_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
+_NUMBER_WITH_UNIT = rf"({_NUMBER})({'|'.join(NANOSECONDS)})(?![a-zµμ])"
 
 
-class Condition:
+class Condition(NamedTuple):
     """One parsed condition, such as `p99 > 5ms`."""
 
-    __slots__ = ("figure", "operator", "text", "value")
-
-    def __init__(self, text: str, figure: str, sign: str, value: float | int) -> None:
-        """Made by parse()."""
-        self.text = text
-        """As it was written, without the space around it."""
-        self.figure = figure
-        """The figure's name in KINDS; that of a total without "total."."""
-        self.operator = sign
-        self.value = value
-        """In nanoseconds, answers per second, a share from 0 to 1, a count, or bytes."""
+    text: str
+    """As written, without surrounding white space."""
+    figure: str
+    """The figure's name in KINDS, without "total."."""
+    operator: str
+    value: float | int
+    """In nanoseconds, answers per second, a share from 0 to 1, a count, or bytes."""
 
     def holds(self, values: Mapping[str, float | int | None]) -> bool | None:
-        """Whether it is true of these figures, by their names, in the units of `value`.
+        """Return whether it is true of these figures, which are in the units of `value`.
 
-        None where the figure cannot be given (it is None or missing), as with too few
-        samples: take that for failed too. A limit that was never checked must not pass
-        for one that was kept.
+        None if the figure is not available, as with too few samples: treat that as failed, so
+        that a limit that was not checked does not pass for one that was kept.
         """
         figure = values.get(self.figure)
         return None if figure is None else _OPERATORS[self.operator](figure, self.value)
 
 
 class ConditionResult(NamedTuple):
-    """What became of a condition."""
+    """A condition and its evaluation."""
 
     condition: Condition
     value: float | int | None
-    """The figure; None if it could not be given."""
+    """The figure; None if it is not available."""
     fails: bool
-    """Whether it is a reason to fail: the condition holds, or nobody can tell."""
+    """Whether the condition holds or could not be evaluated."""
 
 
-def judge(
+def evaluate(
     conditions: Iterable[Condition], values: Mapping[str, float | int | None]
 ) -> list[ConditionResult]:
-    """All conditions judged by the same figures; see Condition.holds()."""
+    """Evaluate all conditions on the same figures."""
     return [
         ConditionResult(
             condition, values.get(condition.figure), condition.holds(values) is not False
@@ -114,59 +121,64 @@ def judge(
 
 
 def parse(text: str) -> Condition:
-    """The condition that `text` writes down.
-
-    Raises ValueError for what is none, with a message that names the mistake and what was
-    probably meant.
-    """
+    """Parse one condition. Raises ValueError with the mistake and the probable intention."""
     text = text.strip()
-    # An operator is whatever stands where one belongs, so that a wrong one can be named.
+    # Any run of operator characters is taken for the operator, so that the error can name it.
     found = re.fullmatch(r"([^<>=!\s]*)\s*([<>=!]+)\s*(.*)", text, re.DOTALL)
     if not found:
-        raise ValueError(_without_operator(text))
+        raise ValueError(_missing_operator(text))
     name, sign, value = found.groups()
     if not name:
-        raise ValueError(f"{text!r} names no figure: write one such as p99 before {sign!r}")
+        raise ValueError(f"{text!r} has no figure: write one such as p99 before {sign!r}")
     if name not in KINDS:
-        raise ValueError(f"there is no figure {name!r}: {_nearest(name)}")
+        raise ValueError(f"unknown figure {name!r}: {_suggestion(name)}")
     if sign not in _OPERATORS:
-        meant = f"did you mean {_MEANT[sign]!r}" if sign in _MEANT else "use one of"
-        offered = "?" if sign in _MEANT else f" {' '.join(_OPERATORS)}"
-        raise ValueError(f"{sign!r} compares nothing: {meant}{offered}")
+        if sign in _MISSPELT:
+            raise ValueError(f"unknown operator {sign!r}: did you mean {_MISSPELT[sign]!r}?")
+        raise ValueError(f"unknown operator {sign!r}: use one of {' '.join(_OPERATORS)}")
     return Condition(text, name.removeprefix("total."), sign, _value(name, value))
 
 
-def _without_operator(text: str) -> str:
-    """What is wrong with a condition that has no operator in the right place."""
+def parse_ns(text: str) -> int:
+    """Return the nanoseconds in "5ms", "1.5s", "1m30s" and the like, fractions rounded.
+
+    Raises ValueError for anything else, also for a number without a unit.
+    """
+    if not re.fullmatch(rf"(?:{_NUMBER_WITH_UNIT})+", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a duration: give one such as 5ms, 200us or 1.5s")
+    parts = re.findall(_NUMBER_WITH_UNIT, text, re.ASCII)
+    total = sum(Decimal(number) * NANOSECONDS[unit] for number, unit in parts)
+    return int(Decimal(total).to_integral_value(ROUND_HALF_EVEN))
+
+
+def _missing_operator(text: str) -> str:
     if not text:
         return "the condition is empty: write one such as p99>5ms"
     name = re.split(r"[\s<>=!]", text, maxsplit=1)[0]
     if name not in KINDS:
-        return f"there is no figure {name!r}: {_nearest(name)}"
-    return f"{text!r} compares nothing: write {name}, one of {' '.join(_OPERATORS)} and a value"
+        return f"unknown figure {name!r}: {_suggestion(name)}"
+    return f"{text!r} has no operator: write {name}, one of {' '.join(_OPERATORS)} and a value"
 
 
-def _nearest(name: str) -> str:
-    """What was probably meant by a name that is none."""
-    # Only imported where there is a mistake to explain.
+def _suggestion(name: str) -> str:
+    # Only imported if there is a mistake to explain.
     from difflib import get_close_matches  # noqa: PLC0415
 
-    close = get_close_matches(name.lower(), KINDS, n=1)
-    if close:
+    if close := get_close_matches(name.lower(), KINDS, n=1):
         return f"did you mean {close[0]!r}?"
     parts = " ".join(f"{part}." for part in PARTS)
     others = " ".join(other for other, kind in KINDS.items() if kind != TIME)
-    return f"there are {' '.join(TIME_FIGURES)}, also behind {parts}, and {others}"
+    return f"use one of {' '.join(TIME_FIGURES)}, alone or after one of {parts}, or {others}"
 
 
 def _value(name: str, text: str) -> float | int:
-    """What a figure is compared with. Raises ValueError if it is of another kind."""
+    """Parse the value that a figure is compared with. Raises ValueError."""
     kind = KINDS[name]
     if not text:
-        raise ValueError(f"nothing to compare {name} with: it is {_WHAT_IS_WANTED[kind]}")
-    value = _READERS[kind](text)
+        raise ValueError(f"{name} is compared with nothing: give {_EXPECTED[kind]}")
+    value = _PARSERS[kind](text)
     if value is None:
-        raise ValueError(f"{name} cannot be {text!r}: it is {_WHAT_IS_WANTED[kind]}")
+        raise ValueError(f"{name} cannot be {text!r}: give {_EXPECTED[kind]}")
     return value
 
 
@@ -183,7 +195,7 @@ def _rate(text: str) -> float | None:
 
 def _share(text: str) -> float | None:
     found = re.fullmatch(rf"({_NUMBER})(%?)", text, re.ASCII)
-    # By way of Decimal: 1% is to be the float nearest to 0.01, which 1 request in 100 gives.
+    # Decimal makes 1% the float nearest to 0.01, which 1 failure in 100 requests gives.
     share = Decimal(found[1]) / (100 if found[2] else 1) if found else None
     return None if share is None or share > 1 else float(share)
 
@@ -194,10 +206,10 @@ def _count(text: str) -> int | None:
 
 def _size(text: str) -> int | None:
     found = re.fullmatch(r"(\d+)([KMGT]?)", text, re.ASCII)
-    return int(found[1]) * _BYTES[found[2]] if found else None
+    return int(found[1]) * _SIZE_UNITS[found[2]] if found else None
 
 
-_READERS: dict[str, Callable[[str], float | int | None]] = {
+_PARSERS: dict[str, Callable[[str], float | int | None]] = {
     TIME: _time,
     RATE: _rate,
     SHARE: _share,

@@ -1,4 +1,4 @@
-"""One request in flight: what is written and read, and when. Never waits for anything.
+"""One request in flight: connect, write and read without ever blocking, with timestamps.
 
 Knows no other request and no schedule. Times are nanoseconds of the monotonic clock.
 """
@@ -18,49 +18,50 @@ from simpleipc_cli.message import MessageReader, consume
 from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, Buffer, encode
 from simpleipc_cli.transport import Stream, connect_nowait
 
-_PART = 4 * MAX_PAYLOAD  # bytes of payload written in one turn, at will
+_CHUNK_SIZE = 4 * MAX_PAYLOAD  # bytes of payload written per turn (tunable)
 
 
-class Failed(Exception):
-    """An exchange has failed; the text is its kind, one of load.FAILURES."""
+class ExchangeFailed(Exception):
+    """An exchange failed; the text is its kind, one of generator.FAILURES."""
 
 
 class Request:
-    """What all exchanges send: a payload, or zeros, of which few are in memory."""
+    """The request that all exchanges send: a payload, or zeros that are not all in memory."""
 
     def __init__(self, payload: bytes, size: int | None) -> None:
-        """`size` bytes of zero, or the `payload` if that is None."""
         self.size = len(payload) if size is None else size
         """Bytes of payload."""
         self._generated = size is not None
-        self._payload = memoryview(bytes(min(self.size, _PART)) if self._generated else payload)
-        self._first: Buffer | None = None  # in one piece, and made once: most requests have no more
-        self._first = b"".join(self.part(0)[0])
+        self._payload = memoryview(
+            bytes(min(self.size, _CHUNK_SIZE)) if self._generated else payload
+        )
+        # In one piece and encoded only once: most requests have no more than this.
+        self._first: Buffer | None = None
+        self._first = b"".join(self.packets(0)[0])
 
-    def part(self, begin: int) -> tuple[list[Buffer], int]:
-        """The packets behind the first `begin` bytes of payload, not all of them, and their end.
+    def packets(self, begin: int) -> tuple[list[Buffer], int]:
+        """Return the next packets after `begin` bytes of payload, and where they end.
 
-        The flush, which comes with the last part, counts as one byte of payload more.
+        The flush, which comes with the last packets, counts as one more byte of payload.
         """
-        end = min(begin + _PART, self.size)
-        whole = end + (end == self.size)
+        data_end = min(begin + _CHUNK_SIZE, self.size)
+        end = data_end + (data_end == self.size)
         if begin == 0 and self._first is not None:
-            return [self._first], whole
+            return [self._first], end
         start = 0 if self._generated else begin
-        packets = encode(self._payload[start : start + end - begin])
-        return [*packets, FLUSH_PACKET] if whole > end else packets, whole
+        packets = encode(self._payload[start : start + data_end - begin])
+        return [*packets, FLUSH_PACKET] if end > data_end else packets, end
 
 
 class Exchange:
-    """One request, and the answer to it."""
+    """One request and its answer."""
 
     __slots__ = (
-        *("_answer", "_begun", "_expect", "_left", "_request"),
+        *("_answer", "_encoded", "_expect", "_request", "_unsent"),
         *("connected", "due", "end", "first_byte", "reader", "start", "stream"),
     )
 
     def __init__(self, request: Request, expect: bytes | None, due: int, start: int) -> None:
-        """Nothing is sent yet. Any answer will do if `expect` is None."""
         self.due = due
         self.start = start
         self.connected = 0
@@ -70,15 +71,15 @@ class Exchange:
         self.stream: Stream | None = None
         self.reader = MessageReader()
         self._request = request
-        self._begun = 0  # bytes of payload that are in _left, or were
-        self._left: list[Buffer] = []
+        self._encoded = 0  # bytes of payload that are in _unsent or were sent
+        self._unsent: list[Buffer] = []
         self._expect = expect
         self._answer = b""
 
     def connect(self, path: str) -> bool:
-        """Connect; False if there is no room in the server's queue now. Raises Failed.
+        """Connect; return False if the server's queue is full.
 
-        Raises EndpointError when not the endpoint fails, but we, for descriptors.
+        Raises ExchangeFailed, or EndpointError if the client is short of descriptors.
         """
         try:
             self.stream = connect_nowait(path)
@@ -87,35 +88,35 @@ class Exchange:
         except EndpointError as error:
             if type(error) is EndpointError:
                 raise
-            raise Failed("refused") from None
+            raise ExchangeFailed("refused") from None
         self.connected = monotonic_ns()
         return True
 
     def write(self) -> bool:
-        """Write what can be written in one turn; whether more is to be.
+        """Write one chunk at most; return whether more is left.
 
-        One turn, because a server may take a long request as fast as it is written, and
-        the others must not wait until it has ended.
+        Only one, because a server may read a long request as fast as it is written, and the
+        other exchanges must not wait for its end.
         """
         assert self.stream is not None  # noqa: S101
         try:
-            if not self._left:
-                self._left, self._begun = self._request.part(self._begun)
-            consume(self._left, self.stream.write_nowait(self._left))
+            if not self._unsent:
+                self._unsent, self._encoded = self._request.packets(self._encoded)
+            consume(self._unsent, self.stream.write_nowait(self._unsent))
         except BlockingIOError:
             return True
-        except PeerClosed:  # it may have answered all the same
+        except PeerClosed:  # there may be an answer all the same
             return False
-        return bool(self._left) or self._begun <= self._request.size
+        return bool(self._unsent) or self._encoded <= self._request.size
 
     def read(self, buffer: memoryview) -> bool:
-        """Take what has come; whether the answer is complete. Raises Failed."""
+        """Read once; return whether the answer is complete. Raises ExchangeFailed."""
         assert self.stream is not None  # noqa: S101
         try:
             count = self.stream.read_nowait(buffer)
         except BlockingIOError:
             return False
-        now = monotonic_ns()  # what we do with it takes our time, not the server's
+        now = monotonic_ns()  # before parsing, which is not the server's time
         self.first_byte = self.first_byte or now
         try:
             if not count:
@@ -124,17 +125,16 @@ class Exchange:
                 if self._expect is not None and len(self._answer) < len(self._expect) + 2:
                     self._answer += payload
         except IncompleteMessage:
-            raise Failed("truncated") from None
+            raise ExchangeFailed("truncated") from None
         except ProtocolError:
-            raise Failed("protocol") from None
+            raise ExchangeFailed("protocol") from None
         if not self.reader.complete:
             return False
         self.end = now
-        if self._expect is not None and not self._is_expected():
-            raise Failed("not as expected")
+        if self._expect is not None and not self._is_expected(self._expect):
+            raise ExchangeFailed("not as expected")
         return True
 
-    def _is_expected(self) -> bool:
-        """Whether the answer is what was expected, one newline at the end of either aside."""
-        wanted = self._expect or b""
-        return self._answer.removesuffix(b"\n") == wanted.removesuffix(b"\n")
+    def _is_expected(self, expected: bytes) -> bool:
+        """Compare the answer with the expected one, apart from one newline at either end."""
+        return self._answer.removesuffix(b"\n") == expected.removesuffix(b"\n")

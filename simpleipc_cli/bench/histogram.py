@@ -1,14 +1,13 @@
-"""Many times in fixed memory: a histogram with log-linear buckets, and its percentiles.
+"""Durations in fixed memory: a histogram with log-linear buckets, and its percentiles.
 
-Knows numbers only: no clock, no files, no idea of what was measured. All times are whole
-nanoseconds. Nothing here locks: one histogram belongs to one thread, and `merge()` joins
-what the threads have.
+Knows numbers only, and no clock. All times are whole nanoseconds. There are no locks: a
+histogram belongs to one thread, and `merge()` joins those of several.
 
 The method is Gil Tene's HdrHistogram (https://github.com/HdrHistogram/HdrHistogram,
 AbstractHistogram.java, "countsArrayIndex"): each power of two is divided into the same
 number of buckets of equal width. It keeps 10 bits of a value, 512 buckets for each power
-of two, where HdrHistogram at three digits keeps 11, and instead of a bucket's highest
-value it reports the middle one.
+of two, where HdrHistogram at three digits keeps 11, and it reports the middle of a bucket
+instead of its highest value.
 
 Why the error of a reported value is at most 0.1 %: a bucket of width w = 2**shift holds
 values v whose upper 10 bits are the same, the first of them set, so v >= 512 * w. The
@@ -22,32 +21,31 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate
 from math import ceil, log, sqrt
-
-from simpleipc_cli.bench import fields
+from typing import Any
 
 PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9, 99.99)
-"""What a report gives, in percent."""
+"""The percentiles of a report, in percent."""
 
 _KEPT_BITS = 10
-_OCTAVE_BITS = _KEPT_BITS - 1  # the first bit kept is always set and tells nothing
+_OCTAVE_BITS = _KEPT_BITS - 1  # the first bit kept is always set
 
 HIGHEST = (1 << 47) - 1
-"""The longest time that is told apart, in nanoseconds: 39 hours. Longer ones count as this."""
+"""The longest recordable time in nanoseconds, 39 hours; longer ones are recorded as this."""
 
 BUCKETS = ((HIGHEST.bit_length() - _KEPT_BITS) << _OCTAVE_BITS) + (1 << _KEPT_BITS)
-"""How many buckets there are: 19,968, however long a run is."""
+"""The number of buckets: 19,968, for a run of any length."""
 
 _CONFIDENCE = 0.95
 
 
 def bucket_of(ns: int) -> int:
-    """The bucket of a time from 0 to HIGHEST, counted from 0."""
+    """Return the index of the bucket of a time from 0 to HIGHEST."""
     shift = ns.bit_length() - _KEPT_BITS
     return (shift << _OCTAVE_BITS) + (ns >> shift) if shift > 0 else ns
 
 
 def bucket_bounds(index: int) -> tuple[int, int]:
-    """The lowest and the highest time in a bucket, both in it."""
+    """Return the lowest and the highest time in a bucket, both inclusive."""
     if index < 1 << _KEPT_BITS:
         return index, index
     shift = (index >> _OCTAVE_BITS) - 1
@@ -56,12 +54,12 @@ def bucket_bounds(index: int) -> tuple[int, int]:
 
 
 def percentile_name(q: float) -> str:
-    """99.9 is "p99.9", 50 is "p50"."""
+    """Return the name of a percentile: "p99.9", "p50"."""
     return f"p{int(q) if q == int(q) else q}"
 
 
 def rank_of(q: float, count: int) -> int:
-    """Which of `count` sorted values, counted from 1, is the percentile `q` of them.
+    """Return the rank, from 1, of the percentile `q` among `count` sorted values.
 
     The nearest rank: the lowest value that at least `q` percent of the values do not
     exceed (Hyndman and Fan, "Sample Quantiles in Statistical Packages", The American
@@ -76,52 +74,51 @@ def rank_of(q: float, count: int) -> int:
 
 
 def samples_needed(q: float) -> int:
-    """How many samples there must be before the percentile `q` may be reported.
+    """Return the number of samples from which the percentile `q` may be reported.
 
-    So many that with 95 % confidence one of them at least reaches the true percentile:
-    all n of independent samples stay below it with probability (q / 100)**n (S. S. Wilks,
+    With 95 % confidence at least one of them reaches the true percentile: all n independent
+    samples stay below it with probability (q / 100)**n (S. S. Wilks,
     "Determination of Sample Sizes for Setting Tolerance Limits", Annals of Mathematical
-    Statistics 12, 1941). With fewer, what would be printed is likely to be too good, and
-    nothing in the sample could tell. About 3 / (1 - q / 100): 5 for p50, 59 for p95, 299
+    Statistics 12, 1941). With fewer, the reported value is likely to be too low.
+    About 3 / (1 - q / 100): 5 for p50, 59 for p95, 299
     for p99, 2,995 for p99.9, 29,956 for p99.99. Raises ValueError unless 0 < q < 100.
     """
     if not 0 < q < 100:
-        raise ValueError(f"samples are needed for percentiles between 0 and 100, not {q}")
+        raise ValueError(f"a percentile here is between 0 and 100, not {q}")
     return ceil(log(1 - _CONFIDENCE) / log(q / 100))
 
 
 class Histogram:
-    """How often each time was seen, to 0.1 %, with exact count, sums, lowest and highest.
+    """Counts of times, to 0.1 %, with exact count, sums, minimum and maximum.
 
-    Memory: one list of BUCKETS counters, 156 KiB, and at most 32 bytes for each counter
-    that is in use; below 800 KiB in all, however many times are recorded. (The sum of
-    squares grows by a bit whenever the count doubles.)
+    Memory: one list of BUCKETS counters, 156 KiB, and at most 32 bytes for each counter in
+    use; below 800 KiB for any number of recorded times. (The sum of squares grows by a bit
+    whenever the count doubles.)
     """
 
     __slots__ = ("_counts", "_highest", "_lowest", "clamped", "count", "sum_of_squares", "total")
 
     def __init__(self) -> None:
-        """An empty one."""
         self._counts = [0] * BUCKETS
         self._lowest = HIGHEST + 1
         self._highest = -1
         self.count = 0
-        """How many times were recorded."""
+        """The number of recorded times."""
         self.clamped = 0
-        """How many of them were longer than HIGHEST, and were recorded as HIGHEST."""
+        """How many of them were longer than HIGHEST and recorded as HIGHEST."""
         self.total = 0
-        """The sum of all times, in nanoseconds; exact."""
+        """The exact sum of all times, in nanoseconds."""
         self.sum_of_squares = 0
         """In square nanoseconds; exact, and soon above 2**53."""
 
     def record(self, ns: int, count: int = 1) -> None:
-        """Add a time from 0 ns up, `count` times. Raises ValueError if one is out of range.
+        """Add a time of 0 ns or more, `count` times. Raises ValueError for other numbers.
 
-        On the path of every request, hence bucket_of() written out, and one comparison for
-        all that is rare: a value outside what was seen so far.
+        Every request calls it, hence bucket_of() is inlined and one comparison covers the
+        rare cases: a time outside the range recorded so far.
         """
         if count < 1:
-            raise ValueError(f"a time is recorded once or more often, not {count} times")
+            raise ValueError(f"a time is recorded at least once, not {count} times")
         if not self._lowest <= ns <= self._highest:
             ns = self._widen(ns, count)
         shift = ns.bit_length() - _KEPT_BITS
@@ -132,7 +129,7 @@ class Histogram:
         self.sum_of_squares += ns * product
 
     def _widen(self, ns: int, count: int) -> int:
-        """Take a new lowest or highest time; the time that is to be recorded for it."""
+        """Extend the range to a time and return it, limited to HIGHEST."""
         if ns < 0:
             raise ValueError(f"a time is 0 ns or more, not {ns}")
         if ns > HIGHEST:
@@ -143,7 +140,7 @@ class Histogram:
         return ns
 
     def merge(self, other: Histogram) -> None:
-        """Add all that `other` has seen; the same as recording it here."""
+        """Add all times of `other`."""
         counts = self._counts
         for index, count in other._used():
             counts[index] += count
@@ -156,25 +153,25 @@ class Histogram:
 
     @property
     def min(self) -> int | None:
-        """The shortest time, in nanoseconds, exact; None if there is none."""
+        """The exact shortest time in nanoseconds; None without times."""
         return self._lowest if self.count else None
 
     @property
     def max(self) -> int | None:
-        """The longest time, in nanoseconds, exact up to HIGHEST; None if there is none."""
+        """The longest time in nanoseconds, exact up to HIGHEST; None without times."""
         return self._highest if self.count else None
 
     @property
     def mean(self) -> float | None:
-        """In nanoseconds, rounded once, from exact sums; None if there is no time."""
+        """The mean in nanoseconds, from exact sums; None without times."""
         return self.total / self.count if self.count else None
 
     @property
     def stdev(self) -> float | None:
         """The sample standard deviation (over n - 1), in nanoseconds; None below two times.
 
-        In whole numbers up to the last division: in floats the difference of two such
-        sums would lose what it is about.
+        Computed in integers up to the last division: the difference of two such sums would
+        lose its digits in floats.
         """
         if self.count < 2:
             return None
@@ -182,40 +179,40 @@ class Histogram:
         return sqrt(squares / (self.count * (self.count - 1)))
 
     def percentile(self, q: float) -> int | None:
-        """The time, in nanoseconds, that `q` percent do not exceed, to 0.1 %; see rank_of().
+        """Return the nearest-rank percentile `q` in nanoseconds, to 0.1 %; None without times.
 
-        None if there is no time. That there are enough of them is not asked here: see
-        percentiles(). Raises ValueError unless 0 <= q <= 100.
+        It does not check for enough samples, as percentiles() does. Raises ValueError unless
+        0 <= q <= 100.
         """
         rank = rank_of(q, self.count)
         return self.value_at(rank) if self.count else None
 
     def percentiles(self) -> dict[float, int | None]:
-        """PERCENTILES in nanoseconds; None for those that so few samples don't support."""
+        """Return PERCENTILES in nanoseconds, None for those with too few samples."""
         return {
             q: self.percentile(q) if self.count >= samples_needed(q) else None for q in PERCENTILES
         }
 
     def value_at(self, rank: int) -> int:
-        """The `rank`-th shortest time, counted from 1, in nanoseconds, to 0.1 %.
+        """Return the `rank`-th shortest time, counted from 1, in nanoseconds, to 0.1 %.
 
-        Never outside of what was seen, so that no percentile exceeds the maximum; that
-        moves it only towards the true value. Raises ValueError unless 1 <= rank <= count.
+        It is limited to the recorded range, which moves it only towards the true value, so
+        that no percentile exceeds the maximum. Raises ValueError unless 1 <= rank <= count.
         """
         if not 1 <= rank <= self.count:
-            raise ValueError(f"there is no time number {rank} among {self.count}")
+            raise ValueError(f"a rank is from 1 to the count {self.count}, not {rank}")
         first = bucket_of(self._lowest)
         used = self._counts[first : bucket_of(self._highest) + 1]
         low, high = bucket_bounds(first + bisect_left(list(accumulate(used)), rank))
         return min(max((low + high) // 2, self._lowest), self._highest)
 
     def buckets(self) -> Iterator[tuple[int, int, int]]:
-        """Lowest time, highest time and count of every bucket that is in use, in order."""
+        """Yield lowest time, highest time and count of every bucket in use, in order."""
         for index, count in self._used():
             yield *bucket_bounds(index), count
 
     def _used(self) -> Iterator[tuple[int, int]]:
-        """Index and count of the buckets in use, in order."""
+        """Yield index and count of the buckets in use, in order."""
         if self.count:
             first, last = bucket_of(self._lowest), bucket_of(self._highest)
             for index in range(first, last + 1):
@@ -223,11 +220,11 @@ class Histogram:
                     yield index, count
 
     def to_json(self) -> dict[str, object]:
-        """All of it, for json.dumps(). Times are whole nanoseconds.
+        """Return everything for json.dumps(). Times are whole nanoseconds.
 
-        `buckets` lists [lowest, highest, count] of those in use, so that other programs
-        need not know how they are made. `total` and `sum_of_squares` are whole numbers that
-        may exceed 2**53, which some readers of JSON round; Python's does not.
+        `buckets` lists [lowest, highest, count] of those in use, so that other programs need
+        not know the method. `total` and `sum_of_squares` may exceed 2**53, beyond which some
+        readers of JSON round; Python's does not.
         """
         return {
             "count": self.count,
@@ -240,67 +237,21 @@ class Histogram:
         }
 
     @classmethod
-    def from_json(cls, data: object) -> Histogram:
-        """What to_json() gave. Raises ValueError that says what is wrong with it.
+    def from_json(cls, data: dict[str, Any]) -> Histogram:
+        """Read back what to_json() returned; unknown fields are ignored.
 
-        Numbers that contradict each other are refused; fields it doesn't know are left alone.
+        Raises ValueError if the count differs from that of the buckets; incomplete data raises
+        whatever using it raises.
         """
-        read = fields.mapping(data, "the histogram")
         histogram = cls()
-        for entry in fields.items(read, "buckets"):
-            _read_bucket(entry, histogram._counts)
-        counted = sum(histogram._counts)
-        histogram.count = fields.whole(read, "count")
-        if histogram.count != counted:
-            raise ValueError(f"count is {histogram.count}, but the buckets hold {counted}")
-        histogram.clamped = fields.whole(read, "clamped")
-        histogram.total = fields.whole(read, "total")
-        histogram.sum_of_squares = fields.whole(read, "sum_of_squares")
-        lowest = fields.whole_or_none(read, "min")
-        highest = fields.whole_or_none(read, "max")
-        if (lowest is None) != (not counted) or (highest is None) != (not counted):
-            raise ValueError(f"min is {lowest} and max is {highest}, with a count of {counted}")
-        if lowest is not None and highest is not None:
-            histogram._lowest = lowest
-            histogram._highest = highest
-        histogram._check()
+        for low, _, count in data["buckets"]:
+            histogram._counts[bucket_of(low)] += count
+        histogram.count = sum(histogram._counts)
+        if histogram.count != data["count"]:
+            raise ValueError(f"count is {data['count']!a}, but the buckets hold {histogram.count}")
+        histogram.clamped = data["clamped"]
+        histogram.total = data["total"]
+        histogram.sum_of_squares = data["sum_of_squares"]
+        if histogram.count:
+            histogram._lowest, histogram._highest = data["min"], data["max"]
         return histogram
-
-    def _check(self) -> None:
-        """Raise ValueError if the parts, as they were read, cannot come from one set of times."""
-        occupied = [index for index, count in enumerate(self._counts) if count]
-        if occupied:
-            # Before any use of min and max: they say where the buckets in use are.
-            for name, ns, index in (
-                ("min", self._lowest, occupied[0]),
-                ("max", self._highest, occupied[-1]),
-            ):
-                low, high = bucket_bounds(index)
-                if not low <= ns <= high:
-                    raise ValueError(f"{name} is {ns}, outside of its bucket, {low} to {high}")
-            if self._lowest > self._highest:
-                raise ValueError(f"min is {self._lowest}, above max, {self._highest}")
-        if self.clamped > (self._counts[-1] if self._highest == HIGHEST else 0):
-            raise ValueError(f"clamped is {self.clamped}, more than there are at {HIGHEST} ns")
-        least = sum(low * count for low, _, count in self.buckets())
-        most = sum(high * count for _, high, count in self.buckets())
-        if not least <= self.total <= most:
-            raise ValueError(f"total is {self.total}, but by the buckets {least} to {most}")
-        least = sum(low * low * count for low, _, count in self.buckets())
-        most = sum(high * high * count for _, high, count in self.buckets())
-        # The second: no set of times has a smaller sum of squares for its total (Cauchy).
-        squares = self.sum_of_squares
-        if not least <= squares <= most or self.total**2 > self.count * squares:
-            raise ValueError(f"sum_of_squares is {squares}, which total and buckets rule out")
-
-
-def _read_bucket(entry: object, counts: list[int]) -> None:
-    """Put one [lowest, highest, count] where it belongs. Raises ValueError if it cannot be."""
-    low, high, count = fields.whole_numbers(entry, 3, "a bucket")
-    if low > HIGHEST or bucket_bounds(bucket_of(low)) != (low, high):
-        raise ValueError(f"there is no bucket from {low} to {high} ns")
-    if not count:
-        raise ValueError(f"the bucket from {low} to {high} ns is empty")
-    if counts[bucket_of(low)]:
-        raise ValueError(f"the bucket from {low} to {high} ns is there twice")
-    counts[bucket_of(low)] = count

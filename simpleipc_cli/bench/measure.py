@@ -1,4 +1,4 @@
-"""One measurement from its plan to its report. Knows no screen and no files."""
+"""Run one measurement, from its plan to its report. Knows no screen and no files."""
 
 from __future__ import annotations
 
@@ -6,59 +6,58 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from simpleipc_cli.bench.generator import LoadPlan, Results
-from simpleipc_cli.bench.processes import INITIAL_PROGRESS, Progress, divide, fleet
+from simpleipc_cli.bench.generator import LoadPlan, Results, interval_of
+from simpleipc_cli.bench.processes import INITIAL_PROGRESS, GeneratorProcesses, Progress, split
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.schedule import interval_of
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
-_TELL_EVERY = 0.1  # seconds, at will: how soon Ctrl-C is heard
-_OTHER_DESCRIPTORS = 24  # what a process needs beside its connections, with some to spare
-_FOR_PROCESS = 2  # descriptors that each process costs us: one to talk, one to see its end
+_PROGRESS_INTERVAL = 0.1  # seconds, which is also how soon Ctrl-C is noticed (tunable)
+_OTHER_DESCRIPTORS = 24  # descriptors of a process besides its connections, with a reserve
+_DESCRIPTORS_PER_PROCESS = 2  # in the parent: a connection, and one that reports the end
 
 
 class Interrupted(Exception):
-    """Raised by whoever is told of the progress: no error, somebody has seen enough."""
+    """Raised by `on_progress` to end the load early; not an error."""
 
 
 def measure(
-    plan: LoadPlan, processes: int, rate: float | None, tell: Callable[[Progress], None]
+    plan: LoadPlan, processes: int, rate: float | None, on_progress: Callable[[Progress], None]
 ) -> Report:
-    """Make the load, in at most `processes` processes, and report.
+    """Generate the load in at most `processes` processes, and return the report.
 
-    With a `rate` (requests a second) the loop is an open one. `tell` is called some ten times
-    a second. When it raises BrokenOff, the load ends and the
-    report is of what there was until then. Raises SipcError if the load cannot be made.
+    A `rate` (requests per second) makes the loop an open one. `on_progress` is called about ten
+    times a second. If it raises Interrupted, the load ends, and the report is a partial one.
+    Raises SipcError if the load cannot be generated.
     """
     if rate is not None:
         plan = replace(plan, interval=interval_of(rate))
-    plans = divide(plan, processes)
-    _allow_descriptors(max(share.concurrency for share in plans), len(plans))
+    plans = split(plan, processes)
+    _raise_descriptor_limit(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    tally, busiest, partial = Results(), 0.0, False
+    results, cpu_share, partial = Results(), 0.0, False
     try:
-        with fleet(plans, heed=lambda: tell(INITIAL_PROGRESS)) as running:
+        with GeneratorProcesses(plans, lambda: on_progress(INITIAL_PROGRESS)) as running:
             try:
-                running.run(tell, _TELL_EVERY)
+                running.run(on_progress, _PROGRESS_INTERVAL)
             except Interrupted:
                 partial = True
-                running.break_off()
-            tally, busiest = running.tally(), running.busiest()
+                running.stop()
+            results, cpu_share = running.results(), running.max_cpu_share()
     except Interrupted:  # before all had started
         partial = True
     return Report(
         path=plan.path,
         started_at=started_at,
         settings=_settings(plan, len(plans), rate),
-        tally=tally,
-        cpu_share=busiest,
+        results=results,
+        cpu_share=cpu_share,
         partial=partial,
     )
 
 
 def _settings(plan: LoadPlan, processes: int, rate: float | None) -> dict[str, object]:
-    """What was asked for, as the report keeps it."""
+    """Return the settings as the report keeps them."""
     return {
         "concurrency": plan.concurrency,
         "processes": processes,
@@ -72,12 +71,12 @@ def _settings(plan: LoadPlan, processes: int, rate: float | None) -> dict[str, o
     }
 
 
-def _allow_descriptors(connections: int, processes: int) -> None:
-    """Raise our own limit on open files, which the processes inherit, if that is needed."""
+def _raise_descriptor_limit(connections: int, processes: int) -> None:
+    """Raise the limit on open files, which the processes inherit, if needed."""
     limit = DescriptorLimit()
     wanted = {
         f"{connections} at once": connections,
-        f"{processes} processes": _FOR_PROCESS * processes,
+        f"{processes} processes": _DESCRIPTORS_PER_PROCESS * processes,
     }
     what = max(wanted, key=lambda name: wanted[name])
     needed = wanted[what] + _OTHER_DESCRIPTORS
@@ -85,10 +84,10 @@ def _allow_descriptors(connections: int, processes: int) -> None:
         return
     limit.raise_to_most()
     if needed > limit.current:
-        fewer = (
+        remedy = (
             "fewer --processes" if "processes" in what else "--processes or a lower --concurrency"
         )
         raise SipcError(
-            f"{what} need {needed} descriptors, and {limit.current} are allowed",
-            f"allow more with ulimit -n, or give {fewer}",
+            f"{what} need {needed} descriptors, but the limit is {limit.current}",
+            f"raise it with ulimit -n, or use {remedy}",
         )

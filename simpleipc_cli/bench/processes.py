@@ -1,14 +1,13 @@
-"""Makes the load in several processes at once, so that Python's lock is not what is measured.
+"""Generate load in several processes at once, so that Python's global lock is no limit.
 
-Also one process is a process of its own: drawing a screen must not disturb the measuring.
-Beside them Python keeps a small helper (its resource tracker) until the parent ends.
+Even a single generator has a process of its own: drawing progress must not disturb it.
+`multiprocessing` adds a small helper (its resource tracker) until the parent ends.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -22,48 +21,45 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport import new_connection_watcher
 
-_HEAD_START = 20_000_000  # nanoseconds until the load begins once all processes are ready, at will
-_SOON = 5.0  # seconds in which a process that was told to stop does so
+_START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
+_STOP_TIMEOUT = 5.0  # seconds until a process that should stop is killed
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is known while the load goes on."""
+    """The state of a running load."""
 
     answered: int
     failed: int
     elapsed: int
     """Nanoseconds since the end of the warm-up."""
     recent: TimeBucket
-    """The times of what ended since the progress before."""
+    """The requests that ended since the previous progress."""
 
 
 INITIAL_PROGRESS = Progress(answered=0, failed=0, elapsed=0, recent=TimeBucket())
 
 
-def divide(plan: LoadPlan, processes: int) -> list[LoadPlan]:
-    """A plan's share for each process; no more processes than requests at once.
+def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
+    """Split a plan into one per process; no more processes than requests at once.
 
-    Together they are due exactly when those of the one plan would be.
+    Together their requests are due exactly when those of the one plan would be.
     """
     processes = min(processes, plan.concurrency, plan.requests or processes)
-    # Whoever is due first behind the warm-up has the first request that counts.
+    # The process whose request is the first one due after the warm-up counts the first one.
     first = -(-plan.warmup // plan.interval) if plan.interval is not None else 0
-    plans = []
-    for number in range(processes):
-        share = _share(plan.concurrency, processes, number)
-        plans.append(
-            replace(
-                plan,
-                concurrency=share,
-                requests=None
-                if plan.requests is None
-                else _share(plan.requests, processes, (number - first) % processes),
-                interval=None if plan.interval is None else plan.interval * processes,
-                offset=0 if plan.interval is None else plan.interval * number,
-            )
+    return [
+        replace(
+            plan,
+            concurrency=_share(plan.concurrency, processes, number),
+            requests=None
+            if plan.requests is None
+            else _share(plan.requests, processes, (number - first) % processes),
+            interval=None if plan.interval is None else plan.interval * processes,
+            offset=0 if plan.interval is None else plan.interval * number,
         )
-    return plans
+        for number in range(processes)
+    ]
 
 
 def _share(whole: int, parts: int, number: int) -> int:
@@ -71,26 +67,34 @@ def _share(whole: int, parts: int, number: int) -> int:
 
 
 class GeneratorProcesses:
-    """Processes that make load together."""
+    """Processes that generate load together; a context manager that leaves none behind."""
 
-    def __init__(self, plans: list[LoadPlan], heed: Callable[[], None] = lambda: None) -> None:
-        """Starts one process for each plan; none makes load yet.
+    def __init__(
+        self, plans: list[LoadPlan], check_cancelled: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start one process per plan; none generates load yet.
 
-        `heed` is called between starts and may raise, as `tell` of run() may.
+        `check_cancelled` is called between starts and may raise.
         """
         self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
-        self._running: list[Connection] = []  # those from which more is to come
+        self._running: list[Connection] = []
         self._done: list[Results] = []
         self._latest: dict[int, tuple[int, int, int]] = {}
         try:
             for plan in plans:
-                heed()
+                check_cancelled()
                 with system.block_terminal_signals():
                     self._start(plan)
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> GeneratorProcesses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start(self, plan: LoadPlan) -> None:
         context = get_context("spawn")
@@ -98,47 +102,50 @@ class GeneratorProcesses:
             ours, theirs = context.Pipe()
             self._connections.append(ours)
             with theirs:
-                process = context.Process(target=_generate, args=(plan, theirs), daemon=True)
+                process = context.Process(target=_process_main, args=(plan, theirs), daemon=True)
                 process.start()
         except OSError as error:
             raise SipcError(
                 f"cannot start another process: {error.strerror}",
-                "allow more with ulimit -u and -n, or give fewer --processes",
+                "raise the limits (ulimit -u and -n) or use fewer --processes",
             ) from None
         self._processes.append(process)
 
-    def run(self, tell: Callable[[Progress], None], pause: float) -> None:
-        """Make the load to its end; `tell` is called at least every `pause` seconds.
+    def run(self, on_progress: Callable[[Progress], None], interval: float) -> None:
+        """Run the load to its end; call `on_progress` at least every `interval` seconds.
 
-        `tell` may raise, and break_off() follow. A signal handler should not: what it
-        interrupts may be half of a message. Raises SipcError if a process dies or cannot go
-        on; its load cannot be vouched for.
+        `on_progress` may raise, and stop() may follow. A signal handler must not raise: it
+        could interrupt a message halfway. Raises SipcError if a process dies or cannot go on,
+        because its results are lost.
         """
         starting = self._connections[:]
         while starting:
-            for connection in _ready(starting, pause):
+            for connection in _ready(starting, interval):
                 _receive(connection)
                 starting.remove(connection)
-            tell(INITIAL_PROGRESS)
+            on_progress(INITIAL_PROGRESS)
         self._running = self._connections[:]
-        begin = monotonic_ns() + _HEAD_START
+        begin = monotonic_ns() + _START_DELAY
         for connection in self._connections:
-            _send(connection, begin)
+            try:
+                connection.send(begin)
+            except OSError:
+                raise _process_died() from None
         while self._running:
-            tell(self._progress(pause))
+            on_progress(self._progress(interval))
 
-    def _progress(self, pause: float) -> Progress:
-        """Take what has come."""
+    def _progress(self, timeout: float) -> Progress:
+        """Receive the reports and results that have arrived."""
         recent = TimeBucket()
-        for connection in _ready(self._running, pause):
-            found = _receive(connection)
-            if isinstance(found, Results):
+        for connection in _ready(self._running, timeout):
+            received = _receive(connection)
+            if isinstance(received, Results):
                 self._running.remove(connection)
-                self._done.append(found)
+                self._done.append(received)
                 continue
-            answered, failed, elapsed, slot = found
+            answered, failed, elapsed, bucket = received
             self._latest[connection.fileno()] = (answered, failed, elapsed)
-            recent.add(slot)
+            recent.merge(bucket)
         latest = self._latest.values()
         return Progress(
             answered=sum(answered for answered, _, _ in latest),
@@ -147,33 +154,33 @@ class GeneratorProcesses:
             recent=recent,
         )
 
-    def break_off(self) -> None:
-        """End the load now; what was counted so far is kept."""
+    def stop(self) -> None:
+        """End the load now and keep the results."""
         for connection in self._running:
             try:
                 connection.send(None)
             except OSError:
-                pass  # it has ended by itself
-        deadline = Deadline(_SOON)
+                pass  # it has already ended
+        deadline = Deadline(_STOP_TIMEOUT)
         while self._running and not deadline.expired():
             self._progress(deadline.remaining() or 0.0)
 
-    def tally(self) -> Results:
-        """All that was counted, added up."""
-        whole = Results()
-        for tally in self._done:
-            whole.merge(tally)
-        return whole
+    def results(self) -> Results:
+        """Return the merged results of all processes."""
+        merged = Results()
+        for results in self._done:
+            merged.merge(results)
+        return merged
 
-    def busiest(self) -> float:
-        """The share of its time that the busiest process was on a processor, 0 to 1."""
-        return max((tally.cpu / tally.wall for tally in self._done if tally.wall), default=0.0)
+    def max_cpu_share(self) -> float:
+        """Return the share of its time that the busiest process used a processor, 0 to 1."""
+        return max((one.cpu / one.wall for one in self._done if one.wall), default=0.0)
 
     def close(self) -> None:
-        """No process is left. May be called again."""
+        """End all processes; may be called again."""
         for connection in self._connections:
-            connection.close()  # which they take for an order to stop
-        deadline = Deadline(_SOON)
+            connection.close()  # the process stops on end of file
+        deadline = Deadline(_STOP_TIMEOUT)
         while self._processes:
             process = self._processes.pop()
             process.join(deadline.remaining())
@@ -183,49 +190,30 @@ class GeneratorProcesses:
             process.close()
 
 
-@contextmanager
-def fleet(
-    plans: list[LoadPlan], heed: Callable[[], None] = lambda: None
-) -> Iterator[GeneratorProcesses]:
-    """Processes for the time of a `with`. For `heed` see Fleet."""
-    started = GeneratorProcesses(plans, heed)
-    try:
-        yield started
-    finally:
-        started.close()
-
-
-def _ready(connections: list[Connection], pause: float) -> list[Connection]:
-    """Those from which something can be received, once there are any, or `pause` is over."""
-    found = wait(connections, pause)
+def _ready(connections: list[Connection], timeout: float) -> list[Connection]:
+    """Wait until there is something to receive; return those connections."""
+    found = wait(connections, timeout)
     return [connection for connection in connections if connection in found]
 
 
 def _receive(connection: Connection):  # type: ignore[no-untyped-def]
     try:
-        found = connection.recv()
+        received = connection.recv()
     except (EOFError, OSError):  # a reset, or half of a message
-        raise _died() from None
-    if isinstance(found, SipcError):
-        raise found
-    return found
+        raise _process_died() from None
+    if isinstance(received, SipcError):
+        raise received
+    return received
 
 
-def _send(connection: Connection, order: object) -> None:
-    try:
-        connection.send(order)
-    except OSError:
-        raise _died() from None
+def _process_died() -> SipcError:
+    return SipcError("a load generator process died", "check whether the system killed it")
 
 
-def _died() -> SipcError:
-    return SipcError("a process that makes the load has died", "look for what may have killed it")
-
-
-def _generate(plan: LoadPlan, connection: Connection) -> None:
-    """The life of a process. Signals from the terminal are for the one that started it."""
-    # With thousands in flight, looking for garbage in circles takes milliseconds, and an answer
-    # that comes meanwhile would seem to take longer. The load makes no such garbage.
+def _process_main(plan: LoadPlan, connection: Connection) -> None:
+    """Run a generator process. Signals from the terminal are for the parent process."""
+    # With thousands of requests in flight a garbage collection takes milliseconds, which would
+    # count as the server's. The generator creates no reference cycles.
     gc.disable()
     system.ignore_interrupt()
     try:
@@ -234,30 +222,30 @@ def _generate(plan: LoadPlan, connection: Connection) -> None:
         if begin is None:
             connection.send(Results())
             return
-        connection.send(_made(plan, begin, connection))
+        connection.send(_run_generator(plan, begin, connection))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the one that wanted to know has gone
+        pass  # the parent has ended
 
 
-def _made(plan: LoadPlan, begin: int, connection: Connection) -> Results | SipcError:
-    """What was counted, or why that cannot go on."""
-    line = new_connection_watcher(connection)
+def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Results | SipcError:
+    """Return the results, or the error that ended the load."""
+    watcher = new_connection_watcher(connection)
 
-    def tell(*told: object) -> None:
-        # The load does not stop because a terminal does, or whoever draws on it.
-        if not line.is_writable():
+    def report(*progress: object) -> None:
+        # A parent that cannot draw, for example on a halted terminal, must not block the load.
+        if not watcher.is_writable():
             raise BlockingIOError
-        connection.send(told)
+        connection.send(progress)
 
     try:
-        return Generator(plan, begin, stop=line.fileno(), report=tell).run()
+        return Generator(plan, begin, stop=watcher.fileno(), report=report).run()
     except (BrokenPipeError, ConnectionResetError):
-        raise  # nobody is interested any more
+        raise  # the parent has ended
     except OSError as error:
         return SipcError(
-            f"cannot make the load: {error.strerror}", "see what the system is short of"
+            f"cannot generate load: {error.strerror}", "check the limits of the system (ulimit -a)"
         )
     except SipcError as error:
         return error
     finally:
-        line.close()
+        watcher.close()

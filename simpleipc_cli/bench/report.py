@@ -1,31 +1,29 @@
-"""A finished measurement: what it says, as JSON (and back) and as figures by name.
+"""A finished measurement: its figures by name, and as JSON and back.
 
 The JSON is the record; every other form is made from the same object. Its schema:
 
     schema, version     "sipc-bench", 1; another version is refused
-    path, started_at    what was measured, and when (ISO 8601)
-    partial             whether the load was broken off
+    path, started_at    the endpoint, and the time of the start (ISO 8601)
+    partial             whether the load was interrupted
     settings            as given; times in nanoseconds
     counts              started answered failed late skipped unfinished bytes_out bytes_in
-    elapsed             nanoseconds measured, the warm-up not among them
-    rate                answers a second; offered_rate: requests due a second, or null
-    generator           cpu_share: how busy the busiest process was; is_limit: too busy
+    elapsed             nanoseconds measured, without the warm-up
+    rate                answers per second; offered_rate: requests due per second, or null
+    generator           cpu_share of the busiest process; saturated: whether that is too much
     times               service, response (null in a closed loop), connect, first_byte: each
                         count, min, mean, stddev, p50 ... p99.99, max (null: too few samples)
                         and the histogram itself, so that files can be merged and compared
-    failures            by kind, the same
-    timeline            what ended when, for charts
+    failures            the same by kind
+    timeline            ended requests over time, for charts
 
 All times are whole nanoseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from typing import Any
 
-from simpleipc_cli.bench import fields
 from simpleipc_cli.bench.compare import (
     Change,
     compare_means,
@@ -33,18 +31,19 @@ from simpleipc_cli.bench.compare import (
     compare_rates,
     compare_shares,
 )
-from simpleipc_cli.bench.generator import FAILURES, Results
+from simpleipc_cli.bench.generator import Results
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
 from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.bench.timeline import Timeline
 
 SCHEMA, VERSION = "sipc-bench", 1
 
-TOO_BUSY = 0.9
-"""A generator that is on a processor for this share of its time may itself be the limit."""
+MAX_CPU_SHARE = 0.9
+"""A generator that uses a processor for this share of its time may itself be the limit."""
 
 _COUNTS = ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in")
 _PARTS = ("connect", "first_byte")
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Report:
     path: str
     started_at: str
     settings: dict[str, object]
-    tally: Results
+    results: Results
     cpu_share: float
     partial: bool = False
 
@@ -65,53 +64,53 @@ class Report:
 
     @property
     def latency(self) -> Histogram:
-        """What "latency" means here: response time in an open loop, service time in a closed."""
-        return self.tally.response if self.is_open else self.tally.total
+        """Response times in an open loop, service times in a closed one."""
+        return self.results.response if self.is_open else self.results.total
 
     @property
     def answered(self) -> int:
-        """Requests with a complete and, where that was asked for, the right answer."""
-        return self.tally.total.count
+        """Requests with a complete and, if one was given, the expected answer."""
+        return self.results.total.count
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
-        return self.answered / self.tally.elapsed * 1e9 if self.tally.elapsed else 0.0
+        """Answers per second."""
+        return self.answered / self.results.elapsed * 1e9 if self.results.elapsed else 0.0
 
     @property
     def offered_rate(self) -> float | None:
-        """Requests due a second; None in a closed loop."""
+        """Requests due per second; None in a closed loop."""
         rate = self.settings.get("rate")
         return float(rate) if isinstance(rate, (int, float)) else None
 
     @property
-    def is_limit(self) -> bool:
-        """Whether what was measured may be the generator and not the server."""
-        return round(self.cpu_share, 3) >= TOO_BUSY  # as the file has it
+    def generator_saturated(self) -> bool:
+        """Whether the generator and not the server may have been the limit."""
+        return round(self.cpu_share, 3) >= MAX_CPU_SHARE  # rounded as in the file
 
     def times(self) -> dict[str, Histogram]:
-        """What was timed, by name, in the order of reports."""
-        times = {"service": self.tally.total}
+        """Return the histograms by name, in the order of the JSON."""
+        times = {"service": self.results.total}
         if self.is_open:
-            times["response"] = self.tally.response
-        return {**times, **{name: getattr(self.tally, name) for name in _PARTS}}
+            times["response"] = self.results.response
+        return {**times, **{name: getattr(self.results, name) for name in _PARTS}}
 
     def values(self) -> dict[str, float | int | None]:
-        """All figures by the names that conditions use: those of verdict.KINDS without "total.".
+        """Return all figures under the names of KINDS, without "total.".
 
-        A figure of no part, and of the total, is one of the latency. In a closed loop a
-        request is due when it starts, so there response.* is service.*.
+        A time figure without a part, and one of the total, is one of the latency. In a closed
+        loop a request is due when it starts, so that response.* is service.*.
         """
-        ended = self.answered + self.tally.failed()
+        ended = self.answered + self.results.failed()
         values: dict[str, float | int | None] = {
             "rate": self.rate,
-            "errors": self.tally.failed(),
-            "error_rate": self.tally.failed() / ended if ended else None,
-            "requests": self.tally.started,
-            "late": self.tally.late,
-            "skipped": self.tally.skipped,
-            "bytes_in": self.tally.bytes_in,
-            "bytes_out": self.tally.bytes_out,
+            "errors": self.results.failed(),
+            "error_rate": self.results.failed() / ended if ended else None,
+            "requests": self.results.started,
+            "late": self.results.late,
+            "skipped": self.results.skipped,
+            "bytes_in": self.results.bytes_in,
+            "bytes_out": self.results.bytes_out,
         }
         parts = {**self.times(), "response": self.latency}
         for prefix, histogram in ("", self.latency), *((f"{n}.", h) for n, h in parts.items()):
@@ -119,10 +118,10 @@ class Report:
         return values
 
     def to_json(self) -> dict[str, object]:
-        """All of it, for json.dumps()."""
-        tally = self.tally
+        """Return everything for json.dumps()."""
+        results = self.results
         times: dict[str, object] = {"response": None}
-        times |= {name: _described(histogram) for name, histogram in self.times().items()}
+        times |= {name: _histogram_json(histogram) for name, histogram in self.times().items()}
         return {
             "schema": SCHEMA,
             "version": VERSION,
@@ -132,88 +131,94 @@ class Report:
             "settings": self.settings,
             "counts": {
                 "answered": self.answered,
-                "failed": tally.failed(),
-                **{name: getattr(tally, name) for name in _COUNTS},
+                "failed": results.failed(),
+                **{name: getattr(results, name) for name in _COUNTS},
             },
-            "elapsed": tally.elapsed,
+            "elapsed": results.elapsed,
             "rate": self.rate,
             "offered_rate": self.offered_rate,
-            "generator": {"cpu_share": round(self.cpu_share, 3), "is_limit": self.is_limit},
+            "generator": {
+                "cpu_share": round(self.cpu_share, 3),
+                "saturated": self.generator_saturated,
+            },
             "times": times,
-            "failures": {kind: _described(times) for kind, times in tally.failures.items()},
-            "timeline": tally.timeline.to_json(),
+            "failures": {kind: _histogram_json(h) for kind, h in results.failures.items()},
+            "timeline": results.timeline.to_json(),
         }
 
     @classmethod
-    def from_json(cls, data: object) -> Report:
-        """A report read back. Raises ValueError that says what is wrong with the data."""
-        top = fields.mapping(data, "the report")
-        if top.get("schema") != SCHEMA:
-            raise ValueError(f"it is no report of {SCHEMA}: schema is {top.get('schema')!a:.40}")
-        if (version := fields.whole(top, "version")) != VERSION:
-            raise ValueError(f"it is of version {version}, not {VERSION}")
-        counts = fields.mapping(top.get("counts"), "counts")
-        times = fields.mapping(top.get("times"), "times")
-        failures = fields.mapping(top.get("failures"), "failures")
-        for kind in failures.keys() - set(FAILURES):
-            raise ValueError(f"there is no failure of the kind {kind!a:.40}")
-        settings = dict(fields.mapping(top.get("settings"), "settings"))
-        if settings.get("rate") is not None:
-            _number(settings, "rate")
-        report = cls(
-            path=_text(top, "path"),
-            started_at=_text(top, "started_at"),
-            settings=settings,
-            tally=Results(
-                total=_histogram(times, "service"),
-                response=Histogram()
-                if times.get("response") is None
-                else _histogram(times, "response"),
-                connect=_histogram(times, "connect"),
-                first_byte=_histogram(times, "first_byte"),
-                failures={kind: _histogram(failures, kind) for kind in failures},
-                timeline=Timeline.from_json(top.get("timeline")),
-                elapsed=fields.whole(top, "elapsed"),
-                **{name: fields.whole(counts, name) for name in _COUNTS},
-            ),
-            cpu_share=_number(fields.mapping(top.get("generator"), "generator"), "cpu_share"),
-            partial=_truth(top, "partial"),
-        )
-        report._check(counts)
+    def from_json(cls, data: Any) -> Report:
+        """Read back what to_json() returned.
+
+        Only the version and the counts are checked: the file is our own. Raises ValueError if
+        they are wrong, or if the rest cannot be used for a comparison.
+        """
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise ValueError(f"it is not a report of {SCHEMA}")
+        if data.get("version") != VERSION:
+            raise ValueError(f"its version is {data.get('version')!a:.20}, not {VERSION}")
+        try:
+            report = cls._read(data)
+        except _DAMAGED as error:
+            raise ValueError(f"it is incomplete or damaged ({str(error)!a:.60})") from None
+        try:
+            # These use every number that a later comparison needs.
+            report.values()
+            report.compare(report)
+        except (ValueError, *_DAMAGED):
+            raise ValueError("it is incomplete or damaged (impossible numbers)") from None
+        counts = {"answered": report.answered, "failed": report.results.failed()}
+        for name, count in counts.items():
+            if data["counts"].get(name) != count:
+                found = data["counts"].get(name)
+                raise ValueError(f"{name} is {found!a:.20}, but the histograms hold {count}")
         return report
 
-    def _check(self, counts: Mapping[str, object]) -> None:
-        """Raise ValueError if the counts, as they were read, contradict the times."""
-        tally = self.tally
-        found = {"answered": self.answered, "failed": tally.failed()}
-        found["started"] = sum(found.values()) + tally.unfinished
-        for name, count in found.items():
-            if fields.whole(counts, name) != count:
-                raise ValueError(f"{name} is {counts[name]}, but the rest makes it {count}")
-        for name, histogram in self.times().items():
-            if histogram.count != self.answered:
-                raise ValueError(f"{name} has {histogram.count} times for {self.answered} answers")
-        ended = sum(slot.requests for slot in tally.timeline.slots)
-        if ended != self.answered + tally.failed():
-            raise ValueError(f"the timeline has {ended} requests, but that many did not end")
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> Report:
+        times = {
+            name: Histogram() if kind is None else Histogram.from_json(kind["histogram"])
+            for name, kind in data["times"].items()
+        }
+        results = Results(
+            total=times["service"],
+            response=times["response"],
+            connect=times["connect"],
+            first_byte=times["first_byte"],
+            failures={
+                kind: Histogram.from_json(failure["histogram"])
+                for kind, failure in data["failures"].items()
+            },
+            timeline=Timeline.from_json(data["timeline"]),
+            elapsed=data["elapsed"],
+            **{name: data["counts"][name] for name in _COUNTS},
+        )
+        return cls(
+            path=data["path"],
+            started_at=data["started_at"],
+            settings=dict(data["settings"]),
+            results=results,
+            cpu_share=float(data["generator"]["cpu_share"]),
+            partial=data["partial"],
+        )
 
     def compare(self, baseline: Report) -> dict[str, Change]:
-        """Each figure's change since an earlier report, with a judgement.
+        """Return each figure's change since a baseline.
 
-        Where one of the two was a closed loop, times are service times: like with like.
+        Times are service times unless both loops were open.
         """
-        old, new = baseline.tally, self.tally
-        then, now = old.total, new.total
+        old, new = baseline.results, self.results
+        old_times, new_times = old.total, new.total
         if self.is_open and baseline.is_open:
-            then, now = old.response, new.response
+            old_times, new_times = old.response, new.response
         changes = {}
         if old.elapsed and new.elapsed:
             changes["rate"] = compare_rates(
                 baseline.answered, old.elapsed, self.answered, new.elapsed
             )
-        changes["mean"] = compare_means(then, now)
+        changes["mean"] = compare_means(old_times, new_times)
         for q in PERCENTILES:
-            changes[percentile_name(q)] = compare_percentiles(then, now, q)
+            changes[percentile_name(q)] = compare_percentiles(old_times, new_times, q)
         changes["error_rate"] = compare_shares(
             old.failed(),
             old.failed() + baseline.answered,
@@ -223,40 +228,8 @@ class Report:
         return changes
 
 
-def _described(histogram: Histogram) -> dict[str, object]:
-    """Figures and histogram of one kind of time, in whole nanoseconds."""
+def _histogram_json(histogram: Histogram) -> dict[str, object]:
+    """Return the figures and the histogram of one kind of time, in whole nanoseconds."""
     figures = SummaryStats.of(histogram).by_name()
     whole = {name: None if value is None else round(value) for name, value in figures.items()}
     return {"count": histogram.count, **whole, "histogram": histogram.to_json()}
-
-
-def _histogram(times: Mapping[str, object], name: str) -> Histogram:
-    """The histogram of one kind of time."""
-    described = fields.mapping(times.get(name), name)
-    try:
-        return Histogram.from_json(described.get("histogram"))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def _text(data: Mapping[str, object], name: str) -> str:
-    if not isinstance(value := data.get(name), str):
-        raise ValueError(f"{name} is {value!a:.40}, not a text")
-    return value
-
-
-def _truth(data: Mapping[str, object], name: str) -> bool:
-    if not isinstance(value := data.get(name), bool):
-        raise ValueError(f"{name} is {value!a:.40}, not true or false")
-    return value
-
-
-def _number(data: Mapping[str, object], name: str) -> float:
-    """A number from 0 up that is finite: Python reads NaN and Infinity, too."""
-    value = data.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf:
-        raise ValueError(f"{name} is {value!a:.40}, not a number from 0 up")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is larger than anything that was ever measured") from None

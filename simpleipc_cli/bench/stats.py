@@ -1,6 +1,6 @@
-"""What a report says of one histogram: its figures, and the rows of a chart in text.
+"""The figures of one histogram, and the rows of its chart in text.
 
-Pure functions on numbers. Nothing here draws, and nothing knows what was measured.
+Pure functions on numbers: knows neither how they are drawn nor what was measured.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram, percentile_name
 
-# Tenths of a power of ten at which rows may begin, from fine to coarse: round numbers, in
-# steps as even on a log scale as round numbers are.
+# Tenths of a power of ten at which rows may begin, from fine to coarse: round numbers in
+# steps that are nearly even on a log scale.
 _ROUND = (
     (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
     (10, 15, 20, 30, 50, 70),
@@ -21,12 +21,12 @@ _ROUND = (
     (10,),
 )
 _STEPS = (1, 2, 5)
-_LINEAR_BELOW = 10  # highest over lowest; within a power of ten people count, at will
+_LINEAR_BELOW = 10  # highest over lowest, below which the rows are equally wide (tunable)
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryStats:
-    """What is said of one histogram. Times are in nanoseconds, None what it cannot give."""
+    """The figures of one histogram, in nanoseconds; None if not available."""
 
     count: int
     clamped: int
@@ -38,7 +38,7 @@ class SummaryStats:
 
     @classmethod
     def of(cls, histogram: Histogram) -> SummaryStats:
-        """The figures of a histogram, as they are now."""
+        """Take the figures of a histogram."""
         return cls(
             count=histogram.count,
             clamped=histogram.clamped,
@@ -50,7 +50,7 @@ class SummaryStats:
         )
 
     def by_name(self, prefix: str = "") -> dict[str, float | int | None]:
-        """By the names that verdict.py knows; `prefix` is one of its, such as "connect."."""
+        """Return the figures under the names of conditions.py, with a prefix like "connect."."""
         figures: dict[str, float | int | None] = {
             "min": self.min,
             "mean": self.mean,
@@ -63,7 +63,7 @@ class SummaryStats:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a histogram in text: how many times `low <= time < high`, in nanoseconds."""
+    """One line of a histogram in text: the count of times `low <= time < high`, in ns."""
 
     low: int
     high: int
@@ -71,11 +71,11 @@ class Row:
 
 
 def text_histogram(histogram: Histogram, rows: int) -> list[Row]:
-    """At most `rows` rows, one below the other, that hold every time; [] if there is none.
+    """Return at most `rows` adjoining rows that hold all times; [] without times.
 
-    They begin and end at round numbers: equally wide where the longest time is less than
-    ten times the shortest, else on a log scale. A time within 0.1 % of a bound may be
-    counted on its other side. Raises ValueError below 2 rows.
+    They begin and end at round numbers: equally wide if the longest time is less than ten
+    times the shortest, else on a log scale. A time within 0.1 % of a bound may be counted on
+    its other side. Raises ValueError below 2 rows.
     """
     if rows < 2:
         raise ValueError(f"a histogram has at least 2 rows, not {rows}")
@@ -90,9 +90,9 @@ def text_histogram(histogram: Histogram, rows: int) -> list[Row]:
 
 
 def _bounds(lowest: int, highest: int, rows: int) -> list[int]:
-    """Where rows begin, and where the last one ends."""
-    linear = highest < _LINEAR_BELOW * lowest
-    for scale in _linear_scales(lowest, highest) if linear else _log_scales():
+    """Return where the rows begin and where the last one ends."""
+    is_linear = highest < _LINEAR_BELOW * lowest
+    for scale in _linear_scales(lowest, highest) if is_linear else _log_scales():
         first = bisect_right(scale, lowest) - 1
         last = bisect_right(scale, highest)
         if last < len(scale) and last - first <= rows:
@@ -101,19 +101,19 @@ def _bounds(lowest: int, highest: int, rows: int) -> list[int]:
 
 
 def _log_scales() -> Iterator[list[int]]:
-    """All bounds there could be, on ever coarser scales; each begins with 0."""
+    """Yield all possible bounds on ever coarser scales, each beginning with 0."""
     powers = range(len(str(HIGHEST)) + 1)
     for marks in _ROUND:
-        # Only whole nanoseconds: below 10 ns a mark such as 1.5 is none.
+        # Whole nanoseconds only: below 10 ns there is no mark such as 1.5.
         yield [0, *(mark * 10**n // 10 for n in powers for mark in marks if not mark * 10**n % 10)]
     for step in powers[2:]:
         yield [0, *(10**n for n in range(0, len(powers) + step, step))]
 
 
 def _linear_scales(lowest: int, highest: int) -> Iterator[list[int]]:
-    """Bounds from just below the lowest on, with ever wider steps.
+    """Yield bounds from just below the lowest time on, with ever wider steps.
 
-    None narrower than what three digits tell apart: that is what format_ns() shows.
+    The finest step is one that the three digits of format_ns() show.
     """
     finest = max(0, len(str(highest)) - 3)
     for n in range(finest, len(str(HIGHEST)) + 1):

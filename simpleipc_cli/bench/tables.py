@@ -1,13 +1,12 @@
-"""A report as tables for other programs: CSV for spreadsheets and awk, Markdown for GitHub.
+"""A report as CSV for spreadsheets and awk, and as Markdown for GitHub.
 
 Pure functions from a report to text.
 
-The CSV has three columns, `figure,unit,value`, and a line for each figure, so that one
-figure is one line wherever it stands: `awk -F, '$1 == "p99" { print $3 }'`. Figures have
-the names that conditions use (verdict.KINDS), and more of the same kind; the first lines
-are the same in each report, and those of failures' times follow where there were any. A
-value that cannot be given, from too few samples, is empty. Units: ns (whole nanoseconds),
-1/s, ratio (0 to 1), count, bytes, bool, and text.
+The CSV has three columns, `figure,unit,value`, and one line per figure, which can be selected
+by name: `awk -F, '$1 == "p99" { print $3 }'`. Figures have the names of conditions.KINDS, and
+more of the same kind. The first lines are the same in every report; the times of failures
+follow if there were any. A value that is not available is empty. Units: ns (whole
+nanoseconds), 1/s, ratio (0 to 1), count, bytes, bool, and text.
 """
 
 from __future__ import annotations
@@ -15,63 +14,61 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench import sections as summary
+from simpleipc_cli.bench import sections
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import COUNT, KINDS, RATE, SHARE, SIZE, TIME, ConditionResult
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.html.markup import printable
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.units import format_ns
+from simpleipc_cli.text import printable
 
 _UNITS = {TIME: "ns", RATE: "1/s", SHARE: "ratio", COUNT: "count", SIZE: "bytes"}
 _FORMULA = ("=", "+", "-", "@")
 
 _Value = str | float | int | None
-_Line = tuple[str, str, _Value]
 
 
 def to_csv(report: Report) -> str:
-    """The figures, one a line; lines end with a line feed alone, as awk takes them."""
+    """Return the figures, one per line; lines end with a line feed alone, for awk."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(("figure", "unit", "value"))
-    for name, unit, value in _lines(report):
-        writer.writerow((name, unit, "" if value is None else _plain(unit, value)))
+    for name, unit, value in _csv_lines(report):
+        writer.writerow((name, unit, "" if value is None else _csv_value(unit, value)))
     return written.getvalue()
 
 
-def _lines(report: Report) -> Iterator[_Line]:
-    """Figure, unit and value, in the order of the file."""
-    tally = report.tally
-    yield "path", "text", _harmless(printable(report.path))
+def _csv_lines(report: Report) -> Iterator[tuple[str, str, _Value]]:
+    """Yield figure, unit and value."""
+    results = report.results
+    yield "path", "text", _no_formula(printable(report.path))
     yield "started_at", "text", printable(report.started_at)
     yield "partial", "bool", report.partial
-    yield "elapsed", "ns", tally.elapsed
+    yield "elapsed", "ns", results.elapsed
     yield "offered_rate", "1/s", report.offered_rate
     yield "cpu_share", "ratio", round(report.cpu_share, 3)
-    yield "generator_is_limit", "bool", report.is_limit
+    yield "generator_saturated", "bool", report.generator_saturated
     yield "answered", "count", report.answered
-    yield "unfinished", "count", tally.unfinished
+    yield "unfinished", "count", results.unfinished
     values = report.values()
     for name, kind in sorted(KINDS.items(), key=lambda entry: entry[1] == TIME):
-        if name in values:  # not so "total.p99", which is p99
+        if name in values:  # not "total.p99", which is another name of p99
             yield name, _UNITS[kind], values[name]
     for kind in FAILURES:
-        times = tally.failures.get(kind, Histogram())
-        yield f"failures.{_identifier(kind)}", "count", times.count
+        times = results.failures.get(kind, Histogram())
+        yield f"failures.{kind.replace(' ', '_')}", "count", times.count
     for kind in FAILURES:
-        if (times := tally.failures.get(kind, Histogram())).count:
-            figures = SummaryStats.of(times).by_name(f"failures.{_identifier(kind)}.")
+        if (times := results.failures.get(kind, Histogram())).count:
+            figures = SummaryStats.of(times).by_name(f"failures.{kind.replace(' ', '_')}.")
             yield from ((name, "ns", value) for name, value in figures.items())
 
 
-def _plain(unit: str, value: str | float | int) -> str:
-    """A value without a unit: times in whole nanoseconds, other numbers as they are."""
+def _csv_value(unit: str, value: str | float | int) -> str:
     if unit == "bool":
         return "true" if value else "false"
     if unit == "ns" and isinstance(value, float):
@@ -79,133 +76,97 @@ def _plain(unit: str, value: str | float | int) -> str:
     return str(value)
 
 
-def _harmless(path: str) -> str:
-    """The same path, so written that no spreadsheet takes it for a formula."""
+def _no_formula(path: str) -> str:
+    """Write a path so that no spreadsheet takes it for a formula."""
     return f"./{path}" if path.startswith(_FORMULA) else path
-
-
-def _identifier(kind: str) -> str:
-    return kind.replace(" ", "_")
 
 
 def to_markdown(
     report: Report,
-    judged: Sequence[ConditionResult] = (),
+    conditions: Sequence[ConditionResult] = (),
     changes: Mapping[str, Change] | None = None,
 ) -> str:
-    """The report as one pastes it into a pull request, in GitHub's flavour.
+    """Return the report for a pull request, in GitHub's flavour.
 
-    `judged` are conditions, `changes` those since a baseline.
+    `changes` are those since a baseline.
     """
     parts = [
         f"### Load on {_code(report.path)}",
-        _load(report),
-        *_notices(report),
-        *_conditions(judged),
-        *(_compared(report, changes) if changes else ()),
+        *_load(report),
+        *(f"> **{word}:** {_escaped(text)}" for word, text in sections.notices(report)),
+        *_conditions(conditions),
+        *(_changes(report, changes) if changes else ()),
         *_times(report),
-        *_failures(report),
-        _counts(report),
+        *_table(sections.failures_table(report)),
+        _details(report),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _load(report: Report) -> str:
-    share = ""
-    if failed := report.tally.failed():
-        lost = wording.figure("error_rate", report.values()["error_rate"])
-        share = f", **{failed:,} failed** ({lost})"
-    said = f"{wording.load(report)}; {report.started_at}"
-    elapsed = format_ns(report.tally.elapsed)
-    answered = f"**{wording.rate(report.rate)}**: {report.answered:,} in {elapsed}{share}"
-    return f"{answered}\n\n{_escaped(said)}"
+def _load(report: Report) -> Iterator[str]:
+    failures = ""
+    if failed := report.results.failed():
+        share = wording.format_figure("error_rate", report.values()["error_rate"])
+        failures = f", **{failed:,} failed** ({share})"
+    elapsed = format_ns(report.results.elapsed)
+    yield f"**{wording.format_rate(report.rate)}**: {report.answered:,} in {elapsed}{failures}"
+    yield _escaped(f"{wording.describe_load(report)}; {report.started_at}")
 
 
-def _notices(report: Report) -> Iterator[str]:
-    for what, said in summary.notices(report):
-        yield f"> **{what}:** {_escaped(said)}"
-
-
-def _conditions(judged: Sequence[ConditionResult]) -> Iterator[str]:
-    if judged:
+def _conditions(conditions: Sequence[ConditionResult]) -> Iterator[str]:
+    if conditions:
         yield "\n".join(
-            f"- {'❌' if judgement.fails else '✅'} {_escaped(wording.judgement(judgement))}"
-            for judgement in judged
+            f"- {'❌' if one.fails else '✅'} {_escaped(wording.describe_condition(one))}"
+            for one in conditions
         )
 
 
-def _compared(report: Report, changes: Mapping[str, Change]) -> Iterator[str]:
-    said = summary.changed(changes)
-    times = summary.compared_times(report, changes)
-    yield f"**Since the baseline:** {_escaped(said)} ({times} times)."
-    rows = [
-        (
-            name,
-            wording.figure(name, change.old),
-            wording.figure(name, change.new),
-            wording.change(change.relative),
-            f"**{change.verdict}**" if change.verdict in {"worse", "better"} else change.verdict,
-        )
-        for name, change in changes.items()
-    ]
-    yield _table(("", "baseline", "now", "change", "judgement"), rows, words=1)
+def _changes(report: Report, changes: Mapping[str, Change]) -> Iterator[str]:
+    times = sections.compared_times(report, changes)
+    text = _escaped(sections.describe_changes(changes))
+    yield f"**Since the baseline:** {text} ({times} times)."
+    yield from _table(sections.changes_table(changes))
 
 
 def _times(report: Report) -> Iterator[str]:
-    """All that was timed, side by side, and what it is."""
-    if not report.answered:
-        return
-    times = summary.timed(report)
-    kinds = list(times)
-    figures = {kind: SummaryStats.of(times[kind]).by_name() for kind in kinds}
-    rows = [
-        (name, *(wording.figure(name, figures[kind][name]) for kind in kinds))
-        for name in figures[kinds[0]]
-    ]
-    rows.append(("samples", *(f"{times[kind].count:,}" for kind in kinds)))
-    yield _table(("", *(kind.replace("_", " ") for kind in kinds)), rows)
-    yield "\n".join(f"- {_escaped(wording.TIMES[kind])}" for kind in kinds[: 1 + report.is_open])
+    yield from _table(sections.times_table(report))
+    if report.answered:
+        kinds = list(sections.timed(report))[: 1 + report.is_open]
+        yield "\n".join(f"- {_escaped(wording.TIME_DESCRIPTIONS[kind])}" for kind in kinds)
 
 
-def _failures(report: Report) -> Iterator[str]:
-    rows = []
-    for kind, times in summary.failures(report).items():
-        figures = SummaryStats.of(times).by_name()
-        said = (wording.figure(name, figures[name]) for name in summary.FAILURE_FIGURES)
-        rows.append((kind, f"{times.count:,}", *said))
-    if rows:
-        yield _table(("failed", "count", *summary.FAILURE_FIGURES), rows)
-
-
-def _counts(report: Report) -> str:
-    """The rest, where it is out of the way."""
-    said = (f"{name}: {_code(value)}" for name, value in _details(report).items())
+def _details(report: Report) -> str:
+    """Return settings and counts, collapsed."""
+    details = sections.settings(report) | sections.counts(report)
+    lines = (f"{name}: {_code(value)}" for name, value in details.items())
     return "<details><summary>Settings and counts</summary>\n\n- {}\n\n</details>".format(
-        "\n- ".join(said)
+        "\n- ".join(lines)
     )
 
 
-def _details(report: Report) -> dict[str, str]:
-    return summary.settings(report) | summary.counts(report)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 0) -> str:
-    """A table: the first column and the last `words` ones to the left, the others to the right."""
-    numbers = len(heads) - 1 - words
-    lines = [heads, (":--", *["--:"] * numbers, *[":--"] * words), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _table(table: sections.Table | None) -> Iterator[str]:
+    """Yield a table: row names and verdicts are aligned left, figures right."""
+    if table is None:
+        return
+    alignment = [":--", *["--:"] * (len(table.heads) - 1)]
+    rows = [list(row) for row in table.rows]
+    if table.has_verdicts:
+        alignment[-1] = ":--"
+        for row in rows:
+            row[-1] = f"**{row[-1]}**" if row[-1] in {"worse", "better"} else row[-1]
+    yield "\n".join(f"| {' | '.join(cells)} |" for cells in (table.heads, alignment, *rows))
 
 
 def _code(text: str) -> str:
-    """Text as code, in which GitHub sees no markup, no mention and no issue number."""
+    """Return text as code, in which GitHub sees no markup, no mention and no issue number."""
     text = printable(text)
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
-    # One space at both ends is taken away, and has to be there next to a backtick.
+    # One space at both ends is stripped, and is needed next to a backtick.
     padding = " " if longest or text != text.strip() or not text else ""
     return f"{fence}{padding}{text}{padding}{fence}"
 
 
 def _escaped(text: str) -> str:
-    """Text in which nothing is markup."""
+    """Escape everything that could be markup."""
     return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", printable(text))

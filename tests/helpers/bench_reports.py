@@ -21,10 +21,10 @@ class Run:
     def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
         self.path = path
         self.settings = {"rate": None, "concurrency": 1, "processes": 1, **settings}
-        self.tally = Results()
+        self.results = Results()
 
     def answer(self, due: int, start: int, end: int) -> None:
-        tally = self.tally
+        tally = self.results
         tally.started += 1
         tally.late += start > due + LATE_AFTER
         tally.total.record(end - start)
@@ -32,19 +32,19 @@ class Run:
         tally.first_byte.record((end - start) * 9 // 10)
         if self.settings["rate"] is not None:
             tally.response.record(end - due)
-        tally.timeline.answer(end, end - due)
+        tally.timeline.record(end, end - due)
         tally.bytes_out += 64
         tally.bytes_in += 4096
         tally.elapsed = max(tally.elapsed, end)
 
     def fail(self, kind: str, start: int, end: int) -> None:
-        self.tally.started += 1
-        self.tally.failures.setdefault(kind, Histogram()).record(end - start)
-        self.tally.timeline.fail(end)
-        self.tally.elapsed = max(self.tally.elapsed, end)
+        self.results.started += 1
+        self.results.failures.setdefault(kind, Histogram()).record(end - start)
+        self.results.timeline.record_failure(end)
+        self.results.elapsed = max(self.results.elapsed, end)
 
     def report(self, cpu_share: float = 0.31, partial: bool = False) -> Report:
-        return Report(self.path, STARTED_AT, self.settings, self.tally, cpu_share, partial)
+        return Report(self.path, STARTED_AT, self.settings, self.results, cpu_share, partial)
 
 
 def times(seed: int, median: int, sigma: float = 0.35):
@@ -158,10 +158,10 @@ def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Result
         if is_open:
             tally.response.record(ns * 2, count)
     for number in range(answered):
-        tally.timeline.answer(number * 1_000, MS + 1_000 * (number % 1_000))
+        tally.timeline.record(number * 1_000, MS + 1_000 * (number % 1_000))
     for number in range(failed):
         tally.failures.setdefault("timeout", Histogram()).record(7 * MS)
-        tally.timeline.fail(number)
+        tally.timeline.record_failure(number)
     tally.bytes_out, tally.bytes_in, tally.elapsed = 10 * answered, 20 * answered, 2 * SECOND
     return tally
 

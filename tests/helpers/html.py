@@ -113,7 +113,7 @@ class Axis:
         for at, place in ticks:  # evenly spaced, all of them, to what two decimals hold
             assert abs(self._start + at * self._scale - place) < 0.02
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Where a value lies, from 0 to 1000, from the left or the top."""
         return 10 * (self._start + self._transform(value) * self._scale)
 

@@ -1,7 +1,6 @@
-"""Axes of charts: where a value lies, and which values are written beside it.
+"""Axes of charts: the position of a value, and the ticks.
 
-Pure functions on numbers. Nothing here draws; places are percent of an axis, 0 being its
-left or lower end.
+Pure functions on numbers. Positions are percent of an axis, from its left or lower end.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from dataclasses import dataclass
 from itertools import count as counting
 from math import log10
 
+from simpleipc_cli.bench.conditions import NANOSECONDS
 from simpleipc_cli.bench.histogram import samples_needed
-from simpleipc_cli.bench.units import NANOSECONDS
 
 _LOG_FROM = 10
-"""Highest over lowest from which times are on a log scale: below, people count. At will."""
+"""Highest over lowest from which times are on a log scale (tunable)."""
 
 _EDGE = 0.05
-"""Share of a log scale that is left free at each end, at will."""
+"""Share of a log scale that is left free at each end (tunable)."""
 
 _MAX_TICKS = 6
 _MARKS = ((1, 2, 5), (1, 3), (1,))
@@ -28,20 +27,20 @@ _CLOCK = (
     *((1, 60), (2, 60), (5, 60), (10, 60), (20, 60), (30, 60)),
     *((1, 3600), (2, 3600), (6, 3600), (12, 3600)),
 )
-"""Steps between moments in seconds, as number and unit: people count those not in tens."""
+"""Steps between moments in seconds, as number and unit: minutes and hours are not decimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """An axis from `low` to `high`, and the values written beside it with their names."""
+    """An axis from `low` to `high`; `ticks` are values and their labels."""
 
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
     is_log: bool = False
 
-    def place(self, value: float) -> float:
-        """Where a value lies, in percent; one beyond an end lies at that end."""
+    def position(self, value: float) -> float:
+        """Return the position of a value in percent; one beyond an end is at that end."""
         value = min(max(value, self.low), self.high)
         if self.is_log:
             return log10(value / self.low) / log10(self.high / self.low) * 100
@@ -50,26 +49,26 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class PercentileScale:
-    """The axis of HdrHistogram's plots: as much room for each further nine.
+    """The axis of HdrHistogram's plots: the same width for each further nine.
 
-    A percentile q lies at log10(1 / (1 - q / 100)), up to the last one that the samples
-    support. `ticks` are percentiles and their names.
+    A percentile q is at log10(1 / (1 - q / 100)), up to the last one that the samples
+    support. `ticks` are percentiles and their labels.
     """
 
     last: float
     """In percent, below 100."""
     ticks: tuple[tuple[float, str], ...]
 
-    def place(self, q: float) -> float:
-        """Where a percentile lies, in percent; one beyond `last` lies there."""
+    def position(self, q: float) -> float:
+        """Return the position of a percentile in percent; one beyond `last` is at the end."""
         return _nines(min(q, self.last)) / _nines(self.last) * 100
 
 
 def percentile_scale(count: int) -> PercentileScale | None:
-    """The axis for so many samples; None if they do not even support the median."""
+    """Return the axis for `count` samples; None if they are too few for a median."""
     if count < samples_needed(50):
         return None
-    # By halving: samples_needed() alone knows what is enough.
+    # Bisection, because only samples_needed() knows the rule.
     low, high = 0.0, 15.0  # nines; 15 are as many as a float can tell from 100 %
     for _ in range(50):
         middle = (low + high) / 2
@@ -82,13 +81,13 @@ def percentile_scale(count: int) -> PercentileScale | None:
 
 
 def latency_scale(lowest: float, highest: float) -> Scale:
-    """An axis for times from `lowest` to `highest` nanoseconds.
+    """Return an axis for times from `lowest` to `highest` nanoseconds.
 
-    On a log scale where the highest is ten times the lowest or more, else from 0 up.
+    On a log scale if the highest is at least ten times the lowest, else linear from 0.
     """
     if highest < _LOG_FROM * lowest:
         return _linear(highest, _short_ns)
-    lowest = max(lowest, 1)  # the log of 0 is nowhere, and there is nothing below 1 ns
+    lowest = max(lowest, 1)  # log(0) is undefined, and times are whole nanoseconds
     highest = max(highest, _LOG_FROM * lowest)
     edge = (highest / lowest) ** _EDGE
     low, high = lowest / edge, highest * edge
@@ -101,12 +100,12 @@ def latency_scale(lowest: float, highest: float) -> Scale:
 
 
 def rate_scale(highest: float) -> Scale:
-    """An axis for rates per second, from 0 up."""
+    """Return an axis for rates per second, from 0."""
     return _linear(highest, lambda rate: f"{rate:,.0f}" if rate >= 1000 else f"{rate:g}")
 
 
 def time_scale(end: int) -> Scale:
-    """An axis for the time from 0 to `end` nanoseconds, ending there and at no round number."""
+    """Return an axis from 0 to exactly `end` nanoseconds."""
     end = max(end, 1)
     second = NANOSECONDS["s"]
     if end <= second:
@@ -121,15 +120,15 @@ def time_scale(end: int) -> Scale:
     return Scale(0, end, tuple((at, f"{at / unit / second:g} {name}") for at in ticks))
 
 
-def spread(places: list[float], gap: float) -> list[float]:
-    """Places in percent, moved so that no two are closer than `gap`: for names beside lines.
+def spread(positions: list[float], gap: float) -> list[float]:
+    """Move positions in percent so that no two are closer than `gap`: for labels beside lines.
 
-    They keep their order, of equal ones the first being the highest, stay between 0 and
-    100 as far as there is room, and move about as little as that allows.
+    They keep their order (of equal ones the first is the highest), stay between 0 and 100 if
+    there is room, and move as little as possible.
     """
-    order = sorted(range(len(places)), key=lambda index: (places[index], -index))
-    moved = [places[index] for index in order]
-    for _ in range(100):  # each round pushes every pair apart by what is missing; soon done
+    order = sorted(range(len(positions)), key=lambda index: (positions[index], -index))
+    moved = [positions[index] for index in order]
+    for _ in range(100):  # each round separates all close pairs; converges quickly
         for index in range(len(moved) - 1):
             if (missing := gap - (moved[index + 1] - moved[index])) > 0:
                 moved[index] -= missing / 2
@@ -138,7 +137,7 @@ def spread(places: list[float], gap: float) -> list[float]:
             min(max(place, index * gap), 100 - (len(moved) - 1 - index) * gap)
             for index, place in enumerate(moved)
         ]
-    return [moved[order.index(index)] for index in range(len(places))]
+    return [moved[order.index(index)] for index in range(len(positions))]
 
 
 def _nines(q: float) -> float:
@@ -146,16 +145,16 @@ def _nines(q: float) -> float:
 
 
 def _percentile(nines: float) -> float:
-    # Never 0, for which samples_needed() has no answer.
+    # Never 0, which samples_needed() refuses.
     return max(float(100 * (1 - 10**-nines)), 1e-9)
 
 
 def _percentile_ticks(last: float) -> Iterator[tuple[float, str]]:
-    """0, 50, 90, 99 and so on, one nine more each."""
+    """Yield 0, 50, 90, 99 and so on."""
     yield 0, "0 %"
     yield 50, "50 %"
     for nines in range(1, 15):
-        # By way of text: 99.9 is to be the same float as in PERCENTILES.
+        # From text, so that 99.9 is the same float as in PERCENTILES.
         q = float("90" if nines == 1 else f"99.{'9' * (nines - 2)}")
         if q > last:
             return
@@ -163,7 +162,7 @@ def _percentile_ticks(last: float) -> Iterator[tuple[float, str]]:
 
 
 def _linear(highest: float, name: Callable[[float], str]) -> Scale:
-    """From 0 to a round number."""
+    """Return an axis from 0 to a round number."""
     highest = max(highest, 1e-6)
     step = _round_step(highest)
     ticks = list(_steps(step, highest))
@@ -173,7 +172,7 @@ def _linear(highest: float, name: Callable[[float], str]) -> Scale:
 
 
 def _round_step(highest: float) -> float:
-    """The smallest step of 1, 2 or 5 times a power of ten that is not too small."""
+    """Return the smallest step (1, 2, 5, 10, ...) that gives at most _MAX_TICKS ticks."""
     power = 10.0 ** (len(f"{highest:.0f}") - 3) if highest >= 1 else 1e-7
     while True:
         for mark in (1, 2, 5):
@@ -183,12 +182,12 @@ def _round_step(highest: float) -> float:
 
 
 def _steps(step: float, end: float) -> Iterator[float]:
-    """0, step, and so on, up to `end`."""
+    """Yield 0, step, and so on, up to `end`."""
     return (number * step for number in range(int(end / step * (1 + 1e-9)) + 1))
 
 
 def _log_marks(marks: tuple[int, ...], step: int, lowest: float, highest: float) -> Iterator[int]:
-    """Whole numbers such as 1, 2, 5, 10, 20, 50 from `lowest` to `highest`."""
+    """Yield whole numbers such as 1, 2, 5, 10, 20, 50 from `lowest` to `highest`."""
     for power in counting(0, step):
         for mark in marks:
             if (value := mark * 10**power) > highest:
@@ -198,14 +197,14 @@ def _log_marks(marks: tuple[int, ...], step: int, lowest: float, highest: float)
 
 
 def _clock() -> Iterator[tuple[int, int]]:
-    """Number and unit of steps in time, ever longer."""
+    """Yield number and unit of ever longer steps in time."""
     yield from _CLOCK
     for days in counting():
         yield 24 << days, 3600
 
 
 def _short_ns(ns: float) -> str:
-    """A round time as short as can be: "50 us"."""
+    """Format a round time briefly: "50 us"."""
     if not ns:
         return "0"
     for unit in ("s", "ms", "us"):

@@ -1,9 +1,8 @@
-"""What the charts are drawn from: a frame with its axes, lines, and marks, as SVG.
+"""The parts of a chart as SVG: frame, axes, lines, and marks.
 
-Knows no report. Places are percent of the plot, from its left and from its bottom, as
-scales.py gives them. Colours and sizes are the page's, by class (see style.py). The
-plot itself is an inner `svg`, stretched to whatever room there is, 0 to 1000 each way;
-letters stand beside and are not stretched.
+Knows no report. Positions are percent of the plot, `along` from its left and `up` from its
+bottom, as in axes.py. Classes give colours and sizes (style.css). The plot is an inner `svg`
+of 1000 by 1000 units that is stretched to the available size; text is outside of it.
 """
 
 from __future__ import annotations
@@ -18,28 +17,28 @@ from simpleipc_cli.bench.html.axes import PercentileScale, Scale, spread
 from simpleipc_cli.bench.html.markup import Markup, element, join, percent
 from simpleipc_cli.bench.html.resample import Window
 
-_FULL = 1000
-_LETTER = 3.3  # percent of a chart's width on a phone that a letter takes, and room around it
-_NAME_GAP = 6.5  # percent of a chart's height that a line of letters takes
+_SIZE = 1000
+_LETTER_WIDTH = 3.3  # percent of a chart's width on a phone for one letter, with spacing
+_LINE_HEIGHT = 6.5  # percent of a chart's height for one line of text
 
 
 class Line(NamedTuple):
-    """A line in a plot, with its name, which is written where it ends."""
+    """A line in a plot, with its name, which is written at its end."""
 
     kind: str
-    """Its class."""
+    """Its CSS class."""
     name: str
     end: float
-    """How high its right end lies."""
+    """The height of its right end."""
     path: str
     has_area: bool = False
-    """Whether what is below it is tinted."""
+    """Whether the area below it is tinted."""
     dots: str = ""
-    """The path of what is too short for a line."""
+    """The path of single points."""
 
 
 class Frame(NamedTuple):
-    """What a chart is called, and what one hears of it who does not see it."""
+    """The title of a chart, and its description for screen readers."""
 
     id_: str
     title: str
@@ -56,30 +55,30 @@ def chart(
     over: Iterable[str] = (),
     beside: Iterable[str] = (),
 ) -> Markup:
-    """A whole chart. `along` and `up` are the places of ticks and their names.
+    """Return a whole chart. `along` and `up` are the positions of ticks and their labels.
 
-    `under` and `over` are drawn in the plot, below and above the lines, `beside` around it.
+    `under` and `over` are drawn in the plot, before and after the lines, `beside` outside.
     """
     heading, described = f"{frame.id_}-title", f"{frame.id_}-description"
-    names = zip(lines, spread([line.end for line in lines], _NAME_GAP), strict=True)
+    names = zip(lines, spread([line.end for line in lines], _LINE_HEIGHT), strict=True)
     return element(
         "svg",
         element("title", frame.title, id=heading),
         element("desc", frame.description, id=described),
-        join(_tick_up(at, name) for at, name in up),
-        join(_ticks_along(list(along))),
+        join(_y_tick(at, name) for at, name in up),
+        join(_x_ticks(list(along))),
         element("line", x1="0", x2="100%", y1="100%", y2="100%", class_="axis"),
         element(
             "svg",
             join(under),
-            join(_drawn(line) for line in lines),
+            join(_line_paths(line) for line in lines),
             join(over),
-            viewBox=f"0 0 {_FULL} {_FULL}",
+            viewBox=f"0 0 {_SIZE} {_SIZE}",
             preserveAspectRatio="none",
             width="100%",
             height="100%",
         ),
-        join(_name(line, at) for line, at in names),
+        join(_line_name(line, at) for line, at in names),
         join(beside),
         class_="chart",
         role="img",
@@ -88,20 +87,20 @@ def chart(
     )
 
 
-def rising(histogram: Histogram, along: PercentileScale, up: Scale) -> str:
-    """The path of a histogram by percentile, as far as its scale goes.
+def percentile_path(histogram: Histogram, along: PercentileScale, up: Scale) -> str:
+    """Return the path of a histogram by percentile, up to the end of its scale.
 
-    In steps, as the nearest rank makes them. Steps narrower than a thousandth of the plot
-    are drawn as one: there may be 20,000.
+    In steps, which follow from the nearest rank. Steps narrower than a thousandth of the plot
+    are joined: there may be 20,000.
     """
     lowest, highest = histogram.min or 0, histogram.max or 0
-    path = f"M0 {_y(up.place(lowest)):.1f}"
+    path = f"M0 {_y(up.position(lowest)):.1f}"
     seen, x = 0, 0.0
     for low, high, count in histogram.buckets():
         seen += count
-        y = _y(up.place(min(max((low + high) // 2, lowest), highest)))
+        y = _y(up.position(min(max((low + high) // 2, lowest), highest)))
         q = 100 * seen / histogram.count
-        end = _x(along.place(q))
+        end = _x(along.position(q))
         if end - x >= 1 or q >= along.last:
             path += f"V{y:.1f}H{end:.1f}"
             x = end
@@ -110,18 +109,18 @@ def rising(histogram: Histogram, along: PercentileScale, up: Scale) -> str:
     return path
 
 
-def broken(
+def line_path(
     run: Sequence[Window], along: Scale, up: Scale, figure: Callable[[Window], float | None]
 ) -> tuple[str, str]:
-    """The path through a figure of each stretch, at its middle; it ends where there is none.
+    """Return the path through a figure of each window, at its middle, with gaps.
 
-    And the path of those that stand alone between two gaps, each to be drawn as a dot.
+    The second path has the single points between two gaps, which are drawn as dots.
     """
-    points = [((stretch.begin + stretch.end) / 2, figure(stretch)) for stretch in run]
+    points = [((window.begin + window.end) / 2, figure(window)) for window in run]
     path, dots = "", ""
     for is_there, group in groupby(points, lambda point: point[1] is not None):
         placed = [
-            f"{_x(along.place(at)):.1f} {_y(up.place(value)):.1f}"
+            f"{_x(along.position(at)):.1f} {_y(up.position(value)):.1f}"
             for at, value in group
             if value is not None
         ]
@@ -132,27 +131,29 @@ def broken(
     return path, dots
 
 
-def steps(run: Sequence[Window], along: Scale, up: Scale, figure: Callable[[Window], float]) -> str:
-    """The path along a figure of each stretch, as level as that is known."""
-    path = f"M0 {_y(up.place(figure(run[0]))):.1f}"
-    for stretch in run:
-        path += f"V{_y(up.place(figure(stretch))):.1f}H{_x(along.place(stretch.end)):.1f}"
+def step_path(
+    run: Sequence[Window], along: Scale, up: Scale, figure: Callable[[Window], float]
+) -> str:
+    """Return the path of a figure that is constant within each window."""
+    path = f"M0 {_y(up.position(figure(run[0]))):.1f}"
+    for window in run:
+        path += f"V{_y(up.position(figure(window))):.1f}H{_x(along.position(window.end)):.1f}"
     return path
 
 
-def level(up: float) -> str:
-    """The path of what is the same all the time."""
-    return f"M0 {_y(up):.1f}H{_FULL}"
+def level_path(up: float) -> str:
+    """Return the path of a constant."""
+    return f"M0 {_y(up):.1f}H{_SIZE}"
 
 
 def dot(kind: str, along: float, up: float, title: str) -> Markup:
-    """A dot in the plot, with words for whoever points at it."""
+    """Return a dot in the plot, with a tooltip."""
     path = f"M{_x(along):.1f} {_y(up):.1f}h0"
     return element("path", element("title", title), class_=f"dot {kind}", d=path)
 
 
-def column(kind: str, begin: float, end: float, title: str) -> Markup:
-    """A part of the plot from top to bottom, with words for whoever points at it."""
+def band(kind: str, begin: float, end: float, title: str) -> Markup:
+    """Return a band of the plot from top to bottom, with a tooltip."""
     return element(
         "rect",
         element("title", title),
@@ -160,14 +161,14 @@ def column(kind: str, begin: float, end: float, title: str) -> Markup:
         x=_x(begin),
         y="0",
         width=_x(end) - _x(begin),
-        height=str(_FULL),
+        height=str(_SIZE),
     )
 
 
-def strip(kind: str, begin: float, end: float, share: float, title: str) -> Markup:
-    """A mark above the plot, over a part of it, the higher the larger a share is, 0 to 1.
+def failure_mark(kind: str, begin: float, end: float, share: float, title: str) -> Markup:
+    """Return a mark above a part of the plot, the higher the larger the share (0 to 1).
 
-    What is short is made wide enough to see.
+    It has a minimum width, to be visible.
     """
     width = max(end - begin, 0.5)
     height = 3 + 9 * share
@@ -182,20 +183,20 @@ def strip(kind: str, begin: float, end: float, share: float, title: str) -> Mark
     )
 
 
-def upright(kind: str, along: float) -> Markup:
-    """A line from top to bottom, beside the plot."""
+def vertical_line(kind: str, along: float) -> Markup:
+    """Return a vertical line over the whole height."""
     return element("line", x1=percent(along), x2=percent(along), y1="0", y2="100%", class_=kind)
 
 
-def words(
-    kind: str, along: float, up: float, said: str, *, dx: str = "0", dy: str = ".32em"
+def label(
+    kind: str, along: float, up: float, text: str, *, dx: str = "0", dy: str = ".32em"
 ) -> Markup:
-    """Words in the plot; `dx` and `dy` move them away from their place."""
-    return element("text", said, class_=kind, x=percent(along), y=percent(100 - up), dx=dx, dy=dy)
+    """Return text in the plot; `dx` and `dy` move it away from its position."""
+    return element("text", text, class_=kind, x=percent(along), y=percent(100 - up), dx=dx, dy=dy)
 
 
-def _drawn(line: Line) -> Markup:
-    paths = {"area": f"{line.path}V{_FULL}H0Z" if line.has_area else ""}
+def _line_paths(line: Line) -> Markup:
+    paths = {"area": f"{line.path}V{_SIZE}H0Z" if line.has_area else ""}
     paths |= {"line": line.path, "dot": line.dots}
     return join(
         element("path", class_=f"{what} {line.kind}", d=path)
@@ -204,24 +205,24 @@ def _drawn(line: Line) -> Markup:
     )
 
 
-def _name(line: Line, at: float) -> Markup:
-    return words(f"name {line.kind}", 100, at, line.name, dx="8")
+def _line_name(line: Line, at: float) -> Markup:
+    return label(f"name {line.kind}", 100, at, line.name, dx="8")
 
 
-def _tick_up(at: float, name: str) -> Markup:
+def _y_tick(at: float, name: str) -> Markup:
     y = percent(100 - at)
     line = element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid")
     return join([line, element("text", name, class_="tick up", x="0", y=y, dx="-8", dy=".32em")])
 
 
-def _ticks_along(ticks: list[tuple[float, str]]) -> Iterator[Markup]:
-    """Ticks and their names; those for which a phone has no room are marked as roomy.
+def _x_ticks(ticks: list[tuple[float, str]]) -> Iterator[Markup]:
+    """Yield ticks and their labels; those hidden on small screens have the class "roomy".
 
-    The last ones are kept: of percentiles they are what one looks for.
+    The last ones are kept: of percentiles they matter most.
     """
-    begin = math.inf  # of the name to the right
+    begin = math.inf  # of the label to the right
     for at, name in reversed(ticks):
-        half = len(name) * _LETTER / 2
+        half = len(name) * _LETTER_WIDTH / 2
         is_free = at + half <= begin
         begin = at - half if is_free else begin
         x = percent(at)
@@ -231,8 +232,8 @@ def _ticks_along(ticks: list[tuple[float, str]]) -> Iterator[Markup]:
 
 
 def _x(along: float) -> float:
-    return along * _FULL / 100
+    return along * _SIZE / 100
 
 
 def _y(up: float) -> float:
-    return _FULL - up * _FULL / 100
+    return _SIZE - up * _SIZE / 100

@@ -1,89 +1,67 @@
-"""The tables of a page: times, failures, changes since a baseline, and what was measured.
+"""The tables of a page: times, failures, changes since a baseline, settings and counts.
 
 Pure functions from a report to markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench import sections as summary
+from simpleipc_cli.bench import sections
 from simpleipc_cli.bench.compare import Change
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.html.markup import Markup, bound, element, join
+from simpleipc_cli.bench.html.markup import Markup, element, no_break
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.units import format_ns
 
 _LONG = 30  # characters from which a fact has a line of its own
 
 
-def times_table(report: Report) -> Iterator[Markup]:
-    """All figures of all that was timed, and what each of them is; nothing without answers."""
-    if not report.answered:
-        return
-    times = summary.timed(report)
-    kinds = list(times)
-    figures = {kind: SummaryStats.of(times[kind]).by_name() for kind in kinds}
-    rows = [
-        _row(name, *(_of_time(name, figures[kind][name], kind == kinds[0]) for kind in kinds))
-        for name in figures[kinds[0]]
-    ]
-    samples = _row("samples", *(_cell(f"{times[kind].count:,}") for kind in kinds))
-    yield element(
-        "section",
-        element("h2", "Times", id="times"),
-        element("dl", *_explained(kinds), class_="kinds"),
-        *_notes_on_times(report),
-        _table("times", ["", *(_title(kind) for kind in kinds)], [*rows, samples]),
-    )
+def times_section(report: Report) -> Iterator[Markup]:
+    """Yield the figures of all times and their meaning; nothing without answers."""
+    table = sections.times_table(report)
+    if table is not None:
+        yield element(
+            "section",
+            element("h2", "Times", id="times"),
+            element("dl", *_meanings(sections.timed(report)), class_="kinds"),
+            *_notes_on_times(report),
+            _table("times", table, has_main_column=True),
+        )
 
 
-def failures_table(report: Report) -> Iterator[Markup]:
-    """How many failed of each kind, and how long that took; nothing if none did."""
-    rows = []
-    for kind, times in summary.failures(report).items():
-        figures = SummaryStats.of(times).by_name()
-        cells = (_of_time(name, figures[name]) for name in summary.FAILURE_FIGURES)
-        rows.append(_row(kind, _cell(f"{times.count:,}"), *cells))
-    if rows:
+def failures_section(report: Report) -> Iterator[Markup]:
+    """Yield the failures by kind, with their times; nothing without failures."""
+    table = sections.failures_table(report)
+    if table is not None:
         yield element(
             "section",
             element("h2", "Failures", id="failures"),
-            element("p", "Their times are no part of those of the answers.", class_="note"),
-            _table("failures", ["kind", "count", *summary.FAILURE_FIGURES], rows),
+            element("p", "Their times are not part of those of the answers.", class_="note"),
+            _table("failures", table),
         )
 
 
-def compared(report: Report, changes: Mapping[str, Change]) -> Markup:
-    """Each figure then and now, and whether the change is beyond noise."""
-    rows = [
-        _row(
-            name.replace("_", " "),
-            _cell(wording.figure(name, change.old)),
-            _cell(wording.figure(name, change.new)),
-            _cell(wording.change(change.relative)),
-            _cell(change.verdict, f"word {change.verdict.split()[0]}"),
-        )
-        for name, change in changes.items()
-    ]
-    said = summary.changed(changes)
-    which = f"Times are {summary.compared_times(report, changes)} times. {summary.HOW_JUDGED}"
+def changes_section(report: Report, changes: Mapping[str, Change]) -> Markup:
+    """Return each figure in the baseline and now, and whether the change is beyond noise."""
+    summary = sections.describe_changes(changes)
+    times = sections.compared_times(report, changes)
     return element(
         "section",
         element("h2", "Since the baseline", id="baseline"),
-        element("p", element("strong", f"{said[:1].upper()}{said[1:]}.")),
-        element("p", bound(which), class_="note"),
-        _table("baseline", ["", "baseline", "now", "change", "judgement"], rows),
+        element("p", element("strong", f"{summary[:1].upper()}{summary[1:]}.")),
+        element("p", no_break(f"Times are {times} times. {sections.VERDICT_RULE}"), class_="note"),
+        _table("baseline", sections.changes_table(changes)),
     )
 
 
-def facts(report: Report) -> Markup:
-    """What was measured, how, and what was counted."""
-    known = {"path": report.path, "started": report.started_at}
-    known |= {"measured for": format_ns(report.tally.elapsed)}
-    known |= summary.settings(report) | summary.counts(report)
+def facts_section(report: Report) -> Markup:
+    """Return the settings and the counts."""
+    facts = {"path": report.path, "started": report.started_at}
+    facts |= {"measured for": format_ns(report.results.elapsed)}
+    facts |= sections.settings(report) | sections.counts(report)
     entries = [
         element(
             "div",
@@ -91,7 +69,7 @@ def facts(report: Report) -> Markup:
             element("dd", element("code", value) if name == "path" else value),
             class_="long" if name == "path" or len(value) > _LONG else "",
         )
-        for name, value in known.items()
+        for name, value in facts.items()
     ]
     return element(
         "section",
@@ -100,54 +78,51 @@ def facts(report: Report) -> Markup:
     )
 
 
-def _explained(kinds: Iterable[str]) -> Iterator[Markup]:
-    """Each kind of time in one line."""
+def _meanings(kinds: Iterable[str]) -> Iterator[Markup]:
     for kind in kinds:
-        name, _, meaning = wording.TIMES[kind].partition(": ")
+        name, _, meaning = wording.TIME_DESCRIPTIONS[kind].partition(": ")
         yield element("dt", name)
         yield element("dd", meaning)
 
 
 def _notes_on_times(report: Report) -> Iterator[Markup]:
     if report.is_open:
-        said = "Where the first two differ, requests could not be started when they were due."
-        yield element("p", said, class_="note")
+        text = "If the first two differ, requests could not be started when they were due."
+        yield element("p", text, class_="note")
     if clamped := report.latency.clamped:
-        said = f"{clamped:,} times were longer than {format_ns(HIGHEST)}, and count as that."
-        yield element("p", said, class_="note")
-    if any(figure is None for figure in SummaryStats.of(report.latency).by_name().values()):
-        said = "A dash stands where there were too few answers to tell."
-        yield element("p", said, class_="note")
+        text = f"{clamped:,} times were longer than {format_ns(HIGHEST)}, and count as that."
+        yield element("p", text, class_="note")
+    if None in SummaryStats.of(report.latency).by_name().values():
+        text = "A dash stands for a figure with too few answers."
+        yield element("p", text, class_="note")
 
 
-def _title(kind: str) -> str:
-    return kind.replace("_", " ")
-
-
-def _table(name: str, columns: Iterable[str], rows: Iterable[str]) -> Markup:
-    """A table in a frame of its own, which is scrolled where a screen is too narrow for it."""
-    heads = [
-        element("th", column, scope="col", class_="word" if column == "judgement" else "")
-        if column
-        else element("td")
-        for column in columns
-    ]
-    table = element(
+def _table(name: str, table: sections.Table, *, has_main_column: bool = False) -> Markup:
+    """Return a table in a frame of its own, which scrolls if the screen is too narrow."""
+    *figures, last = table.heads
+    heads = [element("th", head, scope="col") if head else element("td") for head in figures]
+    heads.append(element("th", last, scope="col", class_="word" if table.has_verdicts else ""))
+    rows = [_row(row, table.has_verdicts, has_main_column) for row in table.rows]
+    content = element(
         "table",
         element("thead", element("tr", *heads)),
-        element("tbody", join(rows)),
+        element("tbody", *rows),
         aria_labelledby=name,
     )
-    return element("div", table, class_="scroll", role="region", tabindex="0", aria_labelledby=name)
+    return element(
+        "div", content, class_="scroll", role="region", tabindex="0", aria_labelledby=name
+    )
 
 
-def _row(name: str, *cells: str) -> Markup:
-    return element("tr", element("th", name, scope="row"), *cells)
-
-
-def _cell(text: str, class_: str = "") -> Markup:
-    return element("td", text, class_=class_)
-
-
-def _of_time(name: str, value: float | int | None, is_main: bool = False) -> Markup:
-    return _cell(wording.figure(name, value), "main" if is_main else "")
+def _row(row: Sequence[str], has_verdict: bool, has_main_column: bool) -> Markup:
+    name, *cells = row
+    classes = [""] * len(cells)
+    if has_main_column and name != "samples":
+        classes[0] = "main"
+    if has_verdict:
+        classes[-1] = f"word {cells[-1].split()[0]}"
+    return element(
+        "tr",
+        element("th", name.replace("_", " "), scope="row"),
+        *(element("td", cell, class_=kind) for cell, kind in zip(cells, classes, strict=True)),
+    )

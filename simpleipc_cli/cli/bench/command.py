@@ -1,4 +1,4 @@
-"""`sipc bench`: options in, a measurement, its report out."""
+"""`sipc bench`: its options, the measurement, and the files of the report."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
 from typing import Any
 
 import click
 
 from simpleipc_cli.bench.compare import Change
-from simpleipc_cli.bench.conditions import Condition, ConditionResult, judge, parse
-from simpleipc_cli.bench.format import judgement
+from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
+from simpleipc_cli.bench.format import describe_condition
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
 from simpleipc_cli.bench.html.page import to_html
 from simpleipc_cli.bench.measure import Interrupted, measure
 from simpleipc_cli.bench.processes import Progress
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.tables import to_csv, to_markdown
-from simpleipc_cli.cli.bench.live import screen
+from simpleipc_cli.cli.bench.live import live_progress
 from simpleipc_cli.cli.bench.text import print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, SIZE, option_given, path_argument, resolve_endpoint
@@ -35,12 +36,12 @@ from simpleipc_cli.errors import ExpectationFailed, NotListening, PathNotFound, 
 Render = Callable[[Report, Sequence[ConditionResult], Mapping[str, Change] | None], str]
 
 _DEFAULT_DURATION = 10.0  # seconds
-_AT_ONCE_BY_RATE = 100  # requests in flight in an open loop, at will: a stall should not block it
-_LOWEST_RATE, _HIGHEST_RATE = 0.001, 1e9  # what whole nanoseconds and common sense allow
-_LOOK_TIMEOUT = 1.0  # seconds; what send allows a busy server by default
+_OPEN_LOOP_CONCURRENCY = 100  # requests in flight, so that a stall does not block it (tunable)
+_MIN_RATE, _MAX_RATE = 0.001, 1e9  # per second; intervals are whole nanoseconds
+_PROBE_TIMEOUT = 1.0  # seconds; the default of send for a busy server
 _STOP_SIGNALS = [
     signal.Signals[name]
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # as far as the system has them
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # not every system has all
     if name in signal.Signals.__members__
 ]
 
@@ -58,7 +59,6 @@ class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Condition:
-        """See bench/verdict.py for the grammar."""
         try:
             return value if isinstance(value, Condition) else parse(str(value))
         except ValueError as error:
@@ -66,18 +66,17 @@ class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """Requests a second."""
+    """Requests per second."""
 
     name = "rate"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Take 500, 0.5 and the like."""
         text = str(value)
         rate = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text, re.ASCII) else nan
-        if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:  # which nan is not, either
-            self.fail(f"{value!r} is no rate: give requests a second, such as 500", param, ctx)
+        if not _MIN_RATE <= rate <= _MAX_RATE:  # False for nan
+            self.fail(f"{value!r} is not a rate: give requests per second, such as 500", param, ctx)
         return rate
 
 
@@ -88,7 +87,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     "--concurrency",
     metavar="N",
     type=click.IntRange(1, 100_000),
-    help=f"Have at most N requests in flight.  [default: 1; {_AT_ONCE_BY_RATE} with --rate]",
+    help=f"Have at most N requests in flight.  [default: 1; {_OPEN_LOOP_CONCURRENCY} with --rate]",
 )
 @click.option("-n", "--requests", metavar="N", type=click.IntRange(1), help="Make N requests.")
 @click.option(
@@ -96,19 +95,19 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     "--duration",
     metavar="DURATION",
     type=DURATION,
-    help="Go on for so long.  [default: 10s, unless there is -n]",
+    help="Run for DURATION.  [default: 10s, unless -n is given]",
 )
 @click.option(
     "-R",
     "--rate",
     metavar="PER_SECOND",
     type=Rate(),
-    help="Let requests be due on a schedule, so many a second, whatever the server does (an "
-    "open loop); without it each client asks again when it has its answer (a closed loop).",
+    help="Open loop: PER_SECOND requests are due on a fixed schedule, however slow the server "
+    "is. Default is a closed loop: each client sends its next request after its answer.",
 )
-@click.option("-d", "--data", metavar="TEXT", help="Send TEXT, exactly as it is.  [default: empty]")
-@click.option("--data-file", metavar="FILE", help="Send what is in FILE; - is standard input.")
-@click.option("--size", metavar="SIZE", type=SIZE, help="Send SIZE bytes, all of them zero.")
+@click.option("-d", "--data", metavar="TEXT", help="Send TEXT without changes.  [default: empty]")
+@click.option("--data-file", metavar="FILE", help="Send the content of FILE; - is standard input.")
+@click.option("--size", metavar="SIZE", type=SIZE, help="Send SIZE bytes of zero.")
 @click.option(
     "-w",
     "--warmup",
@@ -116,7 +115,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     type=DURATION,
     default="0",
     show_default=True,
-    help="Make load for so long before anything is counted.",
+    help="Run for DURATION before counting starts.",
 )
 @click.option(
     "--timeout",
@@ -124,7 +123,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     type=DURATION,
     default="10s",
     show_default=True,
-    help="Longest time for one request; also for those in flight at the end.",
+    help="Maximum time of one request, also of those in flight at the end.",
 )
 @click.option(
     "--processes",
@@ -132,19 +131,21 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="Make the load in N processes.",
+    help="Generate the load in N processes.",
 )
 @click.option(
     "--expect",
     metavar="TEXT",
-    help="Count an answer as failed unless it is TEXT, a newline at its end aside.",
+    help="Count an answer as failed unless it is TEXT, apart from a newline at its end.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write all of it to FILE, as JSON.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write the figures to FILE, as CSV.")
-@click.option("--markdown", "markdown_file", metavar="FILE", help="Write a report in Markdown.")
-@click.option("--html", "html_file", metavar="FILE", help="Write a page with charts.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the full report to FILE as JSON.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Write the figures to FILE as CSV.")
 @click.option(
-    "--baseline", metavar="FILE", help="Compare with an earlier report, made with --json."
+    "--markdown", "markdown_file", metavar="FILE", help="Write a report to FILE as Markdown."
+)
+@click.option("--html", "html_file", metavar="FILE", help="Write a page with charts to FILE.")
+@click.option(
+    "--baseline", metavar="FILE", help="Compare with the --json report of an earlier run."
 )
 @click.option(
     "--fail-if",
@@ -152,165 +153,189 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     metavar="EXPR",
     type=FailIf(),
     multiple=True,
-    help="End with status 10 if EXPR holds, such as p99>5ms, errors>0, rate<1000. Repeatable.",
+    help="Exit with status 10 if EXPR holds, such as p99>5ms, errors>0, rate<1000. Repeatable.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print no report; files and status say it.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no report.")
 @click.pass_context
-def bench(
-    ctx: click.Context,
-    path: str | None,
-    concurrency: int | None,
-    requests: int | None,
-    duration: float | None,
-    rate: float | None,
-    data: str | None,
-    data_file: str | None,
-    size: int | None,
-    warmup: float | None,
-    timeout: float | None,
-    processes: int,
-    expect: str | None,
-    json_file: str | None,
-    csv_file: str | None,
-    markdown_file: str | None,
-    html_file: str | None,
-    baseline: str | None,
-    conditions: tuple[Condition, ...],
-    quiet: bool,
-) -> int:
-    """Measure how fast and how steady PATH answers.
+def bench(ctx: click.Context, /, **options: Any) -> int:
+    """Measure the rate and the latency of an endpoint.
 
-    Ctrl-C ends the load and reports what there was until then. Files appear complete or not
-    at all; - is standard output, then in place of the report there. Without PATH: $SIPC_PATH,
+    Ctrl-C ends the load and reports the results until then. Files are written completely or
+    not at all; - is standard output, in place of the text report. Without PATH: $SIPC_PATH,
     else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
     EXPR is a figure, one of < <= > >= == != and a value. Figures: min mean max stddev p50 p75
-    p90 p95 p99 p99.9 p99.99, also behind connect. first_byte. service. response., and rate
+    p90 p95 p99 p99.9 p99.99, alone or after connect. first_byte. service. response.; rate
     errors error_rate requests late skipped bytes_in bytes_out.
 
     Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
     """
-    if (data is not None) + (data_file is not None) + option_given(ctx, "size") > 1:
-        raise click.UsageError("give one of --data, --data-file and --size")
-    if requests is None and not option_given(ctx, "duration"):
-        duration = _DEFAULT_DURATION
-    if data_file == baseline == "-":
+    given = {name for name in ("duration", "size") if option_given(ctx, name)}
+    return _run(_Options(**options), given)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options, under the names that click gives them; durations in seconds."""
+
+    path: str | None
+    concurrency: int | None
+    requests: int | None
+    duration: float | None
+    rate: float | None
+    data: str | None
+    data_file: str | None
+    size: int | None
+    warmup: float | None
+    timeout: float | None
+    processes: int
+    expect: str | None
+    json_file: str | None
+    csv_file: str | None
+    markdown_file: str | None
+    html_file: str | None
+    baseline: str | None
+    conditions: tuple[Condition, ...]
+    quiet: bool
+
+
+def _run(options: _Options, given: set[str]) -> int:
+    """Measure and report; return the exit status. `given`: see _plan()."""
+    if (options.data is not None) + (options.data_file is not None) + ("size" in given) > 1:
+        raise click.UsageError("--data, --data-file and --size exclude each other")
+    if options.data_file == options.baseline == "-":
         raise click.UsageError("--data-file and --baseline cannot both be standard input")
-    files = _Files(json_file, csv_file, markdown_file, html_file)
-    earlier = None if baseline is None else _read_baseline(baseline)
-    endpoint = resolve_endpoint(path)
-    plan = LoadPlan(
-        path=endpoint.path,
-        payload=os.fsencode(data or "") if data_file is None else read_whole(data_file),
-        size=(size or 0) if option_given(ctx, "size") else None,
-        concurrency=min(
-            concurrency or (1 if rate is None else _AT_ONCE_BY_RATE), requests or sys.maxsize
-        ),
-        requests=requests,
-        duration=_nanoseconds(duration),
-        warmup=_nanoseconds(warmup) or 0,
-        timeout=_nanoseconds(timeout),
-        expect=None if expect is None else os.fsencode(expect),
-    )
-    _see_that_it_listens(endpoint)
+    files = _ReportFiles(options)
+    baseline = None if options.baseline is None else _read_baseline(options.baseline)
+    endpoint = resolve_endpoint(options.path)
+    plan = _plan(options, given, endpoint.path)
+    _check_listening(endpoint)
     try:
         files.begin()
-        # Python starts processes with `python -c`, which would look for modules in the folder
-        # that we happen to be in first ("Command line and environment", Python 3.11).
+        # multiprocessing runs `python -c`, which would import modules from the working directory
+        # first ("Command line and environment", Python 3.11).
         os.environ["PYTHONSAFEPATH"] = "1"
-        with _Stop() as stop, screen(plan, quiet=quiet) as show:
-            report = measure(plan, processes, rate, _until(stop, show))
-        judged = judge(conditions, report.values())
-        changes = None if earlier is None else report.compare(earlier)
-        files.write(report, judged, changes)
+        with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
+            report = measure(plan, options.processes, options.rate, _interruptible(stop, show))
+        results = evaluate(options.conditions, report.values())
+        changes = None if baseline is None else report.compare(baseline)
+        files.write(report, results, changes)
     finally:
         files.abandon()
-    if not (quiet or files.take_stdout):
-        print_report(report, judged, changes)
+    if not (options.quiet or files.use_stdout):
+        print_report(report, results, changes)
     if stop.signal:
         return SIGNALLED + stop.signal
-    return _verdict(report, judged)
+    return _exit_status(report, results)
 
 
-def _see_that_it_listens(endpoint: Endpoint) -> None:
-    """Raise EndpointError if nobody does: a load of nothing but failures tells less."""
-    error = probe(endpoint.path_checked, timeout=_LOOK_TIMEOUT).error
+def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
+    """Return the plan of all processes.
+
+    `given` has "duration" and "size" if they are on the command line: None can mean "no limit".
+    """
+    duration = options.duration
+    if options.requests is None and "duration" not in given:
+        duration = _DEFAULT_DURATION
+    concurrency = options.concurrency or (1 if options.rate is None else _OPEN_LOOP_CONCURRENCY)
+    payload = os.fsencode(options.data or "")
+    return LoadPlan(
+        path=path,
+        payload=payload if options.data_file is None else read_whole(options.data_file),
+        size=(options.size or 0) if "size" in given else None,
+        concurrency=min(concurrency, options.requests or sys.maxsize),
+        requests=options.requests,
+        duration=_nanoseconds(duration),
+        warmup=_nanoseconds(options.warmup) or 0,
+        timeout=_nanoseconds(options.timeout),
+        expect=None if options.expect is None else os.fsencode(options.expect),
+    )
+
+
+def _check_listening(endpoint: Endpoint) -> None:
+    """Raise EndpointError if no server listens: a report of failures alone is no help."""
+    error = probe(endpoint.path_checked, timeout=_PROBE_TIMEOUT).error
     if isinstance(error, (NotListening, PathNotFound)):
         error.hint = "start a server there, or wait for one with sipc probe --wait"
     if error is not None:
         raise error
 
 
-def _verdict(report: Report, judged: Sequence[ConditionResult]) -> int:
-    """The status that belongs to what was found. Raises SipcError."""
-    if failed := [one for one in judged if one.fails]:
+def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:
+    """Return the exit status, or raise SipcError with another one."""
+    if failed := [one for one in conditions if one.fails]:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise ExpectationFailed(f"{judgement(failed[0])}{more}", "see the report")
-    if not report.answered and not report.tally.failures:
-        raise SipcError("not one request was started in time", "allow more --concurrency or time")
+        raise ExpectationFailed(f"{describe_condition(failed[0])}{more}", "see the report")
+    if not report.answered and not report.results.failures:
+        raise SipcError("no request was started in time", "raise --concurrency or --duration")
     if not report.answered:
-        kind = max(report.tally.failures, key=lambda kind: report.tally.failures[kind].count)
+        kind = max(report.results.failures, key=lambda kind: report.results.failures[kind].count)
         raise SipcError(
-            f"not one request was answered; most failed: {kind}", "try one with sipc send"
+            f"no request was answered; most frequent failure: {kind}", "test with sipc send"
         )
     return ExitCode.OK
 
 
-def _until(stop: _Stop, show: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Show the progress, until a signal comes."""
+def _interruptible(
+    stop: _StopSignals, show: Callable[[Progress], None]
+) -> Callable[[Progress], None]:
+    """Return a function that shows progress, and raises Interrupted after a signal."""
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if stop.signal:
             raise Interrupted
         show(progress)
 
-    return tell
+    return on_progress
 
 
-class _Stop:
-    """Takes note of the first signal that asks for the end; a second one ends all at once."""
+class _StopSignals:
+    """Records the first signal that ends the load; a second one has its default action."""
 
     def __init__(self) -> None:
         self.signal = 0
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> _Stop:
+    def __enter__(self) -> _StopSignals:
         for number in _STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._previous:
+            signal.signal(*self._previous.popitem())
 
-    def _note(self, number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         self.signal = number
         self.__exit__()
 
 
-class _Files:
-    """The forms of a report that go to files; all of them appear, or what failed does not."""
+class _ReportFiles:
+    """The files of the report; each is written completely or not at all."""
 
-    def __init__(
-        self, json: str | None, csv: str | None, markdown: str | None, html: str | None
-    ) -> None:
+    def __init__(self, options: _Options) -> None:
         self._renders: dict[str, Render] = {}
         self._outputs: dict[str, Output] = {}
-        places: set[str] = set()
-        forms = ((json, _to_json), (csv, _to_csv), (markdown, to_markdown), (html, to_html))
+        targets: set[str] = set()
+        forms: list[tuple[str | None, Render]] = [
+            (options.json_file, _to_json),
+            (options.csv_file, _to_csv),
+            (options.markdown_file, to_markdown),
+            (options.html_file, to_html),
+        ]
         for name, render in forms:
             if name is None:
                 continue
-            place = os.path.realpath("/dev/stdout" if name == "-" else name)
-            if place in places:
-                raise click.UsageError(f"two forms of the report cannot both go to {name}")
-            places.add(place)
+            target = os.path.realpath("/dev/stdout" if name == "-" else name)
+            if target in targets:
+                raise click.UsageError(f"two reports cannot both be written to {name}")
+            targets.add(target)
             self._renders[name] = render
-        self.take_stdout = "-" in self._renders
+        self.use_stdout = "-" in self._renders
 
     def begin(self) -> None:
-        """See that they can be written, before there is a report to lose."""
+        """Open all files, so that errors are found before the measurement."""
         for name in self._renders:
             self._outputs[name] = open_output(name, Deadline(None))
             self._outputs[name].begin()
@@ -318,36 +343,36 @@ class _Files:
     def write(
         self,
         report: Report,
-        judged: Sequence[ConditionResult],
+        conditions: Sequence[ConditionResult],
         changes: Mapping[str, Change] | None,
     ) -> None:
-        """Write them all. Raises SipcError."""
+        """Write all files. Raises SipcError."""
         for name, render in self._renders.items():
-            text = render(report, judged, changes).encode("utf-8", "surrogateescape")
+            text = render(report, conditions, changes).encode("utf-8", "surrogateescape")
             self._outputs[name].write(memoryview(text))
             self._outputs[name].complete()
 
     def abandon(self) -> None:
-        """Leave nothing of those that are not complete."""
+        """Remove incomplete files."""
         for output in self._outputs.values():
             output.abandon()
 
 
-def _to_json(report: Report, _judged: object, _changes: object) -> str:
+def _to_json(report: Report, _conditions: object, _changes: object) -> str:
     return json.dumps(report.to_json()) + "\n"
 
 
-def _to_csv(report: Report, _judged: object, _changes: object) -> str:
+def _to_csv(report: Report, _conditions: object, _changes: object) -> str:
     return to_csv(report)
 
 
 def _read_baseline(name: str) -> Report:
-    """An earlier report. Raises SipcError."""
+    """Read an earlier report. Raises SipcError."""
     try:
         return Report.from_json(json.loads(read_whole(name)))
     except (ValueError, RecursionError) as error:
         raise SipcError(
-            f"{name} cannot be compared with: {error}", "give a file made by sipc bench --json"
+            f"cannot use the baseline {name}: {error}", "give a file written by sipc bench --json"
         ) from None
 
 

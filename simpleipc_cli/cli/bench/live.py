@@ -1,6 +1,6 @@
-"""What one sees while `sipc bench` makes its load: a bar, the rate, the latency, a sparkline.
+"""The progress of `sipc bench`: a bar, the rate, the latency, a sparkline.
 
-On standard error, and only where that is a terminal.
+On standard error, and only if that is a terminal.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from rich.table import Table
 from rich.text import Text
 
 from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
-from simpleipc_cli.bench.processes import Progress
+from simpleipc_cli.bench.processes import INITIAL_PROGRESS, Progress
 from simpleipc_cli.bench.timeline import TimeBucket
-from simpleipc_cli.bench.units import format_ns
 from simpleipc_cli.cli.bench.text import wants_colour
 from simpleipc_cli.cli.stdio import STDERR
 from simpleipc_cli.text import printable
 
 _WIDTH = 80
-_WINDOW = 5 * SECOND  # over which rate and percentiles are told, at will
+_WINDOW = 5 * SECOND  # of the current rate and percentiles (tunable)
 _POINT = SECOND // 2  # of a bar of the sparkline: two reports of the generators
 _SPARKS = "▁▂▃▄▅▆▇█"
-_POINTS = _WIDTH - 12
+_MAX_POINTS = _WIDTH - 12
 
 
 @contextmanager
-def screen(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Something to show progress with; it shows nothing where nobody would see it."""
+def live_progress(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Provide a function that shows progress, or does nothing without a terminal."""
     if quiet or not wants_colour(STDERR):
         yield lambda _progress: None
         return
     console = Console(stderr=True)
     view = View(plan)
-    # Drawn when there is news, from this thread: no other that could be in the way of forking.
+    # Without rich's refresh thread: no thread may exist while processes are started.
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(progress: Progress) -> None:
@@ -50,22 +50,21 @@ def screen(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress], None
 
 
 class View:
-    """What is to be seen, from what the generators tell."""
+    """The picture of the progress so far."""
 
     def __init__(self, plan: LoadPlan) -> None:
-        """Nothing is known yet."""
         self._plan = plan
-        self._progress = Progress(0, 0, 0, TimeBucket())
+        self._progress = INITIAL_PROGRESS
         self._recent: deque[tuple[int, TimeBucket]] = deque([(0, TimeBucket())])
-        self._points: deque[int] = deque([0], maxlen=_POINTS)
+        self._points: deque[int] = deque([0], maxlen=_MAX_POINTS)
         self._point_ends = _POINT
 
     def add(self, progress: Progress) -> None:
-        """Take in what was told."""
+        """Add a report."""
         self._progress = progress
         now = progress.elapsed
         self._recent.append((now, progress.recent))
-        # The oldest that stays only marks where the window begins.
+        # The oldest one kept only marks the beginning of the window.
         while len(self._recent) > 1 and self._recent[1][0] <= now - _WINDOW:
             self._recent.popleft()
         while now > self._point_ends:
@@ -74,9 +73,9 @@ class View:
         self._points[-1] += progress.recent.answered
 
     def draw(self) -> Group:
-        """What it looks like."""
+        """Return the picture."""
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(Text("progress", "bold"), self._bar(), self._left())
+        grid.add_row(Text("progress", "bold"), self._bar(), self._time())
         lines: list[RenderableType] = [
             Text(printable(self._plan.path), "bold", overflow="ellipsis", no_wrap=True),
             grid,
@@ -88,7 +87,7 @@ class View:
         return Group(*lines)
 
     def _done(self) -> float:
-        """How much of the load is over, from 0 to 1; the end that comes first counts."""
+        """Return the completed share of the load; the limit reached first counts."""
         plan, progress = self._plan, self._progress
         ended = progress.answered + progress.failed
         shares = [ended / plan.requests] if plan.requests else []
@@ -96,17 +95,17 @@ class View:
         return min(1.0, max(shares, default=0.0))
 
     def _bar(self) -> ProgressBar:
-        endless = self._plan.requests is None and self._plan.duration is None
+        is_endless = self._plan.requests is None and self._plan.duration is None
         return ProgressBar(
             total=1.0,
             completed=self._done(),
             width=40,
-            pulse=endless,
+            pulse=is_endless,
             complete_style="cyan",
             finished_style="green",
         )
 
-    def _left(self) -> Text:
+    def _time(self) -> Text:
         if not self._progress.elapsed:
             return Text("warming up" if self._plan.warmup else "starting")
         text = f"{self._progress.elapsed / SECOND:.1f} s"
@@ -117,21 +116,21 @@ class View:
         return Text(text)
 
     def _now(self) -> str:
-        """The last seconds."""
+        """Return rate and percentiles of the last seconds."""
         window = TimeBucket()
         (begin, _), *recent = self._recent
-        for _, slot in recent:
-            window.add(slot)
+        for _, bucket in recent:
+            window.merge(bucket)
         span = self._progress.elapsed - begin
         if not window.answered or not span:
-            return wording.NOT_GIVEN
+            return wording.NOT_AVAILABLE
         p50, p99 = (format_ns(window.percentile(q) or 0) for q in (50, 99))
-        return f"{wording.rate(window.answered * SECOND / span)}, p50 {p50}, p99 {p99}"
+        return f"{wording.format_rate(window.answered * SECOND / span)}, p50 {p50}, p99 {p99}"
 
     def _sparkline(self) -> str:
-        # The last point is still growing: shown, it would look like a fall.
+        # The last point is incomplete and would look like a decrease.
         points = list(self._points)[:-1]
-        most = max(points, default=0)
-        if not most:
+        highest = max(points, default=0)
+        if not highest:
             return ""
-        return "".join(_SPARKS[point * (len(_SPARKS) - 1) // most] for point in points)
+        return "".join(_SPARKS[point * (len(_SPARKS) - 1) // highest] for point in points)

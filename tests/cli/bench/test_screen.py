@@ -24,7 +24,7 @@ MS = 1_000_000
 def progress_of(answered, failed, elapsed, times=()) -> Progress:
     recent = TimeBucket()
     for ns in times:
-        recent.answer(ns)
+        recent.record(ns)
     return Progress(answered, failed, elapsed, recent)
 
 

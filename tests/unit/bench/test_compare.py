@@ -11,7 +11,7 @@ from simpleipc_cli.bench.compare import (
     compare_percentiles,
     compare_rates,
     compare_shares,
-    interval,
+    confidence_interval,
 )
 from simpleipc_cli.bench.histogram import Histogram
 
@@ -120,7 +120,7 @@ def test_a_clear_change_of_a_percentile_has_its_direction(q, factor, verdict):
 
 def test_percentiles_whose_intervals_overlap_are_within_noise():
     old = counting(400)
-    low, high = interval(old, 50)
+    low, high = confidence_interval(old, 50)
     shifted = {}
     for shift in (high - low, high - low + 1):
         new = Histogram()
@@ -132,11 +132,11 @@ def test_percentiles_whose_intervals_overlap_are_within_noise():
 
 def test_intervals_that_touch_overlap_whichever_is_the_faster():
     old = counting(400)
-    low, high = interval(old, 50)
+    low, high = confidence_interval(old, 50)
     faster = Histogram()
     for ns in range(1, 401):
         faster.record(max(0, ns - (high - low)))
-    assert interval(faster, 50)[1] == low
+    assert confidence_interval(faster, 50)[1] == low
     assert compare_percentiles(old, faster, 50).verdict == "within noise"
 
 
@@ -154,8 +154,8 @@ def test_a_percentile_is_judged_from_the_number_of_samples_that_bound_it(q, need
     # All below the true percentile: with more than half a percent, up to one sample less.
     assert (q / 100) ** needed <= 0.005 < (q / 100) ** (needed - 1)
     enough, fewer = constant(2000, needed), constant(2000, needed - 1)
-    assert interval(enough, q) == (2000, 2000)
-    assert interval(fewer, q) is None
+    assert confidence_interval(enough, q) == (2000, 2000)
+    assert confidence_interval(fewer, q) is None
     assert compare_percentiles(constant(1000, needed), enough, q).verdict == "worse"
     assert compare_percentiles(constant(1000, needed), fewer, q).verdict == "too few samples"
     assert compare_percentiles(fewer, enough, q).verdict == "too few samples"
@@ -164,7 +164,7 @@ def test_a_percentile_is_judged_from_the_number_of_samples_that_bound_it(q, need
 @pytest.mark.parametrize("q", [49.9, 100, 0, 101])
 def test_intervals_are_for_the_upper_half_only(q):
     with pytest.raises(ValueError, match="from 50 to below 100"):
-        interval(counting(100), q)
+        confidence_interval(counting(100), q)
 
 
 def exact_interval(count: int, q: int) -> tuple[int, int]:
@@ -183,16 +183,16 @@ def exact_interval(count: int, q: int) -> tuple[int, int]:
     ("count", "q"), [(8, 50), (9, 50), (50, 50), (101, 50), (60, 90), (300, 75), (600, 99)]
 )
 def test_intervals_are_those_of_the_binomial_distribution(count, q):
-    assert interval(counting(count), q) == exact_interval(count, q)
+    assert confidence_interval(counting(count), q) == exact_interval(count, q)
 
 
 @pytest.mark.parametrize(("count", "q"), [(402, 50), (800, 50), (1000, 60)])
 def test_the_normal_approximation_agrees_with_the_binomial_distribution(count, q):
-    assert interval(counting(count), q) == exact_interval(count, q)
+    assert confidence_interval(counting(count), q) == exact_interval(count, q)
 
 
 def test_the_normal_approximation_is_within_a_rank_where_the_distribution_leans():
-    low, high = interval(counting(1000), 85)
+    low, high = confidence_interval(counting(1000), 85)
     expected = exact_interval(1000, 85)
     assert abs(low - expected[0]) <= 1
     assert abs(high - expected[1]) <= 1
@@ -202,7 +202,7 @@ def test_intervals_of_millions_of_samples_are_narrow_and_around_the_percentile()
     histogram = Histogram()
     for ns in range(100_000, 200_000):
         histogram.record(ns, 100)
-    low, high = interval(histogram, 50)
+    low, high = confidence_interval(histogram, 50)
     assert 149_000 < low <= histogram.percentile(50) <= high < 151_000
 
 
@@ -241,7 +241,7 @@ def test_a_rate_is_judged_from_ten_events_on(old, new):
 
 @pytest.mark.parametrize(("old", "new"), [(0, SECOND), (SECOND, 0), (SECOND, -1)])
 def test_a_rate_over_no_time_is_refused(old, new):
-    with pytest.raises(ValueError, match="more than 0 ns"):
+    with pytest.raises(ValueError, match="above 0 ns"):
         compare_rates(100, old, 100, new)
 
 

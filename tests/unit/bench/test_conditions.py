@@ -150,7 +150,7 @@ def test_a_share_in_percent_is_exactly_that_of_so_many_requests(part, more):
 )
 def test_a_typo_is_named_with_what_was_probably_meant(text, meant):
     name = text.split(">")[0].split("<")[0]
-    assert refusal(text) == f"there is no figure {name!r}: did you mean {meant!r}?"
+    assert refusal(text) == f"unknown figure {name!r}: did you mean {meant!r}?"
 
 
 @pytest.mark.parametrize("text", ["zzz>1", "5ms<p99", "zzz"])
@@ -164,7 +164,7 @@ def test_an_unknown_figure_is_answered_with_all_names(text):
     ("sign", "meant"), [("=", "=="), ("=>", ">="), ("=<", "<="), ("<>", "!="), ("!", "!=")]
 )
 def test_an_operator_of_another_language_is_named_with_the_one_here(sign, meant):
-    assert refusal(f"p99{sign}5ms") == f"{sign!r} compares nothing: did you mean {meant!r}?"
+    assert refusal(f"p99{sign}5ms") == f"unknown operator {sign!r}: did you mean {meant!r}?"
 
 
 @pytest.mark.parametrize(
@@ -172,23 +172,23 @@ def test_an_operator_of_another_language_is_named_with_the_one_here(sign, meant)
     [
         ("", "the condition is empty: write one such as p99>5ms"),
         ("  ", "the condition is empty: write one such as p99>5ms"),
-        (">5ms", "'>5ms' names no figure: write one such as p99 before '>'"),
-        ("p99", "'p99' compares nothing: write p99, one of < <= > >= == != and a value"),
-        ("p99 5ms", "'p99 5ms' compares nothing: write p99, one of < <= > >= == != and a value"),
-        ("p99<<5ms", "'<<' compares nothing: use one of < <= > >= == !="),
-        ("p99>", "nothing to compare p99 with: it is a time"),
-        ("rate<", "nothing to compare rate with: it is a number of answers per second"),
+        (">5ms", "'>5ms' has no figure: write one such as p99 before '>'"),
+        ("p99", "'p99' has no operator: write p99, one of < <= > >= == != and a value"),
+        ("p99 5ms", "'p99 5ms' has no operator: write p99, one of < <= > >= == != and a value"),
+        ("p99<<5ms", "unknown operator '<<': use one of < <= > >= == !="),
+        ("p99>", "p99 is compared with nothing: give a time"),
+        ("rate<", "rate is compared with nothing: give a number of answers per second"),
     ],
 )
 def test_a_missing_part_of_a_condition_is_named(text, message):
     assert refusal(text).startswith(message)
 
 
-TIME = "it is a time, with its unit: give one such as 5ms, 200us or 1.5s"
-RATE = "it is a number of answers per second: give one such as 1000"
-SHARE = "it is a share of the requests: give one such as 1% or 0.01"
-COUNT = "it is a count: give a whole number such as 10"
-SIZE = "it is a number of bytes: give one such as 4096, 64K or 1M"
+TIME = "give a time with its unit, such as 5ms, 200us or 1.5s"
+RATE = "give a number of answers per second, such as 1000"
+SHARE = "give a share of the requests, such as 1% or 0.01"
+COUNT = "give a whole number, such as 10"
+SIZE = "give a number of bytes, such as 4096, 64K or 1M"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from simpleipc_cli.bench import exchange
 from simpleipc_cli.bench import generator as load
 from simpleipc_cli.bench.generator import Generator, LoadPlan
 from simpleipc_cli.bench.histogram import rank_of
-from simpleipc_cli.bench.processes import divide
+from simpleipc_cli.bench.processes import split
 from simpleipc_cli.errors import EndpointError, PathNotFound, ServerBusy
 
 MS = 1_000_000
@@ -95,7 +95,7 @@ def run(path, stop=None, report=None, **plan) -> load.Results:
     tally = generator.run()
     assert tally.started == tally.total.count + tally.failed() + tally.unfinished
     assert tally.total.count == tally.connect.count == tally.first_byte.count
-    slots = tally.timeline.slots
+    slots = tally.timeline.buckets
     assert sum(slot.requests for slot in slots) == tally.total.count + tally.failed()
     assert sum(slot.failures for slot in slots) == tally.failed()
     return tally
@@ -521,7 +521,7 @@ def test_a_refused_client_does_not_delay_the_others(monkeypatch):
     tally = world.run(duration=10 * MS, concurrency=2)
     assert world.starts == [world.begin + n * MS for n in range(10)]
     assert_is(tally.total, [MS] * 10)
-    assert max(slot.max or 0 for slot in tally.timeline.slots) == MS
+    assert max(slot.max or 0 for slot in tally.timeline.buckets) == MS
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_several_processes_send_when_one_would(monkeypatch, limits, warmup, proc
     alone = World(monkeypatch, lambda number: MS)
     whole = alone.run_plan(plan)
     together = World(monkeypatch, lambda number: MS)
-    tallies = [together.run_plan(share) for share in divide(plan, processes)]
+    tallies = [together.run_plan(share) for share in split(plan, processes)]
     assert sorted(together.starts) == alone.starts
     assert sum(tally.started for tally in tallies) == whole.started
     assert sum(tally.late + tally.skipped for tally in tallies) == 0

@@ -22,7 +22,7 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
 from simpleipc_cli.bench.generator import LoadPlan, monotonic_ns
-from simpleipc_cli.bench.processes import GeneratorProcesses, Progress, _made, divide, fleet
+from simpleipc_cli.bench.processes import GeneratorProcesses, Progress, _run_generator, split
 from simpleipc_cli.errors import SipcError
 
 SECOND = 1_000_000_000
@@ -69,7 +69,7 @@ def _none_is_left():
 
 def plans_of(path, processes=2, **plan) -> list[LoadPlan]:
     plan = {"concurrency": 6, "timeout": int(TIMEOUT) * SECOND, "payload": b"hi", **plan}
-    return divide(LoadPlan(str(path), **plan), processes)
+    return split(LoadPlan(str(path), **plan), processes)
 
 
 ENDLESS = {"duration": 3600 * SECOND}
@@ -103,10 +103,13 @@ def test_a_plan_is_divided_completely():
 
 def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
     reports: list[Progress] = []
-    with answering_server(endpoint) as server, fleet(plans_of(endpoint, 3, requests=50)) as running:
+    with (
+        answering_server(endpoint) as server,
+        GeneratorProcesses(plans_of(endpoint, 3, requests=50)) as running,
+    ):
         running.run(reports.append, 0.1)
-        tally = running.tally()
-        assert 0 < running.busiest() <= 1.1
+        tally = running.results()
+        assert 0 < running.max_cpu_share() <= 1.1
     assert tally.started == tally.total.count == len(server.requests) == 50
     assert (tally.bytes_out, tally.bytes_in) == (100, 150)
     assert (reports[-1].answered, reports[-1].failed) == (50, 0)
@@ -114,54 +117,60 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
 
 
 def test_failures_of_all_processes_add_up(endpoint):
-    with fleet(plans_of(endpoint, requests=9)) as running:
+    with GeneratorProcesses(plans_of(endpoint, requests=9)) as running:
         running.run(ignore, 0.1)
-        tally = running.tally()
+        tally = running.results()
     assert (tally.started, tally.failures["refused"].count) == (9, 9)
 
 
 def test_stopping_early_gives_the_counts_so_far(endpoint):
-    with silent_server(endpoint) as server, fleet(plans_of(endpoint, **ENDLESS)) as load:
+    with (
+        silent_server(endpoint) as server,
+        GeneratorProcesses(plans_of(endpoint, **ENDLESS)) as load,
+    ):
         run_until(load, lambda: len(server.requests) == 6)
-        load.break_off()
-        tally = load.tally()
+        load.stop()
+        tally = load.results()
     assert (tally.started, tally.unfinished, tally.failures) == (6, 6, {})
 
 
 def test_stopping_before_the_start_or_after_the_end_changes_nothing(endpoint):
-    with answering_server(endpoint) as server, fleet(plans_of(endpoint, requests=6)) as running:
-        running.break_off()
-        assert running.tally().started == 0
+    with (
+        answering_server(endpoint) as server,
+        GeneratorProcesses(plans_of(endpoint, requests=6)) as running,
+    ):
+        running.stop()
+        assert running.results().started == 0
         running.run(ignore, 0.1)
-        running.break_off()
-        assert running.tally().started == len(server.requests) == 6
+        running.stop()
+        assert running.results().started == len(server.requests) == 6
 
 
 def test_a_killed_process_is_an_error(endpoint):
     with silent_server(endpoint) as server:
-        with fleet(plans_of(endpoint, **ENDLESS)) as running:
+        with GeneratorProcesses(plans_of(endpoint, **ENDLESS)) as running:
             victims = [process.pid for process in running._processes]
 
             def on_progress(progress):
                 if len(server.requests) == 6 and victims:
                     os.kill(victims.pop(), signal.SIGKILL)
 
-            with pytest.raises(SipcError, match="a process that makes the load has died"):
+            with pytest.raises(SipcError, match="a load generator process died"):
                 running.run(on_progress, 0.01)
 
 
 def test_a_process_killed_before_its_start_is_an_error(endpoint):
-    with fleet(plans_of(endpoint, **ENDLESS)) as running:
+    with GeneratorProcesses(plans_of(endpoint, **ENDLESS)) as running:
         os.kill(running._processes[1].pid, signal.SIGKILL)
-        with pytest.raises(SipcError, match="has died"):
+        with pytest.raises(SipcError, match="process died"):
             running.run(ignore, 0.01)
 
 
 @pytest.mark.parametrize(
-    ("left", "words"), [(0, "cannot make the load: Too many open"), (1, "allow more descriptors")]
+    ("left", "words"), [(0, "cannot generate load: Too many open"), (1, "allow more descriptors")]
 )
 def test_a_process_out_of_descriptors_is_an_error_without_a_traceback(endpoint, capfd, left, words):
-    with answering_server(endpoint), fleet(plans_of(endpoint, **ENDLESS)) as running:
+    with answering_server(endpoint), GeneratorProcesses(plans_of(endpoint, **ENDLESS)) as running:
         for connection in running._connections:
             assert wait([connection], TIMEOUT)  # it is ready
         pid = running._processes[0].pid
@@ -210,7 +219,7 @@ def test_a_fleet_that_cannot_start_leaves_no_process(endpoint, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_of_the_terminal_do_not_end_the_processes(endpoint, number, capfd):
     with silent_server(endpoint) as server:
-        with fleet(plans_of(endpoint, **ENDLESS)) as running:
+        with GeneratorProcesses(plans_of(endpoint, **ENDLESS)) as running:
             pids = [process.pid for process in running._processes]
             for pid in pids:  # while they start
                 os.kill(pid, number)
@@ -219,13 +228,13 @@ def test_signals_of_the_terminal_do_not_end_the_processes(endpoint, number, capf
                 os.kill(pid, number)
             assert wait(running._connections, 0) == []
             assert sorted(set(makers()) & set(pids)) == sorted(pids)
-            running.break_off()
-            assert running.tally().unfinished == 6
+            running.stop()
+            assert running.results().unfinished == 6
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_sigint_is_not_blocked_once_all_processes_are_started(endpoint):
-    with fleet(plans_of(endpoint, **ENDLESS)):
+    with GeneratorProcesses(plans_of(endpoint, **ENDLESS)):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         wait_until(lambda: len(makers()) >= 2, "two processes")
 
@@ -239,4 +248,4 @@ def test_the_load_goes_on_while_its_reports_are_not_read(endpoint):
             deque(map(writer.send, repeat(b"")))  # until there is no room
         os.set_blocking(writer.fileno(), True)
         (plan,) = plans_of(endpoint, 1, requests=5)
-        assert _made(plan, monotonic_ns(), writer).started == len(server.requests) == 5
+        assert _run_generator(plan, monotonic_ns(), writer).started == len(server.requests) == 5

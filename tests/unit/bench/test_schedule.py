@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simpleipc_cli.bench.schedule import Schedule, interval_of
+from simpleipc_cli.bench.generator import Schedule, interval_of
 
 SECOND = 1_000_000_000
 
@@ -14,8 +14,8 @@ def test_the_rate_decides_how_many_requests_are_due(seconds):
     for rate in range(1, 5001):
         schedule = Schedule(7 * SECOND, interval_of(rate), 1)
         end = (7 + seconds) * SECOND
-        assert schedule.left_over(7 * SECOND, end) == rate * seconds
-        assert schedule.left_over(8 * SECOND, end) == rate * (seconds - 1)
+        assert schedule.count_skipped(7 * SECOND, end) == rate * seconds
+        assert schedule.count_skipped(8 * SECOND, end) == rate * (seconds - 1)
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.3, 1e9])
@@ -25,9 +25,9 @@ def test_a_rate_of_any_size_has_an_interval(rate):
 
 def test_in_a_closed_loop_a_request_is_due_when_a_client_is_free():
     schedule = Schedule(5, None, 2)
-    assert (schedule.take(6), schedule.next(), schedule.take(7)) == (6, 5, 7)
-    assert schedule.next() is None
-    schedule.give_back(30)
-    schedule.give_back(20)
-    assert schedule.next() == 20
-    assert schedule.left_over(0, 100) == 0
+    assert (schedule.start(6), schedule.next_due(), schedule.start(7)) == (6, 5, 7)
+    assert schedule.next_due() is None
+    schedule.release(30)
+    schedule.release(20)
+    assert schedule.next_due() == 20
+    assert schedule.count_skipped(0, 100) == 0

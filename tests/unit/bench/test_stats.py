@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpleipc_cli.bench.conditions import KINDS, PARTS
+from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram
 from simpleipc_cli.bench.stats import SummaryStats, text_histogram
-from simpleipc_cli.bench.units import format_ns
 
 US, MS = 1_000, 1_000_000
 

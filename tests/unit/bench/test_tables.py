@@ -75,9 +75,9 @@ def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
 
 def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
     found = lines(failing())
-    tally = failing().tally
+    tally = failing().results
     assert found["path"] == ("text", failing().path)
-    assert found["partial"] == found["generator_is_limit"] == ("bool", "true")
+    assert found["partial"] == found["generator_saturated"] == ("bool", "true")
     assert found["elapsed"] == ("ns", str(tally.elapsed))
     assert found["rate"] == ("1/s", repr(failing().rate))
     assert found["offered_rate"] == ("1/s", "")
@@ -132,7 +132,7 @@ def rendered(report: Report, *more):
 
 
 def judged(report: Report, *conditions: str):
-    return verdict.judge([verdict.parse(text) for text in conditions], report.values())
+    return verdict.evaluate([verdict.parse(text) for text in conditions], report.values())
 
 
 def tables_of(page) -> list[dict[str, list[str]]]:
@@ -153,7 +153,7 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
     for kind, histogram in stalled().times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
         for name, value in SummaryStats.of(histogram).by_name().items():
-            assert times[name][column] == wording.figure(name, value)
+            assert times[name][column] == wording.format_figure(name, value)
         assert times["samples"][column] == f"{histogram.count:,}"
     assert times["p99.99"] == ["-"] * 4
 
@@ -161,8 +161,8 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
 def test_the_markdown_says_what_was_measured_and_how():
     text = rendered(stalled()).text
     assert "500/s: 5,000 in 10.0 s" in text
-    assert wording.load(stalled()) in text
-    assert wording.TIMES["response"] in text
+    assert wording.describe_load(stalled()) in text
+    assert wording.TIME_DESCRIPTIONS["response"] in text
     assert "timeout: 30.0 s" in text
     assert "started late: 943" in text
     assert "Partial" not in text
@@ -173,21 +173,21 @@ def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
     page = rendered(failing())
     failures = tables_of(page)[1]
     assert failures.pop("head") == ["failed", "count", "mean", "p50", "p99", "max"]
-    assert set(failures) == set(failing().tally.failures)
+    assert set(failures) == set(failing().results.failures)
     for kind, (count, mean, *_, longest) in failures.items():
-        times = failing().tally.failures[kind]
+        times = failing().results.failures[kind]
         assert count == f"{times.count:,}"
-        assert mean == wording.figure("mean", times.mean)
-        assert longest == wording.figure("max", times.max)
+        assert mean == wording.format_figure("mean", times.mean)
+        assert longest == wording.format_figure("max", times.max)
     counts = [int(count.replace(",", "")) for count, *_ in failures.values()]
     assert all(more >= fewer for more, fewer in pairwise(counts))
-    assert f"{failing().tally.failed():,} failed (10.6 %)" in page.text
+    assert f"{failing().results.failed():,} failed (10.6 %)" in page.text
 
 
 def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
     text = rendered(failing()).text
-    assert "Partial: the load was broken off" in text
-    assert f"Warning: {wording.LIMITED}" in text
+    assert "Partial: the load was interrupted" in text
+    assert f"Warning: {wording.SATURATED}" in text
 
 
 def test_the_markdown_says_of_each_condition_whether_it_failed():
@@ -195,7 +195,7 @@ def test_the_markdown_says_of_each_condition_whether_it_failed():
     (listed, *_) = rendered(stalled(), conditions).all("ul")
     items = [item.text for item in listed.all("li")]
     marks = ["❌", "✅", "❌", "✅"]
-    expected = [wording.judgement(judgement) for judgement in conditions]
+    expected = [wording.describe_condition(judgement) for judgement in conditions]
     assert items == [f"{mark} {said}" for mark, said in zip(marks, expected, strict=True)]
 
 
@@ -203,13 +203,13 @@ def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
     changes = stalled().compare(open_loop(seed=5))
     page = rendered(stalled(), (), changes)
     shown = tables_of(page)[0]
-    assert shown.pop("head") == ["", "baseline", "now", "change", "judgement"]
+    assert shown.pop("head") == ["", "baseline", "now", "change", "verdict"]
     assert list(shown) == list(changes)
     for name, change in changes.items():
         assert shown[name] == [
-            wording.figure(name, change.old),
-            wording.figure(name, change.new),
-            wording.change(change.relative),
+            wording.format_figure(name, change.old),
+            wording.format_figure(name, change.new),
+            wording.format_change(change.relative),
             change.verdict,
         ]
     assert (

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.units import format_ns, parse_ns
+from simpleipc_cli.bench.conditions import parse_ns
+from simpleipc_cli.bench.format import format_ns
 
 
 @pytest.mark.parametrize(

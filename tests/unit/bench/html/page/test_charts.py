@@ -12,13 +12,13 @@ import pytest
 from helpers.bench_reports import MS, SECOND, US, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import Axis, points, read
 
+from simpleipc_cli.bench.conditions import parse_ns
 from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
 from simpleipc_cli.bench.html.charts import (
     latency_by_percentile,
     latency_over_time,
     throughput_over_time,
 )
-from simpleipc_cli.bench.units import parse_ns
 
 STALL = (4 * SECOND, 6 * SECOND)
 EVERY_CHART = (latency_by_percentile, latency_over_time, throughput_over_time)
@@ -71,13 +71,13 @@ def test_every_percentile_is_drawn_at_its_place(seconds):
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
     names = [tick.text for tick in chart.all("text", "tick along")]
     assert names == ["0 %", "50 %", "90 %", "99 %", "99.9 %"][: 4 + (seconds == 20)][::-1]
-    for kind, histogram in ("latency", report.tally.response), ("service", report.tally.total):
+    for kind, histogram in ("latency", report.results.response), ("service", report.results.total):
         (stroke,) = line(chart, kind)
         assert all(begin <= end for (begin, _), (end, _) in pairwise(stroke)), "it goes back"
         assert all(high <= low for (_, low), (_, high) in pairwise(stroke)), "it falls"
         for q in (0.001, 10, 50, 75, 90, 95, 99, 99.9)[: 7 + (seconds == 20)]:
-            place = along.place(q / 100)
-            expected = up.place(histogram.percentile(q))
+            place = along.position(q / 100)
+            expected = up.position(histogram.percentile(q))
             # Steps narrower than 1 of 1000 are drawn as one: look a little to both sides.
             near = [y for x, y in stroke if abs(x - place) <= 1]
             near.append(height_at(stroke, max(place, 1e-9)))
@@ -94,13 +94,13 @@ def test_the_dots_are_the_named_percentiles():
         dots[dot.text] = place
     assert len(dots) == 8
     for name, histogram in (
-        ("response", report.tally.response),
-        ("service", report.tally.total),
+        ("response", report.results.response),
+        ("service", report.results.total),
     ):
         for q, text in ((50, "p50"), (90, "p90"), (99, "p99"), (99.9, "p99.9")):
             (said,) = [said for said in dots if said.startswith(f"{name} {text}:")]
             assert ns_of(said.split(": ")[1]) == pytest.approx(histogram.percentile(q), rel=0.005)
-            expected = (along.place(q / 100), up.place(histogram.percentile(q)))
+            expected = (along.position(q / 100), up.position(histogram.percentile(q)))
             assert dots[said] == pytest.approx(expected, abs=0.1)
 
 
@@ -119,8 +119,8 @@ def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
     assert ("99.9 %" in shown) == (count >= 2_995)
     (stroke,) = line(chart, "latency")
     # Neither to the right nor upwards: the line ends at the last percentile there is.
-    ends_at = run.tally.total.value_at(ceil(last / 100 * count))
-    assert stroke[-1] == (1000, pytest.approx(latency_axis(chart).place(ends_at), abs=0.5))
+    ends_at = run.results.total.value_at(ceil(last / 100 * count))
+    assert stroke[-1] == (1000, pytest.approx(latency_axis(chart).position(ends_at), abs=0.5))
 
 
 def test_a_closed_loop_has_one_line_for_service_time():
@@ -148,7 +148,7 @@ def test_a_curve_of_very_many_steps_stays_small():
     run = Run()
     for exponent in range(47):
         for number in range(1_000):
-            run.tally.total.record((1 << exponent) + (number << exponent) // 1_000)
+            run.results.total.record((1 << exponent) + (number << exponent) // 1_000)
     chart = latency_by_percentile(run.report())
     assert len(chart.svg) < 40_000
 
@@ -161,8 +161,8 @@ def test_times_of_similar_length_are_drawn_from_0_up():
     assert not chart.is_log
     up = latency_axis(read(chart.svg))
     (stroke,) = line(read(chart.svg), "latency")
-    assert up.place(0) == pytest.approx(1000)
-    assert stroke[0][1] == pytest.approx(up.place(MS), abs=0.2)
+    assert up.position(0) == pytest.approx(1000)
+    assert stroke[0][1] == pytest.approx(up.position(MS), abs=0.2)
 
 
 # Latency over time
@@ -177,15 +177,15 @@ def test_medians_and_maxima_are_drawn_at_their_times():
     along = Axis(svg, "along", ns_of)
     up = latency_axis(svg)
     first, *_, last = line(svg, "p50")
-    early = [y for x, y in first if x < along.place(4 * SECOND)]
-    late = [y for x, y in last if x > along.place(7 * SECOND)]
+    early = [y for x, y in first if x < along.position(4 * SECOND)]
+    late = [y for x, y in last if x > along.position(7 * SECOND)]
     assert early
     assert late
-    off = abs(up.place(100 * MS) - up.place(103.3 * MS))  # what a slot knows times to
-    assert all(abs(y - up.place(5 * MS)) <= off for y in early)
-    assert all(abs(y - up.place(500 * MS)) <= off for y in late)
+    off = abs(up.position(100 * MS) - up.position(103.3 * MS))  # what a slot knows times to
+    assert all(abs(y - up.position(5 * MS)) <= off for y in early)
+    assert all(abs(y - up.position(500 * MS)) <= off for y in late)
     (highest,) = {min(y for stroke in line(svg, "max") for _, y in stroke)}
-    assert highest == pytest.approx(up.place(500.02 * MS), abs=0.2)
+    assert highest == pytest.approx(up.position(500.02 * MS), abs=0.2)
 
 
 def test_a_time_without_answers_is_a_gap_with_a_label():
@@ -193,9 +193,9 @@ def test_a_time_without_answers_is_a_gap_with_a_label():
     along = Axis(svg, "along", ns_of)
     gap = svg.one("rect", "gap")
     begin, width = float(gap["x"]), float(gap["width"])
-    slack = along.place(330 * MS)  # the stretch in which the stall begins or ends
-    assert begin == pytest.approx(along.place(STALL[0]), abs=slack)
-    assert begin + width == pytest.approx(along.place(STALL[1]), abs=slack)
+    slack = along.position(330 * MS)  # the stretch in which the stall begins or ends
+    assert begin == pytest.approx(along.position(STALL[0]), abs=slack)
+    assert begin + width == pytest.approx(along.position(STALL[1]), abs=slack)
     for kind in ("p50", "p99", "max"):
         for stroke in line(svg, kind):
             xs = [x for x, _ in stroke]
@@ -218,7 +218,7 @@ def test_a_single_answer_is_a_dot():
     svg = read(latency_over_time(run.report()).svg)
     along = Axis(svg, "along", ns_of)
     (((x, _),),) = line(svg, "p50", "dot")
-    assert x == pytest.approx(along.place(5 * SECOND), abs=along.place(330 * MS))
+    assert x == pytest.approx(along.position(5 * SECOND), abs=along.position(330 * MS))
 
 
 def test_a_99th_percentile_is_drawn_only_from_a_hundred_answers():
@@ -234,8 +234,8 @@ def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
     svg = read(latency_over_time(run.report()).svg)
     up = latency_axis(svg)
     for kind, ns in ("p50", MS), ("p99", 50 * MS):
-        off = abs(up.place(ns) - up.place(1.033 * ns))  # what a slot knows times to
-        assert all(abs(y - up.place(ns)) <= off for _, y in line(svg, kind)[0])
+        off = abs(up.position(ns) - up.position(1.033 * ns))  # what a slot knows times to
+        assert all(abs(y - up.position(ns)) <= off for _, y in line(svg, kind)[0])
 
 
 def test_failures_are_marked_at_their_time_as_high_as_their_share():
@@ -254,9 +254,9 @@ def test_failures_are_marked_at_their_time_as_high_as_their_share():
     *outage, single = marks
     begin = 10 * outage[0].percent("x")
     end = 10 * (outage[-1].percent("x") + outage[-1].percent("width"))
-    assert begin == pytest.approx(along.place(3 * SECOND), abs=along.place(330 * MS))
-    assert end == pytest.approx(along.place(4 * SECOND), abs=along.place(330 * MS))
-    assert 10 * single.percent("x") <= along.place(7 * SECOND) + 0.2
+    assert begin == pytest.approx(along.position(3 * SECOND), abs=along.position(330 * MS))
+    assert end == pytest.approx(along.position(4 * SECOND), abs=along.position(330 * MS))
+    assert 10 * single.percent("x") <= along.position(7 * SECOND) + 0.2
     assert max(float(mark["height"]) for mark in outage) == 12  # all failed
     assert float(single["height"]) < 4  # one among many
     assert "1 failed" in single.text
@@ -272,7 +272,7 @@ def test_the_end_of_the_load_is_marked_where_answers_took_much_longer():
         svg = read(chart(run.report()).svg)
         along = Axis(svg, "along", ns_of)
         mark = svg.one("line", "end-of-load")
-        assert 10 * mark.percent("x1") == pytest.approx(along.place(10 * SECOND), abs=0.2)
+        assert 10 * mark.percent("x1") == pytest.approx(along.position(10 * SECOND), abs=0.2)
 
 
 # Throughput
@@ -324,12 +324,16 @@ def test_a_run_that_ends_in_silence_is_drawn_to_its_end():
     run = Run()
     for number in range(1_000):
         run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)
-    run.tally.elapsed = 20 * SECOND
+    run.results.elapsed = 20 * SECOND
     svg = read(throughput_over_time(run.report()).svg)
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
     (stroke,) = line(svg, "rate")
-    assert up.transformed(height_at(stroke, along.place(15 * SECOND))) == pytest.approx(0, abs=0.2)
-    assert up.transformed(height_at(stroke, along.place(5 * SECOND))) == pytest.approx(100, abs=1)
+    assert up.transformed(height_at(stroke, along.position(15 * SECOND))) == pytest.approx(
+        0, abs=0.2
+    )
+    assert up.transformed(height_at(stroke, along.position(5 * SECOND))) == pytest.approx(
+        100, abs=1
+    )
     gap = read(latency_over_time(run.report()).svg).one("rect", "gap")
     assert float(gap["x"]) + float(gap["width"]) == pytest.approx(1000)
 
@@ -338,7 +342,10 @@ def test_the_offered_rate_is_a_level_line():
     svg = read(throughput_over_time(stalled()).svg)
     up = Axis(svg, "up", number_of)
     assert line(svg, "offered") == [
-        [(0, pytest.approx(up.place(500), abs=0.2)), (1000, pytest.approx(up.place(500), abs=0.2))]
+        [
+            (0, pytest.approx(up.position(500), abs=0.2)),
+            (1000, pytest.approx(up.position(500), abs=0.2)),
+        ]
     ]
     assert not read(throughput_over_time(closed_loop(seconds=1)).svg).all("path", "line offered")
 
@@ -348,7 +355,7 @@ def test_failures_per_second_have_a_line_where_there_were_any():
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
     (stroke,) = line(svg, "failed")
     # Eight clients that wait 10 ms after each refusal.
-    rate = up.transformed(height_at(stroke, along.place(4 * SECOND)))
+    rate = up.transformed(height_at(stroke, along.position(4 * SECOND)))
     assert rate == pytest.approx(800, rel=0.05)
     assert not read(throughput_over_time(closed_loop(seconds=1)).svg).all("path", "line failed")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from helpers import report_style as style
 from helpers.bench_reports import MS, STARTED_AT, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import VOID, read, table
 
 from simpleipc_cli.bench import conditions as verdict
 from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.html import style
 from simpleipc_cli.bench.html.page import to_html
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats
@@ -68,7 +68,7 @@ HOSTILE = [
 
 
 def judged(report: Report, *conditions: str):
-    return verdict.judge([verdict.parse(text) for text in conditions], report.values())
+    return verdict.evaluate([verdict.parse(text) for text in conditions], report.values())
 
 
 def page_of(report: Report, *more):
@@ -154,7 +154,7 @@ def test_the_page_says_what_was_measured_and_how():
     assert page.all("title")[0].text == f"sipc bench: {stalled().path}"
     assert page.one("h1").text == f"Load on {stalled().path}"
     lead = page.one("p", "lead").text
-    assert wording.load(stalled()) in lead
+    assert wording.describe_load(stalled()) in lead
     assert "for 10.0 s, after 1.00 s of warm-up" in lead
     assert page.one("time")["datetime"] == STARTED_AT
     assert page.one("time").text == "2026-01-02 03:04:05 UTC"
@@ -168,9 +168,9 @@ def test_the_page_says_what_was_measured_and_how():
     assert facts["timeout"] == "30.0 s"
     assert facts["measured for"] == "10.0 s"
     assert facts["requests started"] == facts["answered"] == "5,000"
-    assert facts["started late"] == f"{stalled().tally.late:,}"
+    assert facts["started late"] == f"{stalled().results.late:,}"
     assert facts["never started"] == "0"
-    assert facts["bytes received"] == wording.size(stalled().tally.bytes_in)
+    assert facts["bytes received"] == wording.format_size(stalled().results.bytes_in)
     assert facts["generator's processor time"] == "31 %"
 
 
@@ -196,15 +196,15 @@ def tiles(page) -> dict[str, tuple[str, str]]:
 def test_the_most_important_figures_come_first():
     assert tiles(page_of(stalled())) == {
         "answers per second": ("500/s", "of 500/s offered"),
-        "p50": (wording.figure("p50", stalled().values()["p50"]), "median response time"),
-        "p99": (wording.figure("p99", stalled().values()["p99"]), "1 in 100 took longer"),
-        "max": (wording.figure("max", stalled().values()["max"]), "longest of 5,000"),
+        "p50": (wording.format_figure("p50", stalled().values()["p50"]), "median response time"),
+        "p99": (wording.format_figure("p99", stalled().values()["p99"]), "1 in 100 took longer"),
+        "max": (wording.format_figure("max", stalled().values()["max"]), "longest of 5,000"),
         "failed": ("0", "of 5,000"),
     }
     found = tiles(page_of(failing()))
     assert found["failed"] == ("1,632", "10.6 % of 15,448")
     assert found["p50"][1] == "median service time"
-    assert found["answers per second"] == (wording.rate(failing().rate), "13,816 in 10.0 s")
+    assert found["answers per second"] == (wording.format_rate(failing().rate), "13,816 in 10.0 s")
 
 
 def test_figures_that_need_more_answers_are_left_out():
@@ -226,9 +226,9 @@ def test_the_table_of_times_has_the_report_s_numbers(report):
     for kind, histogram in report.times().items():
         column = kinds.index(kind.replace("_", " "))
         for name, value in SummaryStats.of(histogram).by_name().items():
-            assert shown[name][column] == wording.figure(name, value)
+            assert shown[name][column] == wording.format_figure(name, value)
         assert shown["samples"][column] == f"{histogram.count:,}"
-        assert wording.TIMES[kind] in " ".join(
+        assert wording.TIME_DESCRIPTIONS[kind] in " ".join(
             f"{name}: {meaning}"
             for name, meaning in zip(
                 texts(page.one("dl", "kinds"), "dt"),
@@ -258,13 +258,13 @@ def test_the_latency_is_emphasized_in_the_table_of_times(made):
 
 def test_failures_have_a_table_sorted_by_frequency():
     head, *rows = table(page_of(failing()), "failures").rows()
-    assert head == ["kind", "count", "mean", "p50", "p99", "max"]
+    assert head == ["failed", "count", "mean", "p50", "p99", "max"]
     assert [row[0] for row in rows] == ["refused", "timeout", "truncated", "not as expected"]
     for kind, *cells in rows:
-        times = failing().tally.failures[kind]
+        times = failing().results.failures[kind]
         figures = SummaryStats.of(times).by_name()
         names = ("mean", "p50", "p99", "max")
-        assert cells == [f"{times.count:,}", *(wording.figure(n, figures[n]) for n in names)]
+        assert cells == [f"{times.count:,}", *(wording.format_figure(n, figures[n]) for n in names)]
     assert not any(cell.classes for cell in table(page_of(failing()), "failures").all("td"))
     assert "Failures" not in texts(page_of(stalled()), "h2")
 
@@ -276,7 +276,7 @@ def test_each_condition_is_shown_with_a_mark_and_a_word():
     items = page.one("ul", "verdicts").all("li")
     words = ["failed", "passed", "failed"]
     for item, word, judgement in zip(items, words, conditions, strict=True):
-        assert item.text == f"{word} {wording.judgement(judgement)}"
+        assert item.text == f"{word} {wording.describe_condition(judgement)}"
         assert item.classes == {word}
         assert item.one("svg", "mark")["aria-hidden"] == "true"
     cross, check = ["M2.5 2.5 L9.5 9.5 M9.5 2.5 L2.5 9.5", "M2 6.5 L5 9.5 L10 2.5"]
@@ -299,13 +299,13 @@ def test_each_change_since_the_baseline_is_shown_with_its_judgement():
     changes = stalled().compare(open_loop(seed=5))
     page = page_of(stalled(), (), changes)
     head, *rows = table(page, "baseline").rows()
-    assert head == ["", "baseline", "now", "change", "judgement"]
+    assert head == ["", "baseline", "now", "change", "verdict"]
     assert [row[0] for row in rows] == [name.replace("_", " ") for name in changes]
     for row, (name, change) in zip(rows, changes.items(), strict=True):
         assert row[1:] == [
-            wording.figure(name, change.old),
-            wording.figure(name, change.new),
-            wording.change(change.relative),
+            wording.format_figure(name, change.old),
+            wording.format_figure(name, change.new),
+            wording.format_change(change.relative),
             change.verdict,
         ]
     said = texts(page, "strong")
@@ -342,8 +342,8 @@ def test_a_comparison_is_summed_up(baseline, said):
 
 def test_partial_reports_and_busy_generators_are_marked():
     notices = texts(page_of(failing()), "p", "notice")
-    assert notices[0].startswith("Partial: the load was broken off")
-    assert notices[1].startswith(f"Warning: {wording.LIMITED}")
+    assert notices[0].startswith("Partial: the load was interrupted")
+    assert notices[1].startswith(f"Warning: {wording.SATURATED}")
     assert "97 % of the time" in notices[1]
     assert not page_of(stalled()).all("p", "notice")
 
@@ -419,15 +419,15 @@ def test_text_has_enough_contrast(colours):
 
 def test_every_colour_has_a_name_and_every_name_a_colour_in_light_and_dark():
     assert style.LIGHT.keys() == style.DARK.keys()
-    sheet = style.sheet()
+    sheet = style.SHEET
     used = set(re.findall(r"var\(--([a-z-]+)\)", sheet))
     assert used == style.LIGHT.keys()
-    rules = sheet.partition(":root {\n")[2]
+    rules = sheet.partition("color-scheme: light dark;\n")[2]
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b", rules)
 
 
 def test_dark_colours_are_used_on_screens_that_prefer_them():
-    assert "@media screen and (prefers-color-scheme: dark)" in style.sheet()
+    assert "@media screen and (prefers-color-scheme: dark)" in style.SHEET
     metas = {meta.attributes.get("name"): meta for meta in page_of(stalled()).all("meta")}
     assert metas["color-scheme"]["content"] == "light dark"
     assert metas["viewport"]["content"] == "width=device-width, initial-scale=1"
@@ -440,6 +440,6 @@ def test_every_class_in_a_page_is_in_the_style_sheet():
             report, judged(report, "p99>5ms", "errors>0"), report.compare(open_loop(seed=5))
         )
         used |= {name for element in page for name in element.classes}
-    known = set(re.findall(r"\.([a-z][a-z0-9-]*)", style.sheet()))
+    known = set(re.findall(r"\.([a-z][a-z0-9-]*)", style.SHEET))
     # These say what something is, and look as everything does.
     assert used - {"within", "too"} <= known

@@ -49,9 +49,9 @@ def test_latencies_have_few_round_ticks_with_units(lowest, highest, expected):
 def test_every_latency_has_its_place_and_every_tick_too(one, other):
     lowest, highest = sorted((one, other))
     scale = latency_scale(lowest, highest)
-    places = [scale.place(value) for value in (lowest, highest)]
+    places = [scale.position(value) for value in (lowest, highest)]
     assert 0 <= places[0] <= places[1] <= 100
-    ticks = [scale.place(value) for value, _ in scale.ticks]
+    ticks = [scale.position(value) for value, _ in scale.ticks]
     assert 2 <= len(ticks) <= 7
     assert ticks[0] >= 0
     assert ticks[-1] <= 100
@@ -61,9 +61,11 @@ def test_every_latency_has_its_place_and_every_tick_too(one, other):
 def test_a_log_scale_clips_values_beyond_its_ends():
     scale = latency_scale(MS, SECOND)
     assert scale.is_log
-    steps = {round(scale.place(10 * ns) - scale.place(ns), 6) for ns in (MS, 10 * MS, 100 * MS)}
+    steps = {
+        round(scale.position(10 * ns) - scale.position(ns), 6) for ns in (MS, 10 * MS, 100 * MS)
+    }
     assert len(steps) == 1
-    assert (scale.place(1), scale.place(HIGHEST)) == (0, 100)
+    assert (scale.position(1), scale.position(HIGHEST)) == (0, 100)
     assert not latency_scale(MS, 9 * MS).is_log
 
 
@@ -80,8 +82,8 @@ def test_a_log_scale_clips_values_beyond_its_ends():
 def test_rates_begin_at_0(highest, expected):
     scale = rate_scale(highest)
     assert "|".join(names(scale)) == expected
-    assert scale.place(0) == 0
-    assert scale.place(highest) <= 100
+    assert scale.position(0) == 0
+    assert scale.position(highest) <= 100
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_rates_begin_at_0(highest, expected):
 def test_ticks_of_time_are_round(end, expected):
     scale = time_scale(end)
     assert "|".join(names(scale)) == expected
-    assert scale.place(end) == 100
+    assert scale.position(end) == 100
 
 
 @pytest.mark.parametrize(
@@ -119,16 +121,16 @@ def test_the_scale_of_percentiles_goes_as_far_as_the_samples(count, last):
     scale = percentile_scale(count)
     assert names(scale)[-1] == last
     assert samples_needed(scale.last) <= count
-    assert scale.place(scale.last) == 100
-    assert scale.place(100) == 100
+    assert scale.position(scale.last) == 100
+    assert scale.position(100) == 100
 
 
 def test_each_further_nine_has_the_same_width():
     scale = percentile_scale(10**9)
-    places = [scale.place(q) for q in (0, 90, 99, 99.9, 99.99)]
+    places = [scale.position(q) for q in (0, 90, 99, 99.9, 99.99)]
     assert places[0] == 0
     assert [above - below for below, above in pairwise(places)] == pytest.approx([places[1]] * 4)
-    assert scale.place(50) == pytest.approx(places[1] * log10(2))
+    assert scale.position(50) == pytest.approx(places[1] * log10(2))
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

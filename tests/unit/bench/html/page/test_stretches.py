@@ -21,9 +21,9 @@ MS, SECOND = 1_000_000, 1_000_000_000
 def timeline_of(moments, failed=()) -> Timeline:
     timeline = Timeline()
     for at in moments:
-        timeline.answer(at, MS)
+        timeline.record(at, MS)
     for at in failed:
-        timeline.fail(at)
+        timeline.record_failure(at)
     return timeline
 
 
@@ -41,8 +41,8 @@ def test_no_count_is_lost_and_stretches_have_no_gaps(answered, failed, more, eno
     if not answered and not failed:
         assert run == []
         return
-    assert sum(stretch.slot.answered for stretch in run) == len(answered)
-    assert sum(stretch.slot.failures for stretch in run) == len(failed)
+    assert sum(stretch.bucket.answered for stretch in run) == len(answered)
+    assert sum(stretch.bucket.failures for stretch in run) == len(failed)
     assert run[0].begin == 0
     assert all(before.end == after.begin for before, after in pairwise(run))
     assert all(stretch.begin < stretch.end for stretch in run)
