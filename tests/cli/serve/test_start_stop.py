@@ -32,8 +32,9 @@ from helpers.wire import (
     receive_all,
 )
 from helpers.workers import serve_workers
-from simpleipc_cli.server.limits import Limits
-from simpleipc_cli.server.pool import Ending
+
+from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.server import ExitReason
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
@@ -172,7 +173,7 @@ def test_a_folder_without_write_permission_is_reported(folder):
 @contextmanager
 def echo_server(path):
     """A server in this process."""
-    server = InProcessServer(str(path), EchoHandler(), Limits())
+    server = InProcessServer(str(path), EchoHandler(), ServerConfig())
     try:
         yield server
     finally:
@@ -336,7 +337,7 @@ def test_a_server_whose_socket_is_removed_or_replaced_by_a_file_stops(endpoint, 
         endpoint.unlink()
         if how == "replaced":
             endpoint.write_text("precious")
-        assert server.end() is Ending.LOST
+        assert server.end() is ExitReason.PATH_LOST
     assert endpoint.exists() == (how == "replaced")
 
 
