@@ -11,14 +11,14 @@ from time import monotonic, sleep
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
-    Busy,
-    CutOff,
     EndpointError,
-    InvalidPath,
+    IncompleteMessage,
+    NotASocket,
     NotListening,
-    NotPermitted,
     PathNotFound,
-    PeerGone,
+    PeerClosed,
+    PermissionDenied,
+    ServerBusy,
     SipcError,
 )
 from simpleipc_cli.message import MessageReader, MessageWriter
@@ -28,16 +28,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simpleipc_cli.buffers import Buffer
+    from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Peer, Stream
 
 BUFFER_SIZE = 512 * 1024
 """Bytes of response taken at once: eight full packets. More wins nothing, less costs a tenth."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between tries, at will
+_FIRST_DELAY, _MAX_DELAY = 0.001, 0.05  # seconds between tries, at will
 
 
-def reach(
+def connect_with_retry(
     locate: Callable[[], str],
     *,
     connect_timeout: float | None,
@@ -52,7 +52,7 @@ def reach(
     Raises EndpointError: what kept us from connecting at the last try.
     """
     deadline = deadline or Deadline(None)
-    pause = _FIRST_PAUSE
+    pause = _FIRST_DELAY
     while True:
         limit = deadline.sooner(connect_timeout)
         if wait is not None:
@@ -64,7 +64,7 @@ def reach(
                 raise
         left = [time for time in (wait.remaining(), deadline.remaining()) if time is not None]
         sleep(min(pause, *left) if left else pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _MAX_DELAY)
 
 
 def exchange(
@@ -89,11 +89,11 @@ def exchange(
         writer.finish()
     sender: _Sender | None = None
     try:
-        if write_what_fits(stream, writer) and (writer.pending or more is not None):
+        if write_nowait_to(stream, writer) and (writer.pending or more is not None):
             sender = _Sender(stream, writer, more)
             sender.start()
         _receive(stream, deliver, deadline)
-    except CutOff:
+    except IncompleteMessage:
         if sender is not None and sender.failure is not None:
             raise sender.failure from None
         raise
@@ -105,14 +105,14 @@ def exchange(
             sender.leave_it_the_stream()
 
 
-def write_what_fits(stream: Stream, writer: MessageWriter) -> bool:
+def write_nowait_to(stream: Stream, writer: MessageWriter) -> bool:
     """Write without waiting; False if nobody reads any more."""
     try:
         while writer.pending:
-            writer.written(stream.write_now(writer.pending))
+            writer.written(stream.write_nowait(writer.pending))
     except BlockingIOError:
         pass
-    except PeerGone:
+    except PeerClosed:
         return False
     return True
 
@@ -170,7 +170,7 @@ class _Sender:
     def _run(self) -> None:
         try:
             self._send()
-        except PeerGone:
+        except PeerClosed:
             pass  # the receiving side will see why
         except BaseException as failure:
             self.failure = failure
@@ -192,7 +192,7 @@ class _Sender:
                 writer.finish()
 
 
-class Finding:
+class ProbeResult:
     """What a probe found at an endpoint."""
 
     __slots__ = ("error", "peer", "seconds", "state")
@@ -208,11 +208,11 @@ class Finding:
 
 
 _STATES = (
-    (Busy, "busy"),
+    (ServerBusy, "busy"),
     (NotListening, "not listening"),
     (PathNotFound, "path not found"),
-    (InvalidPath, "invalid path"),
-    (NotPermitted, "permission denied"),
+    (NotASocket, "invalid path"),
+    (PermissionDenied, "permission denied"),
 )
 
 
@@ -227,7 +227,7 @@ def look(
     wait: Deadline | None = None,
     deadline: Deadline | None = None,
     question: Callable[[Stream, Deadline], None] | None = None,
-) -> Finding:
+) -> ProbeResult:
     """See whether somebody listens: connect, and hang up without a byte.
 
     `timeout` (seconds) is for one try at a busy endpoint, `wait` and `deadline` as in reach().
@@ -245,11 +245,13 @@ def look(
         return path
 
     try:
-        stream = reach(locate_now, connect_timeout=timeout, wait=wait, deadline=deadline)
+        stream = connect_with_retry(
+            locate_now, connect_timeout=timeout, wait=wait, deadline=deadline
+        )
     except EndpointError as error:
-        return Finding(error, None, monotonic() - began)
+        return ProbeResult(error, None, monotonic() - began)
     seconds = monotonic() - began
-    finding = Finding(None, stream.peer(), seconds)
+    finding = ProbeResult(None, stream.peer(), seconds)
     if question is None:
         stream.close()
     else:
@@ -257,15 +259,17 @@ def look(
     return finding
 
 
-def look_until_gone(locate: Callable[[], str], *, timeout: float | None, wait: Deadline) -> Finding:
+def wait_until_gone(
+    locate: Callable[[], str], *, timeout: float | None, wait: Deadline
+) -> ProbeResult:
     """Look again and again until nobody listens, or `wait` is over; the last finding."""
-    pause = _FIRST_PAUSE
+    pause = _FIRST_DELAY
     while True:
         finding = look(locate, timeout=timeout, deadline=wait)
-        if finding.error is not None and not isinstance(finding.error, Busy):
+        if finding.error is not None and not isinstance(finding.error, ServerBusy):
             return finding
         if wait.passed():
             return finding
         left = wait.remaining()
         sleep(pause if left is None else min(pause, left))
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _MAX_DELAY)

@@ -36,7 +36,7 @@ class Deadline:
         return other
 
 
-class Patience:
+class InactivityTimer:
     """A limit on waiting that only counts while somebody is to blame for the wait.
 
     A silent client must not be able to hold a thread for ever, but a client that is

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from simpleipc_cli.errors import NotPermitted, PathNotFound, SipcError
+from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,12 +51,14 @@ class Endpoint:
         except OSError:
             raise PathNotFound(f"{self.path} does not exist") from None
         if not stat.S_ISDIR(found.st_mode):
-            raise NotPermitted(f"{folder} is in the way: it is not a folder", _REMEDY)
+            raise PermissionDenied(f"{folder} is in the way: it is not a folder", _REMEDY)
         if found.st_uid != self._user:
-            raise NotPermitted(f"{folder} belongs to somebody else (uid {found.st_uid})", _REMEDY)
+            raise PermissionDenied(
+                f"{folder} belongs to somebody else (uid {found.st_uid})", _REMEDY
+            )
         if stat.S_IMODE(found.st_mode) != _PRIVATE:
             mode = stat.S_IMODE(found.st_mode)
-            raise NotPermitted(f"{folder} has mode {mode:04o}, not 0700", _REMEDY)
+            raise PermissionDenied(f"{folder} has mode {mode:04o}, not 0700", _REMEDY)
 
 
 def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
@@ -81,5 +83,5 @@ def _make_private(folder: str) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        kind = NotPermitted if isinstance(error, PermissionError) else SipcError
+        kind = PermissionDenied if isinstance(error, PermissionError) else SipcError
         raise kind(f"cannot make the folder {folder}: {error.strerror}", _REMEDY) from error

@@ -6,14 +6,14 @@ Neither holds more of the message than the buffers it was handed.
 
 from __future__ import annotations
 
-from simpleipc_cli.buffers import Buffer, advance
-from simpleipc_cli.errors import CutOff
+from simpleipc_cli.errors import IncompleteMessage
 from simpleipc_cli.pktline import (
     FLUSH,
     FLUSH_PACKET,
     HEADER_SIZE,
     MAX_PAYLOAD,
     NEED_DATA,
+    Buffer,
     Data,
     Decoder,
     encode,
@@ -22,6 +22,9 @@ from simpleipc_cli.pktline import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MAX_BUFFERS = 1024
+"""Buffers that one gathering write may have (IOV_MAX of Linux)."""
 
 
 class MessageReader:
@@ -71,7 +74,9 @@ class MessageReader:
         if self.complete:
             return
         where = "inside a packet" if self.inside_packet else "without a flush packet"
-        raise CutOff(f"the message was cut off {where}, after {self._decoder.offset} bytes")
+        raise IncompleteMessage(
+            f"the message was cut off {where}, after {self._decoder.offset} bytes"
+        )
 
     @property
     def inside_packet(self) -> bool:
@@ -108,8 +113,21 @@ class MessageWriter:
 
     def written(self, count: int) -> None:
         """The first `count` bytes of what was pending have been written."""
-        advance(self.pending, count)
+        consume(self.pending, count)
 
     def drop(self) -> None:
         """Forget what is pending: nobody will read it."""
         self.pending.clear()
+
+
+def consume(buffers: list[Buffer], count: int) -> None:
+    """Remove the first `count` bytes from a list of buffers; there must be as many."""
+    whole = 0
+    for buffer in buffers:
+        if count < len(buffer):
+            break
+        count -= len(buffer)
+        whole += 1
+    del buffers[:whole]
+    if count:
+        buffers[0] = memoryview(buffers[0])[count:]

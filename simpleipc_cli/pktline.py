@@ -11,8 +11,10 @@ until it answers NEED_DATA.
 
 from __future__ import annotations
 
-from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.errors import ProtocolError
+
+Buffer = bytes | bytearray | memoryview
+
 
 MAX_PACKET = 65520
 """Bytes in the longest packet, its header included (0xfff0)."""

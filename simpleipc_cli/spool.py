@@ -10,15 +10,15 @@ import os
 import tempfile
 
 from simpleipc_cli import system
-from simpleipc_cli.buffers import MOST_BUFFERS, advance
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.message import MAX_BUFFERS, consume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import IO
 
-    from simpleipc_cli.buffers import Buffer
+    from simpleipc_cli.pktline import Buffer
 
 
 class Spool:
@@ -41,7 +41,7 @@ class Spool:
         """Add bytes. Raises SipcError when the disk is full, with what fitted kept."""
         left = list(buffers)
         while left:
-            advance(left, self._write(left[:MOST_BUFFERS]))
+            consume(left, self._write(left[:MAX_BUFFERS]))
 
     def _write(self, buffers: list[Buffer]) -> int:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from simpleipc_cli.batch.waiting import Answer, Stock
+from simpleipc_cli.batch.reorder import Answer, BufferUsage
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         def fileno(self) -> int:
             """The descriptor to poll when not all was taken."""
 
-        def write_now(self, payload: memoryview) -> int:
+        def write_nowait(self, payload: memoryview) -> int:
             """Write what is taken without waiting, and return how many bytes.
 
             Raises SipcError.
@@ -42,7 +42,7 @@ class OutputFailed(Exception):
         self.error = error
 
 
-class Outlet:
+class WriteBuffer:
     """The last bytes before a sink: many small pieces become one write."""
 
     __slots__ = ("_bytes", "sink")
@@ -70,7 +70,7 @@ class Outlet:
         if self._bytes:
             with memoryview(self._bytes) as view:
                 try:
-                    written = self.sink.write_now(view)
+                    written = self.sink.write_nowait(view)
                 except SipcError as error:
                     raise OutputFailed(error) from error
             del self._bytes[:written]
@@ -85,7 +85,7 @@ class Outlet:
 class OrderedOutput:
     """Takes answers as they come and hands them on in order, each with an end of its own."""
 
-    def __init__(self, outlet: Outlet, stock: Stock, separator: bytes) -> None:
+    def __init__(self, outlet: WriteBuffer, stock: BufferUsage, separator: bytes) -> None:
         """`separator` ends answers: a newline those that lack one, a NUL all."""
         self._outlet = outlet
         self._stock = stock
@@ -118,7 +118,7 @@ class OrderedOutput:
 
         Raises OutputFailed; SipcError if it cannot be stored.
         """
-        answer.open_line = payload[-1] != _NEWLINE[0]
+        answer.needs_newline = payload[-1] != _NEWLINE[0]
         outlet = self._outlet
         if answer is self._answers[0] and not answer.waiting and not outlet.stuck:
             outlet.add(payload)
@@ -142,7 +142,7 @@ class OrderedOutput:
             if first.waiting:
                 outlet.add(self._take(first))
             elif first.complete:
-                if self._always or first.open_line:
+                if self._always or first.needs_newline:
                     outlet.add(self._separator)
                 answers.popleft().close()
             else:

@@ -21,7 +21,7 @@ class Event:
         return type(self).__name__
 
 
-class Piece(Event):
+class RecordChunk(Event):
     """The next bytes of a record, none perhaps; `ends_record` is true on its last piece."""
 
     __slots__ = ("ends_record", "payload")
@@ -48,7 +48,7 @@ NEED_DATA = NeedData()
 END = End()
 
 
-class Cutter:
+class RecordSplitter:
     """Turns bytes, in any slicing, into pieces of records, each byte looked at once.
 
     It is told what came with `receive_data()`, and at last `end()`; then it is asked with
@@ -99,14 +99,14 @@ class Cutter:
                 self._held += data[start:]
             else:
                 self._told = True
-                return Piece(self._with_held(data[start:]), False)
+                return RecordChunk(self._with_held(data[start:]), False)
         if not self._ended:
             return NEED_DATA
         return self._last_piece(b"") if self.inside_record else END
 
-    def _last_piece(self, payload: bytes) -> Piece:
+    def _last_piece(self, payload: bytes) -> RecordChunk:
         self._told = False
-        return Piece(self._with_held(payload), True)
+        return RecordChunk(self._with_held(payload), True)
 
     def _with_held(self, payload: bytes) -> bytes:
         """Bytes, behind those that were held back before them."""

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from simpleipc_cli.bench.histogram import Histogram, samples_needed
 
-Verdict = Literal["better", "worse", "within noise", "too few samples"]
+ChangeVerdict = Literal["better", "worse", "within noise", "too few samples"]
 
 FLOOR = 0.01
 """Changes by less than this share of the old value are noise, whatever the statistics say."""
@@ -34,7 +34,7 @@ class Change(NamedTuple):
     new: float | int | None
     relative: float | None
     """(new - old) / old; None where there is no old, or it is 0."""
-    verdict: Verdict
+    verdict: ChangeVerdict
 
 
 def compare_means(old: Histogram, new: Histogram) -> Change:
@@ -157,6 +157,6 @@ def _judged(
     return _change(then, now, "better" if (now > then) == more_is_better else "worse")
 
 
-def _change(then: float | int | None, now: float | int | None, verdict: Verdict) -> Change:
+def _change(then: float | int | None, now: float | int | None, verdict: ChangeVerdict) -> Change:
     relative = (now - then) / then if then and now is not None else None
     return Change(then, now, relative, verdict)

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from simpleipc_cli.buffers import Buffer, advance
-from simpleipc_cli.errors import Busy, CutOff, EndpointError, PeerGone, ProtocolError
-from simpleipc_cli.message import MessageReader
-from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, encode
-from simpleipc_cli.transport import Stream, connect_now
+from simpleipc_cli.errors import (
+    EndpointError,
+    IncompleteMessage,
+    PeerClosed,
+    ProtocolError,
+    ServerBusy,
+)
+from simpleipc_cli.message import MessageReader, consume
+from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, Buffer, encode
+from simpleipc_cli.transport import Stream, connect_nowait
 
 _PART = 4 * MAX_PAYLOAD  # bytes of payload written in one turn, at will
 
@@ -76,8 +81,8 @@ class Exchange:
         Raises EndpointError when not the endpoint fails, but we, for descriptors.
         """
         try:
-            self.stream = connect_now(path)
-        except Busy:
+            self.stream = connect_nowait(path)
+        except ServerBusy:
             return False
         except EndpointError as error:
             if type(error) is EndpointError:
@@ -96,10 +101,10 @@ class Exchange:
         try:
             if not self._left:
                 self._left, self._begun = self._request.part(self._begun)
-            advance(self._left, self.stream.write_now(self._left))
+            consume(self._left, self.stream.write_nowait(self._left))
         except BlockingIOError:
             return True
-        except PeerGone:  # it may have answered all the same
+        except PeerClosed:  # it may have answered all the same
             return False
         return bool(self._left) or self._begun <= self._request.size
 
@@ -107,7 +112,7 @@ class Exchange:
         """Take what has come; whether the answer is complete. Raises Failed."""
         assert self.stream is not None  # noqa: S101
         try:
-            count = self.stream.read_now(buffer)
+            count = self.stream.read_nowait(buffer)
         except BlockingIOError:
             return False
         now = monotonic_ns()  # what we do with it takes our time, not the server's
@@ -118,7 +123,7 @@ class Exchange:
             for payload in self.reader.feed(buffer[:count]):
                 if self._expect is not None and len(self._answer) < len(self._expect) + 2:
                     self._answer += payload
-        except CutOff:
+        except IncompleteMessage:
             raise Failed("truncated") from None
         except ProtocolError:
             raise Failed("protocol") from None

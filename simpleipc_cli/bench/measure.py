@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from simpleipc_cli.bench.fleet import NOTHING_YET, Progress, divide, fleet
-from simpleipc_cli.bench.load import Plan, Tally
+from simpleipc_cli.bench.generator import LoadPlan, Results
+from simpleipc_cli.bench.processes import INITIAL_PROGRESS, Progress, divide, fleet
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.schedule import interval_of
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 _TELL_EVERY = 0.1  # seconds, at will: how soon Ctrl-C is heard
 _OTHER_DESCRIPTORS = 24  # what a process needs beside its connections, with some to spare
 _FOR_PROCESS = 2  # descriptors that each process costs us: one to talk, one to see its end
 
 
-class BrokenOff(Exception):
+class Interrupted(Exception):
     """Raised by whoever is told of the progress: no error, somebody has seen enough."""
 
 
 def measure(
-    plan: Plan, processes: int, rate: float | None, tell: Callable[[Progress], None]
+    plan: LoadPlan, processes: int, rate: float | None, tell: Callable[[Progress], None]
 ) -> Report:
     """Make the load, in at most `processes` processes, and report.
 
@@ -36,16 +36,16 @@ def measure(
     plans = divide(plan, processes)
     _allow_descriptors(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    tally, busiest, partial = Tally(), 0.0, False
+    tally, busiest, partial = Results(), 0.0, False
     try:
-        with fleet(plans, heed=lambda: tell(NOTHING_YET)) as running:
+        with fleet(plans, heed=lambda: tell(INITIAL_PROGRESS)) as running:
             try:
                 running.run(tell, _TELL_EVERY)
-            except BrokenOff:
+            except Interrupted:
                 partial = True
                 running.break_off()
             tally, busiest = running.tally(), running.busiest()
-    except BrokenOff:  # before all had started
+    except Interrupted:  # before all had started
         partial = True
     return Report(
         path=plan.path,
@@ -57,7 +57,7 @@ def measure(
     )
 
 
-def _settings(plan: Plan, processes: int, rate: float | None) -> dict[str, object]:
+def _settings(plan: LoadPlan, processes: int, rate: float | None) -> dict[str, object]:
     """What was asked for, as the report keeps it."""
     return {
         "concurrency": plan.concurrency,

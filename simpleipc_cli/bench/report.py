@@ -33,9 +33,9 @@ from simpleipc_cli.bench.compare import (
     compare_rates,
     compare_shares,
 )
+from simpleipc_cli.bench.generator import FAILURES, Results
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
-from simpleipc_cli.bench.load import FAILURES, Tally
-from simpleipc_cli.bench.stats import Figures
+from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.bench.timeline import Timeline
 
 SCHEMA, VERSION = "sipc-bench", 1
@@ -54,7 +54,7 @@ class Report:
     path: str
     started_at: str
     settings: dict[str, object]
-    tally: Tally
+    tally: Results
     cpu_share: float
     partial: bool = False
 
@@ -115,7 +115,7 @@ class Report:
         }
         parts = {**self.times(), "response": self.latency}
         for prefix, histogram in ("", self.latency), *((f"{n}.", h) for n, h in parts.items()):
-            values |= Figures.of(histogram).by_name(prefix)
+            values |= SummaryStats.of(histogram).by_name(prefix)
         return values
 
     def to_json(self) -> dict[str, object]:
@@ -164,7 +164,7 @@ class Report:
             path=_text(top, "path"),
             started_at=_text(top, "started_at"),
             settings=settings,
-            tally=Tally(
+            tally=Results(
                 total=_histogram(times, "service"),
                 response=Histogram()
                 if times.get("response") is None
@@ -225,7 +225,7 @@ class Report:
 
 def _described(histogram: Histogram) -> dict[str, object]:
     """Figures and histogram of one kind of time, in whole nanoseconds."""
-    figures = Figures.of(histogram).by_name()
+    figures = SummaryStats.of(histogram).by_name()
     whole = {name: None if value is None else round(value) for name, value in figures.items()}
     return {"count": histogram.count, **whole, "histogram": histogram.to_json()}
 

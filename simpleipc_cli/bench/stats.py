@@ -25,7 +25,7 @@ _LINEAR_BELOW = 10  # highest over lowest; within a power of ten people count, a
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SummaryStats:
     """What is said of one histogram. Times are in nanoseconds, None what it cannot give."""
 
     count: int
@@ -37,7 +37,7 @@ class Figures:
     max: int | None
 
     @classmethod
-    def of(cls, histogram: Histogram) -> Figures:
+    def of(cls, histogram: Histogram) -> SummaryStats:
         """The figures of a histogram, as they are now."""
         return cls(
             count=histogram.count,

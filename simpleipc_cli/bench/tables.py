@@ -17,15 +17,16 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from simpleipc_cli.bench import summary, wording
+from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench import sections as summary
 from simpleipc_cli.bench.compare import Change
+from simpleipc_cli.bench.conditions import COUNT, KINDS, RATE, SHARE, SIZE, TIME, ConditionResult
+from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.load import FAILURES
-from simpleipc_cli.bench.page.markup import printable
+from simpleipc_cli.bench.html.markup import printable
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import Figures
+from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.bench.units import format_ns
-from simpleipc_cli.bench.verdict import COUNT, KINDS, RATE, SHARE, SIZE, TIME, Judgement
 
 _UNITS = {TIME: "ns", RATE: "1/s", SHARE: "ratio", COUNT: "count", SIZE: "bytes"}
 _FORMULA = ("=", "+", "-", "@")
@@ -65,7 +66,7 @@ def _lines(report: Report) -> Iterator[_Line]:
         yield f"failures.{_identifier(kind)}", "count", times.count
     for kind in FAILURES:
         if (times := tally.failures.get(kind, Histogram())).count:
-            figures = Figures.of(times).by_name(f"failures.{_identifier(kind)}.")
+            figures = SummaryStats.of(times).by_name(f"failures.{_identifier(kind)}.")
             yield from ((name, "ns", value) for name, value in figures.items())
 
 
@@ -89,7 +90,7 @@ def _identifier(kind: str) -> str:
 
 def to_markdown(
     report: Report,
-    judged: Sequence[Judgement] = (),
+    judged: Sequence[ConditionResult] = (),
     changes: Mapping[str, Change] | None = None,
 ) -> str:
     """The report as one pastes it into a pull request, in GitHub's flavour.
@@ -125,7 +126,7 @@ def _notices(report: Report) -> Iterator[str]:
         yield f"> **{what}:** {_escaped(said)}"
 
 
-def _conditions(judged: Sequence[Judgement]) -> Iterator[str]:
+def _conditions(judged: Sequence[ConditionResult]) -> Iterator[str]:
     if judged:
         yield "\n".join(
             f"- {'❌' if judgement.fails else '✅'} {_escaped(wording.judgement(judgement))}"
@@ -156,7 +157,7 @@ def _times(report: Report) -> Iterator[str]:
         return
     times = summary.timed(report)
     kinds = list(times)
-    figures = {kind: Figures.of(times[kind]).by_name() for kind in kinds}
+    figures = {kind: SummaryStats.of(times[kind]).by_name() for kind in kinds}
     rows = [
         (name, *(wording.figure(name, figures[kind][name]) for kind in kinds))
         for name in figures[kinds[0]]
@@ -169,7 +170,7 @@ def _times(report: Report) -> Iterator[str]:
 def _failures(report: Report) -> Iterator[str]:
     rows = []
     for kind, times in summary.failures(report).items():
-        figures = Figures.of(times).by_name()
+        figures = SummaryStats.of(times).by_name()
         said = (wording.figure(name, figures[name]) for name in summary.FAILURE_FIGURES)
         rows.append((kind, f"{times.count:,}", *said))
     if rows:

@@ -21,7 +21,7 @@ FIRST_WIDTH = 10_000_000
 _GROUP_BITS = 5
 
 
-class Slot:
+class TimeBucket:
     """What ended in one stretch of time.
 
     Its times are kept in at most 624 counters, by the method of histogram.py with 5 bits:
@@ -59,7 +59,7 @@ class Slot:
         self.requests += 1
         self.failures += 1
 
-    def add(self, other: Slot) -> None:
+    def add(self, other: TimeBucket) -> None:
         """Add all that is in `other`."""
         for group, count in other._groups.items():
             self._groups[group] = self._groups.get(group, 0) + count
@@ -94,7 +94,7 @@ class Slot:
         }
 
     @classmethod
-    def from_json(cls, data: object) -> Slot:
+    def from_json(cls, data: object) -> TimeBucket:
         """What to_json() gave. Raises ValueError that says what is wrong with it."""
         read = fields.mapping(data, "a slot")
         slot = cls()
@@ -135,12 +135,12 @@ class Timeline:
 
     def __init__(self) -> None:
         """One in which nothing happened."""
-        self._slots: list[Slot] = []
+        self._slots: list[TimeBucket] = []
         self.width = FIRST_WIDTH
         """Nanoseconds in each slot."""
 
     @property
-    def slots(self) -> list[Slot]:
+    def slots(self) -> list[TimeBucket]:
         """The slots up to the latest event; the n-th, from 0, begins at n * width."""
         return self._slots
 
@@ -166,7 +166,7 @@ class Timeline:
         for index, slot in enumerate(other._slots):
             self._slot(index // ratio * self.width).add(slot)
 
-    def _slot(self, at: int) -> Slot:
+    def _slot(self, at: int) -> TimeBucket:
         """The slot of a moment, made and widened as needed."""
         if at < 0:
             raise ValueError(f"nothing happens {-at} ns before the start")
@@ -174,7 +174,7 @@ class Timeline:
             self._widen()
         index = at // self.width
         while len(self._slots) <= index:
-            self._slots.append(Slot())
+            self._slots.append(TimeBucket())
         return self._slots[index]
 
     def _widen(self) -> None:
@@ -202,7 +202,7 @@ class Timeline:
         slots = fields.items(read, "slots")
         if len(slots) > SLOTS:
             raise ValueError(f"there are {len(slots)} slots, more than {SLOTS}")
-        timeline._slots = [Slot.from_json(slot) for slot in slots]
+        timeline._slots = [TimeBucket.from_json(slot) for slot in slots]
         return timeline
 
 

@@ -10,10 +10,10 @@ import os
 import sys
 
 from simpleipc_cli.cli import signals
-from simpleipc_cli.cli.exitcodes import SIGNALLED, CutShort, exit_code
-from simpleipc_cli.cli.quick import quick_way
-from simpleipc_cli.cli.render import error_line, say
-from simpleipc_cli.cli.streams import STDERR, STDOUT, fill_standard_streams
+from simpleipc_cli.cli.exitcodes import SIGNALLED, Terminated, exit_code
+from simpleipc_cli.cli.fastpath import fast_path
+from simpleipc_cli.cli.stderr import format_error, print_error
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, fill_standard_fds
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -35,8 +35,8 @@ VERBS = {
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    fill_standard_streams()
-    quick = quick_way(sys.argv[1:])
+    fill_standard_fds()
+    quick = fast_path(sys.argv[1:])
     if quick is not None:
         status = _status(sys.argv[1], quick)
         # It leaves nothing in buffers, and Python's own end takes a tenth of its time.
@@ -65,7 +65,7 @@ def _by_click() -> int:
     return run()
 
 
-def _cut_short(number: int, _frame: object) -> None:
+def _on_signal(number: int, _frame: object) -> None:
     """End the verb, unless it is ending: a second signal must not interrupt the cleanup.
 
     Python can lose the exception: what a callback raises, such as importlib's after an import,
@@ -76,20 +76,20 @@ def _cut_short(number: int, _frame: object) -> None:
     if not _is_ending():
         _raised.append(number)
         signals.send_again(number)
-        raise CutShort(number)
+        raise Terminated(number)
 
 
 def _is_ending() -> bool:
     """Return whether the code that runs now runs because a CutShort was raised."""
     error = sys.exc_info()[1]
-    while error is not None and not isinstance(error, CutShort):
+    while error is not None and not isinstance(error, Terminated):
         error = error.__context__
     return error is not None
 
 
 def _report_unraisable(lost: UnraisableHookArgs) -> None:
     """Report an exception that Python cannot raise, unless it is a signal's: that comes again."""
-    if not isinstance(lost.exc_value, CutShort):
+    if not isinstance(lost.exc_value, Terminated):
         sys.__unraisablehook__(lost)
 
 
@@ -100,10 +100,10 @@ def _status(verb: str, run: Callable[[], int]) -> int:
     """
     sys.unraisablehook = _report_unraisable
     try:
-        signals.hear(_cut_short)
+        signals.hear(_on_signal)
         status = _told(verb, run)
         signals.ignore()
-    except CutShort as cut:
+    except Terminated as cut:
         signals.ignore()
         if cut.number == signals.SIGPIPE:
             signals.die_of_sigpipe()
@@ -119,7 +119,7 @@ def _told(verb: str, run: Callable[[], int]) -> int:
         return run()
     except Exception as error:
         explained = _explained(error)
-        say(error_line(verb, explained), error_for_journal=verb == "serve")
+        print_error(format_error(verb, explained), error_for_journal=verb == "serve")
         return exit_code(explained)
 
 
@@ -131,6 +131,6 @@ def _explained(error: Exception) -> SipcError:
         what = f"cannot write to standard output: {error.strerror}"
         return SipcError(what, "check where it goes")
     if _raised:  # Python puts a SyntaxError or RuntimeError in its place here and there
-        raise CutShort(_raised[0])
+        raise Terminated(_raised[0])
     # A defect of ours; still one line, and what we know of it.
     return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")

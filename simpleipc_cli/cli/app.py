@@ -11,8 +11,8 @@ import click
 
 from simpleipc_cli.cli import VERBS
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.options import was_given
-from simpleipc_cli.system import LACKING
+from simpleipc_cli.cli.options import option_given
+from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
 EPILOG = """\b
 Examples:
@@ -33,9 +33,9 @@ class _Verbs(click.Group):
         """Load a verb."""
         if cmd_name not in VERBS:
             return None
-        command = getattr(import_module(f"simpleipc_cli.cli.{cmd_name}"), cmd_name)
+        command = getattr(import_module(f"simpleipc_cli.cli.{cmd_name}.command"), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101
-        return _without_what_is_lacking(command)
+        return _hide_unsupported_options(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -57,10 +57,10 @@ class _Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-def _without_what_is_lacking(command: click.Command) -> click.Command:
+def _hide_unsupported_options(command: click.Command) -> click.Command:
     """Have options refused, and left out of the help, that make no sense on this system."""
-    for option in command.params if LACKING else ():
-        if isinstance(option, click.Option) and not LACKING.isdisjoint(option.opts):
+    for option in command.params if UNSUPPORTED_OPTIONS else ():
+        if isinstance(option, click.Option) and not UNSUPPORTED_OPTIONS.isdisjoint(option.opts):
             option.hidden = True
             option.type = click.STRING  # whatever the value would be checked against
             option.callback = _refuse
@@ -68,7 +68,7 @@ def _without_what_is_lacking(command: click.Command) -> click.Command:
 
 
 def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> object:
-    if option.name is not None and was_given(ctx, option.name):
+    if option.name is not None and option_given(ctx, option.name):
         raise click.UsageError(f"{option.opts[-1]}: there is no such thing on this system")
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simpleipc_cli import errors
 
 
-class CutShort(BaseException):
+class Terminated(BaseException):
     """A signal ends us. No error: nobody who handles errors may take it for one."""
 
     def __init__(self, number: int) -> None:
@@ -39,12 +39,12 @@ SIGNALLED = 128
 _BY_ERROR = (
     (errors.NotListening, ExitCode.NOT_LISTENING),
     (errors.PathNotFound, ExitCode.PATH_NOT_FOUND),
-    (errors.InvalidPath, ExitCode.INVALID_PATH),
-    (errors.NotPermitted, ExitCode.PERMISSION),
-    (errors.InUse, ExitCode.IN_USE),
+    (errors.NotASocket, ExitCode.INVALID_PATH),
+    (errors.PermissionDenied, ExitCode.PERMISSION),
+    (errors.AddressInUse, ExitCode.IN_USE),
     (errors.TimedOut, ExitCode.TIMEOUT),
     (errors.ProtocolError, ExitCode.PROTOCOL),
-    (errors.NotAsExpected, ExitCode.NOT_AS_EXPECTED),
+    (errors.ExpectationFailed, ExitCode.NOT_AS_EXPECTED),
 )
 
 
@@ -52,7 +52,7 @@ def status_of(error: BaseException | None) -> int:
     """What the process ends with after this error, a signal, or none."""
     if error is None:
         return ExitCode.OK
-    return SIGNALLED + error.number if isinstance(error, CutShort) else exit_code(error)
+    return SIGNALLED + error.number if isinstance(error, Terminated) else exit_code(error)
 
 
 def exit_code(error: BaseException) -> int:

@@ -12,12 +12,11 @@ from typing import NoReturn
 import click
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.render import printable
-from simpleipc_cli.cli.streams import Output
+from simpleipc_cli.cli.stdio import Output
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotAsExpected, TimedOut
-from simpleipc_cli.quoting import quoted
+from simpleipc_cli.errors import ExpectationFailed, TimedOut
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.text import printable, quoted
 
 _BEFORE = 16  # bytes shown before the first that differs, at will
 _SHOWN = 48  # bytes shown in all, at will
@@ -79,7 +78,7 @@ class FixedText(Expectation):
         start = max(0, at - _BEFORE)
         got = self._allowed[start:at] + self._got
         expected = _excerpt(self._text, start, len(self._text))
-        raise NotAsExpected(
+        raise ExpectationFailed(
             f"the answer is not as expected: at byte {at} expected {expected}"
             f" but got {_excerpt(got, 0, self._came - start, cut_before=start > 0)}"
         )
@@ -115,7 +114,7 @@ class Matching(Expectation):
         if found is None:
             pattern = _excerpt(self._pattern.pattern, 0, len(self._pattern.pattern))
             begin = _excerpt(answer[:_SHOWN], 0, len(answer))
-            raise NotAsExpected(
+            raise ExpectationFailed(
                 f"the answer is not as expected: nothing matches {pattern}"
                 f" in its {len(answer)} bytes {begin}"
             )
@@ -149,7 +148,7 @@ class _Alarm:
 
     def __enter__(self) -> None:
         if self._left is not None:
-            system.set_alarm(max(self._left, 1e-6), self._ring)  # 0 would be never
+            system.set_timer(max(self._left, 1e-6), self._ring)  # 0 would be never
 
     def __exit__(self, *_: object) -> None:
         if self._left is not None:

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from simpleipc_cli.cli.values import chosen_endpoint, seconds
+from simpleipc_cli.cli.parse import resolve_endpoint, seconds
 
-__all__ = ["chosen_endpoint"]  # from here, too: it belongs to the argument
+__all__ = ["resolve_endpoint"]  # from here, too: it belongs to the argument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_MOST_ACCOUNTS = 2**32 - 2  # the number behind it means "unchanged" to chown(2)
+_MAX_ACCOUNTS = 2**32 - 2  # the number behind it means "unchanged" to chown(2)
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -78,7 +78,7 @@ class Account(click.ParamType):  # type: ignore[type-arg]  # generic from click 
             return self._number_of(value)
         except (KeyError, ValueError):
             pass
-        if not re.fullmatch(r"\d{1,10}", str(value), re.ASCII) or int(value) > _MOST_ACCOUNTS:
+        if not re.fullmatch(r"\d{1,10}", str(value), re.ASCII) or int(value) > _MAX_ACCOUNTS:
             self.fail(f"there is no {self.name} {value!r}: give a name or a number", param, ctx)
         return int(value)
 
@@ -145,6 +145,6 @@ def expect_options(command: _Command) -> _Command:
     return command
 
 
-def was_given(ctx: click.Context, name: str) -> bool:
+def option_given(ctx: click.Context, name: str) -> bool:
     """Whether an option was on the command line: "no limit" and "not given" look alike."""
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

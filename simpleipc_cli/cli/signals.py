@@ -41,9 +41,9 @@ def ignore() -> None:
 
 def send_again(number: int) -> None:
     """Send a signal to this process, once, a moment later."""
-    system.set_alarm(_MOMENT, lambda _number, _frame: _signal.raise_signal(number))
+    system.set_timer(_MOMENT, lambda _number, _frame: _signal.raise_signal(number))
 
 
 def die_of_sigpipe() -> None:
     """End as every other program in a pipeline does whose reader has gone, if that is possible."""
-    system.die_of(SIGPIPE)
+    system.exit_by_signal(SIGPIPE)

@@ -11,9 +11,9 @@ import stat
 from _thread import allocate_lock
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.render import STDERR
+from simpleipc_cli.cli.stderr import STDERR
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.watch.trace import LONGEST_LINE, Tracer
+from simpleipc_cli.observe.trace import MAX_LINE, Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class TraceSink:
         return self._poll is None or bool(self._poll.poll(millis))
 
     def _put(self, line: str) -> None:
-        data = line.encode("ascii", "backslashreplace")[: LONGEST_LINE - 1] + b"\n"
+        data = line.encode("ascii", "backslashreplace")[: MAX_LINE - 1] + b"\n"
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -127,7 +127,7 @@ def _open_file(path: str) -> int:
 
     Without waiting: a named pipe must have its reader, and one that does not read loses lines.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.WITHOUT_WAITING
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.O_NONBLOCK_FLAGS
     try:
         return os.open(path, flags, 0o600)
     except OSError as error:

@@ -9,25 +9,25 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.handlers.background import Announcement, into_background
-    from simpleipc_cli.handlers.command import Command
-    from simpleipc_cli.handlers.detached import Detached, start_detached
-    from simpleipc_cli.handlers.process import (
+    from simpleipc_cli.process.posix.child import describe
+    from simpleipc_cli.process.posix.command import Command
+    from simpleipc_cli.process.posix.daemonize import ReadyPipe, daemonize
+    from simpleipc_cli.process.posix.detached import Detached, start_detached
+    from simpleipc_cli.process.posix.exec import (
         ProcessHandler,
         ProcessRun,
         start_process,
         start_worker,
     )
-    from simpleipc_cli.handlers.spawn import describe
 
 __all__ = [
-    "Announcement",
     "Command",
     "Detached",
     "ProcessHandler",
     "ProcessRun",
+    "ReadyPipe",
+    "daemonize",
     "describe",
-    "into_background",
     "start_detached",
     "start_process",
     "start_worker",
@@ -35,29 +35,29 @@ __all__ = [
 
 if sys.platform == "win32":
     _WHERE = {
-        "Announcement": ("background_windows", "WinAnnouncement"),
-        "Command": ("windows", "WinCommand"),
-        "Detached": ("detached_windows", "WinDetached"),
-        "ProcessHandler": ("windows", "WinProcessHandler"),
-        "ProcessRun": ("windows", "WinProcessRun"),
-        "describe": ("windows", "describe"),
-        "into_background": ("background_windows", "into_background"),
-        "start_detached": ("detached_windows", "start_detached"),
-        "start_process": ("windows", "start_process"),
-        "start_worker": ("windows", "start_worker"),
+        "ReadyPipe": ("process.windows.daemonize", "WinReadyPipe"),
+        "Command": ("process.windows.exec", "WinCommand"),
+        "Detached": ("process.windows.detached", "WinDetached"),
+        "ProcessHandler": ("process.windows.exec", "WinProcessHandler"),
+        "ProcessRun": ("process.windows.exec", "WinProcessRun"),
+        "describe": ("process.windows.exec", "describe"),
+        "daemonize": ("process.windows.daemonize", "daemonize"),
+        "start_detached": ("process.windows.detached", "start_detached"),
+        "start_process": ("process.windows.exec", "start_process"),
+        "start_worker": ("process.windows.exec", "start_worker"),
     }
 else:
     _WHERE = {
-        "Announcement": ("background", "Announcement"),
-        "Command": ("command", "Command"),
-        "Detached": ("detached", "Detached"),
-        "ProcessHandler": ("process", "ProcessHandler"),
-        "ProcessRun": ("process", "ProcessRun"),
-        "describe": ("spawn", "describe"),
-        "into_background": ("background", "into_background"),
-        "start_detached": ("detached", "start_detached"),
-        "start_process": ("process", "start_process"),
-        "start_worker": ("process", "start_worker"),
+        "ReadyPipe": ("process.posix.daemonize", "ReadyPipe"),
+        "Command": ("process.posix.command", "Command"),
+        "Detached": ("process.posix.detached", "Detached"),
+        "ProcessHandler": ("process.posix.exec", "ProcessHandler"),
+        "ProcessRun": ("process.posix.exec", "ProcessRun"),
+        "describe": ("process.posix.child", "describe"),
+        "daemonize": ("process.posix.daemonize", "daemonize"),
+        "start_detached": ("process.posix.detached", "start_detached"),
+        "start_process": ("process.posix.exec", "start_process"),
+        "start_worker": ("process.posix.exec", "start_worker"),
     }
 
 
@@ -68,4 +68,4 @@ def __getattr__(name: str) -> object:
     from importlib import import_module  # noqa: PLC0415 - see above
 
     module, attribute = _WHERE[name]
-    return getattr(import_module(f"simpleipc_cli.handlers.{module}"), attribute)
+    return getattr(import_module(f"simpleipc_cli.{module}"), attribute)

@@ -11,7 +11,7 @@ from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.handlers.spawn import Process
+    from simpleipc_cli.process.posix.child import Process
 
 _POLL_INTERVAL = 0.05  # seconds between looks at whether to kill now (tunable)
 

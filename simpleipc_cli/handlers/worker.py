@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
-from simpleipc_cli.buffers import Buffer
-from simpleipc_cli.errors import PeerGone, ProtocolError
+from simpleipc_cli.errors import PeerClosed, ProtocolError
 from simpleipc_cli.handlers import describe
 from simpleipc_cli.message import MessageReader
-from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD
-from simpleipc_cli.quoting import quoted
+from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer
 from simpleipc_cli.server.config import LINGER
 from simpleipc_cli.server.handler import HandlerRun, Result
+from simpleipc_cli.text import quoted
 from simpleipc_cli.transport import READ, Latch, new_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.handlers.pipes import Pipes
-    from simpleipc_cli.handlers.spawn import Process
+    from simpleipc_cli.process.posix.child import Process
+    from simpleipc_cli.process.posix.stdio_pipes import Pipes
 
 _EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
@@ -169,9 +168,9 @@ class WorkerRun(HandlerRun):
         except BlockingIOError:
             if not taken:
                 raise
-        except PeerGone:
+        except PeerClosed:
             if not taken:
-                raise PeerGone("the worker has closed its standard input") from None
+                raise PeerClosed("the worker has closed its standard input") from None
         return taken
 
     def _write_piece(self, piece: memoryview, *, last: bool) -> int:
@@ -201,7 +200,7 @@ class WorkerRun(HandlerRun):
                 self._flush = self._flush[count:]
         except BlockingIOError:
             return
-        except PeerGone:
+        except PeerClosed:
             pass
         self.abandon_input()
 

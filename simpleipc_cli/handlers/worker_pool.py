@@ -12,13 +12,13 @@ from time import monotonic
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers import Command, start_worker
-from simpleipc_cli.handlers.environment import PER_REQUEST
 from simpleipc_cli.handlers.supervisor import Supervisor
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.process.environment import PER_REQUEST
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import Latch
 
 _MIN_BACKOFF, _MAX_BACKOFF = 0.1, 10.0  # seconds between starts that fail (tunable)

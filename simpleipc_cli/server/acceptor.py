@@ -14,10 +14,10 @@ from time import monotonic
 from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT, ServerConfig
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.dispatcher import Dispatcher
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Counters, Log
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, Stream
 
 _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
@@ -97,8 +97,8 @@ class Acceptor:
         """Remove the endpoint's path; accept only clients that have connected already."""
         self._is_draining = True
         self._poller.unregister(self._listener.fileno())
-        self._listener.withdraw()
-        if self._listener.keeps_queue:
+        self._listener.stop_listening()
+        if self._listener.is_externally_owned:
             self.close_listener()
         now = monotonic()
         for stream in self.idle:
@@ -122,7 +122,7 @@ class Acceptor:
     def close_listener(self) -> None:
         """Accept no more connections."""
         if not self._is_draining:
-            self._listener.withdraw()
+            self._listener.stop_listening()
         self.is_open = False
         self.retry_at = NEVER
         self._listener.close()
@@ -160,7 +160,7 @@ class Acceptor:
                 stream.close()
                 continue
             try:
-                has_data = stream.peek_now()
+                has_data = stream.peek_nowait()
             except BlockingIOError:
                 self.idle[stream] = monotonic()
                 self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
@@ -184,7 +184,7 @@ class Acceptor:
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
         try:
-            has_data = stream.peek_now()
+            has_data = stream.peek_nowait()
         except BlockingIOError:
             return
         self._remove_idle(stream)

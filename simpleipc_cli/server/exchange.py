@@ -15,8 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from simpleipc_cli.buffers import advance
-from simpleipc_cli.errors import CutOff, PeerGone, ProtocolError, SipcError
+from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
+from simpleipc_cli.message import consume
 from simpleipc_cli.server import timeouts
 from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
 from simpleipc_cli.server.exchange_state import Abort, ExchangeState, Step
@@ -264,7 +264,7 @@ class Exchange(ExchangeState):
                 return Step.DONE
         except BlockingIOError:
             return Step.NO_DATA
-        except CutOff as error:
+        except IncompleteMessage as error:
             raise Abort(Outcome.REQUEST_INCOMPLETE, str(error)) from None
         except ProtocolError as error:
             raise Abort(Outcome.MALFORMED, str(error)) from None
@@ -300,15 +300,15 @@ class Exchange(ExchangeState):
         pending = self.writer.pending
         try:
             while pending:
-                count = self.stream.write_now(pending)
+                count = self.stream.write_nowait(pending)
                 self.progress |= timeouts.WRITE_IDLE
                 if count == sum(map(len, pending)):
                     pending.clear()
                 else:
-                    advance(pending, count)
+                    consume(pending, count)
         except BlockingIOError:
             pass
-        except PeerGone:
+        except PeerClosed:
             return self._on_hangup()
         return Step.DONE
 

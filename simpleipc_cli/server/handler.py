@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simpleipc_cli.buffers import Buffer
+from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Latch, Peer
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simpleipc_cli.buffers import advance
-from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.errors import PeerClosed
+from simpleipc_cli.message import consume
 from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.server.request_buffer import RequestBuffer
 
@@ -50,13 +50,13 @@ class HandlerIO:
                 count = run.write(chunks, last=request.reader.complete and not request.spool)
             except BlockingIOError:
                 return False
-            except PeerGone:
+            except PeerClosed:
                 self.abandon_input(request)
                 return False
             if run.is_persistent:
                 request.remember(count)
             if count < sum(map(len, chunks)):
-                advance(chunks, count)
+                consume(chunks, count)
                 return False  # a short write: the poller reports when there is room
             request.chunks = []
             request.has_unsent = bool(request.spool)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simpleipc_cli.buffers import Buffer
 from simpleipc_cli.message import MessageReader
+from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Stream
 
@@ -87,7 +87,7 @@ class RequestBuffer:
         if self.chunks and not self.spool:
             self._store(self.chunks)  # they are in the buffer that is read into next
             self.chunks = []
-        count = stream.read_now(self.buffer)
+        count = stream.read_nowait(self.buffer)
         if not count:
             self.reader.end()
             return False

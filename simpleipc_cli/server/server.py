@@ -13,12 +13,12 @@ from time import monotonic
 from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.acceptor import Acceptor
 from simpleipc_cli.server.config import ServerConfig
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.dispatcher import Dispatcher
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Counters, Log, RequestRecord
 from simpleipc_cli.server.shutdown import Shutdown
 from simpleipc_cli.server.systemd import Notifier
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event
 
 _MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs a system call more (tunable)
@@ -223,7 +223,7 @@ class Server:
         if now < self._path_checked + _PATH_CHECK:
             return
         self._path_checked = now
-        if not self._listener.is_ours():
+        if not self._listener.owns_path():
             self._exit_reason = ExitReason.PATH_LOST
             self._is_stopping = True
 

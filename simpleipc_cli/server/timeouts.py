@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simpleipc_cli.deadline import NEVER, Patience
+from simpleipc_cli.deadline import NEVER, InactivityTimer
 from simpleipc_cli.server.config import LINGER, ServerConfig
 
 READ_IDLE = 1
@@ -30,7 +30,7 @@ class Timeouts:
     config: ServerConfig
     max_read_idle: float = NEVER
     """Seconds that limit the read timeout."""
-    timers: dict[int, Patience] = field(default_factory=dict)
+    timers: dict[int, InactivityTimer] = field(default_factory=dict)
 
     def update(self, now: float, *, running: int, progress: int) -> float:
         """Reset the kinds in `progress`, then let those in `running` run and the others pause.
@@ -43,7 +43,7 @@ class Timeouts:
             if timer is None:
                 if not running & kind:
                     continue
-                timer = self.timers[kind] = Patience(self._limit(kind))
+                timer = self.timers[kind] = InactivityTimer(self._limit(kind))
             elif progress & kind:
                 timer.limit = self._limit(kind)
                 timer.restart(now)

@@ -11,9 +11,9 @@ import sys
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE, OutOfDescriptors, Peer, Stream
 
 if sys.platform == "win32":
-    from simpleipc_cli.transport.winpipe import connect, connect_now
+    from simpleipc_cli.transport.windows.stream import connect, connect_nowait
 else:
-    from simpleipc_cli.transport.unix import connect, connect_now
+    from simpleipc_cli.transport.unix.stream import connect, connect_nowait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
         Poller,
         WakeupEvent,
     )
-    from simpleipc_cli.transport.unix_activated import adopt
-    from simpleipc_cli.transport.unix_inspect import inspect
-    from simpleipc_cli.transport.unix_listen import listen
-    from simpleipc_cli.transport.unix_poll import is_hung_up
-    from simpleipc_cli.transport.unix_start_lock import StartLock, real_path
+    from simpleipc_cli.transport.unix.activated import listener_from_fd
+    from simpleipc_cli.transport.unix.inspect import inspect
+    from simpleipc_cli.transport.unix.listener import listen
+    from simpleipc_cli.transport.unix.poller import is_hung_up
+    from simpleipc_cli.transport.unix.start_lock import StartLock, real_path
 
     new_wakeup_event: Callable[[], WakeupEvent]
     new_file_reader: Callable[[int], FileReader]
@@ -58,12 +58,12 @@ __all__ = [
     "StartLock",
     "Stream",
     "WakeupEvent",
-    "adopt",
     "connect",
-    "connect_now",
+    "connect_nowait",
     "inspect",
     "is_hung_up",
     "listen",
+    "listener_from_fd",
     "new_connection_watcher",
     "new_file_reader",
     "new_file_writer",
@@ -85,34 +85,34 @@ _LATER = {
 }
 if sys.platform == "win32":
     _LATER |= {
-        "StartLock": ("winpipe_start_lock", "WinStartLock"),
-        "inspect": ("winpipe", "inspect"),
-        "is_hung_up": ("winpipe_poll", "is_hung_up"),
-        "listen": ("winpipe_listen", "listen"),
-        "new_wakeup_event": ("winpipe_poll", "WinWakeupEvent"),
-        "new_file_reader": ("winfile", "WinFileReader"),
-        "new_file_writer": ("winfile", "WinFileWriter"),
-        "new_latch": ("winpipe_poll", "WinLatch"),
-        "new_connection_watcher": ("winpipe_line", "WinConnectionWatcher"),
-        "new_poller": ("winpipe_poll", "WinPoller"),
-        "new_scalable_poller": ("winpipe_poll", "WinPoller"),
-        "real_path": ("winpipe_start_lock", "real_path"),
+        "StartLock": ("windows.start_lock", "WinStartLock"),
+        "inspect": ("windows.stream", "inspect"),
+        "is_hung_up": ("windows.poller", "is_hung_up"),
+        "listen": ("windows.listener", "listen"),
+        "new_wakeup_event": ("windows.poller", "WinWakeupEvent"),
+        "new_file_reader": ("windows.stdio", "WinFileReader"),
+        "new_file_writer": ("windows.stdio", "WinFileWriter"),
+        "new_latch": ("windows.poller", "WinLatch"),
+        "new_connection_watcher": ("windows.connection_watcher", "WinConnectionWatcher"),
+        "new_poller": ("windows.poller", "WinPoller"),
+        "new_scalable_poller": ("windows.poller", "WinPoller"),
+        "real_path": ("windows.start_lock", "real_path"),
     }
 else:
     _LATER |= {
-        "StartLock": ("unix_start_lock", "StartLock"),
-        "adopt": ("unix_activated", "adopt"),
-        "inspect": ("unix_inspect", "inspect"),
-        "is_hung_up": ("unix_poll", "is_hung_up"),
-        "listen": ("unix_listen", "listen"),
-        "new_wakeup_event": ("unix_poll", "UnixWakeupEvent"),
-        "new_file_reader": ("unix_file", "UnixFileReader"),
-        "new_file_writer": ("unix_file", "UnixFileWriter"),
-        "new_latch": ("unix_poll", "UnixLatch"),
-        "new_connection_watcher": ("unix_poll", "UnixConnectionWatcher"),
-        "new_poller": ("unix_poll", "UnixPoller"),
-        "new_scalable_poller": ("unix_poll", "UnixScalablePoller"),
-        "real_path": ("unix_start_lock", "real_path"),
+        "StartLock": ("unix.start_lock", "StartLock"),
+        "listener_from_fd": ("unix.activated", "listener_from_fd"),
+        "inspect": ("unix.inspect", "inspect"),
+        "is_hung_up": ("unix.poller", "is_hung_up"),
+        "listen": ("unix.listener", "listen"),
+        "new_wakeup_event": ("unix.poller", "UnixWakeupEvent"),
+        "new_file_reader": ("unix.stdio", "UnixFileReader"),
+        "new_file_writer": ("unix.stdio", "UnixFileWriter"),
+        "new_latch": ("unix.poller", "UnixLatch"),
+        "new_connection_watcher": ("unix.poller", "UnixConnectionWatcher"),
+        "new_poller": ("unix.poller", "UnixPoller"),
+        "new_scalable_poller": ("unix.poller", "UnixScalablePoller"),
+        "real_path": ("unix.start_lock", "real_path"),
     }
 
 

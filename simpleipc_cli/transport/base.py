@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from simpleipc_cli.buffers import Buffer
     from simpleipc_cli.deadline import Deadline
+    from simpleipc_cli.pktline import Buffer
 
 
 class OutOfDescriptors(Exception):
@@ -60,11 +60,11 @@ class Stream(ABC):
         """
 
     @abstractmethod
-    def read_now(self, buffer: Buffer) -> int:
+    def read_nowait(self, buffer: Buffer) -> int:
         """The same without waiting. Raises BlockingIOError if nothing is there."""
 
     @abstractmethod
-    def peek_now(self) -> bool:
+    def peek_nowait(self) -> bool:
         """Whether a byte is there to be read; False at the end. Raises BlockingIOError."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Stream(ABC):
         """Write some of `buffers`, waiting for room; return how many bytes. Raises PeerGone."""
 
     @abstractmethod
-    def write_now(self, buffers: Sequence[Buffer]) -> int:
+    def write_nowait(self, buffers: Sequence[Buffer]) -> int:
         """The same without waiting. Raises BlockingIOError if there is no room, or PeerGone."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from simpleipc_cli.transport.base import Stream
 class Listener(ABC):
     """An endpoint that accepts connections."""
 
-    keeps_queue = False
+    is_externally_owned = False
     """Whether the listener outlives this process, which leaves its queue to the next server."""
 
     @abstractmethod
@@ -22,11 +22,11 @@ class Listener(ABC):
         """Return the next connection. Raises BlockingIOError if none waits, OutOfDescriptors."""
 
     @abstractmethod
-    def is_ours(self) -> bool:
+    def owns_path(self) -> bool:
         """Return whether the path still leads to this listener."""
 
     @abstractmethod
-    def withdraw(self) -> None:
+    def stop_listening(self) -> None:
         """Remove the path, if it still leads here, and refuse new clients.
 
         Clients that had connected before can still be accepted. Where the queue is kept, this

@@ -117,7 +117,7 @@ class FileReader(ABC):
         """Return the descriptor to poll: READ when read_now() has data."""
 
     @abstractmethod
-    def read_now(self, limit: int) -> bytes:
+    def read_nowait(self, limit: int) -> bytes:
         """Return at most `limit` bytes that are there; empty at the end.
 
         Raises BlockingIOError if there are none, OSError.
@@ -135,7 +135,7 @@ class FileWriter(ABC):
         """Return the descriptor to poll: WRITE when write_now() may take more."""
 
     @abstractmethod
-    def write_now(self, payload: memoryview) -> int:
+    def write_nowait(self, payload: memoryview) -> int:
         """Write what is taken without blocking; return how many bytes.
 
         The rest must be offered again before anything else, as it may be under way. Raises

@@ -146,8 +146,10 @@ def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
 NO_DESCRIPTORS = """
 import difflib, os, resource, sys
 sys.argv = sys.argv[1:]
-from simpleipc_cli.cli import main, app, send, probe
-import simpleipc_cli.transport.unix_inspect
+from simpleipc_cli.cli.send import command as send
+from simpleipc_cli.cli.probe import command as probe
+from simpleipc_cli.cli import main, app
+import simpleipc_cli.transport.unix.inspect
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 main()
 """

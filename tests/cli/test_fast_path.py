@@ -20,14 +20,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from simpleipc_cli import cli
+from simpleipc_cli.cli.fastpath import FLAG, OPTIONS, TEXT, NeedsClick, fast_path, parse_simple
 from simpleipc_cli.cli.options import DURATION
-from simpleipc_cli.cli.quick import FLAG, OPTIONS, TEXT, NotPlain, quick_way, understood
 
 each_verb = pytest.mark.parametrize("verb", OPTIONS)
 
 
 def click_of(verb: str) -> click.Command:
-    return getattr(import_module(f"simpleipc_cli.cli.{verb}"), verb)
+    return getattr(import_module(f"simpleipc_cli.cli.{verb}.command"), verb)
 
 
 @each_verb
@@ -68,8 +68,8 @@ def words_for(verb: str):
 def test_a_command_line_that_is_understood_means_the_same_to_click(verb, data):
     words = data.draw(st.lists(words_for(verb), max_size=5))
     try:
-        given = understood(verb, words)
-    except NotPlain:
+        given = parse_simple(verb, words)
+    except NeedsClick:
         return
     command = click_of(verb)
     with command.make_context(verb, list(words)) as context:
@@ -151,7 +151,7 @@ CASES = [
 def test_both_ways_end_alike(places, verb, words, monkeypatch):
     short = outcome(places, run_cli, verb, words)
     assert b"Traceback" not in short[2]
-    monkeypatch.setattr(cli, "quick_way", lambda _: None)
+    monkeypatch.setattr(cli, "fast_path", lambda _: None)
     assert short == outcome(places, run_cli, verb, words)
 
 
@@ -176,7 +176,7 @@ def test_both_ways_of_the_installed_command_end_alike(places, verb, place):
     ],
 )  # fmt: skip
 def test_plain_forms_take_the_short_way(words):
-    assert quick_way(words) is not None
+    assert fast_path(words) is not None
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_plain_forms_take_the_short_way(words):
     ],
 )  # fmt: skip
 def test_everything_else_is_for_click(words):
-    assert quick_way(words) is None
+    assert fast_path(words) is None
 
 
 def test_completion_is_for_click(monkeypatch):
     monkeypatch.setenv("_SIPC_COMPLETE", "bash_source")
-    assert quick_way(["send", "sock"]) is None
+    assert fast_path(["send", "sock"]) is None

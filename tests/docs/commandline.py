@@ -58,7 +58,9 @@ def _option(option: click.Option, context: click.Context) -> Option:
 
 def commands() -> dict[str, click.Command]:
     """The verbs by name, in the order of --help."""
-    return {verb: getattr(import_module(f"simpleipc_cli.cli.{verb}"), verb) for verb in VERBS}
+    return {
+        verb: getattr(import_module(f"simpleipc_cli.cli.{verb}.command"), verb) for verb in VERBS
+    }
 
 
 def verbs() -> dict[str, list[Option]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from docs.commandline import Option, group_options, verbs
 from helpers.paths import ROOT
 
-from simpleipc_cli.bench.verdict import KINDS
+from simpleipc_cli.bench.conditions import KINDS
 from simpleipc_cli.cli import VERBS
 
 FOLDER = ROOT / "completions"

@@ -57,8 +57,8 @@ def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as another user; all is imported first, for that one may be unable to read it."""
     code = "import os,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, serve, background;"
-    code += "import resource, simpleipc_cli.transport.unix_listen, simpleipc_cli.server.pidfile;"
-    code += "import simpleipc_cli.handlers.background, simpleipc_cli.handlers.process;"
+    code += "import resource, simpleipc_cli.transport.unix.listener, simpleipc_cli.server.pidfile;"
+    code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.handlers.process;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, timeout=TIMEOUT, **options

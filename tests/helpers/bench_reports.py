@@ -6,8 +6,8 @@ import random
 from functools import cache
 from heapq import heapify, heapreplace
 
+from simpleipc_cli.bench.generator import LATE_AFTER, Results
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.load import LATE_AFTER, Tally
 from simpleipc_cli.bench.report import Report
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
@@ -21,7 +21,7 @@ class Run:
     def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
         self.path = path
         self.settings = {"rate": None, "concurrency": 1, "processes": 1, **settings}
-        self.tally = Tally()
+        self.tally = Results()
 
     def answer(self, due: int, start: int, end: int) -> None:
         tally = self.tally
@@ -145,8 +145,8 @@ CLOSED = {"rate": None, "concurrency": 8, "duration": 10 * SECOND}
 OPEN = {**CLOSED, "rate": 500.0}
 
 
-def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Tally:
-    tally = Tally(
+def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Results:
+    tally = Results(
         started=answered + failed + 2, unfinished=2, late=3 * is_open, skipped=int(is_open)
     )
     for number in range(min(answered, 1_000)):

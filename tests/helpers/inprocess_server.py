@@ -11,12 +11,12 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import decode
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import PeerGone
+from simpleipc_cli.errors import PeerClosed
 from simpleipc_cli.server.config import ServerConfig
-from simpleipc_cli.server.descriptors import DescriptorLimit
 from simpleipc_cli.server.handler import Handler, HandlerRun, Result
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.server import Server
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, connect, listen, new_poller, new_wakeup_event
 
 
@@ -120,7 +120,7 @@ class StreamPairs:
 
     def close(self):
         self._poller.close()
-        self._listener.withdraw()
+        self._listener.stop_listening()
         self._listener.close()
 
 
@@ -146,7 +146,7 @@ class RunContext:
     def write(self, data):
         try:
             write_all(self.stdout, data)
-        except PeerGone:
+        except PeerClosed:
             raise Stopped from None
 
     def wait_for(self, event):
@@ -190,7 +190,7 @@ class ScriptedRun(HandlerRun):
             self._exit_event.set()
 
     def write(self, payload, *, last):
-        return self._writer.write_now(payload)
+        return self._writer.write_nowait(payload)
 
     def end_input(self):
         self.input = -1
@@ -200,7 +200,7 @@ class ScriptedRun(HandlerRun):
         pass
 
     def read(self, buffer):
-        count = self._reader.read_now(buffer)
+        count = self._reader.read_nowait(buffer)
         if not count:
             self.output = -1
         return [buffer[:count]] if count else []

@@ -7,15 +7,15 @@ from time import monotonic, sleep
 TIMEOUT = 120.0
 """Seconds after which a test gives up on a state. Never reached when all is well."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
+_FIRST_DELAY, _MAX_DELAY = 0.001, 0.02
 
 
 def wait_until(state, what: str, timeout: float = TIMEOUT):
     """Call `state` until it returns something true; return that."""
     end = monotonic() + timeout
-    pause = _FIRST_PAUSE
+    pause = _FIRST_DELAY
     while not (found := state()):
         assert monotonic() < end, f"not within {timeout} s: {what}"
         sleep(pause)
-        pause = min(1.5 * pause, _LONGEST_PAUSE)
+        pause = min(1.5 * pause, _MAX_DELAY)
     return found

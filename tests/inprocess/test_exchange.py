@@ -7,20 +7,20 @@ import threading
 import pytest
 from helpers.waiting import TIMEOUT
 
-from simpleipc_cli.client import exchange, look, look_until_gone, reach
+from simpleipc_cli.client import connect_with_retry, exchange, look, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
-    Busy,
-    CutOff,
-    InvalidPath,
+    IncompleteMessage,
+    NotASocket,
     NotListening,
     PathNotFound,
     ProtocolError,
+    ServerBusy,
     SipcError,
     TimedOut,
 )
 from simpleipc_cli.message import MessageReader
-from simpleipc_cli.transport import READ, connect, connect_now, listen, new_poller
+from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_poller
 
 
 class Peer:
@@ -53,7 +53,7 @@ class Peer:
 
     def close(self):
         self.join()
-        self._listener.withdraw()
+        self._listener.stop_listening()
         self._listener.close()
         assert self.failure is None
 
@@ -121,7 +121,12 @@ def test_an_empty_response_is_a_response(path, serve):
 
 @pytest.mark.parametrize(
     ("data", "error"),
-    [(b"", CutOff), (b"0008po", CutOff), (b"0008pong", CutOff), (b"0008pongzzzz", ProtocolError)],
+    [
+        (b"", IncompleteMessage),
+        (b"0008po", IncompleteMessage),
+        (b"0008pong", IncompleteMessage),
+        (b"0008pongzzzz", ProtocolError),
+    ],
     ids=["nothing", "half a packet", "no flush", "nonsense"],
 )
 def test_a_truncated_or_malformed_response_is_an_error(path, serve, data, error):
@@ -166,7 +171,7 @@ def test_a_response_followed_by_a_hang_up_in_mid_request_is_received(path, serve
 
 def test_a_hang_up_in_mid_request_is_no_response(path, serve):
     serve(lambda stream: None)
-    with pytest.raises(CutOff):
+    with pytest.raises(IncompleteMessage):
         ask(path, b"x" * 30_000_000)
 
 
@@ -223,10 +228,10 @@ def test_an_exchange_with_a_silent_server_times_out(path, serve):
 
 def test_a_client_connects_to_a_server_that_starts_later(path, serve):
     with pytest.raises(PathNotFound):
-        reach(lambda: path, connect_timeout=TIMEOUT)
+        connect_with_retry(lambda: path, connect_timeout=TIMEOUT)
     timer = threading.Timer(0.1, lambda: serve(lambda stream: None))
     timer.start()
-    stream = reach(lambda: path, connect_timeout=TIMEOUT, wait=Deadline(TIMEOUT))
+    stream = connect_with_retry(lambda: path, connect_timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     stream.close()
     timer.join()
 
@@ -242,8 +247,8 @@ def all_that_can_connect(path):
     clients = []
     try:
         while True:
-            clients.append(connect_now(path))
-    except Busy:
+            clients.append(connect_nowait(path))
+    except ServerBusy:
         return clients
 
 
@@ -253,18 +258,18 @@ def test_a_probe_of_a_full_backlog_finds_it_busy(path):
     found = look(lambda: path, timeout=0.05)
     assert found.state == "busy"
     assert isinstance(found.error, NotListening)
-    with pytest.raises(Busy):
-        reach(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
+    with pytest.raises(ServerBusy):
+        connect_with_retry(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
     for stream in clients:
         stream.close()
-    listener.withdraw()
+    listener.stop_listening()
     listener.close()
 
 
 def test_a_probe_finds_an_invalid_path():
     found = look(lambda: "a\0b", timeout=TIMEOUT)
     assert found.state == "invalid path"
-    assert isinstance(found.error, InvalidPath)
+    assert isinstance(found.error, NotASocket)
 
 
 def test_a_probe_may_send_a_request(path, serve):
@@ -280,8 +285,8 @@ def test_a_probe_may_send_a_request(path, serve):
 
 def test_waiting_for_the_end_of_a_server_times_out(path, serve):
     listener = listen(path, mode=0o600, backlog=16)
-    assert look_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
-    listener.withdraw()
+    assert wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
+    listener.stop_listening()
     listener.close()
 
 
@@ -289,11 +294,11 @@ def test_waiting_for_the_end_of_a_server_ends_with_it(path):
     listener = listen(path, mode=0o600, backlog=16)
 
     def end():
-        listener.withdraw()
+        listener.stop_listening()
         listener.close()
 
     timer = threading.Timer(0.1, end)
     timer.start()
-    finding = look_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(TIMEOUT))
+    finding = wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     timer.join()
     assert isinstance(finding.error, SipcError)

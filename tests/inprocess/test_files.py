@@ -50,7 +50,7 @@ def read_all(poller, reader, limit=1000):
     while True:
         wait_for(poller, reader, READ)
         try:
-            piece = reader.read_now(limit)
+            piece = reader.read_nowait(limit)
         except BlockingIOError:
             continue
         assert len(piece) <= limit
@@ -61,7 +61,7 @@ def read_all(poller, reader, limit=1000):
 
 def write_all(poller, writer, data):
     left = memoryview(data)
-    while left := left[writer.write_now(left) :]:
+    while left := left[writer.write_nowait(left) :]:
         wait_for(poller, writer, WRITE)
 
 
@@ -70,7 +70,7 @@ def test_all_bytes_are_read_up_to_the_end(pipe, poller):
     reader = new_file_reader(theirs)
     os.write(ours, b"x" * 3000)
     wait_for(poller, reader, READ)
-    assert reader.read_now(10) == b"x" * 10
+    assert reader.read_nowait(10) == b"x" * 10
     os.write(ours, b"y")
     close(ours)
     assert read_all(poller, reader) == b"x" * 2990 + b"y"
@@ -85,7 +85,7 @@ def test_a_reader_waits_for_bytes(pipe, poller):
     assert poller.wait(0.01) == []
     os.write(ours, b"x")
     wait_for(poller, reader, READ)
-    assert reader.read_now(10) == b"x"
+    assert reader.read_nowait(10) == b"x"
     os.write(ours, b"z")  # else the fixture might wait for a pending read
 
 
@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, poller):
     reader = new_file_reader(file)
     wait_for(poller, reader, READ)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        reader.read_now(10)
+        reader.read_nowait(10)
     os.close(file)
 
 
@@ -102,7 +102,7 @@ def test_writing_to_a_slow_reader_does_not_block_and_keeps_the_order(pipe, polle
     theirs, ours, close = pipe
     writer = new_file_writer(ours)
     left, got = memoryview(MUCH), bytearray()
-    while taken := writer.write_now(left):
+    while taken := writer.write_nowait(left):
         left = left[taken:]
     assert left
     poller.register(writer.fileno(), WRITE)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from simpleipc_cli.system import HeldSignals
+from simpleipc_cli.system import BlockedSignals
 
 
 class Handled(Exception):
@@ -27,23 +27,23 @@ def number(request):
 
 
 def test_held_signals_are_handled_in_let_in(number):
-    with HeldSignals() as signals:
+    with BlockedSignals() as signals:
         signal.raise_signal(number)
         done = "something"
         with pytest.raises(Handled):
-            with signals.let_in():
+            with signals.unblocked():
                 done = "too much"
         assert done == "something"
 
 
 def test_signals_in_let_in_are_handled_at_once(number):
-    with HeldSignals() as signals:
+    with BlockedSignals() as signals:
         with pytest.raises(Handled):
-            with signals.let_in():
+            with signals.unblocked():
                 signal.raise_signal(number)
         signal.raise_signal(number)
         with pytest.raises(Handled):
-            with signals.let_in():
+            with signals.unblocked():
                 pass
 
 
@@ -51,7 +51,7 @@ def test_held_signals_are_handled_after_the_with(number):
     done = []
 
     def act():
-        with HeldSignals():
+        with BlockedSignals():
             signal.raise_signal(number)
             done.append("all")
 
@@ -65,9 +65,9 @@ def test_held_signals_are_handled_after_the_with(number):
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with HeldSignals() as signals:
+        with BlockedSignals() as signals:
             signal.raise_signal(signal.SIGINT)
-            with signals.let_in():
+            with signals.unblocked():
                 signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -76,7 +76,7 @@ def test_an_ignored_signal_stays_ignored():
 
 def test_without_a_signal_no_handler_is_changed(number):
     before = signal.getsignal(number)
-    with HeldSignals() as signals:
-        with signals.let_in():
+    with BlockedSignals() as signals:
+        with signals.unblocked():
             assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before

@@ -20,7 +20,7 @@ from helpers.inprocess_server import (
 from helpers.wire import message
 
 from simpleipc_cli.client import look
-from simpleipc_cli.errors import CutOff, SipcError
+from simpleipc_cli.errors import IncompleteMessage, SipcError
 from simpleipc_cli.server.handler import Handler
 
 MUCH = bytes(range(256)) * 20_000
@@ -131,7 +131,7 @@ def test_a_failed_handler_sends_no_flush(path):
 
     with serving(path, act) as server:
         assert raw_response_to(path, message(b"x")) == b"0008half"
-        with pytest.raises(CutOff):
+        with pytest.raises(IncompleteMessage):
             ask(path)
         assert server.log.outcomes(2) == ["failed"] * 2
     assert server.log.records[0].detail == "status 3"
@@ -161,7 +161,7 @@ class Broken(Handler):
 def test_a_handler_that_cannot_start_fails_only_its_request(path, error, outcome):
     with serving(path, handler=Broken(error)) as server:
         for _ in range(2):
-            with pytest.raises(CutOff):
+            with pytest.raises(IncompleteMessage):
                 ask(path)
         assert server.log.outcomes(2) == [outcome] * 2
 

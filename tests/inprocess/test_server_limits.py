@@ -21,9 +21,9 @@ from helpers.inprocess_server import (
 from helpers.wire import message
 
 from simpleipc_cli.client import look
-from simpleipc_cli.errors import CutOff, InUse, PathNotFound
+from simpleipc_cli.errors import AddressInUse, IncompleteMessage, PathNotFound
 from simpleipc_cli.server.server import ExitReason
-from simpleipc_cli.transport import connect_now, listen
+from simpleipc_cli.transport import connect_nowait, listen
 
 MUCH = bytes(range(256)) * 20_000
 
@@ -85,7 +85,7 @@ def test_a_request_larger_than_the_maximum_is_refused(path):
     with serving(path, max_request=100_000) as server:
         assert ask(path, b"x" * 100_000) == b"x" * 100_000
         assert server.log.outcomes(1) == ["answered"]
-        with pytest.raises(CutOff):
+        with pytest.raises(IncompleteMessage):
             ask(path, b"x" * 100_001)
         assert server.log.outcomes(2) == ["answered", "too_large"]
 
@@ -110,7 +110,7 @@ def test_a_client_that_does_not_read_is_disconnected(path, client):
 
 def test_a_handler_is_ended_after_its_timeout(path):
     with serving(path, lambda context: context.wait_for_the_end(), handler_timeout=0.2) as server:
-        with pytest.raises(CutOff):
+        with pytest.raises(IncompleteMessage):
             ask(path)
         assert server.log.outcomes(1) == ["timed_out"]
 
@@ -163,7 +163,7 @@ def test_the_server_stops_when_asked_to(path):
         server.stop()
         assert server.end() is ExitReason.COMPLETED
         with pytest.raises(PathNotFound):
-            connect_now(path)
+            connect_nowait(path)
 
 
 def test_the_server_stops_after_a_number_of_requests(path):
@@ -195,7 +195,7 @@ def test_a_path_can_be_served_again(path):
 
 def test_a_path_has_one_server(path):
     with serving(path):
-        with pytest.raises(InUse):
+        with pytest.raises(AddressInUse):
             listen(path, mode=0o600, backlog=1)
         assert ask(path) == b"ping"
 

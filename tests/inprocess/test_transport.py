@@ -10,11 +10,11 @@ from helpers.waiting import TIMEOUT, wait_until
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
-    Busy,
-    InUse,
-    InvalidPath,
+    AddressInUse,
+    NotASocket,
     PathNotFound,
-    PeerGone,
+    PeerClosed,
+    ServerBusy,
     SipcError,
     TimedOut,
 )
@@ -23,7 +23,7 @@ from simpleipc_cli.transport import (
     READ,
     WRITE,
     connect,
-    connect_now,
+    connect_nowait,
     is_hung_up,
     listen,
     new_latch,
@@ -42,7 +42,7 @@ def path(tmp_path):
 def listener(path):
     listening = listen(path, mode=0o600, backlog=16)
     yield listening
-    listening.withdraw()
+    listening.stop_listening()
     listening.close()
 
 
@@ -83,8 +83,8 @@ def connect_until_busy(path):
     clients = []
     try:
         while len(clients) < 50:
-            clients.append(connect_now(path))
-    except Busy:
+            clients.append(connect_nowait(path))
+    except ServerBusy:
         return clients
     raise AssertionError("it is never busy")
 
@@ -108,7 +108,7 @@ def fill(stream):
     total = 0
     try:
         while True:
-            total += stream.write_now([b"x" * 100_000])
+            total += stream.write_nowait([b"x" * 100_000])
     except BlockingIOError:
         return total
 
@@ -117,21 +117,21 @@ def fill(stream):
 
 
 def test_connecting_to_a_missing_path_is_an_error(path):
-    for attempt in (lambda: connect(path, Deadline(TIMEOUT)), lambda: connect_now(path)):
+    for attempt in (lambda: connect(path, Deadline(TIMEOUT)), lambda: connect_nowait(path)):
         with pytest.raises(PathNotFound, match="does not exist"):
             attempt()
 
 
 @pytest.mark.parametrize("name", ["", "a\0b"], ids=["empty", "NUL"])
 def test_an_invalid_name_of_an_endpoint_is_an_error(name):
-    with pytest.raises(InvalidPath):
-        connect_now(name)
+    with pytest.raises(NotASocket):
+        connect_nowait(name)
     with pytest.raises(SipcError):
         listen(name, mode=0o600, backlog=1)
 
 
 def test_a_path_has_one_listener(path, listener):
-    with pytest.raises(InUse):
+    with pytest.raises(AddressInUse):
         listen(path, mode=0o600, backlog=16)
 
 
@@ -143,7 +143,7 @@ def test_of_listeners_that_start_at_once_one_wins(path):
         start.wait()
         try:
             won.append(listen(path, mode=0o600, backlog=16))
-        except InUse as error:
+        except AddressInUse as error:
             lost.append(error)
 
     threads = [threading.Thread(target=try_it) for _ in range(8)]
@@ -153,14 +153,14 @@ def test_of_listeners_that_start_at_once_one_wins(path):
         thread.join(TIMEOUT)
     assert (len(won), len(lost)) == (1, 7)
     connect(path, Deadline(TIMEOUT)).close()
-    won[0].withdraw()
+    won[0].stop_listening()
     won[0].close()
 
 
 def test_a_full_backlog_is_busy_until_a_connection_is_accepted(path):
     listening = listen(path, mode=0o600, backlog=1)
     clients = connect_until_busy(path)
-    with pytest.raises(Busy):
+    with pytest.raises(ServerBusy):
         connect(path, Deadline(0.05))
     later = []
     thread = threading.Thread(target=lambda: later.append(connect(path, Deadline(TIMEOUT))))
@@ -170,14 +170,14 @@ def test_a_full_backlog_is_busy_until_a_connection_is_accepted(path):
     assert len(later) == 1
     for stream in (*clients, *later, *servers):
         stream.close()
-    listening.withdraw()
+    listening.stop_listening()
     listening.close()
 
 
 def test_a_withdrawn_listener_accepts_only_earlier_connections(path, listener):
-    waiting = [connect_now(path) for _ in range(4)]
+    waiting = [connect_nowait(path) for _ in range(4)]
     write_all(waiting[3], b"hello")
-    listener.withdraw()
+    listener.stop_listening()
     with pytest.raises(SipcError):
         connect(path, Deadline(0.05))
     streams = [listener.accept() for _ in waiting]
@@ -195,7 +195,7 @@ def test_a_path_can_be_taken_again(path):
         client = connect(path, Deadline(TIMEOUT))
         accepted(listening).close()
         client.close()
-        listening.withdraw()
+        listening.stop_listening()
         listening.close()
 
 
@@ -204,7 +204,7 @@ def test_the_poller_reports_a_connection_until_it_is_accepted(path, listener, po
     assert poller.wait(0) == []
     with pytest.raises(BlockingIOError):
         listener.accept()
-    client = connect_now(path)
+    client = connect_nowait(path)
     assert reported(poller) == {listener.fileno(): READ}
     assert dict(poller.wait(0)) == {listener.fileno(): READ}  # until it is accepted
     listener.accept().close()
@@ -280,9 +280,9 @@ def test_a_read_without_bytes_times_out(pair):
     with pytest.raises(TimedOut):
         pair[0].read(buffer, Deadline(0.05))
     with pytest.raises(BlockingIOError):
-        pair[1].read_now(buffer)
+        pair[1].read_nowait(buffer)
     with pytest.raises(BlockingIOError):
-        pair[1].peek_now()
+        pair[1].peek_nowait()
 
 
 def test_a_peek_consumes_nothing(pair, poller):
@@ -290,9 +290,9 @@ def test_a_peek_consumes_nothing(pair, poller):
     write_all(client, b"x")
     poller.register(server.fileno(), READ)
     assert reported(poller) == {server.fileno(): READ}
-    assert server.peek_now() is True
-    assert server.peek_now() is True
-    assert server.read_now(bytearray(10)) == 1
+    assert server.peek_nowait() is True
+    assert server.peek_nowait() is True
+    assert server.read_nowait(bytearray(10)) == 1
 
 
 def test_bytes_written_before_the_end_can_be_read_after_it(pair):
@@ -311,7 +311,7 @@ def test_the_poller_reports_room_once_the_peer_has_read(pair, poller):
     while seen < total:
         seen += server.read(buffer, Deadline(TIMEOUT))
     assert reported(poller) == {client.fileno(): WRITE}
-    assert client.write_now([b"x" * 100_000]) > 0
+    assert client.write_nowait([b"x" * 100_000]) > 0
 
 
 def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
@@ -329,7 +329,7 @@ def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
     started = False
     while left:
         try:
-            left = left[client.write_now([left[:10], left[10:]]) :]
+            left = left[client.write_nowait([left[:10], left[10:]]) :]
         except BlockingIOError:
             if not started:
                 started = True
@@ -350,9 +350,9 @@ def test_the_poller_reports_a_hang_up_unasked(pair, poller):
     assert poller.wait(0) == []
     client.close()
     assert reported(poller) == {server.fileno(): HANGUP}
-    assert server.peek_now() is False
-    assert server.read_now(bytearray(10)) == 0
-    with pytest.raises(PeerGone):
+    assert server.peek_nowait() is False
+    assert server.read_nowait(bytearray(10)) == 0
+    with pytest.raises(PeerClosed):
         write_all(server, b"x" * 1000)
 
 
@@ -365,7 +365,7 @@ def test_a_hang_up_ends_the_wait_for_room(pair):
         try:
             while True:
                 server.write([b"x" * 100_000])
-        except PeerGone as error:
+        except PeerClosed as error:
             outcome.append(error)
 
     thread = threading.Thread(target=write)
@@ -387,7 +387,7 @@ def test_a_shutdown_wakes_a_waiting_call_at_the_same_end(pair, what):
         try:
             while True:
                 client.write([b"x" * 100_000])
-        except PeerGone:
+        except PeerClosed:
             outcome.append(0)
 
     thread = threading.Thread(target=read if what == "read" else write)
@@ -531,12 +531,12 @@ def test_a_poller_watches_hundreds_of_streams(path):
     for number, (client, server) in pairs.items():
         write_all(client, b"x")
         assert reported(poller) == {number: READ}
-        assert server.read_now(bytearray(10)) == 1
+        assert server.read_nowait(bytearray(10)) == 1
     for number, (client, server) in pairs.items():
         server.close()
         poller.discard(number)
         client.close()
     assert poller.wait(0) == []
     poller.close()
-    listening.withdraw()
+    listening.stop_listening()
     listening.close()

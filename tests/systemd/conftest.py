@@ -88,7 +88,7 @@ class Container:
         return done
 
 
-class Service:
+class ServeRuntime:
     """The README's service in a container: sockets, state, log."""
 
     def __init__(self, container: Container) -> None:
@@ -171,7 +171,7 @@ def container(tmp_path_factory):
 @pytest.fixture
 def service(container):
     """The README's service, made and installed as the README says, not yet started."""
-    service = Service(container)
+    service = ServeRuntime(container)
     since = f"--since=@{time()}"
     recipe = f"set -eu; cd {HOME}\n{HANDLER}{RECIPE}"
     done = container.run("runuser", "-u", "demo", "--", "bash", "-c", recipe)

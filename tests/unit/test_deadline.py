@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from simpleipc_cli.deadline import NEVER, Deadline, Patience
+from simpleipc_cli.deadline import NEVER, Deadline, InactivityTimer
 
 START = 1000.0
 
@@ -69,14 +69,14 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 
 
 def test_the_timer_runs_out_only_while_it_runs():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     assert timer.left(0) is None
     timer.run(True, 100)
     assert [timer.left(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
 
 
 def test_a_paused_timer_keeps_the_time_it_has_run():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     timer.run(True, 0)
     timer.run(False, 4)
     assert timer.left(50) is None
@@ -88,14 +88,14 @@ def test_a_paused_timer_keeps_the_time_it_has_run():
 
 
 def test_starting_a_running_timer_again_changes_nothing():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     timer.run(True, 0)
     timer.run(True, 7)
     assert timer.left(8) == 2
 
 
 def test_pausing_a_paused_timer_again_changes_nothing():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     timer.run(True, 0)
     timer.run(False, 1)
     timer.run(False, 9)
@@ -104,7 +104,7 @@ def test_pausing_a_paused_timer_again_changes_nothing():
 
 
 def test_progress_restarts_a_running_timer():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     timer.run(True, 0)
     timer.run(False, 3)
     timer.run(True, 5)
@@ -113,7 +113,7 @@ def test_progress_restarts_a_running_timer():
 
 
 def test_progress_resets_a_paused_timer_which_stays_paused():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     timer.run(True, 0)
     timer.run(False, 3)
     timer.restart(4)
@@ -123,13 +123,13 @@ def test_progress_resets_a_paused_timer_which_stays_paused():
 
 
 def test_a_timer_without_a_limit_never_runs_out():
-    timer = Patience(None)
+    timer = InactivityTimer(None)
     timer.run(True, 0)
     assert timer.left(1e9) is None
 
 
 def test_a_timer_names_the_time_when_it_runs_out():
-    timer = Patience(10)
+    timer = InactivityTimer(10)
     assert (timer.running, timer.end()) == (False, NEVER)
     timer.run(True, 100)
     assert (timer.running, timer.end()) == (True, 110)
@@ -137,6 +137,6 @@ def test_a_timer_names_the_time_when_it_runs_out():
     assert (timer.running, timer.end()) == (False, NEVER)
     timer.run(True, 200)
     assert timer.end() == 206
-    unlimited = Patience(None)
+    unlimited = InactivityTimer(None)
     unlimited.run(True, 0)
     assert (unlimited.running, unlimited.end()) == (True, NEVER)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simpleipc_cli.endpoint import default_endpoint
-from simpleipc_cli.errors import NotPermitted, PathNotFound, SipcError
+from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
 
 
 def default_path(environment, user: int, *, make_folder: bool) -> str:
@@ -122,10 +122,10 @@ def test_a_client_makes_no_folder(user, folder):
 
 def assert_refused(user: int, folder: Path, make_folder: bool, why: str) -> None:
     before = folder.lstat()
-    with pytest.raises(NotPermitted, match=why) as caught:
+    with pytest.raises(PermissionDenied, match=why) as caught:
         default_path({}, user, make_folder=make_folder)
     assert str(folder) in str(caught.value)
-    assert "SIPC_PATH" in caught.value.remedy
+    assert "SIPC_PATH" in caught.value.hint
     assert folder.lstat()[:4] == before[:4]
 
 
@@ -171,4 +171,4 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(user, folder, mo
     with pytest.raises(SipcError, match="No space left") as caught:
         default_path({}, user, make_folder=True)
     assert str(folder) in str(caught.value)
-    assert "SIPC_PATH" in caught.value.remedy
+    assert "SIPC_PATH" in caught.value.hint

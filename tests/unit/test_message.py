@@ -8,7 +8,7 @@ from helpers.paths import WIRE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleipc_cli.errors import CutOff, ProtocolError
+from simpleipc_cli.errors import IncompleteMessage, ProtocolError
 from simpleipc_cli.message import MessageReader, MessageWriter
 from simpleipc_cli.pktline import MAX_PAYLOAD, encode
 
@@ -106,7 +106,7 @@ def test_a_truncated_message_is_never_complete(size):
         assert not reader.complete
         assert reader.inside_packet == (size not in BETWEEN_PACKETS)
         where = "inside a packet" if reader.inside_packet else "without a flush packet"
-        with pytest.raises(CutOff, match=rf"{where}, after {size} bytes"):
+        with pytest.raises(IncompleteMessage, match=rf"{where}, after {size} bytes"):
             reader.end()
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleipc_cli.buffers import MOST_BUFFERS
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.message import MAX_BUFFERS
 from simpleipc_cli.spool import Spool
 
 
@@ -57,7 +57,7 @@ def test_bytes_come_out_in_the_order_they_went_in(disk, steps):
 
 
 def test_more_buffers_than_one_system_call_takes_are_stored(spool):
-    buffers = [b"%d," % number for number in range(2 * MOST_BUFFERS + 1)]
+    buffers = [b"%d," % number for number in range(2 * MAX_BUFFERS + 1)]
     spool.append(buffers)
     assert spool.take(len(spool) + 1) == b"".join(buffers)
 
@@ -142,7 +142,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_stored_bytes_are_kept(spool, 
         assert len(spool) == 10_000
     assert str(disk) in str(caught.value)
     assert "File too large" in str(caught.value)
-    assert "TMPDIR" in caught.value.remedy
+    assert "TMPDIR" in caught.value.hint
     assert spool.take(20_000) == (b"first " + b"x" * 6_000 + b"y" * 6_000)[:10_000]
 
 
@@ -153,7 +153,7 @@ def test_no_folder_to_write_in_is_an_error_with_a_remedy(tmp_path, name):
     with closing(Spool(folder)) as spool, pytest.raises(SipcError) as caught:
         spool.append([b"a"])
     assert folder in str(caught.value)
-    assert "TMPDIR" in caught.value.remedy
+    assert "TMPDIR" in caught.value.hint
 
 
 def test_a_file_that_cannot_be_read_back_is_an_error_with_a_remedy(spool, disk, monkeypatch):
@@ -166,4 +166,4 @@ def test_a_file_that_cannot_be_read_back_is_an_error_with_a_remedy(spool, disk, 
         spool.take(1)
     assert str(disk) in str(caught.value)
     assert "Input/output error" in str(caught.value)
-    assert caught.value.remedy
+    assert caught.value.hint

@@ -23,7 +23,8 @@ from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
-from simpleipc_cli.bench import fleet, wording
+from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench import processes as fleet
 from simpleipc_cli.bench.report import Report
 
 

@@ -13,16 +13,16 @@ from helpers.terminal import terminal, terminal_environment
 from helpers.waiting import TIMEOUT
 from rich.console import Console
 
-from simpleipc_cli.bench.fleet import Progress
-from simpleipc_cli.bench.load import SECOND, Plan
-from simpleipc_cli.bench.timeline import Slot
-from simpleipc_cli.cli.benchscreen import View
+from simpleipc_cli.bench.generator import SECOND, LoadPlan
+from simpleipc_cli.bench.processes import Progress
+from simpleipc_cli.bench.timeline import TimeBucket
+from simpleipc_cli.cli.bench.live import View
 
 MS = 1_000_000
 
 
 def progress_of(answered, failed, elapsed, times=()) -> Progress:
-    recent = Slot()
+    recent = TimeBucket()
     for ns in times:
         recent.answer(ns)
     return Progress(answered, failed, elapsed, recent)
@@ -45,14 +45,14 @@ def lines_of(view: View) -> list[str]:
     ids=["time", "number", "both", "endless"],
 )
 def test_the_view_shows_the_progress(plan, left):
-    view = View(Plan("/run/x", **plan))
+    view = View(LoadPlan("/run/x", **plan))
     view.add(progress_of(38, 2, 2 * SECOND))
     assert lines_of(view)[1].endswith(f"  {left}")
     assert lines_of(view)[2] == "requests  38 answered, 2 failed"
 
 
 def test_rate_and_percentiles_are_those_of_the_last_seconds():
-    view = View(Plan("/run/x", duration=60 * SECOND))
+    view = View(LoadPlan("/run/x", duration=60 * SECOND))
     for second in range(1, 21):
         ns = 900 * MS if second <= 10 else 5 * MS
         view.add(progress_of(10 * second, 0, second * SECOND, [ns] * (10 if second <= 10 else 30)))
@@ -60,7 +60,7 @@ def test_rate_and_percentiles_are_those_of_the_last_seconds():
 
 
 def test_the_sparkline_follows_the_rate():
-    view = View(Plan("/run/x", duration=60 * SECOND))
+    view = View(LoadPlan("/run/x", duration=60 * SECOND))
     for number in range(1, 9):
         view.add(progress_of(0, 0, number * SECOND // 2, [MS] * 10 * number))
     assert lines_of(view)[4] == "rate      ▂▃▄▅▆▇█"  # the last still grows
@@ -68,7 +68,7 @@ def test_the_sparkline_follows_the_rate():
 
 @pytest.mark.parametrize("warmup", [0, SECOND])
 def test_the_view_shows_that_the_load_has_not_started(warmup):
-    view = View(Plan("/run/x", duration=SECOND, warmup=warmup))
+    view = View(LoadPlan("/run/x", duration=SECOND, warmup=warmup))
     view.add(progress_of(0, 0, 0))
     assert lines_of(view)[1].endswith("warming up" if warmup else "starting")
     assert lines_of(view)[3] == "now       -"

@@ -7,10 +7,10 @@ import re
 import pytest
 from helpers.bench_reports import CLOSED, MS, OPEN, report_of
 
+from simpleipc_cli.bench.conditions import judge, parse
+from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram
-from simpleipc_cli.bench.load import FAILURES
-from simpleipc_cli.bench.verdict import judge, parse
-from simpleipc_cli.cli.benchtext import print_report
+from simpleipc_cli.cli.bench.text import print_report
 
 
 @pytest.fixture

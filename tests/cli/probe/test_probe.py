@@ -17,9 +17,9 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect
 
-from simpleipc_cli.client import look, look_until_gone
+from simpleipc_cli.client import look, wait_until_gone
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import Busy
+from simpleipc_cli.errors import ServerBusy
 
 
 @pytest.fixture
@@ -141,8 +141,8 @@ def test_wait_gone_goes_on_after_an_attempt_at_a_busy_server(states):
         attempts.append(monotonic())
         return str(states / "busy")
 
-    finding = look_until_gone(locate, timeout=0.001, wait=Deadline(0.05))
-    assert isinstance(finding.error, Busy)
+    finding = wait_until_gone(locate, timeout=0.001, wait=Deadline(0.05))
+    assert isinstance(finding.error, ServerBusy)
     assert len(attempts) > 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.sending import ControlledDeadline, EchoServer
 
-from simpleipc_cli.cli import sending
+from simpleipc_cli.cli.send import run as sending
 from simpleipc_cli.deadline import Deadline
 
 

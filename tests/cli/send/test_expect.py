@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from simpleipc_cli.cli.expect import FixedText, matching
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotAsExpected, TimedOut
+from simpleipc_cli.errors import ExpectationFailed, TimedOut
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the answer is not as expected: "
@@ -117,7 +117,7 @@ def test_the_result_does_not_depend_on_how_the_response_is_cut(text, kept, end, 
         return
     allowed = text.removesuffix(b"\n") + b"\n"
     same = max(at for at in range(len(response) + 1) if allowed.startswith(response[:at]))
-    with pytest.raises(NotAsExpected, match=f"at byte {same} expected"):
+    with pytest.raises(ExpectationFailed, match=f"at byte {same} expected"):
         expected.check(Deadline(None))
 
 

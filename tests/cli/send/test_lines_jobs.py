@@ -26,7 +26,7 @@ from helpers.state import needs_files
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets
 
-from simpleipc_cli.batch import run as product_run
+from simpleipc_cli.batch import batch as product_run
 
 MIB = 1 << 20
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))

@@ -11,10 +11,10 @@ import pytest
 from helpers.terminal import Screen, terminal, wait_for_bar
 from helpers.waiting import wait_until
 
-from simpleipc_cli.cli import progress as progress_module
-from simpleipc_cli.cli import render
-from simpleipc_cli.cli.progress import Progress
-from simpleipc_cli.watch.meter import Meter
+from simpleipc_cli.cli import stderr as render
+from simpleipc_cli.cli.send import progress as progress_module
+from simpleipc_cli.cli.send.progress import Progress
+from simpleipc_cli.observe.stats import TransferStats
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(
     own_terminal, monkeypatch, live
 ):
     monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
-    shown = Progress(Meter(), None, live=live, at_once=False)
+    shown = Progress(TransferStats(), None, live=live, at_once=False)
     shown.start()
     shown.stop()
     assert not shown._thread.is_alive()
@@ -46,7 +46,7 @@ def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(
 
 def test_a_display_that_was_asked_for_appears_at_once(own_terminal, monkeypatch):
     monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     shown.start()
     wait_for_bar(own_terminal)
@@ -60,7 +60,7 @@ def test_a_display_that_was_asked_for_appears_at_once(own_terminal, monkeypatch)
 def test_a_bar_that_was_asked_for_has_no_colour_with_no_color(own_terminal, monkeypatch, colour):
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
-    shown = Progress(Meter(), 100, live=True, at_once=True)
+    shown = Progress(TransferStats(), 100, live=True, at_once=True)
     shown.start()
     wait_for_bar(own_terminal)
     shown.stop()
@@ -72,7 +72,7 @@ def test_without_a_thread_there_is_no_bar_and_no_error(own_terminal, monkeypatch
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     shown.stop()
 
@@ -84,7 +84,7 @@ def test_an_error_of_the_display_is_not_reported(own_terminal, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(progress_module, "_bar", broken)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     wait_until(lambda: not shown._thread.is_alive(), "it to have failed")
     shown.stop()
@@ -93,7 +93,7 @@ def test_an_error_of_the_display_is_not_reported(own_terminal, monkeypatch):
 
 JOBS = """
 set -m
-ask() {{ {python} -c 'from simpleipc_cli.cli.progress import _in_foreground as f; print(f())'; }}
+ask() {{ {python} -c 'from simpleipc_cli.cli.send.progress import _in_foreground as f; print(f())'; }}
 ask >{folder}/background & wait
 ask >{folder}/foreground
 """
@@ -122,7 +122,7 @@ def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
 
     monkeypatch.setattr(progress_module, "_in_foreground", in_foreground)
     monkeypatch.setattr(progress_module, "_REDRAW", 0.01)
-    shown = Progress(Meter(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, live=True, at_once=True)
     shown.start()
     wait_until(lambda: len(asked) > 5, "it to have asked")
     assert own_terminal.output == b""

@@ -21,7 +21,7 @@ from helpers.terminal import terminal
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, pid_of_listener
 
-from simpleipc_cli import ondemand
+from simpleipc_cli import autostart as ondemand
 
 ROUNDS = (int(os.environ.get("SIPC_SOAK", "3")) + 2) // 3  # of what takes many programs
 COUNTED = f"echo started >>starts; {SERVE}"
@@ -76,7 +76,7 @@ def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoi
 @pytest.mark.parametrize("wait", [[], ["--wait", "50ms"]], ids=["without --wait", "with --wait"])
 def test_a_busy_server_is_a_server(endpoint, folder, monkeypatch, wait):
     """Without --wait its room is waited for no longer than --connect-timeout allows."""
-    monkeypatch.setattr(ondemand, "START_PATIENCE", 3600.0)
+    monkeypatch.setattr(ondemand, "START_TIMEOUT", 3600.0)
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(endpoint))
         busy.listen(0)

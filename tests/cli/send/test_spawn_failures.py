@@ -23,7 +23,7 @@ from helpers.spawning import SERVE, command_line
 from helpers.waiting import wait_until
 from helpers.wire import is_listening
 
-from simpleipc_cli import ondemand
+from simpleipc_cli import autostart as ondemand
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 ROUNDS = (SOAK + 2) // 3  # of what takes many programs
@@ -170,8 +170,8 @@ def test_a_command_that_does_not_listen_in_time_is_ended(
 def test_a_server_has_ten_seconds_to_listen_unless_an_option_says_otherwise(
     endpoint, folder, monkeypatch
 ):
-    assert ondemand.START_PATIENCE == 10
-    monkeypatch.setattr(ondemand, "START_PATIENCE", 0.05)
+    assert ondemand.START_TIMEOUT == 10
+    monkeypatch.setattr(ondemand, "START_TIMEOUT", 0.05)
     done = run_cli("send", endpoint, "-d", "x", "--spawn", "exec sleep 1000", cwd=folder)
     assert_error_line(done, 4, ENDED)
 
@@ -418,8 +418,9 @@ def test_a_file_that_is_no_lock_but_has_its_name_is_left_alone(spawning, folder,
 # Loads all modules of the program, sets the limit that the arguments name, and runs it.
 LIMITED = """
 import difflib, os, resource, sys
-from simpleipc_cli.cli import main, app, send
-import simpleipc_cli.ondemand, simpleipc_cli.transport.unix_poll
+from simpleipc_cli.cli.send import command as send
+from simpleipc_cli.cli import main, app
+import simpleipc_cli.autostart, simpleipc_cli.transport.unix.poller
 name, most = sys.argv[1:3]
 sys.argv = sys.argv[3:]
 if name == "RLIMIT_NPROC":

@@ -17,7 +17,7 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect, message, packets, read_message
 
-from simpleipc_cli.cli.streams import DescriptorOutput, Input
+from simpleipc_cli.cli.stdio import DescriptorOutput, Input
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import TimedOut
 

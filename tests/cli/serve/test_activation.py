@@ -19,7 +19,7 @@ from helpers.wire import ask, connect, decode, message, open_connections, packet
 
 from simpleipc_cli.cli.exitcodes import exit_code
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.transport import adopt
+from simpleipc_cli.transport import listener_from_fd
 
 SERVE = [SIPC, "serve", "--exec", "cat"]
 needs_systemd = pytest.mark.skipif(
@@ -159,7 +159,7 @@ def test_path_may_be_the_abstract_name_of_the_passed_socket(folder):
 @contextmanager
 def adopted(socket_: socket.socket):
     """What a server makes of a socket that it was passed."""
-    listener = adopt(os.dup(socket_.fileno()))
+    listener = listener_from_fd(os.dup(socket_.fileno()))
     try:
         yield listener
     finally:
@@ -257,7 +257,7 @@ def test_a_socket_that_cannot_be_served_is_refused(kind, words):
         "pipe": lambda: open(os.devnull),  # noqa: SIM115 - closed below
     }
     with make[kind]() as given, pytest.raises(SipcError, match=words) as refusal:
-        adopt(os.dup(given.fileno()))
+        listener_from_fd(os.dup(given.fileno()))
     assert exit_code(refusal.value) == 5
 
 

@@ -18,7 +18,7 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 
-from simpleipc_cli.server.pidfile import PidFile
+from simpleipc_cli.process.posix.pidfile import PidFile
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 

@@ -249,8 +249,9 @@ PYTHON = str(Path(SIPC).with_name("python"))
 AS_NOBODY = """
 import difflib, os, resource, sys
 sys.argv[0] = "sipc"
-from simpleipc_cli.cli import main, app, serve
-import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_poll
+from simpleipc_cli.cli.serve import command as serve
+from simpleipc_cli.cli import main, app
+import simpleipc_cli.transport.unix.listener, simpleipc_cli.transport.unix.poller
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 main()
 """

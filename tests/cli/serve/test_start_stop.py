@@ -109,7 +109,7 @@ def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as the user nobody; the modules are imported before, as it may not read them."""
     code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, app, serve, send, probe;"
-    code += "import simpleipc_cli.transport.unix_listen, simpleipc_cli.transport.unix_inspect;"
+    code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.transport.unix_inspect;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
         [os.path.join(os.path.dirname(SIPC), "python"), "-c", code, *map(str, arguments)],

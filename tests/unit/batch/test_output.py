@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleipc_cli.batch.output import ROOM, OrderedOutput, Outlet, OutputFailed
-from simpleipc_cli.batch.waiting import MEMORY_ALL, MEMORY_EACH, Answer, Stock
+from simpleipc_cli.batch.output import ROOM, OrderedOutput, OutputFailed, WriteBuffer
+from simpleipc_cli.batch.reorder import MEMORY_ALL, MEMORY_EACH, Answer, BufferUsage
 from simpleipc_cli.errors import SipcError
 
 
@@ -21,7 +21,7 @@ class Sink:
     def fileno(self) -> int:
         raise NotImplementedError
 
-    def write_now(self, payload: memoryview) -> int:
+    def write_nowait(self, payload: memoryview) -> int:
         if len(payload) > (most := self.takes.popleft() if self.takes else len(payload)):
             payload = payload[:most]
         self.taken += payload
@@ -36,16 +36,16 @@ def disk(tmp_path_factory):
     return str(tmp_path_factory.mktemp("waiting"))
 
 
-def new_output(sink, disk, separator=b"\n") -> tuple[OrderedOutput, Stock]:
-    stock = Stock(disk)
-    return OrderedOutput(Outlet(sink), stock, separator), stock
+def new_output(sink, disk, separator=b"\n") -> tuple[OrderedOutput, BufferUsage]:
+    stock = BufferUsage(disk)
+    return OrderedOutput(WriteBuffer(sink), stock, separator), stock
 
 
 def view(text: bytes) -> memoryview:
     return memoryview(text)
 
 
-def nothing_waits(stock: Stock) -> bool:
+def nothing_waits(stock: BufferUsage) -> bool:
     return (stock.size, stock.memory, stock.files) == (0, 0, 0)
 
 
@@ -58,7 +58,7 @@ takes = st.sampled_from([-1, -100, -MEMORY_EACH, -3 * MEMORY_EACH])
 @settings(deadline=None)
 @given(steps=st.lists(payloads | takes, max_size=15))
 def test_waiting_bytes_keep_their_order_in_memory_and_on_disk(disk, steps):
-    stock = Stock(disk)
+    stock = BufferUsage(disk)
     answer = Answer(1, stock)
     model = b""
     for number, step in enumerate(steps):
@@ -80,7 +80,7 @@ def test_waiting_bytes_keep_their_order_in_memory_and_on_disk(disk, steps):
 
 
 def test_all_responses_together_use_little_memory(disk):
-    stock = Stock(disk)
+    stock = BufferUsage(disk)
     answers = [Answer(number, stock) for number in range(MEMORY_ALL // MEMORY_EACH + 5)]
     for answer in answers:
         answer.store(view(bytes(MEMORY_EACH)))
@@ -160,8 +160,8 @@ def test_a_slow_sink_receives_everything_in_order(disk):
 
 def test_new_bytes_never_overtake_waiting_ones(disk):
     sink = Sink(0)
-    outlet = Outlet(sink)
-    output = OrderedOutput(outlet, Stock(disk), b"\n")
+    outlet = WriteBuffer(sink)
+    output = OrderedOutput(outlet, BufferUsage(disk), b"\n")
     answer = output.begin(1)
     output.deliver(answer, view(b"a" * ROOM))
     output.deliver(answer, view(b"b"))
@@ -187,7 +187,7 @@ def test_little_memory_is_used_while_the_sink_takes_nothing(disk):
 
 def test_a_failing_sink_is_no_failure_of_a_response(disk):
     class Broken(Sink):
-        def write_now(self, payload: memoryview) -> int:
+        def write_nowait(self, payload: memoryview) -> int:
             raise SipcError("broken")
 
     output, _ = new_output(Broken(), disk)

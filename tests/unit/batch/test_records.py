@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.batch.records import END, HOLD, NEED_DATA, Cutter, Piece
+from simpleipc_cli.batch.records import END, HOLD, NEED_DATA, RecordChunk, RecordSplitter
 
 
-def tell_all(cutter: Cutter) -> list[tuple[bytes, bool]]:
+def tell_all(cutter: RecordSplitter) -> list[tuple[bytes, bool]]:
     pieces = []
-    while isinstance(event := cutter.next_event(), Piece):
+    while isinstance(event := cutter.next_event(), RecordChunk):
         pieces.append((event.payload, event.ends_record))
     assert event in {NEED_DATA, END}
     return pieces
@@ -17,7 +17,7 @@ def tell_all(cutter: Cutter) -> list[tuple[bytes, bool]]:
 
 def cut(*chunks: bytes, separator: bytes = b"\n") -> list[tuple[bytes, bool]]:
     """All pieces of an input that comes in these chunks."""
-    cutter = Cutter(separator)
+    cutter = RecordSplitter(separator)
     pieces = []
     for chunk in chunks:
         cutter.receive_data(chunk)
@@ -84,7 +84,7 @@ def test_records_do_not_depend_on_how_the_input_is_sliced(lengths, slices, ended
 
 
 def test_a_short_record_is_passed_on_once_it_is_complete():
-    cutter = Cutter(b"\n")
+    cutter = RecordSplitter(b"\n")
     cutter.receive_data(b"x" * (HOLD - 1))
     assert tell_all(cutter) == []
     assert cutter.inside_record
@@ -94,7 +94,7 @@ def test_a_short_record_is_passed_on_once_it_is_complete():
 
 
 def test_a_long_record_is_passed_on_as_it_is_read():
-    cutter = Cutter(b"\n")
+    cutter = RecordSplitter(b"\n")
     cutter.receive_data(b"x" * (HOLD - 1))
     assert tell_all(cutter) == []
     cutter.receive_data(b"y")
@@ -120,7 +120,7 @@ def test_every_byte_is_searched_once():
             searched += (len(self) if end < 0 else end + 1) - start
             return end
 
-    cutter = Cutter(b"\n")
+    cutter = RecordSplitter(b"\n")
     size = 0
     for chunk in [b"a"] * 1000 + [b"b" * 10_000] * 20 + [b"c\n" * 500, b"d" * 300 + b"\n" * 300]:
         size += len(chunk)

@@ -8,9 +8,9 @@ import re
 import pytest
 from helpers.bench_reports import CLOSED, MS, OPEN, report_of
 
-from simpleipc_cli.bench import verdict
+from simpleipc_cli.bench import conditions as verdict
+from simpleipc_cli.bench.generator import Results
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.load import Tally
 from simpleipc_cli.bench.report import Report
 
 
@@ -202,7 +202,7 @@ def test_an_open_loop_and_a_closed_one_are_compared_by_their_service_times():
 
 
 def test_a_report_without_samples_compares_as_too_few_samples():
-    empty = Report("/run/x", "now", CLOSED, Tally(), 0.0)
+    empty = Report("/run/x", "now", CLOSED, Results(), 0.0)
     changes = empty.compare(report_of())
     assert "rate" not in changes
     assert {change.verdict for change in changes.values()} == {"too few samples"}

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simpleipc_cli.bench.conditions import KINDS, PARTS
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram
-from simpleipc_cli.bench.stats import Figures, text_histogram
+from simpleipc_cli.bench.stats import SummaryStats, text_histogram
 from simpleipc_cli.bench.units import format_ns
-from simpleipc_cli.bench.verdict import KINDS, PARTS
 
 US, MS = 1_000, 1_000_000
 
@@ -32,7 +32,7 @@ def shape(rows):
 
 def test_figures_are_those_of_the_histogram():
     histogram = histogram_of([*range(1, 1000), HIGHEST + 1])
-    figures = Figures.of(histogram)
+    figures = SummaryStats.of(histogram)
     assert (figures.count, figures.clamped) == (1000, 1)
     assert (figures.min, figures.max) == (1, HIGHEST)
     assert (figures.mean, figures.stdev) == (histogram.mean, histogram.stdev)
@@ -41,14 +41,14 @@ def test_figures_are_those_of_the_histogram():
 
 def test_figures_do_not_change_with_the_histogram():
     histogram = histogram_of([5])
-    figures = Figures.of(histogram)
+    figures = SummaryStats.of(histogram)
     histogram.record(9)
     assert (figures.count, figures.max) == (1, 5)
 
 
 @pytest.mark.parametrize("prefix", ["", *(f"{part}." for part in PARTS)])
 def test_every_name_of_a_figure_is_one_that_a_condition_may_use(prefix):
-    named = Figures.of(histogram_of(range(100))).by_name(prefix)
+    named = SummaryStats.of(histogram_of(range(100))).by_name(prefix)
     assert set(named) <= set(KINDS)
     assert len(named) == 11
     assert [named[prefix + name] for name in ("min", "p50", "p99", "max")] == [0, 49, None, 99]

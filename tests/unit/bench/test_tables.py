@@ -11,11 +11,12 @@ from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stal
 from helpers.html import read
 from markdown_it import MarkdownIt
 
-from simpleipc_cli.bench import verdict, wording
+from simpleipc_cli.bench import conditions as verdict
+from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench.conditions import KINDS
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import Figures
+from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.bench.tables import to_csv, to_markdown
-from simpleipc_cli.bench.verdict import KINDS
 
 EMPTY = Run().report()
 
@@ -151,7 +152,7 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
     assert times["head"] == ["", "response", "service", "connect", "first byte"]
     for kind, histogram in stalled().times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
-        for name, value in Figures.of(histogram).by_name().items():
+        for name, value in SummaryStats.of(histogram).by_name().items():
             assert times[name][column] == wording.figure(name, value)
         assert times["samples"][column] == f"{histogram.count:,}"
     assert times["p99.99"] == ["-"] * 4

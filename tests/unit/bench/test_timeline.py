@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.timeline import FIRST_WIDTH, SLOTS, Slot, Timeline
+from simpleipc_cli.bench.timeline import FIRST_WIDTH, SLOTS, TimeBucket, Timeline
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -29,8 +29,8 @@ def timeline_of(happened) -> Timeline:
     return timeline
 
 
-def slot_of(values) -> Slot:
-    slot = Slot()
+def slot_of(values) -> TimeBucket:
+    slot = TimeBucket()
     for value in values:
         slot.answer(value)
     return slot
@@ -171,7 +171,7 @@ EMPTY = {"requests": 0, "failures": 0, "max": None, "times": []}
 
 @pytest.mark.parametrize("slot", [SLOT, EMPTY], ids=["used", "unused"])
 def test_slots_are_restored_from_json(slot):
-    assert Slot.from_json(slot).to_json() == slot
+    assert TimeBucket.from_json(slot).to_json() == slot
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_slots_are_restored_from_json(slot):
 )
 def test_a_slot_that_contradicts_itself_is_refused_and_the_message_says_how(change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        Slot.from_json({**SLOT, **change})
+        TimeBucket.from_json({**SLOT, **change})
 
 
 def test_a_maximum_without_an_answer_is_refused():
     with pytest.raises(ValueError, match="max is 0, which is not"):
-        Slot.from_json({**EMPTY, "max": 0})
+        TimeBucket.from_json({**EMPTY, "max": 0})
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_no_percentile_of_a_slot_exceeds_its_longest_time(values):
 
 
 def test_a_slot_without_an_answer_has_no_percentile():
-    slot = Slot()
+    slot = TimeBucket()
     slot.fail()
     assert (slot.percentile(50), slot.max, slot.requests, slot.failures) == (None, None, 1, 1)
 
@@ -252,7 +252,7 @@ def test_failures_change_no_percentile():
 def test_times_beyond_the_highest_count_as_the_highest():
     slot = slot_of([HIGHEST * 5])
     assert slot.max == HIGHEST
-    assert Slot.from_json(slot.to_json()).to_json() == slot.to_json()
+    assert TimeBucket.from_json(slot.to_json()).to_json() == slot.to_json()
 
 
 def test_a_slot_never_needs_more_than_624_counters():

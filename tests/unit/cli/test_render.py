@@ -8,11 +8,11 @@ import sys
 import pytest
 from helpers.command import environment
 
-from simpleipc_cli.cli.render import printable
+from simpleipc_cli.text import printable
 
 WITHOUT_DESCRIPTORS = """
 import os, resource
-from simpleipc_cli.cli.render import printable
+from simpleipc_cli.text import printable
 free = os.dup(0)
 os.close(free)
 resource.setrlimit(resource.RLIMIT_NOFILE, (free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -12,10 +12,10 @@ from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import WORKER, ask_worker
 
-from simpleipc_cli.handlers.command import Command
 from simpleipc_cli.handlers.worker_pool import WorkerPool
+from simpleipc_cli.process.posix.command import Command
 from simpleipc_cli.server.config import ServerConfig
-from simpleipc_cli.server.descriptors import DescriptorLimit
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 
 @contextmanager

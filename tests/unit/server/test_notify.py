@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from simpleipc_cli.cli.activation import notifier
+from simpleipc_cli.cli.serve.activation import notifier
 
 
 @pytest.mark.parametrize(

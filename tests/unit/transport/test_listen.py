@@ -20,7 +20,7 @@ def listening(path, mode: int = 0o600):
     try:
         yield
     finally:
-        listener.withdraw()
+        listener.stop_listening()
         listener.close()
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 from helpers.wire import connect, message
 
-from simpleipc_cli.transport import adopt, listen
+from simpleipc_cli.transport import listen, listener_from_fd
 
 
 def test_a_client_of_the_old_socket_is_refused_after_the_stop(endpoint):
@@ -16,14 +16,14 @@ def test_a_client_of_the_old_socket_is_refused_after_the_stop(endpoint):
     listener = listen(str(endpoint), mode=0o600, backlog=5)
     held = os.open(endpoint, os.O_PATH)
     early = [connect(f"/proc/self/fd/{held}") for _ in range(3)]
-    listener.withdraw()
+    listener.stop_listening()
     for _ in range(10):
         with pytest.raises(ConnectionRefusedError):
             connect(f"/proc/self/fd/{held}")
     for client in early:
         client.sendall(message(b"hello"))
         accepted = listener.accept()
-        assert accepted.peek_now()
+        assert accepted.peek_nowait()
         accepted.close()
     with pytest.raises(BlockingIOError):
         listener.accept()
@@ -37,11 +37,11 @@ def test_a_passed_socket_accepts_connections_after_the_stop(endpoint):
     with socket.socket(socket.AF_UNIX) as kept:
         kept.bind(str(endpoint))
         kept.listen()
-        listener = adopt(os.dup(kept.fileno()))
-        assert listener.keeps_queue
+        listener = listener_from_fd(os.dup(kept.fileno()))
+        assert listener.is_externally_owned
         early = connect(endpoint)
-        listener.withdraw()
-        assert listener.is_ours()
+        listener.stop_listening()
+        assert listener.owns_path()
         late = connect(endpoint)
         listener.close()
         kept.accept()[0].close()

@@ -1,0 +1,1 @@
+"""Simple-IPC over Unix domain sockets."""

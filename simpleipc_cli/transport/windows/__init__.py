@@ -1,0 +1,1 @@
+"""Simple-IPC over Windows named pipes."""

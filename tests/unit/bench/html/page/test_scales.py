@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from math import log10
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
+from simpleipc_cli.bench.html.axes import (
+    latency_scale,
+    percentile_scale,
+    rate_scale,
+    spread,
+    time_scale,
+)
+
+US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
+HOUR = 3_600 * SECOND
+
+times = st.integers(0, 47).flatmap(lambda bits: st.integers(0, (1 << bits) - 1))
+
+
+def names(scale) -> list[str]:
+    return [name for _, name in scale.ticks]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "expected"),
+    [
+        (MS, 5 * MS, "0|1 ms|2 ms|3 ms|4 ms|5 ms"),
+        (1_100 * US, 1_900 * US, "0|500 us|1 ms|1.5 ms|2 ms"),
+        (MS, 2 * SECOND, "1 ms|10 ms|100 ms|1 s"),
+        (300 * US, 30 * MS, "500 us|1 ms|2 ms|5 ms|10 ms|20 ms"),
+        (200 * US, 40 * MS, "300 us|1 ms|3 ms|10 ms|30 ms"),
+        (MS, 20 * MS, "1 ms|2 ms|5 ms|10 ms|20 ms"),
+        (0, 900, "1 ns|10 ns|100 ns|1 us"),
+        (1, HIGHEST, "1 ns|1 us|1 ms|1 s|1000 s"),
+        (0, 0, "1 ns|2 ns|5 ns|10 ns"),
+        (HIGHEST, HIGHEST, "0|50000 s|100000 s|150000 s"),
+    ],
+)
+def test_latencies_have_few_round_ticks_with_units(lowest, highest, expected):
+    assert "|".join(names(latency_scale(lowest, highest))) == expected
+
+
+@given(times, times)
+def test_every_latency_has_its_place_and_every_tick_too(one, other):
+    lowest, highest = sorted((one, other))
+    scale = latency_scale(lowest, highest)
+    places = [scale.place(value) for value in (lowest, highest)]
+    assert 0 <= places[0] <= places[1] <= 100
+    ticks = [scale.place(value) for value, _ in scale.ticks]
+    assert 2 <= len(ticks) <= 7
+    assert ticks[0] >= 0
+    assert ticks[-1] <= 100
+    assert all(below < above for below, above in pairwise(ticks))
+
+
+def test_a_log_scale_clips_values_beyond_its_ends():
+    scale = latency_scale(MS, SECOND)
+    assert scale.is_log
+    steps = {round(scale.place(10 * ns) - scale.place(ns), 6) for ns in (MS, 10 * MS, 100 * MS)}
+    assert len(steps) == 1
+    assert (scale.place(1), scale.place(HIGHEST)) == (0, 100)
+    assert not latency_scale(MS, 9 * MS).is_log
+
+
+@pytest.mark.parametrize(
+    ("highest", "expected"),
+    [
+        (500, "0|100|200|300|400|500"),
+        (6_898, "0|2,000|4,000|6,000|8,000"),
+        (0.019, "0|0.005|0.01|0.015|0.02"),
+        (0, "0|2e-07|4e-07|6e-07|8e-07|1e-06"),
+        (2_211_797, "0|500,000|1,000,000|1,500,000|2,000,000|2,500,000"),
+    ],
+)
+def test_rates_begin_at_0(highest, expected):
+    scale = rate_scale(highest)
+    assert "|".join(names(scale)) == expected
+    assert scale.place(0) == 0
+    assert scale.place(highest) <= 100
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (1, "0|0.2 ns|0.4 ns|0.6 ns|0.8 ns|1 ns"),
+        (18 * MS, "0|5 ms|10 ms|15 ms"),
+        (SECOND, "0|200 ms|400 ms|600 ms|800 ms|1 s"),
+        (10 * SECOND, "0 s|2 s|4 s|6 s|8 s|10 s"),
+        (90 * SECOND, "0 s|20 s|40 s|60 s|80 s"),
+        (5 * 60 * SECOND, "0 min|1 min|2 min|3 min|4 min|5 min"),
+        (HOUR, "0 min|10 min|20 min|30 min|40 min|50 min|60 min"),
+        (39 * HOUR, "0 h|12 h|24 h|36 h"),
+        (1_000 * HOUR, "0 h|192 h|384 h|576 h|768 h|960 h"),
+    ],
+)
+def test_ticks_of_time_are_round(end, expected):
+    scale = time_scale(end)
+    assert "|".join(names(scale)) == expected
+    assert scale.place(end) == 100
+
+
+@pytest.mark.parametrize(
+    ("count", "last"),
+    [
+        (5, "50 %"),
+        (28, "50 %"),
+        (29, "90 %"),
+        (299, "99 %"),
+        (2_995, "99.9 %"),
+        (29_956, "99.99 %"),
+    ],
+)
+def test_the_scale_of_percentiles_goes_as_far_as_the_samples(count, last):
+    scale = percentile_scale(count)
+    assert names(scale)[-1] == last
+    assert samples_needed(scale.last) <= count
+    assert scale.place(scale.last) == 100
+    assert scale.place(100) == 100
+
+
+def test_each_further_nine_has_the_same_width():
+    scale = percentile_scale(10**9)
+    places = [scale.place(q) for q in (0, 90, 99, 99.9, 99.99)]
+    assert places[0] == 0
+    assert [above - below for below, above in pairwise(places)] == pytest.approx([places[1]] * 4)
+    assert scale.place(50) == pytest.approx(places[1] * log10(2))
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_too_few_samples_have_no_percentiles(count):
+    assert percentile_scale(count) is None
+
+
+def test_names_are_moved_apart_and_keep_their_order():
+    assert spread([50, 50], 6) == [53, 47]
+    assert spread([0, 0, 0], 10) == pytest.approx([20, 10, 0])
+    assert spread([100, 99], 5) == pytest.approx([100, 95])
+    assert spread([10, 90], 5) == [10, 90]
+    assert spread([], 5) == []
+
+
+@given(st.lists(st.floats(0, 100), max_size=5))
+def test_names_that_are_moved_apart_are_apart(places):
+    moved = spread(places, 6)
+    assert all(-1e-9 <= place <= 100 + 1e-9 for place in moved)
+    assert all(above - below > 5.5 for below, above in pairwise(sorted(moved)))
+    for one in range(len(places)):
+        for other in range(len(places)):
+            if places[one] < places[other]:
+                assert moved[one] < moved[other]

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+from helpers.strategies import text_of_any_characters
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpleipc_cli.bench.conditions import KINDS, PARTS, TIME_FIGURES, parse
+
+MS = 1_000_000
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        parse(text)
+    return str(caught.value)
+
+
+# What one may say
+
+
+@pytest.mark.parametrize(
+    ("text", "figure", "sign", "value"),
+    [
+        ("p99>5ms", "p99", ">", 5 * MS),
+        ("p99.9 >= 200us", "p99.9", ">=", 200_000),
+        ("p99.99<1.5s", "p99.99", "<", 1_500 * MS),
+        ("min == 0ns", "min", "==", 0),
+        ("stddev>1m30s", "stddev", ">", 90_000 * MS),
+        ("connect.p99 > 1ms", "connect.p99", ">", MS),
+        ("first_byte.mean>1ms", "first_byte.mean", ">", MS),
+        ("service.p99.9>1ms", "service.p99.9", ">", MS),
+        ("response.max>1ms", "response.max", ">", MS),
+        ("rate<1000", "rate", "<", 1000),
+        ("rate<0.5", "rate", "<", 0.5),
+        ("errors!=0", "errors", "!=", 0),
+        ("requests<5000", "requests", "<", 5000),
+        ("late > 10", "late", ">", 10),
+        ("skipped > 0", "skipped", ">", 0),
+        ("error_rate>1%", "error_rate", ">", 0.01),
+        ("error_rate>.5%", "error_rate", ">", 0.005),
+        ("error_rate>0.1", "error_rate", ">", 0.1),
+        ("error_rate==100%", "error_rate", "==", 1),
+        ("bytes_in<=64K", "bytes_in", "<=", 65536),
+        ("bytes_out > 1M", "bytes_out", ">", 1 << 20),
+        ("bytes_out > 1G", "bytes_out", ">", 1 << 30),
+        ("bytes_out > 1T", "bytes_out", ">", 1 << 40),
+        ("bytes_out == 4096", "bytes_out", "==", 4096),
+    ],
+    ids=str,
+)
+def test_conditions_are_understood(text, figure, sign, value):
+    condition = parse(text)
+    assert (condition.figure, condition.operator, condition.value) == (figure, sign, value)
+
+
+def test_every_figure_can_be_used():
+    values = {"time": "5ms", "rate": "5", "share": "5%", "count": "5", "size": "5K"}
+    for name, kind in KINDS.items():
+        assert parse(f"{name}>{values[kind]}").figure == name.removeprefix("total.")
+
+
+def test_there_are_all_the_figures_of_the_contract():
+    times = "min mean max stddev p50 p75 p90 p95 p99 p99.9 p99.99".split()
+    others = "rate errors error_rate requests late skipped bytes_in bytes_out".split()
+    parts = "connect first_byte total service response".split()
+    assert sorted(TIME_FIGURES) == sorted(times)
+    assert sorted(PARTS) == sorted(parts)
+    assert sorted(KINDS) == sorted(
+        [*times, *others, *(f"{part}.{name}" for part in parts for name in times)]
+    )
+
+
+def test_a_total_is_what_is_meant_without_a_part():
+    assert parse("total.p99>5ms").figure == parse("p99>5ms").figure == "p99"
+
+
+@pytest.mark.parametrize("text", ["p99>5ms", "  p99  >\t5ms \n"], ids=["tight", "wide"])
+def test_space_does_not_matter_and_the_text_is_kept_as_written(text):
+    condition = parse(text)
+    assert (condition.figure, condition.value, condition.text) == ("p99", 5 * MS, text.strip())
+
+
+# Whether it holds
+
+
+@pytest.mark.parametrize(
+    ("sign", "below", "equal", "above"),
+    [
+        ("<", True, False, False),
+        ("<=", True, True, False),
+        (">", False, False, True),
+        (">=", False, True, True),
+        ("==", False, True, False),
+        ("!=", True, False, True),
+    ],
+)
+def test_operators_mean_what_they_say(sign, below, equal, above):
+    condition = parse(f"p99{sign}5ms")
+    answers = [condition.holds({"p99": 5 * MS + change}) for change in (-1, 0, 1)]
+    assert answers == [below, equal, above]
+
+
+def test_only_the_figure_that_is_named_decides():
+    values = {"p99": 9 * MS, "connect.p99": 1 * MS, "rate": 5.0}
+    assert parse("p99>5ms").holds(values) is True
+    assert parse("connect.p99>5ms").holds(values) is False
+    assert parse("total.p99>5ms").holds(values) is True
+
+
+@pytest.mark.parametrize("values", [{"p99": None}, {}], ids=["too few samples", "not measured"])
+@pytest.mark.parametrize("text", ["p99>5ms", "p99<5ms", "p99!=5ms"])
+def test_a_condition_on_an_unknown_figure_has_no_result(text, values):
+    assert parse(text).holds(values) is None
+
+
+def test_zero_is_a_figure_too():
+    assert parse("errors==0").holds({"errors": 0}) is True
+    assert parse("errors>0").holds({"errors": 0}) is False
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_a_share_in_percent_is_exactly_that_of_so_many_requests(part, more):
+    percent = part % 101
+    assert parse(f"error_rate=={percent}%").holds({"error_rate": percent * more / (100 * more)})
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("p98>5ms", "p99"),
+        ("P99>5ms", "p99"),
+        ("p999>5ms", "p99.9"),
+        ("stdev>5ms", "stddev"),
+        ("conect.p99>5ms", "connect.p99"),
+        ("firstbyte.p99>5ms", "first_byte.p99"),
+        ("error>0", "errors"),
+        ("errorrate>1%", "error_rate"),
+        ("byte_out>1K", "bytes_out"),
+        ("requets<5", "requests"),
+        ("p98", "p99"),
+    ],
+)
+def test_a_typo_is_named_with_what_was_probably_meant(text, meant):
+    name = text.split(">")[0].split("<")[0]
+    assert refusal(text) == f"there is no figure {name!r}: did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize("text", ["zzz>1", "5ms<p99", "zzz"])
+def test_an_unknown_figure_is_answered_with_all_names(text):
+    message = refusal(text)
+    for name in ("min", "p99.99", "connect.", "response.", "rate", "bytes_out"):
+        assert name in message.split(": ", 1)[1].replace(",", "").split()
+
+
+@pytest.mark.parametrize(
+    ("sign", "meant"), [("=", "=="), ("=>", ">="), ("=<", "<="), ("<>", "!="), ("!", "!=")]
+)
+def test_an_operator_of_another_language_is_named_with_the_one_here(sign, meant):
+    assert refusal(f"p99{sign}5ms") == f"{sign!r} compares nothing: did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the condition is empty: write one such as p99>5ms"),
+        ("  ", "the condition is empty: write one such as p99>5ms"),
+        (">5ms", "'>5ms' names no figure: write one such as p99 before '>'"),
+        ("p99", "'p99' compares nothing: write p99, one of < <= > >= == != and a value"),
+        ("p99 5ms", "'p99 5ms' compares nothing: write p99, one of < <= > >= == != and a value"),
+        ("p99<<5ms", "'<<' compares nothing: use one of < <= > >= == !="),
+        ("p99>", "nothing to compare p99 with: it is a time"),
+        ("rate<", "nothing to compare rate with: it is a number of answers per second"),
+    ],
+)
+def test_a_missing_part_of_a_condition_is_named(text, message):
+    assert refusal(text).startswith(message)
+
+
+TIME = "it is a time, with its unit: give one such as 5ms, 200us or 1.5s"
+RATE = "it is a number of answers per second: give one such as 1000"
+SHARE = "it is a share of the requests: give one such as 1% or 0.01"
+COUNT = "it is a count: give a whole number such as 10"
+SIZE = "it is a number of bytes: give one such as 4096, 64K or 1M"
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "wanted"),
+    [
+        *(
+            ("p99", value, TIME)
+            for value in ("5", "1%", "5K", "5 ms", "-5ms", "5ms or 6ms", "=5ms")
+        ),
+        ("connect.min", "0", TIME),
+        *(("rate", value, RATE) for value in ("5ms", "1K", "1%", "-1", "1e3", "nan", "1_000")),
+        *(("error_rate", value, SHARE) for value in ("5ms", "101%", "1.1", "-1%", "1 %", "1K")),
+        *(("errors", value, COUNT) for value in ("0.5", "1%", "1K", "-1", "5ms", "\u0663")),
+        *(("bytes_in", value, SIZE) for value in ("5ms", "64k", "64KB", "1.5K", "1%", "-1")),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_the_right_one(figure, value, wanted):
+    # A space, as `p99>=5ms` has an operator of its own.
+    assert refusal(f"{figure}> {value}") == f"{figure} cannot be {value!r}: {wanted}"
+
+
+@given(text_of_any_characters(20))
+def test_any_text_is_understood_or_refused(text):
+    with contextlib.suppress(ValueError):
+        assert parse(text).figure in KINDS
+
+
+def test_a_valid_condition_loads_no_difflib():
+    program = """
+import sys
+from simpleipc_cli.bench.conditions import parse
+parse("p99>5ms")
+assert "difflib" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

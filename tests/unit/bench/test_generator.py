@@ -1,0 +1,655 @@
+"""The load generator, against a scripted server, and with a scripted clock."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from contextlib import ExitStack
+
+import pytest
+from helpers.scripted_server import ScriptedServer, receive_wire
+from helpers.waiting import TIMEOUT
+from helpers.wire import MAX_PAYLOAD, connect, decode, message, packets
+
+from simpleipc_cli.bench import exchange
+from simpleipc_cli.bench import generator as load
+from simpleipc_cli.bench.generator import Generator, LoadPlan
+from simpleipc_cli.bench.histogram import rank_of
+from simpleipc_cli.bench.processes import divide
+from simpleipc_cli.errors import EndpointError, PathNotFound, ServerBusy
+
+MS = 1_000_000
+SECOND = 1_000 * MS
+
+pytestmark = pytest.mark.filterwarnings(
+    "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+# Against a server
+
+
+def receive(connection) -> bytes | None:
+    """The payload of one message; None if it does not come whole."""
+    payload, is_complete = decode(receive_wire(connection))
+    return payload if is_complete else None
+
+
+def echo(server, connection, payload) -> None:
+    connection.sendall(message(payload))
+
+
+def hold(server, connection, payload) -> None:
+    server.kept.enter_context(connection.dup())
+
+
+class Scripted(ScriptedServer):
+    """Reads requests one after the other, and calls `respond(server, connection, payload)`.
+
+    With a backlog of 0 it does not accept before `open` is set.
+    """
+
+    def __init__(self, path, respond=echo, backlog=64, take=receive) -> None:
+        super().__init__(path, self._answer, in_turn=True, backlog=backlog)
+        self.respond, self.take = respond, take
+        self.payloads: list[bytes] = []
+        self.kept = ExitStack()
+        self.open = threading.Event()
+        if backlog:
+            self.open.set()
+
+    def _accept(self) -> None:
+        self.open.wait(TIMEOUT)
+        super()._accept()
+
+    def _answer(self, connection) -> None:
+        try:
+            if (payload := self.take(connection)) is not None:
+                self.payloads.append(payload)
+                self.respond(self, connection, payload)
+        except OSError:
+            pass  # the client did not wait
+
+    def leave(self) -> None:
+        os.unlink(self.path)
+        self.refuse()
+
+    def come_back(self) -> None:
+        """Listen again, as another process would."""
+        self._acceptor.join(TIMEOUT)
+        self._bind()
+        self.__enter__()
+
+    def stop(self) -> None:
+        self.open.set()
+        super().stop()
+        self.kept.close()
+
+
+def run(path, stop=None, report=None, **plan) -> load.Results:
+    plan.setdefault("timeout", int(TIMEOUT) * SECOND)
+    generator = Generator(
+        LoadPlan(str(path), **plan), load.monotonic_ns(), stop=stop, report=report
+    )
+    tally = generator.run()
+    assert tally.started == tally.total.count + tally.failed() + tally.unfinished
+    assert tally.total.count == tally.connect.count == tally.first_byte.count
+    slots = tally.timeline.slots
+    assert sum(slot.requests for slot in slots) == tally.total.count + tally.failed()
+    assert sum(slot.failures for slot in slots) == tally.failed()
+    return tally
+
+
+def failures(tally) -> dict[str, int]:
+    return {kind: times.count for kind, times in tally.failures.items()}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_closed_loop_sends_exactly_as_many_requests_as_wanted(endpoint, concurrency):
+    with Scripted(endpoint) as server:
+        tally = run(endpoint, requests=50, concurrency=concurrency, payload=b"hello")
+    assert (tally.started, tally.total.count, tally.failures) == (50, 50, {})
+    assert server.payloads == [b"hello"] * 50
+    assert (tally.bytes_out, tally.bytes_in) == (250, 250)
+    assert (tally.response.count, tally.late, tally.skipped) == (0, 0, 0)
+
+
+def test_an_open_loop_measures_response_and_service_time(endpoint):
+    with Scripted(endpoint) as server:
+        tally = run(endpoint, duration=100 * MS, interval=5 * MS, concurrency=4)
+    assert tally.started + tally.skipped == 20
+    assert tally.started == tally.total.count == tally.response.count == len(server.payloads)
+    assert tally.response.total >= tally.total.total
+
+
+SIZES = [0, 1, MAX_PAYLOAD, MAX_PAYLOAD + 1, 1 << 20]
+
+
+@pytest.mark.parametrize("generated", [True, False], ids=["generated", "given"])
+@pytest.mark.parametrize("size", SIZES)
+def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint, size, generated):
+    given = {"size": size} if generated else {"payload": bytes(size)}
+    with Scripted(endpoint) as server:
+        tally = run(endpoint, requests=2, **given)
+    assert server.payloads == [bytes(size)] * 2
+    assert (tally.bytes_out, tally.bytes_in) == (2 * size, 2 * size)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expect", "holds"),
+    [
+        (b"pong", b"pong", True),
+        (b"pong\n", b"pong", True),
+        (b"pong", b"pong\n", True),
+        (b"pong\n\n", b"pong", False),
+        (b"", b"", True),
+        (b"\n", b"", True),
+        (b"x", b"", False),
+        (b"pon", b"pong", False),
+        (b"pong" + bytes(200_000), b"pong", False),
+        (b"x" * 200_000, b"x" * 200_000, True),
+    ],
+    ids=lambda case: str(case)[:12],
+)
+def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, answer, expect, holds):
+    def respond(server, connection, payload):
+        connection.sendall(message(answer))
+
+    with Scripted(endpoint, respond):
+        tally = run(endpoint, requests=1, expect=expect)
+    assert failures(tally) == ({} if holds else {"not as expected": 1})
+
+
+@pytest.mark.parametrize(
+    ("wire", "kind"),
+    [
+        (b"", "truncated"),
+        (b"00", "truncated"),
+        (packets(b"half"), "truncated"),
+        (packets(b"half")[:-1], "truncated"),
+        (b"HTTP/1.1 400 Bad Request", "protocol"),
+        (packets(b"good") + b"zzzz", "protocol"),
+        (b"0001", "protocol"),
+        (message(b"wrong"), "not as expected"),
+    ],
+    ids=ascii,
+)
+def test_a_bad_response_is_a_failure_of_its_kind_and_has_no_latency(endpoint, wire, kind):
+    def respond(server, connection, payload):
+        connection.sendall(message(b"right") if len(server.payloads) % 2 else wire)
+
+    with Scripted(endpoint, respond) as server:
+        tally = run(endpoint, requests=10, expect=b"right")
+    assert len(server.payloads) == tally.started == 10
+    assert failures(tally) == {kind: 5}
+    assert tally.total.count == 5
+    assert tally.bytes_in == 25
+
+
+@pytest.mark.parametrize(
+    ("wire", "kind"),
+    [
+        (message(b"right"), None),
+        (message(b"wrong"), "not as expected"),
+        (b"", "truncated"),
+        (b"zzzz", "protocol"),
+        (None, "timeout"),
+        (None, "refused"),
+    ],
+    ids=lambda case: str(case)[:15],
+)
+def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
+    endpoint, wire, kind
+):
+    """It is turned off while the load is made."""
+
+    def respond(server, connection, payload):
+        if wire is None:
+            hold(server, connection, payload)
+        else:
+            connection.sendall(wire)
+
+    path = endpoint.with_name("missing") if kind == "refused" else endpoint
+    with Scripted(endpoint, respond):
+        gc.freeze()  # leaves out what exists now
+        gc.disable()
+        try:
+            limit = {"timeout": MS} if kind == "timeout" else {}
+            tally = run(path, requests=100, interval=1, expect=b"right", **limit)
+            found = gc.collect()
+        finally:
+            gc.unfreeze()
+            gc.enable()
+    assert failures(tally) == ({kind: 100} if kind else {})
+    assert found < 100
+
+
+def test_a_response_without_reading_the_request_is_a_response(endpoint):
+    """Its end of the connection is gone before the request is written."""
+    with Scripted(endpoint, take=lambda connection: b"never read") as server:
+        tally = run(endpoint, requests=1, size=1 << 22)
+    assert (tally.total.count, tally.bytes_in) == (1, len(server.payloads[0]))
+
+
+def test_a_timeout_has_its_length(endpoint):
+    with Scripted(endpoint, hold) as server:
+        tally = run(endpoint, requests=4, concurrency=2, timeout=20 * MS)
+    assert failures(tally) == {"timeout": len(server.payloads)} == {"timeout": 4}
+    assert tally.failures["timeout"].min >= 20 * MS
+    assert tally.total.count == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_requests_between_two_servers_are_refused_and_counts_add_up(
+    endpoint, monkeypatch, concurrency
+):
+    answered = []
+
+    def respond(server, connection, payload):
+        if len(server.payloads) == 5:
+            server.leave()
+        answered.append(payload)
+        echo(server, connection, payload)
+
+    def connecting(path, real=exchange.connect_nowait):
+        try:
+            return real(path)
+        except EndpointError:
+            refused.append(path)
+            if len(refused) == 3:
+                server.come_back()
+            raise
+
+    refused: list[str] = []
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    with Scripted(endpoint, respond) as server:
+        tally = run(endpoint, requests=60, concurrency=concurrency, payload=b"x")
+    assert tally.started == 60
+    assert tally.failures["refused"].count == len(refused) >= 3
+    assert tally.total.count == len(answered) == len(server.payloads)
+    # Clients in the backlog of the server that ended were disconnected.
+    assert failures(tally).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
+
+
+def test_requests_of_the_warm_up_are_not_counted(endpoint):
+    with Scripted(endpoint) as server:
+        tally = run(endpoint, warmup=30 * MS, requests=3, payload=b"x")
+    assert len(server.payloads) > tally.started == tally.total.count == 3
+    assert tally.bytes_out == 3
+
+
+def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
+    tried: list[str] = []
+
+    def connecting(path, real=exchange.connect_nowait):
+        try:
+            return real(path)
+        except ServerBusy:
+            tried.append(path)
+            if len(tried) == 3:
+                first.close()
+                server.open.set()
+            raise
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    with Scripted(endpoint, backlog=0) as server:
+        first = connect(endpoint)  # the one that the backlog takes
+        tally = run(endpoint, requests=5, concurrency=5)
+    assert len(tried) >= 3
+    assert (tally.started, tally.total.count, tally.failures) == (5, 5, {})
+    assert len(server.payloads) == 5
+
+
+def test_a_backlog_that_stays_full_is_a_timeout(endpoint):
+    with Scripted(endpoint, backlog=0), connect(endpoint):
+        tally = run(endpoint, requests=2, concurrency=2, timeout=10 * MS)
+    assert failures(tally) == {"timeout": 2}
+
+
+def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
+    over = threading.Event()
+
+    def respond(server, connection, payload):
+        over.wait(TIMEOUT)
+        echo(server, connection, payload)
+
+    def report(answered, failed, elapsed, recent):
+        if elapsed > 20 * MS:
+            over.set()
+
+    with Scripted(endpoint, respond) as server:
+        tally = run(endpoint, report=report, duration=20 * MS, concurrency=3)
+    assert over.is_set()
+    assert (tally.started, tally.total.count, tally.failures) == (3, 3, {})
+    assert len(server.payloads) == 3
+
+
+def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
+    reader, writer = os.pipe()
+
+    def respond(server, connection, payload):
+        hold(server, connection, payload)
+        if len(server.payloads) == 3:
+            os.close(writer)
+
+    with Scripted(endpoint, respond) as server:
+        tally = run(endpoint, stop=reader, concurrency=3, duration=3600 * SECOND)
+    os.close(reader)
+    assert (tally.started, tally.unfinished, tally.failures) == (3, 3, {})
+    assert len(server.payloads) == 3
+
+
+def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint):
+    reader, writer = os.pipe()
+    os.close(writer)
+    tally = run(endpoint, stop=reader, interval=1, duration=3600 * SECOND)
+    os.close(reader)
+    assert failures(tally) == {"refused": tally.started}
+    assert tally.skipped > 0
+
+
+def test_the_last_report_has_all_requests(endpoint):
+    reports = []
+    with Scripted(endpoint):
+        run(endpoint, report=lambda *report: reports.append(report), requests=7)
+    assert reports[-1][:2] == (7, 0)
+    assert sum(recent.requests for *_, recent in reports) == 7
+
+
+def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
+    def connecting(path):
+        raise EndpointError("no socket")
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    with pytest.raises(EndpointError, match="no socket"):
+        run(endpoint, requests=1)
+
+
+# With a scripted clock
+
+
+class World:
+    """A clock, and an endpoint whose n-th response takes a given time."""
+
+    def __init__(self, monkeypatch, service) -> None:
+        self.now = self.begin = 10 * SECOND
+        self.service = service
+        self.starts: list[int] = []
+        self.answers: dict[int, int] = {}  # when, by descriptor
+        for module in (load, exchange):
+            monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
+        monkeypatch.setattr(load, "new_scalable_poller", lambda: FakePoller(self))
+        monkeypatch.setattr(exchange, "connect_nowait", lambda path: FakeStream(self))
+
+    def run(self, **plan) -> load.Results:
+        return self.run_plan(LoadPlan("/fake", **plan))
+
+    def run_plan(self, plan) -> load.Results:
+        self.now = self.begin
+        return Generator(plan, self.begin).run()
+
+
+class FakeStream:
+    def __init__(self, world) -> None:
+        self.world = world
+        self.number = len(world.starts)
+        world.starts.append(world.now)
+
+    def fileno(self) -> int:
+        return self.number
+
+    def write_nowait(self, buffers) -> int:
+        self.world.answers[self.number] = self.world.now + self.world.service(self.number)
+        return sum(map(len, buffers))
+
+    def read_nowait(self, buffer) -> int:
+        buffer[:4] = b"0000"
+        return 4
+
+    def close(self) -> None:
+        self.world.answers.pop(self.number)
+
+
+class FakePoller:
+    def __init__(self, world) -> None:
+        self.world = world
+        self.idle = 0
+
+    def register(self, descriptor, wanted) -> None: ...
+
+    def discard(self, descriptor) -> None: ...
+
+    def close(self) -> None: ...
+
+    def wait(self, timeout):
+        world = self.world
+        until = world.now + round(timeout * SECOND)
+        moment = min(world.answers.values(), default=until)
+        self.idle = 0 if moment > world.now or moment < until else self.idle + 1
+        assert self.idle < 9, "it waits for nothing, again and again"
+        world.now = max(world.now, min(until, moment))
+        return [(number, load.READ) for number, at in world.answers.items() if at <= world.now]
+
+
+def assert_is(histogram, times) -> None:
+    """Percentiles are those of the very times, to 0.1 %; count, mean and bounds are exact."""
+    times = sorted(times)
+    assert (histogram.count, histogram.min, histogram.max) == (len(times), times[0], times[-1])
+    assert histogram.mean == sum(times) / len(times)
+    for q in (50, 75, 90, 95, 99, 99.9, 99.99):
+        expected = times[rank_of(q, len(times)) - 1]
+        assert histogram.percentile(q) == pytest.approx(expected, rel=0.001)
+
+
+def test_a_constant_service_time_is_what_is_reported(monkeypatch):
+    tally = World(monkeypatch, lambda number: 20 * MS).run(requests=500)
+    assert_is(tally.total, [20 * MS] * 500)
+    assert_is(tally.first_byte, [20 * MS] * 500)
+    assert tally.elapsed == 10 * SECOND
+    assert tally.response.count == 0
+
+
+def test_one_request_in_a_hundred_that_is_slow_shows_from_p99_on(monkeypatch):
+    world = World(monkeypatch, lambda number: (20 if number % 100 else 500) * MS)
+    tally = world.run(requests=3_000, interval=10 * MS, concurrency=100)
+    times = [20 * MS] * 2_970 + [500 * MS] * 30
+    assert_is(tally.total, times)
+    assert_is(tally.response, times)
+    assert tally.total.percentile(99) == pytest.approx(20 * MS, rel=0.001)
+    assert tally.total.percentile(99.9) == pytest.approx(500 * MS, rel=0.001)
+    assert (tally.late, tally.skipped) == (0, 0)
+
+
+def test_a_stall_shows_in_response_times_as_clients_felt_it_and_once_in_service_times(monkeypatch):
+    world = World(monkeypatch, lambda number: 2 * SECOND if number == 500 else MS)
+    tally = world.run(duration=10 * SECOND, interval=10 * MS)
+    assert_is(tally.total, [MS] * 999 + [2 * SECOND])
+    # Each one after it waits 10 ms less for its turn, as it came later, and 1 ms more.
+    felt = [max(MS, 2 * SECOND - later * 9 * MS) for later in range(500)]
+    assert_is(tally.response, [MS] * 500 + felt)
+    assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[1:])
+    assert (tally.started, tally.skipped, tally.elapsed) == (1_000, 0, 10 * SECOND)
+
+
+def test_requests_due_but_not_started_in_time_are_skipped(monkeypatch):
+    world = World(monkeypatch, lambda number: 2 * SECOND if number == 900 else MS)
+    tally = world.run(duration=10 * SECOND, interval=10 * MS)
+    assert (tally.started, tally.skipped, tally.late) == (901, 99, 0)
+    assert tally.elapsed == 11 * SECOND
+    assert tally.total.count == 901
+
+
+def test_no_request_is_skipped_after_the_last_wanted_one(monkeypatch):
+    tally = World(monkeypatch, lambda number: MS).run(
+        duration=10 * SECOND, requests=10, interval=10 * MS
+    )
+    assert (tally.started, tally.skipped) == (10, 0)
+
+
+def test_requests_of_the_warm_up_are_never_skipped(monkeypatch):
+    world = World(monkeypatch, lambda number: 4 * SECOND)
+    tally = world.run(warmup=SECOND, duration=2 * SECOND, interval=10 * MS)
+    assert (tally.started, tally.skipped, tally.total.count) == (0, 200, 0)
+
+
+def test_a_request_ends_at_its_timeout(monkeypatch):
+    tally = World(monkeypatch, lambda number: SECOND).run(requests=3, timeout=100 * MS)
+    assert tally.failures["timeout"].min == tally.failures["timeout"].max == 100 * MS
+    assert (tally.total.count, tally.elapsed) == (0, 300 * MS)
+
+
+def test_a_missing_response_does_not_lower_the_rate(monkeypatch):
+    """The load ends with the last answer, not with the timeout after it."""
+    world = World(monkeypatch, lambda number: 10 * SECOND if number == 5 else 10 * MS)
+    tally = world.run(requests=10, concurrency=10, timeout=SECOND)
+    assert (tally.total.count, failures(tally)) == (9, {"timeout": 1})
+    assert tally.elapsed == 10 * MS
+
+
+def test_a_refused_client_does_not_delay_the_others(monkeypatch):
+    """The other clients are not delayed, and its wait is in none of their times."""
+    world = World(monkeypatch, lambda number: MS)
+    stream = iter([None])
+
+    def connecting(path):
+        if next(stream, path) is None:
+            raise PathNotFound("gone")
+        return FakeStream(world)
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    tally = world.run(duration=10 * MS, concurrency=2)
+    assert world.starts == [world.begin + n * MS for n in range(10)]
+    assert_is(tally.total, [MS] * 10)
+    assert max(slot.max or 0 for slot in tally.timeline.slots) == MS
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"requests": 20}, {"duration": 200 * MS}, {"requests": 20, "duration": 100 * MS}],
+    ids=["requests", "duration", "both"],
+)
+@pytest.mark.parametrize("warmup", [0, 45 * MS, 50 * MS], ids=lambda ns: f"warm-up {ns}")
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_several_processes_send_when_one_would(monkeypatch, limits, warmup, processes):
+    plan = LoadPlan("/fake", interval=10 * MS, concurrency=10, warmup=warmup, **limits)
+    alone = World(monkeypatch, lambda number: MS)
+    whole = alone.run_plan(plan)
+    together = World(monkeypatch, lambda number: MS)
+    tallies = [together.run_plan(share) for share in divide(plan, processes)]
+    assert sorted(together.starts) == alone.starts
+    assert sum(tally.started for tally in tallies) == whole.started
+    assert sum(tally.late + tally.skipped for tally in tallies) == 0
+
+
+def stalling(world, begin, end):
+    """A service time of 1 ms, but nothing is answered between two moments."""
+
+    def service(number):
+        ready = world.now + MS - world.begin
+        return MS + (end - ready if begin <= ready < end else 0)
+
+    return service
+
+
+def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough(monkeypatch):
+    """All requests in it wait until its end: from 2 s down to nothing."""
+    world = World(monkeypatch, None)
+    world.service = stalling(world, 4 * SECOND, 6 * SECOND)
+    tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
+    # Due every 10 ms, answered 1 ms later: from the one due at 4 s to the one due at 5.99 s.
+    felt = [2 * SECOND - later * 10 * MS for later in range(200)]
+    assert_is(tally.total, [MS] * 800 + felt)
+    assert_is(tally.response, [MS] * 800 + felt)
+    assert tally.response.percentile(90) == pytest.approx(SECOND, rel=0.02)
+    assert (tally.started, tally.late, tally.skipped) == (1_000, 0, 0)
+
+
+def test_a_stall_with_few_clients_shows_in_response_times(monkeypatch):
+    """Waiting for a free client is waiting, too."""
+    world = World(monkeypatch, None)
+    world.service = stalling(world, 4 * SECOND, 6 * SECOND)
+    tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)
+    assert_is(tally.total, [MS] * 998 + [2 * SECOND, 2 * SECOND - 10 * MS])
+    # Two at a time, 1 ms each, until no request waits for a client.
+    felt = [max(MS, 2 * SECOND + later // 2 * MS - later * 10 * MS) for later in range(600)]
+    assert_is(tally.response, [MS] * 400 + felt)
+    assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[2:])
+    assert (tally.started, tally.skipped) == (1_000, 0)
+
+
+def test_simultaneous_responses_are_timed_before_any_is_counted(monkeypatch):
+    world = World(monkeypatch, lambda number: world.begin + 50 * MS - world.now)
+    closing = FakeStream.close
+
+    def close(stream):
+        world.now += MS
+        closing(stream)
+
+    monkeypatch.setattr(FakeStream, "close", close)
+    tally = world.run(requests=20, concurrency=20)
+    assert_is(tally.total, [50 * MS] * 20)
+
+
+def test_responses_are_read_while_due_requests_are_started(monkeypatch):
+    world = World(monkeypatch, lambda number: 5 * MS)
+
+    def connecting(path):
+        world.now += MS
+        return FakeStream(world)
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    tally = world.run(requests=500, concurrency=500)
+    assert tally.started == 500
+    assert tally.total.max <= 6 * MS + load._START_BATCH * MS
+
+
+def test_responses_are_read_while_requests_without_room_are_started(monkeypatch):
+    world = World(monkeypatch, lambda number: 5 * MS)
+
+    def connecting(path):
+        if world.now < world.begin + 20 * MS:
+            raise ServerBusy("full")
+        world.now += MS
+        return FakeStream(world)
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    tally = world.run(requests=100, concurrency=100)
+    assert tally.started == 100
+    assert tally.total.min <= (20 + 6 + load._START_BATCH) * MS
+
+
+def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
+    def write_nowait(stream, buffers):
+        world.now += MS
+        assert world.now < world.begin + SECOND, "nothing else is looked at"
+        return sum(map(len, buffers))
+
+    def waiting(poller, timeout):
+        return [(number, load.WRITE) for number in open_streams]
+
+    open_streams: list[int] = []
+    world = World(monkeypatch, lambda number: MS)
+    monkeypatch.setattr(FakeStream, "write_nowait", write_nowait)
+    monkeypatch.setattr(FakeStream, "close", lambda stream: open_streams.remove(stream.number))
+    monkeypatch.setattr(FakePoller, "wait", waiting)
+    monkeypatch.setattr(
+        FakePoller, "register", lambda poller, descriptor, wanted: open_streams.append(descriptor)
+    )
+    tally = world.run(requests=1, size=1 << 60, timeout=100 * MS)
+    assert failures(tally) == {"timeout": 1}
+    assert tally.failures["timeout"].max <= 102 * MS
+
+
+def test_an_unsent_report_is_part_of_the_next(monkeypatch):
+    reports = []
+
+    def report(answered, failed, elapsed, recent):
+        reports.append((answered, recent.requests))
+        if len(reports) < 3:
+            raise BlockingIOError
+
+    world = World(monkeypatch, lambda number: 10 * MS)
+    generator = Generator(LoadPlan("/fake", requests=100), world.begin, report=report)
+    generator.run()
+    assert reports == [(25, 25), (50, 50), (75, 75), (100, 25), (100, 0)]

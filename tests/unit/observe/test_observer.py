@@ -1,0 +1,181 @@
+"""A watched stream: it reports what goes over the socket, and changes nothing."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+import threading
+
+import pytest
+
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import PeerClosed, TimedOut
+from simpleipc_cli.observe.observer import ObservedStream, StreamObserver
+from simpleipc_cli.transport.base import Stream
+from simpleipc_cli.transport.unix.stream import UnixStream
+
+
+class Notes(StreamObserver):
+    """Keeps all that is reported to it."""
+
+    def __init__(self) -> None:
+        self.wrote = b""
+        self.read = b""
+        self.events: list[str] = []
+
+    def sent(self, piece: memoryview) -> None:
+        assert isinstance(piece, memoryview)
+        assert piece
+        self.wrote += piece
+
+    def received(self, piece: memoryview) -> None:
+        assert isinstance(piece, memoryview)
+        assert piece
+        self.read += piece
+
+    def end_received(self) -> None:
+        self.events.append("end")
+
+    def refused(self, why: str) -> None:
+        self.events.append(f"refused: {why}")
+
+    def hung_up(self) -> None:
+        self.events.append("hung up")
+
+
+@pytest.fixture
+def pair():
+    """A watched stream, what its watcher notes, and the other end."""
+    ours, theirs = socket.socketpair()
+    stream = UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, ours.detach()))
+    notes = Notes()
+    with theirs:
+        theirs.settimeout(30)
+        yield ObservedStream(stream, notes), notes, theirs
+        stream.close()
+
+
+def receive(theirs: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += theirs.recv(size - len(data))
+    return data
+
+
+def test_all_methods_are_passed_on():
+    assert set(Stream.__abstractmethods__) <= set(vars(ObservedStream))
+
+
+def test_the_peer_is_passed_on(pair):
+    stream, _, _ = pair
+    inner = stream._stream
+    assert stream.fileno() == inner.fileno() >= 0
+    assert vars_of(stream.peer()) == vars_of(inner.peer())
+
+
+def vars_of(peer) -> tuple[int, int, int]:
+    return peer.pid, peer.uid, peer.gid
+
+
+def test_a_short_write_is_reported_as_far_as_it_went(pair):
+    stream, notes, theirs = pair
+    buffers = [bytes([number]) * 30_000 for number in range(100)]
+    whole = b"".join(buffers)
+    count = stream.write_nowait(buffers)
+    assert 0 < count < len(whole), "the socket took all: the test needs more"
+    assert notes.wrote == whole[:count]
+    with pytest.raises(BlockingIOError):
+        stream.write_nowait(buffers)
+    assert notes.wrote == whole[:count]
+    assert receive(theirs, count) == whole[:count]
+    assert notes.events == []
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 9, 10])
+def test_written_bytes_are_reported_across_buffers(size):
+    class Short:
+        def write(self, buffers):
+            return size
+
+    notes = Notes()
+    stream = ObservedStream(Short(), notes)
+    assert stream.write([b"0009", memoryview(b"hello"), bytearray(b"0000")]) == size
+    assert notes.wrote == b"0009hello0000"[:size]
+
+
+def test_waiting_writes_are_reported_when_they_end(pair):
+    stream, notes, theirs = pair
+    payload = bytes(1_000_000)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(receive(theirs, len(payload))))
+    reader.start()
+    left = memoryview(payload)
+    while left:
+        left = left[stream.write([left]) :]
+    reader.join()
+    assert notes.wrote == payload == got[0]
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_reads_are_reported_and_then_the_end(pair, now):
+    stream, notes, theirs = pair
+    buffer = bytearray(b"-" * 100)
+
+    def read() -> int:
+        return stream.read_nowait(buffer) if now else stream.read(memoryview(buffer), Deadline(30))
+
+    theirs.sendall(b"hello")
+    assert stream.peek_nowait()
+    assert notes.read == b"", "a peek is not reported"
+    assert read() == 5
+    assert buffer.startswith(b"hello-")
+    assert notes.read == b"hello"
+    theirs.close()
+    assert read() == 0
+    assert notes.events == ["end"]
+
+
+def test_a_read_without_bytes_is_not_reported(pair):
+    stream, notes, _ = pair
+    with pytest.raises(BlockingIOError):
+        stream.read_nowait(bytearray(1))
+    with pytest.raises(TimedOut):
+        stream.read(bytearray(1), Deadline(0))
+    with pytest.raises(BlockingIOError):
+        stream.peek_nowait()
+    assert (notes.read, notes.events) == (b"", [])
+
+
+def test_a_refused_write_is_reported_and_raised(pair):
+    stream, notes, theirs = pair
+    theirs.close()
+    for write in (stream.write, stream.write_nowait):
+        with pytest.raises(PeerClosed):
+            write([b"x"])
+    assert notes.wrote == b""
+    assert notes.events == ["refused: the other end has hung up"] * 2
+
+
+def test_closing_is_reported_before_it_happens():
+    """What a thread that reads finds afterwards is known to be our own doing."""
+    notes = Notes()
+
+    class Felt:
+        def shut_down(self) -> None:
+            notes.events.append("felt")
+
+        close = shut_down
+
+    stream = ObservedStream(Felt(), notes)
+    stream.shut_down()
+    stream.close()
+    assert notes.events == ["hung up", "felt", "hung up", "felt"]
+
+
+def test_close_and_shut_down_are_passed_on(pair):
+    stream, _, theirs = pair
+    stream.shut_down()
+    assert stream.read(bytearray(1), Deadline(30)) == 0
+    assert theirs.recv(1) == b""
+    stream.close()
+    assert stream.fileno() == -1

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpleipc_cli.process.posix.command import SHELL, Command
+
+SCRIPT = '#!/bin/sh\nprintf "%s\\0" "$0" "$@"\n'
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A folder on PATH, with the program `tool` in it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    write_program(folder / "tool")
+    return folder
+
+
+@pytest.fixture
+def command(here, programs):
+    """Makes commands that find what is in `programs`."""
+    return lambda line: Command(line, str(programs))
+
+
+def write_program(path: Path, text: str = SCRIPT) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def by_shell(line: str) -> list[str]:
+    return [SHELL, "-c", "--", line]
+
+
+def output(arguments: list[str], folder: Path | None = None) -> bytes:
+    return subprocess.run(arguments, capture_output=True, cwd=folder).stdout
+
+
+# Without a shell
+
+PLAIN = {
+    "one word": ("tool", ["tool"]),
+    "several words": ("tool one two", ["tool", "one", "two"]),
+    "more spaces than needed": ("  tool   one  two ", ["tool", "one", "two"]),
+    "options": ("tool -x --key=value +y", ["tool", "-x", "--key=value", "+y"]),
+    "every plain character": ("tool aZ09_@%+:,./-=", ["tool", "aZ09_@%+:,./-="]),
+    "an assignment as an argument": ("tool NAME=value", ["tool", "NAME=value"]),
+}
+
+
+@pytest.mark.parametrize(("line", "arguments"), PLAIN.values(), ids=PLAIN)
+def test_plain_words_need_no_shell(line, arguments, command, programs):
+    assert command(line).direct_argv() == (f"{programs}/tool", arguments)
+
+
+def test_a_program_may_be_named_by_its_path(command, programs, here):
+    write_program(here / "local")
+    path = f"{programs}/tool"
+    assert command(f"{path} x").direct_argv() == (path, [path, "x"])
+    assert command("./local x").direct_argv() == ("./local", ["./local", "x"])
+
+
+# By the shell
+
+SHELL_SYNTAX = {
+    "pipe": "tool | tool",
+    "semicolon": "tool; tool",
+    "ampersand": "tool &",
+    "and": "tool && tool",
+    "redirection": "tool > file",
+    "redirection of input": "tool < file",
+    "variable": "tool $HOME",
+    "command substitution": "tool $(tool)",
+    "backquotes": "tool `tool`",
+    "single quotes": "tool 'a b'",
+    "double quotes": 'tool "a b"',
+    "backslash": "tool a\\ b",
+    "star": "tool a*",
+    "question mark": "tool a?",
+    "brackets": "tool a[b-z]",
+    "braces": "tool a{b,c}",
+    "tilde": "tool a ~",
+    "tilde in an argument": "tool a=~",
+    "comment": "tool # not an argument",
+    "negation": "! tool",
+    "negated builtin": "! true",
+    "subshell": "(tool)",
+    "group": "{ tool; }",
+    "assignment": "NAME=value tool",
+    "assignment alone": "NAME=value",
+    "newline": "tool\ntool",
+    "newline after it": "tool\n",
+    "tab": "tool\tx",
+    "carriage return": "tool\r",
+    "caret": "tool ^x",
+    "quoted program": "'tool'",
+    "not ASCII": "tool caf\u00e9",
+    "a space that is none": "tool\u00a0x",
+    "nothing": "",
+    "spaces": "  ",
+}
+
+
+@pytest.mark.parametrize("line", SHELL_SYNTAX.values(), ids=SHELL_SYNTAX)
+def test_lines_with_shell_syntax_are_run_by_the_shell(line, command, programs):
+    if line.strip():
+        write_program(programs / line.split(" ")[0])
+    assert command(line).direct_argv() is None
+    assert command(line).shell_argv() == by_shell(line)
+
+
+POSIX_WORDS = """
+    break case cd command continue do done elif else esac eval exec exit export false fc fg fi
+    for getopts hash if in jobs kill local printf pwd read readonly return set shift test then
+    times trap true type ulimit umask unalias unset until wait while alias bg chdir echo [ :
+""".split()
+BASH_WORDS = """
+    bind builtin caller compgen complete compopt coproc declare dirs disown enable function help
+    history let logout mapfile popd pushd readarray select shopt source suspend time typeset [[
+""".split()
+
+
+def test_builtins_and_reserved_words_are_run_by_the_shell(command, programs):
+    for word in (*POSIX_WORDS, *BASH_WORDS):
+        write_program(programs / word)
+        for line in (word, f"{word} x"):
+            assert command(line).direct_argv() is None
+            assert command(line).shell_argv() == by_shell(line)
+
+
+def test_the_dot_is_run_by_the_shell(command):
+    assert command(". tool").direct_argv() is None
+
+
+def test_a_program_named_like_a_builtin_is_run_by_its_path(command, programs):
+    write_program(programs / "echo")
+    assert command(f"{programs}/echo").direct_argv() is not None
+
+
+@pytest.mark.parametrize("line", ["missing", "missing x", "./missing", "/nonexistent/missing"])
+def test_a_missing_program_is_left_to_the_shell(line, command):
+    assert command(line).direct_argv() is None
+    assert command(line).shell_argv() == by_shell(line)
+
+
+def test_a_program_that_may_not_be_executed_is_left_to_the_shell(command, programs):
+    (programs / "data").write_text("x")
+    assert command("data").direct_argv() is None
+    assert command(f"{programs}/data").direct_argv() is None
+
+
+def test_a_directory_on_path_is_no_program(command, programs):
+    (programs / "folder").mkdir()
+    assert command("folder").direct_argv() is None
+    assert command("folder").is_missing()
+
+
+def test_a_line_that_begins_with_a_dash_is_no_option_of_the_shell(command):
+    assert b"not executed" not in output(command("-c 'echo not executed'").shell_argv())
+
+
+# One word that is a file here
+
+
+def test_one_word_that_names_a_file_here_runs_that_file(command, here):
+    write_program(here / "handler.sh")
+    assert command("handler.sh").direct_argv() == ("./handler.sh", ["./handler.sh"])
+    assert command("handler.sh").shell_argv() == [SHELL, "-c", "./handler.sh"]
+
+
+def test_a_program_on_path_wins_over_a_file_here(command, here, programs):
+    write_program(here / "tool")
+    assert command("tool").direct_argv() == (f"{programs}/tool", ["tool"])
+    assert command("tool").shell_argv() == by_shell("tool")
+
+
+def test_a_directory_on_path_with_the_same_name_does_not_win(command, here, programs):
+    write_program(here / "handler")
+    (programs / "handler").mkdir()
+    assert command("handler").direct_argv() == ("./handler", ["./handler"])
+
+
+def test_a_directory_here_is_no_program(command, here):
+    (here / "handler").mkdir()
+    assert command("handler").direct_argv() is None
+    assert command("handler").shell_argv() == by_shell("handler")
+
+
+def test_a_link_to_a_file_here_is_run(command, here, programs):
+    (here / "link").symlink_to(programs / "tool")
+    assert command("link").direct_argv() == ("./link", ["./link"])
+
+
+def test_the_first_of_several_words_names_no_file_here(command, here):
+    write_program(here / "handler.sh")
+    assert command("handler.sh x").direct_argv() is None
+    assert command("handler.sh x").shell_argv() == by_shell("handler.sh x")
+
+
+def test_a_file_here_that_may_not_be_executed_is_left_to_the_shell(command, here):
+    (here / "handler.sh").write_text(SCRIPT)
+    assert command("handler.sh").direct_argv() is None
+    assert command("handler.sh").shell_argv() == [SHELL, "-c", "./handler.sh"]
+
+
+@pytest.mark.parametrize("line", ["handler.sh", "handler.sh ", " handler.sh", "  handler.sh  "])
+def test_spaces_around_one_word_change_nothing(line, command, here):
+    write_program(here / "handler.sh")
+    assert command(line).direct_argv() == ("./handler.sh", ["./handler.sh"])
+    assert output(command(line).shell_argv()) == b"./handler.sh\0"
+
+
+@pytest.mark.parametrize("word", ["h\u00e4ndler", "handler~", "handler#2"])
+def test_one_word_may_have_any_characters_that_mean_themselves(word, command, here):
+    write_program(here / word)
+    assert output(command(word).shell_argv()) == f"./{word}\0".encode()
+
+
+def test_files_are_looked_for_at_each_start(command, here, programs):
+    handler = command("handler")
+    assert handler.direct_argv() is None
+    write_program(here / "handler")
+    assert handler.direct_argv() == ("./handler", ["./handler"])
+    write_program(programs / "handler")
+    assert handler.direct_argv() == (f"{programs}/handler", ["handler"])
+
+
+# Missing
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("tool", False),
+        ("tool x", False),
+        ("mine", False),
+        ("mine x", True),
+        ("./mine x", False),
+        ("nowhere", True),
+        ("nowhere x", True),
+        ("./nowhere", True),
+        ("cd x", False),
+        ("nowhere | tool", False),
+        ("", False),
+    ],
+)
+def test_a_command_is_missing_if_plain_words_name_no_program(line, missing, command, here):
+    write_program(here / "mine")
+    assert command(line).is_missing() is missing
+
+
+# No difference to the shell
+
+
+@pytest.fixture(scope="module")
+def show(tmp_path_factory):
+    """A program that shows its arguments."""
+    return write_program(tmp_path_factory.mktemp("bin") / "show", '#!/bin/sh\nprintf "%s|" "$@"\n')
+
+
+@given(line=st.text("ab01 =-+@%:,./_~*?[]{}!^#$'\"\\\t\n;&|<>()`", max_size=8))
+def test_a_line_run_without_a_shell_gives_the_same_as_with_one(line, show):
+    command = Command(f"{show} {line}", os.defpath)
+    direct = command.direct_argv()
+    if direct is not None:
+        program, arguments = direct
+        directly = output([program, *arguments[1:]], show.parent)
+        assert directly == output(command.shell_argv(), show.parent)

@@ -1,0 +1,329 @@
+"""Programs started by the C library and by Python: the same result."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from helpers.command import environment
+from helpers.procfs import children, is_in_syscall
+from helpers.server import Server
+from helpers.waiting import TIMEOUT, wait_until
+from helpers.wire import ask
+
+from simpleipc_cli.process.posix.child import spawn
+from simpleipc_cli.process.posix.command import Command
+from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn, spawn_libc, spawn_os
+from simpleipc_cli.system.fd_limit import DescriptorLimit, inheritable_fds
+
+NOBODY = 65534
+
+
+@pytest.fixture(params=["library", "python"])
+def start(request):
+    return spawn_libc() if request.param == "library" else spawn_os
+
+
+def output_of(start, *command: str, environment=None, more=(), added=NOTHING) -> bytes:
+    """What a program writes to its standard output, having ended well."""
+    reader, writer = os.pipe()
+    try:
+        files = [(writer, 1), *more]
+        pid = start(command[0], list(command), environment or {}, files, added)
+    finally:
+        os.close(writer)
+    with open(reader, "rb") as file:
+        written = file.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return written
+
+
+def test_arguments_arrive_as_they_are(start):
+    words = ["", "two words", "'\"$", "\xe9\u2603", "\udcff\udc80"]
+    written = output_of(start, "/usr/bin/printf", "%s|", *words)
+    assert written == b"|two words|'\"$|\xc3\xa9\xe2\x98\x83|\xff\x80|"
+
+
+def test_the_environment_is_exactly_what_was_given(start):
+    given = {"ODD": "a=b \udcff\n", "EMPTY": "", "\udcfe": "x"}
+    written = output_of(start, "/usr/bin/env", "-0", environment=given)
+    assert sorted(written.split(b"\0")) == sorted([b"ODD=a=b \xff\n", b"EMPTY=", b"\xfe=x", b""])
+
+
+def test_an_empty_environment_stays_empty(start):
+    assert output_of(start, "/usr/bin/env") == b""
+
+
+def test_a_program_has_only_the_given_descriptors(start):
+    pipe = os.pipe()
+    try:
+        more = [(pipe[0], 7), (pipe[1], pipe[1])]  # one with its own number
+        written = output_of(start, "/bin/ls", "/proc/self/fd", more=more)
+    finally:
+        for descriptor in pipe:
+            os.close(descriptor)
+    found = {int(number) for number in written.split()}
+    given = {0, 1, 2, 7, pipe[1], *inheritable_fds()}
+    assert given <= found
+    assert len(found - given) == 1  # by which it looks
+
+
+def test_each_program_has_its_own_environment(start):
+    one, other = {"NAME": "one", "MORE": ""}, {"NAME": "other"}
+    for given, more in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
+        written = output_of(start, "/usr/bin/env", environment=given, added=more).decode()
+        assert dict(line.split("=", 1) for line in written.splitlines()) == given | more
+
+
+def test_a_program_leads_a_group_and_has_default_signals(start):
+    kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGPIPE, 34)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, 35])
+    try:
+        status = output_of(start, "/bin/cat", "/proc/self/status", "/proc/self/stat").decode()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    lines = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
+    assert int(lines["SigBlk"], 16) == 0
+    assert int(lines["SigIgn"], 16) & ~(0b11 << 31) == 0  # two are glibc's own
+    pid, _, rest = status.splitlines()[-1].partition(" ")  # pid (name) state parent group
+    assert rest.split()[3] == pid
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("missing", errno.ENOENT), ("file", errno.EACCES), ("text", errno.ENOEXEC)],
+)
+def test_an_error_of_the_system_is_raised(start, folder, name, number):
+    (folder / "file").touch(mode=0o644)
+    (folder / "text").touch(mode=0o755)
+    before = children(os.getpid())
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        start(str(folder / name), [name], {}, [])
+    assert caught.value.errno == number
+    assert children(os.getpid()) == before
+
+
+def test_too_many_arguments_are_an_error(start):
+    with pytest.raises(OSError, match=os.strerror(errno.E2BIG)) as caught:
+        start("/bin/true", ["true", "x" * (1 << 20)], {}, [])
+    assert caught.value.errno == errno.E2BIG
+
+
+def test_a_descriptor_that_is_not_open_is_an_error(start):
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        start("/bin/true", ["true"], {}, [(987, 0)])
+
+
+# It limits itself, and cannot take that back: not for the process that runs the tests.
+LIMITED = """
+import os
+import resource
+import sys
+
+from simpleipc_cli.process.posix.posix_spawn import by_library, by_python
+
+start = by_library() if sys.argv[1] == "library" else by_python
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.geteuid() == 0:  # no limit holds for root
+    os.setuid(int(sys.argv[2]))
+try:
+    start("/bin/true", ["true"], {}, [])
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+@pytest.mark.parametrize("way", ["library", "python"])
+def test_too_many_processes_are_an_error(way):
+    done = subprocess.run([sys.executable, "-c", LIMITED, way, str(NOBODY)], capture_output=True)
+    assert (done.returncode, done.stderr) == (errno.EAGAIN, b"")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "given"),
+    [
+        ("/bin/true\0x", ["true"], {}),
+        ("/bin/true", ["true", "a\0b"], {}),
+        ("/bin/true", ["true"], {"A": "b\0c"}),
+        ("/bin/true", ["true"], {"A\0B": "c"}),
+    ],
+    ids=["program", "argument", "value", "name"],
+)
+def test_a_nul_in_a_text_is_an_error(start, program, arguments, given):
+    with pytest.raises(ValueError, match="null"):
+        start(program, arguments, given, [])
+
+
+# -- side by side ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(script):
+    """Makes programs that cannot be executed before they are let go."""
+    kept = signal.signal(signal.SIGIO, signal.SIG_IGN)  # what the kernel asks the holder with
+    with ExitStack() as files:
+
+        def make(name: str) -> Held:
+            program = script("", name)
+            program.write_bytes(Path("/bin/true").read_bytes())
+            return files.enter_context(Held(program).kept())
+
+        yield make
+    signal.signal(signal.SIGIO, kept)
+
+
+class Held:
+    """A program under a lease: executing it waits in the kernel until the lease is released."""
+
+    def __init__(self, program: Path) -> None:
+        self.program = str(program)
+        self._file = program.open("rb")
+        fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    @contextmanager
+    def kept(self):
+        try:
+            yield self
+        finally:
+            self._file.close()
+
+    def is_waited_for(self) -> bool:
+        return fcntl.fcntl(self._file, fcntl.F_GETLEASE) != fcntl.F_WRLCK
+
+    def let_go(self) -> None:
+        fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+class Starting(threading.Thread):
+    """A thread that starts a program."""
+
+    def __init__(self, held: Held, limit: DescriptorLimit) -> None:
+        super().__init__(daemon=True)
+        self._held, self._limit = held, limit
+        self.process = None
+        self.start()
+        wait_until(held.is_waited_for, "the program to be executed")
+
+    def run(self) -> None:
+        command = Command(self._held.program, "")
+        self.process = spawn(command, environment(), [], self._limit)
+
+    def finish(self) -> None:
+        self._held.let_go()
+        self.join(TIMEOUT)
+        assert self.process.wait(TIMEOUT, None)
+        assert self.process.status() == 0
+        self.process.stop(0.0, None)
+
+
+def test_programs_are_started_side_by_side(held):
+    limit = DescriptorLimit()
+    both = [Starting(held("first"), limit), Starting(held("second"), limit)]
+    assert [each.process for each in both] == [None, None]
+    for each in both:
+        each.finish()
+
+
+@pytest.fixture
+def small_limit():
+    kept = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, kept[1]))
+    yield 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, kept)
+
+
+def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
+    limit = DescriptorLimit()
+    starting = Starting(held("program"), limit)
+    raising = threading.Thread(target=limit.raise_to_most)
+    raising.start()
+    wait_until(lambda: is_in_syscall(raising.native_id, "futex"), "it to wait for the program")
+    later = []
+    after = threading.Thread(target=lambda: later.append(limit_of_child(limit)))
+    after.start()
+    wait_until(lambda: is_in_syscall(after.native_id, "futex"), "it to wait for the limit")
+    assert (starting.process, later) == (None, [])
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == small_limit
+    starting.finish()
+    for thread in (raising, after):
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limit.most
+    assert later == [small_limit]
+    assert limit_of_child(limit) == small_limit
+
+
+def limit_of_child(limit: DescriptorLimit) -> int:
+    """The soft limit that a handler has."""
+    reader, writer = os.pipe()
+    process = spawn(Command("ulimit -Sn", ""), environment(), [(writer, 1)], limit)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        written = file.read()
+    process.stop(0.0, None)
+    return int(written)
+
+
+def test_handlers_that_start_at_once_have_no_descriptors_of_each_other(endpoint):
+    found = []
+
+    def look() -> None:
+        found.extend([ask(endpoint, b"x") for _ in range(10)])
+
+    with Server(endpoint, "exec ls /proc/self/fd", "--threads", 8, "-q"):
+        threads = [threading.Thread(target=look) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT)
+    assert found == [(b"0\n1\n2\n3\n", True)] * 80  # the last is the one by which it looks
+
+
+# -- where it cannot be had -----------------------------------------------------------------
+
+WITHOUT = {
+    "no ctypes": "sys.modules['ctypes'] = None",
+    "no memory for it": """
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ctypes":
+            raise MemoryError
+sys.meta_path.insert(0, Refusing())
+""",
+    "no such function": "import ctypes; ctypes.CDLL = lambda name: object()",
+    "no library": """
+import ctypes
+def refuse(name):
+    raise OSError("no")
+ctypes.CDLL = refuse
+""",
+}
+
+
+@pytest.mark.parametrize("spoil", WITHOUT.values(), ids=WITHOUT)
+def test_without_posix_spawn_python_starts_programs(spoil):
+    program = f"""
+import os, sys
+{spoil}
+from simpleipc_cli.process.posix.posix_spawn import NOTHING, by_python, quickest
+assert quickest() is by_python
+pid = quickest()("/bin/echo", ["echo", "started"], {{}}, [])
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"started\n", b"")
+
+
+def test_posix_spawn_is_used_where_it_is_complete():
+    assert best_spawn() is not spawn_os
