@@ -1,4 +1,4 @@
-"""`sipc serve`: who may connect, by the socket's group and by the peer's user."""
+"""`sipc serve`: which users may connect, by the socket's group and by the peer's user."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def open_folder(folder):
 
 @needs_root
 def test_only_allowed_users_are_answered(endpoint, open_folder):
-    handler = f"cat >>{open_folder}/heard; echo done"
+    handler = f"cat >>{open_folder}/received; echo done"
     with Server(endpoint, handler, "--allow-user", "nobody") as server:
         assert mode_of(endpoint) == 0o666
         assert ask_as(NOBODY, endpoint, b"mine") == message(b"done\n")
         assert ask_as(1234, endpoint, b"others") == b""
         server.wait_for_log("^refused uid=1234 pid=")
-        with connect(endpoint) as client:  # root, who is also the server's owner
-            assert receive_all(client) == b"", "closed at once, without a word"
+        with connect(endpoint) as client:  # as root, the user of the server
+            assert receive_all(client) == b"", "closed without a response"
         server.wait_for_log(f"refused uid=0 pid={os.getpid()}: not one of --allow-user")
-    assert (open_folder / "heard").read_bytes() == b"mine"
+    assert (open_folder / "received").read_bytes() == b"mine"
 
 
 @needs_root
@@ -144,7 +144,7 @@ def test_a_group_without_membership_is_refused_and_leaves_no_file(open_folder):
 
 @needs_root
 def test_mode_and_group_are_set_before_the_socket_gets_its_name(endpoint, open_folder):
-    """The mode and the group are there before the name is: seen by whoever looks all the time."""
+    """A process that looks at the path all the time sees no other mode and group."""
     watcher = """
 import os, sys
 print(flush=True)

@@ -66,7 +66,7 @@ def test_a_server_answers_on_a_passed_socket_and_does_not_remove_it(manager, end
 def test_a_stopping_server_leaves_queued_connections_to_the_next_server(
     manager, endpoint, folder, gate
 ):
-    """Whom the first has accepted it answers; whoever comes then, it does not touch."""
+    """The first server answers what it has accepted, and accepts nothing after the signal."""
     command = f": >{folder}/begun; {gate.wait}; cat; echo first"
     with connect(endpoint) as client, manager.start("-v", command=command) as first:
         client.sendall(message(b"hello "))

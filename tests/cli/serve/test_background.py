@@ -284,7 +284,7 @@ def test_starts_and_stops_in_a_row_leave_nothing(background, endpoint, folder, r
 
 
 def test_send_spawn_may_start_a_server_in_the_background(background, endpoint):
-    """One that waits for the command's end, and for whoever listens then."""
+    """The client waits for the end of the command, and for a server that listens then."""
     done = background.send("exec sipc serve --background -q --exec cat")
     assert (done.returncode, done.stdout) == (0, b"hello")
     assert pid_of_listener(endpoint) not in children(os.getpid())
@@ -297,7 +297,7 @@ def test_max_wait_without_background_is_a_usage_error(endpoint):
 
 
 def test_the_reason_of_its_end_is_in_the_log_file(background, endpoint, folder):
-    """Nobody is left who could see it on standard error."""
+    """Standard error is closed by then."""
     log = folder / "log"
     assert background.serve("--log-file", log, "-q").returncode == 0
     endpoint.unlink()

@@ -1,4 +1,4 @@
-"""`sipc serve` that ends by itself: after a count, when idle, when it is told to by a request."""
+"""`sipc serve` that stops by itself: after a count, when idle, at a request."""
 
 from __future__ import annotations
 
@@ -127,12 +127,12 @@ def test_empty_quit_bytes_match_the_empty_request(endpoint):
 
 @pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
 def test_each_way_to_stop_answers_connections_that_are_open(endpoint, folder, way):
-    """Also those who still wait in the kernel's queue: they connected before the path went."""
+    """Also those in the backlog, which connected before the path was removed."""
     value = {"--count": "1", "--idle-timeout": "2s", "--quit-on": "stop"}[way]
     with Server(endpoint, "cat", way, value, "--drain-timeout", "30s") as server:
         with open_connections(endpoint, 20) as clients:
             if way == "--idle-timeout":
-                wait_until(lambda: not endpoint.exists(), "it to be idle, as nobody says a word")
+                wait_until(lambda: not endpoint.exists(), "the idle timeout")
             else:
                 clients[0].sendall(message(b"stop"))
                 wait_until(lambda: not endpoint.exists(), "the stop to begin")

@@ -1,4 +1,4 @@
-"""One thread answers what is short; what may wait, or is long, keeps nobody else waiting."""
+"""One thread runs short exchanges; long ones, and those that may block, delay no other."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def unread(client: socket.socket) -> int:
 
 
 def end_at_once(server: Server) -> None:
-    """By a second signal, which is one of its own only behind the first."""
+    """Abort the server by a second signal, after it has received the first."""
     server.signal()
     server.wait_for_log("^stopping")
     server.signal()
@@ -70,7 +70,7 @@ def test_many_short_requests_at_once_need_one_thread(endpoint, gate):
 
 
 def test_handlers_that_end_slowly_delay_no_other_request(endpoint, folder):
-    """Handlers that ignore SIGTERM, their clients gone; and what they leave behind."""
+    """Handlers that ignore SIGTERM, whose clients have closed."""
     stubborn = folder / "stubborn"
     command = f"read -r what; test $what = echo && exec cat; trap '' TERM; : >{stubborn}; "
     command += "exec sleep 1000"
@@ -80,7 +80,7 @@ def test_handlers_that_end_slowly_delay_no_other_request(endpoint, folder):
             stubborn.unlink(missing_ok=True)
             with connect(endpoint) as client:
                 client.sendall(message(b"stay\n"))
-                wait_until(stubborn.exists, "the handler to be deaf")
+                wait_until(stubborn.exists, "the handler to ignore SIGTERM")
         for number in range(8):
             assert ask(endpoint, b"echo\n%d" % number) == (b"%d" % number, True)
         wait_until(lambda: len(children(server.pid)) == 2, "those two alone to be left")
@@ -92,15 +92,15 @@ def test_processes_left_by_a_handler_that_ignore_sigterm_are_killed(shared_serve
     server = shared_server(command, "--kill-after", "100ms")
     for _ in range(2):
         assert ask(server.path, b"hello") == (b"hello", True)
-    wait_until(lambda: set(processes(server.mark)) == {server.pid}, "nobody else to be left")
+    wait_until(lambda: set(processes(server.mark)) == {server.pid}, "no other process to be left")
 
 
 def test_a_handler_whose_program_cannot_be_read_delays_no_other_event(endpoint, folder):
-    """As on a file system that hangs; here somebody holds a lease on the file (fcntl(2))."""
+    """As on a file system that hangs; here the test holds a lease on the file (fcntl(2))."""
     program = folder / "program"
     program.write_text("#!/bin/sh\nexec cat\n")
     program.chmod(0o755)
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the holder is told
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to the holder of the lease
     try:
         with Server(endpoint, str(program)) as server, connect(endpoint) as client:
             with program.open("r+b") as file:
@@ -142,7 +142,7 @@ def test_a_worker_that_outlives_its_maximum_of_requests_delays_no_other_request(
 
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, MIB // 2 + 1])
 def test_requests_around_the_size_that_gets_a_thread_are_answered_unchanged(shared_server, size):
-    """Each of a size around the one at which they leave, in pieces or at once."""
+    """In many packets and in one write."""
     server = shared_server("exec cat")
     payload = os.urandom(size)
     assert ask(server.path, payload) == (payload, True)
@@ -194,7 +194,7 @@ def test_a_queued_request_begins_when_a_thread_becomes_free(endpoint, gate):
 
 
 def test_short_requests_are_answered_while_long_responses_are_not_read(endpoint):
-    """Clients that do not read their answer, as many as may be handled at once but one."""
+    """All but one of the exchanges that may run at once wait for their clients to read."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         stuck = [stack.enter_context(connect(endpoint)) for _ in range(3)]
         payload = bytes(3 * MIB)
@@ -208,7 +208,7 @@ def test_short_requests_are_answered_while_long_responses_are_not_read(endpoint)
 
 
 def test_abort_closes_exchanges_on_the_event_loop_and_in_the_queue(endpoint, folder):
-    """Those at the desk with a handler, those who have sent half, and those who wait their turn."""
+    """One has a handler, one has sent half a request, one is queued."""
     begun = folder / "begun"
     command = f": >{begun}; cat >/dev/null; exec sleep 1000"
     options = ("--threads", "2", "--drain-timeout", "100ms")
@@ -216,7 +216,7 @@ def test_abort_closes_exchanges_on_the_event_loop_and_in_the_queue(endpoint, fol
         clients[0].sendall(message(b"whole"))
         wait_until(begun.exists, "the handler to begin")
         clients[1].sendall(packets(b"half"))
-        wait_until(lambda: len(children(server.pid)) == 2, "both to be at the desk")
+        wait_until(lambda: len(children(server.pid)) == 2, "both handlers to run")
         clients[2].sendall(message(b"waits"))
         server.signal()
         assert [receive_all(client) for client in clients] == [b"", b"", b""]

@@ -1,4 +1,4 @@
-"""`sipc serve --exec`: what goes in and what comes out, whoever reads or writes first."""
+"""`sipc serve --exec`: requests and responses, whichever side reads or writes first."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_an_empty_packet_does_not_end_a_request(server_for):
 
 
 def test_many_packets_get_a_thread_however_little_is_in_them(endpoint):
-    """Looking at packets takes its time, and others shall not wait for that."""
+    """Parsing packets takes time, which must not delay other exchanges."""
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         for _ in range(5):
             client.sendall(b"0004" * 1000)
         tasks = Path(f"/proc/{server.pid}/task")
-        wait_until(lambda: len(list(tasks.iterdir())) == 2, "a thread for who has many packets")
+        wait_until(lambda: len(list(tasks.iterdir())) == 2, "a thread for the exchange")
         client.sendall(message(b"hello"))
         assert decode(receive_all(client)) == (b"hello", True)
 
@@ -136,11 +136,11 @@ def test_a_long_request_from_a_client_that_writes_before_it_reads_stays_out_of_m
 @pytest.mark.parametrize("size", VOLUMES)
 def test_a_long_request_through_two_servers_in_a_row_stays_out_of_memory(endpoint, folder, size):
     back = folder / "back"
-    with Server(back, "cat") as behind, Server(endpoint, f"{SIPC} send {back}") as server:
+    with Server(back, "cat") as back_server, Server(endpoint, f"{SIPC} send {back}") as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"the relay has begun"))
             client.recv(4, socket.MSG_PEEK)
-            pids = [server.pid, behind.pid, *children(server.pid)]
+            pids = [server.pid, back_server.pid, *children(server.pid)]
             before = [peak_memory(pid) for pid in pids]
             zeros = packets(bytes(15 * MAX_PAYLOAD))
             sent = 0
@@ -213,10 +213,10 @@ def test_a_client_with_5_megabytes_to_write_gets_the_failed_response_and_no_sigp
 
 PATIENT = """
 from simpleipc_cli.cli import main
-from simpleipc_cli.server import clocks
+from simpleipc_cli.server import timeouts
 
-assert clocks.LINGER == 1.0
-clocks.LINGER = 3600.0
+assert timeouts.LINGER == 1.0
+timeouts.LINGER = 3600.0
 main()
 """
 

@@ -1,4 +1,4 @@
-"""`sipc serve`: clients that go away, say nothing, or talk nonsense."""
+"""`sipc serve`: clients that close, send nothing, or send malformed requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def server_for(shared_server):
 
 
 def eof_witness(folder) -> str:
-    """A handler that leaves a file when its input ends, and says when it has begun."""
+    """Return a handler that makes files at its start and at the end of its input."""
     return f": >{folder}/begun; cat >/dev/null; : >{folder}/eof; echo done"
 
 
@@ -183,7 +183,7 @@ NONSENSE = {
     "length 3": b"0003",
     "over-long": b"fff1" + bytes(65517),
     "ffff": b"ffff" + bytes(70000),
-    "behind a packet": packets(b"hello") + b"zzzz",
+    "after a packet": packets(b"hello") + b"zzzz",
 }
 
 
@@ -221,7 +221,7 @@ def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, 
         server = stack.enter_context(
             Server(endpoint, f"{gate.wait}; cat", "--threads", 2, wrapper=wrapper)
         )
-        stop_process(server.pid)  # so that nobody is silent when the server looks
+        stop_process(server.pid)  # so that no connection is idle when the server accepts it
         clients = stack.enter_context(open_connections(endpoint, 40))
         for number, client in enumerate(clients):
             client.sendall(message(b"%d" % number))
@@ -403,7 +403,7 @@ def test_exchanges_are_freed_at_their_end(endpoint):
         server.wait_until_idle()
         asked = itertools.count(1)
 
-        def all_are_freed():  # who is at it still may take a moment
+        def all_are_freed():  # an exchange that ends may take a moment
             server.signal(signal.SIGUSR2)
             return server.wait_for_log("exchanges are left", next(asked)).startswith("0 ")
 

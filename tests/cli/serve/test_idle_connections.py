@@ -27,7 +27,7 @@ ROOM_FOR_OTHERS = 200
 
 @contextmanager
 def descriptors_for(count: int):
-    """Allow this process, and servers that it starts, so many connections."""
+    """Raise the limit of this process, and of servers that it starts, for this many connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + ROOM_FOR_OTHERS
     if hard < needed:

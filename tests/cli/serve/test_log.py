@@ -187,7 +187,9 @@ def test_sighup_keeps_the_old_log_file_when_the_folder_is_gone(endpoint, folder)
     with Server(endpoint, "cat", "--log-file", log) as server:
         logs.rename(moved)
         server.signal(signal.SIGHUP)
-        wait_until(lambda: "cannot open the log file" in (moved / "log").read_text(), "a word")
+        wait_until(
+            lambda: "cannot open the log file" in (moved / "log").read_text(), "an error in the log"
+        )
         assert ask(endpoint, b"hello") == (b"hello", True)
         wait_until(lambda: "answered" in (moved / "log").read_text(), "the request in it")
         moved.rename(logs)
@@ -242,7 +244,7 @@ def test_a_full_disk_loses_lines_of_the_log_and_nothing_else(endpoint, folder):
             server.wait_until_idle()
             ballast.unlink()
             assert ask(endpoint, b"hello") == (b"hello", True)
-            wait_until(lambda: "lines were lost" in log.read_text(), "a word on it")
+            wait_until(lambda: "lines were lost" in log.read_text(), "the number of lost lines")
             server.stop()
         whole, torn = [], 0
         for line in log.read_text().splitlines():
@@ -304,7 +306,7 @@ def test_the_reason_of_a_failed_start_is_in_the_log_and_on_stderr(endpoint, log)
     assert line["text"] == done.stderr.decode().rstrip("\n")
 
 
-def hears(pid: int, number: int) -> bool:
+def handles_signal(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
@@ -313,10 +315,10 @@ def hears(pid: int, number: int) -> bool:
 
 def test_sighup_during_the_start_reopens_the_log_file(endpoint, folder, log):
     lock = folder / "sock.lock"
-    lock.touch()  # somebody else's start, which is waited for
+    lock.touch()  # of another server that starts, which is waited for
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--log-file", log]
     with Program(command, env=environment()) as server:
-        wait_until(lambda: hears(server.pid, signal.SIGUSR1), "it to hear signals")
+        wait_until(lambda: handles_signal(server.pid, signal.SIGUSR1), "it to handle signals")
         log.rename(folder / "old")
         server.send_signal(signal.SIGHUP)
         lock.unlink()

@@ -1,4 +1,4 @@
-"""`sipc serve` under a service manager: what it tells through $NOTIFY_SOCKET, and when."""
+"""`sipc serve` under a service manager: what it sends to $NOTIFY_SOCKET, and when."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def manager(request, folder):
 
 
 @pytest.fixture
-def told(folder):
+def notify_socket(folder):
     """A service manager's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(folder / "notify"))
@@ -52,7 +52,7 @@ def test_the_server_sends_ready_and_stopping(manager, endpoint):
         listening.recv(1000)
 
 
-def test_the_server_sends_nothing_before_it_listens(told, folder, endpoint):
+def test_the_server_sends_nothing_before_it_listens(notify_socket, folder, endpoint):
     lock = folder / "sock.lock"
     lock.touch()
     env = environment(NOTIFY_SOCKET=str(folder / "notify"))
@@ -60,24 +60,24 @@ def test_the_server_sends_nothing_before_it_listens(told, folder, endpoint):
         wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it to wait")
         server.terminate()
         assert server.wait() == 143
-    told.setblocking(False)
+    notify_socket.setblocking(False)
     with pytest.raises(BlockingIOError):
-        told.recv(1000)
+        notify_socket.recv(1000)
 
 
-def test_a_server_in_the_background_sends_ready(told, folder, endpoint):
+def test_a_server_in_the_background_sends_ready(notify_socket, folder, endpoint):
     with Background(endpoint) as background:
         env = background.environment(NOTIFY_SOCKET=str(folder / "notify"))
         assert background.serve(env=env).returncode == 0
-        assert told.recv(1000).startswith(b"READY=1\n")
+        assert notify_socket.recv(1000).startswith(b"READY=1\n")
 
 
-def test_a_path_with_a_newline_adds_no_assignment(told, folder):
+def test_a_path_with_a_newline_adds_no_assignment(notify_socket, folder):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"))
     path = folder / "a\nMAINPID=1"
     command = [SIPC, "serve", path, "--exec", "cat"]
     with Program(command, env=env) as server:
-        said = told.recv(1000)
+        said = notify_socket.recv(1000)
         server.terminate()
         assert server.wait() == 0
     assert said.count(b"\n") == 1
@@ -85,7 +85,7 @@ def test_a_path_with_a_newline_adds_no_assignment(told, folder):
 
 
 def test_an_unreachable_service_manager_is_logged_once_and_requests_are_answered(endpoint, folder):
-    env = environment(NOTIFY_SOCKET=f"{folder}/nobody", WATCHDOG_USEC="20000")
+    env = environment(NOTIFY_SOCKET=f"{folder}/missing", WATCHDOG_USEC="20000")
     with Server(endpoint, "cat", env=env) as server:
         server.wait_for_log("service manager")
         woken = wakeups(server.pid)
@@ -96,7 +96,7 @@ def test_an_unreachable_service_manager_is_logged_once_and_requests_are_answered
     assert "check NOTIFY_SOCKET" in server.log
 
 
-def test_a_service_manager_that_does_not_read_delays_no_request(told, folder, endpoint):
+def test_a_service_manager_that_does_not_read_delays_no_request(notify_socket, folder, endpoint):
     """Its queue is full, and stays so."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         fill(filler, str(folder / "notify"))
@@ -116,62 +116,66 @@ def fill(filler, name: str) -> None:
         pass
 
 
-def words(told, count: int) -> list[bytes]:
-    return [told.recv(1000).split(b"\n")[0] for _ in range(count)]
+def states(notify_socket, count: int) -> list[bytes]:
+    return [notify_socket.recv(1000).split(b"\n")[0] for _ in range(count)]
 
 
-def test_watchdog_messages_are_sent_while_idle_busy_and_stopping(told, folder, endpoint, gate):
+def test_watchdog_messages_are_sent_while_idle_busy_and_stopping(
+    notify_socket, folder, endpoint, gate
+):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="200000")
     command = f": >{folder}/begun; {gate.wait}; cat"
     with Server(endpoint, command, "--threads", 1, env=env) as server:
-        assert words(told, 5) == [b"READY=1", *[b"WATCHDOG=1"] * 4]
+        assert states(notify_socket, 5) == [b"READY=1", *[b"WATCHDOG=1"] * 4]
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             wait_until((folder / "begun").exists, "the handler to begin")
-            assert words(told, 5) == [b"WATCHDOG=1"] * 5
+            assert states(notify_socket, 5) == [b"WATCHDOG=1"] * 5
             server.signal()
-            while words(told, 1) != [b"STOPPING=1"]:
+            while states(notify_socket, 1) != [b"STOPPING=1"]:
                 pass
-            assert words(told, 5) == [b"WATCHDOG=1"] * 5
+            assert states(notify_socket, 5) == [b"WATCHDOG=1"] * 5
             gate.open()
             assert decode(receive_all(client)) == (b"hello", True)
-        told.close()  # else its queue fills
+        notify_socket.close()  # else its queue fills
         assert server.wait() == 0
 
 
-def test_no_watchdog_message_is_sent_for_the_watchdog_of_another_process(told, folder, endpoint):
+def test_no_watchdog_message_is_sent_for_the_watchdog_of_another_process(
+    notify_socket, folder, endpoint
+):
     more = {"WATCHDOG_USEC": "50000", "WATCHDOG_PID": "1"}
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), **more)
     with Server(endpoint, "cat", env=env) as server:
-        assert words(told, 1) == [b"READY=1"]
+        assert states(notify_socket, 1) == [b"READY=1"]
         woken = wakeups(server.pid)
         wait_until(lambda: wakeups(server.pid) >= woken + 3, "it to have looked around")
         server.signal()
-        assert words(told, 1) == [b"STOPPING=1"]
+        assert states(notify_socket, 1) == [b"STOPPING=1"]
         assert server.wait() == 0
 
 
-def test_watchdog_messages_are_sent_if_WATCHDOG_PID_is_the_servers(told, folder, endpoint):
+def test_watchdog_messages_are_sent_if_WATCHDOG_PID_is_the_servers(notify_socket, folder, endpoint):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="50000")
     wrapper = ["sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh"]
     with Server(endpoint, "cat", env=env, wrapper=wrapper):
-        assert words(told, 3) == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
-        told.close()
+        assert states(notify_socket, 3) == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        notify_socket.close()
 
 
-def test_a_watchdog_of_a_microsecond_does_not_make_the_server_spin(told, folder, endpoint):
+def test_a_watchdog_of_a_microsecond_does_not_make_the_server_spin(notify_socket, folder, endpoint):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="1")
     with Server(endpoint, "cat", env=env) as server:
-        assert words(told, 2) == [b"READY=1", b"WATCHDOG=1"]
+        assert states(notify_socket, 2) == [b"READY=1", b"WATCHDOG=1"]
         wait_until(lambda: sleeps(server.pid), "it to sleep")
-        told.close()
+        notify_socket.close()
 
 
 def sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
-def test_handlers_do_not_get_the_service_managers_variables(told, folder, endpoint):
+def test_handlers_do_not_get_the_service_managers_variables(notify_socket, folder, endpoint):
     env = environment(
         NOTIFY_SOCKET=str(folder / "notify"),
         WATCHDOG_USEC="5000000",

@@ -1,4 +1,4 @@
-"""`sipc serve --pid-file`: whose it is, and that it is nobody else's."""
+"""`sipc serve --pid-file`: the process it names, and what it replaces."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_server_that_cannot_start_leaves_no_pid_file(endpoint, folder, pid_fil
 def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
     endpoint, pid_file, folder
 ):
-    """What a handler leaves behind must not look like a server that lives."""
+    """A process that a handler left must not hold the lock of the server."""
     command = f"setsid sleep 1000 >/dev/null 2>&1 & echo $! >{folder}/left"
     with Server(endpoint, command, "--pid-file", pid_file) as server:
         assert ask(endpoint, b"") == (b"", True)

@@ -19,12 +19,12 @@ MIB = 1 << 20
 
 
 def waiting(server) -> list[int]:
-    """Those who read what handlers are to read."""
+    """Return the processes that wait for a request."""
     return [pid for pid in processes(server.mark) if is_in_syscall(pid, "read")]
 
 
 class Ahead(Server):
-    """A server that has so many handlers waiting when it has nothing to do."""
+    """A server that has this many handlers waiting while it is idle."""
 
     def __init__(self, path, command: str, count: int, *options, **more) -> None:
         super().__init__(path, command, "--prestart", count, *options, **more)

@@ -53,7 +53,7 @@ class Clients:
                     self.answered.append(number)
                     continue
                 self.refused.append(number)
-            except BaseException as failure:  # told to the test
+            except BaseException as failure:  # the test looks at it
                 self.failed.append((number, failure))
             return
 
@@ -181,7 +181,7 @@ def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way, se
             replace_again_and_again(
                 clients, servers, lambda: serving(endpoint, folder), lambda: not endpoint.exists()
             )
-            # No server any more: whoever asks now would wait for one.
+            # There is no server any more, and clients that ask now wait for one.
             last = serving(endpoint, folder)
         last.terminate()
         assert last.wait(TIMEOUT) == 0
@@ -224,7 +224,7 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(
 def test_clients_that_keep_the_socket_of_a_stopped_server_are_answered_or_refused(
     folder, endpoint, way
 ):
-    """Its name goes with its server; what is held leads nowhere then, but drops nobody."""
+    """The path of the socket is removed with the server. No connection is dropped."""
     for _ in range(SOAK):
         with ExitStack() as stack:
             server = serving(endpoint, folder)

@@ -1,4 +1,4 @@
-"""`sipc serve` where something is scarce, or was left in an odd state by whoever started it."""
+"""`sipc serve` with few resources, and with an unusual state inherited at its start."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_too_few_descriptors_are_reported_at_the_start(endpoint, folder, number)
     ids=["worker", "prestart"],
 )
 def test_handlers_that_wait_count_in_the_minimum_of_descriptors(endpoint, handler, least):
-    """With less it would listen, and accept nobody for ever."""
+    """With fewer it would listen, and never accept."""
     command = [SIPC, "serve", endpoint, *map(str, handler)]
     done = subprocess.run([*allowed(least - 1), *command], capture_output=True)
     assert done.returncode == 1
@@ -192,7 +192,7 @@ def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
 
 @needs_root
 def test_zombies_in_the_process_group_are_not_waited_for(endpoint, folder):
-    """Where nobody reaps orphans, as in many a container, the dead stay in their group."""
+    """Where no process reaps orphans, as in many containers, zombies stay in their group."""
     command = "sleep 1000 >/dev/null 2>&1 & cat"
     serve = f"{SIPC} serve {endpoint} --threads 1 --kill-after 1000s --exec '{command}'"
     init = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]

@@ -99,7 +99,7 @@ def test_a_signal_at_any_moment_of_the_start_leaves_no_file(endpoint, folder, st
 
 
 def test_after_sigkill_the_stale_socket_is_replaced_by_the_next_server(endpoint, folder):
-    """What cannot be caught: whoever manages the service ends them, by its control group."""
+    """SIGKILL cannot be caught: the handlers are left to the service manager."""
     reader = f"cat >{folder}/stored; : >{folder}/eof; exec sleep 1000"
     options = ["--whole-request"]
     with Server(endpoint, ": >begun; exec sleep 1000", *options, cwd=folder) as server:

@@ -106,7 +106,7 @@ def test_an_impossible_path_is_refused(folder, path, status):
 
 
 def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
-    """Run sipc as nobody; all is imported first, for nobody may be unable to read it."""
+    """Run sipc as the user nobody; the modules are imported before, as it may not read them."""
     code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
     code += "from simpleipc_cli.cli import main, app;"
     code += "import simpleipc_cli.cli.send.command, simpleipc_cli.cli.probe.command;"
@@ -359,7 +359,7 @@ def test_stopping_answers_ten_requests_in_flight(endpoint, gate):
 
 
 def test_stopping_answers_connections_in_the_backlog(endpoint):
-    """So many that some still wait there when the stop begins."""
+    """More connections than the server accepts at once are there when the stop begins."""
     with serve_workers(endpoint, "--drain-timeout", "0", worker="cat") as server:
         stop_process(server.pid)
         with open_connections(endpoint, 300) as clients:

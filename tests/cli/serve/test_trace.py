@@ -115,18 +115,18 @@ CLIENTS = {
         "< received cut off: end of stream inside a packet of 9 bytes, 3 missing",
     ),
     "malformed": (b"0005xzzzz!!", "< received malformed: bad packet length 'zzzz' at byte 5"),
-    "behind the flush": (b"00000005y", '< received 0005 (5 bytes) behind the flush: "y"'),
+    "after the flush": (b"00000005y", '< received 0005 (5 bytes) behind the flush: "y"'),
 }
 
 
-@pytest.mark.parametrize(("wire", "told"), CLIENTS.values(), ids=CLIENTS)
-def test_what_is_wrong_with_a_request_is_in_the_trace(traced_server, wire, told):
+@pytest.mark.parametrize(("wire", "expected"), CLIENTS.values(), ids=CLIENTS)
+def test_what_is_wrong_with_a_request_is_in_the_trace(traced_server, wire, expected):
     server, trace = traced_server("cat")
     with connect(server.path) as client:
         client.sendall(wire)
         client.shutdown(socket.SHUT_WR)
         receive_all(client)
-    assert any(event.startswith(told) for event in one_request(trace))
+    assert any(event.startswith(expected) for event in one_request(trace))
 
 
 def test_a_request_one_byte_at_a_time_has_one_line_for_each_packet(traced_server):
@@ -237,7 +237,7 @@ def proxy(_proxy):
 
 
 def wait_for_ends(folder, count: int) -> dict[str, dict[str, list[str]]]:
-    """The three traces, when each has so many ends."""
+    """Return the three traces once each has this many ends."""
     names = ["front.log", "log", "back.log"]
     wait_until(
         lambda: all(closed((folder / name).read_bytes()) == count for name in names), "all ends"

@@ -211,7 +211,7 @@ def test_a_whole_request_reaches_the_worker_only_when_it_is_complete(endpoint):
         with connect(endpoint) as client:
             client.sendall(packets(b"hello"))
             assert ask_worker(endpoint, "other") == b"other"
-            assert len(children(server.pid)) == 1  # none for who has not said all
+            assert len(children(server.pid)) == 1  # none for an incomplete request
             client.sendall(message(b" world"))
             assert decode(receive_all(client)) == (b"hello world", True)
         with connect(endpoint) as client:
@@ -350,8 +350,8 @@ def test_a_worker_that_answers_early_gets_the_rest_of_the_request(worker_script)
 
 
 def test_a_worker_that_does_not_read_on_after_its_response_is_replaced(worker_script):
-    deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
-    server = worker_script(deaf)
+    worker = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
+    server = worker_script(worker)
     for _ in range(2):
         assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
     server.wait_for_log("answered; the worker did not read on for 1 s", 2)
@@ -359,8 +359,8 @@ def test_a_worker_that_does_not_read_on_after_its_response_is_replaced(worker_sc
 
 
 def test_a_worker_that_left_input_unread_is_replaced_before_the_next_request(worker_script):
-    deaf = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
-    server = worker_script(deaf)
+    worker = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
+    server = worker_script(worker)
     for _ in range(2):
         assert ask(server.path, b"hello") == (b"done", True)
     server.wait_for_log("did not read on for 1 s, while it had no request")
@@ -376,8 +376,8 @@ def test_a_worker_that_answers_before_it_has_read_the_flush_stays(worker_script)
 
 
 def test_a_worker_that_closes_its_input_between_requests_is_replaced(worker_script):
-    deaf = f"{ANSWER_ONE}; exec 0<&-; exec sleep 1000"
-    server = worker_script(deaf)
+    worker = f"{ANSWER_ONE}; exec 0<&-; exec sleep 1000"
+    server = worker_script(worker)
     assert ask(server.path, b"hello") == (b"done", True)
     (worker,) = children(server.pid)
     wait_until(lambda: not Path(f"/proc/{worker}/fd/0").exists(), "it to close its input")
@@ -388,8 +388,8 @@ def test_a_worker_that_closes_its_input_between_requests_is_replaced(worker_scri
 def test_a_worker_that_closes_its_input_and_answers_is_replaced_and_the_response_delivered(
     worker_script,
 ):
-    deaf = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
-    server = worker_script(deaf)
+    worker = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
+    server = worker_script(worker)
     for _ in range(2):
         assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
     wait_until(lambda: not children(server.pid), "its end")

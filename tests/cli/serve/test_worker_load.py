@@ -21,7 +21,7 @@ GROWTH = 16 << 20
 """Bytes of memory that eight threads' buffers may come to be used in, once they all were."""
 
 # What a request asks a worker to do: how often in a hundred, and what a client may see of it,
-# where "{}" is the request's own words. Those who cost a worker its life are the crashes.
+# where "{}" is the request's own words. The crashes end the worker.
 GOOD = {"echo": 86, "slow": 1}
 CRASHES = {"exit": 2, "half": 1, "kill": 1, "nonsense": 1, "last": 1, "behind": 1}
 HANGUPS = {"in mid-request": 3, "in mid-answer": 3}
@@ -60,7 +60,7 @@ class Load:
             )
             try:
                 outcome = self._ask(kind, words.strip(), draw)
-            except Exception as error:  # told to the test
+            except Exception as error:  # the test looks at it
                 outcome = "wrong"
                 with self._lock:
                     self.wrong.append((number, kind, repr(error)))
