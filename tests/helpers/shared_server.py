@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.procfs import processes
+from helpers.procfs import children, processes
 from helpers.server import Server
 from helpers.spawning import end
 from helpers.waiting import wait_until
@@ -84,6 +84,9 @@ class SharedWorkerScripts(SharedWorkerServer):
             if pid != self.pid:
                 end(pid, signal.SIGKILL)
         wait_until(lambda: set(processes(self.mark)) == {self.pid}, "no worker left")
+        # The server reaps a worker after it has logged its end, and logs the counters after that.
+        wait_until(lambda: not children(self.pid), "every worker to be reaped")
+        self.counters()
 
 
 class SharedServers:
