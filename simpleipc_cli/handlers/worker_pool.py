@@ -185,8 +185,10 @@ class WorkerPool(Handler):
             self._idle.append(worker)
             self._count_fds()
             self._changed.notify()
-        if worker.generation != self._generation and self._supervisor is not None:
-            self._supervisor.wake()  # a reload has come in between
+            # The supervisor looks at idle workers only: what came before it has not seen.
+            missed = worker.generation != self._generation or worker.process.status() is not None
+        if missed and self._supervisor is not None:
+            self._supervisor.wake()
 
     def _record_failure(self, reason: str) -> None:
         """Back off after the second of some workers in a row that failed before reading anything.

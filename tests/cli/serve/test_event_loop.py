@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from helpers.procfs import children, processes, stop_process
 from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 from helpers.workers import ask_worker, serve_workers
 
@@ -188,9 +189,12 @@ def test_a_queued_request_begins_when_a_thread_becomes_free(endpoint, gate):
         for client in clients:
             client.sendall(message(b"hello"))
         wait_until(lambda: server.counters()["queued"] == 2, "all to have come")
-        for client in clients:
+        waiting = list(clients)  # connections may be accepted before or after they have sent
+        while waiting:
             gate.open(1)
+            (client, *_), _, _ = select.select(waiting, [], [], TIMEOUT)
             assert decode(receive_all(client)) == (b"hello", True)
+            waiting.remove(client)
 
 
 def test_short_requests_are_answered_while_long_responses_are_not_read(endpoint):

@@ -75,7 +75,8 @@ def variables(folder):
     """An environment in which programs load that module."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    return environment(PYTHONPATH=str(folder / "site"))
+    # importlib cannot close the file that it was reading, and Python would warn of that.
+    return environment(PYTHONPATH=str(folder / "site"), PYTHONWARNINGS="")
 
 
 @pytest.fixture
