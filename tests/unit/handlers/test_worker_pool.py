@@ -50,8 +50,8 @@ def test_renewing_ends_idle_workers_and_the_next_request_starts_one(endpoint):
     with serving(endpoint) as handler:
         before = int(ask_worker(endpoint, "pid"))
         handler.reload()
-        wait_until(lambda: not lives(before), "its end")
-        assert handler.stats()["workers_running"] == 0
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
+        assert not lives(before)
         assert int(ask_worker(endpoint, "pid")) != before
 
 
