@@ -28,10 +28,11 @@ def pytest_configure(config):
         if config.option.basetemp is None:
             config.option.basetemp = str(leftovers.folder() / "pytest")
     hypothesis.configuration.set_hypothesis_home_dir(leftovers.folder() / "hypothesis")
-    hypothesis.settings.register_profile(
-        "ordinary", max_examples=30, deadline=None, database=None, derandomize=True
-    )
-    hypothesis.settings.register_profile("soak", max_examples=500, deadline=None, database=None)
+    # A busy machine is no fault of a test's.
+    common = {"deadline": None, "database": None}
+    common["suppress_health_check"] = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("ordinary", max_examples=30, derandomize=True, **common)
+    hypothesis.settings.register_profile("soak", max_examples=500, **common)
     hypothesis.settings.load_profile("soak" if _runs_soak(config) else "ordinary")
 
 
