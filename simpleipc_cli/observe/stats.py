@@ -1,4 +1,4 @@
-"""How much went over connections, and when; cheap enough to look at while it goes on."""
+"""Count what passes connections, and when; cheap enough to be read while they are in use."""
 
 from __future__ import annotations
 
@@ -15,104 +15,101 @@ if TYPE_CHECKING:
 
 
 class Traffic:
-    """Of one direction: bytes of payload, and whole packets, flushes not counted."""
+    """Counts of one direction: payload in bytes, and complete packets without flushes."""
 
     __slots__ = ("packets", "payload")
 
     def __init__(self, payload: int = 0, packets: int = 0) -> None:
-        """Nothing yet."""
         self.payload = payload
         self.packets = packets
 
     def __add__(self, other: Traffic) -> Traffic:
-        """Both together."""
         return Traffic(self.payload + other.payload, self.packets + other.packets)
 
 
 class TransferStats:
-    """Counts all connections together. Times are seconds from the start."""
+    """Counts all connections together. Times are seconds since the start."""
 
-    def __init__(self, began: float | None = None) -> None:
-        """`began` is the start on the monotonic clock, now if there was none."""
-        self._began = monotonic() if began is None else began
+    def __init__(self, started_at: float | None = None) -> None:
+        """`started_at` is a time of the monotonic clock; None for now."""
+        self._started_at = monotonic() if started_at is None else started_at
         self._lock = allocate_lock()
         self._open: set[_Counter] = set()
-        self._done = (Traffic(), Traffic())
+        self._closed = (Traffic(), Traffic())
         self.connected: float | None = None
-        """When the first connection was there."""
+        """Time of the first connection."""
         self.first_byte: float | None = None
-        """When the first byte was received."""
+        """Time of the first byte received."""
 
-    def now(self) -> float:
-        """Seconds since the start."""
-        return monotonic() - self._began
+    def elapsed(self) -> float:
+        return monotonic() - self._started_at
 
-    def watch(self, stream: Stream) -> Stream:
-        """The stream to use from now on."""
+    def observe(self, stream: Stream) -> Stream:
+        """Return the stream to use instead of `stream`, which is counted."""
         if self.connected is None:
-            self.connected = self.now()
+            self.connected = self.elapsed()
         counter = _Counter(self)
         with self._lock:
             self._open.add(counter)
         return ObservedStream(stream, counter)
 
-    def amounts(self) -> tuple[Traffic, Traffic]:
-        """What was sent, and what was received, so far."""
+    def totals(self) -> tuple[Traffic, Traffic]:
+        """Return what was sent and what was received until now."""
         with self._lock:
-            sent, received = self._done
+            sent, received = self._closed
             for counter in self._open:
-                sent, received = sent + counter.went.amount, received + counter.came.amount
+                sent, received = sent + counter.sent.traffic, received + counter.received.traffic
         return sent, received
 
-    def merge_totals(self, counter: _Counter) -> None:
-        """A connection has ended: keep its sums alone, however many there will be."""
+    def merge(self, counter: _Counter) -> None:
+        """Add the counts of a closed connection, so that its counter can be freed."""
         with self._lock:
             if counter in self._open:
                 self._open.remove(counter)
-                sent, received = self._done
-                self._done = (sent + counter.went.amount, received + counter.came.amount)
+                sent, received = self._closed
+                self._closed = (sent + counter.sent.traffic, received + counter.received.traffic)
 
 
 class _Counter(StreamObserver):
     """Counts one connection."""
 
-    def __init__(self, meter: TransferStats) -> None:
-        self._meter = meter
-        self.went = _Direction()
-        self.came = _Direction()
+    def __init__(self, stats: TransferStats) -> None:
+        self._stats = stats
+        self.sent = _Direction()
+        self.received = _Direction()
 
-    def sent(self, piece: memoryview) -> None:
-        self.went.feed(piece)
+    def on_sent(self, data: memoryview) -> None:
+        self.sent.feed(data)
 
-    def received(self, piece: memoryview) -> None:
-        if self._meter.first_byte is None:
-            self._meter.first_byte = self._meter.now()
-        self.came.feed(piece)
+    def on_received(self, data: memoryview) -> None:
+        if self._stats.first_byte is None:
+            self._stats.first_byte = self._stats.elapsed()
+        self.received.feed(data)
 
-    def hung_up(self) -> None:
-        self._meter.merge_totals(self)
+    def on_close(self) -> None:
+        self._stats.merge(self)
 
 
 class _Direction:
-    """One direction of a connection; what is malformed, or behind the flush, is not counted."""
+    """Counts one direction, up to its flush or the first malformed packet."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
-        self._over = False
-        self.amount = Traffic()
+        self._ended = False
+        self.traffic = Traffic()
 
-    def feed(self, piece: memoryview) -> None:
-        if self._over:
+    def feed(self, data: memoryview) -> None:
+        if self._ended:
             return
-        decoder, amount = self._decoder, self.amount
-        decoder.receive_data(piece)
+        decoder, traffic = self._decoder, self.traffic
+        decoder.receive_data(data)
         try:
             while (event := decoder.next_event()) is not NEED_DATA:
                 if event is FLUSH:
-                    self._over = True
+                    self._ended = True
                     return
                 if isinstance(event, Data):
-                    amount.payload += len(event.payload)
-                    amount.packets += event.ends_packet
+                    traffic.payload += len(event.payload)
+                    traffic.packets += event.ends_packet
         except ProtocolError:
-            self._over = True
+            self._ended = True

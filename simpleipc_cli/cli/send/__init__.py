@@ -1,1 +1,1 @@
-"""The verb `send`."""
+"""`sipc send`."""

@@ -57,9 +57,9 @@ def test_an_empty_request_is_sent(endpoint):
 
 BAD = {
     "another": (message(b"pang"), 10, "not answered as expected", 'at byte 1 expected "pong" but'),
-    "cut off": (packets(b"pong"), 7, "answer cut off", "cut off without a flush"),
-    "nothing": (b"", 7, "answer cut off", "cut off without a flush"),
-    "malformed": (b"zzzz", 7, "answer malformed", "bad packet length"),
+    "cut off": (packets(b"pong"), 7, "response truncated", "cut off without a flush"),
+    "nothing": (b"", 7, "response truncated", "cut off without a flush"),
+    "malformed": (b"zzzz", 7, "response malformed", "bad packet length"),
 }
 
 
@@ -211,13 +211,13 @@ def test_the_timeout_counts_from_the_attempt_that_succeeds(endpoint):
 def test_an_expectation_without_a_request_is_a_usage_error_that_says_what_to_do(endpoint, option):
     done = probe(endpoint, option, "")
     assert done.returncode == 2
-    assert b"give --data" in done.stderr
+    assert b"require --data" in done.stderr
 
 
 def test_a_request_together_with_wait_gone_is_a_usage_error(endpoint):
     done = probe(endpoint, "-d", "x", "--wait-gone", "1s")
     assert done.returncode == 2
-    assert b"not both" in done.stderr
+    assert b"cannot be combined" in done.stderr
 
 
 def test_a_malformed_expression_is_a_usage_error(endpoint):
