@@ -51,7 +51,19 @@ def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
         given = parse_simple(arguments[0], arguments[1:])
     except NeedsClick:
         return None
-    return lambda: _RUN[arguments[0]](given)
+    given["has_wait"] = "wait" in given
+    return lambda: _run(arguments[0], given)
+
+
+def _run(verb: str, given: dict[str, Any]) -> int:
+    if verb == "send":
+        from simpleipc_cli.cli.send import SendOptions  # noqa: PLC0415 - only one verb is loaded
+        from simpleipc_cli.cli.send.run import run as send  # noqa: PLC0415
+
+        return send(SendOptions(**given))
+    from simpleipc_cli.cli.probe.run import ProbeOptions, run  # noqa: PLC0415
+
+    return run(ProbeOptions(**given))
 
 
 def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
@@ -91,18 +103,3 @@ def _option(
     if found is None:
         raise NeedsClick
     return name, found or None  # 0 is no limit
-
-
-def _send(given: dict[str, Any]) -> int:
-    from simpleipc_cli.cli.send.run import SendOptions, run  # noqa: PLC0415
-
-    return run(SendOptions(**given, has_wait="wait" in given))
-
-
-def _probe(given: dict[str, Any]) -> int:
-    from simpleipc_cli.cli.probe.run import ProbeOptions, run  # noqa: PLC0415
-
-    return run(ProbeOptions(**given, has_wait="wait" in given))
-
-
-_RUN = {"send": _send, "probe": _probe}

@@ -14,9 +14,25 @@ VERBS = {
     "bench": "Measure the rate and the latency of an endpoint.",
 }
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # in seconds
 _MAX_SECONDS = 10 * 365 * 24 * 3600.0  # the kernel's timers hold this (tunable)
 _DIGITS = "0123456789"
+
+
+class Options:
+    """The options of a verb: annotated attributes with defaults, set by keyword arguments.
+
+    Not a dataclass: loading that module takes longer than an exchange.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        for name, value in given.items():
+            assert hasattr(self, name), name  # noqa: S101
+            setattr(self, name, value)
 
 
 def resolve_endpoint(path: str | None) -> Endpoint:

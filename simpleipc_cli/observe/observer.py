@@ -40,8 +40,7 @@ class StreamObserver(ABC):
     def on_write_error(self, reason: str) -> None:  # noqa: B027 - optional
         """Writing failed."""
 
-    @abstractmethod
-    def on_close(self) -> None:
+    def on_close(self) -> None:  # noqa: B027 - optional
         """This end closes. May be called again; bytes in flight may be reported after it."""
 
 

@@ -1,4 +1,4 @@
-"""Count what passes connections, and when; cheap enough to be read while they are in use."""
+"""Count what passes connections, and when; to be read while they are in use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ if TYPE_CHECKING:
 
 
 class Traffic:
-    """Counts of one direction: payload in bytes, and complete packets without flushes."""
+    """Counts of one direction, of all connections."""
 
-    __slots__ = ("packets", "payload")
+    __slots__ = ("_lock", "packets", "payload")
 
-    def __init__(self, payload: int = 0, packets: int = 0) -> None:
-        self.payload = payload
-        self.packets = packets
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self.payload = 0
+        """Bytes."""
+        self.packets = 0
+        """Complete packets, without flushes."""
 
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.payload + other.payload, self.packets + other.packets)
+    def add(self, payload: int, packets: int) -> None:
+        with self._lock:
+            self.payload += payload
+            self.packets += packets
 
 
 class TransferStats:
@@ -33,9 +38,8 @@ class TransferStats:
     def __init__(self, started_at: float | None = None) -> None:
         """`started_at` is a time of the monotonic clock; None for now."""
         self._started_at = monotonic() if started_at is None else started_at
-        self._lock = allocate_lock()
-        self._open: set[_Counter] = set()
-        self._closed = (Traffic(), Traffic())
+        self.sent = Traffic()
+        self.received = Traffic()
         self.connected: float | None = None
         """Time of the first connection."""
         self.first_byte: float | None = None
@@ -48,26 +52,7 @@ class TransferStats:
         """Return the stream to use instead of `stream`, which is counted."""
         if self.connected is None:
             self.connected = self.elapsed()
-        counter = _Counter(self)
-        with self._lock:
-            self._open.add(counter)
-        return ObservedStream(stream, counter)
-
-    def totals(self) -> tuple[Traffic, Traffic]:
-        """Return what was sent and what was received until now."""
-        with self._lock:
-            sent, received = self._closed
-            for counter in self._open:
-                sent, received = sent + counter.sent.traffic, received + counter.received.traffic
-        return sent, received
-
-    def merge(self, counter: _Counter) -> None:
-        """Add the counts of a closed connection, so that its counter can be freed."""
-        with self._lock:
-            if counter in self._open:
-                self._open.remove(counter)
-                sent, received = self._closed
-                self._closed = (sent + counter.sent.traffic, received + counter.received.traffic)
+        return ObservedStream(stream, _Counter(self))
 
 
 class _Counter(StreamObserver):
@@ -75,41 +60,39 @@ class _Counter(StreamObserver):
 
     def __init__(self, stats: TransferStats) -> None:
         self._stats = stats
-        self.sent = _Direction()
-        self.received = _Direction()
+        self._sent = _Direction(stats.sent)
+        self._received = _Direction(stats.received)
 
     def on_sent(self, data: memoryview) -> None:
-        self.sent.feed(data)
+        self._sent.feed(data)
 
     def on_received(self, data: memoryview) -> None:
         if self._stats.first_byte is None:
             self._stats.first_byte = self._stats.elapsed()
-        self.received.feed(data)
-
-    def on_close(self) -> None:
-        self._stats.merge(self)
+        self._received.feed(data)
 
 
 class _Direction:
     """Counts one direction, up to its flush or the first malformed packet."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
         self._decoder = Decoder()
-        self._ended = False
-        self.traffic = Traffic()
+        self._has_ended = False
+        self._traffic = traffic
 
     def feed(self, data: memoryview) -> None:
-        if self._ended:
+        if self._has_ended:
             return
-        decoder, traffic = self._decoder, self.traffic
-        decoder.receive_data(data)
+        payload = packets = 0
+        self._decoder.receive_data(data)
         try:
-            while (event := decoder.next_event()) is not NEED_DATA:
+            while (event := self._decoder.next_event()) is not NEED_DATA:
                 if event is FLUSH:
-                    self._ended = True
-                    return
+                    self._has_ended = True
+                    break
                 if isinstance(event, Data):
-                    traffic.payload += len(event.payload)
-                    traffic.packets += event.ends_packet
+                    payload += len(event.payload)
+                    packets += event.ends_packet
         except ProtocolError:
-            self._ended = True
+            self._has_ended = True
+        self._traffic.add(payload, packets)

@@ -130,14 +130,12 @@ class _Trace(StreamObserver):
         self._last_write = datetime.now().astimezone()
         self._closed = False
 
-    def write(self, text: str) -> None:
-        self._write_at(datetime.now().astimezone(), text)
+    def write(self, text: str, time: datetime | None = None) -> None:
+        time = time or datetime.now().astimezone()
+        self._write_line(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
 
     def _write_sent(self, text: str) -> None:
-        self._write_at(self._last_write, text)
-
-    def _write_at(self, time: datetime, text: str) -> None:
-        self._write_line(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
+        self.write(text, self._last_write)
 
     def before_write(self) -> None:
         self._last_write = datetime.now().astimezone()

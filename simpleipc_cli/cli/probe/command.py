@@ -15,7 +15,7 @@ from simpleipc_cli.cli.options import (
     path_argument,
     wait_option,
 )
-from simpleipc_cli.cli.probe.run import TIMEOUT, ProbeOptions, ProbeRequest, run
+from simpleipc_cli.cli.probe.run import ProbeOptions, ProbeRequest, run
 
 EXAMPLES = """\b
 Examples:
@@ -39,7 +39,7 @@ Examples:
     "--timeout",
     metavar="DURATION",
     type=DURATION,
-    default=f"{TIMEOUT:g}s",
+    default=f"{ProbeOptions.timeout:g}s",
     show_default=True,
     help="Maximum time to wait for room in the queue of a busy server, and, with --data, for the "
     "response.",

@@ -6,7 +6,7 @@ from time import monotonic
 
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
 from simpleipc_cli.cli.output import print_line
-from simpleipc_cli.cli.parse import resolve_endpoint
+from simpleipc_cli.cli.parse import Options, resolve_endpoint
 from simpleipc_cli.client import ProbeResult, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
@@ -25,8 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.transport import Stream
-
-TIMEOUT = 3.0  # seconds
 
 _OUTCOMES = (
     (ExpectationFailed, "not answered as expected"),
@@ -88,35 +86,20 @@ class ProbeRequest:
         }
 
 
-class ProbeOptions:
-    """The options of `sipc probe`; times in seconds, None for no limit.
+class ProbeOptions(Options):
+    """The options of `sipc probe`; times in seconds, None for no limit."""
 
-    Not a dataclass: loading that module takes longer than a probe.
-    """
-
-    def __init__(
-        self,
-        path: str | None = None,
-        *,
-        quiet: bool = False,
-        as_json: bool = False,
-        wait: float | None = None,
-        has_wait: bool = False,
-        wait_gone: float | None = None,
-        has_wait_gone: bool = False,
-        timeout: float | None = TIMEOUT,
-        request: ProbeRequest | None = None,
-    ) -> None:
-        """`has_wait` and `has_wait_gone`: the option is given."""
-        self.path = path
-        self.quiet = quiet
-        self.as_json = as_json
-        self.wait = wait
-        self.has_wait = has_wait
-        self.wait_gone = wait_gone
-        self.has_wait_gone = has_wait_gone
-        self.timeout = timeout
-        self.request = request
+    path: str | None = None
+    quiet: bool = False
+    as_json: bool = False
+    wait: float | None = None
+    has_wait: bool = False
+    """Whether --wait is given."""
+    wait_gone: float | None = None
+    has_wait_gone: bool = False
+    """Whether --wait-gone is given."""
+    timeout: float | None = 3.0
+    request: ProbeRequest | None = None
 
 
 def run(options: ProbeOptions) -> int:

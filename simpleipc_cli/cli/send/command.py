@@ -15,7 +15,8 @@ from simpleipc_cli.cli.options import (
     trace_options,
     wait_option,
 )
-from simpleipc_cli.cli.send.run import CONNECT_TIMEOUT, SendOptions, run
+from simpleipc_cli.cli.send import SendOptions
+from simpleipc_cli.cli.send.run import run
 
 EXAMPLES = """\b
 Examples:
@@ -38,7 +39,7 @@ Examples:
     "--connect-timeout",
     metavar="DURATION",
     type=DURATION,
-    default=f"{CONNECT_TIMEOUT:g}s",
+    default=f"{SendOptions.connect_timeout:g}s",
     show_default=True,
     help="Maximum time to wait for room in the queue of a busy server.",
 )

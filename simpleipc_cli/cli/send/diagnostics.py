@@ -7,6 +7,7 @@ from threading import Event, Thread
 
 from simpleipc_cli.cli.exitcodes import NAMES, Terminated, exit_code
 from simpleipc_cli.cli.output import Output
+from simpleipc_cli.cli.send import SendOptions
 from simpleipc_cli.cli.stdio import STDERR, Input, format_error, print_error
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.observe.stats import TransferStats
@@ -30,25 +31,10 @@ _STOP_TIMEOUT = 1.0  # seconds that a stuck terminal may delay the exit (tunable
 class Diagnostics:
     """Shows what the options ask for, in a `with` around one or more exchanges."""
 
-    def __init__(
-        self,
-        path: str,
-        started_at: float,
-        *,
-        trace: bool,
-        trace_file: str | None,
-        stats: bool,
-        progress: bool | None,
-    ) -> None:
-        """Open nothing yet, so that errors in open() are in the statistics, too.
-
-        Times count from `started_at`. `progress` None shows it on a suitable terminal.
-        """
+    def __init__(self, options: SendOptions, path: str, started_at: float) -> None:
+        """Open nothing yet: the statistics include errors of open(). See TransferStats."""
+        self._options = options
         self._path = path
-        self._trace_on_stderr = trace
-        self._trace_file = trace_file
-        self._print_stats = stats
-        self._progress_wanted = progress
         self._failure: SipcError | None = None
         self._stats = TransferStats(started_at)
         self._tracer: Tracer | None = None
@@ -63,7 +49,7 @@ class Diagnostics:
             self._progress.stop()
         if self._tracer is not None:
             self._tracer.close()
-        if self._print_stats:
+        if self._options.stats:
             import json  # noqa: PLC0415 - only for --stats
 
             print_error(json.dumps(self._statistics(error or self._failure)))
@@ -74,11 +60,12 @@ class Diagnostics:
         `source` is None if the request is on the command line. The total of `has_records` is
         unknown: separators are not sent. Raises SipcError if the trace cannot be opened.
         """
-        on_stderr, wanted = self._trace_on_stderr, self._progress_wanted
-        if on_stderr or self._trace_file is not None:
+        options = self._options
+        on_stderr, wanted = options.trace, options.progress
+        if on_stderr or options.trace_file is not None:
             from simpleipc_cli.cli.line_writer import open_trace  # noqa: PLC0415 - only for these
 
-            self._tracer = open_trace(self._warn, on_stderr=on_stderr, path=self._trace_file)
+            self._tracer = open_trace(self._warn, on_stderr=on_stderr, path=options.trace_file)
         is_live = has_live_display() and not on_stderr
         is_typed = source is not None and source.is_terminal
         if wanted or (wanted is None and is_live and not is_typed and not _no_color()):
@@ -93,7 +80,7 @@ class Diagnostics:
         """Return the stream to use instead; `number` identifies it within this process."""
         if self._progress is not None:
             self._progress.start()
-        if self._print_stats or self._progress is not None:
+        if self._options.stats or self._progress is not None:
             stream = self._stats.observe(stream)
         if self._tracer is not None:
             stream = self._tracer.observe(
@@ -122,7 +109,6 @@ class Diagnostics:
 
     def _statistics(self, error: BaseException | None) -> dict[str, object]:
         stats = self._stats
-        sent, received = stats.totals()
         status = exit_code(error)
         return {
             "path": json_safe(self._path),
@@ -132,10 +118,10 @@ class Diagnostics:
             "connect_seconds": _rounded(stats.connected),
             "first_byte_seconds": _rounded(stats.first_byte),
             "total_seconds": _rounded(stats.elapsed()),
-            "bytes_sent": sent.payload,
-            "bytes_received": received.payload,
-            "packets_sent": sent.packets,
-            "packets_received": received.packets,
+            "bytes_sent": stats.sent.payload,
+            "bytes_received": stats.received.payload,
+            "packets_sent": stats.sent.packets,
+            "packets_received": stats.received.packets,
         }
 
 
@@ -243,8 +229,7 @@ class Progress:
 
     def _bytes(self) -> tuple[int, int]:
         """Return the payload bytes sent and received."""
-        sent, received = self._stats.totals()
-        return sent.payload, received.payload
+        return self._stats.sent.payload, self._stats.received.payload
 
     def _print_line(self, done: tuple[int, int], before: tuple[int, int], seconds: float) -> None:
         rates = [

@@ -11,13 +11,8 @@ from simpleipc_cli.batch.connector import Connector
 from simpleipc_cli.cli.exitcodes import exit_code
 from simpleipc_cli.cli.output import MessageOutput, Output, open_output
 from simpleipc_cli.cli.parse import resolve_endpoint
-from simpleipc_cli.cli.send.run import (
-    NullDiagnostics,
-    SendOptions,
-    connect,
-    make_diagnostics,
-    open_source,
-)
+from simpleipc_cli.cli.send import SendOptions
+from simpleipc_cli.cli.send.run import NullDiagnostics, connect, make_diagnostics, open_source
 from simpleipc_cli.cli.stdio import Input
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint

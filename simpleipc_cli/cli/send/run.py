@@ -19,55 +19,13 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.output import Output
+    from simpleipc_cli.cli.send import SendOptions
     from simpleipc_cli.cli.send.diagnostics import Diagnostics
     from simpleipc_cli.cli.stdio import Input
     from simpleipc_cli.endpoint import Endpoint
     from simpleipc_cli.errors import SipcError
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Stream
-
-CONNECT_TIMEOUT = 1.0  # seconds
-
-
-class SendOptions:
-    """The options of `sipc send`; times in seconds, None for no limit.
-
-    Not a dataclass: loading that module takes longer than an exchange.
-    """
-
-    def __init__(
-        self,
-        path: str | None = None,
-        *,
-        data: str | None = None,
-        data_file: str | None = None,
-        output: str | None = None,
-        connect_timeout: float | None = CONNECT_TIMEOUT,
-        max_time: float | None = None,
-        wait: float | None = None,
-        has_wait: bool = False,
-        spawn: str | None = None,
-        expected: Expectation | None = None,
-        trace: bool = False,
-        trace_file: str | None = None,
-        stats: bool = False,
-        progress: bool | None = None,
-    ) -> None:
-        """`has_wait`: --wait is given. `progress` None shows it on a terminal."""
-        self.path = path
-        self.data = data
-        self.data_file = data_file
-        self.output = output
-        self.connect_timeout = connect_timeout
-        self.max_time = max_time
-        self.wait = wait
-        self.has_wait = has_wait
-        self.spawn = spawn
-        self.expected = expected
-        self.trace = trace
-        self.trace_file = trace_file
-        self.stats = stats
-        self.progress = progress
 
 
 def run(options: SendOptions) -> int:
@@ -181,14 +139,7 @@ def make_diagnostics(options: SendOptions, path: str) -> Diagnostics | NullDiagn
     started_at = monotonic()  # includes the time to load the module
     from simpleipc_cli.cli.send.diagnostics import Diagnostics  # noqa: PLC0415
 
-    return Diagnostics(
-        path,
-        started_at,
-        trace=options.trace,
-        trace_file=options.trace_file,
-        stats=options.stats,
-        progress=options.progress,
-    )
+    return Diagnostics(options, path, started_at)
 
 
 class NullDiagnostics:
