@@ -133,7 +133,7 @@ class DescriptorOutput(Output):
         return _write_error(self._name, error)
 
     def commit(self) -> None:
-        pass
+        self._writer = None  # no write is in progress
 
     def close(self) -> None:
         # A thread of the writer (on Windows) may be in a write, and closing would block, too.

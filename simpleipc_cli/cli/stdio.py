@@ -79,7 +79,7 @@ class Input:
         self._buffer = memoryview(bytearray(CHUNK))  # the system allocates only pages in use
         self._reader: FileReader | None = None  # for read_nowait()
         self.at_eof = False
-        """Whether read_first() has found the end."""
+        """Whether the end was found, except by read_more()."""
 
     @property
     def size(self) -> int | None:
@@ -160,6 +160,7 @@ class Input:
             raise self._read_error(error) from error
         if not data:
             self._check_terminal()
+            self.at_eof = True
         return data
 
     def _check_terminal(self) -> None:
@@ -174,7 +175,7 @@ class Input:
         """Close an owned descriptor: at once, or after a read that another thread is in."""
         self._is_closing = True
         # A thread of the reader (on Windows) may be in a read, and closing would block, too.
-        if self._reader is None:
+        if self._reader is None or self.at_eof:
             self._close_if_unused()
 
     def _close_if_unused(self) -> None:

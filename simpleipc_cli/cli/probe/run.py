@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Stream
 
 _OUTCOMES = (
-    (ExpectationFailed, "not answered as expected"),
-    (TimedOut, "not answered in time"),
+    (ExpectationFailed, "response not as expected"),
+    (TimedOut, "no response in time"),
     (IncompleteMessage, "response truncated"),
     (ProtocolError, "response malformed"),
+    (SipcError, "no response"),
 )
 
 
@@ -76,13 +77,13 @@ class ProbeRequest:
             return None
         if self.error is None:
             return "answered" if self._expected is None else "answered as expected"
-        return next((text for kind, text in _OUTCOMES if isinstance(self.error, kind)), "no answer")
+        return next(text for kind, text in _OUTCOMES if isinstance(self.error, kind))
 
     def to_json(self) -> dict[str, object]:
         return {
-            "answer": self.outcome,
-            "answer_bytes": self.bytes if self.is_sent else None,
-            "answer_seconds": None if self.seconds is None else round(self.seconds, 6),
+            "response": self.outcome,
+            "response_bytes": self.bytes if self.is_sent else None,
+            "response_seconds": None if self.seconds is None else round(self.seconds, 6),
         }
 
 

@@ -35,6 +35,15 @@ def test_an_input_file_is_closed(folder):
     source.close()
 
 
+def test_an_input_that_was_polled_is_closed_after_its_end(folder):
+    (folder / "file").write_bytes(b"hello")
+    source = open_input(str(folder / "file"), UNLIMITED)
+    source.fileno()
+    while source.read_nowait(10):
+        pass
+    source.close()
+
+
 def test_a_file_that_is_read_whole_is_closed(folder):
     (folder / "file").write_bytes(b"hello")
     assert read_whole(str(folder / "file")) == b"hello"
@@ -102,7 +111,8 @@ def test_an_output_that_is_no_file_is_closed(folder, name):
         path = f"/dev/fd/{writer}"
     target = open_output(path, UNLIMITED)
     target.open()
-    target.write(memoryview(b"hello"))
+    target.write(memoryview(b"hel"))
+    assert target.write_nowait(memoryview(b"lo")) == 2
     target.commit()
     target.close()
     target.close()
