@@ -68,7 +68,7 @@ class Diagnostics:
             self._tracer = open_trace(self._warn, on_stderr=on_stderr, path=options.trace_file)
         is_live = has_live_display() and not on_stderr
         is_typed = source is not None and source.is_terminal
-        if wanted or (wanted is None and is_live and not is_typed and not _no_color()):
+        if wanted or (wanted is None and is_live and not (is_typed or os.environ.get("NO_COLOR"))):
             self._progress = Progress(
                 self._stats,
                 None if source is None or has_records else source.size,
@@ -149,10 +149,6 @@ def _error_text(error: BaseException) -> str:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
-
-
-def _no_color() -> bool:
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def has_live_display() -> bool:
@@ -306,4 +302,4 @@ def _console() -> Console:
             return False
 
     terminal = open(STDERR, "w", errors="replace", closefd=False)  # noqa: SIM115
-    return CursorConsole(file=terminal, force_terminal=True, no_color=_no_color() or None)
+    return CursorConsole(file=terminal, force_terminal=True)
