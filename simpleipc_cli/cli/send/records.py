@@ -9,11 +9,10 @@ from simpleipc_cli import transport
 from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
 from simpleipc_cli.cli.exitcodes import exit_code
-from simpleipc_cli.cli.output import MessageOutput, Output, open_output
+from simpleipc_cli.cli.output import MessageOutput, open_output
 from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.send import SendOptions
 from simpleipc_cli.cli.send.run import NullDiagnostics, connect, make_diagnostics, open_source
-from simpleipc_cli.cli.stdio import Input
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
@@ -38,8 +37,15 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
     """
     endpoint = resolve_endpoint(options.path)
     with make_diagnostics(options, endpoint.path) as diagnostics:
+
+        def describe(number: int, error: SipcError) -> bytes:
+            diagnostics.hide_progress()
+            line = printable(f"sipc send: record {number}: {error.text}")
+            return line.encode("utf-8", "backslashreplace") + b"\n"
+
         deadline = Deadline(options.max_time)
         source = open_source(options, deadline, "records")
+        target = None
         try:
             diagnostics.open(source, has_records=True)
             target = open_output(options.output, deadline)
@@ -50,49 +56,29 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
                 wait=options.wait,
                 waits=options.has_wait,
             )
-            error = _run_batch(source, target, connector, diagnostics, separator, jobs, deadline)
+            target.open()
+            batch = Batch(
+                source,
+                target,
+                MessageOutput(deadline),
+                connector,
+                separator=separator,
+                jobs=jobs,
+                descriptors=_max_fds(jobs),
+                spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+                deadline=deadline,
+                describe=describe,
+            )
+            error = batch.run()
+            if error is None:
+                target.commit()
+            else:
+                diagnostics.record_failure(error)
         finally:
             source.close()
+            if target is not None:
+                target.close()
     return exit_code(error)
-
-
-def _run_batch(
-    source: Input,
-    target: Output,
-    connector: Connector,
-    diagnostics: Diagnostics | NullDiagnostics,
-    separator: bytes,
-    jobs: int,
-    deadline: Deadline,
-) -> SipcError | None:
-    """Return the error of the first record that failed. Raises SipcError."""
-
-    def describe(number: int, error: SipcError) -> bytes:
-        diagnostics.hide_progress()
-        line = printable(f"sipc send: record {number}: {error.text}")
-        return line.encode("utf-8", "backslashreplace") + b"\n"
-
-    try:
-        target.open()
-        error = Batch(
-            source,
-            target,
-            MessageOutput(deadline),
-            connector,
-            separator=separator,
-            jobs=jobs,
-            descriptors=_max_fds(jobs),
-            spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
-            deadline=deadline,
-            describe=describe,
-        ).run()
-        if error is None:
-            target.commit()
-        else:
-            diagnostics.record_failure(error)
-    finally:
-        target.close()
-    return error
 
 
 def _connect_nowait(

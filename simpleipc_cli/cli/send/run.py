@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.output import Output
     from simpleipc_cli.cli.send import SendOptions
     from simpleipc_cli.cli.send.diagnostics import Diagnostics
@@ -36,7 +35,8 @@ def run(options: SendOptions) -> int:
     endpoint = resolve_endpoint(options.path)
     with make_diagnostics(options, endpoint.path) as diagnostics:
         deadline = Deadline(options.max_time)
-        source = None
+        source = target = None
+        read_more: Callable[[], Buffer] | None = None
         first_chunk: Buffer = os.fsencode(options.data or "")
         try:
             if options.data is None:
@@ -44,47 +44,34 @@ def run(options: SendOptions) -> int:
             diagnostics.open(source)
             if source is not None:
                 first_chunk = _read_first(source, endpoint)
+                if first_chunk and not source.at_eof:
+                    read_more = source.read_more
             target = open_output(options.output, deadline)
             diagnostics.hide_progress_before(target)
-            has_more = source is not None and first_chunk and not source.at_eof
-            _send(
-                first_chunk,
-                source.read_more if source is not None and has_more else None,
-                target,
-                options.expected,
-                lambda: diagnostics.observe(connect(options, endpoint, deadline)),
-                deadline,
-            )
+            target.open()
+            stream = diagnostics.observe(connect(options, endpoint, deadline))
+            exchange(stream, first_chunk, read_more, _on_data(options, target), deadline)
+            if options.expected is not None:
+                options.expected.check(deadline)
+            target.commit()
         finally:
-            if source is not None:
-                source.close()
+            for resource in (source, target, options.expected):
+                if resource is not None:
+                    resource.close()
     return ExitCode.OK
 
 
-def _send(
-    first_chunk: Buffer,
-    read_more: Callable[[], Buffer] | None,
-    target: Output,
-    expected: Expectation | None,
-    connect: Callable[[], Stream],
-    deadline: Deadline,
-) -> None:
+def _on_data(options: SendOptions, target: Output) -> Callable[[memoryview], None]:
+    """Return the function that gets the response."""
+    expected = options.expected
+    if expected is None:
+        return target.write
+
     def check_and_write(payload: memoryview) -> None:
-        assert expected is not None  # noqa: S101
         expected.feed(payload)
         target.write(payload)
 
-    on_data = target.write if expected is None else check_and_write
-    try:
-        target.open()
-        exchange(connect(), first_chunk, read_more, on_data, deadline)
-        if expected is not None:
-            expected.check(deadline)
-        target.commit()
-    finally:
-        if expected is not None:
-            expected.close()
-        target.close()
+    return check_and_write
 
 
 def open_source(options: SendOptions, deadline: Deadline, content: str) -> Input:

@@ -13,7 +13,7 @@ from simpleipc_cli.errors import SipcError
 
 @pytest.fixture
 def fifo(folder, monkeypatch):
-    """A named pipe with its reading end, and no patience for its reader."""
+    """A named pipe with its reading end, and no time for its reader to take lines."""
     monkeypatch.setattr(line_writer, "_TIMEOUT", 0)
     path = str(folder / "fifo")
     os.mkfifo(path)
