@@ -123,40 +123,31 @@ def wait_option(command: _Command) -> _Command:
 
 def trace_options(command: _Command) -> _Command:
     """Add `--trace` and `--trace-file`."""
-    for option in (
-        click.option(
-            "--trace-file",
-            metavar="FILE",
-            help="Append the trace to FILE; a new file has mode 0600, as payload may be secret.",
-        ),
-        click.option(
-            "--trace",
-            is_flag=True,
-            help="Log every packet to stderr with a timestamp and the start of its payload.",
-        ),
-    ):
-        command = option(command)
-    return command
+    command = click.option(
+        "--trace-file",
+        metavar="FILE",
+        help="Append the trace to FILE; a new file has mode 0600, as payload may be secret.",
+    )(command)
+    return click.option(
+        "--trace",
+        is_flag=True,
+        help="Log every packet to stderr with a timestamp and the start of its payload.",
+    )(command)
 
 
 def expect_options(command: _Command) -> _Command:
     """Add `--expect` and `--expect-regex`; see expectation()."""
-    for option in (
-        click.option(
-            "--expect-regex",
-            metavar="RE",
-            help="Exit with status 10 unless RE, in Python's syntax, matches somewhere in the "
-            "response.",
-        ),
-        click.option(
-            "--expect",
-            metavar="TEXT",
-            help="Exit with status 10 unless the response is TEXT; a newline at the end of either "
-            "is ignored.",
-        ),
-    ):
-        command = option(command)
-    return command
+    command = click.option(
+        "--expect-regex",
+        metavar="RE",
+        help="Exit with status 10 unless RE, in Python's syntax, matches within the response.",
+    )(command)
+    return click.option(
+        "--expect",
+        metavar="TEXT",
+        help="Exit with status 10 unless the response is TEXT; a newline at the end of either is "
+        "ignored.",
+    )(command)
 
 
 def expectation(text: str | None, pattern: str | None) -> Expectation | None:

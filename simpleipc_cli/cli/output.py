@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import FileWriter
 
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
-_POLL_INTERVAL = 0.01  # seconds between tries where no event tells (tunable)
+_POLL_INTERVAL = 0.01  # seconds between tries to open a named pipe (tunable)
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
 
 

@@ -32,7 +32,7 @@ Examples:
     "-o",
     "--output",
     metavar="FILE",
-    help="Write the response to FILE, which appears only when the response is complete, or all "
+    help="Write the response to FILE, which appears only when it is complete, or all "
     "responses are.",
 )
 @click.option(
@@ -67,8 +67,8 @@ Examples:
 @click.option(
     "--spawn",
     metavar="CMD",
-    help="If no server listens, start CMD, a shell command line, wait until it listens (10s, or "
-    "as long as --wait says), and continue.",
+    help="If no server listens, start CMD, a shell command line, and wait until it listens: at "
+    "most 10s, or the time of --wait.",
 )
 @expect_options
 @trace_options
