@@ -175,7 +175,7 @@ STOPS = {
     "before the first byte": (b"", "without a flush, after 0 bytes"),
     "between packets": (b"0005x", "without a flush, after 5 bytes"),
     "inside a length": (b"0005x00", "inside a packet's length, after 7 bytes"),
-    "behind a length": (b"0005x0009", "inside a packet of 9 bytes, 5 missing, after 9 bytes"),
+    "after a length": (b"0005x0009", "inside a packet of 9 bytes, 5 missing, after 9 bytes"),
     "inside a payload": (b"0005x0009hel", "inside a packet of 9 bytes, 2 missing, after 12 bytes"),
     "inside a packet after the flush": (
         b"00000009h",
@@ -322,16 +322,16 @@ def test_a_write_that_waits_for_room_is_reported_in_full(pair):
     assert lines[-1].endswith("> sent 0000: flush")
 
 
-@pytest.mark.parametrize("who", ["we", "the other end"])
-def test_a_write_that_waits_for_room_ends_when_the_peer_hangs_up(pair, who):
+@pytest.mark.parametrize("closer", ["we", "the other end"])
+def test_a_write_that_waits_for_room_ends_when_one_end_closes(pair, closer):
     stream, theirs, lines = pair
     thread = write_all(stream, FULL * 20)
     assert theirs.recv(1) == b"f", "it has begun"
-    if who == "we":
+    if closer == "we":
         stream.shutdown()
     else:
         theirs.close()
     thread.join(30)
     assert not thread.is_alive()
-    if who == "the other end":
+    if closer == "the other end":
         assert lines[-1].endswith("> not sent: the other end has hung up")
