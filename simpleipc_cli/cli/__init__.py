@@ -1,20 +1,21 @@
 """The command line: the only place that knows click, exit statuses and the environment.
 
-Everything that goes wrong on purpose ends here, as one line on stderr and the status that
-belongs to it. Loads little: the plain forms of `send` and `probe` do without click.
+Every error ends here, as one line on standard error and an exit status. Loads little: the plain
+forms of `send` and `probe` need no click, and `signal` would load enums, which take longer than
+a small exchange; so signals are plain numbers here.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # private to Python; `signal` is built on it
 import os
 import sys
 
-from simpleipc_cli.cli import signals
-from simpleipc_cli.cli.exitcodes import SIGNALLED, Terminated, exit_code
+from simpleipc_cli import system
+from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated, exit_code
 from simpleipc_cli.cli.fastpath import fast_path
 from simpleipc_cli.cli.parse import VERBS
-from simpleipc_cli.cli.stderr import format_error, print_error
-from simpleipc_cli.cli.stdio import STDERR, STDOUT, fill_standard_fds
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, fill_standard_fds, format_error, print_error
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -23,26 +24,29 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from typing import NoReturn
 
+_ENDING: list[int] = [getattr(_signal, name) for name in system.ENDING_SIGNALS]
+_RESEND_DELAY = 0.05  # seconds (tunable)
+
 _raised: list[int] = []
-"""The signals for which a CutShort was raised."""
+"""The signals for which Terminated was raised."""
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
     fill_standard_fds()
-    quick = fast_path(sys.argv[1:])
-    if quick is not None:
-        status = _status(sys.argv[1], quick)
-        # It leaves nothing in buffers, and Python's own end takes a tenth of its time.
+    run = fast_path(sys.argv[1:])
+    if run is not None:
+        status = _status(sys.argv[1], run)
+        # No buffer is in use, and Python's own exit would take a tenth of the time.
         os._exit(status)
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
-    status = _status(verb, _by_click)
+    status = _status(verb, _run_click)
     _discard_unwritten_output()
     sys.exit(status)
 
 
 def _discard_unwritten_output() -> None:
-    """Drop output that could not be written: Python would try again, and change the status."""
+    """Drop output that cannot be written: Python would try again, and change the exit status."""
     for number, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr)):
         try:
             if stream is not None:
@@ -53,28 +57,92 @@ def _discard_unwritten_output() -> None:
             os.close(null)
 
 
-def _by_click() -> int:
+def _run_click() -> int:
     from simpleipc_cli.cli.app import run  # noqa: PLC0415 - takes longer than an exchange
 
     return run()
 
 
+def _status(verb: str, run: Callable[[], int]) -> int:
+    """Run a verb and return its exit status, whatever happens.
+
+    Signals are handled until there is a status, also while an error is reported.
+    """
+    sys.unraisablehook = _report_unraisable
+    try:
+        _handle_signals()
+        status = _run_and_report(verb, run)
+        _ignore_signals()
+    except Terminated as error:
+        _ignore_signals()
+        if error.number == SIGPIPE:
+            system.exit_by_signal(SIGPIPE)  # as every other program in a pipeline, if possible
+        return exit_code(error)
+    finally:
+        sys.unraisablehook = sys.__unraisablehook__
+    return status
+
+
+def _run_and_report(verb: str, run: Callable[[], int]) -> int:
+    try:
+        return run()
+    except Exception as error:
+        shown = _error_to_show(error)
+        line = format_error(verb, shown)
+        if verb == "serve":
+            from simpleipc_cli.cli import line_writer  # noqa: PLC0415 - others do without
+
+            if line_writer.is_journal(STDERR):
+                line = line_writer.with_priority(line, line_writer.Priority.ERROR)
+        print_error(line)
+        return exit_code(shown)
+
+
+def _error_to_show(error: Exception) -> SipcError:
+    if isinstance(error, SipcError):
+        return error
+    if isinstance(error, OSError):  # raised by click's output
+        what = f"cannot write to standard output: {error.strerror}"
+        return SipcError(what, "check where it goes")
+    if _raised:  # Python can replace Terminated by a SyntaxError or RuntimeError
+        raise Terminated(_raised[0])
+    return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")
+
+
+def _handle_signals() -> None:
+    """Handle the signals that end a program, whatever signal state was inherited.
+
+    SIGINT and SIGHUP that are ignored stay so: shells and nohup(1) rely on that. SIGTERM does
+    not: otherwise only SIGKILL could end the process.
+    """
+    for number in _ENDING:
+        if number == _signal.SIGTERM or _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _on_signal)
+    system.reset_signals()
+
+
+def _ignore_signals() -> None:
+    for number in _ENDING:
+        _signal.signal(number, _signal.SIG_IGN)
+    system.stop_timer()
+
+
 def _on_signal(number: int, _frame: object) -> None:
     """End the verb, unless it is ending: a second signal must not interrupt the cleanup.
 
-    Python can lose the exception: what a callback raises, such as importlib's after an import,
+    Python can lose the exception: one raised in a callback, such as importlib's after an import,
     is only reported; compile() drops it where it computes 2**31 (seen in 3.11 to 3.13). So the
-    signal is sent again a moment later, to the handler that is installed then. No module is
-    loaded for that: an import may be what the signal has interrupted.
+    signal is sent again a moment later, to the handler that is installed then. That must not
+    import a module: the signal may have interrupted an import.
     """
     if not _is_ending():
         _raised.append(number)
-        signals.send_again(number)
+        system.set_timer(_RESEND_DELAY, lambda _number, _frame: _signal.raise_signal(number))
         raise Terminated(number)
 
 
 def _is_ending() -> bool:
-    """Return whether the code that runs now runs because a CutShort was raised."""
+    """Return whether the running code handles a Terminated."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, Terminated):
         error = error.__context__
@@ -82,49 +150,6 @@ def _is_ending() -> bool:
 
 
 def _report_unraisable(lost: UnraisableHookArgs) -> None:
-    """Report an exception that Python cannot raise, unless it is a signal's: that comes again."""
+    """Report an exception that Python cannot raise, except Terminated: its signal comes again."""
     if not isinstance(lost.exc_value, Terminated):
         sys.__unraisablehook__(lost)
-
-
-def _status(verb: str, run: Callable[[], int]) -> int:
-    """Run a verb; whatever becomes of it, it becomes an exit status.
-
-    Signals are heard from here on, until there is a status: also while an error is told.
-    """
-    sys.unraisablehook = _report_unraisable
-    try:
-        signals.hear(_on_signal)
-        status = _told(verb, run)
-        signals.ignore()
-    except Terminated as cut:
-        signals.ignore()
-        if cut.number == signals.SIGPIPE:
-            signals.die_of_sigpipe()
-        return SIGNALLED + cut.number
-    finally:
-        sys.unraisablehook = sys.__unraisablehook__
-    return status
-
-
-def _told(verb: str, run: Callable[[], int]) -> int:
-    """Run a verb; of what goes wrong on purpose one line is left, and a status."""
-    try:
-        return run()
-    except Exception as error:
-        explained = _explained(error)
-        print_error(format_error(verb, explained), error_for_journal=verb == "serve")
-        return exit_code(explained)
-
-
-def _explained(error: Exception) -> SipcError:
-    """An error as the user gets to see it."""
-    if isinstance(error, SipcError):
-        return error
-    if isinstance(error, OSError):  # what click prints goes where nothing can be written
-        what = f"cannot write to standard output: {error.strerror}"
-        return SipcError(what, "check where it goes")
-    if _raised:  # Python puts a SyntaxError or RuntimeError in its place here and there
-        raise Terminated(_raised[0])
-    # A defect of ours; still one line, and what we know of it.
-    return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")

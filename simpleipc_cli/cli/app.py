@@ -1,6 +1,6 @@
-"""What click makes of the command line: the group of verbs, help, and errors of usage.
+"""The command line as click sees it: the group of verbs, help, and usage errors.
 
-Each verb lives in a module of its own, loaded when it is called.
+The module of a verb is loaded when the verb is called.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ Examples:
   sipc serve demo.sock --exec ./handler.sh
   echo hello | sipc send demo.sock
 
-`sipc VERB --help` tells more about each."""
+`sipc VERB --help` lists the options of a verb."""
 
 
 class _Verbs(click.Group):
-    """A group that imports a verb's module when the verb is used."""
+    """A group that imports the module of a verb when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """In the order in which one meets them."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Load a verb."""
         if cmd_name not in VERBS:
             return None
         command = getattr(import_module(f"simpleipc_cli.cli.{cmd_name}.command"), cmd_name)
@@ -41,11 +39,11 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a verb; of a mistyped one say what was probably meant."""
+        """Find the verb; suggest one for a misspelled name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+            from difflib import get_close_matches  # noqa: PLC0415 - only for usage errors
 
             close = get_close_matches(args[0], VERBS, n=1)
             if not close:
@@ -53,24 +51,24 @@ class _Verbs(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list of verbs, without loading them."""
+        """List the verbs without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
 
 def _hide_unsupported_options(command: click.Command) -> click.Command:
-    """Have options refused, and left out of the help, that make no sense on this system."""
+    """Refuse options that this system does not support, and leave them out of the help."""
     for option in command.params if UNSUPPORTED_OPTIONS else ():
         if isinstance(option, click.Option) and not UNSUPPORTED_OPTIONS.isdisjoint(option.opts):
             option.hidden = True
-            option.type = click.STRING  # whatever the value would be checked against
+            option.type = click.STRING  # so that the value is not checked first
             option.callback = _refuse
     return command
 
 
 def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> object:
     if option.name is not None and option_given(ctx, option.name):
-        raise click.UsageError(f"{option.opts[-1]}: there is no such thing on this system")
+        raise click.UsageError(f"{option.opts[-1]}: not supported on this platform")
     return value
 
 
@@ -83,25 +81,21 @@ def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> objec
 def app() -> None:
     """Speak Simple-IPC, git's protocol between local processes.
 
-    One request over a Unix domain socket, one response: serve them, send them, see whether
-    anybody is listening, and measure how fast the answers come.
+    A client connects to a Unix domain socket, sends one request and gets one response. Serve
+    requests, send them, check whether a server is listening, and measure its rate and latency.
     """
 
 
 def run() -> int:
-    """Run the verb that the command line names; the status to end with."""
+    """Run the verb on the command line and return the exit status."""
     try:
         status = app.main(prog_name="sipc", standalone_mode=False)
-        if sys.stdout is not None:  # closed by the caller
+        if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
     except click.ClickException as error:
-        _show(error)
+        try:
+            error.show()
+        except OSError:
+            pass  # standard error cannot be written; the exit status remains
         return error.exit_code
     return status if isinstance(status, int) else ExitCode.OK
-
-
-def _show(error: click.ClickException) -> None:
-    try:
-        error.show()
-    except OSError:
-        pass  # nobody can read it; the status says it, too

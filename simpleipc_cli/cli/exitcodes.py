@@ -1,21 +1,25 @@
-"""What a verb's exit status means; the one place that knows the numbers."""
+"""Exit statuses: the one place that knows the numbers."""
 
 from __future__ import annotations
 
 from simpleipc_cli import errors
 
+SIGPIPE = 13  # also where the system has no such signal
+
+SIGNALLED = 128
+"""A verb ended by a signal exits with this plus the signal's number, as in a shell."""
+
 
 class Terminated(BaseException):
-    """A signal ends us. No error: nobody who handles errors may take it for one."""
+    """A signal ends the process. Not an Exception: no error handler must catch it."""
 
     def __init__(self, number: int) -> None:
-        """`number` is the signal's."""
         super().__init__(number)
         self.number = number
 
 
 class ExitCode:
-    """The same for all verbs. Plain numbers: an enum takes long to load."""
+    """Exit statuses of all verbs. Plain numbers: `enum` takes long to load."""
 
     OK = 0
     FAILURE = 1
@@ -31,10 +35,7 @@ class ExitCode:
 
 
 NAMES = {number: name for name, number in vars(ExitCode).items() if name.isupper()}
-"""What each is called, in the order of the numbers."""
-
-SIGNALLED = 128
-"""A verb cut short by a signal exits with this and the signal's number, as in a shell."""
+"""The name of each status, in numerical order."""
 
 _BY_ERROR = (
     (errors.NotListening, ExitCode.NOT_LISTENING),
@@ -48,13 +49,10 @@ _BY_ERROR = (
 )
 
 
-def status_of(error: BaseException | None) -> int:
-    """What the process ends with after this error, a signal, or none."""
+def exit_code(error: BaseException | None) -> int:
+    """Return the exit status after this error, a Terminated, or none."""
     if error is None:
         return ExitCode.OK
-    return SIGNALLED + error.number if isinstance(error, Terminated) else exit_code(error)
-
-
-def exit_code(error: BaseException) -> int:
-    """The status that an error ends a verb with."""
+    if isinstance(error, Terminated):
+        return SIGNALLED + error.number
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILURE)

@@ -1,4 +1,4 @@
-"""What an answer should be, and telling in a line in what it differs."""
+"""Compare a response with --expect or --expect-regex, and describe the difference in one line."""
 
 from __future__ import annotations
 
@@ -12,193 +12,139 @@ from typing import NoReturn
 import click
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.stdio import Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import ExpectationFailed, TimedOut
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.text import printable, quoted
 
-_BEFORE = 16  # bytes shown before the first that differs, at will
-_SHOWN = 48  # bytes shown in all, at will
+_CONTEXT = 16  # bytes shown before the first difference (tunable)
+_MAX_SHOWN = 48  # bytes shown in all (tunable)
 
 
 class Expectation(ABC):
-    """Looks at an answer piece by piece, and judges it at its end."""
+    """Gets a response in pieces, and checks it at its end."""
 
     @abstractmethod
     def feed(self, payload: memoryview) -> None:
-        """The next piece, only good until this returns. Raises SipcError."""
+        """Add a piece, valid only during the call. Raises SipcError."""
 
     @abstractmethod
     def check(self, deadline: Deadline) -> None:
-        """The answer is complete. Raises NotAsExpected, TimedOut."""
+        """Check the complete response. Raises ExpectationFailed, TimedOut."""
 
-    def close(self) -> None:  # noqa: B027 - only one holds anything
-        """Free what it holds."""
-
-    def guard(self, output: Output, deadline: Deadline) -> Output:
-        """An output that passes an answer on as it comes, and completes it if it is as expected."""
-        return _GuardedOutput(output, self, deadline)
+    def close(self) -> None:  # noqa: B027 - optional
+        """Free its resources."""
 
 
 class FixedText(Expectation):
-    """The whole answer is a text; at the end of both one newline is ignored.
+    """The whole response is a text; one newline at the end of either is ignored.
 
-    Holds the text, and a few bytes of the answer from the first that differs.
+    Keeps only a few bytes of the response, from the first difference on.
     """
 
     def __init__(self, text: bytes) -> None:
-        """Nothing has come yet."""
         self._text = text.removesuffix(b"\n")
         self._allowed = self._text + b"\n"
-        self._came = 0  # bytes of the answer
+        self._size = 0  # of the response
         self._differs_at: int | None = None
-        self._got = b""  # the answer from there on, as much of it as is shown
+        self._difference = b""  # the response from there on
 
     def feed(self, payload: memoryview) -> None:
-        """See Expectation."""
-        at = self._came
-        self._came += len(payload)
+        offset = self._size
+        self._size += len(payload)
         if self._differs_at is None:
-            expected = self._allowed[at : at + len(payload)]
+            expected = self._allowed[offset : offset + len(payload)]
             if payload == expected:
                 return
-            same = _common(expected, payload[: len(expected)].tobytes())
-            self._differs_at = at + same
-            payload = payload[same:]
-        self._got += payload[: _SHOWN - len(self._got)]
+            common = _common_length(expected, payload[: len(expected)].tobytes())
+            self._differs_at = offset + common
+            payload = payload[common:]
+        self._difference += payload[: _MAX_SHOWN - len(self._difference)]
 
     def check(self, deadline: Deadline) -> None:  # noqa: ARG002
-        """See Expectation."""
-        at = self._differs_at
-        if at is None:
-            if self._came >= len(self._text):
+        offset = self._differs_at
+        if offset is None:
+            if self._size >= len(self._text):
                 return
-            at = self._came
-        start = max(0, at - _BEFORE)
-        got = self._allowed[start:at] + self._got
+            offset = self._size
+        start = max(0, offset - _CONTEXT)
+        received = self._allowed[start:offset] + self._difference
         expected = _excerpt(self._text, start, len(self._text))
         raise ExpectationFailed(
-            f"the answer is not as expected: at byte {at} expected {expected}"
-            f" but got {_excerpt(got, 0, self._came - start, cut_before=start > 0)}"
+            f"the response is not as expected: at byte {offset} expected {expected}"
+            f" but got {_excerpt(received, 0, self._size - start, is_cut=start > 0)}"
         )
 
 
-class Matching(Expectation):
-    """A regular expression is found somewhere in the answer's bytes.
-
-    The answer waits on disk, in a file without a name.
-    """
+class RegexMatch(Expectation):
+    """A regular expression matches somewhere in the response, which is spooled to disk."""
 
     def __init__(self, pattern: re.Pattern[bytes], folder: str) -> None:
-        """`folder` is for the file."""
         self._pattern = pattern
         self._spool = Spool(folder)
 
     def feed(self, payload: memoryview) -> None:
-        """See Expectation."""
         self._spool.append([payload])
 
     def check(self, deadline: Deadline) -> None:
-        """See Expectation. Some expressions take very long: the deadline is for these, too."""
+        """Search the response. To be called in the main thread, which gets signals."""
         size = len(self._spool)
         if not size:
             self._search(b"", deadline)
             return
-        with mmap.mmap(self._spool.descriptor(), size, access=mmap.ACCESS_READ) as answer:
-            self._search(answer, deadline)
+        with mmap.mmap(self._spool.descriptor(), size, access=mmap.ACCESS_READ) as response:
+            self._search(response, deadline)
 
-    def _search(self, answer: bytes | mmap.mmap, deadline: Deadline) -> None:
-        with _Alarm(deadline):
-            found = self._pattern.search(answer)
+    def _search(self, response: bytes | mmap.mmap, deadline: Deadline) -> None:
+        left = deadline.remaining()
+        try:
+            if left is not None:  # a search handles signals, and can take very long
+                system.set_timer(max(left, 1e-6), _on_timeout)  # 0 would be no timer
+            found = self._pattern.search(response)
+        finally:
+            if left is not None:
+                system.stop_timer()
         if found is None:
-            pattern = _excerpt(self._pattern.pattern, 0, len(self._pattern.pattern))
-            begin = _excerpt(answer[:_SHOWN], 0, len(answer))
+            pattern = self._pattern.pattern
             raise ExpectationFailed(
-                f"the answer is not as expected: nothing matches {pattern}"
-                f" in its {len(answer)} bytes {begin}"
+                "the response is not as expected: no match for"
+                f" {_excerpt(pattern, 0, len(pattern))} in its {len(response)} bytes"
+                f" {_excerpt(response[:_MAX_SHOWN], 0, len(response))}"
             )
 
     def close(self) -> None:
-        """See Expectation."""
         self._spool.close()
 
 
-def _common(one: bytes, other: bytes) -> int:
-    """How many bytes two have in common at their beginning."""
+def _on_timeout(_number: int, _frame: object) -> NoReturn:
+    raise TimedOut(
+        "the search in the response was not finished in time", "use a simpler regular expression"
+    )
+
+
+def _common_length(one: bytes, other: bytes) -> int:
+    """Return the length of the common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _excerpt(data: bytes, start: int, size: int, *, cut_before: bool = False) -> str:
-    """Some of the bytes from `start` on, in quotes; dots stand for what is left out of `size`."""
-    shown = data[start : start + _SHOWN]
-    before = "..." if start or cut_before else ""
+def _excerpt(data: bytes, start: int, size: int, *, is_cut: bool = False) -> str:
+    """Quote bytes from `start` on; dots stand for what is left out of `size` bytes."""
+    shown = data[start : start + _MAX_SHOWN]
+    before = "..." if start or is_cut else ""
     return f"{before}{quoted(shown)}{'...' if start + len(shown) < size else ''}"
 
 
-class _Alarm:
-    """Ends what runs in its `with` when a deadline comes. For the main thread, and once.
-
-    Regular expressions look for signals while they search.
-    """
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._left = deadline.remaining()
-
-    def __enter__(self) -> None:
-        if self._left is not None:
-            system.set_timer(max(self._left, 1e-6), self._ring)  # 0 would be never
-
-    def __exit__(self, *_: object) -> None:
-        if self._left is not None:
-            system.stop_timer()
-
-    @staticmethod
-    def _ring(_number: int, _frame: object) -> NoReturn:
-        raise TimedOut("the answer was not searched in time", "take a simpler regular expression")
-
-
-def matching(pattern: str) -> Matching:
-    """What --expect-regex asks for. Raises click's UsageError."""
-    return Matching(
-        _compiled(os.fsencode(pattern)), os.environ.get("TMPDIR") or system.SPOOL_FOLDER
-    )
-
-
-def _compiled(pattern: bytes) -> re.Pattern[bytes]:
+def regex_match(text: str) -> RegexMatch:
+    """Return the expectation for --expect-regex. Raises click's UsageError."""
+    pattern = os.fsencode(text)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what later versions of Python will understand
-            return re.compile(pattern)
+            warnings.simplefilter("ignore")  # of syntax that later versions of Python change
+            compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         shown, why = _excerpt(pattern, 0, len(pattern)), printable(str(error))
         raise click.BadParameter(
-            f"{shown} is no regular expression: {why}", param_hint="--expect-regex"
+            f"{shown} is not a regular expression: {why}", param_hint="--expect-regex"
         ) from None
-
-
-class _GuardedOutput(Output):
-    def __init__(self, output: Output, expected: Expectation, deadline: Deadline) -> None:
-        self._output = output
-        self._expected = expected
-        self._deadline = deadline
-
-    @property
-    def on_terminal(self) -> bool:
-        return self._output.on_terminal
-
-    def begin(self) -> None:
-        self._output.begin()
-
-    def write(self, payload: memoryview) -> None:
-        self._expected.feed(payload)
-        self._output.write(payload)
-
-    def complete(self) -> None:
-        self._expected.check(self._deadline)
-        self._output.complete()
-
-    def abandon(self) -> None:
-        self._expected.close()
-        self._output.abandon()
+    return RegexMatch(compiled, os.environ.get("TMPDIR") or system.SPOOL_FOLDER)

@@ -1,8 +1,8 @@
-"""A short way for the plain forms of `send` and `probe`: without click, which takes long to load.
+"""Parse the plain forms of `send` and `probe` without click, which takes long to load.
 
-It does not do the same again: what a verb does is one function, which click's way calls, too.
-Here is only a table of the options that are understood; everything else, mistakes included, is
-left to click, before anything has been touched. A test holds the table against click's.
+Only the parsing is separate: both ways call the same function of the verb. Whatever is not in
+the table of options, usage errors included, is left to click, before any side effect. A test
+compares the table with click's options.
 """
 
 from __future__ import annotations
@@ -34,28 +34,40 @@ OPTIONS: dict[str, dict[str, tuple[str, str]]] = {
         **dict.fromkeys(("-t", "--timeout"), ("timeout", DURATION)),
     },
 }
-"""For each verb, and each way to write an option: its name for click, and its kind."""
+"""For each verb, each spelling of an option: the parameter's name and its kind."""
 
-_COMPLETION = "_SIPC_COMPLETE"  # with it in the environment, click completes words
+_COMPLETION = "_SIPC_COMPLETE"  # with this variable set, click completes words
 
 
 class NeedsClick(Exception):
-    """More than is understood here: it is for click to say what it means."""
+    """The command line is more than this module parses."""
 
 
 def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
-    """What to run for these arguments; None if click is to see to them."""
+    """Return the function to run for these arguments; None if click must parse them."""
     if not arguments or arguments[0] not in OPTIONS or _COMPLETION in os.environ:
         return None
     try:
         given = parse_simple(arguments[0], arguments[1:])
     except NeedsClick:
         return None
-    return lambda: _RUN[arguments[0]](given)
+    given["has_wait"] = "wait" in given
+    return lambda: _run(arguments[0], given)
+
+
+def _run(verb: str, given: dict[str, Any]) -> int:
+    if verb == "send":
+        from simpleipc_cli.cli.send import SendOptions  # noqa: PLC0415 - only one verb is loaded
+        from simpleipc_cli.cli.send.run import run as send  # noqa: PLC0415
+
+        return send(SendOptions(**given))
+    from simpleipc_cli.cli.probe.run import ProbeOptions, run  # noqa: PLC0415
+
+    return run(ProbeOptions(**given))
 
 
 def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
-    """What was given, by click's names. Raises NotPlain."""
+    """Return the parameters given, by click's names. Raises NeedsClick."""
     given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
@@ -72,7 +84,7 @@ def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
 def _option(
     options: dict[str, tuple[str, str]], word: str, rest: Iterator[str]
 ) -> tuple[str, object]:
-    """An option's name and value, which may be the next word. Raises NotPlain."""
+    """Return an option's name and value, which may be the next word. Raises NeedsClick."""
     flag, equals, value = word.partition("=")
     if flag not in options or (equals and not flag.startswith("--")):
         raise NeedsClick
@@ -83,44 +95,11 @@ def _option(
         return name, True
     if not equals:
         value = next(rest, "")
-        if not value:  # none at all; an empty one is rare enough for click
+        if not value:  # missing, or empty, which is rare
             raise NeedsClick
-    return name, value if kind == TEXT else _duration(value)
-
-
-def _duration(text: str) -> float | None:
-    found = seconds(text)
+    if kind == TEXT:
+        return name, value
+    found = seconds(value)
     if found is None:
         raise NeedsClick
-    return found or None  # 0 is no limit
-
-
-def _send(given: dict[str, Any]) -> int:
-    from simpleipc_cli.cli.send.run import CONNECT_TIMEOUT, MAX_TIME, run  # noqa: PLC0415
-
-    return run(
-        given.get("path"),
-        data=given.get("data"),
-        data_file=given.get("data_file"),
-        output=given.get("output"),
-        connect_timeout=given.get("connect_timeout", _duration(CONNECT_TIMEOUT)),
-        max_time=given.get("max_time", _duration(MAX_TIME)),
-        wait=given.get("wait"),
-        waits="wait" in given,
-    )
-
-
-def _probe(given: dict[str, Any]) -> int:
-    from simpleipc_cli.cli.probe.run import TIMEOUT, run  # noqa: PLC0415
-
-    return run(
-        given.get("path"),
-        quiet="quiet" in given,
-        as_json="as_json" in given,
-        wait=given.get("wait"),
-        waits="wait" in given,
-        timeout=given.get("timeout", _duration(TIMEOUT)),
-    )
-
-
-_RUN = {"send": _send, "probe": _probe}
+    return name, found or None  # 0 is no limit

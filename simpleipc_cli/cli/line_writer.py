@@ -1,7 +1,7 @@
-"""Where the lines of a server's log go: to stderr, or to a file that may be rotated away.
+"""Lines of a log or a trace, written to stderr or a file without blocking for long.
 
-A server must go on when nobody takes its log: a pipe that nobody reads, a full disk. Then
-lines are lost, and counted, and that is said as soon as a line can be written again.
+A server or client must go on when its log is not read or the disk is full. Lines are lost then,
+and counted; the count is written as soon as a line can be written again.
 """
 
 from __future__ import annotations
@@ -9,101 +9,183 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from enum import IntEnum
 from threading import Lock
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.journal import Priority, is_journal, with_priority
-from simpleipc_cli.cli.stderr import STDERR
+from simpleipc_cli.cli.stdio import STDERR
 from simpleipc_cli.errors import SipcError
 
-MAX_LINE = 4096
-"""Bytes; as many a pipe takes that takes anything (PIPE_BUF)."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_STUCK_AFTER = 200  # milliseconds, at will
+    from simpleipc_cli.observe.trace import Tracer
+
+MAX_LINE = 4096
+"""Bytes that a writable pipe takes in one write (PIPE_BUF of Linux)."""
+
+_TIMEOUT = 200  # milliseconds in which a reader must take something (tunable)
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.O_NONBLOCK_FLAGS
 
 
-class LineWriter:
-    """An open descriptor that takes lines, each with one write. For many threads."""
+class Priority(IntEnum):
+    """The priority of a line, as in syslog(3)."""
 
-    def __init__(self, path: str | None = None) -> None:
-        """A file to append to, made if there is none; None for stderr. Raises SipcError."""
+    ERROR = 3
+    WARNING = 4
+    INFO = 6
+    DEBUG = 7
+
+
+class LineWriter:
+    """Writes lines to a file or to stderr. Any thread may use it."""
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        kind: str = "log",
+        mode: int = 0o666,
+        on_error: Callable[[SipcError], None] | None = None,
+    ) -> None:
+        """Append to a file, created with `mode` if it is missing; None for stderr.
+
+        `kind` names the lines in messages. `on_error` is called once, when writing fails.
+        Raises SipcError if the file cannot be opened.
+        """
         self._path = path
-        self._descriptor = STDERR if path is None else _open(path)
+        self._kind = kind
+        self._mode = mode
+        self._on_error = on_error
+        self._lock = Lock()
+        self._lost = 0  # lines since the last one written
+        self._is_torn = False  # the last line was written in part
+        self._failure: OSError | None = None  # not passed to on_error() yet
+        self._has_failed = False
+        self._descriptor = STDERR if path is None else self._open(path)
         self._poll = _poll_for(self._descriptor)
         self._is_journal = path is None and is_journal(STDERR)
-        self._lock = Lock()
-        self._lost = 0  # lines, since the last that was written
-        self._torn = False  # a line was only written in part
-        self._lost_line: Callable[[int], str] = "({} lines were lost)".format
+        self.format_lost: Callable[[int], str] = self._format_lost
+        """Makes the line that says how many lines were lost."""
 
     @property
     def wants_time(self) -> bool:
-        """Whether a line has to say when it was written: what reads stderr knows."""
+        """Whether lines need a time: what reads stderr adds its own."""
         return self._path is not None
 
-    def report_lost(self, line: Callable[[int], str]) -> None:
-        """How a line looks that says how many were lost."""
-        self._lost_line = line
-
-    def put(self, line: str, priority: Priority) -> None:
-        """Write a line, unless nobody takes it: then it is lost. Never raises, never waits long."""
+    def write(self, line: str, priority: Priority = Priority.DEBUG) -> None:
+        """Write a line, or lose it if it is not taken in time. Never raises."""
         with self._lock:
-            if self._lost and not self._write(self._lost_line(self._lost), Priority.ERROR, 0):
+            timeout = 0 if self._lost else _TIMEOUT  # do not wait again for the same reader
+            if self._lost and self._write(self.format_lost(self._lost), Priority.ERROR, 0):
+                self._lost = 0
+            if self._lost or not self._write(line, priority, timeout):
                 self._lost += 1
-                return
-            patience = 0 if self._lost else _STUCK_AFTER
-            self._lost = 0 if self._write(line, priority, patience) else 1
+            failure, self._failure = self._failure, None
+        if failure is not None and self._on_error is not None:
+            what = f"cannot write the {self._kind} to {self._path or 'stderr'}: {failure.strerror}"
+            self._on_error(SipcError(what, "everything else continues without it"))
 
     def reopen(self) -> None:
-        """Open the file anew, by its name. Raises SipcError; the old one stays then."""
+        """Open the file again by its name; on SipcError the old one stays open."""
         if self._path is None:
             return
-        new = _open(self._path)
+        new = self._open(self._path)
         with self._lock:
             old, self._descriptor = self._descriptor, new
             self._poll = _poll_for(new)
-            self._torn = False
+            self._is_torn = False
         os.close(old)
 
     def close(self) -> None:
-        """Nothing more will come."""
-        if self._path is not None:
-            os.close(self._descriptor)
+        """Write, or else report, how many lines were lost; close the file."""
+        with self._lock:
+            lost, self._lost = self._lost, 0
+            if lost and self._write(self.format_lost(lost), Priority.ERROR, 0):
+                lost = 0
+            if self._path is not None and self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor, self._poll = -1, None
+        if lost and self._path is not None and self._on_error is not None and not self._has_failed:
+            what = f"{self._path}: {self.format_lost(lost)}"
+            self._on_error(SipcError(what, "read it while it is written"))
 
-    def _write(self, line: str, priority: Priority, millis: int) -> bool:
-        """Whether it was taken whole; `millis` is how long to wait for a reader."""
-        data = line.encode("utf-8", "backslashreplace")[: MAX_LINE - 1]
+    def _write(self, line: str, priority: Priority, timeout: int) -> bool:
+        """Write a line with one system call if possible; return whether all of it was taken."""
         if self._is_journal:
-            data = with_priority(data, priority)
-        data += b"\n"
-        if self._torn:
+            line = with_priority(line, priority)
+        data = line.encode("utf-8", "backslashreplace")[: MAX_LINE - 1] + b"\n"
+        if self._is_torn:
             data = b"\n" + data
+        written = 0
         try:
-            if self._poll is not None and not self._poll.poll(millis):
-                return False
-            written = os.write(self._descriptor, data)
-        except OSError:
-            return False
-        self._torn = written < len(data)
-        return not self._torn
+            while written < len(data):
+                if self._poll is not None and not self._poll.poll(timeout):
+                    break
+                written += os.write(self._descriptor, data[written:])
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if not self._has_failed:
+                self._has_failed, self._failure = True, error
+        if written:
+            self._is_torn = written < len(data)
+        return written == len(data)
 
+    def _format_lost(self, count: int) -> str:
+        return f"({count} lines were lost: the {self._kind} was full or not read)"
 
-def _open(path: str) -> int:
-    """Without waiting: a named pipe must have its reader. Raises SipcError."""
-    try:
-        return os.open(path, _FLAGS, 0o666)
-    except OSError as error:
-        why = "nobody reads there" if error.errno == errno.ENXIO else error.strerror
-        raise SipcError(f"cannot open the log file {path}: {why}", "choose another") from error
+    def _open(self, path: str) -> int:
+        """Open without blocking: a named pipe must have a reader. Raises SipcError."""
+        try:
+            return os.open(path, _FLAGS, self._mode)
+        except OSError as error:
+            why = "no process reads it" if error.errno == errno.ENXIO else error.strerror
+            what = f"cannot open the {self._kind} file {path}: {why}"
+            raise SipcError(what, "choose another") from error
 
 
 def _poll_for(descriptor: int) -> system.FdPoll | None:
-    """What tells whether a write would wait; None for a file, which never does."""
+    """Return a poll for room to write; None for a regular file, which never blocks."""
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
     except OSError:
         return None
     return system.fd_poll(descriptor, writing=True)
+
+
+def with_priority(text: str, priority: Priority) -> str:
+    """Prefix each line with `<priority>`, which systemd's journal takes off: sd-daemon(3)."""
+    return "\n".join(f"<{priority:d}>{line}" for line in text.split("\n"))
+
+
+def is_journal(descriptor: int) -> bool:
+    """Return whether a descriptor is the one that JOURNAL_STREAM names: systemd.exec(5).
+
+    Processes whose stderr was redirected inherit the variable, too.
+    """
+    name = os.environ.get("JOURNAL_STREAM")
+    if name is None:
+        return False
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return name == f"{found.st_dev}:{found.st_ino}"
+
+
+def open_trace(
+    on_error: Callable[[SipcError], None], *, on_stderr: bool, path: str | None
+) -> Tracer:
+    """Open the trace for --trace and --trace-file. Raises SipcError."""
+    from simpleipc_cli.observe.trace import Tracer  # noqa: PLC0415 - a log does without
+
+    sinks = []
+    if on_stderr or path == "-":  # standard output is for the response
+        sinks.append(LineWriter(kind="trace", on_error=on_error))
+    if path is not None and path != "-":
+        # Payload may be secret: a new file is for its owner alone.
+        sinks.append(LineWriter(path, kind="trace", mode=0o600, on_error=on_error))
+    return Tracer(*sinks)

@@ -1,7 +1,7 @@
-"""Where a request comes from and where a response goes: standard streams and files.
+"""Standard streams, messages on standard error, and the input that a request comes from.
 
-Raw descriptors, no buffering: what is there is passed on. A standard stream may be shared
-with other programs, so its flags are left as they are found.
+Raw descriptors without buffering: data is passed on as it arrives. A standard stream may be
+shared with other programs, so its flags are not changed.
 """
 
 from __future__ import annotations
@@ -9,85 +9,81 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from abc import ABC, abstractmethod
-from time import sleep
+from _thread import allocate_lock
 
 from simpleipc_cli import system
-from simpleipc_cli.cli import signals
-from simpleipc_cli.cli.exitcodes import Terminated
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.pktline import MAX_PAYLOAD
 from simpleipc_cli.system import grow_pipe
+from simpleipc_cli.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.transport import FileReader, FileWriter
+    from simpleipc_cli.transport import FileReader
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
 """Bytes read at once: full packets."""
 
-_MUCH = 32 * 1024
-"""Bytes read at once that show a stream: half of what a pipe holds unless told otherwise."""
-
-_LONGEST_WAIT = 86400.0  # seconds; poll's number for milliseconds ends at 24 days
-_AS_WE_ACT = os.access in os.supports_effective_ids
-_PAUSE = 0.01  # seconds between looks where no event tells, at will
-_SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)
+_BULK = 32 * 1024  # bytes of one read that show a bulk transfer: half of a pipe's default size
+_MAX_POLL = 86400.0  # seconds; poll's milliseconds end at 24 days
 
 
 def fill_standard_fds() -> None:
-    """See that 0, 1 and 2 are taken: else a socket would become somebody's standard output.
+    """Open /dev/null for a closed standard stream, lest a socket become standard output.
 
-    What was closed stays of no use: reading standard input fails, as does writing to
-    standard output. Only messages may go nowhere.
+    Reading standard input and writing standard output still fail then; only messages get lost.
     """
     for number, flags in ((STDIN, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest that is free
+            os.set_inheritable(os.open(os.devnull, flags), True)  # gets the lowest free number
     system.set_binary_stdio()
 
 
-def print_line(text: str) -> None:
-    """Write a line to standard output. Raises SipcError; ends as cat does on a closed pipe."""
-    data = (text + "\n").encode("utf-8", "surrogateescape")
-    DescriptorOutput(STDOUT, "standard output", Deadline(None)).write(memoryview(data))
+def format_error(verb: str, error: SipcError) -> str:
+    """Return `sipc VERB: what happened: what to do about it`."""
+    return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
+
+
+def print_error(line: str) -> None:
+    """Write a line to standard error, in one write if possible; ignore errors."""
+    data = line.encode("utf-8", "backslashreplace") + b"\n"
+    try:
+        while data:
+            data = data[os.write(STDERR, data) :]
+    except OSError:
+        pass
 
 
 class Input:
-    """A request's bytes, from a descriptor."""
+    """A request's bytes, read from a descriptor."""
 
-    def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
-        """`name` is for messages; the deadline is for the first byte."""
+    def __init__(
+        self, descriptor: int, name: str, deadline: Deadline, *, is_owned: bool = False
+    ) -> None:
+        """`name` is for messages; `deadline` limits the wait for the first byte.
+
+        close() closes the descriptor only if it `is_owned`.
+        """
         self._descriptor = descriptor
         self.name = name
         self._deadline = deadline
-        self._is_terminal = os.isatty(descriptor)
-        self._much = False  # whether a stream passes
-        self._buffer = memoryview(bytearray(CHUNK))  # memory that is used as far as it is filled
-        self._reader: FileReader | None = None  # for read_now(), which few use
-        self.ended = False
-        """Whether first() has seen that there is nothing more."""
-
-    def fileno(self) -> int:
-        """The descriptor to poll before read_now()."""
-        if self._reader is None:
-            from simpleipc_cli.transport import new_file_reader  # noqa: PLC0415
-
-            self._reader = new_file_reader(self._descriptor)
-        return self._reader.fileno()
-
-    @property
-    def typed(self) -> bool:
-        """Whether somebody types them."""
-        return self._is_terminal
+        self._is_owned = is_owned
+        self._is_closing = False
+        self._in_use = allocate_lock()
+        self.is_terminal = os.isatty(descriptor)
+        self._is_bulk = False
+        self._buffer = memoryview(bytearray(CHUNK))  # the system allocates only pages in use
+        self._reader: FileReader | None = None  # for read_nowait()
+        self.at_eof = False
+        """Whether the end was found, except by read_more()."""
 
     @property
     def size(self) -> int | None:
-        """How many are left, as far as that can be known."""
+        """Bytes left in a regular file; None if unknown."""
         try:
             found = os.fstat(self._descriptor)
             if not stat.S_ISREG(found.st_mode):
@@ -95,364 +91,129 @@ class Input:
             left = found.st_size - os.lseek(self._descriptor, 0, os.SEEK_CUR)
         except OSError:
             return None
-        return left if left > 0 else None  # what the kernel makes up has no size
+        return left if left > 0 else None  # files of /proc have the size 0
 
-    def first(self) -> memoryview:
-        """The first bytes, all that are there; empty at the end. See more().
+    def read_first(self) -> memoryview:
+        """Wait for data and read all that is there; return nothing at the end. See read_more().
 
         Raises TimedOut, SipcError.
         """
-        limited = self._deadline.remaining() is not None
-        if limited and not _wait(self._descriptor, self._deadline):
+        is_limited = self._deadline.remaining() is not None
+        if is_limited and not wait_until_ready(self._descriptor, self._deadline):
             raise TimedOut(f"nothing came from {self.name} in time")
-        count = len(self.more())
+        count = len(self.read_more())
         try:
-            while count and count < len(self._buffer) and not self.ended:
+            while count and count < len(self._buffer) and not self.at_eof:
                 more = system.read_into_nowait(self._descriptor, self._buffer[count:])
                 count += more
-                self.ended = not more
+                self.at_eof = not more
         except OSError:
-            pass  # more() will tell
+            pass  # read_more() will raise it
         return self._buffer[:count]
 
-    def more(self) -> memoryview:
-        """The next bytes, waiting for them; empty at the end. They are good until the next call.
+    def read_more(self) -> memoryview:
+        """Wait for data and return it, valid until the next call; return nothing at the end.
 
-        Raises SipcError.
+        Another thread may call close() meanwhile. Raises SipcError.
         """
+        with self._in_use:
+            count = 0 if self._is_closing else self._read()
+        if self._is_closing:
+            self._close_if_unused()
+        return self._buffer[:count]
+
+    def _read(self) -> int:
         while True:
             try:
                 count = system.read_into(self._descriptor, self._buffer)
-            except BlockingIOError:  # whoever shares it made it so
-                _wait(self._descriptor, Deadline(None))
+            except BlockingIOError:  # another program made it non-blocking
+                wait_until_ready(self._descriptor, Deadline(None))
                 continue
             except OSError as error:
-                raise self._failure(error) from error
+                raise self._read_error(error) from error
             if not count:
-                self._check_end()
-            if not self._much and count >= _MUCH:
-                self._much = True
+                self._check_terminal()
+            if not self._is_bulk and count >= _BULK:
+                self._is_bulk = True
                 grow_pipe(self._descriptor)
-            return self._buffer[:count]
+            return count
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll before read_nowait()."""
+        if self._reader is None:
+            from simpleipc_cli.transport import new_file_reader  # noqa: PLC0415
+
+            self._reader = new_file_reader(self._descriptor)
+        return self._reader.fileno()
 
     def read_nowait(self, limit: int) -> bytes:
-        """The next bytes, `limit` at most, for when the poller says that some are there.
+        """Read up to `limit` bytes after the poller reported some; return nothing at the end.
 
-        Not together with more(). Raises BlockingIOError if there are none after all, SipcError.
+        Not to be mixed with read_more(). Raises BlockingIOError if nothing is there, SipcError.
         """
-        assert self._reader is not None, "nobody has polled"  # noqa: S101
+        assert self._reader is not None, "fileno() comes first"  # noqa: S101
         try:
             data = self._reader.read_nowait(limit)
         except BlockingIOError:
             raise
         except OSError as error:
-            raise self._failure(error) from error
+            raise self._read_error(error) from error
         if not data:
-            self._check_end()
+            self._check_terminal()
+            self.at_eof = True
         return data
 
-    def _check_end(self) -> None:
-        """A terminal that has gone away reads as one whose user is done (Linux: tty_io.c)."""
-        if self._is_terminal and not os.isatty(self._descriptor):
-            raise self._failure(OSError(errno.EIO, "its terminal is gone"))
+    def _check_terminal(self) -> None:
+        """Raise SipcError if the terminal is gone, which reads as an end (Linux: tty_io.c)."""
+        if self.is_terminal and not os.isatty(self._descriptor):
+            raise self._read_error(OSError(errno.EIO, "its terminal is gone"))
 
-    def _failure(self, error: OSError) -> SipcError:
+    def _read_error(self, error: OSError) -> SipcError:
         return SipcError(f"cannot read {self.name}: {error.strerror}", "check where it comes from")
+
+    def close(self) -> None:
+        """Close an owned descriptor: at once, or after a read that another thread is in."""
+        self._is_closing = True
+        # A thread of the reader (on Windows) may be in a read, and closing would block, too.
+        if self._reader is None or self.at_eof:
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._in_use.acquire(False):
+            if self._is_owned:
+                os.close(self._descriptor)
+                self._is_owned = False
+            self._in_use.release()
 
 
 def open_input(name: str, deadline: Deadline) -> Input:
-    """The input for `--data-file`: "-" is standard input. Raises SipcError."""
+    """Open a file to read; "-" is standard input. Raises SipcError."""
     if name == "-":
         return Input(STDIN, "standard input", deadline)
     try:
-        return Input(os.open(name, os.O_RDONLY | system.OPEN_FLAGS), name, deadline)
+        descriptor = os.open(name, os.O_RDONLY | system.OPEN_FLAGS)
     except OSError as error:
         raise SipcError(
             f"cannot read {name}: {error.strerror}", "check its name and mode"
         ) from error
+    return Input(descriptor, name, deadline, is_owned=True)
 
 
 def read_whole(name: str) -> bytes:
-    """All of a file, in memory; "-" is standard input. Raises SipcError."""
+    """Read a file into memory; "-" is standard input. Raises SipcError."""
     source = open_input(name, Deadline(None))
-    return b"".join(bytes(piece) for piece in iter(source.more, b""))
-
-
-class Output(ABC):
-    """A response's way to whoever wants it."""
-
-    @property
-    def on_terminal(self) -> bool:
-        """Whether somebody is going to see it as it comes."""
-        return False
-
-    def begin(self) -> None:  # noqa: B027 - most have nothing to do
-        """Make ready what abandon() clears up; call it where that is sure to be called.
-
-        Raises SipcError.
-        """
-
-    @abstractmethod
-    def write(self, payload: memoryview) -> None:
-        """Pass some of it on. Raises SipcError, TimedOut."""
-
-    def fileno(self) -> int:
-        """The descriptor to poll while write_now() does not take all; -1 if it always does."""
-        return -1
-
-    def write_nowait(self, payload: memoryview) -> int:
-        """Pass on what can be without waiting for a reader; how many bytes that were.
-
-        The others may be on their way: offer them again before anything else. Raises SipcError.
-        """
-        self.write(payload)
-        return len(payload)
-
-    @abstractmethod
-    def complete(self) -> None:
-        """All of it was written. Raises SipcError."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """It will never be complete. Without effect after complete()."""
-
-
-class DescriptorOutput(Output):
-    """Standard output, or something else that is no plain file: written to as it comes."""
-
-    def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
-        """`name` is for messages."""
-        self._descriptor = descriptor
-        self._name = name
-        self._deadline = deadline
-        self._limited = deadline.remaining() is not None
-        self._writer: FileWriter | None = None  # for write_now(), which few use
-
-    def _polled(self) -> FileWriter:
-        if self._writer is None:
-            self._writer = _file_writer(self._descriptor)
-        return self._writer
-
-    def fileno(self) -> int:
-        """See Output."""
-        return self._polled().fileno()
-
-    def write_nowait(self, payload: memoryview) -> int:
-        """See Output. A closed pipe cuts us short, as it does cat. Raises CutShort."""
-        try:
-            return self._polled().write_nowait(payload)
-        except OSError as error:
-            raise self._failure(error) from error
-
-    @property
-    def on_terminal(self) -> bool:
-        """See Output."""
-        return os.isatty(self._descriptor)
-
-    def write(self, payload: memoryview) -> None:
-        """See Output. A closed pipe cuts us short, as it does cat. Raises CutShort."""
-        while payload:
-            if self._limited:
-                self._wait(self._deadline)
-            piece = payload[:_SURE_TO_FIT] if self._limited else payload
-            try:
-                payload = payload[os.write(self._descriptor, piece) :]
-            except BlockingIOError:  # whoever shares it made it so
-                self._wait(self._deadline)
-            except OSError as error:
-                raise self._failure(error) from error
-
-    def _failure(self, error: OSError) -> SipcError | Terminated:
-        if isinstance(error, BrokenPipeError):
-            return Terminated(signals.SIGPIPE)
-        return _write_error(self._name, error)
-
-    def _wait(self, deadline: Deadline) -> None:
-        if not _wait(self._descriptor, deadline, writing=True):
-            raise TimedOut(f"{self._name} did not take the answer in time")
-
-    def complete(self) -> None:
-        """See Output."""
-
-    def abandon(self) -> None:
-        """See Output."""
-
-
-class MessageOutput:
-    """Standard error, for messages: that nobody can read them is no reason to fail."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        """Looks what it is. Once the deadline has passed nobody waits for a reader."""
-        self._deadline = deadline
-        self._writer = _file_writer(STDERR)
-
-    def fileno(self) -> int:
-        """The descriptor to poll."""
-        return self._writer.fileno()
-
-    def write_nowait(self, payload: memoryview) -> int:
-        """Write what is taken without waiting; how many bytes that were."""
-        try:
-            return self._writer.write_nowait(payload)
-        except OSError:
-            return len(payload)
-
-    def write(self, payload: memoryview) -> None:
-        """Write all of it, waiting for room."""
-        from simpleipc_cli.transport import WRITE, new_poller  # noqa: PLC0415 - see _file_writer
-
-        poller = new_poller()
-        poller.register(self._writer.fileno(), WRITE)
-        try:
-            while payload := payload[self.write_nowait(payload) :]:
-                while not poller.wait(self._deadline.remaining()):
-                    if self._deadline.expired():
-                        return
-        finally:
-            poller.close()
-
-
-def _file_writer(descriptor: int) -> FileWriter:
-    from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - most do without
-
-    return new_file_writer(descriptor)
-
-
-class FileOutput(Output):
-    """A file that appears under its name only when it is complete."""
-
-    def __init__(self, path: str) -> None:
-        """Makes nothing yet. Raises SipcError."""
-        self._name = path
-        try:
-            self._path = os.path.realpath(path)  # a link stays, what it leads to is replaced
-        except OSError as error:
-            raise _write_error(path, error) from error
-        folder, name = os.path.split(self._path)
-        # Room for what is added, in names that may be 255 bytes long.
-        self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
-        self._descriptor = -1
-
-    def begin(self) -> None:
-        """Make the temporary file, whose name is known by now: a signal may come at any time."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
-        try:
-            old = _stat_or_none(self._path)
-            if old is not None and not os.access(self._path, os.W_OK, effective_ids=_AS_WE_ACT):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            mode = 0o666 if old is None else 0o600  # until its group is right
-            self._descriptor = os.open(self._temporary, flags, mode)
-        except OSError as error:
-            raise _write_error(self._name, error) from error
-        if old is not None and system.HAS_OWNERSHIP:
-            self._take_after(old)
-
-    def _take_after(self, old: os.stat_result) -> None:
-        """Owner and mode stay, as with a shell's redirection; as far as we may."""
-        mode = stat.S_IMODE(old.st_mode) & 0o777
-        if not self._give_to(old.st_uid, old.st_gid) and not self._give_to(-1, old.st_gid):
-            mode &= ~0o070  # what the old group might do is not for another
-        os.fchmod(self._descriptor, mode)
-
-    def _give_to(self, user: int, group: int) -> bool:
-        try:
-            os.fchown(self._descriptor, user, group)
-        except OSError:
-            return False
-        return True
-
-    def write(self, payload: memoryview) -> None:
-        """See Output."""
-        try:
-            while payload:
-                payload = payload[os.write(self._descriptor, payload) :]
-        except OSError as error:
-            raise _write_error(self._name, error) from error
-
-    def complete(self) -> None:
-        """See Output."""
-        try:
-            os.close(self._descriptor)  # some file systems only now say that they are full
-            os.replace(self._temporary, self._path)
-        except OSError as error:
-            raise _write_error(self._name, error) from error
-        self._temporary = ""
-
-    def abandon(self) -> None:
-        """See Output. The old file stays."""
-        if self._temporary:
-            try:
-                os.unlink(self._temporary)
-            except OSError:
-                pass
-
-
-def open_output(path: str | None, deadline: Deadline) -> Output:
-    """The output for `-o`: none or "-" is standard output; a device or pipe gets no rename."""
-    if path is None or path == "-":
-        return DescriptorOutput(STDOUT, "standard output", deadline)
     try:
-        descriptor = _descriptor_named(path)
-        if descriptor is not None:
-            return DescriptorOutput(os.dup(descriptor), path, deadline)
-        found = _stat_or_none(path)
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            return DescriptorOutput(_open_special(path, deadline), path, deadline)
-    except OSError as error:
-        raise _write_error(path, error) from error
-    if not os.path.basename(path):
-        raise SipcError(f"{path!r} is no name for a file", "give another after -o")
-    return FileOutput(path)
+        return b"".join(bytes(data) for data in iter(source.read_more, b""))
+    finally:
+        source.close()
 
 
-def _descriptor_named(path: str) -> int | None:
-    """The number in /dev/fd/N and the like: what is open there is meant, and not its file."""
-    named = {"/dev/stdin": STDIN, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}
-    if path in named:
-        return named[path]
-    folder, number = os.path.split(path)
-    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal() and len(number) < 10
-    return int(number) if is_one else None
-
-
-def _stat_or_none(path: str) -> os.stat_result | None:
-    """What is there, if anything is. Raises OSError."""
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _open_special(path: str, deadline: Deadline) -> int:
-    """Open a device, or a named pipe, which waits for its reader: until the deadline at most."""
-    flags = os.O_WRONLY | system.OPEN_FLAGS
-    if deadline.remaining() is None:
-        return os.open(path, flags)
-    while True:
-        try:
-            descriptor = os.open(path, flags | system.O_NONBLOCK_FLAGS)
-        except OSError as error:
-            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
-                raise
-        else:
-            os.set_blocking(descriptor, True)
-            return descriptor
-        if deadline.expired():
-            raise TimedOut(f"nobody opened {path} to read in time")
-        sleep(_PAUSE)
-
-
-def _write_error(name: str, error: OSError) -> SipcError:
-    hint = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
-    return SipcError(f"cannot write to {name}: {error.strerror}", hint)
-
-
-def _wait(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
-    """Wait until a descriptor can be read or written; False once the deadline has come."""
+def wait_until_ready(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:
+    """Wait until a descriptor is ready; return False if the deadline expires first."""
     poll = system.fd_poll(descriptor, writing=writing)
     while not deadline.expired():
         left = deadline.remaining()
-        # Not a moment too soon: a part of a millisecond is a whole one.
-        if poll.poll(None if left is None else -int(-min(left, _LONGEST_WAIT) * 1000 // 1)):
+        # Rounded up, so that it does not wake before the deadline.
+        if poll.poll(None if left is None else -int(-min(left, _MAX_POLL) * 1000 // 1)):
             return True
     return False

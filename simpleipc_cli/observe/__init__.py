@@ -1,1 +1,1 @@
-"""Watching what goes over a connection, without a word of it changed; see stream.py."""
+"""Count and trace what passes a stream, without changing it."""

@@ -1,7 +1,7 @@
-"""A stream that lets a watcher see what went over it.
+"""A stream that reports to an observer what passes it.
 
-The bytes that are told are those that the system took or gave: of a short write only what
-was written, in pieces as they came. Whoever uses the stream notices nothing.
+Reported are the bytes that the system accepted or returned: of a short write only what was
+written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from simpleipc_cli.transport import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from simpleipc_cli.deadline import Deadline
     from simpleipc_cli.pktline import Buffer
@@ -21,99 +21,84 @@ if TYPE_CHECKING:
 
 
 class StreamObserver(ABC):
-    """Is told what happens on one connection. May not raise, and may not wait long.
+    """Gets the events of one connection. Must not raise, and must not block long.
 
-    Each direction may have a thread of its own. Pieces are only good until the call returns.
+    Each direction may have a thread of its own. `data` is valid only during the call.
     """
 
     @abstractmethod
-    def sent(self, piece: memoryview) -> None:
+    def on_sent(self, data: memoryview) -> None:
         """These bytes were written."""
 
     @abstractmethod
-    def received(self, piece: memoryview) -> None:
+    def on_received(self, data: memoryview) -> None:
         """These bytes were read."""
 
-    def end_received(self) -> None:  # noqa: B027 - not all want to know
-        """The other end will write no more."""
+    def on_eof(self) -> None:  # noqa: B027 - optional
+        """The peer will write no more."""
 
-    def refused(self, why: str) -> None:  # noqa: B027
+    def on_write_error(self, reason: str) -> None:  # noqa: B027 - optional
         """Writing failed."""
 
-    @abstractmethod
-    def hung_up(self) -> None:
-        """We hang up. May be told again; bytes on their way just then may be told behind it."""
+    def on_close(self) -> None:  # noqa: B027 - optional
+        """This end closes. May be called again; bytes in flight may be reported after it."""
 
 
 class ObservedStream(Stream):
-    """A stream and its watcher."""
+    """A stream with its observer."""
 
-    __slots__ = ("_stream", "_watcher")
+    __slots__ = ("_observer", "_stream")
 
-    def __init__(self, stream: Stream, watcher: StreamObserver) -> None:
-        """Takes over `stream`."""
+    def __init__(self, stream: Stream, observer: StreamObserver) -> None:
         self._stream = stream
-        self._watcher = watcher
+        self._observer = observer
 
     def fileno(self) -> int:
-        """See Stream."""
         return self._stream.fileno()
 
     def peer(self) -> Peer:
-        """See Stream."""
         return self._stream.peer()
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
-        """See Stream."""
-        return self._was_read(buffer, self._stream.read(buffer, deadline))
+        return self._report_read(buffer, self._stream.read(buffer, deadline))
 
     def read_nowait(self, buffer: Buffer) -> int:
-        """See Stream."""
-        return self._was_read(buffer, self._stream.read_nowait(buffer))
+        return self._report_read(buffer, self._stream.read_nowait(buffer))
 
-    def _was_read(self, buffer: Buffer, count: int) -> int:
+    def _report_read(self, buffer: Buffer, count: int) -> int:
         if count:
-            self._watcher.received(memoryview(buffer)[:count])
+            self._observer.on_received(memoryview(buffer)[:count])
         else:
-            self._watcher.end_received()
+            self._observer.on_eof()
         return count
 
     def peek_nowait(self) -> bool:
-        """See Stream."""
         return self._stream.peek_nowait()
 
     def write(self, buffers: Sequence[Buffer]) -> int:
-        """See Stream."""
-        try:
-            return self._was_written(buffers, self._stream.write(buffers))
-        except SipcError as error:
-            self._watcher.refused(str(error))
-            raise
+        return self._write(self._stream.write, buffers)
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """See Stream."""
-        try:
-            return self._was_written(buffers, self._stream.write_nowait(buffers))
-        except SipcError as error:
-            self._watcher.refused(str(error))
-            raise
+        return self._write(self._stream.write_nowait, buffers)
 
-    def _was_written(self, buffers: Sequence[Buffer], count: int) -> int:
-        left = count
+    def _write(self, write: Callable[[Sequence[Buffer]], int], buffers: Sequence[Buffer]) -> int:
+        try:
+            count = left = write(buffers)
+        except SipcError as error:
+            self._observer.on_write_error(str(error))
+            raise
         for buffer in buffers:
             if not left:
                 break
-            piece = memoryview(buffer)[:left]
-            left -= len(piece)
-            self._watcher.sent(piece)
+            data = memoryview(buffer)[:left]
+            left -= len(data)
+            self._observer.on_sent(data)
         return count
 
     def shutdown(self) -> None:
-        """See Stream. Told first: what reading and writing find afterwards is our own doing."""
-        self._watcher.hung_up()
+        self._observer.on_close()  # first: an end of stream after it is our own
         self._stream.shutdown()
 
     def close(self) -> None:
-        """See Stream."""
-        self._watcher.hung_up()
+        self._observer.on_close()
         self._stream.close()

@@ -1,4 +1,4 @@
-"""How much went over connections, and when; cheap enough to look at while it goes on."""
+"""Count what passes connections, and when; to be read while they are in use."""
 
 from __future__ import annotations
 
@@ -15,104 +15,84 @@ if TYPE_CHECKING:
 
 
 class Traffic:
-    """Of one direction: bytes of payload, and whole packets, flushes not counted."""
+    """Counts of one direction, of all connections."""
 
-    __slots__ = ("packets", "payload")
+    __slots__ = ("_lock", "packets", "payload")
 
-    def __init__(self, payload: int = 0, packets: int = 0) -> None:
-        """Nothing yet."""
-        self.payload = payload
-        self.packets = packets
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self.payload = 0
+        """Bytes."""
+        self.packets = 0
+        """Complete packets, without flushes."""
 
-    def __add__(self, other: Traffic) -> Traffic:
-        """Both together."""
-        return Traffic(self.payload + other.payload, self.packets + other.packets)
+    def add(self, payload: int, packets: int) -> None:
+        with self._lock:
+            self.payload += payload
+            self.packets += packets
 
 
 class TransferStats:
-    """Counts all connections together. Times are seconds from the start."""
+    """Counts all connections together. Times are seconds since the start."""
 
-    def __init__(self, began: float | None = None) -> None:
-        """`began` is the start on the monotonic clock, now if there was none."""
-        self._began = monotonic() if began is None else began
-        self._lock = allocate_lock()
-        self._open: set[_Counter] = set()
-        self._done = (Traffic(), Traffic())
+    def __init__(self, started_at: float | None = None) -> None:
+        """`started_at` is a time of the monotonic clock; None for now."""
+        self._started_at = monotonic() if started_at is None else started_at
+        self.sent = Traffic()
+        self.received = Traffic()
         self.connected: float | None = None
-        """When the first connection was there."""
+        """Time of the first connection."""
         self.first_byte: float | None = None
-        """When the first byte was received."""
+        """Time of the first byte received."""
 
-    def now(self) -> float:
-        """Seconds since the start."""
-        return monotonic() - self._began
+    def elapsed(self) -> float:
+        return monotonic() - self._started_at
 
-    def watch(self, stream: Stream) -> Stream:
-        """The stream to use from now on."""
+    def observe(self, stream: Stream) -> Stream:
+        """Return the stream to use instead of `stream`, which is counted."""
         if self.connected is None:
-            self.connected = self.now()
-        counter = _Counter(self)
-        with self._lock:
-            self._open.add(counter)
-        return ObservedStream(stream, counter)
-
-    def amounts(self) -> tuple[Traffic, Traffic]:
-        """What was sent, and what was received, so far."""
-        with self._lock:
-            sent, received = self._done
-            for counter in self._open:
-                sent, received = sent + counter.went.amount, received + counter.came.amount
-        return sent, received
-
-    def merge_totals(self, counter: _Counter) -> None:
-        """A connection has ended: keep its sums alone, however many there will be."""
-        with self._lock:
-            if counter in self._open:
-                self._open.remove(counter)
-                sent, received = self._done
-                self._done = (sent + counter.went.amount, received + counter.came.amount)
+            self.connected = self.elapsed()
+        return ObservedStream(stream, _Counter(self))
 
 
 class _Counter(StreamObserver):
     """Counts one connection."""
 
-    def __init__(self, meter: TransferStats) -> None:
-        self._meter = meter
-        self.went = _Direction()
-        self.came = _Direction()
+    def __init__(self, stats: TransferStats) -> None:
+        self._stats = stats
+        self._sent = _Direction(stats.sent)
+        self._received = _Direction(stats.received)
 
-    def sent(self, piece: memoryview) -> None:
-        self.went.feed(piece)
+    def on_sent(self, data: memoryview) -> None:
+        self._sent.feed(data)
 
-    def received(self, piece: memoryview) -> None:
-        if self._meter.first_byte is None:
-            self._meter.first_byte = self._meter.now()
-        self.came.feed(piece)
-
-    def hung_up(self) -> None:
-        self._meter.merge_totals(self)
+    def on_received(self, data: memoryview) -> None:
+        if self._stats.first_byte is None:
+            self._stats.first_byte = self._stats.elapsed()
+        self._received.feed(data)
 
 
 class _Direction:
-    """One direction of a connection; what is malformed, or behind the flush, is not counted."""
+    """Counts one direction, up to its flush or the first malformed packet."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
         self._decoder = Decoder()
-        self._over = False
-        self.amount = Traffic()
+        self._has_ended = False
+        self._traffic = traffic
 
-    def feed(self, piece: memoryview) -> None:
-        if self._over:
+    def feed(self, data: memoryview) -> None:
+        if self._has_ended:
             return
-        decoder, amount = self._decoder, self.amount
-        decoder.receive_data(piece)
+        payload = packets = 0
+        self._decoder.receive_data(data)
         try:
-            while (event := decoder.next_event()) is not NEED_DATA:
+            while (event := self._decoder.next_event()) is not NEED_DATA:
                 if event is FLUSH:
-                    self._over = True
-                    return
+                    self._has_ended = True
+                    break
                 if isinstance(event, Data):
-                    amount.payload += len(event.payload)
-                    amount.packets += event.ends_packet
+                    payload += len(event.payload)
+                    packets += event.ends_packet
         except ProtocolError:
-            self._over = True
+            self._has_ended = True
+        self._traffic.add(payload, packets)

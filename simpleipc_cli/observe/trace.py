@@ -1,16 +1,16 @@
-"""A trace: a line for every packet that went over a connection, either way.
+"""A trace: one line for each packet that passes a connection, in either direction.
 
     2025-11-22T13:45:01.123456+01:00 4711-1 = connected to "/run/sock": pid=99 uid=0 gid=0
     2025-11-22T13:45:01.123470+01:00 4711-1 > sent 0008 (8 bytes): "ping"
     2025-11-22T13:45:01.123481+01:00 4711-1 > sent 0000: flush
     2025-11-22T13:45:01.124002+01:00 4711-1 < received fff0 (65520 bytes): "aa" and 65514 left out
-    2025-11-22T13:45:01.124015+01:00 4711-1 < received cut off: end of stream without a flush ...
+    2025-11-22T13:45:01.124015+01:00 4711-1 < received truncated: end of stream without a flush ...
     2025-11-22T13:45:01.124031+01:00 4711-1 = closed: sent bytes=12 packets=1, received ...
 
-The time is local: right before the packet's last byte was given to the system, or right
-after it was taken from it. So what one end sent stands before what the other received, if
-both are traced. The length is the packet's, as on the wire. A line stays below LONGEST_LINE,
-so that lines of programs that write to one file or pipe do not mix.
+The time is local: just before the system got the packet's last byte, or just after it returned
+that byte. If both ends are traced, what one sent is therefore dated before what the other
+received. The length is that on the wire. Lines are shorter than 4096 bytes, so that those of
+several programs do not mix in a pipe (PIPE_BUF of Linux).
 """
 
 from __future__ import annotations
@@ -27,46 +27,59 @@ from simpleipc_cli.transport import WRITE, Poller, new_poller
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Protocol
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Stream
 
-PAYLOAD_SHOWN = 128
-"""Bytes of a packet's payload that are shown, at will."""
+    class LineSink(Protocol):
+        """A file that a trace goes to."""
 
-MAX_LINE = 4096
-"""Bytes, the newline included: as many a pipe takes in one piece (PIPE_BUF of Linux)."""
+        def write(self, line: str, /) -> None:
+            """Write a line, given without its newline. Called from any thread; never raises."""
 
-_PATH_SHOWN = 512  # bytes of a path, each of which may become four: well below LONGEST_LINE
+        def close(self) -> None: ...
+
+
+MAX_PAYLOAD_SHOWN = 128
+"""Bytes of a packet's payload that are shown (tunable)."""
+
+_MAX_PATH_SHOWN = 512  # bytes; each may become four
 
 
 class Tracer:
-    """Makes traces of connections, all into one place."""
+    """Traces connections into one or more files."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """`write` takes a line without its newline, from any thread; it may not raise."""
-        self._write = write
+    def __init__(self, *sinks: LineSink) -> None:
+        self._sinks = sinks
 
-    def watch(self, stream: Stream, name: str, event: str, path: str) -> Stream:
-        """The stream to use from now on.
+    def observe(self, stream: Stream, name: str, event: str, path: str) -> Stream:
+        """Return the stream to use instead of `stream`, which is traced.
 
-        `name` is one word, this connection's own; `event` ("connected to") and `path` say what
-        it is.
+        `name` is one word that identifies the connection; `event` ("connected to") and `path`
+        go into its first line.
         """
         trace = _Trace(self._write, name)
         raw = path.encode("utf-8", "surrogateescape")
-        shown = quoted(raw[:_PATH_SHOWN]) + ("..." if len(raw) > _PATH_SHOWN else "")
+        shown = quoted(raw[:_MAX_PATH_SHOWN]) + ("..." if len(raw) > _MAX_PATH_SHOWN else "")
         peer = stream.peer()
-        trace.tell(f"= {event} {shown}: pid={peer.pid} uid={peer.uid} gid={peer.gid}")
+        trace.write(f"= {event} {shown}: pid={peer.pid} uid={peer.uid} gid={peer.gid}")
         return _TracedStream(stream, trace)
+
+    def _write(self, line: str) -> None:
+        for sink in self._sinks:
+            sink.write(line)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
 
 
 class _TracedStream(ObservedStream):
-    """Keeps cause and effect in order: an answer is not told before what it answers.
+    """Keeps cause and effect in order: a request is traced before its response.
 
-    It could be where one thread writes and another reads, as what was sent is told after it
-    was. So what is read waits to be told while somebody writes, and whoever writes does not
-    wait for room meanwhile.
+    One thread may write while another reads, and sent bytes are traced after the write. So the
+    trace of received bytes waits for the end of a write, and no write blocks meanwhile.
     """
 
     __slots__ = ("_order", "_poller", "_trace")
@@ -77,9 +90,9 @@ class _TracedStream(ObservedStream):
         self._order = allocate_lock()
         self._poller: Poller | None = None
 
-    def _was_read(self, buffer: Buffer, count: int) -> int:
+    def _report_read(self, buffer: Buffer, count: int) -> int:
         with self._order:
-            return super()._was_read(buffer, count)
+            return super()._report_read(buffer, count)
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         while True:
@@ -90,7 +103,7 @@ class _TracedStream(ObservedStream):
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
         with self._order:
-            self._trace.before_send()
+            self._trace.before_write()
             return super().write_nowait(buffers)
 
     def _wait_for_room(self) -> None:
@@ -99,136 +112,139 @@ class _TracedStream(ObservedStream):
             self._poller.register(self.fileno(), WRITE)
         self._poller.wait(None)
 
+    def close(self) -> None:
+        super().close()
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
+
 
 class _Trace(StreamObserver):
-    """One connection's."""
+    """The trace of one connection."""
 
     def __init__(self, write: Callable[[str], None], name: str) -> None:
-        self._write = write
+        self._write_line = write
         self._name = name
-        self._sent = _Direction(self._tell_sent, "> sent")
-        self._received = _Direction(self.tell, "< received")
+        self._sent = _Direction(self._write_sent, "> sent")
+        self._received = _Direction(self.write, "< received")
         self._last_write = datetime.now().astimezone()
-        self._over = False
+        self._closed = False
 
-    def tell(self, text: str) -> None:
-        self._tell_at(datetime.now().astimezone(), text)
+    def write(self, text: str, time: datetime | None = None) -> None:
+        time = time or datetime.now().astimezone()
+        self._write_line(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
 
-    def _tell_sent(self, text: str) -> None:
-        self._tell_at(self._last_write, text)
+    def _write_sent(self, text: str) -> None:
+        self.write(text, self._last_write)
 
-    def _tell_at(self, time: datetime, text: str) -> None:
-        self._write(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
-
-    def before_send(self) -> None:
+    def before_write(self) -> None:
         self._last_write = datetime.now().astimezone()
 
-    def sent(self, piece: memoryview) -> None:
-        self._sent.feed(piece)
+    def on_sent(self, data: memoryview) -> None:
+        self._sent.feed(data)
 
-    def received(self, piece: memoryview) -> None:
-        self._received.feed(piece)
+    def on_received(self, data: memoryview) -> None:
+        self._received.feed(data)
 
-    def end_received(self) -> None:
-        if not self._over:  # else it was us who ended it
-            self._received.end()
+    def on_eof(self) -> None:
+        if not self._closed:  # otherwise our own close() caused it
+            self._received.feed_eof()
 
-    def refused(self, why: str) -> None:
-        if not self._over:
-            self._tell_sent(f"> not sent: {why}")
+    def on_write_error(self, reason: str) -> None:
+        if not self._closed:
+            self._write_sent(f"> not sent: {reason}")
 
-    def hung_up(self) -> None:
-        if self._over:
+    def on_close(self) -> None:
+        if self._closed:
             return
-        self._over = True
+        self._closed = True
         self._last_write = datetime.now().astimezone()
         for direction in (self._sent, self._received):
-            direction.give_up()
-        self.tell(f"= closed: sent {self._sent.count}, received {self._received.count}")
+            direction.finish()
+        self.write(f"= closed: sent {self._sent.counts}, received {self._received.counts}")
 
 
 class _Direction:
-    """What goes one way, packet by packet."""
+    """Writes the lines of one direction."""
 
-    def __init__(self, tell: Callable[[str], None], mark: str) -> None:
-        self._tell = tell
-        self._mark = mark
+    def __init__(self, write: Callable[[str], None], prefix: str) -> None:
+        self._write = write
+        self._prefix = prefix
         self._decoder = Decoder()
-        self._length = 0  # of the packet that is coming; 0 between packets
-        self._begin = bytearray()  # of its payload
-        self._complete = False  # the flush has come
-        self._known = True  # it has been told how this direction ended, or nothing is to be told
-        self._broken = False
+        self._length = 0  # of the current packet; 0 between packets
+        self._payload_shown = bytearray()  # of the current packet
+        self._complete = False  # its flush has passed
+        self._end_reported = True  # nothing to report in finish()
+        self._malformed = False
         self._bytes = 0
         self._packets = 0
 
     @property
-    def count(self) -> str:
-        """How much it was; flushes are no packets here."""
+    def counts(self) -> str:
+        """Bytes, and packets without flushes."""
         return f"bytes={self._bytes} packets={self._packets}"
 
-    def feed(self, piece: memoryview) -> None:
-        """Tell of what these bytes complete."""
-        self._bytes += len(piece)
-        if self._broken:
-            self._tell_unknown(piece)
+    def feed(self, data: memoryview) -> None:
+        """Write a line for each packet that these bytes complete."""
+        self._bytes += len(data)
+        if self._malformed:
+            self._write_undecoded(data)
             return
         decoder = self._decoder
-        decoder.receive_data(piece)
-        self._known = False
+        decoder.receive_data(data)
+        self._end_reported = False
         try:
             while (event := decoder.next_event()) is not NEED_DATA:
                 if event is FLUSH:
-                    self._tell(f"{self._mark} 0000{self._place}: flush")
+                    self._write(f"{self._prefix} 0000{self._place}: flush")
                     self._complete = True
                 elif isinstance(event, Data):
-                    self._take(event)
+                    self._add(event)
         except ProtocolError as error:
-            self._broken = self._known = True
-            self._tell(f"{self._mark} malformed{self._place}: {error}")
-            self._tell_unknown(piece[len(piece) - decoder.unread :])
+            self._malformed = self._end_reported = True
+            self._write(f"{self._prefix} malformed{self._place}: {error}")
+            self._write_undecoded(data[len(data) - decoder.unread :])
 
-    def _take(self, event: Data) -> None:
-        """A part of a packet, told once it is whole."""
+    def _add(self, event: Data) -> None:
         payload = event.payload
         if not self._length:
             self._length = HEADER_SIZE + len(payload) + self._decoder.missing
-        room = PAYLOAD_SHOWN - len(self._begin)
+        room = MAX_PAYLOAD_SHOWN - len(self._payload_shown)
         if room > 0:
-            self._begin += payload[:room]
+            self._payload_shown += payload[:room]
         if event.ends_packet:
             self._packets += 1
             length, self._length = self._length, 0
-            shown = _cut(self._begin, length - HEADER_SIZE) if self._begin else "empty"
-            self._begin.clear()
-            self._tell(f"{self._mark} {length:04x} ({length} bytes){self._place}: {shown}")
+            shown = self._payload_shown
+            text = _excerpt(shown, length - HEADER_SIZE) if shown else "empty"
+            shown.clear()
+            self._write(f"{self._prefix} {length:04x} ({length} bytes){self._place}: {text}")
 
-    def _tell_unknown(self, piece: memoryview) -> None:
-        """Behind something malformed nobody knows where packets begin."""
-        if piece:
-            shown = _cut(piece[:PAYLOAD_SHOWN], len(piece))
-            self._tell(f"{self._mark} not understood ({len(piece)} bytes): {shown}")
+    def _write_undecoded(self, data: memoryview) -> None:
+        if data:
+            text = _excerpt(data[:MAX_PAYLOAD_SHOWN], len(data))
+            self._write(f"{self._prefix} not decoded ({len(data)} bytes): {text}")
 
-    def end(self) -> None:
-        """The stream has ended."""
-        if self._broken or (self._complete and not self._decoder.inside_packet):
-            self._tell(f"{self._mark} end of stream")
+    def feed_eof(self) -> None:
+        """Write how the stream ended."""
+        if self._malformed or (self._complete and not self._decoder.inside_packet):
+            self._write(f"{self._prefix} end of stream")
         else:
-            self._tell(f"{self._mark} cut off: end of stream {self._where}")
-        self._known = True
+            self._write(f"{self._prefix} truncated: end of stream {self._position}")
+        self._end_reported = True
 
-    def give_up(self) -> None:
-        """Nothing more will be sent or received here: name a message that is not complete."""
-        if not self._known and (not self._complete or self._decoder.inside_packet):
-            self._tell(f"{self._mark} unfinished: {self._where}")
+    def finish(self) -> None:
+        """Write that a message is incomplete: no more of it will pass."""
+        if not self._end_reported and (not self._complete or self._decoder.inside_packet):
+            self._write(f"{self._prefix} unfinished: {self._position}")
 
     @property
     def _place(self) -> str:
-        return " behind the flush" if self._complete else ""
+        return " after the flush" if self._complete else ""
 
     @property
-    def _where(self) -> str:
-        """Where in the message it stopped."""
+    def _position(self) -> str:
+        """Describe where in the message the stream stopped."""
         missing = self._decoder.missing
         if missing:
             length = self._length or HEADER_SIZE + missing
@@ -240,7 +256,7 @@ class _Direction:
         return f"{where}, after {self._bytes} bytes"
 
 
-def _cut(begin: bytes | bytearray | memoryview, size: int) -> str:
-    """Bytes of which there are `size` in all."""
-    left = size - len(begin)
-    return quoted(begin) + (f" and {left} left out" if left else "")
+def _excerpt(start: bytes | bytearray | memoryview, size: int) -> str:
+    """Quote the first bytes of `size` bytes."""
+    left_out = size - len(start)
+    return quoted(start) + (f" and {left_out} left out" if left_out else "")

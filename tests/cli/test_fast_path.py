@@ -155,7 +155,7 @@ def test_both_ways_end_alike(places, verb, words, monkeypatch):
     assert short == outcome(places, run_cli, verb, words)
 
 
-BY_CLICK = "import simpleipc_cli.cli as cli; cli.quick_way = lambda _: None; cli.main()"
+BY_CLICK = "import simpleipc_cli.cli as cli; cli.fast_path = lambda _: None; cli.main()"
 
 
 @pytest.mark.parametrize(("verb", "place"), [("send", "served"), ("probe", "none")])

@@ -106,7 +106,7 @@ def test_a_blocked_alarm_keeps_no_time_limit_from_holding(endpoint):
         command = [*inherit("--block-signal"), SIPC, "send", endpoint, "-m", "1s", *hard]
         done = run(*command)
         assert done.returncode == 6, done.stderr
-        assert b"not searched in time" in done.stderr
+        assert b"not finished in time" in done.stderr
 
 
 def test_blocked_signals_reload_a_server_and_have_it_report(endpoint, folder):

@@ -12,13 +12,7 @@ from helpers.sending import echo
 
 LOADED_LATER = (
     *("observe", "spool", "rich", "mmap"),
-    *(
-        "cli.tracing",
-        "cli.send.diagnostics",
-        "cli.send.progress",
-        "cli.expect",
-        "cli.probe.request",
-    ),
+    *("cli.line_writer", "cli.send.diagnostics", "cli.expect"),
 )
 
 # Each of them takes longer than all that a small exchange needs.
@@ -64,12 +58,12 @@ def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
 def test_a_plain_form_loads_nothing_of_other_options_by_clicks_way_either(endpoint, verb):
     with ScriptedServer(endpoint, echo):
         plain = loaded_by(verb, "--", endpoint)
-    assert {"client", "cli.send.options", "click"} <= plain
+    assert {"client", f"cli.{verb}.run", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
 
 
 def test_an_option_loads_its_own_modules_alone(endpoint):
     with ScriptedServer(endpoint, echo):
         loaded = loaded_by("send", endpoint, "-d", "x", "--trace-file", "/dev/null")
-    assert {"observe.trace", "cli.tracing"} <= loaded
+    assert {"observe.trace", "cli.line_writer"} <= loaded
     assert not {"rich", "mmap", "cli.expect"} & loaded

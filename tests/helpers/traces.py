@@ -15,9 +15,9 @@ def trace_lines(trace: bytes) -> list[tuple[str, str]]:
         r'= (connected|connected for request "\S+"|accepted) (to|on) ".*": pid=\d+ uid=\d+ gid=\d+'
         r"|= closed: sent bytes=\d+ packets=\d+, received bytes=\d+ packets=\d+"
         r"|> not sent: .*"
-        r"|[><] (sent|received) (0000( behind the flush)?: flush"
-        r'|[0-9a-f]{4} \(\d+ bytes\)( behind the flush)?: (empty|".*"( and \d+ left out)?)'
-        r"|malformed.*|not understood.*|cut off: .*|unfinished: .*|end of stream)"
+        r"|[><] (sent|received) (0000( after the flush)?: flush"
+        r'|[0-9a-f]{4} \(\d+ bytes\)( after the flush)?: (empty|".*"( and \d+ left out)?)'
+        r"|malformed.*|not decoded.*|truncated: .*|unfinished: .*|end of stream)"
     )
     found = []
     for line in trace.decode("ascii").splitlines():

@@ -1,12 +1,15 @@
-"""Bytes in quotes: readable, on one line, and nothing is lost."""
+"""Foreign bytes and text made readable, on one line, without losing anything."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 
 import pytest
+from helpers.command import environment
 
-from simpleipc_cli.text import quoted
+from simpleipc_cli.text import printable, quoted
 
 ALL = bytes(range(256))
 
@@ -32,3 +35,33 @@ def test_every_byte_reads_back(kind):
     assert text.isascii()
     assert text.isprintable()
     assert ast.literal_eval("b" + text) == ALL * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a 'quoted' \\ é", "a 'quoted' \\ é"),
+        ("a\tb\n", "a\\tb\\n"),
+        ("\x1b[m\x7f", "\\x1b[m\\x7f"),
+        ("\udcff\u200b\U000e0001", "\\udcff\\u200b\\U000e0001"),
+    ],
+)
+def test_text_that_is_not_printable_is_escaped(text, shown):
+    assert printable(text) == shown
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource
+from simpleipc_cli.text import printable
+free = os.dup(0)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+print(printable("a\\tb"))
+"""
+
+
+def test_text_is_escaped_where_no_file_can_be_opened():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS], env=environment(), capture_output=True
+    )
+    assert (done.stdout, done.stderr) == (b"a\\tb\n", b"")

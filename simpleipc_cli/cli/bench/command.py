@@ -27,7 +27,8 @@ from simpleipc_cli.cli.bench.live import live_progress
 from simpleipc_cli.cli.bench.text import print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, SIZE, option_given, path_argument, resolve_endpoint
-from simpleipc_cli.cli.stdio import Output, open_output, read_whole
+from simpleipc_cli.cli.output import Output, open_output
+from simpleipc_cli.cli.stdio import read_whole
 from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
@@ -211,7 +212,7 @@ def _run(options: _Options, given: set[str]) -> int:
     plan = _plan(options, given, endpoint.path)
     _check_listening(endpoint)
     try:
-        files.begin()
+        files.open()
         # multiprocessing runs `python -c`, which would import modules from the working directory
         # first ("Command line and environment", Python 3.11).
         os.environ["PYTHONSAFEPATH"] = "1"
@@ -221,7 +222,7 @@ def _run(options: _Options, given: set[str]) -> int:
         changes = None if baseline is None else report.compare(baseline)
         files.write(report, results, changes)
     finally:
-        files.abandon()
+        files.close()
     if not (options.quiet or files.use_stdout):
         print_report(report, results, changes)
     if stop.signal:
@@ -334,11 +335,11 @@ class _ReportFiles:
             self._renders[name] = render
         self.use_stdout = "-" in self._renders
 
-    def begin(self) -> None:
+    def open(self) -> None:
         """Open all files, so that errors are found before the measurement."""
         for name in self._renders:
             self._outputs[name] = open_output(name, Deadline(None))
-            self._outputs[name].begin()
+            self._outputs[name].open()
 
     def write(
         self,
@@ -350,12 +351,12 @@ class _ReportFiles:
         for name, render in self._renders.items():
             text = render(report, conditions, changes).encode("utf-8", "surrogateescape")
             self._outputs[name].write(memoryview(text))
-            self._outputs[name].complete()
+            self._outputs[name].commit()
 
-    def abandon(self) -> None:
-        """Remove incomplete files."""
+    def close(self) -> None:
+        """Close all files; remove incomplete ones."""
         for output in self._outputs.values():
-            output.abandon()
+            output.close()
 
 
 def _to_json(report: Report, _conditions: object, _changes: object) -> str:

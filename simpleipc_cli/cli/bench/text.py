@@ -19,7 +19,8 @@ from simpleipc_cli.bench.generator import LATE_AFTER
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.stats import SummaryStats, text_histogram
-from simpleipc_cli.cli.stdio import STDOUT, print_line
+from simpleipc_cli.cli.output import print_line
+from simpleipc_cli.cli.stdio import STDOUT
 from simpleipc_cli.text import printable
 
 _WIDTH = 80

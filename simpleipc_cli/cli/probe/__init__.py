@@ -1,1 +1,1 @@
-"""The verb `probe`."""
+"""`sipc probe`."""

@@ -1,96 +1,163 @@
-"""What `sipc probe` does, once it is known what was asked for: a look, and a line.
-
-Loads little: see cli/quick.py.
-"""
+"""Run `sipc probe`. Loads little: see cli/fastpath.py."""
 
 from __future__ import annotations
 
+from time import monotonic
+
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
-from simpleipc_cli.cli.parse import resolve_endpoint
-from simpleipc_cli.cli.stdio import print_line
-from simpleipc_cli.client import ProbeResult, probe, wait_until_gone
+from simpleipc_cli.cli.output import print_line
+from simpleipc_cli.cli.parse import Options, resolve_endpoint
+from simpleipc_cli.client import ProbeResult, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
+from simpleipc_cli.errors import (
+    ExpectationFailed,
+    IncompleteMessage,
+    NotListening,
+    PathNotFound,
+    ProtocolError,
+    ServerBusy,
+    SipcError,
+    TimedOut,
+)
 from simpleipc_cli.text import json_safe, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.cli.probe.request import ProbeRequest
+    from simpleipc_cli.cli.expect import Expectation
+    from simpleipc_cli.transport import Stream
 
-TIMEOUT = "3s"
-"""What holds when nothing is said."""
+_OUTCOMES = (
+    (ExpectationFailed, "response not as expected"),
+    (TimedOut, "no response in time"),
+    (IncompleteMessage, "response truncated"),
+    (ProtocolError, "response malformed"),
+    (SipcError, "no response"),
+)
 
 
-def run(
-    path: str | None,
-    *,
-    quiet: bool,
-    as_json: bool,
-    wait: float | None,
-    waits: bool,
-    timeout: float | None,
-    wait_gone: float | None = None,
-    waits_gone: bool = False,
-    question: ProbeRequest | None = None,
-) -> int:
-    """Do it, and say with which status to end. For each see `sipc probe --help`.
+class ProbeRequest:
+    """The request of `--data`, and what became of it."""
 
-    Times are seconds, None is no limit; `waits` is whether there was a --wait at all.
-    Raises SipcError, CutShort.
-    """
-    endpoint = resolve_endpoint(path)
-    if waits_gone:
-        finding = wait_until_gone(endpoint.path_checked, timeout=timeout, wait=Deadline(wait_gone))
-        status = _status_of_gone(finding)
-    else:
-        finding = probe(
-            endpoint.path_checked,
-            timeout=timeout,
-            wait=Deadline(wait) if waits else None,
-            on_connected=None if question is None else question.ask,
+    def __init__(self, payload: bytes, expected: Expectation | None) -> None:
+        """Without `expected`, every complete response is good."""
+        self._payload = payload
+        self._expected = expected
+        self.is_sent = False
+        self.error: SipcError | None = None
+        """Why the response is not good; None if it is, or if nothing was sent."""
+        self.bytes = 0
+        """Of the response's payload."""
+        self.seconds: float | None = None
+        """From the connection to the end of the response, or to the error."""
+
+    def send(self, stream: Stream, deadline: Deadline) -> None:
+        """Exchange the request for its response, and close the stream; record errors."""
+        self.is_sent = True
+        started_at = monotonic()
+        try:
+            exchange(stream, self._payload, None, self._on_data, deadline)
+            if self._expected is not None:
+                self._expected.check(deadline)
+        except SipcError as error:
+            self.error = error
+        finally:
+            self.seconds = monotonic() - started_at
+            if self._expected is not None:
+                self._expected.close()
+
+    def _on_data(self, payload: memoryview) -> None:
+        self.bytes += len(payload)
+        if self._expected is not None:
+            self._expected.feed(payload)
+
+    @property
+    def outcome(self) -> str | None:
+        """In words; None if nothing was sent."""
+        if not self.is_sent:
+            return None
+        if self.error is None:
+            return "answered" if self._expected is None else "answered as expected"
+        return next(text for kind, text in _OUTCOMES if isinstance(self.error, kind))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "response": self.outcome,
+            "response_bytes": self.bytes if self.is_sent else None,
+            "response_seconds": None if self.seconds is None else round(self.seconds, 6),
+        }
+
+
+class ProbeOptions(Options):
+    """The options of `sipc probe`; times in seconds, None for no limit."""
+
+    path: str | None = None
+    quiet: bool = False
+    as_json: bool = False
+    wait: float | None = None
+    has_wait: bool = False
+    """Whether --wait is given."""
+    wait_gone: float | None = None
+    has_wait_gone: bool = False
+    """Whether --wait-gone is given."""
+    timeout: float | None = 3.0
+    request: ProbeRequest | None = None
+
+
+def run(options: ProbeOptions) -> int:
+    """Probe, print the result, and return the exit status. Raises SipcError, Terminated."""
+    endpoint = resolve_endpoint(options.path)
+    request = options.request
+    if options.has_wait_gone:
+        result = wait_until_gone(
+            endpoint.path_checked, timeout=options.timeout, wait=Deadline(options.wait_gone)
         )
-        error = _error(finding, question)
-        status = ExitCode.OK if error is None else exit_code(error)
-    if finding.error is not None and status == ExitCode.FAILURE and not as_json:
-        raise finding.error  # no state of the endpoint: something kept us from looking
-    if as_json:
-        import json  # noqa: PLC0415 - most do without
+        status = _wait_gone_status(result)
+    else:
+        result = probe(
+            endpoint.path_checked,
+            timeout=options.timeout,
+            wait=Deadline(options.wait) if options.has_wait else None,
+            on_connected=None if request is None else request.send,
+        )
+        status = exit_code(_first_error(result, request))
+    if result.error is not None and status == ExitCode.FAILURE and not options.as_json:
+        raise result.error  # says nothing about the endpoint: the probe itself failed
+    if options.as_json:
+        import json  # noqa: PLC0415 - only for --json
 
-        print_line(json.dumps(_details(endpoint.path, finding, question)))
-    elif not quiet:
-        outcome = f", {question.outcome}" if question is not None and question.asked else ""
-        print_line(printable(f"{endpoint.path}: {finding.state}{outcome}"))
-        if question is not None and question.error is not None:
-            raise question.error  # in what an answer differs takes more than a word
+        print_line(json.dumps(_to_json(endpoint.path, result, request)))
+    elif not options.quiet:
+        outcome = f", {request.outcome}" if request is not None and request.is_sent else ""
+        print_line(printable(f"{endpoint.path}: {result.state}{outcome}"))
+        if request is not None and request.error is not None:
+            raise request.error  # which has details
     return status
 
 
-def _error(finding: ProbeResult, question: ProbeRequest | None) -> SipcError | None:
-    """What is wrong: nobody there comes before no good answer."""
-    return finding.error or (None if question is None else question.error)
+def _first_error(result: ProbeResult, request: ProbeRequest | None) -> SipcError | None:
+    return result.error or (None if request is None else request.error)
 
 
-def _status_of_gone(finding: ProbeResult) -> int:
-    """Nobody there is what was hoped for; somebody, or not knowing, is not."""
-    if finding.error is None or isinstance(finding.error, ServerBusy):
+def _wait_gone_status(result: ProbeResult) -> int:
+    if result.error is None or isinstance(result.error, ServerBusy):
         return ExitCode.TIMEOUT
-    if isinstance(finding.error, (NotListening, PathNotFound)):
+    if isinstance(result.error, (NotListening, PathNotFound)):
         return ExitCode.OK
-    return exit_code(finding.error)
+    return exit_code(result.error)
 
 
-def _details(path: str, finding: ProbeResult, question: ProbeRequest | None) -> dict[str, object]:
-    """What --json tells; null is what could not be found out."""
-    from simpleipc_cli.transport import inspect  # noqa: PLC0415
+def _to_json(path: str, result: ProbeResult, request: ProbeRequest | None) -> dict[str, object]:
+    """Return the object for --json; null is what is unknown."""
+    from simpleipc_cli.transport import inspect  # noqa: PLC0415 - only for --json
 
-    error = _error(finding, question)
+    error = _first_error(result, request)
     return {
         "path": json_safe(path),
-        "state": finding.state,
+        "state": result.state,
         "reason": None if error is None else json_safe(str(error)),
         **inspect(path),
-        "pid": finding.peer.pid if finding.peer else None,
-        "uid": finding.peer.uid if finding.peer and finding.peer.uid >= 0 else None,
-        "connect_seconds": round(finding.seconds, 6),
-        **({} if question is None else question.details()),
+        "pid": result.peer.pid if result.peer else None,
+        "uid": result.peer.uid if result.peer and result.peer.uid >= 0 else None,
+        "connect_seconds": round(result.seconds, 6),
+        **({} if request is None else request.to_json()),
     }

@@ -1,98 +1,126 @@
-"""`sipc send --lines` and `--null`: many requests in one process."""
+"""Run `sipc send --lines` and `--null`: many requests in one process."""
 
 from __future__ import annotations
 
 import os
 from itertools import count
 
+from simpleipc_cli import transport
 from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
-from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
-from simpleipc_cli.cli.stdio import Input, MessageOutput, Output
+from simpleipc_cli.cli.exitcodes import exit_code
+from simpleipc_cli.cli.output import MessageOutput, open_output
+from simpleipc_cli.cli.parse import resolve_endpoint
+from simpleipc_cli.cli.send import SendOptions
+from simpleipc_cli.cli.send.run import NullDiagnostics, connect, make_diagnostics, open_source
 from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
 from simpleipc_cli.system import SPOOL_FOLDER, UNLIMITED, get_fd_limits, set_fd_limit
 from simpleipc_cli.text import printable
-from simpleipc_cli.transport import Stream, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.cli.send.options import ConnectOptions
+    from collections.abc import Callable
 
-_SPARE = 16  # descriptors for what is opened for a moment, at will
-_FOR_WAITING = 64  # descriptors for answers out of turn that are worth raising the limit, at will
+    from simpleipc_cli.cli.send.diagnostics import Diagnostics
+    from simpleipc_cli.transport import Stream
+
+_RESERVED_FDS = 16  # for files that are open for a moment (tunable)
+_SPOOL_FDS = 64  # for responses out of turn; the limit is raised for them (tunable)
 
 
-def send_records(
-    source: Input, target: Output, way: ConnectOptions, *, separator: bytes, jobs: int
-) -> int:
-    """Send every record as a request of its own; the exit status of the first that failed."""
+def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
+    """Send each record as one request; return the exit status of the first that failed.
+
+    Raises SipcError, Terminated.
+    """
+    endpoint = resolve_endpoint(options.path)
+    with make_diagnostics(options, endpoint.path) as diagnostics:
+
+        def describe(number: int, error: SipcError) -> bytes:
+            diagnostics.hide_progress()
+            line = printable(f"sipc send: record {number}: {error.text}")
+            return line.encode("utf-8", "backslashreplace") + b"\n"
+
+        deadline = Deadline(options.max_time)
+        source = open_source(options, deadline, "records")
+        target = None
+        try:
+            diagnostics.open(source, has_records=True)
+            target = open_output(options.output, deadline)
+            diagnostics.hide_progress_before(target)
+            connector = Connector(
+                _connect_nowait(options, endpoint, deadline, diagnostics),
+                connect_timeout=options.connect_timeout,
+                wait=options.wait,
+                waits=options.has_wait,
+            )
+            target.open()
+            batch = Batch(
+                source,
+                target,
+                MessageOutput(deadline),
+                connector,
+                separator=separator,
+                jobs=jobs,
+                descriptors=_max_fds(jobs),
+                spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+                deadline=deadline,
+                describe=describe,
+            )
+            error = batch.run()
+            if error is None:
+                target.commit()
+            else:
+                diagnostics.record_failure(error)
+        finally:
+            source.close()
+            if target is not None:
+                target.close()
+    return exit_code(error)
+
+
+def _connect_nowait(
+    options: SendOptions,
+    endpoint: Endpoint,
+    deadline: Deadline,
+    diagnostics: Diagnostics | NullDiagnostics,
+) -> Callable[[], Stream]:
+    """Return a function that connects without waiting, unless it starts a server."""
     number = count(1)
-    may_start = way.spawn is not None
+    may_start = options.spawn is not None
 
     def connect_nowait() -> Stream:
         nonlocal may_start
         try:
-            stream: Stream = connect(way.endpoint.path_checked(), Deadline(0.0))
+            stream: Stream = transport.connect(endpoint.path_checked(), Deadline(0.0))
         except (NotListening, PathNotFound) as error:
             if isinstance(error, ServerBusy) or not may_start:
                 raise
-            may_start = False  # a command that fails is not tried for every record
-            stream = way.connect_with_retry()
+            may_start = False  # if it fails, it is not tried again for every record
+            stream = connect(options, endpoint, deadline)
             may_start = True
-        return way.sight.watch(stream, next(number))
+        return diagnostics.observe(stream, next(number))
 
-    def describe(number: int, error: SipcError) -> bytes:
-        way.sight.give_way()
-        return _message(number, error)
-
-    entrance = Connector(
-        connect_nowait, connect_timeout=way.connect_timeout, wait=way.wait, waits=way.waits
-    )
-    try:
-        target.begin()
-        batch = Batch(
-            source,
-            target,
-            MessageOutput(way.deadline),
-            entrance,
-            separator=separator,
-            jobs=jobs,
-            descriptors=_descriptors_for(jobs),
-            spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
-            deadline=way.deadline,
-            describe=describe,
-        )
-        failure = batch.run()
-        if failure is not None:
-            way.sight.failed(failure)
-            return exit_code(failure)
-        target.complete()
-    finally:
-        target.abandon()
-    return ExitCode.OK
+    return connect_nowait
 
 
-def _message(number: int, error: SipcError) -> bytes:
-    line = printable(f"sipc send: record {number}: {error.text}")
-    return line.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _descriptors_for(jobs: int) -> int:
-    """How many more may be opened. The soft limit is raised only if `jobs` need it."""
+def _max_fds(jobs: int) -> int:
+    """Return how many more descriptors may be opened; raise the soft limit only if necessary."""
     soft, hard = get_fd_limits()
-    taken = _open_now() + _SPARE
-    wanted = taken + 2 * jobs + _FOR_WAITING
+    used = _open_fds() + _RESERVED_FDS
+    wanted = used + 2 * jobs + _SPOOL_FDS
     if soft == UNLIMITED:
         return wanted
     if soft < wanted:
-        most = wanted if hard == UNLIMITED else min(wanted, hard)
-        if set_fd_limit(most, hard):  # else fewer at once
-            soft = most
-    return soft - taken
+        new = wanted if hard == UNLIMITED else min(wanted, hard)
+        if set_fd_limit(new, hard):  # otherwise fewer requests are in flight
+            soft = new
+    return soft - used
 
 
-def _open_now() -> int:
+def _open_fds() -> int:
     try:
         return len(os.listdir("/proc/self/fd"))
     except OSError:  # no /proc here

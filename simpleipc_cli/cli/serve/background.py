@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.stderr import format_error, print_error
+from simpleipc_cli.cli.stdio import format_error, print_error
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.process import ReadyPipe, daemonize, describe
 

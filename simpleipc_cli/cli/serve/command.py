@@ -158,13 +158,13 @@ def _trace(
     if file is None and not on_stderr:
         yield None
         return
-    from simpleipc_cli.cli.tracing import open_trace  # noqa: PLC0415
+    from simpleipc_cli.cli.line_writer import open_trace  # noqa: PLC0415
 
     def warn(error: SipcError) -> None:
         log.error(f"sipc serve: {error.text}")
 
     tracer = open_trace(warn, on_stderr=on_stderr, path=file)
     try:
-        yield lambda stream, request_id: tracer.watch(stream, request_id, "accepted on", path)
+        yield lambda stream, request_id: tracer.observe(stream, request_id, "accepted on", path)
     finally:
         tracer.close()

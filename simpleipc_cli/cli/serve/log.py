@@ -9,8 +9,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from simpleipc_cli.cli.journal import Priority
-from simpleipc_cli.cli.line_writer import MAX_LINE, LineWriter
+from simpleipc_cli.cli.line_writer import MAX_LINE, LineWriter, Priority
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.log import Log, RequestRecord
 from simpleipc_cli.text import json_safe, printable
@@ -27,31 +26,31 @@ class LineLog(Log):
         self._place = place
         self._quiet = quiet
         self._verbose = verbose
-        place.report_lost(self._lost)
+        place.format_lost = self._lost
 
     def request(self, record: RequestRecord) -> None:
         if self._quiet and not record.outcome.is_error and not record.warnings:
             return
         line = self._request_line(record, monotonic() - record.began)
-        self._place.put(line, _priority(record))
+        self._place.write(line, _priority(record))
 
     def error(self, text: str) -> None:
         """Log the error that ends the server."""
-        self._place.put(self._text_line("error", text), Priority.ERROR)
+        self._place.write(self._text_line("error", text), Priority.ERROR)
 
     def warning(self, text: str) -> None:
-        self._place.put(self._text_line("warning", text), Priority.WARNING)
+        self._place.write(self._text_line("warning", text), Priority.WARNING)
 
     def info(self, text: str) -> None:
         if not self._quiet:
-            self._place.put(self._text_line("info", text), Priority.INFO)
+            self._place.write(self._text_line("info", text), Priority.INFO)
 
     def debug(self, text: str) -> None:
         if self._verbose:
-            self._place.put(self._text_line("debug", text), Priority.DEBUG)
+            self._place.write(self._text_line("debug", text), Priority.DEBUG)
 
     def stats(self, figures: Mapping[str, int]) -> None:
-        self._place.put(self._counters_line(figures), Priority.INFO)
+        self._place.write(self._counters_line(figures), Priority.INFO)
 
     def reopen(self) -> None:
         """Reopen the log file; keep the old one if that fails."""

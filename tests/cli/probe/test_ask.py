@@ -56,10 +56,10 @@ def test_an_empty_request_is_sent(endpoint):
 
 
 BAD = {
-    "another": (message(b"pang"), 10, "not answered as expected", 'at byte 1 expected "pong" but'),
-    "cut off": (packets(b"pong"), 7, "answer cut off", "cut off without a flush"),
-    "nothing": (b"", 7, "answer cut off", "cut off without a flush"),
-    "malformed": (b"zzzz", 7, "answer malformed", "bad packet length"),
+    "another": (message(b"pang"), 10, "response not as expected", 'at byte 1 expected "pong" but'),
+    "cut off": (packets(b"pong"), 7, "response truncated", "cut off without a flush"),
+    "nothing": (b"", 7, "response truncated", "cut off without a flush"),
+    "malformed": (b"zzzz", 7, "response malformed", "bad packet length"),
 }
 
 
@@ -93,18 +93,18 @@ def test_json_describes_a_bad_response(endpoint, wire, status, words, error):
         done = probe(endpoint, "--json", "-d", "ping", "--expect", "pong")
     assert (done.returncode, done.stderr) == (status, b"")
     found = json.loads(done.stdout)
-    assert (found["state"], found["answer"]) == ("listening", words)
+    assert (found["state"], found["response"]) == ("listening", words)
     assert error in found["reason"]
     assert found["pid"] == os.getpid()
-    assert found["answer_bytes"] == (4 if wire.startswith(b"0008") else 0)
-    assert found["answer_seconds"] >= 0
+    assert found["response_bytes"] == (4 if wire.startswith(b"0008") else 0)
+    assert found["response_seconds"] >= 0
 
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
 def test_json_describes_a_good_response(endpoint, run):
     with EchoServer(endpoint):
         found = json.loads(run("probe", "--json", endpoint, "-t", "1h", "-d", "ping").stdout)
-    assert (found["answer"], found["answer_bytes"], found["reason"]) == ("answered", 4, None)
+    assert (found["response"], found["response_bytes"], found["reason"]) == ("answered", 4, None)
 
 
 def test_json_says_that_no_request_was_sent(endpoint):
@@ -112,7 +112,7 @@ def test_json_says_that_no_request_was_sent(endpoint):
     assert done.returncode == 4
     found = json.loads(done.stdout)
     assert found["state"] == "path not found"
-    assert [found[f"answer{which}"] for which in ("", "_bytes", "_seconds")] == [None] * 3
+    assert [found[f"response{which}"] for which in ("", "_bytes", "_seconds")] == [None] * 3
 
 
 def test_without_a_request_nothing_is_sent_or_said_of_a_response(endpoint):
@@ -121,7 +121,7 @@ def test_without_a_request_nothing_is_sent_or_said_of_a_response(endpoint):
 
     with scripted_server(endpoint, conversation):
         done = probe(endpoint, "--json")
-        assert not [key for key in json.loads(done.stdout) if key.startswith("answer")]
+        assert not [key for key in json.loads(done.stdout) if key.startswith("response")]
         assert probe(endpoint).stdout == f"{endpoint}: listening\n".encode()
 
 
@@ -150,7 +150,7 @@ def test_the_timeout_includes_the_response(endpoint, conversation):
     with scripted_server(endpoint, conversation):
         done = run_cli("probe", endpoint, "-d", "ping", "-t", "100ms")
     assert done.returncode == 6
-    assert done.stdout == f"{endpoint}: listening, not answered in time\n".encode()
+    assert done.stdout == f"{endpoint}: listening, no response in time\n".encode()
     assert b"in time" in done.stderr
 
 
@@ -211,13 +211,13 @@ def test_the_timeout_counts_from_the_attempt_that_succeeds(endpoint):
 def test_an_expectation_without_a_request_is_a_usage_error_that_says_what_to_do(endpoint, option):
     done = probe(endpoint, option, "")
     assert done.returncode == 2
-    assert b"give --data" in done.stderr
+    assert b"require --data" in done.stderr
 
 
 def test_a_request_together_with_wait_gone_is_a_usage_error(endpoint):
     done = probe(endpoint, "-d", "x", "--wait-gone", "1s")
     assert done.returncode == 2
-    assert b"not both" in done.stderr
+    assert b"cannot be combined" in done.stderr
 
 
 def test_a_malformed_expression_is_a_usage_error(endpoint):

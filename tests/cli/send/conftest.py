@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.sending import ControlledDeadline, EchoServer
 
-from simpleipc_cli.cli.send import run as sending
+from simpleipc_cli.cli.send import records, run
 from simpleipc_cli.deadline import Deadline
 
 
@@ -22,7 +22,8 @@ def server(tmp_path_factory):
 def max_time(monkeypatch):
     """The deadline that `-m 1h` sets in this process: it passes when `max_time.is_over()` holds."""
     deadline = ControlledDeadline()
-    monkeypatch.setattr(
-        sending, "Deadline", lambda limit: deadline if limit == 3600 else Deadline(limit)
-    )
+    for module in (run, records):
+        monkeypatch.setattr(
+            module, "Deadline", lambda limit: deadline if limit == 3600 else Deadline(limit)
+        )
     return deadline

@@ -92,10 +92,10 @@ def test_records_come_from_a_file_or_standard_input(endpoint, folder, name):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--lines", "-d", "x"], b"not --data"),
-        (["-0", "-d", "x"], b"not --data"),
-        (["--lines", "-0"], b"not both"),
-        (["--lines", "-d", "x", "--data-file", "y"], b"not both"),
+        (["--lines", "-d", "x"], b"--data cannot be combined with --lines"),
+        (["-0", "-d", "x"], b"--data cannot be combined with --lines"),
+        (["--lines", "-0"], b"cannot be combined"),
+        (["--lines", "-d", "x", "--data-file", "y"], b"cannot be combined"),
         (["-j", "2"], b"--lines or --null"),
         (["--lines", "-j", "0"], b"--jobs"),
     ],

@@ -11,9 +11,9 @@ import pytest
 from helpers.terminal import Screen, terminal, wait_for_bar
 from helpers.waiting import wait_until
 
-from simpleipc_cli.cli import stderr as render
-from simpleipc_cli.cli.send import progress as progress_module
-from simpleipc_cli.cli.send.progress import Progress
+from simpleipc_cli.cli import stdio
+from simpleipc_cli.cli.send import diagnostics
+from simpleipc_cli.cli.send.diagnostics import Progress
 from simpleipc_cli.observe.stats import TransferStats
 
 
@@ -21,7 +21,7 @@ from simpleipc_cli.observe.stats import TransferStats
 def own_terminal(monkeypatch):
     """A terminal as standard error of the display."""
     with terminal() as tty:
-        for module in (progress_module, render):
+        for module in (diagnostics, stdio):
             monkeypatch.setattr(module, "STDERR", tty.slave)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
@@ -29,24 +29,20 @@ def own_terminal(monkeypatch):
 
 
 def test_it_waits_for_one_second():
-    assert progress_module._SHORT == 1.0
+    assert diagnostics._PROGRESS_AFTER == 1.0
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(
-    own_terminal, monkeypatch, live
-):
-    monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
-    shown = Progress(TransferStats(), None, live=live, at_once=False)
+def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(own_terminal, live):
+    shown = Progress(TransferStats(), None, is_live=live, delay=1000.0)
     shown.start()
     shown.stop()
     assert not shown._thread.is_alive()
     assert own_terminal.finish() == b""
 
 
-def test_a_display_that_was_asked_for_appears_at_once(own_terminal, monkeypatch):
-    monkeypatch.setattr(progress_module, "_SHORT", 1000.0)
-    shown = Progress(TransferStats(), None, live=True, at_once=True)
+def test_a_display_that_was_asked_for_appears_at_once(own_terminal):
+    shown = Progress(TransferStats(), None, is_live=True, delay=0.0)
     shown.start()
     shown.start()
     wait_for_bar(own_terminal)
@@ -60,7 +56,7 @@ def test_a_display_that_was_asked_for_appears_at_once(own_terminal, monkeypatch)
 def test_a_bar_that_was_asked_for_has_no_colour_with_no_color(own_terminal, monkeypatch, colour):
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
-    shown = Progress(TransferStats(), 100, live=True, at_once=True)
+    shown = Progress(TransferStats(), 100, is_live=True, delay=0.0)
     shown.start()
     wait_for_bar(own_terminal)
     shown.stop()
@@ -72,7 +68,7 @@ def test_without_a_thread_there_is_no_bar_and_no_error(own_terminal, monkeypatch
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    shown = Progress(TransferStats(), None, live=True, at_once=True)
+    shown = Progress(TransferStats(), None, is_live=True, delay=0.0)
     shown.start()
     shown.stop()
 
@@ -83,8 +79,8 @@ def test_an_error_of_the_display_is_not_reported(own_terminal, monkeypatch):
     def broken() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(progress_module, "_bar", broken)
-    shown = Progress(TransferStats(), None, live=True, at_once=True)
+    monkeypatch.setattr(diagnostics, "_new_bar", broken)
+    shown = Progress(TransferStats(), None, is_live=True, delay=0.0)
     shown.start()
     wait_until(lambda: not shown._thread.is_alive(), "it to have failed")
     shown.stop()
@@ -93,7 +89,7 @@ def test_an_error_of_the_display_is_not_reported(own_terminal, monkeypatch):
 
 JOBS = """
 set -m
-module=simpleipc_cli.cli.send.progress
+module=simpleipc_cli.cli.send.diagnostics
 ask() {{ {python} -c "from $module import _in_foreground as f; print(f())"; }}
 ask >{folder}/background & wait
 ask >{folder}/foreground
@@ -121,9 +117,9 @@ def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
         asked.append(own_terminal.output)
         return foreground.is_set()
 
-    monkeypatch.setattr(progress_module, "_in_foreground", in_foreground)
-    monkeypatch.setattr(progress_module, "_REDRAW", 0.01)
-    shown = Progress(TransferStats(), None, live=True, at_once=True)
+    monkeypatch.setattr(diagnostics, "_in_foreground", in_foreground)
+    monkeypatch.setattr(diagnostics, "_REDRAW_INTERVAL", 0.01)
+    shown = Progress(TransferStats(), None, is_live=True, delay=0.0)
     shown.start()
     wait_until(lambda: len(asked) > 5, "it to have asked")
     assert own_terminal.output == b""

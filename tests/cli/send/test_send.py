@@ -67,7 +67,7 @@ def test_a_request_comes_from_an_option_or_standard_input(endpoint, options, inp
 def test_two_sources_are_a_usage_error(endpoint):
     done = run_cli("send", endpoint, "-d", "x", "--data-file", "y")
     assert done.returncode == 2
-    assert b"not both" in done.stderr
+    assert b"cannot be combined" in done.stderr
 
 
 @pytest.mark.parametrize("path", ["missing", ".", "sub/dir/missing"])

@@ -17,7 +17,8 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect, message, packets, read_message
 
-from simpleipc_cli.cli.stdio import DescriptorOutput, Input
+from simpleipc_cli.cli.output import DescriptorOutput
+from simpleipc_cli.cli.stdio import Input
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import TimedOut
 
@@ -52,13 +53,13 @@ def pipe():
 def test_a_deadline_ends_a_wait_for_input(pipe):
     source = Input(pipe[0], "standard input", Deadline(0.001))
     with pytest.raises(TimedOut, match="nothing came from standard input in time"):
-        source.first()
+        source.read_first()
 
 
 def test_a_deadline_ends_a_wait_for_a_reader_of_the_output(pipe):
     os.write(pipe[1], bytes(fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)))
     target = DescriptorOutput(pipe[1], "standard output", Deadline(0.001))
-    with pytest.raises(TimedOut, match="standard output did not take the answer in time"):
+    with pytest.raises(TimedOut, match="standard output did not take the response in time"):
         target.write(memoryview(b"x"))
 
 

@@ -118,17 +118,17 @@ def test_a_response_is_never_in_the_trace_before_its_request(endpoint, folder, r
 
 EXPECTED = "expected 0000, or 0004 to fff0, in hexadecimal"
 BROKEN = {
-    "nothing": (b"", ["cut off: end of stream without a flush, after 0 bytes"]),
-    "half a header": (b"00", ["cut off: end of stream inside a packet's length, after 2 bytes"]),
+    "nothing": (b"", ["truncated: end of stream without a flush, after 0 bytes"]),
+    "half a header": (b"00", ["truncated: end of stream inside a packet's length, after 2 bytes"]),
     "half a packet": (
         b"0009wo",
-        ["cut off: end of stream inside a packet of 9 bytes, 3 missing, after 6 bytes"],
+        ["truncated: end of stream inside a packet of 9 bytes, 3 missing, after 6 bytes"],
     ),
     "malformed": (
         b"zz\x1b\nabc",
         [
             r"malformed: bad packet length 'zz\x1b\n' at byte 0: " + EXPECTED,
-            'not understood (3 bytes): "abc"',
+            'not decoded (3 bytes): "abc"',
         ],
     ),
     "a delim": (
@@ -153,7 +153,7 @@ def test_bytes_after_the_response_are_in_the_trace(endpoint):
     with scripted_server(endpoint, respond_with(b"00000009extra")):
         done = run_cli("send", endpoint, "-d", "", "--trace")
     assert done.returncode == 0
-    assert '< received 0009 (9 bytes) behind the flush: "extra"' in trace_events(done.stderr)
+    assert '< received 0009 (9 bytes) after the flush: "extra"' in trace_events(done.stderr)
 
 
 def test_a_server_that_closes_while_the_client_writes_is_in_the_trace(endpoint):
@@ -163,7 +163,7 @@ def test_a_server_that_closes_while_the_client_writes_is_in_the_trace(endpoint):
     trace, error = done.stderr.rsplit(b"\n", 2)[:2]
     assert error.startswith(b"sipc send: the message was cut off")
     events = trace_events(trace)
-    assert "< received cut off: end of stream without a flush, after 0 bytes" in events
+    assert "< received truncated: end of stream without a flush, after 0 bytes" in events
     assert any(event.startswith("> sent unfinished: ") for event in events)
 
 

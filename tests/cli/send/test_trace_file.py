@@ -84,8 +84,8 @@ def test_a_file_that_cannot_be_opened_is_reported_before_anything_is_sent(endpoi
         for name, word in [
             ("no/such", "No such file"),
             (".", "Is a directory"),
-            ("unread", "nobody reads"),
-            ("sock", "nobody reads"),
+            ("unread", "no process reads"),
+            ("sock", "no process reads"),
             ("", "No such file"),
         ]:
             arguments = ["-d", "x", "-o", "output", "--trace-file", name]
@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_warning_and_the_exchange_goes_on(endpoint, size):
     assert (done.returncode, done.stdout) == (0, payload)
     assert done.stderr == (
         b"sipc send: cannot write the trace to /dev/full: No space left on device:"
-        b" all else goes on, without it\n"
+        b" everything else continues without it\n"
     )
 
 
@@ -154,8 +154,8 @@ def test_a_reader_of_the_trace_that_does_not_read_loses_lines_and_holds_up_nothi
     assert lines[0][1].startswith("= connected")
     if how == "file":
         assert re.fullmatch(
-            rb"sipc send: [^\n]*fifo: \(\d+ lines of the trace were lost: nobody read them\):"
-            rb" read it as it is written\n",
+            rb"sipc send: [^\n]*fifo: \(\d+ lines were lost: the trace was full or not read\):"
+            rb" read it while it is written\n",
             done.stderr,
         )
         lost = int(re.search(rb"\((\d+) lines", done.stderr)[1])
@@ -186,7 +186,9 @@ def test_the_trace_says_how_many_lines_a_slow_reader_lost(endpoint, folder):
         assert client.wait() == 0
         trace += os.read(reader, MIB)
     os.close(reader)
-    found = re.findall(rb"^\((\d+) lines of the trace were lost: nobody read them\)\n", trace, re.M)
+    found = re.findall(
+        rb"^\((\d+) lines were lost: the trace was full or not read\)\n", trace, re.M
+    )
     assert len(found) == 1
     rest = re.sub(rb"^\(.*\n", b"", trace, flags=re.M)
     assert len(trace_lines(rest)) + int(found[0]) == -(-size // 65516) + 5

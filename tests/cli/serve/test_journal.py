@@ -13,7 +13,7 @@ import pytest
 from helpers.command import SIPC, Program, environment
 from helpers.wire import ask
 
-from simpleipc_cli.cli.journal import Priority, with_priority
+from simpleipc_cli.cli.line_writer import Priority, with_priority
 
 HANDLER = "read -r what; case $what in fail) exit 3;; linger) sleep 60 & ;; esac"
 ALL_KINDS = ["<6>", "<6>", "<3>", "<4>", "<6>", "<7>"]
@@ -114,4 +114,4 @@ def test_lines_in_a_log_file_have_no_prefix(folder):
 
 
 def test_each_line_of_a_text_gets_the_prefix():
-    assert with_priority(b"Traceback:\n  why", Priority.ERROR) == b"<3>Traceback:\n<3>  why"
+    assert with_priority("Traceback:\n  why", Priority.ERROR) == "<3>Traceback:\n<3>  why"

@@ -112,10 +112,10 @@ def test_the_trace_of_a_failed_handler_has_an_unfinished_response(traced_server)
 CLIENTS = {
     "cut off": (
         b"0009he",
-        "< received cut off: end of stream inside a packet of 9 bytes, 3 missing",
+        "< received truncated: end of stream inside a packet of 9 bytes, 3 missing",
     ),
     "malformed": (b"0005xzzzz!!", "< received malformed: bad packet length 'zzzz' at byte 5"),
-    "after the flush": (b"00000005y", '< received 0005 (5 bytes) behind the flush: "y"'),
+    "after the flush": (b"00000005y", '< received 0005 (5 bytes) after the flush: "y"'),
 }
 
 
@@ -176,7 +176,7 @@ def test_a_full_disk_causes_one_warning_and_requests_are_answered(endpoint):
     assert log.count("trace") == 1
     assert (
         "sipc serve: cannot write the trace to /dev/full: No space left on device:"
-        " all else goes on, without it" in log
+        " everything else continues without it" in log
     )
 
 
@@ -191,7 +191,7 @@ def test_a_trace_pipe_that_is_not_read_delays_no_request(endpoint, folder):
         server.wait_for_log("answered", 3)
         assert server.stop() == 0
         assert re.search(
-            r"fifo: \(\d+ lines of the trace were lost: nobody read them\)", server.log
+            r"fifo: \(\d+ lines were lost: the trace was full or not read\)", server.log
         )
     os.close(reader)
 
@@ -285,7 +285,7 @@ def test_a_proxy_passes_on_that_the_back_failed(endpoint, folder):
         with Server(endpoint, command):
             assert ask(endpoint, b"x") == (b"half\n", False)
     events = requests_of((folder / "flog").read_bytes()).popitem()[1]
-    assert "< received cut off: end of stream without a flush, after 9 bytes" in events
+    assert "< received truncated: end of stream without a flush, after 9 bytes" in events
 
 
 def test_a_proxy_typed_in_a_shell(folder):

@@ -1,4 +1,4 @@
-"""A watched stream: it reports what goes over the socket, and changes nothing."""
+"""An observed stream: it reports what goes over the socket, and changes nothing."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class Notes(StreamObserver):
         self.read = b""
         self.events: list[str] = []
 
-    def sent(self, piece: memoryview) -> None:
+    def on_sent(self, piece: memoryview) -> None:
         assert isinstance(piece, memoryview)
         assert piece
         self.wrote += piece
 
-    def received(self, piece: memoryview) -> None:
+    def on_received(self, piece: memoryview) -> None:
         assert isinstance(piece, memoryview)
         assert piece
         self.read += piece
 
-    def end_received(self) -> None:
+    def on_eof(self) -> None:
         self.events.append("end")
 
-    def refused(self, why: str) -> None:
-        self.events.append(f"refused: {why}")
+    def on_write_error(self, why: str) -> None:
+        self.events.append(f"write error: {why}")
 
-    def hung_up(self) -> None:
-        self.events.append("hung up")
+    def on_close(self) -> None:
+        self.events.append("close")
 
 
 @pytest.fixture
 def pair():
-    """A watched stream, what its watcher notes, and the other end."""
+    """An observed stream, what its observer notes, and the other end."""
     ours, theirs = socket.socketpair()
     stream = UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, ours.detach()))
     notes = Notes()
@@ -153,7 +153,7 @@ def test_a_refused_write_is_reported_and_raised(pair):
         with pytest.raises(PeerClosed):
             write([b"x"])
     assert notes.wrote == b""
-    assert notes.events == ["refused: the other end has hung up"] * 2
+    assert notes.events == ["write error: the other end has hung up"] * 2
 
 
 def test_closing_is_reported_before_it_happens():
@@ -169,7 +169,7 @@ def test_closing_is_reported_before_it_happens():
     stream = ObservedStream(Felt(), notes)
     stream.shutdown()
     stream.close()
-    assert notes.events == ["hung up", "felt", "hung up", "felt"]
+    assert notes.events == ["close", "felt", "close", "felt"]
 
 
 def test_close_and_shut_down_are_passed_on(pair):

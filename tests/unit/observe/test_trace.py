@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed
-from simpleipc_cli.observe.trace import MAX_LINE, PAYLOAD_SHOWN, Tracer
+from simpleipc_cli.observe.trace import MAX_PAYLOAD_SHOWN, Tracer
 from simpleipc_cli.transport import Peer
 from simpleipc_cli.transport.unix.stream import UnixStream
 
@@ -50,14 +50,19 @@ class Script:
     close = shutdown
 
 
+class Lines:
+    def __init__(self, lines: list[str]) -> None:
+        self.write = lines.append
+
+
 class Traced:
     """A traced script, and the lines without time and name."""
 
     def __init__(self, path: str = "/sock") -> None:
         self.raw: list[str] = []
         self.script = Script()
-        tracer = Tracer(self.raw.append)
-        self.stream = tracer.watch(self.script, "12-1", "connected to", path)
+        tracer = Tracer(Lines(self.raw))
+        self.stream = tracer.observe(self.script, "12-1", "connected to", path)
 
     @property
     def lines(self) -> list[str]:
@@ -108,12 +113,12 @@ WIRES = {
         FULL,
         [f'fff0 (65520 bytes): "{"x" * 128}" and 65388 left out'],
     ),
-    "bytes behind the flush": (
+    "bytes after the flush": (
         b"00000006hi0000",
         [
             "0000: flush",
-            '0006 (6 bytes) behind the flush: "hi"',
-            "0000 behind the flush: flush",
+            '0006 (6 bytes) after the flush: "hi"',
+            "0000 after the flush: flush",
         ],
     ),
 }
@@ -148,7 +153,7 @@ def test_malformed_bytes_are_named_and_those_after_them_shown(wire, expected, ho
     assert traced.lines[1] == '< received 0005 (5 bytes): "x"'
     assert traced.lines[2].startswith(f"< received malformed: {expected}")
     traced.receive(b"\x1bmore")
-    assert traced.lines[3:] == [r'< received not understood (5 bytes): "\x1bmore"']
+    assert traced.lines[3:] == [r'< received not decoded (5 bytes): "\x1bmore"']
     traced.receive(b"")
     traced.stream.close()
     assert traced.lines[4:] == [
@@ -161,8 +166,8 @@ def test_bytes_after_malformed_ones_in_the_same_read_are_shortened():
     traced = Traced()
     traced.receive(b"zzzz" + b"y" * 1000)
     assert traced.lines[2] == (
-        f'< received not understood (1000 bytes): "{"y" * PAYLOAD_SHOWN}"'
-        f" and {1000 - PAYLOAD_SHOWN} left out"
+        f'< received not decoded (1000 bytes): "{"y" * MAX_PAYLOAD_SHOWN}"'
+        f" and {1000 - MAX_PAYLOAD_SHOWN} left out"
     )
 
 
@@ -170,11 +175,11 @@ STOPS = {
     "before the first byte": (b"", "without a flush, after 0 bytes"),
     "between packets": (b"0005x", "without a flush, after 5 bytes"),
     "inside a length": (b"0005x00", "inside a packet's length, after 7 bytes"),
-    "behind a length": (b"0005x0009", "inside a packet of 9 bytes, 5 missing, after 9 bytes"),
+    "after a length": (b"0005x0009", "inside a packet of 9 bytes, 5 missing, after 9 bytes"),
     "inside a payload": (b"0005x0009hel", "inside a packet of 9 bytes, 2 missing, after 12 bytes"),
-    "inside a packet behind the flush": (
+    "inside a packet after the flush": (
         b"00000009h",
-        "inside a packet of 9 bytes behind the flush, 4 missing, after 9 bytes",
+        "inside a packet of 9 bytes after the flush, 4 missing, after 9 bytes",
     ),
 }
 
@@ -186,7 +191,7 @@ def test_a_truncated_message_is_named_with_its_place(wire, expected, how):
     traced.receive(*slices(wire, how))
     before = len(traced.lines)
     traced.receive(b"")
-    assert traced.lines[before:] == [f"< received cut off: end of stream {expected}"]
+    assert traced.lines[before:] == [f"< received truncated: end of stream {expected}"]
 
 
 @each_slicing
@@ -250,7 +255,7 @@ def test_the_time_is_local_with_its_zone_to_the_microsecond(zone, monkeypatch):
 def test_no_line_is_longer_than_a_pipe_takes_in_one_piece(path):
     traced = Traced(path)
     traced.receive(b"0fa4" + os.urandom(4000), b"\xff\xff\xff\xff" + b"\xff" * 9000)
-    assert max(map(len, traced.raw)) < MAX_LINE
+    assert max(map(len, traced.raw)) < 4096
     assert all(line.isascii() and line.isprintable() for line in traced.raw)
     assert '"...: pid=7' in traced.raw[0]
 
@@ -268,11 +273,11 @@ def test_any_bytes_in_any_slices_give_the_same_lines_and_never_an_error(wire, cu
         traced.receive(b"")
         traced.stream.close()
 
-    def understood(lines):
-        return [line for line in lines if "not understood" not in line]
+    def decoded(lines):
+        return [line for line in lines if "not decoded" not in line]
 
     if wire:
-        assert understood(whole.lines) == understood(sliced.lines)
+        assert decoded(whole.lines) == decoded(sliced.lines)
 
 
 @pytest.fixture
@@ -284,7 +289,7 @@ def pair():
     lines: list[str] = []
     with theirs:
         theirs.settimeout(30)
-        yield Tracer(lines.append).watch(stream, "1-1", "connected to", ""), theirs, lines
+        yield Tracer(Lines(lines)).observe(stream, "1-1", "connected to", ""), theirs, lines
         stream.close()
 
 
@@ -317,16 +322,16 @@ def test_a_write_that_waits_for_room_is_reported_in_full(pair):
     assert lines[-1].endswith("> sent 0000: flush")
 
 
-@pytest.mark.parametrize("who", ["we", "the other end"])
-def test_a_write_that_waits_for_room_ends_when_the_peer_hangs_up(pair, who):
+@pytest.mark.parametrize("closer", ["we", "the other end"])
+def test_a_write_that_waits_for_room_ends_when_one_end_closes(pair, closer):
     stream, theirs, lines = pair
     thread = write_all(stream, FULL * 20)
     assert theirs.recv(1) == b"f", "it has begun"
-    if who == "we":
+    if closer == "we":
         stream.shutdown()
     else:
         theirs.close()
     thread.join(30)
     assert not thread.is_alive()
-    if who == "the other end":
+    if closer == "the other end":
         assert lines[-1].endswith("> not sent: the other end has hung up")

@@ -1,0 +1,324 @@
+"""Outputs: where a response or a report goes.
+
+Raw descriptors without buffering: data is passed on as it arrives. A standard stream may be
+shared with other programs, so its flags are not changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import ABC, abstractmethod
+from time import sleep
+
+from simpleipc_cli import system
+from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
+from simpleipc_cli.cli.stdio import STDERR, STDIN, STDOUT, wait_until_ready
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import SipcError, TimedOut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simpleipc_cli.transport import FileWriter
+
+_USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+_POLL_INTERVAL = 0.01  # seconds between tries to open a named pipe (tunable)
+_PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
+
+
+class Output(ABC):
+    """Where a response goes."""
+
+    before_first_write: Callable[[], None] | None = None
+    """Called once, before the first byte is written."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return False
+
+    def open(self) -> None:  # noqa: B027 - optional
+        """Create what close() removes; call it where close() is sure to follow.
+
+        Raises SipcError.
+        """
+
+    @abstractmethod
+    def write(self, payload: memoryview) -> None:
+        """Write all of `payload`. Raises SipcError, TimedOut."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll before the next write_nowait(); -1 for none."""
+        return -1
+
+    def write_nowait(self, payload: memoryview) -> int:
+        """Write what is taken without blocking; return the number of bytes.
+
+        The others may be in progress: pass them again before anything else. Raises SipcError.
+        """
+        self.write(payload)
+        return len(payload)
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make the output final: all of it was written. Raises SipcError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it, and remove what was not committed."""
+
+
+class DescriptorOutput(Output):
+    """Standard output, a device or a pipe: written as the response arrives."""
+
+    def __init__(
+        self, descriptor: int, name: str, deadline: Deadline, *, is_owned: bool = False
+    ) -> None:
+        """`name` is for messages; close() closes the descriptor only if it `is_owned`."""
+        self._descriptor = descriptor
+        self._name = name
+        self._deadline = deadline
+        self._is_limited = deadline.remaining() is not None
+        self._is_owned = is_owned
+        self._writer: FileWriter | None = None  # for write_nowait()
+
+    @property
+    def is_terminal(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def fileno(self) -> int:
+        return self._polled().fileno()
+
+    def _polled(self) -> FileWriter:
+        if self._writer is None:
+            self._writer = _file_writer(self._descriptor)
+        return self._writer
+
+    def write_nowait(self, payload: memoryview) -> int:
+        """Write as Output does. Raises Terminated if the reader of a pipe is gone, as in cat."""
+        self._report_first_write()
+        try:
+            return self._polled().write_nowait(payload)
+        except OSError as error:
+            raise self._write_error(error) from error
+
+    def write(self, payload: memoryview) -> None:
+        """Write as Output does. Raises Terminated as write_nowait() does."""
+        self._report_first_write()
+        while payload:
+            if self._is_limited:
+                self._wait_for_room()
+            data = payload[:_PIPE_BUF] if self._is_limited else payload
+            try:
+                payload = payload[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # another program made it non-blocking
+                self._wait_for_room()
+            except OSError as error:
+                raise self._write_error(error) from error
+
+    def _report_first_write(self) -> None:
+        if self.before_first_write is not None:
+            self.before_first_write()
+            self.before_first_write = None
+
+    def _wait_for_room(self) -> None:
+        if not wait_until_ready(self._descriptor, self._deadline, writing=True):
+            raise TimedOut(f"{self._name} did not take the response in time")
+
+    def _write_error(self, error: OSError) -> SipcError | Terminated:
+        if isinstance(error, BrokenPipeError):
+            return Terminated(SIGPIPE)
+        return _write_error(self._name, error)
+
+    def commit(self) -> None:
+        self._writer = None  # no write is in progress
+
+    def close(self) -> None:
+        # A thread of the writer (on Windows) may be in a write, and closing would block, too.
+        if self._is_owned and self._writer is None:
+            os.close(self._descriptor)
+            self._is_owned = False
+
+
+class MessageOutput:
+    """Standard error, for messages: errors of writing are ignored."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        """Once `deadline` has expired, write() waits no more."""
+        self._deadline = deadline
+        self._writer = _file_writer(STDERR)
+
+    def fileno(self) -> int:
+        return self._writer.fileno()
+
+    def write_nowait(self, payload: memoryview) -> int:
+        """Write what is taken without blocking; return the number of bytes."""
+        try:
+            return self._writer.write_nowait(payload)
+        except OSError:
+            return len(payload)
+
+    def write(self, payload: memoryview) -> None:
+        """Write all of it, waiting for room."""
+        from simpleipc_cli.transport import WRITE, new_poller  # noqa: PLC0415 - see _file_writer
+
+        poller = new_poller()
+        poller.register(self._writer.fileno(), WRITE)
+        try:
+            while payload := payload[self.write_nowait(payload) :]:
+                while not poller.wait(self._deadline.remaining()):
+                    if self._deadline.expired():
+                        return
+        finally:
+            poller.close()
+
+
+def _file_writer(descriptor: int) -> FileWriter:
+    from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - a small send does without
+
+    return new_file_writer(descriptor)
+
+
+class FileOutput(Output):
+    """A file that appears under its name only when it is complete."""
+
+    def __init__(self, path: str) -> None:
+        """Create nothing yet. Raises SipcError."""
+        self._name = path
+        try:
+            self._path = os.path.realpath(path)  # a symlink stays, its target is replaced
+        except OSError as error:
+            raise _write_error(path, error) from error
+        folder, name = os.path.split(self._path)
+        # A name may have 255 bytes: leave room for what is added.
+        self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
+        self._descriptor = -1
+
+    def open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
+        try:
+            old = _stat_or_none(self._path)
+            if old is not None and not os.access(
+                self._path, os.W_OK, effective_ids=_USE_EFFECTIVE_IDS
+            ):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            mode = 0o666 if old is None else 0o600  # until its group is set
+            self._descriptor = os.open(self._temporary, flags, mode)
+        except OSError as error:
+            raise _write_error(self._name, error) from error
+        if old is not None and system.HAS_OWNERSHIP:
+            self._copy_ownership(old)
+
+    def _copy_ownership(self, old: os.stat_result) -> None:
+        """Keep owner and mode where that is permitted, as a shell's redirection does."""
+        mode = stat.S_IMODE(old.st_mode) & 0o777
+        if not self._chown(old.st_uid, old.st_gid) and not self._chown(-1, old.st_gid):
+            mode &= ~0o070  # these permissions were meant for the old group
+        os.fchmod(self._descriptor, mode)
+
+    def _chown(self, user: int, group: int) -> bool:
+        try:
+            os.fchown(self._descriptor, user, group)
+        except OSError:
+            return False
+        return True
+
+    def write(self, payload: memoryview) -> None:
+        try:
+            while payload:
+                payload = payload[os.write(self._descriptor, payload) :]
+        except OSError as error:
+            raise _write_error(self._name, error) from error
+
+    def commit(self) -> None:
+        try:
+            self._close_descriptor()  # some file systems report a full disk only here
+            os.replace(self._temporary, self._path)
+        except OSError as error:
+            raise _write_error(self._name, error) from error
+        self._temporary = ""
+
+    def close(self) -> None:
+        """Close it; what was not committed is removed, and the old file stays."""
+        try:
+            self._close_descriptor()
+        except OSError:
+            pass
+        if self._temporary:
+            try:
+                os.unlink(self._temporary)
+            except OSError:
+                pass
+
+    def _close_descriptor(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def open_output(path: str | None, deadline: Deadline) -> Output:
+    """Return the output for -o: None or "-" is standard output; only a file is replaced."""
+    if path is None or path == "-":
+        return DescriptorOutput(STDOUT, "standard output", deadline)
+    try:
+        descriptor = _named_descriptor(path)
+        if descriptor is not None:
+            return DescriptorOutput(os.dup(descriptor), path, deadline, is_owned=True)
+        found = _stat_or_none(path)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            descriptor = _open_special(path, deadline)
+            return DescriptorOutput(descriptor, path, deadline, is_owned=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    if not os.path.basename(path):
+        raise SipcError(f"{path!r} is not the name of a file", "give another after -o")
+    return FileOutput(path)
+
+
+def _named_descriptor(path: str) -> int | None:
+    """Return N for /dev/fd/N and the like, which name an open descriptor and not its file."""
+    named = {"/dev/stdin": STDIN, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}
+    if path in named:
+        return named[path]
+    folder, number = os.path.split(path)
+    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal() and len(number) < 10
+    return int(number) if is_one else None
+
+
+def _stat_or_none(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _open_special(path: str, deadline: Deadline) -> int:
+    """Open a device, or a named pipe once a process reads it. Raises TimedOut, OSError."""
+    flags = os.O_WRONLY | system.OPEN_FLAGS
+    if deadline.remaining() is None:
+        return os.open(path, flags)
+    while True:
+        try:
+            descriptor = os.open(path, flags | system.O_NONBLOCK_FLAGS)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
+                raise
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
+        if deadline.expired():
+            raise TimedOut(f"no process opened {path} to read in time")
+        sleep(_POLL_INTERVAL)
+
+
+def _write_error(name: str, error: OSError) -> SipcError:
+    hint = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
+    return SipcError(f"cannot write to {name}: {error.strerror}", hint)
+
+
+def print_line(text: str) -> None:
+    """Write a line to standard output. Raises SipcError, or Terminated for a closed pipe."""
+    data = (text + "\n").encode("utf-8", "surrogateescape")
+    DescriptorOutput(STDOUT, "standard output", Deadline(None)).write(memoryview(data))
