@@ -215,7 +215,7 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
 
 
 # A selector loads these, and only on the system that has the modules above.
-POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix")
+POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix", "system/lockfile")
 
 
 def test_modules_of_one_system_are_imported_only_there():

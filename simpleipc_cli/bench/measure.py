@@ -82,7 +82,7 @@ def _raise_descriptor_limit(connections: int, processes: int) -> None:
     needed = wanted[what] + _OTHER_DESCRIPTORS
     if needed <= limit.current:
         return
-    limit.raise_to_most()
+    limit.raise_to_maximum()
     if needed > limit.current:
         remedy = (
             "fewer --processes" if "processes" in what else "--processes or a lower --concurrency"

@@ -228,7 +228,7 @@ class Acceptor:
 
         Return False if neither is possible.
         """
-        if self._descriptors.raise_to_most():
+        if self._descriptors.raise_to_maximum():
             return True
         self._warn()
         if not self.idle:

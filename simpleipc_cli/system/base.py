@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from simpleipc_cli.pktline import Buffer
@@ -13,6 +14,17 @@ class FdPoll(Protocol):
 
     def poll(self, milliseconds: float | None = None, /) -> object:
         """Wait, None without limit; return a true value if the descriptor is ready or closed."""
+
+
+class SignalBlock(Protocol):
+    """A context in which the signals that end a program are blocked. For the main thread."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def unblocked(self) -> AbstractContextManager[None]:
+        """Return a context in which they are handled."""
 
 
 class System(Protocol):
@@ -45,6 +57,10 @@ class System(Protocol):
     @property
     def SPOOL_FOLDER(self) -> str:
         """Where spooled bytes go if $TMPDIR is not set."""
+
+    @property
+    def UNLIMITED(self) -> int:
+        """The number that stands for no limit."""
 
     @property
     def OPEN_FLAGS(self) -> int:
@@ -95,3 +111,16 @@ class System(Protocol):
 
     def exit_by_signal(self, number: int, /) -> None:
         """End with a signal's default action. Return where that is impossible."""
+
+    def BlockedSignals(self) -> SignalBlock:
+        """Return a context in which the signals that end a program are blocked."""
+
+    def block_terminal_signals(self) -> AbstractContextManager[object]:
+        """Return a context in which `multiprocessing` starts processes with signals blocked.
+
+        A terminal, or a CI system, sends its signals to all processes of a group, also to those
+        that have not run any code of ours yet.
+        """
+
+    def ignore_interrupt(self) -> None:
+        """Ignore Ctrl-C, in a process that was started in that context."""

@@ -20,16 +20,15 @@ class DescriptorLimit:
     def __init__(self) -> None:
         self.original, self._hard = get_fd_limits()
         self.current = self.original
-        self.most = _MAX if self._hard == UNLIMITED else min(self._hard, _MAX)
-        """The highest possible limit."""
+        self.maximum = _MAX if self._hard == UNLIMITED else min(self._hard, _MAX)
         # The limit is not changed while a child is being started.
         self._changed = Condition()
         self._setting = False
         self._spawning = 0
 
-    def raise_to_most(self) -> bool:
-        """Raise the limit as far as possible; return False if it is as high already."""
-        return self.current < self.most and self._set(self.most)
+    def raise_to_maximum(self) -> bool:
+        """Raise the limit to the maximum; return False if that is not possible."""
+        return self.current < self.maximum and self._set(self.maximum)
 
     def lower(self) -> None:
         """Return to the original limit; descriptors beyond it stay open."""
@@ -42,7 +41,7 @@ class DescriptorLimit:
 
     def _set(self, limit: int) -> bool:
         with self._changed:
-            self._setting = True  # no child is started from now on, so that the wait ends
+            self._setting = True  # no more children are started, so the wait ends
             try:
                 self._changed.wait_for(lambda: not self._spawning)
                 done = set_fd_limit(limit, self._hard)
@@ -54,9 +53,9 @@ class DescriptorLimit:
         return done
 
     def __enter__(self) -> int | None:
-        """Keep the limit while a child is started; return the one that the child must set, if any.
+        """Keep the limit while a child is started; return the limit that the child must set.
 
-        Any number of threads can start children at once.
+        Return None if it need not set one. Any number of threads can start children at once.
         """
         with self._changed:
             while self._setting:
@@ -72,20 +71,20 @@ class DescriptorLimit:
 
 
 def inheritable_fds() -> list[int]:
-    """Descriptors above 2 that a child of ours would have without being given them.
+    """Return the descriptors above 2 that this process was given and its children would get.
 
-    We were started with them. Somebody may wait until all who have them have ended, as
-    with `flock 9` or a test that reads its program's output to the end.
+    The process that opened them may wait until every copy is closed, as with `flock 9`, or a
+    test that reads its program's output to the end.
     """
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         numbers = list(range(os.sysconf("SC_OPEN_MAX")))
-    return [number for number in numbers if number > 2 and _is_passed_on(number)]
+    return [number for number in numbers if number > 2 and _is_inheritable(number)]
 
 
-def _is_passed_on(number: int) -> bool:
+def _is_inheritable(number: int) -> bool:
     try:
         return os.get_inheritable(number)
     except OSError:
-        return False  # the one with which we looked
+        return False  # closed by now: listdir()'s own

@@ -8,6 +8,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
@@ -17,8 +18,6 @@ ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP")
 STOP_SIGNALS: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 RELOAD_SIGNALS: tuple[str, ...] = ("SIGHUP",)
 STATS_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
-SIGNALS = "system.posix_signals"
-"""The module for all else about signals, seen from `simpleipc_cli`."""
 
 HAS_OWNERSHIP = True
 
@@ -27,8 +26,8 @@ OPEN_FLAGS = os.O_CLOEXEC
 O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 UNLIMITED = -1
 
-_PIPE_SIZE = 1 << 20
-"""Bytes: the most that Linux gives to ordinary users (fs.pipe-max-size, pipe(7))."""
+_PIPE_SIZE = 1 << 20  # bytes; the default maximum of Linux (fs.pipe-max-size, pipe(7))
+_ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
 def get_fd_limits() -> tuple[int, int]:
@@ -111,3 +110,45 @@ def stop_timer() -> None:
 def exit_by_signal(number: int) -> None:
     _signal.signal(number, _signal.SIG_DFL)
     _signal.raise_signal(number)
+
+
+class BlockedSignals:
+    """See base.SignalBlock."""
+
+    def __enter__(self) -> BlockedSignals:
+        self._before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._before)
+
+    def unblocked(self) -> _UnblockedSignals:
+        return _UnblockedSignals(self._before)
+
+
+class _UnblockedSignals:
+    """A context in which signals are handled that BlockedSignals blocks around it."""
+
+    def __init__(self, mask: set[int]) -> None:
+        self._mask = mask
+
+    def __enter__(self) -> None:
+        try:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+        except BaseException:  # of a signal's handler, which runs at once
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
+
+
+def block_terminal_signals() -> AbstractContextManager[object]:
+    from multiprocessing import resource_tracker  # noqa: PLC0415 - only for these processes
+
+    resource_tracker.ensure_running()  # its start resets the signal mask
+    return BlockedSignals()
+
+
+def ignore_interrupt() -> None:
+    pass  # the process has inherited its parent's signal mask

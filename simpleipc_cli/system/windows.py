@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from tempfile import gettempdir
 from time import monotonic, sleep
@@ -10,18 +12,18 @@ from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
 
 UNSUPPORTED_OPTIONS = frozenset(("--group", "--allow-user"))
 
-ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Ctrl-Break
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # Ctrl-C, none, Ctrl-Break
 STOP_SIGNALS = ENDING_SIGNALS
 RELOAD_SIGNALS: tuple[str, ...] = ()
 STATS_SIGNALS: tuple[str, ...] = ()
-SIGNALS = "system.windows_signals"
 
 HAS_OWNERSHIP = False
 
@@ -34,7 +36,6 @@ O_NONBLOCK_FLAGS = 0
 
 _POLL_INTERVAL = 0.01  # seconds; no event tells that a pipe can be read
 _PIPE = 3  # FILE_TYPE_PIPE
-
 
 UNLIMITED = -1
 
@@ -134,3 +135,49 @@ def stop_timer() -> None:
 
 def exit_by_signal(_number: int) -> None:
     pass  # only an exit status is possible
+
+
+class BlockedSignals:
+    """Windows has no signal mask: handlers are replaced by one that records the signal."""
+
+    def __enter__(self) -> BlockedSignals:
+        self._pending: list[int] = []
+        self._handlers: dict[int, Any] = {}
+        self._block()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unblock()
+
+    @contextmanager
+    def unblocked(self) -> Iterator[None]:
+        try:
+            self._unblock()
+            yield
+        finally:
+            self._block()
+
+    def _block(self) -> None:
+        for number in (getattr(signal, name) for name in ENDING_SIGNALS):
+            handler = signal.getsignal(number)
+            if callable(handler):  # neither ignored nor the default action
+                self._handlers[number] = handler
+                signal.signal(number, self._record)
+
+    def _record(self, number: int, _frame: object) -> None:
+        self._pending.append(number)
+
+    def _unblock(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        pending, self._pending = self._pending, []
+        for number in pending:
+            self._handlers[number](number, None)
+
+
+def block_terminal_signals() -> AbstractContextManager[object]:
+    return nullcontext()  # not possible here: the process calls ignore_interrupt()
+
+
+def ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -58,9 +58,9 @@ def run(
     descriptors = DescriptorLimit()
     handler = new_handler(descriptors)
     least = MIN_FDS + handler.min_fds()
-    if descriptors.most < least:
+    if descriptors.maximum < least:
         raise SipcError(
-            f"only {descriptors.most} descriptors are allowed",
+            f"only {descriptors.maximum} descriptors are allowed",
             f"allow {least} at least, with ulimit -n",
         )
     signals = SignalRouter(reload_on_hangup=service.reload_on_hangup)

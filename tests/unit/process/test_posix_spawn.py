@@ -246,7 +246,7 @@ def small_limit():
 def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
     limit = DescriptorLimit()
     starting = Starting(held("program"), limit)
-    raising = threading.Thread(target=limit.raise_to_most)
+    raising = threading.Thread(target=limit.raise_to_maximum)
     raising.start()
     wait_until(lambda: is_in_syscall(raising.native_id, "futex"), "it to wait for the program")
     later = []
@@ -259,7 +259,7 @@ def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
     for thread in (raising, after):
         thread.join(TIMEOUT)
         assert not thread.is_alive()
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limit.most
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limit.maximum
     assert later == [small_limit]
     assert limit_of_child(limit) == small_limit
 
