@@ -160,14 +160,14 @@ def _start(tries: ConnectAttempts, command: Command, environment: Mapping[str, s
         stream = _wait_for(server, tries)
     except BaseException:
         if tries.is_listening():
-            server.let_go()
+            server.detach()
         else:
             server.stop()
         raise
     if stream is None:
         status = server.status()  # before it is terminated
         raise _start_error(tries, status, server.stop())
-    server.let_go()
+    server.detach()
     return stream
 
 

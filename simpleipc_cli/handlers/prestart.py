@@ -11,9 +11,9 @@ from threading import Lock, Thread
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.exec import PER_REQUEST, ProcessHandler, ProcessRun, start_process
 from simpleipc_cli.handlers.supervisor import Supervisor
-from simpleipc_cli.process import Command, ProcessHandler, ProcessRun, describe, start_process
-from simpleipc_cli.process.environment import PER_REQUEST
+from simpleipc_cli.process import Command, describe
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
@@ -126,7 +126,7 @@ class PrestartHandler(Handler):
                 self._generation
             )  # before the start: the process may read its files at once
             try:
-                run = start_process(self._command, self._environment, self._limit, None)
+                run = start_process(self._command, self._environment, self._limit, None, {})
             except SipcError as error:
                 self._record_failure(str(error))
                 continue

@@ -11,7 +11,7 @@ from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.process.posix.child import Process
+    from simpleipc_cli.process import ChildProcess
 
 _POLL_INTERVAL = 0.05  # seconds between looks at whether to kill now (tunable)
 
@@ -26,7 +26,7 @@ class Supervisor:
         """
         self._maintain = maintain
         self._lock = Lock()
-        self._processes: dict[int, Process] = {}
+        self._processes: dict[int, ChildProcess] = {}
         self._is_closing = False
         try:
             self.kill_now: Latch = new_latch()
@@ -45,14 +45,14 @@ class Supervisor:
         except RuntimeError as error:
             raise SipcError(f"nothing can look after handlers: {error}") from error
 
-    def add(self, process: Process) -> None:
+    def add(self, process: ChildProcess) -> None:
         """Notice when this process exits."""
         number = process.descriptor
         with self._lock:
             self._processes[number] = process
             self._poller.register(number, READ, partial(self._on_exit, number))
 
-    def remove(self, process: Process) -> None:
+    def remove(self, process: ChildProcess) -> None:
         """Stop watching a process. Call it before the process is stopped."""
         with self._lock:
             if self._processes.get(process.descriptor) is process:

@@ -19,8 +19,7 @@ from simpleipc_cli.transport import READ, Latch, new_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.process.posix.child import Process
-    from simpleipc_cli.process.posix.stdio_pipes import Pipes
+    from simpleipc_cli.process import ChildProcess, StdioPipes
 
 _EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
@@ -31,13 +30,15 @@ _STATUS_DELAY = 0.1  # seconds from the end of an output to the exit that caused
 class Worker:
     """A running worker process, and our ends of its pipes."""
 
-    def __init__(self, number: int, generation: int, process: Process, pipes: Pipes) -> None:
+    def __init__(
+        self, number: int, generation: int, process: ChildProcess, pipes: StdioPipes
+    ) -> None:
         """Take over process and pipes. A replacement gets the same `number`."""
         self.number = number
         self.generation = generation
         self.process = process
-        self.writer = pipes.writer
-        self.reader = pipes.reader
+        self.writer = pipes.input
+        self.reader = pipes.output
         self.requests = 0
         self.answers = 0
         """Complete responses."""
@@ -83,7 +84,7 @@ class Worker:
         """Describe what it wrote, or how its output ended."""
         buffer = memoryview(bytearray(_MAX_QUOTED))
         try:
-            data = bytes(buffer[: self.pipes.read(buffer)])
+            data = b"".join(self.pipes.read(buffer))
         except BlockingIOError:
             return None
         if data:
@@ -102,7 +103,7 @@ class Worker:
 
     def shutdown(self, grace_period: float, kill_now: Latch | None) -> None:
         """End the input of an idle worker, then stop it unless it exits. Raises SipcError."""
-        self.pipes.close_writer()
+        self.pipes.end_input()
         self.process.wait(min(grace_period, _EXIT_TIMEOUT), kill_now)
         self.stop(grace_period, kill_now)
 
@@ -211,13 +212,13 @@ class WorkerRun(HandlerRun):
     # -- the response ----------------------------------------------------------------------
 
     def read(self, buffer: memoryview) -> list[memoryview]:
-        count = self.worker.pipes.read(buffer)
-        if not count:
+        data = self.worker.pipes.read(buffer)
+        if not data:
             self.output = -1
             self._ended_at = monotonic()
             return []
         self._silent = False
-        pieces = self._decode(buffer[:count])
+        pieces = self._decode(*data)
         if not pieces and self.output >= 0:
             raise BlockingIOError  # half a packet's length, say
         return pieces

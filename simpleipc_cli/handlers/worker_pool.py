@@ -11,10 +11,10 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.exec import PER_REQUEST, start_worker
 from simpleipc_cli.handlers.supervisor import Supervisor
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
-from simpleipc_cli.process import Command, start_worker
-from simpleipc_cli.process.environment import PER_REQUEST
+from simpleipc_cli.process import Command
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
@@ -144,12 +144,11 @@ class WorkerPool(Handler):
         generation = self._generation  # before the start: the worker may read its files at once
         try:
             process, pipes = start_worker(self._command, environment, self._limit)
-        except (OSError, SipcError) as error:
-            text = f"no pipe: {error.strerror}" if isinstance(error, OSError) else str(error)
+        except SipcError as error:
             with self._changed:
-                self._record_failure(text)
+                self._record_failure(str(error))
                 self._release_number(number)
-            raise SipcError(f"no worker: {text}") from error
+            raise SipcError(f"no worker: {error}", error.hint) from error
         worker = Worker(number, generation, process, pipes)
         with self._changed:
             self._started += 1

@@ -20,7 +20,7 @@ def in_background(serve: Callable[[Callable[[], None]], int], max_wait: float | 
     """
     half = daemonize([sys.executable, *sys.orig_argv[1:]], os.environ)
     if isinstance(half, ReadyPipe):
-        return serve(half.listening)
+        return serve(half.notify)
     status = half.wait(max_wait)
     if status is None:
         return ExitCode.OK

@@ -18,7 +18,7 @@ from simpleipc_cli.cli.serve.handler import chosen_command, new_handler
 from simpleipc_cli.cli.serve.log import JsonLog, TextLog
 from simpleipc_cli.cli.serve.run import ServeRuntime, run
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.process.posix.command import Command
+from simpleipc_cli.process import Command
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.system import SPOOL_FOLDER

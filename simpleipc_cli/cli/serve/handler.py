@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from simpleipc_cli.cli.serve.activation import for_handlers
-from simpleipc_cli.process import Command, ProcessHandler
+from simpleipc_cli.handlers.exec import ProcessHandler
+from simpleipc_cli.process import Command
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.system.fd_limit import DescriptorLimit

@@ -12,8 +12,7 @@ from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.serve.activation import notifier
 from simpleipc_cli.cli.serve.signals import SignalRouter
 from simpleipc_cli.errors import Cancelled, SipcError
-from simpleipc_cli.process import PidFile
-from simpleipc_cli.process.posix.command import Command
+from simpleipc_cli.process import Command, PidFile
 from simpleipc_cli.server.acceptor import MIN_FDS
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.handler import Handler

@@ -1,8 +1,8 @@
-"""Starting and ending processes on Unix: the only room that does, but for the transport's own.
+"""Start and end processes on POSIX systems.
 
-A child gets a process group of its own, default signal handling and the descriptor limit
-that this process was started with. It is watched through a pidfd, and not reaped before
-its group has been dealt with: so long, neither its number nor its group's can be reused.
+A child gets a process group of its own, default signal handling and the descriptor limit that
+this process was started with. It is watched through a pidfd. It is reaped only after its group
+has been signalled: until then neither its number nor its group's can be reused.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from threading import Thread
 from time import monotonic
 from typing import NoReturn
 
+from simpleipc_cli.deadline import Backoff
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.process.posix.command import SHELL, Command
-from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn
+from simpleipc_cli.process.posix.posix_spawn import NO_VARIABLES, best_spawn
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import Latch, new_poller
-from simpleipc_cli.transport.base import READ
+from simpleipc_cli.transport import READ, Latch, new_poller
 
-# Runs "$@" with a soft descriptor limit. `ulimit` is POSIX but for -S and -n, which every
-# shell on Linux has.
+# Runs "$@" with a soft descriptor limit. POSIX has no -S and -n, but every shell on Linux does.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
-_TIMEOUT = 1.0  # seconds; who has been killed and is still there is not waited for, at will
-_FIRST_DELAY, _MAX_DELAY = 0.001, 0.02  # seconds between looks at a group, at will
-_PAUSE_BEFORE_LOOKING = 0.005  # seconds; looking at all processes is for who does not go soon
+_KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
+_GROUP_DELAYS = (0.001, 0.02)  # seconds between polls of a group: first and longest (tunable)
+_SCAN_AFTER = 0.005  # seconds: delay from which on polls scan /proc for zombies
 
 
-class Process:
-    """A child that leads a process group of its own."""
+class ChildProcess:
+    """A child that leads a process group of its own. See base.ChildProcess."""
 
     def __init__(self, pid: int) -> None:
-        """Takes charge of a child. Raises SipcError without descriptors; it is ended then."""
+        """Take over a child. Raises SipcError without descriptors, and kills it then."""
         self.pid = pid
         self._status: int | None = None
-        self._reaped = False
+        self._is_reaped = False
         try:
             self.descriptor = os.pidfd_open(pid)
         except OSError as error:
@@ -45,106 +44,95 @@ class Process:
             os.waitpid(pid, 0)
             raise SipcError(
                 f"cannot watch process {pid}: {error.strerror}",
-                "allow more descriptors with ulimit -n",
+                "raise the descriptor limit (ulimit -n)",
             ) from error
 
     def status(self) -> int | None:
-        """Exit status, or minus the signal that killed it; None while it runs."""
-        if self._status is None and not self._reaped:
+        if self._status is None and not self._is_reaped:
             found = os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is not None:
                 exited = found.si_code == os.CLD_EXITED
                 self._status = found.si_status if exited else -found.si_status
         return self._status
 
-    def wait(self, seconds: float, hurry: Latch | None) -> bool:
-        """Wait until it has ended, so long at most, or until there is no time left."""
-        return self._wait_for_exit(monotonic() + seconds, hurry)
+    def wait(self, seconds: float, kill_now: Latch | None) -> bool:
+        return self._wait_for_exit(monotonic() + seconds, kill_now)
 
-    def stop(self, grace: float, hurry: Latch | None) -> None:
-        """End the whole group: SIGTERM, and SIGKILL once `grace` seconds are over.
-
-        Returns when nobody is left, the child reaped. `hurry`, if any, cuts the grace short.
-        Raises SipcError if the child cannot be ended.
-        """
-        deadline = monotonic() + grace
-        if not self._reaped:
-            self._end_child(deadline, hurry)
-        if not self._wait_for_group(deadline, hurry):
+    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+        end = monotonic() + grace_period
+        if not self._is_reaped:
+            self._end_child(end, kill_now)
+        if not self._wait_for_group(end, kill_now):
             self._signal(signal.SIGKILL)
-            self._wait_for_group(monotonic() + _TIMEOUT, None)
+            self._wait_for_group(monotonic() + _KILL_TIMEOUT, None)
 
-    def stop_now(self) -> None:
-        """The same, if the child has ended and nobody of its group is left.
-
-        Else BlockingIOError: call stop(), and soon, as the child may have been reaped.
-        """
-        if not self._reaped:
+    def stop_nowait(self) -> bool:
+        if not self._is_reaped:
             if self.status() is None:
-                raise BlockingIOError
+                return False
             self._end_child(0.0, None)
-        if self._group_lives(look_closely=False):
-            raise BlockingIOError
+        return not self._group_exists(ignore_zombies=False)
 
-    def _end_child(self, deadline: float, hurry: Latch | None) -> None:
+    def detach(self) -> None:
+        """Let it run on. It is no longer watched, but reaped while this process runs."""
+        os.close(self.descriptor)
+        _reap_in_background(self.pid)
+
+    def _end_child(self, end: float, kill_now: Latch | None) -> None:
         try:
-            # Not reaped yet, so that the number can be nobody else's group, even if it exited.
-            self._signal(signal.SIGTERM)
-            if not self._wait_for_exit(deadline, hurry):
+            self._signal(signal.SIGTERM)  # before it is reaped: see above
+            if not self._wait_for_exit(end, kill_now):
                 self._signal(signal.SIGKILL)
-                if not self._wait_for_exit(monotonic() + _TIMEOUT, None):
-                    self._leave_to_itself()
-            self.status()
+                if not self._wait_for_exit(monotonic() + _KILL_TIMEOUT, None):
+                    self._abandon()
             os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
-            self._reaped = True
+            self._is_reaped = True
         finally:
             os.close(self.descriptor)
 
-    def let_go(self) -> None:
-        """Let it live on. It is watched no more, but as long as we live it leaves no zombie."""
-        os.close(self.descriptor)
-        _reap_later(self.pid)
+    def _abandon(self) -> NoReturn:
+        """Report a child that has become another user's, or is blocked in the kernel."""
+        _reap_in_background(self.pid)
+        raise SipcError(
+            f"process {self.pid} cannot be ended", "check whose it is, and what it waits for"
+        )
 
-    def _leave_to_itself(self) -> NoReturn:
-        """It does not die: it has become another user, or hangs in the kernel."""
-        _reap_later(self.pid)
-        raise SipcError(f"process {self.pid} cannot be ended", "see what it is")
-
-    def _wait_for_exit(self, deadline: float, hurry: Latch | None) -> bool:
+    def _wait_for_exit(self, end: float, kill_now: Latch | None) -> bool:
         if self.status() is not None:
             return True
         poller = new_poller()
         poller.register(self.descriptor, READ)
-        if hurry is not None:
-            poller.register(hurry.fileno(), 0)
+        if kill_now is not None:
+            poller.register(kill_now.fileno(), 0)
         while self.status() is None:
-            left = deadline - monotonic()
-            if left <= 0 or (hurry is not None and hurry.is_set()):
+            left = end - monotonic()
+            if left <= 0 or (kill_now is not None and kill_now.is_set()):
                 return False
             poller.wait(left)
         return True
 
-    def _wait_for_group(self, deadline: float, hurry: Latch | None) -> bool:
-        """Wait until the group is empty. No event tells: its members are not our children.
+    def _wait_for_group(self, end: float, kill_now: Latch | None) -> bool:
+        """Wait until the group is empty, by polling: its members are not our children.
 
-        As long as it is not empty its number cannot be given to another.
+        While it has a member, its number cannot be given to another group.
         """
-        if not self._group_lives(look_closely=False):
+        if not self._group_exists(ignore_zombies=False):
             return True
         poller = new_poller()
-        if hurry is not None:
-            poller.register(hurry.fileno(), 0)
-        pause = _FIRST_DELAY
-        while self._group_lives(look_closely=pause > _PAUSE_BEFORE_LOOKING):
-            left = deadline - monotonic()
-            if left <= 0 or (hurry is not None and hurry.is_set()):
+        if kill_now is not None:
+            poller.register(kill_now.fileno(), 0)
+        delays = Backoff(*_GROUP_DELAYS)
+        delay = delays.next()
+        while self._group_exists(ignore_zombies=delay > _SCAN_AFTER):
+            left = end - monotonic()
+            if left <= 0 or (kill_now is not None and kill_now.is_set()):
                 return False
-            poller.wait(min(pause, left))
-            pause = min(pause * 2, _MAX_DELAY)
+            poller.wait(min(delay, left))
+            delay = delays.next()
         return True
 
-    def _group_lives(self, *, look_closely: bool) -> bool:
-        """Whether anybody is left; a close look tells the dead whom nobody has reaped."""
+    def _group_exists(self, *, ignore_zombies: bool) -> bool:
+        """Return whether the group has members; to ignore zombies, scan all processes."""
         if not self._signal(0):
             return False
         try:  # as a container's first process we are also the parent of all orphans
@@ -152,18 +140,18 @@ class Process:
                 pass
         except ChildProcessError:
             pass
-        return not look_closely or _has_living_member(self.pid)
+        return not ignore_zombies or _has_living_member(self.pid)
 
     def _signal(self, number: int) -> bool:
-        """Signal the group, and the child, which may have left it; False if nobody is there."""
+        """Signal the group, and the child, which may have left it; False if neither exists."""
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            if self._reaped:
+            if self._is_reaped:
                 return False
         except PermissionError:
-            pass  # somebody is in it, but has become another user
-        if number and self._status is None and not self._reaped:
+            pass  # its members have become another user's
+        if number and self._status is None and not self._is_reaped:
             try:
                 signal.pidfd_send_signal(self.descriptor, number)
             except (ProcessLookupError, PermissionError):
@@ -171,18 +159,18 @@ class Process:
         return True
 
 
-def _reap_later(pid: int) -> None:
-    """See that a child's end leaves no zombie, whenever that is."""
+def _reap_in_background(pid: int) -> None:
+    """Reap a child whenever it exits, so that it leaves no zombie."""
     if os.waitpid(pid, os.WNOHANG) != (0, 0):
         return
     try:
         Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
     except RuntimeError:
-        pass  # no thread is to be had: a zombie until we end
+        pass  # no thread is available: a zombie until we exit
 
 
 def _has_living_member(group: int) -> bool:
-    """Whether a process group has a member that is no zombie, as proc(5) tells."""
+    """Return whether a process group has a member that is no zombie (proc(5))."""
     try:
         numbers = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -195,8 +183,13 @@ def _is_alive_in(number: str, group: int) -> bool:
         with open(f"/proc/{number}/stat", "rb") as file:
             state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
     except (OSError, ValueError):
-        return False  # it has just gone
+        return False  # it has just exited
     return int(its_group) == group and state not in b"ZX"
+
+
+def prepare_spawn() -> None:
+    """Load what starts processes, which takes some milliseconds, before it is needed."""
+    best_spawn()
 
 
 def spawn(
@@ -204,23 +197,24 @@ def spawn(
     environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
-    more: Mapping[str, str] = NOTHING,
-) -> Process:
-    """Start a command; `files` pairs our descriptors with the child's numbers for them.
+    variables: Mapping[str, str] = NO_VARIABLES,
+) -> ChildProcess:
+    """See base.Spawn. `files` pairs our descriptors with the child's numbers for them.
 
-    All other descriptors of ours that are not inheritable are closed in the child. For
-    `environment` and `more` see Start. Raises SipcError.
+    Our other descriptors are closed in the child unless they are inheritable.
     """
     direct = command.direct_argv()
     if direct is not None:
         try:
-            return _start(*direct, environment, files, limit, more)
+            return _start(*direct, environment, files, limit, variables)
         except OSError:
-            pass  # a script without "#!", say: what the system cannot start, the shell may
+            pass  # such as a script without "#!", which the system cannot start, but a shell can
     try:
-        return _start(SHELL, command.shell_argv(), environment, files, limit, more)
+        return _start(SHELL, command.shell_argv(), environment, files, limit, variables)
     except OSError as error:
-        raise SipcError(f"cannot start {command.line!r}: {error.strerror}") from error
+        raise SipcError(
+            f"cannot start {command.line!r}: {error.strerror}", "check the limits (ulimit -a)"
+        ) from error
 
 
 def _start(
@@ -229,18 +223,18 @@ def _start(
     environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
     limit: DescriptorLimit,
-    more: Mapping[str, str],
-) -> Process:
+    variables: Mapping[str, str],
+) -> ChildProcess:
     with limit as soft_limit:
         if soft_limit is not None:
             arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
             program = SHELL
-        pid = best_spawn()(program, arguments, environment, files, more)
-    return Process(pid)
+        pid = best_spawn()(program, arguments, environment, files, variables)
+    return ChildProcess(pid)
 
 
 def describe(status: int) -> tuple[str, str]:
-    """How a process ended: in one word, and for people."""
+    """Return how a process ended: in one word, and for people."""
     if status >= 0:
         return str(status), f"exit status {status}"
     try:

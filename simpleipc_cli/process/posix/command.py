@@ -1,8 +1,7 @@
-"""A command as the user wrote it, and how it is started.
+"""A shell command line, and how it is started.
 
-It is a shell command line. It is started without a shell, which is faster, only where
-nobody can tell: plain words, the first of which is an executable file and nothing that
-the shell would answer itself.
+It is started without a shell, which is faster, only if that makes no difference: for plain words,
+the first of which is an executable file and not a builtin of the shell.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import shlex
 
 SHELL = "/bin/sh"
 
-# Words of these characters alone mean themselves to every shell.
+# Words that no shell changes.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+:,./=-]*")
 
-# One word that means itself to every shell, and may be the name of a file.
+# A word that no shell changes, and that may be the name of a file.
 _LITERAL = re.compile(r"[A-Za-z0-9_@%+:,./\x80-\U0010ffff][A-Za-z0-9_@%+:,./~#\x80-\U0010ffff-]*")
 
 # Builtins and reserved words of dash and bash, which /bin/sh may be.
@@ -33,10 +32,9 @@ _SHELL_WORDS = frozenset(
 
 
 class Command:
-    """A shell command line. Looked at anew for each start: files come and go."""
+    """A shell command line. Each start looks for the program again: files come and go."""
 
     def __init__(self, line: str, search_path: str) -> None:
-        """`search_path` is the PATH that the command will see."""
         self.line = line
         words = line.split(" ") if "\n" not in line else []
         words = [word for word in words if word]
@@ -46,13 +44,13 @@ class Command:
         self._words = words if plain and "=" not in words[0] else []
 
     def shell_argv(self) -> list[str]:
-        """The argument list that lets the shell see to everything."""
+        """Return the argument list with which a shell runs the line."""
         if self._is_local_file():
             return [SHELL, "-c", "./" + shlex.quote(self._word)]
         return [SHELL, "-c", "--", self.line]
 
     def direct_argv(self) -> tuple[str, list[str]] | None:
-        """The program's file and its argument list, if no shell is needed."""
+        """Return the program's file and its argument list, None if a shell is needed."""
         if not self._words:
             return None
         first = self._words[0]
@@ -65,7 +63,6 @@ class Command:
         return None if program is None else (program, self._words)
 
     def is_missing(self) -> bool:
-        """Whether a command of plain words names no program at all."""
         if not self._words or self._words[0] in _SHELL_WORDS:
             return False
         first = self._words[0]
@@ -74,14 +71,14 @@ class Command:
         return not self._is_local_file() and self._find() is None
 
     def _is_local_file(self) -> bool:
-        """One word that is a file here, and no program on the search path."""
+        """Return whether the line is one word: a file here, and no program on the search path."""
         word = self._word
         if not word or "/" in word or not os.path.isfile(word):
             return False
         return self._find() is None
 
     def _find(self) -> str | None:
-        """The file of the program that the first word names: what shutil.which() finds."""
+        """Return the file of the program that the first word names, as shutil.which() does."""
         return next(filter(_is_program, self._places), None)
 
 
@@ -90,7 +87,7 @@ def _is_program(path: str) -> bool:
 
 
 def _places(word: str, search_path: str) -> list[str]:
-    """Where a program may be."""
+    """Return the files that a program's name may stand for."""
     if "/" in word:
         return [word]
     folders = search_path.split(os.pathsep) if search_path else []

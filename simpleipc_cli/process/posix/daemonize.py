@@ -1,13 +1,12 @@
 """A server in the background: the process that was started waits until its child listens.
 
-The child leads a session of its own, so that neither a lost terminal nor Ctrl-C reaches it,
-and holds nothing of whoever started it: standard input and output are /dev/null (a `$(...)`
-around us must end), other descriptors that were passed to us are closed. Standard error
-stays until the server listens, so that its error gets to where people look.
+The child leads a session of its own, so that neither a lost terminal nor Ctrl-C reaches it. It
+keeps nothing of its caller: standard input and output are /dev/null (a `$(...)` around us must
+end), other descriptors that were passed to us are closed. It keeps standard error until it
+listens, so that its error is shown there.
 
-The child says that it listens by one byte through a pipe, which ends without it when the
-child ends. Signals that end the parent take the child along as long as that has not come,
-and wait while something is half done.
+The child reports that it listens by one byte through a pipe, which ends without it when the child
+exits. Until then a signal that ends the parent also ends the child.
 """
 
 from __future__ import annotations
@@ -19,133 +18,119 @@ from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
+from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.system.fd_limit import inheritable_fds
 from simpleipc_cli.transport import READ, new_poller
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GRACE = 2.0  # seconds between what ends a child: twice SIGTERM, then SIGKILL; at will
+_GRACE_PERIOD = 2.0  # seconds after each signal of _terminate() (tunable)
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class ReadyPipe:
-    """The child's half: what it has to say to whoever started it."""
+    """See base.ReadyPipe."""
 
     def __init__(self, pipe: int) -> None:
-        """Takes over the writing end."""
         self._pipe = pipe
 
-    def listening(self) -> None:
-        """The server listens, and is on its own from now on.
-
-        Standard error is let go of, too, unless it is a file: somebody wants to keep that.
-        """
+    def notify(self) -> None:
         if not stat.S_ISREG(os.fstat(STDERR).st_mode):
-            os.dup2(STDIN, STDERR)  # which is /dev/null by now, and needs no new descriptor
+            os.dup2(STDIN, STDERR)  # /dev/null by now; needs no new descriptor
         try:
             os.write(self._pipe, b"!")
         except BrokenPipeError:
-            pass  # whoever started us was killed
+            pass  # the parent was killed
         os.close(self._pipe)
 
 
-class Starting:
-    """The parent's half: a child that has been started, and should listen."""
+class PendingDaemon:
+    """See base.PendingDaemon."""
 
-    def __init__(self, pid: int, pipe: int, mask: set[int | signal.Signals]) -> None:
-        """Takes over the reading end; `mask` is of signals, as it was before they were held."""
+    def __init__(self, pid: int, pipe: int, signals: BlockedSignals) -> None:
+        """Take over the pipe's reading end; `signals` are blocked."""
         self._pid = pid
         self._pipe = pipe
-        self._mask = mask
+        self._signals = signals
 
     def wait(self, max_wait: float | None) -> int | None:
-        """Wait until it listens: None. If it ended before: its status, or minus a signal.
-
-        Raises TimedOut after `max_wait` seconds; it has been ended then, as it has when a
-        signal's handler raises anything. Signals stay held once it listens, for whoever
-        started it gets to know that it does.
-        """
         try:
-            if not self._is_readable(Deadline(max_wait)):
+            if not self._wait_for_pipe(Deadline(max_wait)):
                 raise TimedOut(
-                    f"the server did not listen within {max_wait:g} s, and was ended",
-                    "see what keeps it, or allow more time with --max-wait",
+                    f"the server did not listen within {max_wait:g} s, and was terminated",
+                    "find out what delays it, or allow more time with --max-wait",
                 )
         except BaseException:
-            self._end()
+            self._terminate()
             raise
         if os.read(self._pipe, 1):
             return None
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
-    def _is_readable(self, deadline: Deadline) -> bool:
-        """Wait until the child has spoken or ended; signals are let in meanwhile."""
+    def _wait_for_pipe(self, deadline: Deadline) -> bool:
+        """Wait until the child has reported or exited, with signals unblocked."""
         poller = new_poller()
         poller.register(self._pipe, READ)
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            while not (found := poller.wait(deadline.remaining())) and not deadline.expired():
+        with self._signals.unblocked():
+            while not (ready := poller.wait(deadline.remaining())) and not deadline.expired():
                 pass
-            return bool(found)
-        finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        return bool(ready)
 
-    def _end(self) -> None:
-        """End the child: the first SIGTERM lets it answer who is connected, a second hurries."""
+    def _terminate(self) -> None:
+        """End the child: it drains at the first SIGTERM, and aborts at the second."""
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             os.kill(self._pid, number)
-            if self._has_ended(_GRACE):
+            if self._wait_for_exit(_GRACE_PERIOD):
                 return
 
-    def _has_ended(self, seconds: float) -> bool:
-        """Wait so long for the child's end, of which the pipe tells only before it listens."""
+    def _wait_for_exit(self, seconds: float) -> bool:
+        """Wait for the child's exit, which the pipe reports only before it listens."""
         end = monotonic() + seconds
-        watching = os.pidfd_open(self._pid)
+        pidfd = os.pidfd_open(self._pid)
         try:
             poller = new_poller()
-            poller.register(watching, READ)
+            poller.register(pidfd, READ)
             while (left := end - monotonic()) > 0:
                 if poller.wait(left):
                     os.waitpid(self._pid, 0)
                     return True
         finally:
-            os.close(watching)
+            os.close(pidfd)
         return False
 
 
-def daemonize(_command: object, _environment: object) -> Starting | ReadyPipe:
-    """Fork. The parent gets a Starting, the child an Announcement. Call it before any thread.
+def daemonize(_command: object, _environment: object) -> PendingDaemon | ReadyPipe:
+    """Fork; return the parent's half and the child's half. Call it before any thread starts.
 
-    Where nothing can be forked, the command is started once more: here it need not be known.
-    Raises SipcError if there can be no child.
+    Systems without fork need the command to start it again. Raises SipcError.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    signals = BlockedSignals().__enter__()
     try:
         reader, writer = os.pipe()
         pid = os.fork()
     except OSError as error:
         raise SipcError(
-            f"cannot go into the background: {error.strerror}",
-            "look at the limits that ulimit -a shows",
+            f"cannot go into the background: {error.strerror}", "check the limits (ulimit -a)"
         ) from error
     if pid:
         os.close(writer)
-        return Starting(pid, reader, mask)
+        return PendingDaemon(pid, reader, signals)
     os.close(reader)
     _detach()
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signals.__exit__()
     return ReadyPipe(writer)
 
 
 def _detach() -> None:
-    """Leave the terminal, and what was passed to us. Working directory and umask stay."""
+    """Leave the terminal and the descriptors passed to us. Working directory and umask stay."""
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # no terminal, and nothing to read anew yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # not from a terminal any more, nor a reload yet
     try:
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise SipcError(f"cannot open {os.devnull}: {error.strerror}", "see what it is") from error
+        raise SipcError(
+            f"cannot open {os.devnull}: {error.strerror}", "check that it is the null device"
+        ) from error
     for number in (STDIN, STDOUT):
-        os.dup2(nowhere, number)  # for what we start, too
-    os.close(nowhere)
+        os.dup2(null, number)  # inheritable
+    os.close(null)
     for number in inheritable_fds():
         os.close(number)

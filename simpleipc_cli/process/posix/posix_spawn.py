@@ -1,9 +1,8 @@
-"""posix_spawn(3) that lets Python's other threads go on while it works.
+"""posix_spawn(3), called so that Python's other threads continue meanwhile.
 
-It returns once the child has called execve(), which takes a quarter of a millisecond and
-more. `os.posix_spawn` holds Python's lock for so long: whatever the number of threads, one
-process is started after the other, and nothing else is done meanwhile. So the C library is
-called directly. Where that cannot be had, `os.posix_spawn` serves.
+It returns once the child has called execve(), which takes a quarter of a millisecond or more.
+`os.posix_spawn` holds the interpreter lock for that time, and so starts one process after the
+other however many threads call it. So the C library is called directly where that is possible.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-NOTHING: Mapping[str, str] = {}
+NO_VARIABLES: Mapping[str, str] = {}
 
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
 # The same in glibc, musl and the BSDs.
 _SETPGROUP, _SETSIGDEF, _SETSIGMASK = 0x02, 0x04, 0x08
 
-# Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t: Python has no
-# way to ask for their sizes. glibc's, the largest, take 336, 80 and 128.
-_ROOM = 1024
+# Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t, whose sizes Python
+# does not know. Those of glibc, the largest, are 336, 80 and 128.
+_STRUCT_SIZE = 1024
 
 
-class Start(Protocol):
-    """Starts a program as the leader of a process group, all signals at their defaults."""
+class SpawnProgram(Protocol):
+    """Starts a program as the leader of a process group, with default signal handling."""
 
     def __call__(
         self,
@@ -35,20 +34,19 @@ class Start(Protocol):
         arguments: list[str],
         environment: Mapping[str, str],
         files: Sequence[tuple[int, int]],
-        more: Mapping[str, str] = NOTHING,
+        variables: Mapping[str, str] = NO_VARIABLES,
     ) -> int:
-        """Returns the child's number; `files` pairs our descriptors with the child's.
+        """Return the child's process id; `files` pairs our descriptors with the child's.
 
-        `environment` is one that never changes, as it is not looked at again when it is handed
-        over many times in a row; `more` is added to it, and has other names. Descriptors that
-        are not inheritable are closed in the child. Raises OSError, and ValueError for a NUL
-        in a text.
+        `environment` must never change, as its encoded form is kept; `variables` are added to it,
+        and have other names. Descriptors that are not inheritable are closed in the child. Raises
+        OSError, and ValueError for a NUL in a text.
         """
 
 
 @cache
-def best_spawn() -> Start:
-    """What can be had here. The first call loads ctypes, which takes some milliseconds."""
+def best_spawn() -> SpawnProgram:
+    """Return the best available function. The first call loads ctypes: some milliseconds."""
     try:
         return spawn_libc()
     except ImportError:
@@ -60,13 +58,13 @@ def spawn_os(
     arguments: list[str],
     environment: Mapping[str, str],
     files: Sequence[tuple[int, int]],
-    more: Mapping[str, str] = NOTHING,
+    variables: Mapping[str, str] = NO_VARIABLES,
 ) -> int:
-    """See Start. Other threads wait."""
+    """Start a program; other threads wait. See SpawnProgram."""
     return os.posix_spawn(
         program,
         arguments,
-        {**environment, **more},
+        {**environment, **variables},
         file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files],
         setpgroup=0,
         setsigmask=(),
@@ -74,61 +72,61 @@ def spawn_os(
     )
 
 
-def spawn_libc() -> Start:
-    """One by which other threads go on. Raises ImportError where that cannot be had."""
+def spawn_libc() -> SpawnProgram:
+    """Return a function that lets other threads continue. Raises ImportError if impossible."""
     try:
         import ctypes  # noqa: PLC0415 - there are Pythons without it
 
-        return _Library(ctypes).start
+        return _LibcSpawn(ctypes).spawn
     except (AttributeError, MemoryError, OSError) as error:
         # MemoryError: ctypes makes a callback when it is loaded, for which some systems have
         # no memory (MemoryDenyWriteExecute= of systemd).
         raise ImportError(f"no posix_spawn by ctypes: {error!r}") from error
 
 
-class _Library:
+class _LibcSpawn:
     """The C library's functions, and the attributes that all children get."""
 
     def __init__(self, ctypes: Any) -> None:
         """Raises AttributeError, OSError if something is missing."""
         self._c = ctypes
-        self._pointer = ctypes.sizeof(ctypes.c_char_p)
-        # What takes no time keeps Python's lock: getting it back could take milliseconds.
+        self._pointer_size = ctypes.sizeof(ctypes.c_char_p)
+        # Short calls keep the interpreter lock: getting it back could take milliseconds.
         quick = ctypes.PyDLL(None)
         self._spawn = ctypes.CDLL(None).posix_spawn
         self._init = quick.posix_spawn_file_actions_init
         self._add_dup2 = quick.posix_spawn_file_actions_adddup2
         self._destroy = quick.posix_spawn_file_actions_destroy
-        self._attributes = self._made_attributes(quick)  # only read from now on
-        self._last: tuple[Mapping[str, str], Any] = (NOTHING, self._array([]))
+        self._attributes = self._new_attributes(quick)  # only read from now on
+        self._last: tuple[Mapping[str, str], Any] = (NO_VARIABLES, self._array([]))
 
-    def _made_attributes(self, quick: Any) -> Any:
-        attributes, signals = self._room(), self._room()
+    def _new_attributes(self, quick: Any) -> Any:
+        attributes, signals = self._new_struct(), self._new_struct()
         _check(quick.posix_spawnattr_init(attributes))
         quick.sigemptyset(signals)
         _check(quick.posix_spawnattr_setsigmask(attributes, signals))
         for number in ALL_SIGNALS:
-            quick.sigaddset(signals, int(number))  # it takes not all: two are glibc's own
+            quick.sigaddset(signals, int(number))  # refuses the two that glibc uses itself
         _check(quick.posix_spawnattr_setsigdefault(attributes, signals))
         _check(quick.posix_spawnattr_setpgroup(attributes, 0))
         flags = self._c.c_short(_SETPGROUP | _SETSIGDEF | _SETSIGMASK)
         _check(quick.posix_spawnattr_setflags(attributes, flags))
         return attributes
 
-    def start(
+    def spawn(
         self,
         program: str,
         arguments: list[str],
         environment: Mapping[str, str],
         files: Sequence[tuple[int, int]],
-        more: Mapping[str, str] = NOTHING,
+        variables: Mapping[str, str] = NO_VARIABLES,
     ) -> int:
-        """See Start."""
+        """See SpawnProgram."""
         number = self._c.c_int()
         path, *words = _encoded([program, *arguments])
         argv = self._array(words)
-        envp, _kept = self._environment(environment, more)
-        actions = self._room()
+        envp, _referenced = self._environment(environment, variables)
+        actions = self._new_struct()
         _check(self._init(actions))
         try:
             for ours, theirs in files:
@@ -140,28 +138,28 @@ class _Library:
         return int(number.value)
 
     def _environment(
-        self, environment: Mapping[str, str], more: Mapping[str, str]
+        self, environment: Mapping[str, str], variables: Mapping[str, str]
     ) -> tuple[Any, Any]:
-        """Both as an array, and what must be kept as long as that is used.
+        """Return both as an array, and an object that must live as long as the array.
 
-        That of the first is kept for the next time: it is mostly the same, and large.
+        The array of `environment` is kept for the next call: it is mostly the same, and large.
         """
         last, array = self._last
         if last is not environment:
             array = self._array(_encoded(_settings(environment)))
             self._last = (environment, array)
         count = len(array) - 1
-        both = (self._c.c_char_p * (count + len(more) + 1))()
-        self._c.memmove(both, array, count * self._pointer)
-        for number, setting in enumerate(_encoded(_settings(more)), count):
+        both = (self._c.c_char_p * (count + len(variables) + 1))()
+        self._c.memmove(both, array, count * self._pointer_size)
+        for number, setting in enumerate(_encoded(_settings(variables)), count):
             both[number] = setting
         return both, array
 
-    def _room(self) -> Any:
-        return self._c.create_string_buffer(_ROOM)
+    def _new_struct(self) -> Any:
+        return self._c.create_string_buffer(_STRUCT_SIZE)
 
     def _array(self, texts: list[bytes]) -> Any:
-        """C strings, ended by a null pointer; it keeps alive what it points to."""
+        """Return an array of C strings with a null pointer at its end; it keeps them alive."""
         return (self._c.c_char_p * (len(texts) + 1))(*texts)
 
 
@@ -170,7 +168,7 @@ def _settings(environment: Mapping[str, str]) -> list[str]:
 
 
 def _encoded(texts: list[str]) -> list[bytes]:
-    """As the system sees them. Raises ValueError for a NUL, which would end one early.
+    """Encode texts for the system. Raises ValueError for a NUL, which would end one early.
 
     All at once: one by one takes 50 microseconds for an ordinary environment.
     """
@@ -181,6 +179,6 @@ def _encoded(texts: list[str]) -> list[bytes]:
 
 
 def _check(number: int, program: str | None = None) -> None:
-    """These functions return an error's number, and leave errno alone."""
+    """Raise the error whose number a function of posix_spawn(3) returned: errno is not set."""
     if number:
         raise OSError(number, os.strerror(number), program)

@@ -1,4 +1,4 @@
-"""Pipes between the server and a child: the child's ends wait as it likes, ours never do."""
+"""Pipes between the server and a child: the child's ends block, ours never do."""
 
 from __future__ import annotations
 
@@ -6,73 +6,106 @@ import fcntl
 import os
 import struct
 import termios
+from collections.abc import Sequence
 
-from simpleipc_cli.errors import PeerClosed
+from simpleipc_cli.errors import PeerClosed, SipcError
+from simpleipc_cli.message import MAX_BUFFERS
 from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.system import grow_pipe
 
 
-class Pipes:
-    """Our ends and the child's ends of two pipes."""
+class StdioPipes:
+    """See base.StdioPipes."""
 
-    def __init__(self) -> None:
-        """No pipes yet."""
-        self.writer = -1
-        """Our end of the pipe to the child, -1 if there is none."""
-        self.reader = -1
-        """Our end of the pipe from it."""
-        self._theirs: list[int] = []
+    accepts_file = True
 
-    def to_child(self) -> int:
-        """Make the one; returns the child's end. Raises OSError."""
-        theirs, self.writer = os.pipe()
-        self._theirs.append(theirs)
-        os.set_blocking(self.writer, False)
-        return theirs
+    _bulk = 32 * 1024.0
+    """Bytes moved at once after which a pipe is enlarged: half of its default size."""
 
-    def from_child(self) -> int:
-        """Make the other; returns the child's end. Raises OSError."""
-        self.reader, theirs = os.pipe()
-        self._theirs.append(theirs)
-        os.set_blocking(self.reader, False)
-        return theirs
-
-    def write(self, buffers: list[Buffer]) -> int:
-        """Write some to the child; how many bytes. Raises BlockingIOError, PeerGone."""
+    def __init__(self, stdin: int | None = None) -> None:
+        self.input = self.output = self._reader = -1
+        self._child_ends: list[int] = []
         try:
-            return os.writev(self.writer, buffers)
-        except BrokenPipeError:
-            raise PeerClosed("it has closed its standard input") from None
+            if stdin is None:
+                stdin, self.input = os.pipe()
+                self._child_ends.append(stdin)
+                os.set_blocking(self.input, False)
+            self._reader, stdout = os.pipe()
+            self._child_ends.append(stdout)
+            os.set_blocking(self._reader, False)
+        except OSError as error:
+            self.close()
+            raise SipcError(
+                f"no pipe for the handler: {error.strerror}",
+                "raise the descriptor limit (ulimit -n)",
+            ) from error
+        self.output = self._reader  # -1 after its end, while the reader stays open
+        self.child_files = [(stdin, 0), (stdout, 1)]
+        self._is_input_enlarged = self._is_output_enlarged = False
 
-    def read(self, buffer: memoryview) -> int:
-        """Read from the child; 0 at the end. Raises BlockingIOError."""
-        return os.readv(self.reader, [buffer])
+    def close_child_ends(self) -> None:
+        for descriptor in self._child_ends:
+            os.close(descriptor)
+        self._child_ends = []
+
+    def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
+        try:
+            count = os.writev(self.input, payload[:MAX_BUFFERS])
+        except BrokenPipeError:
+            raise PeerClosed("the handler has closed its standard input") from None
+        if count >= self._bulk and not self._is_input_enlarged:
+            self._is_input_enlarged = True
+            grow_pipe(self.input)
+        return count
+
+    def end_input(self) -> None:
+        descriptor, self.input = self.input, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def abandon_input(self) -> None:
+        """Leave the pipe open.
+
+        A process that the handler has started may still read it, and must not take half a
+        request for a whole one.
+        """
 
     def unread(self) -> int:
-        """How many bytes the child has not read, also when it never will."""
-        return unread(self.writer)
+        return _unread(self.input)
 
-    def close_writer(self) -> None:
-        """Let the child see the end of its input."""
-        os.close(self.writer)
-        self.writer = -1
+    def read(self, buffer: memoryview) -> list[memoryview]:
+        count = os.readv(self._reader, [buffer])
+        if count >= self._bulk and not self._is_output_enlarged:
+            self._is_output_enlarged = True
+            grow_pipe(self._reader)
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
 
-    def close_theirs(self) -> None:
-        """The child has got its ends."""
-        for descriptor in self._theirs:
-            os.close(descriptor)
-        self._theirs = []
+    def has_output(self) -> bool:
+        return _unread(self._reader) > 0
+
+    def end_output(self) -> None:
+        self.output = -1
 
     def close(self) -> None:
-        """Close what is still open."""
-        self.close_theirs()
-        for descriptor in (self.writer, self.reader):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.writer = self.reader = -1
+        self.close_child_ends()
+        self.end_input()
+        self.output = -1
+        descriptor, self._reader = self._reader, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
-def unread(descriptor: int) -> int:
-    """How many bytes lie in a pipe, asked at either end, also when nobody can read them."""
+class WorkerPipes(StdioPipes):
+    """Pipes of a worker. They are not enlarged: unread input would delay the next client."""
+
+    _bulk = float("inf")
+
+
+def _unread(descriptor: int) -> int:
+    """Return how many bytes are in a pipe, also when it has no reader."""
     size = struct.pack("@i", 0)
     (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, size))
     return int(found)

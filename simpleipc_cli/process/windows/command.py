@@ -1,12 +1,12 @@
-"""A command as the user wrote it, and how it is started."""
+"""A command line of the system's shell."""
 
 from __future__ import annotations
 
 
-class WinCommand:
-    """A command line for the system's shell."""
+class Command:
+    """See base.Command."""
 
-    def __init__(self, line: str, search_path: str) -> None:  # noqa: ARG002 - the shell looks
+    def __init__(self, line: str, _search_path: str) -> None:
         self.line = line
 
     def is_missing(self) -> bool:

@@ -1,8 +1,8 @@
-"""A server in the background, on Windows: see background.py.
+"""A server in the background, on Windows: see posix.daemonize.
 
-Nothing can be forked there, so the same command is started once more, apart from us, and told
-by a variable that it is the one to stay: the variable holds the handle of the pipe through
-which it says that it listens. Its standard error is ours until then.
+Windows cannot fork, so the same command is started again, with a console of its own. A variable
+with the handle of the ready pipe marks it as the server. It has our standard error until it
+listens.
 """
 
 from __future__ import annotations
@@ -16,119 +16,122 @@ from math import ceil
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
-from simpleipc_cli.process.windows.child import own_standard_error
-from simpleipc_cli.process.windows.console import anonymous_pipe, open_nowhere, start_apart
+from simpleipc_cli.process.windows.create_process import (
+    KILLED,
+    NO_WINDOW,
+    anonymous_pipe,
+    create_process,
+    duplicate_stderr,
+    open_null,
+)
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport.windows import win32
 
-_VARIABLE = "SIPC_TELL_LISTENING"
-_LOOK_EVERY = 0.02  # seconds; nothing tells that a pipe can be read, but a look; at will
-_TIMEOUT = 1.0  # seconds; who has been killed and is still there is not waited for, at will
-_KILLED = 1  # exit status of what is ended by force
+_VARIABLE = "SIPC_READY_PIPE"
+_POLL_INTERVAL = 0.02  # seconds; no event reports that a pipe can be read (tunable)
+_KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
 STDIN, STDERR = 0, 2
 
 
-class WinReadyPipe:
-    """See Announcement."""
+class ReadyPipe:
+    """See base.ReadyPipe."""
 
     def __init__(self, pipe: int) -> None:
-        """Takes over the writing end."""
         self._pipe = pipe
 
-    def listening(self) -> None:
-        """See Announcement."""
+    def notify(self) -> None:
         if not stat.S_ISREG(os.fstat(STDERR).st_mode):
-            os.dup2(STDIN, STDERR)  # which is NUL
+            os.dup2(STDIN, STDERR)  # NUL
         try:
             win32.api.WriteFile(self._pipe, b"!")
             win32.api.CloseHandle(self._pipe)
         except OSError:
-            pass  # whoever started us was killed
+            pass  # the parent was killed
 
 
-class WinStarting:
-    """See Starting."""
+class PendingDaemon:
+    """See base.PendingDaemon."""
 
     def __init__(self, process: int, pipe: int, signals: BlockedSignals) -> None:
-        """Takes over a handle of the process, and the reading end; `signals` are held."""
+        """Take over the process's handle and the pipe's reading end; `signals` are blocked."""
         self._process = process
         self._pipe = pipe
         self._signals = signals
 
     def wait(self, max_wait: float | None) -> int | None:
-        """See Starting."""
         deadline = Deadline(max_wait)
         try:
             while True:
                 with self._signals.unblocked():
-                    status = self._look(deadline.capped(_LOOK_EVERY).remaining() or 0.0)
-                if self._was_told():
+                    delay = deadline.capped(_POLL_INTERVAL).remaining() or 0.0
+                    status = self._wait_for_exit(delay)
+                if self._is_ready():
                     return None
                 if status is not None:
                     return status
                 if deadline.expired():
                     raise TimedOut(
-                        f"the server did not listen within {max_wait:g} s, and was ended",
-                        "see what keeps it, or allow more time with --max-wait",
+                        f"the server did not listen within {max_wait:g} s, and was terminated",
+                        "find out what delays it, or allow more time with --max-wait",
                     )
         except BaseException:
-            self._end()
+            self._kill()
             raise
 
-    def _look(self, seconds: float) -> int | None:
-        """Wait so long for its end; its status then. Ctrl-C cuts that short."""
+    def _wait_for_exit(self, seconds: float) -> int | None:
+        """Return its exit status if it exits in time. Ctrl-C interrupts the wait."""
         api = win32.api
         try:
             found = api.WaitForMultipleObjects([self._process], False, ceil(seconds * 1000))
         except InterruptedError:
             return None
-        ended = found == api.WAIT_OBJECT_0
-        return int(api.GetExitCodeProcess(self._process)) if ended else None
+        exited = found == api.WAIT_OBJECT_0
+        return int(api.GetExitCodeProcess(self._process)) if exited else None
 
-    def _was_told(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return bool(win32.api.PeekNamedPipe(self._pipe, 0)[0])
         except OSError:
-            return False  # it has ended, or is about to
+            return False  # it has exited, or is about to
 
-    def _end(self) -> None:
-        """There is no way to ask it: it has no console of ours, and nobody is connected."""
+    def _kill(self) -> None:
+        """Kill it: Ctrl-Break does not reach another console, and it has no clients yet."""
         try:
-            win32.api.TerminateProcess(self._process, _KILLED)
+            win32.api.TerminateProcess(self._process, KILLED)
         except OSError:
-            pass  # it has ended by itself
-        self._look(_TIMEOUT)
+            pass  # it has exited
+        self._wait_for_exit(_KILL_TIMEOUT)
 
 
 def daemonize(
     command: Sequence[str], environment: MutableMapping[str, str]
-) -> WinStarting | WinReadyPipe:
-    """Start `command`, which is ours, once more, if we are not what was started so.
+) -> PendingDaemon | ReadyPipe:
+    """Start `command`, our own, again, unless we are the process that was started so.
 
-    Who started it gets a WinStarting, the other a WinAnnouncement. The variable that tells is
-    taken out of the environment. Raises SipcError.
+    Return the parent's half, or the server's half. The variable is removed from the environment.
+    Raises SipcError.
     """
     pipe = environment.pop(_VARIABLE, "")
     if pipe.isdecimal():
-        return WinReadyPipe(int(pipe))
-    signals = BlockedSignals()
-    signals.__enter__()  # to our end: whoever started us gets to know that it listens
+        return ReadyPipe(int(pipe))
+    signals = BlockedSignals().__enter__()  # until we exit, so that the caller reports success
     try:
         with ExitStack() as theirs:
             reader, writer = anonymous_pipe()
             theirs.callback(win32.api.CloseHandle, writer)
-            nowhere = open_nowhere()
-            theirs.callback(win32.api.CloseHandle, nowhere)
-            errors = own_standard_error()
-            theirs.callback(win32.api.CloseHandle, errors)
-            process = start_apart(
+            null = open_null()
+            theirs.callback(win32.api.CloseHandle, null)
+            stderr = duplicate_stderr()
+            theirs.callback(win32.api.CloseHandle, stderr)
+            process, _ = create_process(
                 subprocess.list2cmdline(command),
                 {**environment, _VARIABLE: str(writer)},
-                (nowhere, nowhere, errors),
-                (writer,),
+                (null, null, stderr),
+                extra=(writer,),
+                flags=NO_WINDOW,
             )
     except OSError as error:
         raise SipcError(
-            f"cannot go into the background: {win32.words(error)}", "end some programs"
+            f"cannot go into the background: {win32.strerror(error)}", "end some programs"
         ) from error
-    return WinStarting(process, reader, signals)
+    return PendingDaemon(process, reader, signals)

@@ -17,7 +17,7 @@ from simpleipc_cli.transport.base import READ
 from simpleipc_cli.transport.base_listening import Listener
 from simpleipc_cli.transport.windows import win32
 from simpleipc_cli.transport.windows.overlapped_pipe import PIPE_BUFFER
-from simpleipc_cli.transport.windows.poller import Source, port
+from simpleipc_cli.transport.windows.poller import Pollable, completion_port
 from simpleipc_cli.transport.windows.stream import WinStream, endpoint_error, pipe_name
 
 _FREE = 8  # instances kept free: clients that come within one turn of the port's thread, at will
@@ -80,24 +80,24 @@ def _take_guard(name: str, path: str) -> int:
             )
         )
     except OSError as error:
-        if win32.code(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
+        if win32.winerror(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
             raise AddressInUse(f"another server is listening on {path}") from None
         raise endpoint_error(error, path) from error
 
 
 def _why_not_taken(error: OSError, name: str, path: str) -> EndpointError:
     """The system says the same of a name that is in use and of one that is forbidden."""
-    if win32.code(error) == win32.ACCESS_DENIED:
+    if win32.winerror(error) == win32.ACCESS_DENIED:
         try:
             win32.api.WaitNamedPipe(name, 1)
         except OSError as found:
-            if win32.code(found) == win32.FILE_NOT_FOUND:
-                return PermissionDenied(f"{path}: {win32.words(error)}")
+            if win32.winerror(found) == win32.FILE_NOT_FOUND:
+                return PermissionDenied(f"{path}: {win32.strerror(error)}")
         return AddressInUse(f"another server is listening on {path}")
     return endpoint_error(error, path)
 
 
-class WinListener(Listener, Source):
+class WinListener(Listener, Pollable):
     """A named pipe that clients can open."""
 
     def __init__(self, name: str, path: str, backlog: int, guard: int, rules: str) -> None:
@@ -117,11 +117,11 @@ class WinListener(Listener, Source):
             self._fill_up()
         except BaseException:
             self._access.close()
-            self.retire()
+            self.unregister()
             raise
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
-        """See Source."""
+        """See Pollable."""
         return READ if self._queue else 0
 
     def fileno(self) -> int:
@@ -154,7 +154,7 @@ class WinListener(Listener, Source):
                     self._enqueue(handle)
                 else:
                     win32.api.CloseHandle(handle)
-        self.tell()
+        self.notify()
 
     def close(self) -> None:
         """See Listener."""
@@ -165,7 +165,7 @@ class WinListener(Listener, Source):
         if guard:
             win32.api.CloseHandle(guard)
             self._access.close()
-        self.retire()
+        self.unregister()
 
     def _fill_up(self) -> None:
         """Let instances wait for clients, as many as there is room for in the queue."""
@@ -173,7 +173,7 @@ class WinListener(Listener, Source):
             try:
                 self._add_instance(first=False)
             except OSError as error:
-                if win32.code(error) != win32.api.ERROR_NO_DATA:  # its client is gone again
+                if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # its client is gone again
                     return  # no room for it now: accept() tries again
 
     def _add_instance(self, *, first: bool) -> None:
@@ -194,8 +194,8 @@ class WinListener(Listener, Source):
         )
         self._free[handle] = None
         try:
-            port().attach(handle)
-            waiting = port().start(
+            completion_port().attach(handle)
+            waiting = completion_port().start(
                 lambda operation: operation.ConnectNamedPipe(handle),
                 lambda operation: self._on_connected(handle, operation),
             )
@@ -213,12 +213,12 @@ class WinListener(Listener, Source):
             if self._free.get(handle) is operation:
                 self._take_client(handle)
                 self._fill_up()
-        self.tell()
+        self.notify()
 
     def _take_client(self, handle: int) -> None:
         """A free instance is free no longer."""
         del self._free[handle]
-        if _has_client(handle):  # Wine may never write down the outcome: see Port
+        if _has_client(handle):  # Wine may never write down the outcome: see CompletionPort
             self._enqueue(handle)
         else:  # it is gone again: another instance will do
             win32.api.CloseHandle(handle)
@@ -235,5 +235,5 @@ def _has_client(handle: int) -> bool:
     try:
         win32.api.PeekNamedPipe(handle, 0)
     except OSError as error:
-        return win32.code(error) == win32.BROKEN_PIPE
+        return win32.winerror(error) == win32.BROKEN_PIPE
     return True

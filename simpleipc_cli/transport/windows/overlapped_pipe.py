@@ -13,7 +13,7 @@ import _thread
 from simpleipc_cli.errors import PeerClosed
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
 from simpleipc_cli.transport.windows import win32
-from simpleipc_cli.transport.windows.poller import Source, port
+from simpleipc_cli.transport.windows.poller import Pollable, completion_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _FIRST_ROOM = 4 * 1024  # bytes to read into; most connections never need more
 _MOST_AT_ONCE = 64 * 1024  # bytes read or written at once, at will
 
 
-class OverlappedPipe(Source):
+class OverlappedPipe(Pollable):
     """One end of a pipe. Reading is for one thread at a time, writing for another."""
 
     def __init__(self, handle: int, *, writes: bool = True, attached: bool = False) -> None:
@@ -38,7 +38,7 @@ class OverlappedPipe(Source):
         `attached`: the port has it already. Without `writes` it can only be read.
         """
         if not attached:
-            port().attach(handle)
+            completion_port().attach(handle)
         super().__init__()
         self._handle = handle
         self._writes = writes
@@ -52,7 +52,7 @@ class OverlappedPipe(Source):
         self._written = 0  # bytes that a write has brought home and nobody has been told of
 
     def ready(self, wanted: int) -> int:
-        """See Source."""
+        """See Pollable."""
         with self._lock:
             if wanted != WRITE:  # else a thread might begin it that only writes, and then ends
                 self._read_on()
@@ -91,7 +91,7 @@ class OverlappedPipe(Source):
         """See that a read is going, unless what it brought is still there. Under the lock."""
         while self._reading is None and not self._got and not self._ended:
             try:
-                self._reading = port().start(
+                self._reading = completion_port().start(
                     lambda operation: operation.ReadFileInto(self._handle, self._room),
                     self._on_read,
                 )
@@ -107,7 +107,7 @@ class OverlappedPipe(Source):
         with self._lock:
             if operation is self._reading:
                 self._take_read()
-        self.tell()
+        self.notify()
 
     def _take_read(self) -> None:
         operation, self._reading = self._reading, None
@@ -142,7 +142,7 @@ class OverlappedPipe(Source):
                 raise BlockingIOError
             piece = _first(buffers)
             try:
-                self._writing = port().start(
+                self._writing = completion_port().start(
                     lambda operation: operation.WriteFile(self._handle, piece), self._on_written
                 )
             except OSError:
@@ -169,7 +169,7 @@ class OverlappedPipe(Source):
         with self._lock:
             if operation is self._writing:
                 self._take_write()
-        self.tell()
+        self.notify()
 
     def _take_write(self) -> None:
         operation, self._writing = self._writing, None
@@ -192,12 +192,12 @@ class OverlappedPipe(Source):
             self._reading = self._writing = None
             self._lose()
             win32.api.CloseHandle(handle)
-        self.tell()
+        self.notify()
 
     def close(self) -> None:
         """Hang up. What was written can still be read at the other end."""
         self.shutdown()
-        self.retire()
+        self.unregister()
 
 
 def _first(buffers: Sequence[Buffer]) -> bytes:

@@ -29,13 +29,13 @@ _LONGEST_WAIT = 86400.0  # seconds; a wait's number for milliseconds ends at 49 
 _MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, is seen between two sleeps
 _FOR_EVER = 0xFFFFFFFF
 _MOMENT = 0.0005  # seconds between looks at an outcome (tunable)
-_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it (tunable); see Port
+_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it (tunable); see CompletionPort
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is seen
-_sources: dict[int, Source] = {}
+_sources: dict[int, Pollable] = {}
 
 
-class Source(ABC):
+class Pollable(ABC):
     """Something to poll. Its methods are called from several threads."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Source(ABC):
     def ready(self, wanted: int) -> int:
         """Return the events that are ready. A later change of the wanted ones is notified."""
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Report a possible change. Takes no lock: a signal handler may call it."""
         for poller in tuple(self._watchers):
             poller.wake(self.descriptor)
@@ -58,7 +58,7 @@ class Source(ABC):
     def unwatched_by(self, poller: WinPoller) -> None:
         self._watchers.discard(poller)
 
-    def retire(self) -> None:
+    def unregister(self) -> None:
         """Remove the source; its number is never used again."""
         _sources.pop(self.descriptor, None)
 
@@ -170,7 +170,7 @@ class WinPoller(Poller):
         self._event = None
 
 
-class WinWakeupEvent(WakeupEvent, Source):
+class WinWakeupEvent(WakeupEvent, Pollable):
     """A flag."""
 
     def __init__(self) -> None:
@@ -185,16 +185,16 @@ class WinWakeupEvent(WakeupEvent, Source):
 
     def set(self) -> None:
         self._is_set = True
-        self.tell()
+        self.notify()
 
     def clear(self) -> None:
         self._is_set = False
 
     def close(self) -> None:
-        self.retire()
+        self.unregister()
 
 
-class WinLatch(Latch, Source):
+class WinLatch(Latch, Pollable):
     """A flag that is never taken back."""
 
     def __init__(self) -> None:
@@ -209,17 +209,17 @@ class WinLatch(Latch, Source):
 
     def set(self) -> None:
         self._set = True
-        self.tell()
+        self.notify()
 
     def is_set(self) -> bool:
         return self._set
 
     def close(self) -> None:
         self._set = True
-        self.retire()
+        self.unregister()
 
 
-class Port:
+class CompletionPort:
     """The process's completion port, and the thread that empties it."""
 
     def __init__(self) -> None:
@@ -293,14 +293,14 @@ class Port:
             sleep(_MOMENT)
 
 
-_port: Port | None = None
+_port: CompletionPort | None = None
 _making = _thread.allocate_lock()
 
 
-def port() -> Port:
+def completion_port() -> CompletionPort:
     """The port, made when it is first needed. Raises OSError."""
     global _port  # noqa: PLW0603 - one a process: each costs a thread
     with _making:
         if _port is None:
-            _port = Port()
+            _port = CompletionPort()
         return _port

@@ -33,7 +33,7 @@ class WinStartLock:
                 self.path, api.PIPE_ACCESS_INBOUND, flags, 1, 0, 0, 0, api.NULL
             )
         except OSError as error:
-            if win32.code(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
+            if win32.winerror(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
                 return False
             raise endpoint_error(error, self.path) from error
         return True

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport.base import READ, WRITE
 from simpleipc_cli.transport.base_polling import FileReader, FileWriter
-from simpleipc_cli.transport.windows.poller import Source
+from simpleipc_cli.transport.windows.poller import Pollable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _AT_ONCE = 64 * 1024  # bytes that are read or written at once, at will
 _MOMENT = 0.2  # seconds in which a reader that keeps up has taken what is written, at will
 
 
-class ThreadedFile(Source):
+class ThreadedFile(Pollable):
     """A source that has things done by a thread of its own, one after the other."""
 
     def __init__(self, descriptor: int) -> None:
@@ -59,7 +59,7 @@ class ThreadedFile(Source):
             except OSError as error:
                 self._outcome = error
             self._working.release()
-            self.tell()
+            self.notify()
 
     @property
     def _is_idle(self) -> bool:
@@ -82,7 +82,7 @@ class WinFileReader(ThreadedFile, FileReader):
         self._left = b""
 
     def ready(self, wanted: int) -> int:
-        """See Source."""
+        """See Pollable."""
         if self._left or (self._is_idle and self._outcome is not None):
             return READ
         if wanted & READ and self._is_idle:
@@ -105,7 +105,7 @@ class WinFileWriter(ThreadedFile, FileWriter):
     """A file that a thread writes to."""
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
-        """See Source."""
+        """See Pollable."""
         return WRITE if self._is_idle else 0
 
     def write_nowait(self, payload: memoryview) -> int:

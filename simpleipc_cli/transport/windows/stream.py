@@ -142,7 +142,7 @@ def connect(path: str, deadline: Deadline) -> WinStream:
             return _connect(name)
         except OSError as error:
             left = deadline.remaining()
-            if win32.code(error) != win32.PIPE_BUSY or left == 0.0:
+            if win32.winerror(error) != win32.PIPE_BUSY or left == 0.0:
                 raise endpoint_error(error, path) from None
         _wait_for_instance(name, _LOOK_EVERY if left is None else min(left, _LOOK_EVERY))
 
@@ -178,17 +178,17 @@ def _wait_for_instance(name: str, seconds: float) -> None:
 
 def endpoint_error(error: OSError, path: str) -> EndpointError:
     """What an operating system error says about the endpoint."""
-    match win32.code(error):
+    match win32.winerror(error):
         case win32.PIPE_BUSY:
             return ServerBusy(f"{path} is busy: all its instances are taken")
         case win32.FILE_NOT_FOUND | win32.PATH_NOT_FOUND:
             return PathNotFound(f"{path} does not exist")
         case win32.ACCESS_DENIED:
-            return PermissionDenied(f"{path}: {win32.words(error)}")
+            return PermissionDenied(f"{path}: {win32.strerror(error)}")
         case win32.INVALID_NAME | win32.BAD_PATHNAME | win32.NAME_TOO_LONG | win32.BAD_NETPATH:
-            return NotASocket(f"{path}: {win32.words(error)}")
+            return NotASocket(f"{path}: {win32.strerror(error)}")
         case _:
-            return EndpointError(f"{path}: {win32.words(error)}")
+            return EndpointError(f"{path}: {win32.strerror(error)}")
 
 
 def inspect(path: str) -> dict[str, object]:  # noqa: ARG001 - see transport.unix_inspect

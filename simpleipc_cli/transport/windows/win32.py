@@ -38,7 +38,7 @@ def ctypes() -> Any:
     return import_module("ctypes")
 
 
-def library(name: str) -> Any:
+def dll(name: str) -> Any:
     """A system library, whose calls keep their own last error."""
     if name not in _libraries:
         _libraries[name] = ctypes().WinDLL(name, use_last_error=True)
@@ -50,19 +50,19 @@ def handle(value: int) -> Any:
     return ctypes().c_void_p(value)
 
 
-def failure() -> OSError:
+def last_error() -> OSError:
     """The last foreign call's error."""
     native = ctypes()
     error: OSError = native.WinError(native.get_last_error())
     return error
 
 
-def code(error: OSError) -> int:
+def winerror(error: OSError) -> int:
     """The system's own number of an error."""
     return getattr(error, "winerror", None) or 0
 
 
-def words(error: OSError) -> str:
+def strerror(error: OSError) -> str:
     """The system's own words, beginning small, as they stand behind a colon."""
     text = (error.strerror or str(error)).rstrip(". \r\n")
     return text[:1].lower() + text[1:]
@@ -70,7 +70,7 @@ def words(error: OSError) -> str:
 
 def process_at_other_end(pipe: int, *, of_client: bool) -> int:
     """The process id of whoever opened, or made, the other end; 0 if that is not known."""
-    kernel = library("kernel32")
+    kernel = dll("kernel32")
     ask = kernel.GetNamedPipeClientProcessId if of_client else kernel.GetNamedPipeServerProcessId
     number = ctypes().c_ulong()
     found = ask(handle(pipe), ctypes().byref(number))
@@ -79,24 +79,24 @@ def process_at_other_end(pipe: int, *, of_client: bool) -> int:
 
 def own_user() -> str:
     """The security identifier of the user whom this process runs as, in text. Raises OSError."""
-    native, kernel, security = ctypes(), library("kernel32"), library("advapi32")
+    native, kernel, security = ctypes(), dll("kernel32"), dll("advapi32")
     kernel.GetCurrentProcess.restype = native.c_void_p
     token, size = native.c_void_p(), native.c_ulong()
     query, token_user = 0x0008, 1  # TOKEN_QUERY, TokenUser
     if not security.OpenProcessToken(
         handle(kernel.GetCurrentProcess()), query, native.byref(token)
     ):
-        raise failure()
+        raise last_error()
     try:
         room = native.create_string_buffer(256)  # the longest has 68 bytes, and a pointer to it
         if not security.GetTokenInformation(token, token_user, room, len(room), native.byref(size)):
-            raise failure()
+            raise last_error()
     finally:
         api.CloseHandle(token.value)
     user = native.cast(room, native.POINTER(native.c_void_p))[0]
     text = native.c_wchar_p()
     if not security.ConvertSidToStringSidW(handle(user), native.byref(text)):
-        raise failure()
+        raise last_error()
     found = str(text.value)
     kernel.LocalFree(text)
     return found
@@ -110,10 +110,10 @@ class SecurityDescriptor:
         native = ctypes()
         self._descriptor = native.c_void_p()
         revision = 1  # SDDL_REVISION_1
-        if not library("advapi32").ConvertStringSecurityDescriptorToSecurityDescriptorW(
+        if not dll("advapi32").ConvertStringSecurityDescriptorToSecurityDescriptorW(
             rules, revision, native.byref(self._descriptor), None
         ):
-            raise failure()
+            raise last_error()
         # SECURITY_ATTRIBUTES: its size, the descriptor, and that children get no copy.
         size = 3 * native.sizeof(native.c_void_p)
         self._attributes = (native.c_void_p * 3)(size, self._descriptor.value, 0)
@@ -121,4 +121,4 @@ class SecurityDescriptor:
 
     def close(self) -> None:
         """Free it."""
-        library("kernel32").LocalFree(self._descriptor)
+        dll("kernel32").LocalFree(self._descriptor)

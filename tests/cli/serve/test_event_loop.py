@@ -23,7 +23,7 @@ from helpers.workers import ask_worker, serve_workers
 MIB = 1 << 20
 PATCHED = """
 from simpleipc_cli.cli import main
-from simpleipc_cli.process.posix import exec as process
+from simpleipc_cli.handlers import exec as process
 from simpleipc_cli.server import server
 
 for module, name in (process, "_QUICK"), (process, "_QUICK_FOR"), (server, "_PATH_CHECK"):

@@ -123,8 +123,8 @@ def test_a_locked_pid_file_is_not_replaced_whatever_its_number(endpoint, pid_fil
         ("link", "it is a symbolic link"),
         ("missing/pid", "there is no folder"),
         ("notes/pid", "not a directory"),
-        ("directory/", "no name"),
-        ("", "no name"),
+        ("directory/", "cannot be the name"),
+        ("", "cannot be the name"),
         ("x" * 300, "too long"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_full_disk_is_reported_and_leaves_no_file(folder, endpoint):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", full], check=True)
     try:
         (full / "filler").write_bytes(b"all the room there is")
-        assert_error_line(refused(endpoint, full / "pid"), 1, "no space", "make room")
+        assert_error_line(refused(endpoint, full / "pid"), 1, "no space", "free space")
         assert os.listdir(full) == ["filler"]
     finally:
         subprocess.run(["umount", full], check=True)

@@ -22,7 +22,7 @@ from helpers.wire import ask
 
 from simpleipc_cli.process.posix.child import spawn
 from simpleipc_cli.process.posix.command import Command
-from simpleipc_cli.process.posix.posix_spawn import NOTHING, best_spawn, spawn_libc, spawn_os
+from simpleipc_cli.process.posix.posix_spawn import NO_VARIABLES, best_spawn, spawn_libc, spawn_os
 from simpleipc_cli.system.fd_limit import DescriptorLimit, inheritable_fds
 
 NOBODY = 65534
@@ -33,7 +33,7 @@ def start(request):
     return spawn_libc() if request.param == "library" else spawn_os
 
 
-def output_of(start, *command: str, environment=None, more=(), added=NOTHING) -> bytes:
+def output_of(start, *command: str, environment=None, more=(), added=NO_VARIABLES) -> bytes:
     """What a program writes to its standard output, having ended well."""
     reader, writer = os.pipe()
     try:
@@ -316,7 +316,7 @@ def test_without_posix_spawn_python_starts_programs(spoil):
     program = f"""
 import os, sys
 {spoil}
-from simpleipc_cli.process.posix.posix_spawn import NOTHING, spawn_os, best_spawn
+from simpleipc_cli.process.posix.posix_spawn import NO_VARIABLES, spawn_os, best_spawn
 assert best_spawn() is spawn_os
 pid = best_spawn()("/bin/echo", ["echo", "started"], {{}}, [])
 assert os.waitpid(pid, 0)[1] == 0
