@@ -12,7 +12,6 @@ from simpleipc_cli.process import (
     WorkerPipes,
     describe,
     prepare_spawn,
-    spawn,
 )
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
@@ -118,13 +117,8 @@ def start_process(
     `environment` must never change; `variables` are added to it.
     """
     run = ProcessRun(None if spooled is None else spooled.descriptor())
-    try:
-        run.process = spawn(command, environment, run.child_files, limit, variables)
-    except BaseException:
-        run.close()
-        raise
+    run.process = run.spawn(command, environment, limit, variables)
     run.exit = run.process.descriptor
-    run.close_child_ends()
     if spooled is not None:
         spooled.close()
     return run
@@ -135,10 +129,4 @@ def start_worker(
 ) -> tuple[ChildProcess, StdioPipes]:
     """Start a persistent process with pipes to and from it. Raises SipcError."""
     pipes = WorkerPipes()
-    try:
-        process = spawn(command, environment, pipes.child_files, limit)
-    except BaseException:
-        pipes.close()
-        raise
-    pipes.close_child_ends()
-    return process, pipes
+    return pipes.spawn(command, environment, limit, {}), pipes

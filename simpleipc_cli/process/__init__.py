@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.process.posix import child, command, pidfile, stdio_pipes
     from simpleipc_cli.process.posix import daemonize as _daemonize
     from simpleipc_cli.process.posix import detached as _detached
-    from simpleipc_cli.process.posix.child import ChildProcess, describe, prepare_spawn, spawn
+    from simpleipc_cli.process.posix.child import ChildProcess, describe, prepare_spawn
     from simpleipc_cli.process.posix.command import Command
     from simpleipc_cli.process.posix.daemonize import PendingDaemon, ReadyPipe, daemonize
     from simpleipc_cli.process.posix.detached import Detached, start_detached
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         *(stdio_pipes.StdioPipes, win_stdio_pipes.StdioPipes),
         *(stdio_pipes.WorkerPipes, win_stdio_pipes.WorkerPipes),
     ]
-    _spawns: list[base.Spawn] = [child.spawn, win_child.spawn]
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
     _starts: list[Callable[[Any, dict[str, str]], base.Detached]] = [
@@ -60,12 +59,11 @@ __all__ = [
     "daemonize",
     "describe",
     "prepare_spawn",
-    "spawn",
     "start_detached",
 ]
 
 _MODULES = {
-    "child": ("ChildProcess", "describe", "prepare_spawn", "spawn"),
+    "child": ("ChildProcess", "describe", "prepare_spawn"),
     "command": ("Command",),
     "daemonize": ("PendingDaemon", "ReadyPipe", "daemonize"),
     "detached": ("Detached", "start_detached"),

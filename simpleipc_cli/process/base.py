@@ -55,12 +55,18 @@ class StdioPipes(Protocol):
     """Descriptor to poll, -1 if there is none, or after its end."""
     output: int
 
-    @property
-    def child_files(self) -> Any:
-        """The child's ends, as spawn() takes them."""
+    def spawn(
+        self,
+        command: Any,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,
+        variables: Mapping[str, str],
+    ) -> ChildProcess:
+        """Start a command with the child's ends, and none of our other descriptors.
 
-    def close_child_ends(self) -> None:
-        """Close our copies of the child's ends."""
+        `environment` must never change; `variables` are added to it, and have other names. Raises
+        SipcError, and closes all pipes then.
+        """
 
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:
         """Write some of `payload`; return how many bytes.
@@ -88,24 +94,6 @@ class StdioPipes(Protocol):
 
     def close(self) -> None:
         """Close what is still open."""
-
-
-class Spawn(Protocol):
-    """Starts a command."""
-
-    def __call__(
-        self,
-        command: Any,
-        environment: Mapping[str, str],
-        files: Any,
-        limit: DescriptorLimit,
-        variables: Mapping[str, str] = ...,
-        /,
-    ) -> ChildProcess:
-        """Start it with `files`, and none of our other descriptors. Raises SipcError.
-
-        `environment` must never change; `variables` are added to it, and have other names.
-        """
 
 
 class Detached(Protocol):

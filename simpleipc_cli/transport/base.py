@@ -1,14 +1,10 @@
-"""What a transport offers, the same on every platform.
+"""What a transport offers to clients: streams. A small send loads no more than this.
 
-Rooms above this one use these names alone. A transport moves bytes; it knows nothing of
-packets. Operating system errors stop here and become the package's own; three plain
-exceptions pass through because loops are built on them: BlockingIOError ("not now"),
-InterruptedError never, OutOfDescriptors ("no room for another connection").
+Other packages use these names alone. A transport moves bytes and knows nothing of packets. It
+turns operating system errors into the package's own. Two plain exceptions pass, as loops are built
+on them: BlockingIOError ("not now") and OutOfDescriptors ("no room for another connection").
 
-A *descriptor* is what the platform's Poller waits on: on Unix a file descriptor.
-
-What only some need is in base_polling.py and base_listening.py: making a class takes time, and a
-client that sends one small request is to start quickly.
+A *descriptor* is what the platform's Poller waits for: on Unix a file descriptor.
 """
 
 from __future__ import annotations
@@ -28,12 +24,11 @@ class OutOfDescriptors(Exception):
 
 
 class Peer:
-    """Who is at the other end, as the system vouches for it."""
+    """The process at the other end, as of when it connected or began to listen."""
 
     __slots__ = ("gid", "pid", "uid")
 
     def __init__(self, pid: int, uid: int, gid: int) -> None:
-        """Numbers as of the moment the connection, or the listening, began."""
         self.pid = pid
         self.uid = uid
         self.gid = gid
@@ -46,49 +41,52 @@ class Stream(ABC):
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll."""
+        """Return the descriptor to poll."""
 
     @abstractmethod
     def peer(self) -> Peer:
-        """Who is at the other end."""
+        """Return the process at the other end."""
 
     @abstractmethod
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
-        """Wait for bytes, put them into `buffer`, return how many; 0 at the end or a reset.
+        """Wait for bytes and put them into `buffer`; return how many, 0 at the end or a reset.
 
         Raises TimedOut.
         """
 
     @abstractmethod
     def read_nowait(self, buffer: Buffer) -> int:
-        """The same without waiting. Raises BlockingIOError if nothing is there."""
+        """Read without waiting. Raises BlockingIOError."""
 
     @abstractmethod
     def peek_nowait(self) -> bool:
-        """Whether a byte is there to be read; False at the end. Raises BlockingIOError."""
+        """Return whether a byte can be read; False at the end. Raises BlockingIOError."""
 
     @abstractmethod
     def write(self, buffers: Sequence[Buffer]) -> int:
-        """Write some of `buffers`, waiting for room; return how many bytes. Raises PeerGone."""
+        """Write some of `buffers`, waiting for room; return how many bytes. Raises PeerClosed."""
 
     @abstractmethod
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """The same without waiting. Raises BlockingIOError if there is no room, or PeerGone."""
+        """Write without waiting. Raises BlockingIOError, PeerClosed.
+
+        After BlockingIOError the same bytes must be offered again.
+        """
 
     @abstractmethod
     def shutdown(self) -> None:
-        """End both directions: whoever waits on this stream, at either end, wakes up."""
+        """End both directions, which wakes up every thread that waits for this stream."""
 
     @abstractmethod
     def close(self) -> None:
-        """Hang up. What was written can still be read at the other end."""
+        """Hang up. The peer can still read what was written."""
 
 
 READ = 1
 WRITE = 2
 HANGUP = 4
-"""What a Poller is asked for (READ, WRITE) and answers; HANGUP needs no asking.
+"""Events of a Poller; HANGUP is always reported.
 
-HANGUP: the other end has closed, or of a pipe being written to, its reader has.
-A half-close, where the other end will write no more but still reads, is READ alone.
+HANGUP: the other end has closed; or of a pipe to write to, its reader has. A half-close, after
+which the other end still reads, is READ alone.
 """

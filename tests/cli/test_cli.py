@@ -149,7 +149,7 @@ sys.argv = sys.argv[1:]
 from simpleipc_cli.cli.send import command as send
 from simpleipc_cli.cli.probe import command as probe
 from simpleipc_cli.cli import main, app
-import simpleipc_cli.transport.unix.inspect
+import simpleipc_cli.transport.unix.stream
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 main()
 """

@@ -148,14 +148,14 @@ def _wait_gone_status(result: ProbeResult) -> int:
 
 def _to_json(path: str, result: ProbeResult, request: ProbeRequest | None) -> dict[str, object]:
     """Return the object for --json; null is what is unknown."""
-    from simpleipc_cli.transport import inspect  # noqa: PLC0415 - only for --json
+    from simpleipc_cli.transport import endpoint_info  # noqa: PLC0415 - only for --json
 
     error = _first_error(result, request)
     return {
         "path": json_safe(path),
         "state": result.state,
         "reason": None if error is None else json_safe(str(error)),
-        **inspect(path),
+        **endpoint_info(path),
         "pid": result.peer.pid if result.peer else None,
         "uid": result.peer.uid if result.peer and result.peer.uid >= 0 else None,
         "connect_seconds": round(result.seconds, 6),

@@ -17,7 +17,7 @@ from simpleipc_cli.server.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.transport.unix.activated import UnixActivatedListener
+    from simpleipc_cli.transport.unix.listener import UnixInheritedListener
 
 _FIRST = 3  # the first descriptor that is passed (SD_LISTEN_FDS_START)
 _MOST = 1 << 20  # descriptors; more than Linux lets any process have
@@ -36,7 +36,7 @@ def for_handlers(environment: Mapping[str, str]) -> dict[str, str]:
 
 def passed_listener(
     ctx: click.Context, path: str | None, environment: Mapping[str, str]
-) -> UnixActivatedListener | None:
+) -> UnixInheritedListener | None:
     """The listening socket that we were started with, if there is one.
 
     Raises UsageError for options that do not go with it, and for a `path` that is not the

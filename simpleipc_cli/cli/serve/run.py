@@ -66,7 +66,7 @@ def run(
     with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
         try:
             listener = service.listener or listen(
-                path, mode=mode, group=group, backlog=backlog, give_up=signals.any
+                path, mode=mode, group=group, backlog=backlog, cancelled=signals.any
             )
         except Cancelled:
             return SIGNALLED + signals.first

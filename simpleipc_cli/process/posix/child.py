@@ -199,38 +199,29 @@ def spawn(
     limit: DescriptorLimit,
     variables: Mapping[str, str] = NO_VARIABLES,
 ) -> ChildProcess:
-    """See base.Spawn. `files` pairs our descriptors with the child's numbers for them.
+    """Start a command; `files` pairs our descriptors with the child's numbers for them.
 
-    Our other descriptors are closed in the child unless they are inheritable.
+    Our other descriptors are closed in the child unless they are inheritable. For `environment`
+    and `variables` see SpawnProgram. Raises SipcError.
     """
     direct = command.direct_argv()
-    if direct is not None:
+    while True:
+        program, arguments = (SHELL, command.shell_argv()) if direct is None else direct
         try:
-            return _start(*direct, environment, files, limit, variables)
-        except OSError:
-            pass  # such as a script without "#!", which the system cannot start, but a shell can
-    try:
-        return _start(SHELL, command.shell_argv(), environment, files, limit, variables)
-    except OSError as error:
-        raise SipcError(
-            f"cannot start {command.line!r}: {error.strerror}", "check the limits (ulimit -a)"
-        ) from error
-
-
-def _start(
-    program: str,
-    arguments: list[str],
-    environment: Mapping[str, str],
-    files: Sequence[tuple[int, int]],
-    limit: DescriptorLimit,
-    variables: Mapping[str, str],
-) -> ChildProcess:
-    with limit as soft_limit:
-        if soft_limit is not None:
-            arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
-            program = SHELL
-        pid = best_spawn()(program, arguments, environment, files, variables)
-    return ChildProcess(pid)
+            with limit as soft_limit:
+                if soft_limit is not None:
+                    arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
+                    program = SHELL
+                pid = best_spawn()(program, arguments, environment, files, variables)
+        except OSError as error:
+            if direct is None:
+                raise SipcError(
+                    f"cannot start {command.line!r}: {error.strerror}",
+                    "check the limits (ulimit -a)",
+                ) from error
+            direct = None  # such as a script without "#!", which a shell can start
+        else:
+            return ChildProcess(pid)
 
 
 def describe(status: int) -> tuple[str, str]:

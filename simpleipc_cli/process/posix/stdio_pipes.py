@@ -6,12 +6,15 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from simpleipc_cli.errors import PeerClosed, SipcError
 from simpleipc_cli.message import MAX_BUFFERS
 from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process.posix.child import ChildProcess, spawn
+from simpleipc_cli.process.posix.command import Command
 from simpleipc_cli.system import grow_pipe
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 
 class StdioPipes:
@@ -40,13 +43,25 @@ class StdioPipes:
                 "raise the descriptor limit (ulimit -n)",
             ) from error
         self.output = self._reader  # -1 after its end, while the reader stays open
-        self.child_files = [(stdin, 0), (stdout, 1)]
+        self._child_files = [(stdin, 0), (stdout, 1)]
         self._is_input_enlarged = self._is_output_enlarged = False
 
-    def close_child_ends(self) -> None:
+    def spawn(
+        self,
+        command: Command,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,
+        variables: Mapping[str, str],
+    ) -> ChildProcess:
+        try:
+            process = spawn(command, environment, self._child_files, limit, variables)
+        except BaseException:
+            self.close()
+            raise
         for descriptor in self._child_ends:
             os.close(descriptor)
         self._child_ends = []
+        return process
 
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
         try:
@@ -90,7 +105,9 @@ class StdioPipes:
         self.output = -1
 
     def close(self) -> None:
-        self.close_child_ends()
+        for descriptor in self._child_ends:
+            os.close(descriptor)
+        self._child_ends = []
         self.end_input()
         self.output = -1
         descriptor, self._reader = self._reader, -1

@@ -104,12 +104,12 @@ def spawn(
     environment: Mapping[str, str],
     files: tuple[int, int, int],
     limit: DescriptorLimit,  # noqa: ARG001 - Windows has none
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, str],
 ) -> ChildProcess:
-    """See base.Spawn. `files` are the handles of its standard streams."""
+    """Start a command; `files` are the handles of its standard streams. Raises SipcError."""
     line = command.shell_argv(environment.get("COMSPEC", "cmd.exe"))
     try:
-        return ChildProcess(line, {**environment, **(variables or {})}, files)
+        return ChildProcess(line, {**environment, **variables}, files)
     except OSError as error:
         raise SipcError(
             f"cannot start {command.line!r}: {win32.strerror(error)}", "end some programs"

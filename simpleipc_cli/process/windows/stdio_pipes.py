@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process.windows.child import ChildProcess, spawn
+from simpleipc_cli.process.windows.command import Command
 from simpleipc_cli.process.windows.create_process import duplicate_stderr
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport.windows import win32
 from simpleipc_cli.transport.windows.overlapped_pipe import PIPE_BUFFER, OverlappedPipe
 
@@ -67,12 +70,23 @@ class StdioPipes:
         )
         return our_end
 
-    @property
-    def child_files(self) -> tuple[int, int, int]:
+    def spawn(
+        self,
+        command: Command,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,
+        variables: Mapping[str, str],
+    ) -> ChildProcess:
         stdin, stdout, stderr = self._child_ends
-        return stdin, stdout, stderr
+        try:
+            process = spawn(command, environment, (stdin, stdout, stderr), limit, variables)
+        except BaseException:
+            self.close()
+            raise
+        self._close_child_ends()
+        return process
 
-    def close_child_ends(self) -> None:
+    def _close_child_ends(self) -> None:
         for handle in self._child_ends:
             win32.api.CloseHandle(handle)
         self._child_ends = []
@@ -109,7 +123,7 @@ class StdioPipes:
 
     def close(self) -> None:
         self.input = self.output = -1
-        self.close_child_ends()
+        self._close_child_ends()
         for end in self._our_ends:
             end.close()
 

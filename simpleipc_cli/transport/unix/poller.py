@@ -7,7 +7,7 @@ import select
 from math import ceil
 
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
-from simpleipc_cli.transport.base_polling import ConnectionWatcher, Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import ConnectionWatcher, Latch, Poller, WakeupEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def is_hung_up(descriptor: int) -> bool:
 
 
 class UnixPoller(Poller):
-    """poll(2): needs no descriptor, is cheap to change, and slow with thousands."""
+    """poll(2): needs no descriptor, is cheap to change, and slow with thousands of them."""
 
     __slots__ = ("_callbacks", "_events", "_poll")
 
@@ -142,7 +142,7 @@ class UnixScalablePoller(Poller):
 
 
 def _call_back(found: list[tuple[int, int]], callbacks: dict[int, Callable[[int], object]]) -> None:
-    """Call the callbacks that were registered when `found` was, as long as they are."""
+    """Call the callbacks that were registered for `found`, unless another call removed them."""
     for number, flags, callback in [(*ready, callbacks.get(ready[0])) for ready in found]:
         # Another callback may have closed the descriptor, whose number may be in use again.
         if callback is not None and callbacks.get(number) is callback:
@@ -183,7 +183,7 @@ class UnixLatch(Latch):
         return self._reader
 
     def set(self) -> None:
-        # The number is taken out first: a signal handler may call this in between.
+        # The number is removed first: a signal handler may call this in between.
         writer, self._writer = self._writer, -1
         if writer >= 0:
             os.close(writer)
@@ -200,7 +200,7 @@ class UnixConnectionWatcher(ConnectionWatcher):
     """The connection's socket."""
 
     def __init__(self, connection: Connection) -> None:
-        """`connection` must stay open for so long."""
+        """`connection` must stay open until close()."""
         self._descriptor = connection.fileno()
         self._poller = UnixPoller()
         self._poller.register(self._descriptor, WRITE)

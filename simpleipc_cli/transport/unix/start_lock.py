@@ -1,24 +1,25 @@
-"""Who may start a server for a path: of many clients that find nobody there, one.
+"""Which client starts a server for a path: of many that find none, the one with this lock.
 
-A file beside the socket, held with flock(2). The kernel lets go of it however its holder
-ends, so it is never stale; a holder that was killed leaves an empty file at most, which the
-next one takes over and removes. Not git's PATH.lock: the server being started takes that.
-Not the folder itself: then two endpoints of one folder would wait for each other, for ever
-if the one's server asks the other's, and everybody may lock a folder such as /tmp.
+A file beside the socket, held with flock(2). The kernel releases it however its holder ends, so it
+is never stale; a killed holder leaves an empty file at most, which the next one takes over and
+removes. Git's PATH.lock is not used: the server that is started takes that. A lock on the folder
+would make two endpoints wait for each other, for ever if one server calls the other, and any user
+may lock a folder such as /tmp.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 
 from simpleipc_cli.errors import EndpointError, PathNotFound, PermissionDenied
+from simpleipc_cli.system.lockfile import is_at_path, lock_nowait
+from simpleipc_cli.transport.unix.stream import errno_hint, lower_strerror
 
 _PREFIX = b".sipc-spawn-"
 _MAX_NAME = 255  # bytes in a file's name (NAME_MAX of Linux)
-# For reading and writing, as some file systems ask for it; never waits for a planted pipe.
+# For reading and writing, which some file systems require; never blocks on a planted FIFO.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -27,31 +28,33 @@ class StartLock:
     """The right to start a server for one path."""
 
     def __init__(self, path: str) -> None:
-        """Takes nothing yet. `path` is the socket's, whether it is there or not."""
         folder, name = os.path.split(path)
-        # The longest names may share a lock: then one waits for the other, no more.
+        # The longest names may share a lock, which only makes one wait for the other.
         raw = (_PREFIX + os.fsencode(name))[:_MAX_NAME]
         self._folder = folder or "."
         self._descriptor = -1
         self.path = os.path.join(folder, os.fsdecode(raw))
-        """The lock file's name, for messages."""
+        """The lock file's path, for messages."""
 
     def take(self) -> bool:
-        """Take the lock, without waiting; False while another has it.
+        """Take the lock without waiting; False while another process has it.
 
-        Raises PathNotFound without the folder, NotPermitted if nothing can be made in it,
+        Raises PathNotFound without the folder, PermissionDenied if no file can be created there,
         EndpointError.
         """
         try:
             descriptor = os.open(self.path, _FLAGS, 0o600)
         except PermissionError as error:
             if os.path.lexists(self.path):
-                return False  # another user's, who may be at it
+                return False  # another user's, who may be starting a server
             raise self._explained(error) from None
         except OSError as error:
             raise self._explained(error) from None
         try:
-            if self._is_locked_by(descriptor):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size:
+                raise EndpointError(f"{self.path} is in the way: it is no sipc lock", "remove it")
+            if lock_nowait(descriptor) and is_at_path(descriptor, self.path):
                 self._descriptor, descriptor = descriptor, -1
                 return True
             return False
@@ -60,56 +63,35 @@ class StartLock:
                 os.close(descriptor)
 
     def release(self) -> None:
-        """Give the lock back, if it was taken, and leave no file.
+        """Release the lock, if it was taken, and remove the file.
 
-        The file goes first: whoever waits for it finds, once it is free, that it is the
-        lock no more. Only who holds the lock removes it, so it is never another's.
+        The file is removed first, and only by the lock's holder: so a client that opened it before
+        finds that it is not the lock any more.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
         try:
-            if self._is_at_path(descriptor):
+            if is_at_path(descriptor, self.path):
                 os.unlink(self.path)
         except OSError:
-            pass  # it stays; nobody takes it for a lock that is held
+            pass  # it stays, unlocked
         os.close(descriptor)
-
-    def _is_locked_by(self, descriptor: int) -> bool:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size:
-            raise EndpointError(f"{self.path} is in the way: it is no lock of sipc", "remove it")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks gives every lock
-        return self._is_at_path(descriptor)
-
-    def _is_at_path(self, descriptor: int) -> bool:
-        """Whether the lock's name leads to this open file, and not to a later one."""
-        try:
-            there = os.lstat(self.path)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(descriptor))
 
     def _explained(self, error: OSError) -> EndpointError:
         if error.errno == errno.ENOENT:
             return PathNotFound(
                 f"there is no folder {self._folder} to start a server in",
-                "make it first, or choose another path",
+                "create it first, or choose another path",
             )
-        words = str(error.strerror)[:1].lower() + str(error.strerror)[1:]
         if error.errno in _FORBIDDEN:
             return PermissionDenied(
-                f"cannot start a server in {self._folder}: {words}",
+                f"cannot start a server in {self._folder}: {lower_strerror(error)}",
                 "start the server yourself, or choose another path",
             )
-        return EndpointError(f"cannot lock {self.path}: {words}", "see what is wrong there")
+        return EndpointError(f"cannot lock {self.path}: {lower_strerror(error)}", errno_hint(error))
 
 
 def real_path(path: str) -> str:
-    """The absolute path to which links lead, as servers refuse those. Raises OSError."""
+    """Return the absolute path without links, as servers refuse those. Raises OSError."""
     return os.path.realpath(path)

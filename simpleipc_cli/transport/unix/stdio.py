@@ -1,6 +1,6 @@
-"""Files that are read and written without waiting, on Unix: the system tells what can be done.
+"""Read and write standard streams without blocking, on Unix.
 
-They may be shared with other programs, so their flags are left as they are found.
+They may be shared with other programs, so their flags are not changed.
 """
 
 from __future__ import annotations
@@ -11,65 +11,57 @@ import stat
 from time import sleep
 
 from simpleipc_cli import system
-from simpleipc_cli.transport.base_polling import FileReader, FileWriter
+from simpleipc_cli.transport.base_server import FileReader, FileWriter
 
-_PAUSE = 0.01  # seconds before another look where no event tells, at will
-_SURE_TO_FIT = 4096  # bytes that a pipe takes without waiting once it is writable (PIPE_BUF)
+_POLL_INTERVAL = 0.01  # seconds, where no event reports room (tunable)
+_PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking (pipe(7))
 
 
 class UnixFileReader(FileReader):
-    """A descriptor, to be read when the poller says so."""
+    """A descriptor, to be read when the poller reports it."""
 
     def __init__(self, descriptor: int) -> None:
-        """Changes nothing about it."""
         self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """See FileReader."""
         return self._descriptor
 
     def read_nowait(self, limit: int) -> bytes:
-        """See FileReader. It waits if another program was faster and flags are not ours."""
+        """See FileReader. It blocks if another program has read the data first."""
         return os.read(self._descriptor, limit)
 
 
 class UnixFileWriter(FileWriter):
-    """A descriptor that is asked before each small write."""
+    """A descriptor that is polled before each small write."""
 
     def __init__(self, descriptor: int) -> None:
-        """Looks what it is."""
         self._descriptor = descriptor
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._now = _that_never_waits(descriptor)
+        self._target = _nonblocking(descriptor)
 
     def fileno(self) -> int:
-        """See FileWriter."""
         return self._descriptor
 
     def write_nowait(self, payload: memoryview) -> int:
-        """See FileWriter."""
         size = len(payload)
         poll = select.poll()
-        poll.register(self._now, select.POLLOUT)
+        poll.register(self._target, select.POLLOUT)
         while payload and (self._is_file or poll.poll(0)):
             try:
-                piece = payload if self._is_file else payload[:_SURE_TO_FIT]
-                payload = payload[os.write(self._now, piece) :]
-            except BlockingIOError:  # another took the room, or one byte is too little for "\r\n"
-                sleep(_PAUSE)  # for poll says that there is room
+                piece = payload if self._is_file else payload[:_PIPE_BUF]
+                payload = payload[os.write(self._target, piece) :]
+            except BlockingIOError:  # another writer was first, or there is no room for "\r\n"
+                sleep(_POLL_INTERVAL)  # poll reports room meanwhile
                 break
         return size - len(payload)
 
 
-def _that_never_waits(descriptor: int) -> int:
-    """For a terminal, which may have room for a single byte: another way to it, all our own.
-
-    What is shared with other programs must not be made non-blocking, this one may be.
-    """
+def _nonblocking(descriptor: int) -> int:
+    """Open a terminal again, for us alone, non-blocking: it may have room for a single byte."""
     if os.isatty(descriptor):
         flags = os.O_WRONLY | system.O_NONBLOCK_FLAGS | system.OPEN_FLAGS
         try:
             return os.open(f"/proc/self/fd/{descriptor}", flags)
         except OSError:
-            pass  # it may belong to somebody else by now: then as it is
+            pass  # such as another user's
     return descriptor

@@ -1,6 +1,6 @@
 """Unix domain sockets, the client's half: a stream, and connecting to a path.
 
-Knows nothing of packets. Imports `_socket` in place of `socket`, whose enums cost more
+Knows nothing of packets. Imports `_socket` in place of `socket`, whose enums take longer to load
 than all the rest of a small exchange.
 """
 
@@ -33,46 +33,42 @@ if TYPE_CHECKING:
     from simpleipc_cli.pktline import Buffer
 
 MAX_ADDRESS = 107
-"""Bytes of a path that fit into a socket address, its closing NUL not counted (unix(7))."""
+"""Bytes of a path that fit into a socket address, not counting its NUL (unix(7))."""
 
-_UCRED_SIZE = 12  # bytes: three numbers of the kernel's (unix(7), struct ucred)
-_LONGEST_WAIT = 1.0
-"""Seconds in the kernel at once, at will. Python looks for signals only outside: one that comes
-just before the call would not be seen before its end."""
+_UCRED_SIZE = 12  # bytes of a struct ucred: three numbers (unix(7))
+_MAX_BLOCKED = 1.0
+"""Seconds in one system call (tunable). Python checks for signals only between calls: a signal
+that arrives just before a call would be handled only after it."""
 
-_LATE = "no complete answer in time"
-_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+_CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
 class UnixStream(Stream):
     """One connection over a Unix domain socket."""
 
-    __slots__ = ("_patience", "_socket")
+    __slots__ = ("_receive_timeout", "_socket")
 
     def __init__(self, connected: _socket.socket) -> None:
-        """Takes over a connected socket: a blocking one, if what waits is ever to be called."""
+        """Take over a connected socket; read() and write() need a blocking one."""
         self._socket = connected
-        self._patience = 0.0  # of the kernel, in a read; 0 is without end
+        self._receive_timeout = 0.0  # current SO_RCVTIMEO in seconds; 0: none
 
     def fileno(self) -> int:
-        """The socket's file descriptor."""
         return self._socket.fileno()
 
     def peer(self) -> Peer:
-        """Who connected, or who listened, from SO_PEERCRED."""
         found = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_SIZE)
         return Peer(*memoryview(found).cast("i"))
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
-        """See Stream."""
         while True:
             left = deadline.remaining()
-            if left == 0.0:  # also when bytes are there: somebody may never stop writing
-                raise TimedOut(_LATE)
-            patience = _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT)
-            if patience != self._patience:
-                self._patience = patience
-                _limit(self._socket, _socket.SO_RCVTIMEO, patience)
+            if left == 0.0:  # also if data has come: the peer may never stop writing
+                raise TimedOut("no complete response in time")
+            timeout = _MAX_BLOCKED if left is None else min(left, _MAX_BLOCKED)
+            if timeout != self._receive_timeout:
+                self._receive_timeout = timeout
+                _set_timeout(self._socket, _socket.SO_RCVTIMEO, timeout)
             try:
                 return self._socket.recv_into(buffer)
             except BlockingIOError:
@@ -81,25 +77,21 @@ class UnixStream(Stream):
                 return 0
 
     def read_nowait(self, buffer: Buffer) -> int:
-        """See Stream."""
         try:
             return self._socket.recv_into(buffer, 0, _socket.MSG_DONTWAIT)
         except ConnectionResetError:
             return 0
 
     def peek_nowait(self) -> bool:
-        """See Stream."""
         try:
             return bool(self._socket.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK))
         except ConnectionResetError:
             return False
 
     def write(self, buffers: Sequence[Buffer]) -> int:
-        """See Stream."""
         return self._send(buffers, 0)
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """See Stream."""
         return self._send(buffers, _socket.MSG_DONTWAIT)
 
     def _send(self, buffers: Sequence[Buffer], flags: int) -> int:
@@ -110,41 +102,41 @@ class UnixStream(Stream):
         except BlockingIOError:
             raise
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _CLOSED:
                 raise PeerClosed("the other end has hung up") from None
-            raise SipcError(f"cannot write to the connection: {error.strerror}") from error
+            raise SipcError(
+                f"cannot write to the connection: {error.strerror}", errno_hint(error)
+            ) from error
 
     def shutdown(self) -> None:
-        """See Stream."""
         try:
             self._socket.shutdown(_socket.SHUT_RDWR)
         except OSError:
-            pass  # the other end was faster
+            pass  # the peer has closed
 
     def close(self) -> None:
-        """See Stream."""
         self._socket.close()
 
 
 def connect(path: str, deadline: Deadline) -> UnixStream:
     """Connect to the socket at `path`; while its queue is full, wait for room.
 
-    Raises NotListening (Busy if there was no room until the deadline), PathNotFound,
-    InvalidPath, NotPermitted.
+    Raises NotListening (ServerBusy if the queue stays full until the deadline), PathNotFound,
+    NotASocket, PermissionDenied.
     """
-    return _connected(path, deadline)
+    return _connect(path, deadline)
 
 
 def connect_nowait(path: str) -> UnixStream:
-    """Connect if there is room at once. Only what never waits may be asked of the stream.
+    """Connect without waiting, to a stream whose read() and write() must not be used.
 
-    Raises what connect() raises.
+    Raises the errors of connect().
     """
-    return _connected(path, None)
+    return _connect(path, None)
 
 
-def _connected(path: str, deadline: Deadline | None) -> UnixStream:
-    """Connect without waiting; if there is no room, and a deadline, connect and wait."""
+def _connect(path: str, deadline: Deadline | None) -> UnixStream:
+    """Connect at once; if the queue is full, and there is a deadline, block."""
     connecting = new_socket(path, _socket.SOCK_NONBLOCK)
     try:
         with SocketAddress(path) as address:
@@ -154,7 +146,7 @@ def _connected(path: str, deadline: Deadline | None) -> UnixStream:
                 if deadline is None or deadline.remaining() == 0.0:
                     raise
                 connecting.setblocking(True)
-                _connect(connecting, address, deadline)
+                _connect_blocking(connecting, address, deadline)
             else:
                 if deadline is not None:
                     connecting.setblocking(True)
@@ -167,28 +159,25 @@ def _connected(path: str, deadline: Deadline | None) -> UnixStream:
 
 
 def new_socket(path: str, flags: int = 0) -> _socket.socket:
-    """A stream socket. Raises EndpointError when the system has none; `path` is for the text."""
+    """Return a stream socket. Raises EndpointError, which names `path`."""
     try:
         return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | flags)
     except OSError as error:
-        raise EndpointError(
-            f"no socket for {path}: {error.strerror}", "allow more descriptors with ulimit -n"
-        ) from None
+        raise EndpointError(f"no socket for {path}: {error.strerror}", errno_hint(error)) from None
 
 
-def _connect(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
-    """Connect, blocking: a non-blocking connect takes a full queue for a failure (EAGAIN).
+def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
+    """Connect, blocking: a non-blocking connect fails while the queue is full (EAGAIN).
 
-    The kernel's own time limit (SO_SNDTIMEO) ends the wait, and it ends at once when there
-    is room. Python takes a connect that a stop signal interrupted for one that goes on in
-    the background, which on Unix sockets it does not: so ask whether there is a peer.
+    The kernel's timeout (SO_SNDTIMEO) ends the wait. After a stop signal Python returns as if
+    connect() went on in the background, which it does not for Unix sockets: so check for a peer.
     """
     while True:
         left = deadline.remaining()
         if left == 0.0:
             connecting.setblocking(False)
         elif left is not None:
-            _limit(connecting, _socket.SO_SNDTIMEO, left)
+            _set_timeout(connecting, _socket.SO_SNDTIMEO, left)
         connecting.connect(address)
         try:
             connecting.getpeername()
@@ -199,34 +188,34 @@ def _connect(connecting: _socket.socket, address: str | bytes, deadline: Deadlin
         break
     connecting.setblocking(True)
     if left is not None:
-        _limit(connecting, _socket.SO_SNDTIMEO, None)
+        _set_timeout(connecting, _socket.SO_SNDTIMEO, None)
 
 
-def _limit(limited: _socket.socket, option: int, seconds: float | None) -> None:
-    """Set a kernel time limit; None for none, and never 0, which would mean none."""
+def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> None:
+    """Set a kernel timeout; None for none, and never 0, which would mean none."""
     micros = 0 if seconds is None else max(1, int(seconds * 1_000_000))
-    value = memoryview(bytearray(16)).cast("l")[:2]  # struct timeval; `struct` is slow to load
+    value = memoryview(bytearray(16)).cast("l")[:2]  # struct timeval; `struct` loads slowly
     value[0], value[1] = divmod(micros, 1_000_000)
-    limited.setsockopt(_socket.SOL_SOCKET, option, value)
+    target.setsockopt(_socket.SOL_SOCKET, option, value)
 
 
 class SocketAddress:
-    """A path as a socket address takes it, whatever the path's length.
+    """A path as a socket address, in a `with`.
 
-    A path that does not fit is opened, and named by its descriptor. Used in a `with`.
+    A path that is too long is opened, and named by its descriptor.
     """
 
     __slots__ = ("_descriptor", "_path")
 
     def __init__(self, path: str) -> None:
-        """Nothing is opened yet. Raises InvalidPath for a name that no file can have."""
+        """Raises NotASocket for a name that no file can have."""
         if not path or "\0" in path:
             raise NotASocket("the path is empty" if not path else "the path has a NUL in it")
         self._path = path
         self._descriptor = -1
 
     def __enter__(self) -> str | bytes:
-        """The address. Raises OSError."""
+        """Return the address. Raises OSError."""
         raw = os.fsencode(self._path)
         if len(raw) <= MAX_ADDRESS:
             return raw
@@ -234,13 +223,12 @@ class SocketAddress:
         return f"/proc/self/fd/{self._descriptor}"
 
     def __exit__(self, *_: object) -> None:
-        """Close what was opened."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
 
 def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
-    """What an operating system error says about the endpoint."""
+    """Translate an operating system error about the endpoint."""
     match error.errno:
         case errno.ECONNREFUSED:
             return _refused(path)
@@ -248,35 +236,52 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
             return ServerBusy(f"{path} is busy: its queue is full")
         case errno.ENOENT:
             return PathNotFound(f"{path} does not exist")
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return PermissionDenied(f"{path}: {_words(error)}")
+        case errno.EACCES | errno.EPERM:
+            return PermissionDenied(f"{path}: {lower_strerror(error)}")
+        case errno.EROFS:
+            return PermissionDenied(f"{path}: {lower_strerror(error)}", "choose another path")
         case errno.EPROTOTYPE:
             return NotASocket(f"{path} is a socket of another type, not a stream")
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
-            return NotASocket(f"{path}: {_words(error)}")
+            return NotASocket(f"{path}: {lower_strerror(error)}")
         case _:
-            return EndpointError(f"{path}: {_words(error)}")
+            return EndpointError(f"{path}: {lower_strerror(error)}", errno_hint(error))
 
 
-def _words(error: OSError) -> str:
-    """The system's own words, beginning small, as they stand behind a colon."""
+def errno_hint(error: OSError) -> str:
+    """Return a remedy for an error that has no class of its own."""
+    match error.errno:
+        case errno.EMFILE | errno.ENFILE:
+            return "raise the descriptor limit (ulimit -n)"
+        case errno.ENOMEM | errno.ENOBUFS:
+            return "free memory, or try again later"
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free space there, or choose another path"
+        case errno.EAFNOSUPPORT | errno.EPERM | errno.EACCES:
+            return "allow Unix domain sockets in this process's sandbox"
+        case _:
+            return "choose another path, or see the system's log"
+
+
+def lower_strerror(error: OSError) -> str:
+    """Return the system's message with a small first letter, for use after a colon."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
 
 
 def _refused(path: str) -> EndpointError:
-    """Linux refuses for stale sockets, and for everything else that is no socket."""
+    """Explain ECONNREFUSED: Linux gives it for a stale socket, and for any other file."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return PathNotFound(f"{path} does not exist any more")
     if stat.S_ISSOCK(mode):
-        return NotListening(f"nobody is listening on {path}")
+        return NotListening(f"no server is listening on {path}")
     return NotASocket(f"{path} is {file_type(mode)}, not a socket")
 
 
 def file_type(mode: int) -> str:
-    """What a file with this `st_mode` is, in words."""
+    """Describe the type in a file's `st_mode`."""
     if stat.S_ISREG(mode):
         return "a file"
     if stat.S_ISDIR(mode):
@@ -284,3 +289,22 @@ def file_type(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "a symbolic link"
     return "a socket" if stat.S_ISSOCK(mode) else "a device or pipe"
+
+
+def endpoint_info(path: str) -> dict[str, object]:
+    """Return type, owner's name (or number) and mode of the file at `path`; None if unknown."""
+    import pwd  # noqa: PLC0415 - a send does without
+
+    try:
+        found = os.stat(path)
+    except OSError:
+        return {"type": None, "owner": None, "mode": None}
+    try:
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        owner = str(found.st_uid)
+    return {
+        "type": file_type(found.st_mode).split(" ", 1)[1],
+        "owner": owner,
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+    }

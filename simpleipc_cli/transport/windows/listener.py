@@ -1,8 +1,8 @@
 """Named pipes of Windows, the server's half: taking a name, and accepting.
 
-A client opens one of the pipe's free *instances*. A few are always kept free; each one that
-is taken is replaced at once, by the port's thread, however busy the others are. So `backlog`
-is how many connections may wait for accept().
+A client opens a free *instance* of the pipe. Some are always kept free: the completion port's
+thread replaces each one that is opened, however busy the other threads are. So `backlog` is the
+number of connections that may wait for accept().
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from simpleipc_cli.errors import AddressInUse, EndpointError, PermissionDenied
 from simpleipc_cli.transport.base import READ
-from simpleipc_cli.transport.base_listening import Listener
+from simpleipc_cli.transport.base_server import Listener
 from simpleipc_cli.transport.windows import win32
 from simpleipc_cli.transport.windows.overlapped_pipe import PIPE_BUFFER
 from simpleipc_cli.transport.windows.poller import Pollable, completion_port
 from simpleipc_cli.transport.windows.stream import WinStream, endpoint_error, pipe_name
 
-_FREE = 8  # instances kept free: clients that come within one turn of the port's thread, at will
+_FREE_INSTANCES = 8  # for clients that come before the port's thread runs again (tunable)
 _OTHERS_WRITE = 0o002
 
 
@@ -30,69 +30,60 @@ def listen(
     mode: int,
     backlog: int,
     group: int | None = None,
-    give_up: Callable[[], bool] = lambda: False,  # noqa: ARG001 - nothing is waited for
+    cancelled: Callable[[], bool] = lambda: False,  # noqa: ARG001 - it never waits
 ) -> WinListener:
     """Listen on the pipe of `path`, for our own user, or for all if `mode` lets others write.
 
-    Raises InUse if somebody listens there, InvalidPath, NotPermitted.
+    Raises AddressInUse if a server listens there, NotASocket, PermissionDenied.
     """
     if group is not None:
-        raise EndpointError(f"{path} cannot be given to a group", "pipes of Windows have none")
+        raise EndpointError(f"{path} cannot be given to a group", "leave the group out")
     name = pipe_name(path)
     guard = _take_guard(name, path)
     try:
-        return WinListener(name, path, backlog, guard, _rules(for_all=bool(mode & _OTHERS_WRITE)))
+        return WinListener(
+            name, path, backlog, guard, _access_rules(for_all=bool(mode & _OTHERS_WRITE))
+        )
     except BaseException as error:
         win32.api.CloseHandle(guard)
         if isinstance(error, OSError):
-            raise _why_not_taken(error, name, path) from error
+            raise _listen_error(error, name, path) from error
         raise
 
 
-def _rules(*, for_all: bool) -> str:
-    """Full access for our user, who makes the instances; reading and writing for others.
+def _access_rules(*, for_all: bool) -> str:
+    """Grant our user full access, and others reading and writing.
 
-    Whoever may write may also make instances: the system asks for both rights of a client that
-    opens a pipe as git's do. So others could answer in our place, as with git's own servers.
+    Others that may write may also make instances, and so could answer in our place: the system
+    requires both rights of a client that opens a pipe as git's clients do. The same is true of
+    git's own servers.
     """
     rules = f"D:P(A;;GA;;;{win32.own_user()})"
     return rules + "(A;;GRGW;;;WD)" if for_all else rules
 
 
 def _take_guard(name: str, path: str) -> int:
-    """Another pipe, of which there can be one only, and which ends with its process.
+    """Create a second pipe, which only one server can have.
 
-    Windows itself has FILE_FLAG_FIRST_PIPE_INSTANCE for this, which we ask for, too, as git's
-    servers know no guard; but Wine 8 does not mind it.
+    The listener also asks for FILE_FLAG_FIRST_PIPE_INSTANCE, as git's servers know no guard; but
+    Wine 8 ignores that flag.
     """
-    api = win32.api
     try:
-        return int(
-            api.CreateNamedPipe(
-                name + ".lock",
-                api.PIPE_ACCESS_INBOUND,
-                win32.REJECT_REMOTE_CLIENTS,
-                1,
-                0,
-                0,
-                0,
-                api.NULL,
-            )
-        )
+        return win32.create_lock_pipe(name + ".lock")
     except OSError as error:
         if win32.winerror(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
             raise AddressInUse(f"another server is listening on {path}") from None
         raise endpoint_error(error, path) from error
 
 
-def _why_not_taken(error: OSError, name: str, path: str) -> EndpointError:
-    """The system says the same of a name that is in use and of one that is forbidden."""
+def _listen_error(error: OSError, name: str, path: str) -> EndpointError:
+    """Distinguish a name that is in use from a forbidden one: the system's error is the same."""
     if win32.winerror(error) == win32.ACCESS_DENIED:
         try:
             win32.api.WaitNamedPipe(name, 1)
         except OSError as found:
             if win32.winerror(found) == win32.FILE_NOT_FOUND:
-                return PermissionDenied(f"{path}: {win32.strerror(error)}")
+                return PermissionDenied(f"{path}: {win32.strerror(error)}", "choose another path")
         return AddressInUse(f"another server is listening on {path}")
     return endpoint_error(error, path)
 
@@ -101,7 +92,7 @@ class WinListener(Listener, Pollable):
     """A named pipe that clients can open."""
 
     def __init__(self, name: str, path: str, backlog: int, guard: int, rules: str) -> None:
-        """Takes over the guard. Raises OSError."""
+        """Take over the guard. Raises OSError."""
         super().__init__()
         self._name = name
         self._path = path
@@ -109,9 +100,9 @@ class WinListener(Listener, Pollable):
         self._guard = guard
         self._access = win32.SecurityDescriptor(rules)
         self._lock = _thread.allocate_lock()
-        self._free: dict[int, Any] = {}  # instances by handle, with what waits for their client
+        self._free: dict[int, Any] = {}  # handles of instances, and their pending operations
         self._queue: deque[WinStream] = deque()
-        self._open = True
+        self._is_open = True
         try:
             self._add_instance(first=True)
             self._fill_up()
@@ -120,36 +111,33 @@ class WinListener(Listener, Pollable):
             self.unregister()
             raise
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are told anyway
-        """See Pollable."""
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
         return READ if self._queue else 0
 
     def fileno(self) -> int:
-        """See Listener."""
         return self.descriptor
 
     def accept(self) -> WinStream:
-        """See Listener."""
         with self._lock:
             if not self._queue:
-                self._fill_up()  # there may not have been enough room for it before
+                self._fill_up()  # memory may have been short before
                 raise BlockingIOError
             stream = self._queue.popleft()
             self._fill_up()
         return stream
 
     def owns_path(self) -> bool:
-        """See Listener. Nobody can take away the name of a pipe."""
+        """Return True: a pipe's name cannot be taken away."""
         return True
 
     def stop_listening(self) -> None:
         """See Listener. The name is in use until the last connection is closed."""
         with self._lock:
-            self._open = False
+            self._is_open = False
             instances, self._free = self._free, {}
-            for handle, waiting in instances.items():
-                if waiting is not None:
-                    waiting.cancel()
+            for handle, operation in instances.items():
+                if operation is not None:
+                    operation.cancel()
                 if _has_client(handle):
                     self._enqueue(handle)
                 else:
@@ -157,7 +145,6 @@ class WinListener(Listener, Pollable):
         self.notify()
 
     def close(self) -> None:
-        """See Listener."""
         self.stop_listening()
         while self._queue:
             self._queue.popleft().close()
@@ -168,23 +155,26 @@ class WinListener(Listener, Pollable):
         self.unregister()
 
     def _fill_up(self) -> None:
-        """Let instances wait for clients, as many as there is room for in the queue."""
-        while self._open and len(self._free) < min(_FREE, self._backlog - len(self._queue)):
+        """Make instances, as many as the queue has room for."""
+        while self._is_open and len(self._free) < self._max_free():
             try:
                 self._add_instance(first=False)
             except OSError as error:
-                if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # its client is gone again
-                    return  # no room for it now: accept() tries again
+                if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # its client has closed
+                    return  # out of memory: accept() tries again
+
+    def _max_free(self) -> int:
+        return min(_FREE_INSTANCES, self._backlog - len(self._queue))
 
     def _add_instance(self, *, first: bool) -> None:
-        """Make an instance that waits for a client, or has got one by now. Raises OSError."""
+        """Make an instance, and wait for its client. Raises OSError."""
         api = win32.api
         handle = api.CreateNamedPipe(
             self._name,
             api.PIPE_ACCESS_DUPLEX
             | api.FILE_FLAG_OVERLAPPED
             | (api.FILE_FLAG_FIRST_PIPE_INSTANCE if first else 0),
-            # git's clients and servers have messages that are read as bytes: so have we.
+            # As git's clients and servers: messages that are read as bytes.
             api.PIPE_TYPE_MESSAGE | win32.REJECT_REMOTE_CLIENTS,
             api.PIPE_UNLIMITED_INSTANCES,
             PIPE_BUFFER,
@@ -195,7 +185,7 @@ class WinListener(Listener, Pollable):
         self._free[handle] = None
         try:
             completion_port().attach(handle)
-            waiting = completion_port().start(
+            operation = completion_port().start(
                 lambda operation: operation.ConnectNamedPipe(handle),
                 lambda operation: self._on_connected(handle, operation),
             )
@@ -203,12 +193,12 @@ class WinListener(Listener, Pollable):
             del self._free[handle]
             api.CloseHandle(handle)
             raise
-        self._free[handle] = waiting
-        if not waiting.pending:  # somebody was faster
+        self._free[handle] = operation
+        if not operation.pending:  # a client has opened it already
             self._take_client(handle)
 
     def _on_connected(self, handle: int, operation: Any) -> None:
-        """The port: a client has opened an instance. That may have been seen before."""
+        """Handle a client, unless stop_listening() or _add_instance() has."""
         with self._lock:
             if self._free.get(handle) is operation:
                 self._take_client(handle)
@@ -216,11 +206,10 @@ class WinListener(Listener, Pollable):
         self.notify()
 
     def _take_client(self, handle: int) -> None:
-        """A free instance is free no longer."""
         del self._free[handle]
-        if _has_client(handle):  # Wine may never write down the outcome: see CompletionPort
+        if _has_client(handle):  # not the operation's outcome, which Wine may never set
             self._enqueue(handle)
-        else:  # it is gone again: another instance will do
+        else:  # it has closed
             win32.api.CloseHandle(handle)
 
     def _enqueue(self, handle: int) -> None:
@@ -231,7 +220,7 @@ class WinListener(Listener, Pollable):
 
 
 def _has_client(handle: int) -> bool:
-    """Whether somebody has opened an instance, or had."""
+    """Return whether an instance has, or had, a client."""
     try:
         win32.api.PeekNamedPipe(handle, 0)
     except OSError as error:

@@ -1,9 +1,8 @@
-"""One end of a pipe on Windows, made to look as if it could be asked what is ready.
+"""One end of a pipe on Windows, with readiness made from overlapped reads and writes.
 
-A read is always going, into a small buffer of ours: what it brought can be taken without
-waiting, and that it fails is how one learns that the other end has closed. At most one write
-is going; what it writes is counted as written only when the system has taken it, so that
-closing behind that loses nothing: the other end can still read it.
+A read into a small buffer of ours is always pending: what it brings can be taken without waiting,
+and its failure reports that the other end has closed. At most one write is pending. Its bytes count
+as written only when the system has taken them, so that they are not lost if we close afterwards.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ if TYPE_CHECKING:
     from simpleipc_cli.pktline import Buffer
 
 PIPE_BUFFER = 64 * 1024
-"""Bytes that the system is asked to keep each way. Larger writes wait for their reader."""
+"""Bytes that the system is asked to buffer each way. Larger writes wait for their reader."""
 
-_FIRST_ROOM = 4 * 1024  # bytes to read into; most connections never need more
-_MOST_AT_ONCE = 64 * 1024  # bytes read or written at once, at will
+_FIRST_BUFFER = 4 * 1024  # bytes to read into; most connections need no more
+_CHUNK = 64 * 1024  # bytes read or written at once (tunable)
 
 
 class OverlappedPipe(Pollable):
-    """One end of a pipe. Reading is for one thread at a time, writing for another."""
+    """One end of a pipe. One thread at a time may read, and another one write."""
 
     def __init__(self, handle: int, *, writes: bool = True, attached: bool = False) -> None:
-        """Takes over a handle that was opened for overlapped use. Raises OSError.
+        """Take over a handle that was opened for overlapped use. Raises OSError.
 
-        `attached`: the port has it already. Without `writes` it can only be read.
+        `attached`: the completion port has it already. Without `writes` it can only be read.
         """
         if not attached:
             completion_port().attach(handle)
@@ -43,114 +42,113 @@ class OverlappedPipe(Pollable):
         self._handle = handle
         self._writes = writes
         self._lock = _thread.allocate_lock()
-        self._reading: Any = None
-        self._room = bytearray(_FIRST_ROOM)
-        self._got = memoryview(b"")
-        self._ended = False  # nothing more will come
-        self._lost = False  # the other end is closed
-        self._writing: Any = None
-        self._written = 0  # bytes that a write has brought home and nobody has been told of
+        self._read: Any = None  # the pending operation
+        self._buffer = bytearray(_FIRST_BUFFER)
+        self._received = memoryview(b"")
+        self._is_at_end = False  # no more data will come
+        self._is_closed = False  # by the other end
+        self._write: Any = None  # the pending operation
+        self._written = 0  # bytes of a completed write that write_nowait() has not returned yet
 
     def ready(self, wanted: int) -> int:
-        """See Pollable."""
         with self._lock:
-            if wanted != WRITE:  # else a thread might begin it that only writes, and then ends
-                self._read_on()
-            flags = READ if self._got or self._ended else 0
-            if self._writes and (self._writing is None or self._lost):
+            if wanted != WRITE:  # the system cancels a read when the thread that started it exits
+                self._start_read()
+            flags = READ if self._received or self._is_at_end else 0
+            if self._writes and (self._write is None or self._is_closed):
                 flags |= WRITE
-            if self._lost and not self._got:
+            if self._is_closed and not self._received:
                 flags |= HANGUP
             return flags
 
     # -- reading ---------------------------------------------------------------------------
 
     def read_nowait(self, buffer: Buffer) -> int:
-        """Put what has come into `buffer`; 0 at the end. Raises BlockingIOError."""
+        """Put received data into `buffer`; return 0 at the end. Raises BlockingIOError."""
         with self._lock:
-            self._read_on()
-            if not self._got:
-                if self._ended:
+            self._start_read()
+            if not self._received:
+                if self._is_at_end:
                     return 0
                 raise BlockingIOError
-            size = min(len(self._got), len(buffer))
-            memoryview(buffer)[:size] = self._got[:size]
-            self._got = self._got[size:]
-            self._read_on()
+            size = min(len(self._received), len(buffer))
+            memoryview(buffer)[:size] = self._received[:size]
+            self._received = self._received[size:]
+            self._start_read()
             return size
 
     def peek_nowait(self) -> bool:
-        """Whether a byte has come; False at the end. Raises BlockingIOError."""
+        """Return whether data has been received; False at the end. Raises BlockingIOError."""
         with self._lock:
-            self._read_on()
-            if not self._got and not self._ended:
+            self._start_read()
+            if not self._received and not self._is_at_end:
                 raise BlockingIOError
-            return bool(self._got)
+            return bool(self._received)
 
-    def _read_on(self) -> None:
-        """See that a read is going, unless what it brought is still there. Under the lock."""
-        while self._reading is None and not self._got and not self._ended:
+    def _start_read(self) -> None:
+        """Start a read, unless one is pending or its data has not been taken. Under the lock."""
+        while self._read is None and not self._received and not self._is_at_end:
             try:
-                self._reading = completion_port().start(
-                    lambda operation: operation.ReadFileInto(self._handle, self._room),
+                self._read = completion_port().start(
+                    lambda operation: operation.ReadFileInto(self._handle, self._buffer),
                     self._on_read,
                 )
             except OSError:
-                self._lose()
+                self._mark_closed()
                 return
-            if self._reading.pending:
+            if self._read.pending:
                 return
-            self._take_read()
+            self._finish_read()
 
     def _on_read(self, operation: Any) -> None:
-        """The port: a read is done. It may have been seen to before."""
+        """Finish a read, unless another method has."""
         with self._lock:
-            if operation is self._reading:
-                self._take_read()
+            if operation is self._read:
+                self._finish_read()
         self.notify()
 
-    def _take_read(self) -> None:
-        operation, self._reading = self._reading, None
+    def _finish_read(self) -> None:
+        operation, self._read = self._read, None
         try:
             size = operation.getresult()
         except OSError:
-            self._lose()
+            self._mark_closed()
             return
-        self._got = memoryview(self._room)[:size]  # empty for an empty message: no end
-        if size == len(self._room) < _MOST_AT_ONCE:
-            self._room = bytearray(_MOST_AT_ONCE)  # for the next; this one lives on in _got
+        self._received = memoryview(self._buffer)[:size]  # empty for an empty message: no end
+        if size == len(self._buffer) < _CHUNK:
+            self._buffer = bytearray(_CHUNK)  # the next one; _received keeps this one alive
 
-    def _lose(self) -> None:
-        self._ended = self._lost = True
+    def _mark_closed(self) -> None:
+        self._is_at_end = self._is_closed = True
 
     # -- writing ---------------------------------------------------------------------------
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """Write some of `buffers`; how many bytes. Raises BlockingIOError, PeerGone.
+        """Write some of `buffers`; return how many bytes. Raises BlockingIOError, PeerClosed.
 
-        Behind BlockingIOError the same bytes must be offered again: they may be on their way.
+        After BlockingIOError the same bytes must be offered again: their write may be pending.
         """
         with self._lock:
-            if self._writing is not None and not self._writing.pending:
-                self._take_write()
+            if self._write is not None and not self._write.pending:
+                self._finish_write()
             if self._written:
                 size, self._written = self._written, 0
                 return size
-            if self._lost:
+            if self._is_closed:
                 raise PeerClosed("the other end has hung up")
-            if self._writing is not None:
+            if self._write is not None:
                 raise BlockingIOError
-            piece = _first(buffers)
+            chunk = _copy_chunk(buffers)
             try:
-                self._writing = completion_port().start(
-                    lambda operation: operation.WriteFile(self._handle, piece), self._on_written
+                self._write = completion_port().start(
+                    lambda operation: operation.WriteFile(self._handle, chunk), self._on_written
                 )
             except OSError:
-                self._lost = True  # what it wrote before can still be read
+                self._is_closed = True  # what the other end has written can still be read
                 raise PeerClosed("the other end has hung up") from None
-            if self._writing.pending:
+            if self._write.pending:
                 raise BlockingIOError
-            self._take_write()
+            self._finish_write()
             size, self._written = self._written, 0
         if not size:
             raise PeerClosed("the other end has hung up")
@@ -158,54 +156,54 @@ class OverlappedPipe(Pollable):
 
     @property
     def unreported(self) -> int:
-        """How many bytes have been written that write_now() is still to tell of."""
+        """How many bytes have been written that write_nowait() has not returned yet."""
         with self._lock:
-            if self._writing is not None and not self._writing.pending:
-                self._take_write()
+            if self._write is not None and not self._write.pending:
+                self._finish_write()
             return self._written
 
     def _on_written(self, operation: Any) -> None:
-        """The port: a write is done. It may have been seen to before."""
+        """Finish a write, unless another method has."""
         with self._lock:
-            if operation is self._writing:
-                self._take_write()
+            if operation is self._write:
+                self._finish_write()
         self.notify()
 
-    def _take_write(self) -> None:
-        operation, self._writing = self._writing, None
+    def _finish_write(self) -> None:
+        operation, self._write = self._write, None
         try:
             self._written = operation.getresult()
         except OSError:
-            self._lost = True
+            self._is_closed = True
 
     # -- the end ---------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """Close the handle. Whoever waits on this end, or the other, sees a hang-up."""
+        """Close the handle. Threads that wait for this end, or the other, see a hang-up."""
         with self._lock:
             handle, self._handle = self._handle, 0
             if not handle:
                 return
-            for operation in (self._reading, self._writing):
+            for operation in (self._read, self._write):
                 if operation is not None:
                     operation.cancel()
-            self._reading = self._writing = None
-            self._lose()
+            self._read = self._write = None
+            self._mark_closed()
             win32.api.CloseHandle(handle)
         self.notify()
 
     def close(self) -> None:
-        """Hang up. What was written can still be read at the other end."""
+        """Hang up. The other end can still read what was written."""
         self.shutdown()
         self.unregister()
 
 
-def _first(buffers: Sequence[Buffer]) -> bytes:
-    """The first bytes of `buffers`, as a copy: a write may go on when they are gone."""
-    if len(buffers[0]) >= _MOST_AT_ONCE:
-        return bytes(buffers[0][:_MOST_AT_ONCE])
+def _copy_chunk(buffers: Sequence[Buffer]) -> bytes:
+    """Copy the first bytes of `buffers`, which a pending write may outlive."""
+    if len(buffers[0]) >= _CHUNK:
+        return bytes(buffers[0][:_CHUNK])
     pieces: list[Buffer] = []
-    left = _MOST_AT_ONCE
+    left = _CHUNK
     for buffer in buffers:
         pieces.append(buffer[:left])
         left -= len(pieces[-1])

@@ -1,10 +1,10 @@
 """Wait for events on Windows, where the system reports completed operations, not readiness.
 
-What is polled is a *source*, which has a number, its descriptor. A pipe's source keeps a read
-going, so that "readable" means "has been read"; a wakeup event is a flag. One thread of the process
-takes all completions from a completion port and notifies the sources, which notify the pollers
-where they are registered. So a poller has no limit of sources, while a thread of Windows can wait
-for 64 objects only.
+A poller polls *pollables*, each of which has a number, its descriptor. That of a pipe keeps a read
+pending, so that "readable" means "has been read"; a wakeup event is a flag. One thread of the
+process takes all completions from a completion port and notifies the pollables, which notify the
+pollers where they are registered. So a poller has no limit, while a thread of Windows can wait for
+64 objects only.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from math import ceil
 from time import monotonic, sleep
 
 from simpleipc_cli.transport.base import HANGUP, READ
-from simpleipc_cli.transport.base_polling import Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import ConnectionWatcher, Latch, Poller, WakeupEvent
 from simpleipc_cli.transport.windows import win32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
     from typing import Any
 
-_LONGEST_WAIT = 86400.0  # seconds; a wait's number for milliseconds ends at 49 days
-_MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, is seen between two sleeps
-_FOR_EVER = 0xFFFFFFFF
-_MOMENT = 0.0005  # seconds between looks at an outcome (tunable)
-_SHORT, _LONG = 0.1, 30.0  # seconds to wait for it (tunable); see CompletionPort
+_MAX_TIMEOUT = 86400.0  # seconds; a wait's milliseconds end at 49 days
+_MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, does not interrupt a wait
+_INFINITE = 0xFFFFFFFF
+# Seconds to wait for the outcome of an operation without data, and with (tunable), by polling.
+_OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
 
-_numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is seen
-_sources: dict[int, Pollable] = {}
+_numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is noticed
+_pollables: dict[int, Pollable] = {}
 
 
 class Pollable(ABC):
@@ -40,33 +41,33 @@ class Pollable(ABC):
 
     def __init__(self) -> None:
         self.descriptor = next(_numbers)
-        self._watchers: set[WinPoller] = set()
-        _sources[self.descriptor] = self
+        self._pollers: set[WinPoller] = set()
+        _pollables[self.descriptor] = self
 
     @abstractmethod
     def ready(self, wanted: int) -> int:
-        """Return the events that are ready. A later change of the wanted ones is notified."""
+        """Return the ready events; a later change of those in `wanted` calls notify()."""
 
     def notify(self) -> None:
         """Report a possible change. Takes no lock: a signal handler may call it."""
-        for poller in tuple(self._watchers):
+        for poller in tuple(self._pollers):
             poller.wake(self.descriptor)
 
-    def watched_by(self, poller: WinPoller) -> None:
-        self._watchers.add(poller)
+    def add_poller(self, poller: WinPoller) -> None:
+        self._pollers.add(poller)
 
-    def unwatched_by(self, poller: WinPoller) -> None:
-        self._watchers.discard(poller)
+    def remove_poller(self, poller: WinPoller) -> None:
+        self._pollers.discard(poller)
 
     def unregister(self) -> None:
-        """Remove the source; its number is never used again."""
-        _sources.pop(self.descriptor, None)
+        """Remove the pollable from all pollers; its number is never used again."""
+        _pollables.pop(self.descriptor, None)
 
 
 def is_hung_up(descriptor: int) -> bool:
     """Return whether the other end has closed the connection."""
-    source = _sources.get(descriptor)
-    return source is None or bool(source.ready(0) & HANGUP)
+    pollable = _pollables.get(descriptor)
+    return pollable is None or bool(pollable.ready(0) & HANGUP)
 
 
 class _Event:
@@ -83,22 +84,21 @@ class _Event:
 
 
 class WinPoller(Poller):
-    """Polls sources. Used by one thread at a time, woken by any."""
+    """Polls any number of pollables."""
 
     def __init__(self) -> None:
-        """Costs nothing before it first has to wait."""
         self._wanted: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[int], object]] = {}
-        self._news: deque[int] = deque()  # notified, not looked at yet; append() is atomic
-        self._hot: set[int] = set()  # sources that may be ready
-        self._asleep = False
+        self._notified: deque[int] = deque()  # not polled since; append() is atomic
+        self._maybe_ready: set[int] = set()
+        self._is_waiting = False
         self._event: _Event | None = None
 
     def wake(self, descriptor: int) -> None:
-        """Note that a source may be ready. For any thread."""
-        self._news.append(descriptor)
+        """Record that a pollable may be ready. Can be called from any thread."""
+        self._notified.append(descriptor)
         event = self._event
-        if self._asleep and event is not None:
+        if self._is_waiting and event is not None:
             event.set()
 
     def register(
@@ -108,16 +108,16 @@ class WinPoller(Poller):
             self._callbacks[descriptor] = callback
         if self._wanted.get(descriptor) != events:
             self._wanted[descriptor] = events
-            _sources[descriptor].watched_by(self)
-            self._hot.add(descriptor)
+            _pollables[descriptor].add_poller(self)
+            self._maybe_ready.add(descriptor)
 
     def unregister(self, descriptor: int) -> None:
         if self._wanted.pop(descriptor, None) is not None:
             self._callbacks.pop(descriptor, None)
-            self._hot.discard(descriptor)
-            source = _sources.get(descriptor)
-            if source is not None:
-                source.unwatched_by(self)
+            self._maybe_ready.discard(descriptor)
+            pollable = _pollables.get(descriptor)
+            if pollable is not None:
+                pollable.remove_poller(self)
 
     def discard(self, descriptor: int) -> None:
         self.unregister(descriptor)
@@ -130,44 +130,47 @@ class WinPoller(Poller):
                 callback(events)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        found = self._look()
+        found = self._ready_events()
         if found or timeout == 0:
             return found
-        end = monotonic() + (_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
+        end = monotonic() + (_MAX_TIMEOUT if timeout is None else min(timeout, _MAX_TIMEOUT))
         event = self._event = self._event or _Event()
-        self._asleep = True  # before the look: a later notification sets the event
+        self._is_waiting = True  # before polling: a later notification sets the event
         try:
-            while not (found := self._look()) and (left := end - monotonic()) > 0:
+            while not (found := self._ready_events()) and (left := end - monotonic()) > 0:
                 # In the main thread Ctrl-C ends this wait; it would not WaitForSingleObject.
                 millis = ceil(min(left, _MAX_SLEEP) * 1000)
                 win32.api.WaitForMultipleObjects([event.handle], False, millis)
         except InterruptedError:  # Ctrl-C, in the main thread: return, so that its handler runs
             pass
         finally:
-            self._asleep = False
+            self._is_waiting = False
         return found
 
-    def _look(self) -> list[tuple[int, int]]:
-        """Return the sources that are ready, of those that may be."""
-        hot = self._hot
-        while self._news:
-            hot.add(self._news.popleft())
+    def _ready_events(self) -> list[tuple[int, int]]:
+        """Poll those that may be ready."""
+        maybe_ready = self._maybe_ready
+        while self._notified:
+            maybe_ready.add(self._notified.popleft())
         found = []
-        for descriptor in tuple(hot):
-            source, wanted = _sources.get(descriptor), self._wanted.get(descriptor)
+        for descriptor in tuple(maybe_ready):
+            pollable, wanted = _pollables.get(descriptor), self._wanted.get(descriptor)
             flags = 0
-            if source is not None and wanted is not None:
-                flags = source.ready(wanted) & (wanted | HANGUP)
+            if pollable is not None and wanted is not None:
+                flags = pollable.ready(wanted) & (wanted | HANGUP)
             if flags:
                 found.append((descriptor, flags))
             else:
-                hot.discard(descriptor)
+                maybe_ready.discard(descriptor)
         return found
 
     def close(self) -> None:
         for descriptor in tuple(self._wanted):
             self.unregister(descriptor)
         self._event = None
+
+
+WinScalablePoller = WinPoller
 
 
 class WinWakeupEvent(WakeupEvent, Pollable):
@@ -195,7 +198,7 @@ class WinWakeupEvent(WakeupEvent, Pollable):
 
 
 class WinLatch(Latch, Pollable):
-    """A flag that is never taken back."""
+    """A flag that is never reset."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,88 +222,114 @@ class WinLatch(Latch, Pollable):
         self.unregister()
 
 
+class WinConnectionWatcher(ConnectionWatcher):
+    """A latch that a thread sets when the connection can be read."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._latch = WinLatch()
+        _thread.start_new_thread(self._wait, ())
+
+    def _wait(self) -> None:
+        try:
+            self._connection.poll(None)
+        except OSError:
+            pass  # its other end is closed, which is reported, too
+        self._latch.set()
+
+    def fileno(self) -> int:
+        return self._latch.fileno()
+
+    def is_writable(self) -> bool:
+        """Return True: the system does not report it."""
+        return True
+
+    def close(self) -> None:
+        self._latch.close()
+
+
 class CompletionPort:
-    """The process's completion port, and the thread that empties it."""
+    """The process's completion port, and the thread that takes completions from it."""
 
     def __init__(self) -> None:
-        """Starts the thread. Raises OSError."""
+        """Raises OSError."""
         native = win32.overlapped
         self._port = native.CreateIoCompletionPort(native.INVALID_HANDLE_VALUE, 0, 0, 1)
         self._lock = _thread.allocate_lock()
-        # By address. Kept until they are done: the system writes into them.
-        self._going: dict[int, tuple[Any, Callable[[Any], None]]] = {}
-        self._unwritten: list[Any] = []
+        # By address. Referenced until they are done: the system writes into them.
+        self._pending: dict[int, tuple[Any, Callable[[Any], None]]] = {}
+        self._without_outcome: list[Any] = []
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
             raise OSError(0, str(error)) from None
 
     def attach(self, handle: int) -> None:
-        """What is done on this handle is told here. Raises OSError."""
+        """Receive the completions of a handle's operations. Raises OSError."""
         win32.overlapped.CreateIoCompletionPort(handle, self._port, 0, 0)
 
-    def start(self, begin: Callable[[Any], object], done: Callable[[Any], None]) -> Any:
-        """Begin an operation, by handing `begin` what stands for it, which is returned.
+    def start(self, begin: Callable[[Any], object], on_done: Callable[[Any], None]) -> Any:
+        """Make an operation, start it by `begin(operation)`, and return it.
 
-        `done` is called with it, from the port's thread. Raises what `begin` does: then, and
-        if that returns True, the operation is over, and `done` will not be called.
+        `on_done` is called with it from the port's thread, unless `begin` returns True or raises an
+        exception: then the operation has ended already.
         """
         operation = win32.overlapped.Overlapped(0)
-        with self._lock:  # the thread must not see its end before it is known
+        with self._lock:  # the thread must not see the completion before the entry is made
             if begin(operation) is not True:
-                self._going[operation.address] = operation, done
+                self._pending[operation.address] = operation, on_done
         return operation
 
-    def wait_for(self, process: int, done: Callable[[Any], None]) -> int:
-        """Call `done` once a process has ended; the number is for Windows to end the wait with."""
+    def wait_for(self, process: int, on_exit: Callable[[Any], None]) -> int:
+        """Call `on_exit` when a process has exited; return a handle for UnregisterWait()."""
         waits = []
 
         def begin(operation: Any) -> None:
             waits.append(
                 win32.overlapped.RegisterWaitWithQueue(
-                    process, self._port, operation.address, _FOR_EVER
+                    process, self._port, operation.address, _INFINITE
                 )
             )
 
-        self.start(begin, done)
+        self.start(begin, on_exit)
         return int(waits[0])
 
     def _run(self) -> None:
         while True:
-            found = win32.overlapped.GetQueuedCompletionStatus(self._port, _FOR_EVER)
+            found = win32.overlapped.GetQueuedCompletionStatus(self._port, _INFINITE)
             if found is None:
                 continue
             with self._lock:
-                operation, done = self._going.pop(found[3], (None, None))
-            if done is not None:
+                operation, on_done = self._pending.pop(found[3], (None, None))
+            if on_done is not None:
                 error, size = found[:2]
-                self._wait_until_written(operation, _LONG if size and not error else _SHORT)
-                done(operation)
+                has_data = size and not error
+                self._wait_for_outcome(operation, _DATA_TIMEOUT if has_data else _OUTCOME_TIMEOUT)
+                on_done(operation)
 
-    def _wait_until_written(self, operation: Any, patience: float) -> None:
-        """See that the outcome is in its place.
+    def _wait_for_outcome(self, operation: Any, timeout: float) -> None:
+        """Wait until an operation is no longer pending.
 
-        Wine tells a moment before that: the thread that began it has to write it down, and with
-        it the bytes that were read, which takes as long as that gets no processor. They must
-        not be taken for the end of what comes. What was cancelled because its thread was just
-        ending may never be written down: that is "pending" for ever.
+        Wine reports a completion before the thread that started the operation has written its
+        outcome, and the data that was read: without the wait that would look like the end of the
+        data. For an operation that was cancelled because its thread exited, it may never do so.
         """
-        end = monotonic() + patience
+        end = monotonic() + timeout
         while operation.pending:
             if monotonic() >= end:
-                self._unwritten.append(operation)  # should it be written yet: the memory is there
+                self._without_outcome.append(operation)  # its memory may still be written to
                 return
-            sleep(_MOMENT)
+            sleep(_POLL_INTERVAL)
 
 
 _port: CompletionPort | None = None
-_making = _thread.allocate_lock()
+_port_lock = _thread.allocate_lock()
 
 
 def completion_port() -> CompletionPort:
-    """The port, made when it is first needed. Raises OSError."""
-    global _port  # noqa: PLW0603 - one a process: each costs a thread
-    with _making:
+    """Return the process's completion port, made at first use. Raises OSError."""
+    global _port  # noqa: PLW0603 - each costs a thread
+    with _port_lock:
         if _port is None:
             _port = CompletionPort()
         return _port

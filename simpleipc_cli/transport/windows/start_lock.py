@@ -1,7 +1,7 @@
-"""Who may start a server for a path, on Windows: see unix_start_lock.py.
+"""Which client starts a server for a path, on Windows: see unix.start_lock.
 
-A pipe of which there can be one only, beside that of the endpoint. The system closes it
-however its holder ends.
+A pipe beside that of the endpoint, limited to one instance. The system closes it however its
+holder ends.
 """
 
 from __future__ import annotations
@@ -14,24 +14,20 @@ from simpleipc_cli.transport.windows.stream import MAX_NAME, PREFIX, endpoint_er
 _SUFFIX = ".sipc-spawn"
 
 
-class WinStartLock:
+class StartLock:
     """The right to start a server for one path."""
 
     def __init__(self, path: str) -> None:
-        """Takes nothing yet. Raises InvalidPath."""
-        # The longest names may share a lock: then one waits for the other, no more.
+        """Raises NotASocket."""
+        # The longest names may share a lock, which only makes one wait for the other.
         self.path = pipe_name(path)[: MAX_NAME - len(_SUFFIX)] + _SUFFIX
         """The lock's name, for messages."""
         self._handle = 0
 
     def take(self) -> bool:
-        """Take the lock, without waiting; False while another has it. Raises EndpointError."""
-        api = win32.api
-        flags = win32.REJECT_REMOTE_CLIENTS
+        """Take the lock without waiting; False while another has it. Raises EndpointError."""
         try:
-            self._handle = api.CreateNamedPipe(
-                self.path, api.PIPE_ACCESS_INBOUND, flags, 1, 0, 0, 0, api.NULL
-            )
+            self._handle = win32.create_lock_pipe(self.path)
         except OSError as error:
             if win32.winerror(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
                 return False
@@ -39,12 +35,12 @@ class WinStartLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back, if it was taken."""
+        """Release the lock, if it was taken."""
         handle, self._handle = self._handle, 0
         if handle:
             win32.api.CloseHandle(handle)
 
 
 def real_path(path: str) -> str:
-    """See unix_start_lock. To look where a pipe's own name leads would be to open the pipe."""
+    """Return the absolute path without links; to resolve a pipe's own name would open the pipe."""
     return path if path.startswith(PREFIX) else os.path.realpath(path)

@@ -1,7 +1,7 @@
 """Named pipes of Windows, the client's half: a stream, names, and connecting to one.
 
-Knows nothing of packets. A path becomes the name of a pipe as git has it (git:
-compat/simple-ipc/ipc-win32.c): the pipe is no file, and nothing is at the path.
+Knows nothing of packets. A path becomes the name of a pipe as in git (git:
+compat/simple-ipc/ipc-win32.c). The pipe is no file: there is nothing at the path.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ PREFIX = "\\\\.\\pipe\\"
 MAX_NAME = 256
 """Characters of a pipe's whole name (CreateNamedPipe)."""
 
-_LATE = "no complete answer in time"
-_LOOK_EVERY = 0.05  # seconds; waiting for an instance cannot be cut short by Ctrl-C
+_POLL_INTERVAL = 0.05  # seconds; Ctrl-C does not interrupt the wait for an instance
 
 
 def pipe_name(path: str) -> str:
-    """The pipe that a path means. Raises InvalidPath for one that no pipe can have."""
+    """Return the name of the pipe for a path. Raises NotASocket if no pipe can have it."""
     if not path or "\0" in path:
         raise NotASocket("the path is empty" if not path else "the path has a NUL in it")
     if path.startswith(PREFIX):
@@ -53,88 +52,80 @@ def pipe_name(path: str) -> str:
 class WinStream(Stream):
     """One connection over a named pipe."""
 
-    __slots__ = ("_asked", "_end", "_peer", "_readable", "_writable")
+    __slots__ = ("_handle", "_peer", "_pipe", "_read_poller", "_write_poller")
 
     def __init__(self, handle: int, *, accepted: bool) -> None:
-        """Takes over a connected pipe; one that was accepted is the port's already.
+        """Take over a connected pipe; an accepted one is attached to the completion port.
 
-        Raises OSError, and does not take it then.
+        Raises OSError, and does not take it over then.
         """
-        self._end = OverlappedPipe(handle, attached=accepted)
-        self._readable: WinPoller | None = None
-        self._writable: WinPoller | None = None
+        self._pipe = OverlappedPipe(handle, attached=accepted)
+        self._read_poller: WinPoller | None = None
+        self._write_poller: WinPoller | None = None
         self._peer: Peer | None = None
-        self._asked = handle
-        if accepted:  # once the other end is closed, nobody knows any more
-            self._peer = Peer(win32.process_at_other_end(handle, of_client=True), -1, -1)
+        self._handle = handle
+        if accepted:  # it is not known any more after the client has closed
+            self._peer = Peer(win32.peer_pid(handle, of_client=True), -1, -1)
 
     def fileno(self) -> int:
-        """See Stream."""
-        return self._end.descriptor
+        return self._pipe.descriptor
 
     def peer(self) -> Peer:
-        """Whose process connected, or listened. Windows has no numbers for users."""
-        if self._peer is None:  # most clients never ask, and what asks the system loads slowly
-            self._peer = Peer(win32.process_at_other_end(self._asked, of_client=False), -1, -1)
+        """Return the peer; users have no numbers on Windows."""
+        if self._peer is None:  # few clients need it, and ctypes loads slowly
+            self._peer = Peer(win32.peer_pid(self._handle, of_client=False), -1, -1)
         return self._peer
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
-        """See Stream."""
         while True:
             left = deadline.remaining()
-            if left == 0.0:  # also when bytes are there: somebody may never stop writing
-                raise TimedOut(_LATE)
+            if left == 0.0:  # also if data has come: the peer may never stop writing
+                raise TimedOut("no complete response in time")
             try:
-                return self._end.read_nowait(buffer)
+                return self._pipe.read_nowait(buffer)
             except BlockingIOError:
-                if self._readable is None:
-                    self._readable = self._poller_for(READ)
-                self._readable.wait(left)
+                if self._read_poller is None:
+                    self._read_poller = self._poller_for(READ)
+                self._read_poller.wait(left)
 
     def read_nowait(self, buffer: Buffer) -> int:
-        """See Stream."""
-        return self._end.read_nowait(buffer)
+        return self._pipe.read_nowait(buffer)
 
     def peek_nowait(self) -> bool:
-        """See Stream."""
-        return self._end.peek_nowait()
+        return self._pipe.peek_nowait()
 
     def write(self, buffers: Sequence[Buffer]) -> int:
-        """See Stream."""
         while True:
             try:
-                return self._end.write_nowait(buffers)
+                return self._pipe.write_nowait(buffers)
             except BlockingIOError:
-                if self._writable is None:  # not the reader's: that is another thread
-                    self._writable = self._poller_for(WRITE)
-                self._writable.wait(None)
+                if self._write_poller is None:  # not the reader's, which another thread uses
+                    self._write_poller = self._poller_for(WRITE)
+                self._write_poller.wait(None)
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """See Stream. Behind BlockingIOError, offer the same bytes again."""
-        return self._end.write_nowait(buffers)
+        return self._pipe.write_nowait(buffers)
 
     def shutdown(self) -> None:
-        """See Stream."""
-        self._end.shutdown()
+        self._pipe.shutdown()
 
     def close(self) -> None:
-        """See Stream."""
-        self._end.close()
-        for poller in (self._readable, self._writable):
+        self._pipe.close()
+        for poller in (self._read_poller, self._write_poller):
             if poller is not None:
                 poller.close()
 
-    def _poller_for(self, wanted: int) -> WinPoller:
+    def _poller_for(self, events: int) -> WinPoller:
         poller = WinPoller()
-        poller.register(self._end.descriptor, wanted)
+        poller.register(self._pipe.descriptor, events)
         return poller
 
 
 def connect(path: str, deadline: Deadline) -> WinStream:
-    """Connect to the pipe of `path`; while all its instances are taken, wait for one.
+    """Connect to the pipe of `path`; while all its instances are in use, wait for one.
 
-    Raises NotListening (Busy if none was free until the deadline), PathNotFound,
-    InvalidPath, NotPermitted.
+    Raises ServerBusy if none was free until the deadline, PathNotFound, NotASocket,
+    PermissionDenied.
     """
     name = pipe_name(path)
     while True:
@@ -144,11 +135,15 @@ def connect(path: str, deadline: Deadline) -> WinStream:
             left = deadline.remaining()
             if win32.winerror(error) != win32.PIPE_BUSY or left == 0.0:
                 raise endpoint_error(error, path) from None
-        _wait_for_instance(name, _LOOK_EVERY if left is None else min(left, _LOOK_EVERY))
+        seconds = _POLL_INTERVAL if left is None else min(left, _POLL_INTERVAL)
+        try:
+            win32.api.WaitNamedPipe(name, max(1, int(seconds * 1000)))
+        except OSError:
+            pass  # no instance, or no pipe any more: the next try will show
 
 
 def connect_nowait(path: str) -> WinStream:
-    """Connect if an instance is free at once. Raises what connect() raises."""
+    """Connect if an instance is free. Raises the errors of connect()."""
     try:
         return _connect(pipe_name(path))
     except OSError as error:
@@ -168,29 +163,23 @@ def _connect(name: str) -> WinStream:
         raise
 
 
-def _wait_for_instance(name: str, seconds: float) -> None:
-    """Wait a while for a free instance, for which others wait, too."""
-    try:
-        win32.api.WaitNamedPipe(name, max(1, int(seconds * 1000)))
-    except OSError:
-        pass  # none, or no pipe any more: trying again tells
-
-
 def endpoint_error(error: OSError, path: str) -> EndpointError:
-    """What an operating system error says about the endpoint."""
+    """Translate an operating system error about the endpoint."""
     match win32.winerror(error):
         case win32.PIPE_BUSY:
-            return ServerBusy(f"{path} is busy: all its instances are taken")
+            return ServerBusy(f"{path} is busy: all its instances are in use")
         case win32.FILE_NOT_FOUND | win32.PATH_NOT_FOUND:
             return PathNotFound(f"{path} does not exist")
         case win32.ACCESS_DENIED:
-            return PermissionDenied(f"{path}: {win32.strerror(error)}")
+            return PermissionDenied(f"{path}: {win32.strerror(error)}", "check whose server it is")
         case win32.INVALID_NAME | win32.BAD_PATHNAME | win32.NAME_TOO_LONG | win32.BAD_NETPATH:
             return NotASocket(f"{path}: {win32.strerror(error)}")
         case _:
-            return EndpointError(f"{path}: {win32.strerror(error)}")
+            return EndpointError(
+                f"{path}: {win32.strerror(error)}", "end some programs, or choose another path"
+            )
 
 
-def inspect(path: str) -> dict[str, object]:  # noqa: ARG001 - see transport.unix_inspect
-    """A pipe is no file: it has no owner and no mode that could be read without opening it."""
+def endpoint_info(path: str) -> dict[str, object]:  # noqa: ARG001 - see unix.stream
+    """Return the type: owner and mode of a pipe cannot be read without opening it."""
     return {"type": "named pipe", "owner": None, "mode": None}

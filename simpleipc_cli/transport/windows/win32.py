@@ -1,7 +1,7 @@
-"""Windows itself, as far as pipes need it: its modules, numbers, and calls that have no module.
+"""Constants and calls of Windows that pipes and processes need.
 
-Loaded on Windows alone. The modules are fetched by name, so that a type checker on another
-system, to which they are empty, does not mind.
+Loaded on Windows only. Its modules are imported by name, as type checkers on other systems take
+them for empty.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 api: Any = import_module("_winapi")
 overlapped: Any = import_module("_overlapped")
-"""asyncio's own: completion ports and overlapped reads and writes that keep their buffers."""
+"""asyncio's module for completion ports and overlapped I/O, which keeps the buffers alive."""
 
 # winerror.h
 FILE_NOT_FOUND = 2
@@ -28,57 +28,69 @@ PIPE_BUSY = 231
 # winbase.h
 REJECT_REMOTE_CLIENTS = 0x8
 IDENTIFY_ONLY = 0x00110000
-"""SECURITY_SQOS_PRESENT, SECURITY_IDENTIFICATION: a server learns who we are, no more."""
+"""SECURITY_SQOS_PRESENT, SECURITY_IDENTIFICATION: a server may learn our identity, not use it."""
 
-_libraries: dict[str, Any] = {}
+_dlls: dict[str, Any] = {}
 
 
 def ctypes() -> Any:
-    """The module, loaded when it is first needed."""
+    """Return the module, loaded at first use."""
     return import_module("ctypes")
 
 
 def dll(name: str) -> Any:
-    """A system library, whose calls keep their own last error."""
-    if name not in _libraries:
-        _libraries[name] = ctypes().WinDLL(name, use_last_error=True)
-    return _libraries[name]
+    """Return a system library, whose calls set last_error()."""
+    if name not in _dlls:
+        _dlls[name] = ctypes().WinDLL(name, use_last_error=True)
+    return _dlls[name]
 
 
 def handle(value: int) -> Any:
-    """A handle as a foreign call takes it; a bare number would be cut to 32 bits."""
+    """Return a handle as an argument of a call; a plain number would be cut to 32 bits."""
     return ctypes().c_void_p(value)
 
 
 def last_error() -> OSError:
-    """The last foreign call's error."""
+    """Return the error of the last call."""
     native = ctypes()
     error: OSError = native.WinError(native.get_last_error())
     return error
 
 
 def winerror(error: OSError) -> int:
-    """The system's own number of an error."""
+    """Return the system's error number, 0 if there is none."""
     return getattr(error, "winerror", None) or 0
 
 
 def strerror(error: OSError) -> str:
-    """The system's own words, beginning small, as they stand behind a colon."""
+    """Return the system's message with a small first letter, for use after a colon."""
     text = (error.strerror or str(error)).rstrip(". \r\n")
     return text[:1].lower() + text[1:]
 
 
-def process_at_other_end(pipe: int, *, of_client: bool) -> int:
-    """The process id of whoever opened, or made, the other end; 0 if that is not known."""
+def create_lock_pipe(name: str) -> int:
+    """Create a pipe that can exist once, and ends with its process; return its handle.
+
+    Raises OSError with PIPE_BUSY or ACCESS_DENIED if it exists.
+    """
+    return int(
+        api.CreateNamedPipe(
+            name, api.PIPE_ACCESS_INBOUND, REJECT_REMOTE_CLIENTS, 1, 0, 0, 0, api.NULL
+        )
+    )
+
+
+def peer_pid(pipe: int, *, of_client: bool) -> int:
+    """Return the process id of the pipe's client, or server; 0 if it is not known."""
     kernel = dll("kernel32")
-    ask = kernel.GetNamedPipeClientProcessId if of_client else kernel.GetNamedPipeServerProcessId
+    query = kernel.GetNamedPipeClientProcessId if of_client else kernel.GetNamedPipeServerProcessId
     number = ctypes().c_ulong()
-    found = ask(handle(pipe), ctypes().byref(number))
+    found = query(handle(pipe), ctypes().byref(number))
     return int(number.value) if found else 0
 
 
 def own_user() -> str:
-    """The security identifier of the user whom this process runs as, in text. Raises OSError."""
+    """Return the security identifier of this process's user, as text. Raises OSError."""
     native, kernel, security = ctypes(), dll("kernel32"), dll("advapi32")
     kernel.GetCurrentProcess.restype = native.c_void_p
     token, size = native.c_void_p(), native.c_ulong()
@@ -88,12 +100,14 @@ def own_user() -> str:
     ):
         raise last_error()
     try:
-        room = native.create_string_buffer(256)  # the longest has 68 bytes, and a pointer to it
-        if not security.GetTokenInformation(token, token_user, room, len(room), native.byref(size)):
+        buffer = native.create_string_buffer(256)  # the longest has 68 bytes, and a pointer to it
+        if not security.GetTokenInformation(
+            token, token_user, buffer, len(buffer), native.byref(size)
+        ):
             raise last_error()
     finally:
         api.CloseHandle(token.value)
-    user = native.cast(room, native.POINTER(native.c_void_p))[0]
+    user = native.cast(buffer, native.POINTER(native.c_void_p))[0]
     text = native.c_wchar_p()
     if not security.ConvertSidToStringSidW(handle(user), native.byref(text)):
         raise last_error()
@@ -103,7 +117,7 @@ def own_user() -> str:
 
 
 class SecurityDescriptor:
-    """Who may open a pipe, as CreateNamedPipe takes it; it must be kept for so long."""
+    """Access rules for CreateNamedPipe(), to be kept until the last call that uses them."""
 
     def __init__(self, rules: str) -> None:
         """`rules` in the security descriptor definition language. Raises OSError."""
@@ -114,11 +128,11 @@ class SecurityDescriptor:
             rules, revision, native.byref(self._descriptor), None
         ):
             raise last_error()
-        # SECURITY_ATTRIBUTES: its size, the descriptor, and that children get no copy.
+        # SECURITY_ATTRIBUTES: its size, the descriptor, and that handles are not inherited.
         size = 3 * native.sizeof(native.c_void_p)
         self._attributes = (native.c_void_p * 3)(size, self._descriptor.value, 0)
         self.address: int = native.addressof(self._attributes)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the memory."""
         dll("kernel32").LocalFree(self._descriptor)

@@ -401,7 +401,7 @@ def test_a_missing_server_has_a_status_of_its_own(endpoint, folder):
     assert_error_line(send(folder), 5, "a directory")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(endpoint))
-        assert_error_line(send(endpoint), 3, "nobody is listening")
+        assert_error_line(send(endpoint), 3, "no server is listening")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(folder / "datagram"))
         assert_error_line(send(folder / "datagram"), 5)

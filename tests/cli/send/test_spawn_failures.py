@@ -181,7 +181,7 @@ def test_a_server_has_ten_seconds_to_listen_unless_an_option_says_otherwise(
 def test_max_time_is_the_limit_for_the_start_too(spawning, folder, max_time, wait):
     max_time.is_over = partial(has_started, spawning)
     done = spawning.send(HANGS, "-m", "1h", *wait, cwd=folder)
-    assert_error_line(done, 3, f"nobody is listening on {spawning.path}, ", "was terminated")
+    assert_error_line(done, 3, f"no server is listening on {spawning.path}, ", "was terminated")
     spawning.check_nothing_left()
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
 

@@ -111,7 +111,7 @@ def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     code += "from simpleipc_cli.cli import main, app;"
     code += "import simpleipc_cli.cli.send.command, simpleipc_cli.cli.probe.command;"
     code += "import simpleipc_cli.cli.serve.command;"
-    code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.transport.unix.inspect;"
+    code += "import simpleipc_cli.transport.unix.listener;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
         [os.path.join(os.path.dirname(SIPC), "python"), "-c", code, *map(str, arguments)],

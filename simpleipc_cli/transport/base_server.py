@@ -1,12 +1,74 @@
-"""Interfaces for waiting on many descriptors at once. See base.py."""
+"""What a transport offers to servers: listeners, pollers and events. See base.py."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from simpleipc_cli.transport.base import Stream
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Listen(Protocol):
+        """Starts to listen on a path."""
+
+        def __call__(
+            self,
+            path: str,
+            *,
+            mode: int,
+            backlog: int,
+            group: int | None = ...,
+            cancelled: Callable[[], bool] = ...,
+        ) -> Listener:
+            """Return the listener. Raises EndpointError."""
+
+    class StartLock(Protocol):
+        """The right to start a server for one path."""
+
+        path: str
+
+        def take(self) -> bool:
+            """Take the lock without waiting; False while another process has it."""
+
+        def release(self) -> None:
+            """Release the lock, if it was taken."""
+
+
+class Listener(ABC):
+    """An endpoint that accepts connections."""
+
+    is_externally_owned = False
+    """Whether the service manager keeps the listener, whose queue is for the next server then."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+
+    @abstractmethod
+    def accept(self) -> Stream:
+        """Return the next connection. Raises BlockingIOError if none waits, OutOfDescriptors."""
+
+    @abstractmethod
+    def owns_path(self) -> bool:
+        """Return whether the path still leads to this listener."""
+
+    @abstractmethod
+    def stop_listening(self) -> None:
+        """Remove the path, if it still leads here, and refuse new clients.
+
+        Clients that have connected can still be accepted. If it is externally owned, this does
+        nothing, and no client may be accepted after it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it. Call stop_listening() and accept all clients first: others are reset.
+
+        If it is externally owned, none is reset.
+        """
 
 
 class Poller(ABC):
@@ -114,11 +176,11 @@ class FileReader(ABC):
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to poll: READ when read_now() has data."""
+        """Return the descriptor to poll: READ when read_nowait() has data."""
 
     @abstractmethod
     def read_nowait(self, limit: int) -> bytes:
-        """Return at most `limit` bytes that are there; empty at the end.
+        """Return at most `limit` available bytes; empty at the end.
 
         Raises BlockingIOError if there are none, OSError.
         """
@@ -132,12 +194,12 @@ class FileWriter(ABC):
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to poll: WRITE when write_now() may take more."""
+        """Return the descriptor to poll: WRITE when write_nowait() may take more."""
 
     @abstractmethod
     def write_nowait(self, payload: memoryview) -> int:
-        """Write what is taken without blocking; return how many bytes.
+        """Write as much as possible without blocking; return how many bytes.
 
-        The rest must be offered again before anything else, as it may be under way. Raises
+        The rest must be offered again before anything else: it may have been started. Raises
         OSError.
         """
