@@ -30,45 +30,26 @@ class SignalBlock(Protocol):
 class System(Protocol):
     """Files, users, signals and limits of one operating system."""
 
-    @property
-    def UNSUPPORTED_OPTIONS(self) -> frozenset[str]:
-        """Options that this system cannot offer."""
-
-    @property
-    def ENDING_SIGNALS(self) -> tuple[str, ...]:
-        """Names of the signals that end a program."""
-
-    @property
-    def STOP_SIGNALS(self) -> tuple[str, ...]:
-        """Names of the signals that stop a server."""
-
-    @property
-    def RELOAD_SIGNALS(self) -> tuple[str, ...]:
-        """Names of the signals on which a server reopens its files."""
-
-    @property
-    def STATS_SIGNALS(self) -> tuple[str, ...]:
-        """Names of the signals on which a server logs its counters."""
-
-    @property
-    def HAS_OWNERSHIP(self) -> bool:
-        """Whether files have owners, groups and modes."""
-
-    @property
-    def SPOOL_FOLDER(self) -> str:
-        """Where spooled bytes go if $TMPDIR is not set."""
-
-    @property
-    def UNLIMITED(self) -> int:
-        """The number that stands for no limit."""
-
-    @property
-    def OPEN_FLAGS(self) -> int:
-        """Flags for every file that is opened: child processes must not inherit it."""
-
-    @property
-    def O_NONBLOCK_FLAGS(self) -> int:
-        """Flags for a file that may be a FIFO or a terminal."""
+    UNSUPPORTED_OPTIONS: frozenset[str]
+    """Options that this system cannot offer."""
+    ENDING_SIGNALS: tuple[str, ...]
+    """Names of the signals that end a program."""
+    STOP_SIGNALS: tuple[str, ...]
+    """Names of the signals that stop a server."""
+    RELOAD_SIGNALS: tuple[str, ...]
+    """Names of the signals on which a server reopens its files."""
+    STATS_SIGNALS: tuple[str, ...]
+    """Names of the signals on which a server logs its counters."""
+    HAS_OWNERSHIP: bool
+    """Whether files have owners, groups and modes."""
+    SPOOL_FOLDER: str
+    """Where spooled bytes go if $TMPDIR is not set."""
+    UNLIMITED: int
+    """The number that stands for no limit."""
+    OPEN_FLAGS: int
+    """Flags for every file that is opened: child processes must not inherit it."""
+    O_NONBLOCK_FLAGS: int
+    """Flags for a file that may be a FIFO or a terminal."""
 
     def get_fd_limits(self) -> tuple[int, int]:
         """Return the soft and the hard limit of open descriptors, UNLIMITED for none."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 UNSUPPORTED_OPTIONS = frozenset(("--group", "--allow-user"))
 
-ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # Ctrl-C, none, Ctrl-Break
+ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGBREAK")  # Ctrl-C, none, Ctrl-Break
 STOP_SIGNALS = ENDING_SIGNALS
 RELOAD_SIGNALS: tuple[str, ...] = ()
 STATS_SIGNALS: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ _NOT_INHERITED: int = getattr(os, "O_NOINHERIT", 0)
 OPEN_FLAGS = _BINARY | _NOT_INHERITED
 O_NONBLOCK_FLAGS = 0
 
-_POLL_INTERVAL = 0.01  # seconds; no event tells that a pipe can be read
+_POLL_INTERVAL = 0.01  # seconds; no event reports that a pipe can be read
 _PIPE = 3  # FILE_TYPE_PIPE
 
 UNLIMITED = -1
@@ -72,7 +72,7 @@ def read_into(descriptor: int, buffer: memoryview) -> int:
 
 
 def read_into_nowait(_descriptor: int, _buffer: memoryview) -> int:
-    raise BlockingIOError  # the system cannot tell
+    raise BlockingIOError  # not possible here
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -111,7 +111,7 @@ class _ReadPoll:
 
 
 class _WritePoll:
-    """Reports a descriptor as writable at all times: the system cannot tell."""
+    """Reports a descriptor as writable at all times: the system does not report it."""
 
     def poll(self, _milliseconds: float | None = None, /) -> bool:
         return True

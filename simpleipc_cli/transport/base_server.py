@@ -141,7 +141,7 @@ class WakeupEvent(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Reset the event. Look for its reason after this, not before."""
+        """Reset the event. Check for its reason after this, not before."""
 
     @abstractmethod
     def close(self) -> None:

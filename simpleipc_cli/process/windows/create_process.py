@@ -9,10 +9,9 @@ import os
 import subprocess
 from collections.abc import Mapping
 from importlib import import_module
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
-from simpleipc_cli.transport import new_poller
 from simpleipc_cli.transport.windows import win32
 
 NO_WINDOW = 0x08000000  # winbase.h
@@ -61,11 +60,9 @@ class JobObject:
 
     def wait_until_empty(self) -> None:
         """Wait at most a second, by polling, until none of its processes runs."""
-        poller = new_poller()
         end = monotonic() + _EXIT_TIMEOUT
         while not self._is_empty() and monotonic() < end:
-            poller.wait(_POLL_INTERVAL)
-        poller.close()
+            sleep(_POLL_INTERVAL)
 
     def _is_empty(self) -> bool:
         buffer = win32.ctypes().create_string_buffer(_ACCOUNTING_SIZE)

@@ -38,50 +38,10 @@ def is_hung_up(descriptor: int) -> bool:
 class UnixPoller(Poller):
     """poll(2): needs no descriptor, is cheap to change, and slow with thousands of them."""
 
-    __slots__ = ("_callbacks", "_events", "_poll")
+    _kernel: select.poll | select.epoll
 
     def __init__(self) -> None:
-        self._poll = select.poll()
-        self._events: dict[int, int] = {}
-        self._callbacks: dict[int, Callable[[int], object]] = {}
-
-    def register(
-        self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
-    ) -> None:
-        if callback is not None:
-            self._callbacks[descriptor] = callback
-        if self._events.get(descriptor) != events:
-            self._events[descriptor] = events
-            self._poll.register(descriptor, _TO_KERNEL[events])
-
-    def unregister(self, descriptor: int) -> None:
-        if self._events.pop(descriptor, None) is not None:
-            self._callbacks.pop(descriptor, None)
-            self._poll.unregister(descriptor)
-
-    def discard(self, descriptor: int) -> None:
-        self.unregister(descriptor)  # to poll(2), a descriptor is a number
-
-    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        millis = None if timeout is None else ceil(min(timeout, _MAX_TIMEOUT) * 1000)
-        return [(number, _FROM_KERNEL[flags & 63]) for number, flags in self._poll.poll(millis)]
-
-    def dispatch(self, timeout: float | None) -> None:
-        millis = None if timeout is None else ceil(min(timeout, _MAX_TIMEOUT) * 1000)
-        _call_back(self._poll.poll(millis), self._callbacks)
-
-    def close(self) -> None:
-        self._callbacks.clear()
-
-
-class UnixScalablePoller(Poller):
-    """epoll(7): holds a descriptor of its own, and is as fast with ten thousand as with one."""
-
-    def __init__(self) -> None:
-        """Raises OSError without a free descriptor."""
-        self._epoll = select.epoll()
-        # select(2) does not take a descriptor's number beyond its limit.
-        self._can_select = self._epoll.fileno() < _MAX_FOR_SELECT
+        self._kernel = select.poll()
         self._events: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[int], object]] = {}
 
@@ -94,23 +54,46 @@ class UnixScalablePoller(Poller):
         if before == events:
             return
         if before is None:
-            self._epoll.register(descriptor, _TO_KERNEL[events])
+            self._kernel.register(descriptor, _TO_KERNEL[events])
         else:
-            self._epoll.modify(descriptor, _TO_KERNEL[events])
+            self._kernel.modify(descriptor, _TO_KERNEL[events])
         self._events[descriptor] = events
 
     def unregister(self, descriptor: int) -> None:
         if self._events.pop(descriptor, None) is not None:
             self._callbacks.pop(descriptor, None)
-            self._epoll.unregister(descriptor)
+            self._kernel.unregister(descriptor)
+
+    def discard(self, descriptor: int) -> None:
+        self.unregister(descriptor)  # to poll(2), a descriptor is a number
+
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        return [(number, _FROM_KERNEL[flags & 63]) for number, flags in self._poll(timeout)]
+
+    def dispatch(self, timeout: float | None) -> None:
+        _call_back(self._poll(timeout), self._callbacks)
+
+    def _poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        millis = None if timeout is None else ceil(min(timeout, _MAX_TIMEOUT) * 1000)
+        return self._kernel.poll(millis)
+
+    def close(self) -> None:
+        self._callbacks.clear()
+
+
+class UnixScalablePoller(UnixPoller):
+    """epoll(7): holds a descriptor of its own, and is as fast with ten thousand as with one."""
+
+    def __init__(self) -> None:
+        """Raises OSError without a free descriptor."""
+        super().__init__()
+        self._kernel = self._epoll = select.epoll()
+        # select(2) does not take a descriptor's number beyond its limit.
+        self._can_select = self._epoll.fileno() < _MAX_FOR_SELECT
 
     def discard(self, descriptor: int) -> None:
         self._events.pop(descriptor, None)  # the kernel has removed it (epoll(7))
         self._callbacks.pop(descriptor, None)
-
-    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        found = self._epoll.poll(self._sleep(timeout))
-        return [(number, _FROM_KERNEL[flags & 63]) for number, flags in found]
 
     def dispatch(self, timeout: float | None) -> None:
         if timeout is not None and (timeout < _FINE_BELOW or timeout > _MAX_TIMEOUT):
@@ -123,6 +106,9 @@ class UnixScalablePoller(Poller):
                 callback(_FROM_KERNEL[flags & 63])
         else:
             _call_back(found, self._callbacks)
+
+    def _poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        return self._epoll.poll(self._sleep(timeout))
 
     def _sleep(self, timeout: float | None) -> float | None:
         """Spend a timeout of some milliseconds by select(2): epoll rounds it up to whole ones.
