@@ -33,12 +33,12 @@ def start(request):
     return spawn_libc() if request.param == "library" else spawn_os
 
 
-def output_of(start, *command: str, environment=None, more=(), added=NO_VARIABLES) -> bytes:
-    """What a program writes to its standard output, having ended well."""
+def output_of(start, *command: str, environment=None, files=(), variables=NO_VARIABLES) -> bytes:
+    """Return what a program writes to its standard output; it must succeed."""
     reader, writer = os.pipe()
     try:
-        files = [(writer, 1), *more]
-        pid = start(command[0], list(command), environment or {}, files, added)
+        all_files = [(writer, 1), *files]
+        pid = start(command[0], list(command), environment or {}, all_files, variables)
     finally:
         os.close(writer)
     with open(reader, "rb") as file:
@@ -66,22 +66,22 @@ def test_an_empty_environment_stays_empty(start):
 def test_a_program_has_only_the_given_descriptors(start):
     pipe = os.pipe()
     try:
-        more = [(pipe[0], 7), (pipe[1], pipe[1])]  # one with its own number
-        written = output_of(start, "/bin/ls", "/proc/self/fd", more=more)
+        files = [(pipe[0], 7), (pipe[1], pipe[1])]  # one keeps its number
+        written = output_of(start, "/bin/ls", "/proc/self/fd", files=files)
     finally:
         for descriptor in pipe:
             os.close(descriptor)
     found = {int(number) for number in written.split()}
     given = {0, 1, 2, 7, pipe[1], *inheritable_fds()}
     assert given <= found
-    assert len(found - given) == 1  # by which it looks
+    assert len(found - given) == 1  # its own, of the folder
 
 
 def test_each_program_has_its_own_environment(start):
     one, other = {"NAME": "one", "MORE": ""}, {"NAME": "other"}
-    for given, more in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
-        written = output_of(start, "/usr/bin/env", environment=given, added=more).decode()
-        assert dict(line.split("=", 1) for line in written.splitlines()) == given | more
+    for given, variables in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
+        written = output_of(start, "/usr/bin/env", environment=given, variables=variables).decode()
+        assert dict(line.split("=", 1) for line in written.splitlines()) == given | variables
 
 
 def test_a_program_leads_a_group_and_has_default_signals(start):
@@ -125,7 +125,7 @@ def test_a_descriptor_that_is_not_open_is_an_error(start):
         start("/bin/true", ["true"], {}, [(987, 0)])
 
 
-# It limits itself, and cannot take that back: not for the process that runs the tests.
+# Limits its own process for good, so it cannot run in the process of the tests.
 LIMITED = """
 import os
 import resource
@@ -144,9 +144,9 @@ except OSError as error:
 """
 
 
-@pytest.mark.parametrize("way", ["library", "python"])
-def test_too_many_processes_are_an_error(way):
-    done = subprocess.run([sys.executable, "-c", LIMITED, way, str(NOBODY)], capture_output=True)
+@pytest.mark.parametrize("by", ["library", "python"])
+def test_too_many_processes_are_an_error(by):
+    done = subprocess.run([sys.executable, "-c", LIMITED, by, str(NOBODY)], capture_output=True)
     assert (done.returncode, done.stderr) == (errno.EAGAIN, b"")
 
 
@@ -165,13 +165,13 @@ def test_a_nul_in_a_text_is_an_error(start, program, arguments, given):
         start(program, arguments, given, [])
 
 
-# -- side by side ---------------------------------------------------------------------------
+# -- concurrently ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def held(script):
-    """Makes programs that cannot be executed before they are let go."""
-    kept = signal.signal(signal.SIGIO, signal.SIG_IGN)  # what the kernel asks the holder with
+    """Make programs that cannot be executed before release()."""
+    kept = signal.signal(signal.SIGIO, signal.SIG_IGN)  # from the kernel, to the holder
     with ExitStack() as files:
 
         def make(name: str) -> Held:
@@ -201,11 +201,11 @@ class Held:
     def is_waited_for(self) -> bool:
         return fcntl.fcntl(self._file, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
-class Starting(threading.Thread):
+class StartThread(threading.Thread):
     """A thread that starts a program."""
 
     def __init__(self, held: Held, limit: DescriptorLimit) -> None:
@@ -220,16 +220,16 @@ class Starting(threading.Thread):
         self.process = spawn(command, environment(), [], self._limit)
 
     def finish(self) -> None:
-        self._held.let_go()
+        self._held.release()
         self.join(TIMEOUT)
         assert self.process.wait(TIMEOUT, None)
         assert self.process.status() == 0
         self.process.stop(0.0, None)
 
 
-def test_programs_are_started_side_by_side(held):
+def test_programs_are_started_concurrently(held):
     limit = DescriptorLimit()
-    both = [Starting(held("first"), limit), Starting(held("second"), limit)]
+    both = [StartThread(held("first"), limit), StartThread(held("second"), limit)]
     assert [each.process for each in both] == [None, None]
     for each in both:
         each.finish()
@@ -245,14 +245,14 @@ def small_limit():
 
 def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
     limit = DescriptorLimit()
-    starting = Starting(held("program"), limit)
+    starting = StartThread(held("program"), limit)
     raising = threading.Thread(target=limit.raise_to_maximum)
     raising.start()
-    wait_until(lambda: is_in_syscall(raising.native_id, "futex"), "it to wait for the program")
+    wait_until(lambda: is_in_syscall(raising.native_id, "futex"), "the limit to wait")
     later = []
     after = threading.Thread(target=lambda: later.append(limit_of_child(limit)))
     after.start()
-    wait_until(lambda: is_in_syscall(after.native_id, "futex"), "it to wait for the limit")
+    wait_until(lambda: is_in_syscall(after.native_id, "futex"), "the program to wait")
     assert (starting.process, later) == (None, [])
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == small_limit
     starting.finish()
@@ -265,7 +265,7 @@ def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
 
 
 def limit_of_child(limit: DescriptorLimit) -> int:
-    """The soft limit that a handler has."""
+    """Return the soft limit that a handler has."""
     reader, writer = os.pipe()
     process = spawn(Command("ulimit -Sn", ""), environment(), [(writer, 1)], limit)
     os.close(writer)
@@ -278,19 +278,19 @@ def limit_of_child(limit: DescriptorLimit) -> int:
 def test_handlers_that_start_at_once_have_no_descriptors_of_each_other(endpoint):
     found = []
 
-    def look() -> None:
+    def list_descriptors() -> None:
         found.extend([ask(endpoint, b"x") for _ in range(10)])
 
     with Server(endpoint, "exec ls /proc/self/fd", "--threads", 8, "-q"):
-        threads = [threading.Thread(target=look) for _ in range(8)]
+        threads = [threading.Thread(target=list_descriptors) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(TIMEOUT)
-    assert found == [(b"0\n1\n2\n3\n", True)] * 80  # the last is the one by which it looks
+    assert found == [(b"0\n1\n2\n3\n", True)] * 80  # the last is its own, of the folder
 
 
-# -- where it cannot be had -----------------------------------------------------------------
+# -- without the C library -----------------------------------------------------------------
 
 WITHOUT = {
     "no ctypes": "sys.modules['ctypes'] = None",

@@ -1,4 +1,4 @@
-"""How a path is taken: the mode of the socket, and what stood in the way."""
+"""How a listener takes its path: the socket's mode, stale sockets and stale locks."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_stale_socket_is_replaced(endpoint):
 
 
 @pytest.mark.parametrize("age", [6.0, 4.5, -3600.0], ids=["old", "soon old", "from the future"])
-def test_a_lock_that_is_left_is_removed_once_it_is_old(endpoint, folder, age):
-    """It is old after five seconds; one from the future after we have looked for so long."""
+def test_a_lock_left_by_a_dead_server_is_removed_once_it_is_old(endpoint, folder, age):
+    """It is old after five seconds; one from the future five seconds after it was found."""
     lock = folder / "sock.lock"
     lock.touch()
     os.utime(lock, (time.time() - age,) * 2)

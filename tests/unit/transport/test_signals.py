@@ -42,10 +42,10 @@ def test_a_signal_that_interrupts_no_call_is_handled(endpoint, handled, limit):
             wait_until(lambda: is_in_syscall(os.getpid(), "recvfrom"), "the read to wait")
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             if not ended.wait(TIMEOUT):
-                given_up.append(True)
+                not_handled.append(True)
             silent.close()  # else a read that gets no signal would not end
 
-        ended, given_up = threading.Event(), []
+        ended, not_handled = threading.Event(), []
         thread = threading.Thread(target=signalling)
         thread.start()
         try:
@@ -55,4 +55,4 @@ def test_a_signal_that_interrupts_no_call_is_handled(endpoint, handled, limit):
             ended.set()
             thread.join()
             stream.close()
-        assert not given_up
+        assert not not_handled

@@ -1,4 +1,4 @@
-"""More room in pipes."""
+"""Enlarging pipes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import os
 from simpleipc_cli.system import grow_pipe
 
 
-def room(descriptor: int) -> int:
+def size_of(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
 
 
-def test_a_pipe_gets_room_for_a_mebibyte():
+def test_a_pipe_is_enlarged_to_a_mebibyte():
     reader, writer = os.pipe()
-    before = room(writer)
+    before = size_of(writer)
     grow_pipe(reader)
-    assert room(writer) == max(before, 1 << 20)
+    assert size_of(writer) == max(before, 1 << 20)
     os.close(reader)
     os.close(writer)
 
@@ -27,9 +27,9 @@ def test_a_larger_pipe_keeps_its_size():
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 << 20)
     except PermissionError:
         pass
-    before = room(writer)
+    before = size_of(writer)
     grow_pipe(writer)
-    assert room(writer) >= before
+    assert size_of(writer) >= before
     os.close(reader)
     os.close(writer)
 
