@@ -113,7 +113,7 @@ def exit_by_signal(number: int) -> None:
 
 
 class BlockedSignals:
-    """See base.SignalBlock."""
+    """Blocks the signals that end a program."""
 
     def __enter__(self) -> BlockedSignals:
         self._before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)

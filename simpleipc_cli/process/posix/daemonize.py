@@ -27,7 +27,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class ReadyPipe:
-    """See base.ReadyPipe."""
+    """Reports to the parent that the server listens."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
@@ -43,7 +43,7 @@ class ReadyPipe:
 
 
 class PendingDaemon:
-    """See base.PendingDaemon."""
+    """A server that does not listen yet, seen from its parent."""
 
     def __init__(self, pid: int, pipe: int, signals: BlockedSignals) -> None:
         """Take over the pipe's reading end; `signals` are blocked."""

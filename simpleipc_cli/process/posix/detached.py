@@ -36,7 +36,7 @@ _DRAIN = "{ cd /; read -r end <&2; exec cat <&1 >/dev/null 2>&1; } &"
 
 
 class Detached:
-    """See base.Detached."""
+    """A process that outlives us, unless it is stopped."""
 
     def __init__(self, process: ChildProcess, stderr: int, ours: ExitStack) -> None:
         """`stderr` is our end of the pipe from its standard error; `ours` closes that."""

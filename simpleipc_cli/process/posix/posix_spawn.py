@@ -121,7 +121,6 @@ class _LibcSpawn:
         files: Sequence[tuple[int, int]],
         variables: Mapping[str, str] = NO_VARIABLES,
     ) -> int:
-        """See SpawnProgram."""
         number = self._c.c_int()
         path, *words = _encoded([program, *arguments])
         argv = self._array(words)

@@ -18,7 +18,7 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 
 class StdioPipes:
-    """See base.StdioPipes."""
+    """The pipes to a child's standard input and from its standard output."""
 
     accepts_file = True
 

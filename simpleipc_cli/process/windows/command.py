@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Command:
-    """See base.Command."""
+    """A command line of cmd.exe."""
 
     def __init__(self, line: str, _search_path: str) -> None:
         self.line = line

@@ -34,7 +34,7 @@ STDIN, STDERR = 0, 2
 
 
 class ReadyPipe:
-    """See base.ReadyPipe."""
+    """Reports to the parent that the server listens."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
@@ -50,7 +50,7 @@ class ReadyPipe:
 
 
 class PendingDaemon:
-    """See base.PendingDaemon."""
+    """A server that does not listen yet, seen from its parent."""
 
     def __init__(self, process: int, pipe: int, signals: BlockedSignals) -> None:
         """Take over the process's handle and the pipe's reading end; `signals` are blocked."""

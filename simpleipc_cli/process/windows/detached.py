@@ -45,7 +45,7 @@ while os.read(errors, 65536):
 
 
 class Detached:
-    """See base.Detached."""
+    """A process that outlives us, unless it is stopped."""
 
     def __init__(self, process: int, job: JobObject, stderr: int, ours: ExitStack) -> None:
         """`stderr` is our end of the pipe from its standard error; `ours` closes all."""

@@ -23,7 +23,7 @@ def _own_user_only() -> win32.SecurityDescriptor:
 
 
 class StdioPipes:
-    """See base.StdioPipes."""
+    """The pipes to a child's standard input and from its standard output."""
 
     accepts_file = False
 

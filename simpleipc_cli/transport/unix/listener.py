@@ -61,7 +61,7 @@ class UnixListener(Listener):
         return (found.st_dev, found.st_ino) == self._identity
 
     def stop_listening(self) -> None:
-        """See Listener. Needs no lock: no server takes a path on which another listens."""
+        """Remove the path without a lock: no server takes a path on which another listens."""
         if self.owns_path():
             try:
                 os.unlink(self._path)

@@ -27,7 +27,7 @@ class UnixFileReader(FileReader):
         return self._descriptor
 
     def read_nowait(self, limit: int) -> bytes:
-        """See FileReader. It blocks if another program has read the data first."""
+        """Read; it blocks if another program has read the data first."""
         return os.read(self._descriptor, limit)
 
 

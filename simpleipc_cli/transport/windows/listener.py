@@ -131,7 +131,7 @@ class WinListener(Listener, Pollable):
         return True
 
     def stop_listening(self) -> None:
-        """See Listener. The name is in use until the last connection is closed."""
+        """Refuse new clients. The name is in use until the last connection is closed."""
         with self._lock:
             self._is_open = False
             instances, self._free = self._free, {}

@@ -102,7 +102,7 @@ class WinFileWriter(ThreadedFile, FileWriter):
         return WRITE if self._is_idle else 0
 
     def write_nowait(self, payload: memoryview) -> int:
-        """See FileWriter. It waits shortly for a fast reader."""
+        """Write, waiting shortly for a fast reader: see FileWriter."""
         written = 0
         while self._is_idle:
             count = self._take_outcome() or 0
