@@ -49,7 +49,8 @@ class UnixListener(Listener):
             if error.errno in _OUT_OF_DESCRIPTORS:
                 raise OutOfDescriptors from None
             raise SipcError(
-                f"cannot accept on {self._path}: {error.strerror}", errno_hint(error)
+                f"cannot accept on {self._path}: {error.strerror}",
+                errno_hint(error, "restart the server"),
             ) from error
         return UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor))
 

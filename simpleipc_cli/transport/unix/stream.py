@@ -105,7 +105,8 @@ class UnixStream(Stream):
             if error.errno in _CLOSED:
                 raise PeerClosed("the other end has hung up") from None
             raise SipcError(
-                f"cannot write to the connection: {error.strerror}", errno_hint(error)
+                f"cannot write to the connection: {error.strerror}",
+                errno_hint(error, "try again later"),
             ) from error
 
     def shutdown(self) -> None:
@@ -248,7 +249,7 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
             return EndpointError(f"{path}: {lower_strerror(error)}", errno_hint(error))
 
 
-def errno_hint(error: OSError) -> str:
+def errno_hint(error: OSError, default: str = "choose another path") -> str:
     """Return a remedy for an error that has no class of its own."""
     match error.errno:
         case errno.EMFILE | errno.ENFILE:
@@ -260,7 +261,7 @@ def errno_hint(error: OSError) -> str:
         case errno.EAFNOSUPPORT | errno.EPERM | errno.EACCES:
             return "allow Unix domain sockets in this process's sandbox"
         case _:
-            return "choose another path, or see the system's log"
+            return default
 
 
 def lower_strerror(error: OSError) -> str:
