@@ -167,7 +167,8 @@ def test_a_process_killed_before_its_start_is_an_error(endpoint):
 
 
 @pytest.mark.parametrize(
-    ("left", "words"), [(0, "cannot generate load: Too many open"), (1, "raise the descriptor limit")]
+    ("left", "words"),
+    [(0, "cannot generate load: Too many open"), (1, "descriptor limit")],
 )
 def test_a_process_out_of_descriptors_is_an_error_without_a_traceback(endpoint, capfd, left, words):
     with answering_server(endpoint), GeneratorProcesses(plans_of(endpoint, **ENDLESS)) as running:

@@ -1,0 +1,32 @@
+"""Operating system errors about an endpoint: the class and the remedy that each becomes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from simpleipc_cli.errors import EndpointError, NotASocket, PathNotFound, PermissionDenied
+from simpleipc_cli.transport.unix.stream import endpoint_error
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "remedy"),
+    [
+        (errno.ENOENT, PathNotFound, "check the path"),
+        (errno.EACCES, PermissionDenied, "owner and mode"),
+        (errno.EROFS, PermissionDenied, "choose another path"),
+        (errno.ENAMETOOLONG, NotASocket, "choose another path"),
+        (errno.EMFILE, EndpointError, "ulimit -n"),
+        (errno.ENOMEM, EndpointError, "free memory"),
+        (errno.ENOSPC, EndpointError, "free space"),
+        (errno.EAFNOSUPPORT, EndpointError, "sandbox"),
+        (errno.EIO, EndpointError, "choose another path"),
+    ],
+    ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
+)
+def test_each_error_has_a_remedy_that_fits(number, kind, remedy, endpoint):
+    error = endpoint_error(OSError(number, os.strerror(number)), str(endpoint))
+    assert type(error) is kind
+    assert remedy in error.hint
