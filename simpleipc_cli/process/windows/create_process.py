@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from importlib import import_module
+from math import ceil
 from time import monotonic, sleep
 from typing import Any
 
@@ -119,6 +120,19 @@ def create_process(
         for handle in handles:
             _set_inheritable(handle, False)
     return int(process), int(pid)
+
+
+def wait_for_exit(process: int, seconds: float) -> int | None:
+    """Return the exit status of a process, None if it does not exit in time.
+
+    Ctrl-C interrupts the wait in the main thread.
+    """
+    api = win32.api
+    try:
+        found = api.WaitForMultipleObjects([process], False, ceil(seconds * 1000))
+    except InterruptedError:
+        return None
+    return int(api.GetExitCodeProcess(process)) if found == api.WAIT_OBJECT_0 else None
 
 
 def _set_inheritable(handle: int, inheritable: bool) -> None:

@@ -12,7 +12,6 @@ import stat
 import subprocess
 from collections.abc import MutableMapping, Sequence
 from contextlib import ExitStack
-from math import ceil
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut
@@ -23,6 +22,7 @@ from simpleipc_cli.process.windows.create_process import (
     create_process,
     duplicate_stderr,
     open_null,
+    wait_for_exit,
 )
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport.windows import win32
@@ -64,7 +64,7 @@ class PendingDaemon:
             while True:
                 with self._signals.unblocked():
                     delay = deadline.capped(_POLL_INTERVAL).remaining() or 0.0
-                    status = self._wait_for_exit(delay)
+                    status = wait_for_exit(self._process, delay)
                 if self._is_ready():
                     return None
                 if status is not None:
@@ -78,16 +78,6 @@ class PendingDaemon:
             self._kill()
             raise
 
-    def _wait_for_exit(self, seconds: float) -> int | None:
-        """Return its exit status if it exits in time. Ctrl-C interrupts the wait."""
-        api = win32.api
-        try:
-            found = api.WaitForMultipleObjects([self._process], False, ceil(seconds * 1000))
-        except InterruptedError:
-            return None
-        exited = found == api.WAIT_OBJECT_0
-        return int(api.GetExitCodeProcess(self._process)) if exited else None
-
     def _is_ready(self) -> bool:
         try:
             return bool(win32.api.PeekNamedPipe(self._pipe, 0)[0])
@@ -100,7 +90,7 @@ class PendingDaemon:
             win32.api.TerminateProcess(self._process, KILLED)
         except OSError:
             pass  # it has exited
-        self._wait_for_exit(_KILL_TIMEOUT)
+        wait_for_exit(self._process, _KILL_TIMEOUT)
 
 
 def daemonize(

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from math import ceil
 from time import monotonic, sleep
 
 from simpleipc_cli.errors import SipcError, SpawnFailed
@@ -26,6 +25,7 @@ from simpleipc_cli.process.windows.create_process import (
     anonymous_pipe,
     create_process,
     open_null,
+    wait_for_exit,
 )
 from simpleipc_cli.transport.windows import win32
 
@@ -57,15 +57,14 @@ class Detached:
         self._exit_seen = False  # its exit has ended a wait
 
     def status(self) -> int | None:
-        exited = self._wait_for_exit(0.0)
-        return int(win32.api.GetExitCodeProcess(self._process)) if exited else None
+        return wait_for_exit(self._process, 0.0)
 
     def wait(self, seconds: float) -> None:
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0:
             if self._exit_seen:
                 sleep(left)
-            elif self._wait_for_exit(min(left, _POLL_INTERVAL)):
+            elif wait_for_exit(self._process, min(left, _POLL_INTERVAL)) is not None:
                 self._exit_seen = True
                 return
             self._read_stderr()
@@ -73,7 +72,7 @@ class Detached:
     def stop(self) -> str:
         try:
             self._job.kill()
-            if not self._wait_for_exit(_KILL_TIMEOUT):
+            if wait_for_exit(self._process, _KILL_TIMEOUT) is None:
                 raise SipcError(
                     "the command to start a server cannot be ended", "check what it waits for"
                 )
@@ -87,14 +86,6 @@ class Detached:
 
     def detach(self) -> None:
         self._ours.close()
-
-    def _wait_for_exit(self, seconds: float) -> bool:
-        """Return whether it exits in time. In the main thread Ctrl-C interrupts the wait."""
-        try:
-            found = win32.api.WaitForMultipleObjects([self._process], False, ceil(seconds * 1000))
-        except InterruptedError:
-            return False
-        return bool(found == win32.api.WAIT_OBJECT_0)
 
     def _read_stderr(self) -> bool:
         """Read without blocking; False if there is nothing."""
