@@ -161,7 +161,7 @@ def test_a_background_server_that_does_not_listen_in_time_is_ended(wine, path, b
     assert started.status == 6
     assert "did not listen within 0.001 s" in started.err
     assert "--max-wait" in started.err
-    assert not processes_with_argument("--background")
+    assert not processes_with_argument(path)
 
 
 def test_the_pid_file_holds_the_process_id(wine, path, folder, background):
