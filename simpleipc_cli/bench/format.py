@@ -1,10 +1,14 @@
-"""Format figures and describe a report in words, the same for every form of a report.
+"""The figures of a report as text, tables and sentences, the same for every output format.
 
-Plain text only: knows no terminal, no table and no page.
+Plain text only: each output format escapes and aligns it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from simpleipc_cli.bench.compare import MIN_CHANGE, Change, ChangeVerdict
 from simpleipc_cli.bench.conditions import (
     KINDS,
     NANOSECONDS,
@@ -14,6 +18,7 @@ from simpleipc_cli.bench.conditions import (
     TIME,
     ConditionResult,
 )
+from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report
 
 NOT_AVAILABLE = "-"
@@ -29,10 +34,17 @@ TIME_DESCRIPTIONS = {
 }
 """Each kind of time in one line, in the order of reports; the first two are easily confused."""
 
+VERDICT_RULE = (
+    "A change counts if chance alone would cause it in at most 1 of 100 comparisons,"
+    f" and if it is {MIN_CHANGE * 100:g} % or more."
+)
+"""How compare.py decides."""
+
 SATURATED = "the load generator may have been the limit: use more --processes or a lower rate"
 """Describes a report whose `generator_saturated` is true."""
 
 _SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_FAILURE_FIGURES = ("mean", "p50", "p99", "max")
 
 
 def format_ns(ns: float) -> str:
@@ -86,21 +98,34 @@ def format_change(relative: float | None) -> str:
     return NOT_AVAILABLE if relative is None else f"{relative * 100:+.1f} %"
 
 
+def format_share(share: float) -> str:
+    """Format a share from 0 to 1: "31 %"."""
+    return f"{share * 100:.0f} %"
+
+
+def shortened(text: str, max_length: int) -> str:
+    """Replace the middle of a long text by an ellipsis: both ends of a path matter."""
+    if len(text) <= max_length:
+        return text
+    tail = (max_length - 1) // 2
+    return f"{text[: max_length - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
+
+
 def describe_load(report: Report) -> str:
     """Describe the requested load: "closed loop, at most 8 at once, for 10.0 s"."""
     settings = report.settings
     parts = ["closed loop"]
-    if (offered := report.offered_rate) is not None:
-        parts = ["open loop", f"{format_rate(offered)} offered"]
-    parts.append(f"at most {settings.get('concurrency')} at once")
-    if (processes := settings.get("processes")) not in {None, 1}:
-        parts.append(f"{processes} processes")
-    if isinstance(requests := settings.get("requests"), int):
-        parts.append(f"{requests:,} requests")
-    if isinstance(duration := settings.get("duration"), int):
-        parts.append(f"for {format_ns(duration)}")
-    if isinstance(warmup := settings.get("warmup"), int) and warmup:
-        parts.append(f"after {format_ns(warmup)} of warm-up")
+    if settings.rate is not None:
+        parts = ["open loop", f"{format_rate(settings.rate)} offered"]
+    parts.append(f"at most {settings.concurrency} at once")
+    if settings.processes != 1:
+        parts.append(f"{settings.processes} processes")
+    if settings.requests is not None:
+        parts.append(f"{settings.requests:,} requests")
+    if settings.duration is not None:
+        parts.append(f"for {format_ns(settings.duration)}")
+    if settings.warmup:
+        parts.append(f"after {format_ns(settings.warmup)} of warm-up")
     return ", ".join(parts)
 
 
@@ -111,3 +136,124 @@ def describe_condition(result: ConditionResult) -> str:
     if result.value is None:
         found = f"too few samples for {name}, which counts as failed"
     return f"fail if {result.condition.text}: {found}"
+
+
+def describe_changes(changes: Mapping[str, Change]) -> str:
+    """Describe all changes in one line: "p99 and mean are worse, nothing else ..."."""
+    by_verdict: dict[ChangeVerdict, list[str]] = {}
+    for name, change in changes.items():
+        by_verdict.setdefault(change.verdict, []).append(name.replace("_", " "))
+    parts: list[str] = []
+    verdicts: tuple[ChangeVerdict, ...] = ("worse", "better")
+    for verdict in verdicts:
+        if names := by_verdict.get(verdict):
+            *first, last = names
+            listed = f"{', '.join(first)} and {last} are" if first else f"{last} is"
+            parts.append(f"{listed} {verdict}")
+    if "within noise" in by_verdict or not parts:
+        parts.append(f"nothing {'else ' if parts else ''}has changed beyond noise")
+    if names := by_verdict.get("too few samples"):
+        parts.append(f"too few samples to judge {', '.join(names)}")
+    return ", ".join(parts)
+
+
+def compared_times(report: Report, changes: Mapping[str, Change]) -> str:
+    """Return which times Report.compare() compared: "response" or "service"."""
+    is_response = report.is_open and changes["mean"].new == report.results.response.mean
+    return "response" if is_response else "service"
+
+
+def notices(report: Report) -> list[tuple[str, str]]:
+    """Return what limits the meaning of the figures, each as a word and a sentence."""
+    found = []
+    if report.partial:
+        text = "the load was interrupted; these are the results until then."
+        found.append(("Partial", text))
+    if report.generator_saturated:
+        share = format_share(report.cpu_share)
+        text = f"Its busiest process used a processor {share} of the time."
+        found.append(("Warning", f"{SATURATED}. {text}"))
+    if not report.answered:
+        found.append(("No answers", "there are no times to report."))
+    return found
+
+
+def timed(report: Report) -> dict[str, Histogram]:
+    """Return the histograms by name, the latency first."""
+    times = report.times()
+    return {name: times[name] for name in TIME_DESCRIPTIONS if name in times}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column names the rows."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    has_verdicts: bool = False
+    """Whether the last column holds verdicts on changes; all other columns hold figures."""
+
+
+def times_table(report: Report) -> Table | None:
+    """Return the figures of all times, the latency first; None without answers."""
+    if not report.answered:
+        return None
+    times = timed(report)
+    figures = [histogram.figures() for histogram in times.values()]
+    rows = [(name, *(format_figure(name, one[name]) for one in figures)) for name in figures[0]]
+    rows.append(("samples", *(f"{histogram.count:,}" for histogram in times.values())))
+    return Table(("", *(kind.replace("_", " ") for kind in times)), rows)
+
+
+def failures_table(report: Report) -> Table | None:
+    """Return count and times of failures by kind, the most frequent first; None without any."""
+    rows = []
+    for kind, times in sorted(report.results.failures.items(), key=lambda item: -item[1].count):
+        figures = times.figures()
+        cells = (format_figure(name, figures[name]) for name in _FAILURE_FIGURES)
+        rows.append((kind, f"{times.count:,}", *cells))
+    return Table(("failed", "count", *_FAILURE_FIGURES), rows) if rows else None
+
+
+def changes_table(changes: Mapping[str, Change]) -> Table:
+    """Return each figure in the baseline and now, with the change and its verdict."""
+    rows = [
+        (
+            name,
+            format_figure(name, change.old),
+            format_figure(name, change.new),
+            format_change(change.relative),
+            change.verdict,
+        )
+        for name, change in changes.items()
+    ]
+    return Table(("", "baseline", "now", "change", "verdict"), rows, has_verdicts=True)
+
+
+def details(report: Report) -> dict[str, str]:
+    """Return settings and counts by name, without settings that are unset or unlimited."""
+    settings, results = report.settings, report.results
+    found = {"at once, at most": f"{settings.concurrency:,}", "processes": f"{settings.processes}"}
+    if settings.rate is not None:
+        found["rate offered"] = format_rate(settings.rate)
+    if settings.requests is not None:
+        found["requests, at most"] = f"{settings.requests:,}"
+    times = {"load for": settings.duration, "warm-up": settings.warmup, "timeout": settings.timeout}
+    found |= {name: format_ns(ns) for name, ns in times.items() if ns}
+    found["request size"] = format_size(settings.size)
+    found["answers checked"] = "yes" if settings.expects else "no"
+    found |= {
+        "measured for": format_ns(results.elapsed),
+        "requests started": f"{results.started:,}",
+        "answered": f"{report.answered:,}",
+        "failed": f"{results.failed():,}",
+    }
+    if results.unfinished:
+        found["unfinished"] = f"{results.unfinished:,}"
+    if report.is_open:
+        found |= {"started late": f"{results.late:,}", "never started": f"{results.skipped:,}"}
+    return found | {
+        "bytes sent": format_size(results.bytes_out),
+        "bytes received": format_size(results.bytes_in),
+        "generator's processor time": format_share(report.cpu_share),
+    }

@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 from math import ceil
 from time import monotonic_ns, process_time_ns
 
-from simpleipc_cli.bench.exchange import Exchange, ExchangeFailed, Request
+from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.timeline import TimeBucket, Timeline
 from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
@@ -194,8 +194,8 @@ class Generator:
         self._poller: Poller = new_scalable_poller()
         if stop is not None:
             self._poller.register(stop, READ)
-        self._in_flight: dict[int, Exchange] = {}  # by descriptor, the oldest first
-        self._busy: deque[Exchange] = deque()  # waiting for room in the server's queue
+        self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
+        self._busy: deque[TimedExchange] = deque()  # waiting for room in the server's queue
         self._next_busy_retry = 0
         self._last_answer = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
@@ -275,7 +275,9 @@ class Generator:
             due = self._schedule.next_due()
             if due is None or due > now or not self._can_start(now):
                 return
-            exchange = Exchange(self._request, self._plan.expect, self._schedule.start(now), now)
+            exchange = TimedExchange(
+                self._request, self._plan.expect, self._schedule.start(now), now
+            )
             if exchange.due >= self._counted_from:
                 self._to_start -= 1
                 self.results.started += 1
@@ -287,7 +289,7 @@ class Generator:
                 self._next_busy_retry = now + _BUSY_RETRY_INTERVAL
             now = monotonic_ns()
 
-    def _start(self, exchange: Exchange) -> bool:
+    def _start(self, exchange: TimedExchange) -> bool:
         """Connect and write; return False if the server's queue is full."""
         try:
             if not exchange.connect(self._plan.path):
@@ -295,33 +297,31 @@ class Generator:
         except ExchangeFailed as failure:
             self._fail(exchange, str(failure))
             return True
-        assert exchange.stream is not None  # noqa: S101
-        descriptor = exchange.stream.fileno()
+        descriptor = exchange.fileno()
         self._in_flight[descriptor] = exchange
-        self._poller.register(descriptor, READ | WRITE if exchange.write() else READ)
+        self._poller.register(descriptor, READ | WRITE if exchange.write_chunk() else READ)
         return True
 
     def _process_events(self, timeout: float) -> None:
         """Wait for events, and write and read where possible."""
         answered = []  # counted after all reads, which would be delayed by counting
-        for descriptor, what in self._poller.wait(timeout):
+        for descriptor, events in self._poller.wait(timeout):
             if descriptor == self._stop:
                 self._stopped = True
             elif (exchange := self._in_flight.get(descriptor)) is not None:
                 try:
-                    if self._advance(exchange, what):
+                    if self._advance(exchange, events):
                         answered.append(exchange)
                 except ExchangeFailed as failure:
                     self._fail(exchange, str(failure))
         for exchange in answered:
             self._succeed(exchange)
 
-    def _advance(self, exchange: Exchange, what: int) -> bool:
+    def _advance(self, exchange: TimedExchange, events: int) -> bool:
         """Write and read; return whether the answer is complete. Raises ExchangeFailed."""
-        if what & WRITE and not exchange.write():
-            assert exchange.stream is not None  # noqa: S101
-            self._poller.register(exchange.stream.fileno(), READ)
-        return bool(what & ~WRITE) and exchange.read(self._buffer)
+        if events & WRITE and not exchange.write_chunk():
+            self._poller.register(exchange.fileno(), READ)
+        return bool(events & ~WRITE) and exchange.read_once(self._buffer)
 
     def _expire(self, now: int) -> None:
         """Fail the exchanges that exceed the timeout."""
@@ -336,7 +336,7 @@ class Generator:
         while self._busy and self._busy[0].start <= oldest_start:
             self._fail(self._busy.popleft(), "timeout")
 
-    def _succeed(self, exchange: Exchange) -> None:
+    def _succeed(self, exchange: TimedExchange) -> None:
         self._close(exchange)
         self._schedule.release(exchange.end)
         if exchange.due < self._counted_from:
@@ -353,7 +353,7 @@ class Generator:
         results.bytes_out += self._request.size
         results.bytes_in += exchange.reader.payload_bytes
 
-    def _fail(self, exchange: Exchange, kind: str) -> None:
+    def _fail(self, exchange: TimedExchange, kind: str) -> None:
         now = monotonic_ns()
         self._close(exchange)
         self._schedule.release(now + _REFUSED_PAUSE if kind == "refused" else now)
@@ -362,7 +362,7 @@ class Generator:
             self.results.timeline.record_failure(now - self._counted_from)
             self._recent.record_failure()
 
-    def _close(self, exchange: Exchange) -> None:
+    def _close(self, exchange: TimedExchange) -> None:
         stream, exchange.stream = exchange.stream, None
         if stream is not None:
             descriptor = stream.fileno()

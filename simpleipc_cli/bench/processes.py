@@ -1,7 +1,8 @@
-"""Generate load in several processes at once, so that Python's global lock is no limit.
+"""Run one measurement, from its plan to its report, with generators in processes of their own.
 
-Even a single generator has a process of its own: drawing progress must not disturb it.
-`multiprocessing` adds a small helper (its resource tracker) until the parent ends.
+Several processes, because Python's global lock would limit one; and one at least, because
+drawing the progress must not disturb it. `multiprocessing` adds a small helper process (its
+resource tracker) until the parent ends. Knows no screen and no files.
 """
 
 from __future__ import annotations
@@ -9,20 +10,30 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic_ns
 
 from simpleipc_cli import system
-from simpleipc_cli.bench.generator import Generator, LoadPlan, Results
+from simpleipc_cli.bench.generator import Generator, LoadPlan, Results, interval_of
+from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.bench.timeline import TimeBucket
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import new_connection_watcher
 
 _START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
 _STOP_TIMEOUT = 5.0  # seconds until a process that should stop is killed
+_PROGRESS_INTERVAL = 0.1  # seconds, which is also how soon Ctrl-C is noticed (tunable)
+_OTHER_DESCRIPTORS = 24  # descriptors of a process besides its connections, with a reserve
+_DESCRIPTORS_PER_PROCESS = 2  # in the parent: a connection, and one that reports the end
+
+
+class Interrupted(Exception):
+    """Raised by `on_progress` to end the load early; not an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,68 @@ class Progress:
 
 
 INITIAL_PROGRESS = Progress(answered=0, failed=0, elapsed=0, recent=TimeBucket())
+
+
+def measure(
+    plan: LoadPlan, processes: int, rate: float | None, on_progress: Callable[[Progress], None]
+) -> Report:
+    """Generate the load in at most `processes` processes, and return the report.
+
+    A `rate` (requests per second) makes the loop an open one. `on_progress` is called about ten
+    times a second. If it raises Interrupted, the load ends, and the report is a partial one.
+    Raises SipcError if the load cannot be generated.
+    """
+    if rate is not None:
+        plan = replace(plan, interval=interval_of(rate))
+    plans = split(plan, processes)
+    _raise_descriptor_limit(max(share.concurrency for share in plans), len(plans))
+    started_at = datetime.now().astimezone().isoformat(timespec="seconds")
+    results, cpu_share, partial = Results(), 0.0, False
+    try:
+        with GeneratorProcesses(plans, lambda: on_progress(INITIAL_PROGRESS)) as running:
+            try:
+                running.run(on_progress, _PROGRESS_INTERVAL)
+            except Interrupted:
+                partial = True
+                running.stop()
+            results, cpu_share = running.results(), running.max_cpu_share()
+    except Interrupted:  # before all had started
+        partial = True
+    return Report(
+        path=plan.path,
+        started_at=started_at,
+        settings=Settings(
+            concurrency=plan.concurrency,
+            processes=len(plans),
+            requests=plan.requests,
+            duration=plan.duration,
+            rate=rate,
+            warmup=plan.warmup,
+            timeout=plan.timeout,
+            size=len(plan.payload) if plan.size is None else plan.size,
+            expects=plan.expect is not None,
+        ),
+        results=results,
+        cpu_share=cpu_share,
+        partial=partial,
+    )
+
+
+def _raise_descriptor_limit(connections: int, processes: int) -> None:
+    """Raise the limit on open files, which the processes inherit, if needed."""
+    limit = DescriptorLimit()
+    needed, what, remedy = max(
+        (connections, f"{connections} at once", "--processes or a lower --concurrency"),
+        (_DESCRIPTORS_PER_PROCESS * processes, f"{processes} processes", "fewer --processes"),
+    )
+    needed += _OTHER_DESCRIPTORS
+    if needed > limit.current:
+        limit.raise_to_most()
+    if needed > limit.current:
+        raise SipcError(
+            f"{what} need {needed} descriptors, but the limit is {limit.current}",
+            f"raise it with ulimit -n, or use {remedy}",
+        )
 
 
 def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:

@@ -21,7 +21,7 @@ All times are whole nanoseconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from simpleipc_cli.bench.compare import (
@@ -33,8 +33,6 @@ from simpleipc_cli.bench.compare import (
 )
 from simpleipc_cli.bench.generator import Results
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
-from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.timeline import Timeline
 
 SCHEMA, VERSION = "sipc-bench", 1
 
@@ -46,13 +44,31 @@ _PARTS = ("connect", "first_byte")
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The load as it was requested; times in nanoseconds, None: no limit."""
+
+    concurrency: int = 1
+    processes: int = 1
+    requests: int | None = None
+    duration: int | None = None
+    rate: float | None = None
+    """Requests due per second; None in a closed loop."""
+    warmup: int = 0
+    timeout: int | None = None
+    size: int = 0
+    """Bytes of payload of a request."""
+    expects: bool = False
+    """Whether answers were compared with an expected one."""
+
+
 @dataclass
 class Report:
     """One measurement."""
 
     path: str
     started_at: str
-    settings: dict[str, object]
+    settings: Settings
     results: Results
     cpu_share: float
     partial: bool = False
@@ -60,7 +76,7 @@ class Report:
     @property
     def is_open(self) -> bool:
         """Whether requests were due on a schedule."""
-        return self.settings.get("rate") is not None
+        return self.settings.rate is not None
 
     @property
     def latency(self) -> Histogram:
@@ -76,12 +92,6 @@ class Report:
     def rate(self) -> float:
         """Answers per second."""
         return self.answered / self.results.elapsed * 1e9 if self.results.elapsed else 0.0
-
-    @property
-    def offered_rate(self) -> float | None:
-        """Requests due per second; None in a closed loop."""
-        rate = self.settings.get("rate")
-        return float(rate) if isinstance(rate, (int, float)) else None
 
     @property
     def generator_saturated(self) -> bool:
@@ -114,7 +124,7 @@ class Report:
         }
         parts = {**self.times(), "response": self.latency}
         for prefix, histogram in ("", self.latency), *((f"{n}.", h) for n, h in parts.items()):
-            values |= SummaryStats.of(histogram).by_name(prefix)
+            values |= histogram.figures(prefix)
         return values
 
     def to_json(self) -> dict[str, object]:
@@ -128,7 +138,7 @@ class Report:
             "path": self.path,
             "started_at": self.started_at,
             "partial": self.partial,
-            "settings": self.settings,
+            "settings": asdict(self.settings),
             "counts": {
                 "answered": self.answered,
                 "failed": results.failed(),
@@ -136,7 +146,7 @@ class Report:
             },
             "elapsed": results.elapsed,
             "rate": self.rate,
-            "offered_rate": self.offered_rate,
+            "offered_rate": self.settings.rate,
             "generator": {
                 "cpu_share": round(self.cpu_share, 3),
                 "saturated": self.generator_saturated,
@@ -148,10 +158,10 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Any) -> Report:
-        """Read back what to_json() returned.
+        """Read back what to_json() returned, without the timeline.
 
-        Only the version and the counts are checked: the file is our own. Raises ValueError if
-        they are wrong, or if the rest cannot be used for a comparison.
+        Checks the version and the counts. Raises ValueError if they are wrong, or if the rest
+        cannot be used for a comparison.
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ValueError(f"it is not a report of {SCHEMA}")
@@ -159,44 +169,39 @@ class Report:
             raise ValueError(f"its version is {data.get('version')!a:.20}, not {VERSION}")
         try:
             report = cls._read(data)
+            report.values(), report.compare(report)  # need all that a later comparison does
+            counts = {"answered": report.answered, "failed": report.results.failed()}
+            for name, count in counts.items():
+                if (found := data["counts"][name]) != count:
+                    raise ValueError(f"{name} is {found!a:.20}, but the histograms hold {count}")
         except _DAMAGED as error:
             raise ValueError(f"it is incomplete or damaged ({str(error)!a:.60})") from None
-        try:
-            # These use every number that a later comparison needs.
-            report.values()
-            report.compare(report)
-        except (ValueError, *_DAMAGED):
-            raise ValueError("it is incomplete or damaged (impossible numbers)") from None
-        counts = {"answered": report.answered, "failed": report.results.failed()}
-        for name, count in counts.items():
-            if data["counts"].get(name) != count:
-                found = data["counts"].get(name)
-                raise ValueError(f"{name} is {found!a:.20}, but the histograms hold {count}")
         return report
 
     @classmethod
     def _read(cls, data: dict[str, Any]) -> Report:
-        times = {
-            name: Histogram() if kind is None else Histogram.from_json(kind["histogram"])
-            for name, kind in data["times"].items()
-        }
+        def histograms(name: str) -> dict[str, Histogram]:
+            found = data[name].items()
+            return {
+                kind: Histogram.from_json(one["histogram"])
+                for kind, one in found
+                if one is not None
+            }
+
+        times = histograms("times")
         results = Results(
             total=times["service"],
-            response=times["response"],
+            response=times.get("response", Histogram()),
             connect=times["connect"],
             first_byte=times["first_byte"],
-            failures={
-                kind: Histogram.from_json(failure["histogram"])
-                for kind, failure in data["failures"].items()
-            },
-            timeline=Timeline.from_json(data["timeline"]),
+            failures=histograms("failures"),
             elapsed=data["elapsed"],
             **{name: data["counts"][name] for name in _COUNTS},
         )
         return cls(
             path=data["path"],
             started_at=data["started_at"],
-            settings=dict(data["settings"]),
+            settings=Settings(**data["settings"]),
             results=results,
             cpu_share=float(data["generator"]["cpu_share"]),
             partial=data["partial"],
@@ -230,6 +235,6 @@ class Report:
 
 def _histogram_json(histogram: Histogram) -> dict[str, object]:
     """Return the figures and the histogram of one kind of time, in whole nanoseconds."""
-    figures = SummaryStats.of(histogram).by_name()
+    figures = histogram.figures()
     whole = {name: None if value is None else round(value) for name, value in figures.items()}
     return {"count": histogram.count, **whole, "histogram": histogram.to_json()}

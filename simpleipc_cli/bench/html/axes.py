@@ -1,17 +1,17 @@
 """Axes of charts: the position of a value, and the ticks.
 
-Pure functions on numbers. Positions are percent of an axis, from its left or lower end.
+Positions are percent of an axis, from its left or lower end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count as counting
-from math import log10
+from itertools import chain, count, pairwise
+from math import ceil, floor, log10
 
 from simpleipc_cli.bench.conditions import NANOSECONDS
-from simpleipc_cli.bench.histogram import samples_needed
+from simpleipc_cli.bench.histogram import highest_percentile, samples_needed
 
 _LOG_FROM = 10
 """Highest over lowest from which times are on a log scale (tunable)."""
@@ -19,15 +19,8 @@ _LOG_FROM = 10
 _EDGE = 0.05
 """Share of a log scale that is left free at each end (tunable)."""
 
-_MAX_TICKS = 6
-_MARKS = ((1, 2, 5), (1, 3), (1,))
-_TIME_UNITS = ((1, "s"), (60, "min"), (3600, "h"))
-_CLOCK = (
-    *((1, 1), (2, 1), (5, 1), (10, 1), (20, 1), (30, 1)),
-    *((1, 60), (2, 60), (5, 60), (10, 60), (20, 60), (30, 60)),
-    *((1, 3600), (2, 3600), (6, 3600), (12, 3600)),
-)
-"""Steps between moments in seconds, as number and unit: minutes and hours are not decimal."""
+_MAX_STEPS = 5
+_TIME_UNITS = {"h": "h", "min": "m", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +30,30 @@ class Scale:
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
-    is_log: bool = False
+    transform: Callable[[float], float] = float
+
+    @property
+    def is_log(self) -> bool:
+        return self.transform is log10
 
     def position(self, value: float) -> float:
         """Return the position of a value in percent; one beyond an end is at that end."""
-        value = min(max(value, self.low), self.high)
-        if self.is_log:
-            return log10(value / self.low) / log10(self.high / self.low) * 100
-        return (value - self.low) / (self.high - self.low) * 100
+        low, high = self.transform(self.low), self.transform(self.high)
+        return (self.transform(min(max(value, self.low), self.high)) - low) / (high - low) * 100
 
 
-@dataclass(frozen=True, slots=True)
-class PercentileScale:
-    """The axis of HdrHistogram's plots: the same width for each further nine.
+def percentile_scale(samples: int) -> Scale | None:
+    """Return an axis of percentiles on which each further nine has the same width.
 
-    A percentile q is at log10(1 / (1 - q / 100)), up to the last one that the samples
-    support. `ticks` are percentiles and their labels.
+    It ends at the last percentile that the samples support, as in the plots of HdrHistogram.
+    None with too few samples for a median.
     """
-
-    last: float
-    """In percent, below 100."""
-    ticks: tuple[tuple[float, str], ...]
-
-    def position(self, q: float) -> float:
-        """Return the position of a percentile in percent; one beyond `last` is at the end."""
-        return _nines(min(q, self.last)) / _nines(self.last) * 100
-
-
-def percentile_scale(count: int) -> PercentileScale | None:
-    """Return the axis for `count` samples; None if they are too few for a median."""
-    if count < samples_needed(50):
+    if samples < samples_needed(50):
         return None
-    # Bisection, because only samples_needed() knows the rule.
-    low, high = 0.0, 15.0  # nines; 15 are as many as a float can tell from 100 %
-    for _ in range(50):
-        middle = (low + high) / 2
-        if samples_needed(_percentile(middle)) <= count:
-            low = middle
-        else:
-            high = middle
-    last = _percentile(low)
-    return PercentileScale(last, tuple(_percentile_ticks(last)))
+    last = highest_percentile(samples)
+    ticks = [(0.0, "0 %"), (50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %")]
+    ticks += [(float(f"99.{'9' * n}"), f"99.{'9' * n} %") for n in range(1, 13)]
+    return Scale(0, last, tuple(tick for tick in ticks if tick[0] <= last), _nines)
 
 
 def latency_scale(lowest: float, highest: float) -> Scale:
@@ -86,121 +62,67 @@ def latency_scale(lowest: float, highest: float) -> Scale:
     On a log scale if the highest is at least ten times the lowest, else linear from 0.
     """
     if highest < _LOG_FROM * lowest:
-        return _linear(highest, _short_ns)
+        return _from_zero(highest, _short_ns)
     lowest = max(lowest, 1)  # log(0) is undefined, and times are whole nanoseconds
     highest = max(highest, _LOG_FROM * lowest)
     edge = (highest / lowest) ** _EDGE
     low, high = lowest / edge, highest * edge
-    for step in counting(1):
-        for marks in _MARKS if step == 1 else _MARKS[-1:]:
-            ticks = list(_log_marks(marks, step, low, high))
-            if len(ticks) <= _MAX_TICKS:
-                return Scale(low, high, tuple((mark, _short_ns(mark)) for mark in ticks), True)
-    raise AssertionError
+    for marks, step in chain([((1, 2, 5), 1), ((1, 3), 1)], (((1,), step) for step in count(1))):
+        powers = range(0, floor(log10(high)) + 1, step)
+        ticks = [mark * 10**power for power in powers for mark in marks]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _MAX_STEPS + 1:
+            break
+    return Scale(low, high, tuple((tick, _short_ns(tick)) for tick in ticks), log10)
 
 
 def rate_scale(highest: float) -> Scale:
     """Return an axis for rates per second, from 0."""
-    return _linear(highest, lambda rate: f"{rate:,.0f}" if rate >= 1000 else f"{rate:g}")
+    return _from_zero(highest, lambda rate: f"{rate:,.0f}" if rate >= 1000 else f"{rate:g}")
 
 
 def time_scale(end: int) -> Scale:
-    """Return an axis from 0 to exactly `end` nanoseconds."""
-    end = max(end, 1)
-    second = NANOSECONDS["s"]
-    if end <= second:
-        step = _round_step(end)
-        ticks = _steps(step, end)
-        return Scale(0, end, tuple((at, _short_ns(at)) for at in ticks))
-    number, unit = next(
-        ((number, unit) for number, unit in _clock() if end <= _MAX_TICKS * number * unit * second)
-    )
-    name = next(name for seconds, name in _TIME_UNITS if seconds == unit)
-    ticks = _steps(number * unit * second, end)
-    return Scale(0, end, tuple((at, f"{at / unit / second:g} {name}") for at in ticks))
+    """Return an axis from 0 to exactly `end` nanoseconds, 1 or more."""
+    units = [(name, NANOSECONDS[unit]) for name, unit in _TIME_UNITS.items()]
+    name, unit = next(((name, unit) for name, unit in units if end >= 2 * unit), units[-1])
+    step = _round_step(end / unit)
+    numbers = [number * step for number in range(floor(end / unit / step + 1e-9) + 1)]
+    return Scale(0, end, tuple((number * unit, f"{number:g} {name}") for number in numbers))
 
 
 def spread(positions: list[float], gap: float) -> list[float]:
     """Move positions in percent so that no two are closer than `gap`: for labels beside lines.
 
-    They keep their order (of equal ones the first is the highest), stay between 0 and 100 if
-    there is room, and move as little as possible.
+    They keep their order; of equal ones the first is the highest.
     """
     order = sorted(range(len(positions)), key=lambda index: (positions[index], -index))
-    moved = [positions[index] for index in order]
-    for _ in range(100):  # each round separates all close pairs; converges quickly
-        for index in range(len(moved) - 1):
-            if (missing := gap - (moved[index + 1] - moved[index])) > 0:
-                moved[index] -= missing / 2
-                moved[index + 1] += missing / 2
-        moved = [
-            min(max(place, index * gap), 100 - (len(moved) - 1 - index) * gap)
-            for index, place in enumerate(moved)
-        ]
-    return [moved[order.index(index)] for index in range(len(positions))]
+    moved = list(positions)
+    for below, index in pairwise(order):
+        moved[index] = max(moved[index], moved[below] + gap)
+    highest = 100.0
+    for index in reversed(order):
+        moved[index] = min(moved[index], highest)
+        highest = moved[index] - gap
+    return moved
 
 
 def _nines(q: float) -> float:
     return -log10(1 - q / 100)
 
 
-def _percentile(nines: float) -> float:
-    # Never 0, which samples_needed() refuses.
-    return max(float(100 * (1 - 10**-nines)), 1e-9)
-
-
-def _percentile_ticks(last: float) -> Iterator[tuple[float, str]]:
-    """Yield 0, 50, 90, 99 and so on."""
-    yield 0, "0 %"
-    yield 50, "50 %"
-    for nines in range(1, 15):
-        # From text, so that 99.9 is the same float as in PERCENTILES.
-        q = float("90" if nines == 1 else f"99.{'9' * (nines - 2)}")
-        if q > last:
-            return
-        yield q, f"{q:.{max(0, nines - 2)}f} %"
-
-
-def _linear(highest: float, name: Callable[[float], str]) -> Scale:
+def _from_zero(highest: float, name: Callable[[float], str]) -> Scale:
     """Return an axis from 0 to a round number."""
     highest = max(highest, 1e-6)
     step = _round_step(highest)
-    ticks = list(_steps(step, highest))
-    if ticks[-1] < highest:
-        ticks.append(ticks[-1] + step)
-    return Scale(0, ticks[-1], tuple((at, name(at)) for at in ticks))
+    ticks = [number * step for number in range(ceil(highest / step - 1e-9) + 1)]
+    return Scale(0, ticks[-1], tuple((tick, name(tick)) for tick in ticks))
 
 
 def _round_step(highest: float) -> float:
-    """Return the smallest step (1, 2, 5, 10, ...) that gives at most _MAX_TICKS ticks."""
-    power = 10.0 ** (len(f"{highest:.0f}") - 3) if highest >= 1 else 1e-7
-    while True:
-        for mark in (1, 2, 5):
-            if mark * power * (_MAX_TICKS - 1) >= highest:
-                return mark * power
-        power *= 10
-
-
-def _steps(step: float, end: float) -> Iterator[float]:
-    """Yield 0, step, and so on, up to `end`."""
-    return (number * step for number in range(int(end / step * (1 + 1e-9)) + 1))
-
-
-def _log_marks(marks: tuple[int, ...], step: int, lowest: float, highest: float) -> Iterator[int]:
-    """Yield whole numbers such as 1, 2, 5, 10, 20, 50 from `lowest` to `highest`."""
-    for power in counting(0, step):
-        for mark in marks:
-            if (value := mark * 10**power) > highest:
-                return
-            if value >= lowest:
-                yield value
-
-
-def _clock() -> Iterator[tuple[int, int]]:
-    """Yield number and unit of ever longer steps in time."""
-    yield from _CLOCK
-    for days in counting():
-        yield 24 << days, 3600
+    """Return the smallest step of 1, 2 or 5 times a power of ten that gives few ticks."""
+    power = floor(log10(highest / _MAX_STEPS))
+    steps = [float(f"{mark}e{power + more}") for more in (0, 1) for mark in (1, 2, 5)]
+    return next(step for step in steps if step * _MAX_STEPS >= highest * (1 - 1e-9))
 
 
 def _short_ns(ns: float) -> str:

@@ -16,13 +16,12 @@ import click
 
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
+from simpleipc_cli.bench.export import to_csv, to_markdown
 from simpleipc_cli.bench.format import describe_condition
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
 from simpleipc_cli.bench.html.page import to_html
-from simpleipc_cli.bench.measure import Interrupted, measure
-from simpleipc_cli.bench.processes import Progress
+from simpleipc_cli.bench.processes import Interrupted, Progress, measure
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.tables import to_csv, to_markdown
 from simpleipc_cli.cli.bench.live import live_progress
 from simpleipc_cli.cli.bench.text import print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode

@@ -15,8 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench.format import format_ns
+from simpleipc_cli.bench.format import NOT_AVAILABLE, format_ns, format_rate
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
 from simpleipc_cli.bench.processes import INITIAL_PROGRESS, Progress
 from simpleipc_cli.bench.timeline import TimeBucket
@@ -123,9 +122,9 @@ class View:
             window.merge(bucket)
         span = self._progress.elapsed - begin
         if not window.answered or not span:
-            return wording.NOT_AVAILABLE
+            return NOT_AVAILABLE
         p50, p99 = (format_ns(window.percentile(q) or 0) for q in (50, 99))
-        return f"{wording.format_rate(window.answered * SECOND / span)}, p50 {p50}, p99 {p99}"
+        return f"{format_rate(window.answered * SECOND / span)}, p50 {p50}, p99 {p99}"
 
     def _sparkline(self) -> str:
         # The last point is incomplete and would look like a decrease.

@@ -10,15 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench import sections
+from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import ConditionResult
 from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import LATE_AFTER
-from simpleipc_cli.bench.histogram import Histogram
+from simpleipc_cli.bench.histogram import Histogram, text_histogram
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import SummaryStats, text_histogram
 from simpleipc_cli.cli.output import print_line
 from simpleipc_cli.cli.stdio import STDOUT
 from simpleipc_cli.text import printable
@@ -74,25 +72,25 @@ def _lines(
     changes: Mapping[str, Change] | None,
     symbols: _Symbols,
 ) -> Iterator[Text]:
-    yield Text(wording.describe_load(report))
+    yield Text(fmt.describe_load(report))
     if report.partial:
         yield Text("partial: interrupted before the end of the load", "bold yellow")
     if report.generator_saturated:
-        yield Text(wording.SATURATED, "bold yellow")
+        yield Text(fmt.SATURATED, "bold yellow")
     yield Text()
     yield from _counts(report)
-    if (times := sections.times_table(report)) is not None:
+    if (times := fmt.times_table(report)) is not None:
         yield Text()
         yield from _table("", times, _LABEL)
         yield from _notes_on_times(report)
         yield Text()
         yield from _histogram(report.latency, symbols, is_open=report.is_open)
-    if (failures := sections.failures_table(report)) is not None:
+    if (failures := fmt.failures_table(report)) is not None:
         yield Text()
         yield from _table("failed", failures, _WIDE_LABEL)
     if changes is not None:
         yield Text()
-        yield from _table("compared", sections.changes_table(changes), _LABEL)
+        yield from _table("compared", fmt.changes_table(changes), _LABEL)
     if conditions:
         yield Text()
         yield from _conditions(conditions, symbols)
@@ -100,9 +98,9 @@ def _lines(
 
 def _counts(report: Report) -> Iterator[Text]:
     results = report.results
-    rate = wording.format_rate(report.rate)
-    if (offered := report.offered_rate) is not None:
-        rate += f" achieved, {wording.format_rate(offered)} offered"
+    rate = fmt.format_rate(report.rate)
+    if (offered := report.settings.rate) is not None:
+        rate += f" achieved, {fmt.format_rate(offered)} offered"
     yield _entry("rate", f"{rate}, over {format_ns(results.elapsed)}")
     requests = Text(f"{results.started:,} sent, {report.answered:,} answered, ")
     requests.append(f"{results.failed():,} failed", "bold red" if results.failed() else "")
@@ -112,7 +110,7 @@ def _counts(report: Report) -> Iterator[Text]:
     if report.is_open:
         late = f"{results.late:,} started more than {format_ns(LATE_AFTER)} after they were due"
         yield _entry("late", f"{late}, {results.skipped:,} never")
-    sent, received = (wording.format_size(n) for n in (results.bytes_out, results.bytes_in))
+    sent, received = (fmt.format_size(n) for n in (results.bytes_out, results.bytes_in))
     yield _entry("payload", f"{sent} sent and {received} received, by those answered")
 
 
@@ -120,7 +118,7 @@ def _entry(label: str, value: str | Text) -> Text:
     return Text.assemble((f"{label:<{_LABEL}}", "bold"), value)
 
 
-def _table(title: str, table: sections.Table, label_width: int) -> Iterator[Text]:
+def _table(title: str, table: fmt.Table, label_width: int) -> Iterator[Text]:
     """Yield a table under a title, which takes the place of the first head."""
     figures = len(table.heads) - table.has_verdicts
     yield _row([title, *table.heads[1:figures]], label_width, "bold")
@@ -138,26 +136,26 @@ def _row(cells: Sequence[str], label_width: int, style: str = "") -> Text:
 
 
 def _notes_on_times(report: Report) -> Iterator[Text]:
-    if None in SummaryStats.of(report.latency).by_name().values():
-        yield Text(wording.TOO_FEW_SAMPLES, "dim")
+    if None in report.latency.figures().values():
+        yield Text(fmt.TOO_FEW_SAMPLES, "dim")
     if report.is_open:
         for name in ("response", "service"):
-            yield Text(wording.TIME_DESCRIPTIONS[name], "dim")
+            yield Text(fmt.TIME_DESCRIPTIONS[name], "dim")
 
 
 def _histogram(latency: Histogram, symbols: _Symbols, *, is_open: bool) -> Iterator[Text]:
     rows = text_histogram(latency, _ROWS)
-    max_count = max(row.count for row in rows)
+    max_count = max(count for *_, count in rows)
     yield Text("latency " + ("(response time)" if is_open else "(service time)"), "bold")
-    for row in rows:
-        bar = symbols.bar * max(1 if row.count else 0, round(row.count * _BAR / max_count))
-        share = f"{row.count * 100 / latency.count:.1f} %"
-        line = Text(f"{format_ns(row.low):>8} to {format_ns(row.high):>7}  ")
+    for low, high, count in rows:
+        bar = symbols.bar * max(1 if count else 0, round(count * _BAR / max_count))
+        share = f"{count * 100 / latency.count:.1f} %"
+        line = Text(f"{format_ns(low):>8} to {format_ns(high):>7}  ")
         line.append(f"{bar:<{_BAR}}", "cyan")
-        yield line.append(f"{row.count:>13,}{share:>9}")
+        yield line.append(f"{count:>13,}{share:>9}")
 
 
 def _conditions(conditions: Sequence[ConditionResult], symbols: _Symbols) -> Iterator[Text]:
     for one in conditions:
         symbol = (symbols.failed, "bold red") if one.fails else (symbols.passed, "green")
-        yield Text.assemble(symbol, f" {printable(wording.describe_condition(one))}")
+        yield Text.assemble(symbol, f" {printable(fmt.describe_condition(one))}")

@@ -24,7 +24,7 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
 from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench import processes as fleet
+from simpleipc_cli.bench import processes as generator_processes
 from simpleipc_cli.bench.report import Report
 
 
@@ -59,11 +59,11 @@ def _no_resource_tracker_is_left():
 
 
 class LoadThread(threading.Thread):
-    """Makes load as a process of a fleet does."""
+    """Generates load as a process does."""
 
     def start(self) -> None:
         plan, connection = self._args
-        # The fleet closes its own: it takes this for a process.
+        # GeneratorProcesses closes its end: it takes this for a process.
         self._args = (plan, Connection(os.dup(connection.fileno())))
         super().start()
 
@@ -83,7 +83,7 @@ class ThreadContext:
 
 def run_bench(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run `sipc bench` in this process, and in threads in place of other processes."""
-    with patch.object(fleet, "get_context", lambda method: ThreadContext):
+    with patch.object(generator_processes, "get_context", lambda method: ThreadContext):
         try:
             return run_cli("bench", *arguments, **options)
         finally:

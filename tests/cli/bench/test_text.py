@@ -101,12 +101,12 @@ def test_control_characters_of_a_path_are_escaped(text_of):
 @pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
 def test_the_report_fits_80_columns(text_of, longest, count, settings):
     report = report_of(settings={**settings, "processes": 16, "requests": count, "warmup": MS})
-    tally = report.results
-    for histogram in (tally.total, tally.connect, tally.first_byte, tally.response):
+    results = report.results
+    for histogram in (results.total, results.connect, results.first_byte, results.response):
         histogram.record(longest, count)
-    tally.bytes_in = tally.bytes_out = count * 10**6
+    results.bytes_in = results.bytes_out = count * 10**6
     for kind in FAILURES:
-        tally.failures.setdefault(kind, Histogram()).record(longest, count)
+        results.failures.setdefault(kind, Histogram()).record(longest, count)
     conditions = map(parse, ("p99>5ms", "first_byte.p99.99>=123456.789ms", "errors>0"))
     judged = evaluate(conditions, report.values())
     text = text_of(report, judged, report.compare(report_of(settings=settings)))

@@ -161,13 +161,6 @@ def test_an_unknown_figure_is_answered_with_all_names(text):
 
 
 @pytest.mark.parametrize(
-    ("sign", "meant"), [("=", "=="), ("=>", ">="), ("=<", "<="), ("<>", "!="), ("!", "!=")]
-)
-def test_an_operator_of_another_language_is_named_with_the_one_here(sign, meant):
-    assert refusal(f"p99{sign}5ms") == f"unknown operator {sign!r}: did you mean {meant!r}?"
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "the condition is empty: write one such as p99>5ms"),

@@ -1,7 +1,5 @@
 """A report as CSV for spreadsheets and awk, and as Markdown for GitHub.
 
-Pure functions from a report to text.
-
 The CSV has three columns, `figure,unit,value`, and one line per figure, which can be selected
 by name: `awk -F, '$1 == "p99" { print $3 }'`. Figures have the names of conditions.KINDS, and
 more of the same kind. The first lines are the same in every report; the times of failures
@@ -16,15 +14,12 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench import sections
+from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import COUNT, KINDS, RATE, SHARE, SIZE, TIME, ConditionResult
-from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import SummaryStats
 from simpleipc_cli.text import printable
 
 _UNITS = {TIME: "ns", RATE: "1/s", SHARE: "ratio", COUNT: "count", SIZE: "bytes"}
@@ -50,7 +45,7 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, _Value]]:
     yield "started_at", "text", printable(report.started_at)
     yield "partial", "bool", report.partial
     yield "elapsed", "ns", results.elapsed
-    yield "offered_rate", "1/s", report.offered_rate
+    yield "offered_rate", "1/s", report.settings.rate
     yield "cpu_share", "ratio", round(report.cpu_share, 3)
     yield "generator_saturated", "bool", report.generator_saturated
     yield "answered", "count", report.answered
@@ -64,7 +59,7 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, _Value]]:
         yield f"failures.{kind.replace(' ', '_')}", "count", times.count
     for kind in FAILURES:
         if (times := results.failures.get(kind, Histogram())).count:
-            figures = SummaryStats.of(times).by_name(f"failures.{kind.replace(' ', '_')}.")
+            figures = times.figures(f"failures.{kind.replace(' ', '_')}.")
             yield from ((name, "ns", value) for name, value in figures.items())
 
 
@@ -93,11 +88,11 @@ def to_markdown(
     parts = [
         f"### Load on {_code(report.path)}",
         *_load(report),
-        *(f"> **{word}:** {_escaped(text)}" for word, text in sections.notices(report)),
+        *(f"> **{word}:** {_escaped(text)}" for word, text in fmt.notices(report)),
         *_conditions(conditions),
         *(_changes(report, changes) if changes else ()),
         *_times(report),
-        *_table(sections.failures_table(report)),
+        *_table(fmt.failures_table(report)),
         _details(report),
     ]
     return "\n\n".join(parts) + "\n"
@@ -106,45 +101,44 @@ def to_markdown(
 def _load(report: Report) -> Iterator[str]:
     failures = ""
     if failed := report.results.failed():
-        share = wording.format_figure("error_rate", report.values()["error_rate"])
+        share = fmt.format_figure("error_rate", report.values()["error_rate"])
         failures = f", **{failed:,} failed** ({share})"
-    elapsed = format_ns(report.results.elapsed)
-    yield f"**{wording.format_rate(report.rate)}**: {report.answered:,} in {elapsed}{failures}"
-    yield _escaped(f"{wording.describe_load(report)}; {report.started_at}")
+    elapsed = fmt.format_ns(report.results.elapsed)
+    yield f"**{fmt.format_rate(report.rate)}**: {report.answered:,} in {elapsed}{failures}"
+    yield _escaped(f"{fmt.describe_load(report)}; {report.started_at}")
 
 
 def _conditions(conditions: Sequence[ConditionResult]) -> Iterator[str]:
     if conditions:
         yield "\n".join(
-            f"- {'❌' if one.fails else '✅'} {_escaped(wording.describe_condition(one))}"
+            f"- {'❌' if one.fails else '✅'} {_escaped(fmt.describe_condition(one))}"
             for one in conditions
         )
 
 
 def _changes(report: Report, changes: Mapping[str, Change]) -> Iterator[str]:
-    times = sections.compared_times(report, changes)
-    text = _escaped(sections.describe_changes(changes))
+    times = fmt.compared_times(report, changes)
+    text = _escaped(fmt.describe_changes(changes))
     yield f"**Since the baseline:** {text} ({times} times)."
-    yield from _table(sections.changes_table(changes))
+    yield from _table(fmt.changes_table(changes))
 
 
 def _times(report: Report) -> Iterator[str]:
-    yield from _table(sections.times_table(report))
+    yield from _table(fmt.times_table(report))
     if report.answered:
-        kinds = list(sections.timed(report))[: 1 + report.is_open]
-        yield "\n".join(f"- {_escaped(wording.TIME_DESCRIPTIONS[kind])}" for kind in kinds)
+        kinds = list(fmt.timed(report))[: 1 + report.is_open]
+        yield "\n".join(f"- {_escaped(fmt.TIME_DESCRIPTIONS[kind])}" for kind in kinds)
 
 
 def _details(report: Report) -> str:
     """Return settings and counts, collapsed."""
-    details = sections.settings(report) | sections.counts(report)
-    lines = (f"{name}: {_code(value)}" for name, value in details.items())
+    lines = (f"{name}: {_code(value)}" for name, value in fmt.details(report).items())
     return "<details><summary>Settings and counts</summary>\n\n- {}\n\n</details>".format(
         "\n- ".join(lines)
     )
 
 
-def _table(table: sections.Table | None) -> Iterator[str]:
+def _table(table: fmt.Table | None) -> Iterator[str]:
     """Yield a table: row names and verdicts are aligned left, figures right."""
     if table is None:
         return

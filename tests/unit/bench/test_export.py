@@ -11,12 +11,10 @@ from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stal
 from helpers.html import read
 from markdown_it import MarkdownIt
 
-from simpleipc_cli.bench import conditions as verdict
 from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench.conditions import KINDS
+from simpleipc_cli.bench.conditions import KINDS, TIME, evaluate, parse
+from simpleipc_cli.bench.export import to_csv, to_markdown
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.tables import to_csv, to_markdown
 
 EMPTY = Run().report()
 
@@ -65,7 +63,7 @@ def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
         unit, value = found[name]
         if values[name] is None:
             assert value == ""
-        elif kind == verdict.TIME:
+        elif kind == TIME:
             assert unit == "ns"
             assert re.fullmatch(r"\d+", value)
             assert int(value) == round(values[name])
@@ -75,16 +73,16 @@ def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
 
 def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
     found = lines(failing())
-    tally = failing().results
+    results = failing().results
     assert found["path"] == ("text", failing().path)
     assert found["partial"] == found["generator_saturated"] == ("bool", "true")
-    assert found["elapsed"] == ("ns", str(tally.elapsed))
+    assert found["elapsed"] == ("ns", str(results.elapsed))
     assert found["rate"] == ("1/s", repr(failing().rate))
     assert found["offered_rate"] == ("1/s", "")
     assert found["answered"] == ("count", str(failing().answered))
     assert found["failures.protocol"] == ("count", "0")
     assert "failures.protocol.max" not in found
-    for kind, times in tally.failures.items():
+    for kind, times in results.failures.items():
         name = f"failures.{kind.replace(' ', '_')}"
         assert found[name] == ("count", str(times.count))
         assert found[f"{name}.max"] == ("ns", str(times.max))
@@ -132,7 +130,7 @@ def rendered(report: Report, *more):
 
 
 def judged(report: Report, *conditions: str):
-    return verdict.evaluate([verdict.parse(text) for text in conditions], report.values())
+    return evaluate([parse(text) for text in conditions], report.values())
 
 
 def tables_of(page) -> list[dict[str, list[str]]]:
@@ -152,7 +150,7 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
     assert times["head"] == ["", "response", "service", "connect", "first byte"]
     for kind, histogram in stalled().times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
-        for name, value in SummaryStats.of(histogram).by_name().items():
+        for name, value in histogram.figures().items():
             assert times[name][column] == wording.format_figure(name, value)
         assert times["samples"][column] == f"{histogram.count:,}"
     assert times["p99.99"] == ["-"] * 4
@@ -235,7 +233,7 @@ def test_a_report_without_answers_says_so_and_has_no_times():
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
 def test_no_path_becomes_markup(path):
     report = named(path)
-    report.settings["expect"] = report.started_at = path
+    report.started_at = path
     page = rendered(report)
     assert to_markdown(report).encode()
     plain, hostile = rendered(named("plain")), page.one("h3").one("code")
