@@ -1,6 +1,6 @@
 """The charts of a page: latency by percentile, latency over time, throughput over time.
 
-svg.py draws, axes.py computes positions.
+svg.py draws and computes positions.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from math import ceil
 
 from simpleipc_cli.bench.format import format_ns, format_rate
 from simpleipc_cli.bench.histogram import Histogram, percentile_name
-from simpleipc_cli.bench.html.axes import (
+from simpleipc_cli.bench.html.svg import (
+    Line,
+    Markup,
     Scale,
+    dot,
+    figure,
     latency_scale,
     percentile_scale,
+    point,
     rate_scale,
     time_scale,
 )
-from simpleipc_cli.bench.html.svg import Line, Markup, dot, figure, point
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.timeline import Window, resample
 

@@ -10,7 +10,7 @@ from helpers.bench_reports import CLOSED, MS, OPEN, report_of
 from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram
-from simpleipc_cli.cli.bench.text import print_report
+from simpleipc_cli.cli.bench.terminal import print_report
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from simpleipc_cli.bench import format as wording
 from simpleipc_cli.bench.conditions import KINDS, TIME, evaluate, parse
-from simpleipc_cli.bench.export import to_csv, to_markdown
+from simpleipc_cli.bench.format import to_csv, to_markdown
 from simpleipc_cli.bench.report import Report
 
 EMPTY = Run().report()

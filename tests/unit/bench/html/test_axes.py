@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
-from simpleipc_cli.bench.html.axes import (
+from simpleipc_cli.bench.html.svg import (
     latency_scale,
     percentile_scale,
     rate_scale,

@@ -1,6 +1,6 @@
 """The charts: what is drawn lies where the axes say, checked independently.
 
-Axes are read off two of their ticks; nothing here asks axes.py for positions.
+Axes are read off two of their ticks; nothing here asks svg.py for positions.
 """
 
 from __future__ import annotations
