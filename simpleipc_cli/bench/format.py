@@ -178,7 +178,7 @@ def notices(report: Report) -> list[tuple[str, str]]:
         text = "the load was interrupted; these are the results until then."
         found.append(("Partial", text))
     if report.generator_saturated:
-        share = format_share(report.cpu_share)
+        share = format_share(report.results.cpu_share)
         text = f"Its busiest process used a processor {share} of the time."
         found.append(("Warning", f"{SATURATED}. {text}"))
     if not report.answered:
@@ -263,7 +263,7 @@ def details(report: Report) -> dict[str, str]:
     return found | {
         "bytes sent": format_size(results.bytes_out),
         "bytes received": format_size(results.bytes_in),
-        "generator's processor time": format_share(report.cpu_share),
+        "generator's processor time": format_share(report.results.cpu_share),
     }
 
 
@@ -296,7 +296,7 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | N
     yield "partial", "bool", report.partial
     yield "elapsed", "ns", results.elapsed
     yield "offered_rate", "1/s", report.settings.rate
-    yield "cpu_share", "ratio", round(report.cpu_share, 3)
+    yield "cpu_share", "ratio", round(report.results.cpu_share, 3)
     yield "generator_saturated", "bool", report.generator_saturated
     yield "answered", "count", report.answered
     yield "unfinished", "count", results.unfinished

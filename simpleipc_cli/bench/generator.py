@@ -29,6 +29,9 @@ SECOND = 1_000_000_000
 FAILURES = ("refused", "timeout", "truncated", "protocol", "not as expected")
 """Kinds of failure, as reports name them."""
 
+COUNTS = ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in")
+"""Results that are numbers, and add up."""
+
 LATE_AFTER = 1_000_000
 """Nanoseconds after its due time from which a request counts as started late."""
 
@@ -90,10 +93,8 @@ class Results:
     """Payload of answered requests."""
     bytes_in: int = 0
     """Payload of complete answers."""
-    cpu: int = 0
-    """Processor time of the generator."""
-    wall: int = 0
-    """Time from start to end, warm-up included."""
+    cpu_share: float = 0.0
+    """Share of its time that the generator used a processor; of several, the highest."""
     elapsed: int = 0
     """From the end of the warm-up to the later of the last answer and the end of the load."""
 
@@ -107,10 +108,10 @@ class Results:
             getattr(self, name).merge(getattr(other, name))
         for kind, histogram in other.failures.items():
             self.failures.setdefault(kind, Histogram()).merge(histogram)
-        for name in ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in", "cpu"):
+        for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.elapsed = max(self.elapsed, other.elapsed)
-        self.wall = max(self.wall, other.wall)
+        self.cpu_share = max(self.cpu_share, other.cpu_share)
 
 
 def interval_of(rate: float) -> int:
@@ -160,7 +161,16 @@ class Schedule:
         return max(0, last - max(first, self._number))
 
 
-ReportProgress = Callable[[int, int, int, TimeBucket], None]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The state of a running load."""
+
+    answered: int = 0
+    failed: int = 0
+    elapsed: int = 0
+    """Nanoseconds since the end of the warm-up."""
+    recent: TimeBucket = field(default_factory=TimeBucket)
+    """The requests that ended since the previous progress."""
 
 
 class Generator:
@@ -172,13 +182,12 @@ class Generator:
         begin: int,
         *,
         stop: int | None = None,
-        report: ReportProgress | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         """`begin` is when the first request is due, `stop` a descriptor that ends the load.
 
-        `report` is called regularly with the number of answers and of failures, nanoseconds
-        since the end of the warm-up, and the requests that ended since the last report. If it
-        would block, it raises BlockingIOError, and the next report covers this one, too.
+        `on_progress` is called regularly. If it would block, it raises BlockingIOError, and
+        the next progress covers this one, too.
         """
         self.results = Results()
         self._plan = plan
@@ -188,7 +197,7 @@ class Generator:
         self._schedule = Schedule(begin + plan.offset, plan.interval, plan.concurrency)
         self._request = Request(plan.payload, plan.size)
         self._stop, self._stopped = stop, False
-        self._report = report
+        self._on_progress = on_progress
         self._recent = TimeBucket()
         self._next_report = begin + _REPORT_INTERVAL
         self._poller: Poller = new_scalable_poller()
@@ -214,8 +223,7 @@ class Generator:
             for exchange in list(self._in_flight.values()):
                 self._close(exchange)
             self._poller.close()
-        self.results.cpu = process_time_ns() - cpu
-        self.results.wall = monotonic_ns() - wall
+        self.results.cpu_share = (process_time_ns() - cpu) / max(1, monotonic_ns() - wall)
         return self.results
 
     def _is_done(self) -> bool:
@@ -375,11 +383,12 @@ class Generator:
         if now < self._next_report:
             return
         self._next_report = now + _REPORT_INTERVAL
-        if self._report is None:
+        if self._on_progress is None:
             return
-        elapsed = max(0, now - self._counted_from)
+        results, elapsed = self.results, max(0, now - self._counted_from)
+        progress = Progress(results.total.count, results.failed(), elapsed, self._recent)
         try:
-            self._report(self.results.total.count, self.results.failed(), elapsed, self._recent)
+            self._on_progress(progress)
         except BlockingIOError:
             return
         self._recent = TimeBucket()

@@ -19,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
+from itertools import count as counting
 from math import ceil, log, sqrt
 from typing import Any
 
@@ -36,17 +37,17 @@ BUCKETS = ((HIGHEST.bit_length() - _KEPT_BITS) << _OCTAVE_BITS) + (1 << _KEPT_BI
 
 _CONFIDENCE = 0.95
 
+_LINEAR_BELOW = 10  # highest over lowest, below which rows are equally wide (tunable)
+_LINEAR_MARKS = (1, 2, 5)
 # Tenths of a power of ten at which rows may begin, from fine to coarse: round numbers in
 # steps that are nearly even on a log scale.
-_ROUND = (
+_LOG_MARKS = (
     (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
     (10, 15, 20, 30, 50, 70),
     (10, 20, 50),
     (10, 30),
     (10,),
 )
-_STEPS = (1, 2, 5)
-_LINEAR_BELOW = 10  # highest over lowest, below which the rows are equally wide (tunable)
 
 
 def bucket_of(ns: int) -> int:
@@ -289,11 +290,14 @@ def text_histogram(histogram: Histogram, rows: int) -> list[tuple[int, int, int]
 
 def _bounds(lowest: int, highest: int, rows: int) -> list[int]:
     """Return where the rows begin and where the last one ends."""
-    is_linear = highest < _LINEAR_BELOW * lowest
-    for scale in _linear_scales(lowest, highest) if is_linear else _log_scales():
-        first = bisect_right(scale, lowest) - 1
-        last = bisect_right(scale, highest)
-        if last < len(scale) and last - first <= rows:
+    if highest < _LINEAR_BELOW * lowest:
+        finest = max(0, len(str(highest)) - 3)  # the three digits of format_ns() show it
+        steps = (mark * 10**n for n in counting(finest) for mark in _LINEAR_MARKS)
+        step = next(step for step in steps if highest // step - lowest // step < rows)
+        return list(range(lowest // step * step, (highest // step + 2) * step, step))
+    for scale in _log_scales():
+        first, last = bisect_right(scale, lowest) - 1, bisect_right(scale, highest)
+        if last - first <= rows:
             break
     return scale[first : last + 1]
 
@@ -301,21 +305,8 @@ def _bounds(lowest: int, highest: int, rows: int) -> list[int]:
 def _log_scales() -> Iterator[list[int]]:
     """Yield all possible bounds on ever coarser scales, each beginning with 0."""
     powers = range(len(str(HIGHEST)) + 1)
-    for marks in _ROUND:
+    for marks in _LOG_MARKS:
         # Whole nanoseconds only: below 10 ns there is no mark such as 1.5.
         yield [0, *(mark * 10**n // 10 for n in powers for mark in marks if not mark * 10**n % 10)]
     for step in powers[2:]:
         yield [0, *(10**n for n in range(0, len(powers) + step, step))]
-
-
-def _linear_scales(lowest: int, highest: int) -> Iterator[list[int]]:
-    """Yield bounds from just below the lowest time on, with ever wider steps.
-
-    The finest step is one that the three digits of format_ns() show.
-    """
-    finest = max(0, len(str(highest)) - 3)
-    for n in range(finest, len(str(HIGHEST)) + 1):
-        for mark in _STEPS:
-            step = mark * 10**n
-            start = lowest // step * step
-            yield list(range(start, highest + 2 * step, step))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -17,7 +17,13 @@ from multiprocessing.process import BaseProcess
 from time import monotonic_ns
 
 from simpleipc_cli import system
-from simpleipc_cli.bench.generator import Generator, LoadPlan, Results, interval_of
+from simpleipc_cli.bench.generator import (
+    Generator,
+    LoadPlan,
+    Progress,
+    Results,
+    interval_of,
+)
 from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.bench.timeline import TimeBucket
 from simpleipc_cli.deadline import Deadline
@@ -36,21 +42,6 @@ class Interrupted(Exception):
     """Raised by `on_progress` to end the load early; not an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The state of a running load."""
-
-    answered: int
-    failed: int
-    elapsed: int
-    """Nanoseconds since the end of the warm-up."""
-    recent: TimeBucket
-    """The requests that ended since the previous progress."""
-
-
-INITIAL_PROGRESS = Progress(answered=0, failed=0, elapsed=0, recent=TimeBucket())
-
-
 def measure(
     plan: LoadPlan, processes: int, rate: float | None, on_progress: Callable[[Progress], None]
 ) -> Report:
@@ -65,15 +56,15 @@ def measure(
     plans = split(plan, processes)
     _raise_descriptor_limit(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    results, cpu_share, partial = Results(), 0.0, False
+    results, partial = Results(), False
     try:
-        with GeneratorProcesses(plans, lambda: on_progress(INITIAL_PROGRESS)) as running:
+        with GeneratorProcesses(plans, lambda: on_progress(Progress())) as running:
             try:
                 running.run(on_progress, _PROGRESS_INTERVAL)
             except Interrupted:
                 partial = True
                 running.stop()
-            results, cpu_share = running.results(), running.max_cpu_share()
+            results = running.results()
     except Interrupted:  # before all had started
         partial = True
     return Report(
@@ -91,7 +82,6 @@ def measure(
             expects=plan.expect is not None,
         ),
         results=results,
-        cpu_share=cpu_share,
         partial=partial,
     )
 
@@ -153,7 +143,7 @@ class GeneratorProcesses:
         self._connections: list[Connection] = []
         self._running: list[Connection] = []
         self._done: list[Results] = []
-        self._latest: dict[int, tuple[int, int, int]] = {}
+        self._latest: dict[int, Progress] = {}
         try:
             for plan in plans:
                 check_cancelled()
@@ -196,7 +186,7 @@ class GeneratorProcesses:
             for connection in _ready(starting, interval):
                 _receive(connection)
                 starting.remove(connection)
-            on_progress(INITIAL_PROGRESS)
+            on_progress(Progress())
         self._running = self._connections[:]
         begin = monotonic_ns() + _START_DELAY
         for connection in self._connections:
@@ -215,15 +205,14 @@ class GeneratorProcesses:
             if isinstance(received, Results):
                 self._running.remove(connection)
                 self._done.append(received)
-                continue
-            answered, failed, elapsed, bucket = received
-            self._latest[connection.fileno()] = (answered, failed, elapsed)
-            recent.merge(bucket)
+            else:
+                self._latest[connection.fileno()] = received
+                recent.merge(received.recent)
         latest = self._latest.values()
         return Progress(
-            answered=sum(answered for answered, _, _ in latest),
-            failed=sum(failed for _, failed, _ in latest),
-            elapsed=max((elapsed for _, _, elapsed in latest), default=0),
+            answered=sum(one.answered for one in latest),
+            failed=sum(one.failed for one in latest),
+            elapsed=max((one.elapsed for one in latest), default=0),
             recent=recent,
         )
 
@@ -244,10 +233,6 @@ class GeneratorProcesses:
         for results in self._done:
             merged.merge(results)
         return merged
-
-    def max_cpu_share(self) -> float:
-        """Return the share of its time that the busiest process used a processor, 0 to 1."""
-        return max((one.cpu / one.wall for one in self._done if one.wall), default=0.0)
 
     def close(self) -> None:
         """End all processes; may be called again."""
@@ -304,14 +289,14 @@ def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Result
     """Return the results, or the error that ended the load."""
     watcher = new_connection_watcher(connection)
 
-    def report(*progress: object) -> None:
+    def on_progress(progress: Progress) -> None:
         # A parent that cannot draw, for example on a halted terminal, must not block the load.
         if not watcher.is_writable():
             raise BlockingIOError
         connection.send(progress)
 
     try:
-        return Generator(plan, begin, stop=watcher.fileno(), report=report).run()
+        return Generator(plan, begin, stop=watcher.fileno(), on_progress=on_progress).run()
     except (BrokenPipeError, ConnectionResetError):
         raise  # the parent has ended
     except OSError as error:

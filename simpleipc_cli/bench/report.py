@@ -31,7 +31,7 @@ from simpleipc_cli.bench.compare import (
     compare_rates,
     compare_shares,
 )
-from simpleipc_cli.bench.generator import Results
+from simpleipc_cli.bench.generator import COUNTS, Results
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
 
 SCHEMA, VERSION = "sipc-bench", 1
@@ -39,7 +39,6 @@ SCHEMA, VERSION = "sipc-bench", 1
 MAX_CPU_SHARE = 0.9
 """A generator that uses a processor for this share of its time may itself be the limit."""
 
-_COUNTS = ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in")
 _PARTS = ("connect", "first_byte")
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
@@ -70,7 +69,6 @@ class Report:
     started_at: str
     settings: Settings
     results: Results
-    cpu_share: float
     partial: bool = False
 
     @property
@@ -96,7 +94,7 @@ class Report:
     @property
     def generator_saturated(self) -> bool:
         """Whether the generator and not the server may have been the limit."""
-        return round(self.cpu_share, 3) >= MAX_CPU_SHARE  # rounded as in the file
+        return round(self.results.cpu_share, 3) >= MAX_CPU_SHARE  # rounded as in the file
 
     def times(self) -> dict[str, Histogram]:
         """Return the histograms by name, in the order of the JSON."""
@@ -142,13 +140,13 @@ class Report:
             "counts": {
                 "answered": self.answered,
                 "failed": results.failed(),
-                **{name: getattr(results, name) for name in _COUNTS},
+                **{name: getattr(results, name) for name in COUNTS},
             },
             "elapsed": results.elapsed,
             "rate": self.rate,
             "offered_rate": self.settings.rate,
             "generator": {
-                "cpu_share": round(self.cpu_share, 3),
+                "cpu_share": round(results.cpu_share, 3),
                 "saturated": self.generator_saturated,
             },
             "times": times,
@@ -196,14 +194,14 @@ class Report:
             first_byte=times["first_byte"],
             failures=histograms("failures"),
             elapsed=data["elapsed"],
-            **{name: data["counts"][name] for name in _COUNTS},
+            cpu_share=float(data["generator"]["cpu_share"]),
+            **{name: data["counts"][name] for name in COUNTS},
         )
         return cls(
             path=data["path"],
             started_at=data["started_at"],
             settings=Settings(**data["settings"]),
             results=results,
-            cpu_share=float(data["generator"]["cpu_share"]),
             partial=data["partial"],
         )
 

@@ -44,7 +44,8 @@ class Run:
         self.results.elapsed = max(self.results.elapsed, end)
 
     def report(self, cpu_share: float = 0.31, partial: bool = False) -> Report:
-        return Report(self.path, STARTED_AT, self.settings, self.results, cpu_share, partial)
+        self.results.cpu_share = cpu_share
+        return Report(self.path, STARTED_AT, self.settings, self.results, partial)
 
 
 def times(seed: int, median: int, sigma: float = 0.35):
@@ -170,4 +171,5 @@ def report_of(answered=1_000, failed=5, settings=CLOSED, share=0.25, partial=Fal
     """A report of times that lie evenly between 1 and 2 ms, and of failures of one kind."""
     is_open = settings["rate"] is not None
     results = results_of(answered, failed, is_open=is_open)
-    return Report("/run/x", STARTED_AT, Settings(**settings), results, share, partial)
+    results.cpu_share = share
+    return Report("/run/x", STARTED_AT, Settings(**settings), results, partial)

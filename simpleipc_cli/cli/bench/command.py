@@ -18,9 +18,9 @@ import click
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
 from simpleipc_cli.bench.format import describe_condition, to_csv, to_markdown
-from simpleipc_cli.bench.generator import SECOND, LoadPlan
+from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.html.page import to_html
-from simpleipc_cli.bench.processes import Interrupted, Progress, measure
+from simpleipc_cli.bench.processes import Interrupted, measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode

@@ -19,9 +19,8 @@ from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import ConditionResult
 from simpleipc_cli.bench.format import format_ns
-from simpleipc_cli.bench.generator import LATE_AFTER, SECOND, LoadPlan
+from simpleipc_cli.bench.generator import LATE_AFTER, SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.histogram import Histogram, text_histogram
-from simpleipc_cli.bench.processes import INITIAL_PROGRESS, Progress
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.bench.timeline import TimeBucket
 from simpleipc_cli.cli.output import print_line
@@ -76,7 +75,7 @@ class View:
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
-        self._progress = INITIAL_PROGRESS
+        self._progress = Progress()
         self._recent: deque[tuple[int, TimeBucket]] = deque([(0, TimeBucket())])
 
     def add(self, progress: Progress) -> None:

@@ -87,10 +87,10 @@ class Scripted(ScriptedServer):
         self.kept.close()
 
 
-def run(path, stop=None, report=None, **plan) -> load.Results:
+def run(path, stop=None, on_progress=None, **plan) -> load.Results:
     plan.setdefault("timeout", int(TIMEOUT) * SECOND)
     generator = Generator(
-        LoadPlan(str(path), **plan), load.monotonic_ns(), stop=stop, report=report
+        LoadPlan(str(path), **plan), load.monotonic_ns(), stop=stop, on_progress=on_progress
     )
     results = generator.run()
     assert results.started == results.total.count + results.failed() + results.unfinished
@@ -314,12 +314,12 @@ def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
         over.wait(TIMEOUT)
         echo(server, connection, payload)
 
-    def report(answered, failed, elapsed, recent):
-        if elapsed > 20 * MS:
+    def on_progress(progress):
+        if progress.elapsed > 20 * MS:
             over.set()
 
     with Scripted(endpoint, respond) as server:
-        results = run(endpoint, report=report, duration=20 * MS, concurrency=3)
+        results = run(endpoint, on_progress=on_progress, duration=20 * MS, concurrency=3)
     assert over.is_set()
     assert (results.started, results.total.count, results.failures) == (3, 3, {})
     assert len(server.payloads) == 3
@@ -352,9 +352,9 @@ def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint)
 def test_the_last_report_has_all_requests(endpoint):
     reports = []
     with Scripted(endpoint):
-        run(endpoint, report=lambda *report: reports.append(report), requests=7)
-    assert reports[-1][:2] == (7, 0)
-    assert sum(recent.requests for *_, recent in reports) == 7
+        run(endpoint, on_progress=reports.append, requests=7)
+    assert (reports[-1].answered, reports[-1].failed) == (7, 0)
+    assert sum(progress.recent.requests for progress in reports) == 7
 
 
 def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
@@ -644,12 +644,12 @@ def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
 def test_an_unsent_report_is_part_of_the_next(monkeypatch):
     reports = []
 
-    def report(answered, failed, elapsed, recent):
-        reports.append((answered, recent.requests))
+    def on_progress(progress):
+        reports.append((progress.answered, progress.recent.requests))
         if len(reports) < 3:
             raise BlockingIOError
 
     world = World(monkeypatch, lambda number: 10 * MS)
-    generator = Generator(LoadPlan("/fake", requests=100), world.begin, report=report)
+    generator = Generator(LoadPlan("/fake", requests=100), world.begin, on_progress=on_progress)
     generator.run()
     assert reports == [(25, 25), (50, 50), (75, 75), (100, 25), (100, 0)]

@@ -109,7 +109,7 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
     ):
         running.run(reports.append, 0.1)
         results = running.results()
-        assert 0 < running.max_cpu_share() <= 1.1
+        assert 0 < running.results().cpu_share <= 1.1
     assert results.started == results.total.count == len(server.requests) == 50
     assert (results.bytes_out, results.bytes_in) == (100, 150)
     assert (reports[-1].answered, reports[-1].failed) == (50, 0)

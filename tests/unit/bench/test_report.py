@@ -194,7 +194,7 @@ def test_an_open_loop_and_a_closed_one_are_compared_by_their_service_times():
 
 
 def test_a_report_without_samples_compares_as_too_few_samples():
-    empty = Report("/run/x", "now", Settings(), Results(), 0.0)
+    empty = Report("/run/x", "now", Settings(), Results())
     changes = empty.compare(report_of())
     assert "rate" not in changes
     assert {change.verdict for change in changes.values()} == {"too few samples"}
