@@ -90,8 +90,8 @@ class Condition(NamedTuple):
     def holds(self, values: Mapping[str, float | int | None]) -> bool | None:
         """Return whether it is true of these figures, which are in the units of `value`.
 
-        None if the figure is not available, as with too few samples: treat that as failed, so
-        that a limit that was not checked does not pass for one that was kept.
+        None if the figure is not available, as with too few samples. Treat that as failed: a
+        limit that was not checked must not count as met.
         """
         figure = values.get(self.figure)
         return None if figure is None else _OPERATORS[self.operator](figure, self.value)

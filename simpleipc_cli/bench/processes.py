@@ -1,7 +1,7 @@
 """Run one measurement, from its plan to its report, with generators in processes of their own.
 
-Several processes, because Python's global lock would limit one; and one at least, because
-drawing the progress must not disturb it. `multiprocessing` adds a small helper process (its
+Several processes, because Python's global lock limits one; and always at least one, because
+drawing the progress must not disturb the load. `multiprocessing` adds a small helper process (its
 resource tracker) until the parent ends. Knows no screen and no files.
 """
 
@@ -130,7 +130,7 @@ def _share(whole: int, parts: int, number: int) -> int:
 
 
 class GeneratorProcesses:
-    """Processes that generate load together; a context manager that leaves none behind."""
+    """Processes that generate load together; a context manager that ends all of them."""
 
     def __init__(
         self, plans: list[LoadPlan], check_cancelled: Callable[[], None] = lambda: None

@@ -1,4 +1,4 @@
-"""A run over time, in fixed memory: buckets of equal width that widen as the run goes on.
+"""A run over time, in fixed memory: buckets of equal width that widen during the run.
 
 For charts. Times are whole nanoseconds since the run began. A timeline belongs to one thread,
 without locks; `merge()` joins those of several that share a start.

@@ -59,7 +59,7 @@ def _header(report: Report) -> Markup:
     return element(
         "header",
         element("h1", "Load on ", element("code", fmt.shortened(report.path, 80))),
-        element("p", f"{fmt.describe_load(report)}; {report.started_at}", class_="note"),
+        element("p", fmt.describe_load(report), class_="note"),
         *(
             element("p", element("strong", f"{word}: "), text, class_="notice", role="note")
             for word, text in fmt.notices(report)

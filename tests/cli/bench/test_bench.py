@@ -1,4 +1,4 @@
-"""`sipc bench`: what it asks, counts, writes, judges, and how it ends."""
+"""`sipc bench`: its requests, counts, files, conditions and exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
-from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench import processes as generator_processes
 from simpleipc_cli.bench.report import Report
 
@@ -96,7 +96,7 @@ def bench_json(endpoint, *arguments) -> dict:
     return json.loads(done.stdout)
 
 
-# What it asks
+# Requests
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_counts_add_up_when_the_server_restarts(endpoint, loop):
         found = json.loads(program.communicate(timeout=TIMEOUT)[0])
     counts = found["counts"]
     assert counts["started"] == sum(counts[end] for end in ("answered", "failed", "unfinished"))
-    asked = len(first.requests) + len(second.requests)
-    assert counts["answered"] <= asked <= counts["started"]
-    assert asked - counts["answered"] <= counts["unfinished"]
+    received = len(first.requests) + len(second.requests)
+    assert counts["answered"] <= received <= counts["started"]
+    assert received - counts["answered"] <= counts["unfinished"]
     assert set(found["failures"]) <= {"refused", "truncated"}
 
 
@@ -343,8 +343,13 @@ def test_a_condition_that_holds_is_a_failure(endpoint):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "400", *options)
     assert done.returncode == 10
-    judged = re.findall("^(✓|✗) fail if (.*): .* is .*$", done.stdout.decode(), re.M)
-    assert judged == [("✓", "errors>0"), ("✓", "p50>1h"), ("✗", "rate>0"), ("✓", "requests!=400")]
+    evaluated = re.findall("^(✓|✗) fail if (.*): .* is .*$", done.stdout.decode(), re.M)
+    assert evaluated == [
+        ("✓", "errors>0"),
+        ("✓", "p50>1h"),
+        ("✗", "rate>0"),
+        ("✓", "requests!=400"),
+    ]
     assert re.fullmatch(
         rb"sipc bench: fail if rate>0: rate is [\d.,]+/s: see the report\n", done.stderr
     )
@@ -381,7 +386,7 @@ def test_a_baseline_shows_what_has_changed(endpoint, folder):
     old = Report.from_json(json.loads((folder / "old").read_bytes()))
     for name, line in zip(("rate", "mean", "p50", "p75"), table[1:], strict=False):
         assert line.split("  ")[0] == name
-        assert wording.format_figure(name, old.values()[name]) in line
+        assert fmt.format_figure(name, old.values()[name]) in line
     for line in table[1:]:
         assert re.search(r"  (better|worse|within noise|too few samples)$", line)
 
@@ -482,7 +487,7 @@ def test_quiet_prints_nothing(endpoint):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_without_a_terminal_there_is_no_colour_and_nothing_moves(endpoint):
+def test_without_a_terminal_there_is_no_colour_and_no_progress(endpoint):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "400", env=environment(TERM="xterm-256color"))
     assert done.stderr == b""

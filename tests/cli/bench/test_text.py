@@ -17,8 +17,8 @@ from simpleipc_cli.cli.bench.terminal import print_report
 def text_of(capfdbinary):
     """A report as it is printed."""
 
-    def text(report, judged=(), changes=None) -> str:
-        print_report(report, judged, changes)
+    def text(report, evaluated=(), changes=None) -> str:
+        print_report(report, evaluated, changes)
         return capfdbinary.readouterr().out.decode()
 
     return text
@@ -108,6 +108,6 @@ def test_the_report_fits_80_columns(text_of, longest, count, settings):
     for kind in FAILURES:
         results.failures.setdefault(kind, Histogram()).record(longest, count)
     conditions = map(parse, ("p99>5ms", "first_byte.p99.99>=123456.789ms", "errors>0"))
-    judged = evaluate(conditions, report.values())
-    text = text_of(report, judged, report.compare(report_of(settings=settings)))
+    evaluated = evaluate(conditions, report.values())
+    text = text_of(report, evaluated, report.compare(report_of(settings=settings)))
     assert max(map(len, text.splitlines())) <= 80

@@ -28,13 +28,13 @@ def split(*slices: bytes, separator: bytes = b"\n") -> list[tuple[bytes, bool]]:
 
 
 def records(chunks: list[tuple[bytes, bool]]) -> list[bytes]:
-    found, begun = [], b""
+    found, record = [], b""
     for payload, ends_record in chunks:
-        begun += payload
+        record += payload
         if ends_record:
-            found.append(begun)
-            begun = b""
-    assert not begun, "the last record has no end"
+            found.append(record)
+            record = b""
+    assert not record, "the last record has no end"
     return found
 
 

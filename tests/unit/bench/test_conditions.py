@@ -124,7 +124,7 @@ def test_zero_is_a_figure_too():
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
-def test_a_share_in_percent_is_exactly_that_of_so_many_requests(part, more):
+def test_a_share_in_percent_is_exact(part, more):
     percent = part % 101
     assert parse(f"error_rate=={percent}%").holds({"error_rate": percent * more / (100 * more)})
 

@@ -11,7 +11,7 @@ from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stal
 from helpers.html import read
 from markdown_it import MarkdownIt
 
-from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.conditions import KINDS, TIME, evaluate, parse
 from simpleipc_cli.bench.format import to_csv, to_markdown
 from simpleipc_cli.bench.report import Report
@@ -129,7 +129,7 @@ def rendered(report: Report, *more):
     return read(f"<body>{html}</body>")
 
 
-def judged(report: Report, *conditions: str):
+def evaluated(report: Report, *conditions: str):
     return evaluate([parse(text) for text in conditions], report.values())
 
 
@@ -151,7 +151,7 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
     for kind, histogram in stalled().times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
         for name, value in histogram.figures().items():
-            assert times[name][column] == wording.format_figure(name, value)
+            assert times[name][column] == fmt.format_figure(name, value)
         assert times["samples"][column] == f"{histogram.count:,}"
     assert times["p99.99"] == ["-"] * 4
 
@@ -159,8 +159,8 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
 def test_the_markdown_says_what_was_measured_and_how():
     text = rendered(stalled()).text
     assert "500/s: 5,000 in 10.0 s" in text
-    assert wording.describe_load(stalled()) in text
-    assert wording.TIME_DESCRIPTIONS["response"] in text
+    assert fmt.describe_load(stalled()) in text
+    assert fmt.TIME_DESCRIPTIONS["response"] in text
     assert "timeout: 30.0 s" in text
     assert "started late: 943" in text
     assert "Partial" not in text
@@ -175,8 +175,8 @@ def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
     for kind, (count, mean, *_, longest) in failures.items():
         times = failing().results.failures[kind]
         assert count == f"{times.count:,}"
-        assert mean == wording.format_figure("mean", times.mean)
-        assert longest == wording.format_figure("max", times.max)
+        assert mean == fmt.format_figure("mean", times.mean)
+        assert longest == fmt.format_figure("max", times.max)
     counts = [int(count.replace(",", "")) for count, *_ in failures.values()]
     assert all(more >= fewer for more, fewer in pairwise(counts))
     assert f"{failing().results.failed():,} failed (10.6 %)" in page.text
@@ -185,19 +185,19 @@ def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
 def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
     text = rendered(failing()).text
     assert "Partial: the load was interrupted" in text
-    assert f"Warning: {wording.SATURATED}" in text
+    assert f"Warning: {fmt.SATURATED}" in text
 
 
 def test_the_markdown_says_of_each_condition_whether_it_failed():
-    conditions = judged(stalled(), "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
+    conditions = evaluated(stalled(), "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
     (listed, *_) = rendered(stalled(), conditions).all("ul")
     items = [item.text for item in listed.all("li")]
     marks = ["❌", "✅", "❌", "✅"]
-    expected = [wording.describe_condition(judgement) for judgement in conditions]
+    expected = [fmt.describe_condition(result) for result in conditions]
     assert items == [f"{mark} {said}" for mark, said in zip(marks, expected, strict=True)]
 
 
-def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
+def test_the_markdown_has_each_change_since_the_baseline_and_its_verdict():
     changes = stalled().compare(open_loop(seed=5))
     page = rendered(stalled(), (), changes)
     shown = tables_of(page)[0]
@@ -205,9 +205,9 @@ def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
     assert list(shown) == list(changes)
     for name, change in changes.items():
         assert shown[name] == [
-            wording.format_figure(name, change.old),
-            wording.format_figure(name, change.new),
-            wording.format_change(change.relative),
+            fmt.format_figure(name, change.old),
+            fmt.format_figure(name, change.new),
+            fmt.format_change(change.relative),
             change.verdict,
         ]
     assert (

@@ -41,7 +41,7 @@ def echo(server, connection, payload) -> None:
 
 
 def hold(server, connection, payload) -> None:
-    server.kept.enter_context(connection.dup())
+    server.held.enter_context(connection.dup())
 
 
 class Scripted(ScriptedServer):
@@ -54,7 +54,7 @@ class Scripted(ScriptedServer):
         super().__init__(path, self._answer, in_turn=True, backlog=backlog)
         self.respond, self.take = respond, take
         self.payloads: list[bytes] = []
-        self.kept = ExitStack()
+        self.held = ExitStack()
         self.open = threading.Event()
         if backlog:
             self.open.set()
@@ -84,7 +84,7 @@ class Scripted(ScriptedServer):
     def stop(self) -> None:
         self.open.set()
         super().stop()
-        self.kept.close()
+        self.held.close()
 
 
 def run(path, stop=None, on_progress=None, **plan) -> load.Results:
@@ -461,7 +461,7 @@ def test_one_request_in_a_hundred_that_is_slow_shows_from_p99_on(monkeypatch):
     assert (results.late, results.skipped) == (0, 0)
 
 
-def test_a_stall_shows_in_response_times_as_clients_felt_it_and_once_in_service_times(monkeypatch):
+def test_a_stall_shows_in_response_times_for_every_client_and_once_in_service_times(monkeypatch):
     world = World(monkeypatch, lambda number: 2 * SECOND if number == 500 else MS)
     results = world.run(duration=10 * SECOND, interval=10 * MS)
     assert_is(results.total, [MS] * 999 + [2 * SECOND])
@@ -622,7 +622,7 @@ def test_responses_are_read_while_requests_without_room_are_started(monkeypatch)
 def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
     def write_nowait(stream, buffers):
         world.now += MS
-        assert world.now < world.begin + SECOND, "nothing else is looked at"
+        assert world.now < world.begin + SECOND, "other exchanges wait"
         return sum(map(len, buffers))
 
     def waiting(poller, timeout):

@@ -229,7 +229,7 @@ def test_below_the_median_a_few_samples_are_enough():
     assert [samples_needed(q) for q in (0.5, 5, 25)] == [1, 1, 3]
 
 
-def test_percentiles_are_named_as_people_say_them():
+def test_percentiles_are_named_in_percent():
     names = [percentile_name(q) for q in (*PERCENTILES, 99.0, 99.9999)]
     assert names == ["p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99", "p99", "p99.9999"]
 

@@ -93,7 +93,7 @@ def run_until(running: GeneratorProcesses, state) -> None:
         running.run(on_progress, 0.01)
 
 
-def test_a_plan_is_divided_completely():
+def test_a_plan_is_split_completely():
     plans = plans_of("/x", 4, concurrency=6, requests=10)
     assert [plan.concurrency for plan in plans] == [2, 2, 1, 1]
     assert [plan.requests for plan in plans] == [3, 3, 2, 2]

@@ -141,7 +141,7 @@ def test_data_that_is_no_object_is_refused(data):
 
 
 @each_loop
-def test_there_is_a_value_for_every_figure_that_a_condition_may_name(settings):
+def test_there_is_a_value_for_every_figure_that_a_condition_may_use(settings):
     named = {name.removeprefix("total.") for name in KINDS}
     assert named - report_of(settings=settings).values().keys() == set()
 

@@ -1,6 +1,6 @@
 """The charts: what is drawn lies where the axes say, checked independently.
 
-Axes are read off two of their ticks; nothing here asks svg.py for positions.
+Axes are read off two of their ticks; nothing here uses the positions that svg.py computes.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_every_percentile_is_drawn_at_its_place(seconds):
         for q in (0.001, 10, 50, 75, 90, 95, 99, 99.9)[: 7 + (seconds == 20)]:
             place = along.position(q / 100)
             expected = up.position(histogram.percentile(q))
-            # Steps narrower than 1 of 1000 are drawn as one: look a little to both sides.
+            # Steps narrower than 1 of 1000 are drawn as one: points near it count, too.
             near = [y for x, y in stroke if abs(x - place) <= 1]
             near.append(height_at(stroke, max(place, 1e-9)))
             assert max(near) + 0.2 >= expected >= min(near) - 0.2
@@ -277,7 +277,7 @@ def test_a_steady_rate_is_level_to_the_end(odd):
     assert all(up.transformed(y) == pytest.approx(1_000, rel=1.5 / 80) for _, y in stroke)
 
 
-def test_a_run_that_ends_in_silence_is_drawn_to_its_end():
+def test_a_run_that_ends_without_answers_is_drawn_to_its_end():
     run = Run()
     for number in range(1_000):
         run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)

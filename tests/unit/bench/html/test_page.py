@@ -9,7 +9,7 @@ from helpers import report_style as style
 from helpers.bench_reports import MS, STARTED_AT, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import VOID, read, table
 
-from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.histogram import HIGHEST
 from simpleipc_cli.bench.html.page import to_html
@@ -66,7 +66,7 @@ HOSTILE = [
 ]
 
 
-def judged(report: Report, *conditions: str):
+def evaluated(report: Report, *conditions: str):
     return evaluate([parse(text) for text in conditions], report.values())
 
 
@@ -87,7 +87,7 @@ def texts(page, tag: str, class_: str = "") -> list[str]:
 
 def test_the_page_is_valid_needs_no_other_file_and_has_no_script(report):
     changes = report.compare(open_loop(seed=5))
-    text = to_html(report, judged(report, "p99>5ms", "errors>0"), changes)
+    text = to_html(report, evaluated(report, "p99>5ms", "errors>0"), changes)
     page = read(text)  # every tag is closed
     assert [element.tag for element in page.content] == ["head", "body"]
     ids = [element["id"] for element in page if "id" in element.attributes]
@@ -134,7 +134,7 @@ def test_no_text_from_outside_becomes_markup(path):
 
 
 def test_a_condition_is_escaped():
-    text = to_html(stalled(), judged(stalled(), "p99<5ms"))
+    text = to_html(stalled(), evaluated(stalled(), "p99<5ms"))
     assert "fail if p99&lt;5ms" in text
 
 
@@ -155,8 +155,9 @@ def test_the_page_says_what_was_measured_and_how():
     page = page_of(stalled())
     assert page.all("title")[0].text == f"sipc bench: {stalled().path}"
     assert page.one("h1").text == f"Load on {stalled().path}"
-    assert f"{wording.describe_load(stalled())}; {STARTED_AT}" in texts(page, "p", "note")
+    assert fmt.describe_load(stalled()) in texts(page, "p", "note")
     facts = details(page)
+    assert facts["started"] == STARTED_AT
     assert facts["path"] == stalled().path
     assert facts["rate offered"] == "500/s"
     assert facts["at once, at most"] == "64"
@@ -166,7 +167,7 @@ def test_the_page_says_what_was_measured_and_how():
     assert facts["requests started"] == facts["answered"] == "5,000"
     assert facts["started late"] == f"{stalled().results.late:,}"
     assert facts["never started"] == "0"
-    assert facts["bytes received"] == wording.format_size(stalled().results.bytes_in)
+    assert facts["bytes received"] == fmt.format_size(stalled().results.bytes_in)
     assert facts["generator's processor time"] == "31 %"
 
 
@@ -191,15 +192,15 @@ def tiles(page) -> dict[str, tuple[str, str]]:
 def test_the_most_important_figures_come_first():
     assert tiles(page_of(stalled())) == {
         "answers per second": ("500/s", "of 500/s offered"),
-        "p50": (wording.format_figure("p50", stalled().values()["p50"]), "median response time"),
-        "p99": (wording.format_figure("p99", stalled().values()["p99"]), "1 in 100 took longer"),
-        "max": (wording.format_figure("max", stalled().values()["max"]), "longest of 5,000"),
+        "p50": (fmt.format_figure("p50", stalled().values()["p50"]), "median response time"),
+        "p99": (fmt.format_figure("p99", stalled().values()["p99"]), "1 in 100 took longer"),
+        "max": (fmt.format_figure("max", stalled().values()["max"]), "longest of 5,000"),
         "failed": ("0", "of 5,000"),
     }
     found = tiles(page_of(failing()))
     assert found["failed"] == ("1,632", "10.6 % of 15,448")
     assert found["p50"][1] == "median service time"
-    assert found["answers per second"] == (wording.format_rate(failing().rate), "13,816 in 10.0 s")
+    assert found["answers per second"] == (fmt.format_rate(failing().rate), "13,816 in 10.0 s")
 
 
 def test_figures_that_need_more_answers_are_left_out():
@@ -221,9 +222,9 @@ def test_the_table_of_times_has_the_report_s_numbers(report):
     for kind, histogram in report.times().items():
         column = kinds.index(kind.replace("_", " "))
         for name, value in histogram.figures().items():
-            assert shown[name][column] == wording.format_figure(name, value)
+            assert shown[name][column] == fmt.format_figure(name, value)
         assert shown["samples"][column] == f"{histogram.count:,}"
-        assert wording.TIME_DESCRIPTIONS[kind] in texts(page, "p", "note")
+        assert fmt.TIME_DESCRIPTIONS[kind] in texts(page, "p", "note")
 
 
 def test_the_cells_of_every_table_have_their_heads(report):
@@ -244,23 +245,23 @@ def test_failures_have_a_table_sorted_by_frequency():
         times = failing().results.failures[kind]
         figures = times.figures()
         names = ("mean", "p50", "p99", "max")
-        assert cells == [f"{times.count:,}", *(wording.format_figure(n, figures[n]) for n in names)]
+        assert cells == [f"{times.count:,}", *(fmt.format_figure(n, figures[n]) for n in names)]
     assert not any(cell.classes for cell in table(page_of(failing()), "failures").all("td"))
     assert "Failures" not in texts(page_of(stalled()), "h2")
 
 
 def test_each_condition_is_shown_with_a_word_for_its_result():
-    conditions = judged(stalled(), "p99>5ms", "errors>0", "p99.99>1h")
+    conditions = evaluated(stalled(), "p99>5ms", "errors>0", "p99.99>1h")
     page = page_of(stalled(), conditions)
     assert "Conditions" in texts(page, "h2")
     items = page.one("ul", "conditions").all("li")
     words = ["failed", "passed", "failed"]
-    for item, word, judgement in zip(items, words, conditions, strict=True):
-        assert item.text == f"{word} {wording.describe_condition(judgement)}"
+    for item, word, result in zip(items, words, conditions, strict=True):
+        assert item.text == f"{word} {fmt.describe_condition(result)}"
         assert item.classes == {word}
 
 
-def test_each_change_since_the_baseline_is_shown_with_its_judgement():
+def test_each_change_since_the_baseline_is_shown_with_its_verdict():
     changes = stalled().compare(open_loop(seed=5))
     page = page_of(stalled(), (), changes)
     head, *rows = table(page, "baseline").rows()
@@ -268,9 +269,9 @@ def test_each_change_since_the_baseline_is_shown_with_its_judgement():
     assert [row[0] for row in rows] == [name.replace("_", " ") for name in changes]
     for row, (name, change) in zip(rows, changes.items(), strict=True):
         assert row[1:] == [
-            wording.format_figure(name, change.old),
-            wording.format_figure(name, change.new),
-            wording.format_change(change.relative),
+            fmt.format_figure(name, change.old),
+            fmt.format_figure(name, change.new),
+            fmt.format_change(change.relative),
             change.verdict,
         ]
     said = texts(page, "strong")
@@ -308,7 +309,7 @@ def test_a_comparison_is_summed_up(baseline, said):
 def test_partial_reports_and_busy_generators_are_marked():
     notices = texts(page_of(failing()), "p", "notice")
     assert notices[0].startswith("Partial: the load was interrupted")
-    assert notices[1].startswith(f"Warning: {wording.SATURATED}")
+    assert notices[1].startswith(f"Warning: {fmt.SATURATED}")
     assert "97 % of the time" in notices[1]
     assert not page_of(stalled()).all("p", "notice")
 
@@ -345,7 +346,7 @@ def test_a_long_path_is_shortened_in_the_heading_and_whole_in_the_facts():
     assert path in texts(page, "dd")
 
 
-# How it looks
+# Style
 
 
 def luminance(colour: str) -> float:
@@ -399,7 +400,7 @@ def test_every_class_in_a_page_is_in_the_style_sheet():
     used: set[str] = set()
     for report in (stalled(), failing(), refused(1_000)):
         page = page_of(
-            report, judged(report, "p99>5ms", "errors>0"), report.compare(open_loop(seed=5))
+            report, evaluated(report, "p99>5ms", "errors>0"), report.compare(open_loop(seed=5))
         )
         used |= {name for element in page for name in element.classes}
     known = set(re.findall(r"\.([a-z][a-z0-9-]*)", style.SHEET))

@@ -22,13 +22,13 @@ def browser(tmp_path_factory):
         yield started
 
 
-def judged(report, *conditions: str):
+def evaluated(report, *conditions: str):
     return evaluate([parse(text) for text in conditions], report.values())
 
 
 def full_page() -> str:
     changes = stalled().compare(open_loop(seed=5))
-    return to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0"), changes)
+    return to_html(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"), changes)
 
 
 def hours() -> str:
@@ -65,7 +65,7 @@ def rgb(colour: str) -> list[int]:
     ids=["light and wide", "dark and narrow"],
 )
 def test_the_page_has_the_preferred_colours(browser, width, height, is_dark, colours):
-    html = to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0"))
+    html = to_html(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"))
     page = browser.open(html, width, height, is_dark=is_dark)
     picture = browser.pixels(page.screenshot(), [rgb(colour) for colour in colours.values()])
     assert page.complaints == []
@@ -124,7 +124,7 @@ WIDTHS = (360, 737, 929, 1600)
 def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(browser):
     pages = {
         "full": full_page(),
-        "failing": to_html(failing(), judged(failing(), "error_rate>1%")),
+        "failing": to_html(failing(), evaluated(failing(), "error_rate>1%")),
         "hours": hours(),
         "nanoseconds": nanoseconds(),
         "alone": alone(),
