@@ -273,57 +273,47 @@ def details(report: Report) -> dict[str, str]:
 def to_csv(report: Report) -> str:
     """Return the figures as CSV, for spreadsheets and awk.
 
-    The CSV has three columns, `figure,unit,value`, and one line per figure, which can be selected
-    by name: `awk -F, '$1 == "p99" { print $3 }'`. Figures have the names of conditions.KINDS, and
-    more of the same kind. The first lines are the same in every report; the times of failures
-    follow if there were any. A value that is not available is empty. Units: ns (whole
-    nanoseconds), 1/s, ratio (0 to 1), count, bytes, bool, and text.
-    Lines end with a line feed alone, for awk.
+    Three columns, `figure,unit,value`, and one line per figure, which can be selected by name:
+    `awk -F, '$1 == "p99" { print $3 }'`. Figures have the names of KINDS, and more of the same
+    kind. The first lines are the same in every report; the times of failures follow if there
+    were any. A value that is not available is empty. Units: ns (whole nanoseconds), 1/s, ratio
+    (0 to 1), count, bytes, bool, and text. Lines end with a line feed alone.
     """
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(("figure", "unit", "value"))
     for name, unit, value in _csv_lines(report):
-        writer.writerow((name, unit, "" if value is None else _csv_value(unit, value)))
+        if unit == "ns" and isinstance(value, float):
+            value = round(value)  # noqa: PLW2901
+        writer.writerow((name, unit, value))
     return written.getvalue()
 
 
 def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | None]]:
     """Yield figure, unit and value."""
-    results = report.results
-    yield "path", "text", _no_formula(printable(report.path))
+    results, path = report.results, printable(report.path)
+    # No spreadsheet must take the path for a formula.
+    yield "path", "text", f"./{path}" if path.startswith(_FORMULA) else path
     yield "started_at", "text", printable(report.started_at)
-    yield "partial", "bool", report.partial
+    yield "partial", "bool", str(report.partial).lower()
     yield "elapsed", "ns", results.elapsed
     yield "offered_rate", "1/s", report.settings.rate
-    yield "cpu_share", "ratio", round(report.results.cpu_share, 3)
-    yield "generator_saturated", "bool", report.generator_saturated
+    yield "cpu_share", "ratio", round(results.cpu_share, 3)
+    yield "generator_saturated", "bool", str(report.generator_saturated).lower()
     yield "answered", "count", report.answered
     yield "unfinished", "count", results.unfinished
     values = report.values()
     for name, kind in sorted(KINDS.items(), key=lambda entry: entry[1] == TIME):
         if name in values:  # not "total.p99", which is another name of p99
             yield name, _UNITS[kind], values[name]
-    for kind in FAILURES:
-        times = results.failures.get(kind, Histogram())
-        yield f"failures.{kind.replace(' ', '_')}", "count", times.count
-    for kind in FAILURES:
-        if (times := results.failures.get(kind, Histogram())).count:
-            figures = times.figures(f"failures.{kind.replace(' ', '_')}.")
-            yield from ((name, "ns", value) for name, value in figures.items())
-
-
-def _csv_value(unit: str, value: str | float | int) -> str:
-    if unit == "bool":
-        return "true" if value else "false"
-    if unit == "ns" and isinstance(value, float):
-        return str(round(value))
-    return str(value)
-
-
-def _no_formula(path: str) -> str:
-    """Write a path so that no spreadsheet takes it for a formula."""
-    return f"./{path}" if path.startswith(_FORMULA) else path
+    failures = {
+        f"failures.{kind.replace(' ', '_')}": results.failures.get(kind, Histogram())
+        for kind in FAILURES
+    }
+    yield from ((name, "count", times.count) for name, times in failures.items())
+    for name, times in failures.items():
+        if times.count:
+            yield from ((figure, "ns", ns) for figure, ns in times.figures(f"{name}.").items())
 
 
 # Markdown
@@ -338,20 +328,13 @@ def to_markdown(
 
     `changes` are those since a baseline.
     """
-    parts = [
-        f"### Load on {_code(report.path)}",
-        *_load(report),
-        *(f"> **{word}:** {_escaped(text)}" for word, text in notices(report)),
-        *_conditions(conditions),
-        *(_changes(report, changes) if changes else ()),
-        *_times(report),
-        *_table(failures_table(report)),
-        _details(report),
-    ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(_paragraphs(report, conditions, changes)) + "\n"
 
 
-def _load(report: Report) -> Iterator[str]:
+def _paragraphs(
+    report: Report, conditions: Sequence[ConditionResult], changes: Mapping[str, Change] | None
+) -> Iterator[str]:
+    yield f"### Load on {_code(report.path)}"
     failures = ""
     if failed := report.results.failed():
         share = format_figure("error_rate", report.values()["error_rate"])
@@ -359,36 +342,23 @@ def _load(report: Report) -> Iterator[str]:
     elapsed = format_ns(report.results.elapsed)
     yield f"**{format_rate(report.rate)}**: {report.answered:,} in {elapsed}{failures}"
     yield _escaped(f"{describe_load(report)}; {report.started_at}")
-
-
-def _conditions(conditions: Sequence[ConditionResult]) -> Iterator[str]:
+    yield from (f"> **{word}:** {_escaped(text)}" for word, text in notices(report))
     if conditions:
         yield "\n".join(
             f"- {'❌' if one.fails else '✅'} {_escaped(describe_condition(one))}"
             for one in conditions
         )
-
-
-def _changes(report: Report, changes: Mapping[str, Change]) -> Iterator[str]:
-    times = compared_times(report, changes)
-    text = _escaped(describe_changes(changes))
-    yield f"**Since the baseline:** {text} ({times} times)."
-    yield from _table(changes_table(changes))
-
-
-def _times(report: Report) -> Iterator[str]:
-    yield from _table(times_table(report))
+    if changes:
+        times = compared_times(report, changes)
+        yield f"**Since the baseline:** {_escaped(describe_changes(changes))} ({times} times)."
+        yield from _table(changes_table(changes))
     if report.answered:
+        yield from _table(times_table(report))
         kinds = list(timed(report))[: 1 + report.is_open]
         yield "\n".join(f"- {_escaped(TIME_DESCRIPTIONS[kind])}" for kind in kinds)
-
-
-def _details(report: Report) -> str:
-    """Return settings and counts, collapsed."""
-    lines = (f"{name}: {_code(value)}" for name, value in details(report).items())
-    return "<details><summary>Settings and counts</summary>\n\n- {}\n\n</details>".format(
-        "\n- ".join(lines)
-    )
+    yield from _table(failures_table(report))
+    lines = "\n".join(f"- {name}: {_code(value)}" for name, value in details(report).items())
+    yield f"<details><summary>Settings and counts</summary>\n\n{lines}\n\n</details>"
 
 
 def _table(table: Table | None) -> Iterator[str]:

@@ -6,7 +6,7 @@ page's own policy still forbids scripts and connections.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 
 from simpleipc_cli.bench import format as fmt
@@ -59,7 +59,7 @@ def _header(report: Report) -> Markup:
     return element(
         "header",
         element("h1", "Load on ", element("code", fmt.shortened(report.path, 80))),
-        element("p", fmt.describe_load(report), class_="note"),
+        _note(fmt.describe_load(report)),
         *(
             element("p", element("strong", f"{word}: "), text, class_="notice", role="note")
             for word, text in fmt.notices(report)
@@ -112,13 +112,9 @@ def _conditions(conditions: Sequence[ConditionResult]) -> Iterator[Markup]:
 def _changes(report: Report, changes: Mapping[str, Change]) -> Iterator[Markup]:
     summary = fmt.describe_changes(changes)
     times = fmt.compared_times(report, changes)
-    yield element(
-        "section",
-        element("h2", "Since the baseline", id="baseline"),
-        element("p", element("strong", f"{summary[:1].upper()}{summary[1:]}.")),
-        element("p", f"Times are {times} times. {fmt.VERDICT_RULE}", class_="note"),
-        _table("baseline", fmt.changes_table(changes)),
-    )
+    summed_up = element("p", element("strong", f"{summary[:1].upper()}{summary[1:]}."))
+    note = f"Times are {times} times. {fmt.VERDICT_RULE}"
+    yield _section("Since the baseline", [summed_up, _note(note)], fmt.changes_table(changes))
 
 
 def _times(report: Report) -> Iterator[Markup]:
@@ -126,22 +122,13 @@ def _times(report: Report) -> Iterator[Markup]:
         notes = [fmt.TIME_DESCRIPTIONS[kind] for kind in fmt.timed(report)]
         if None in report.latency.figures().values():
             notes.append(fmt.TOO_FEW_SAMPLES)
-        yield element(
-            "section",
-            element("h2", "Times", id="times"),
-            *(element("p", note, class_="note") for note in notes),
-            _table("times", table),
-        )
+        yield _section("Times", map(_note, notes), table)
 
 
 def _failures(report: Report) -> Iterator[Markup]:
     if (table := fmt.failures_table(report)) is not None:
-        yield element(
-            "section",
-            element("h2", "Failures", id="failures"),
-            element("p", "Their times are not part of those of the answers.", class_="note"),
-            _table("failures", table),
-        )
+        note = _note("Their times are not part of those of the answers.")
+        yield _section("Failures", [note], table)
 
 
 def _details(report: Report) -> Iterator[Markup]:
@@ -154,27 +141,31 @@ def _details(report: Report) -> Iterator[Markup]:
     )
 
 
-def _table(name: str, table: fmt.Table) -> Markup:
-    """Return a table in a frame of its own, which scrolls if the screen is too narrow."""
+def _note(text: str) -> Markup:
+    return element("p", text, class_="note")
+
+
+def _section(title: str, notes: Iterable[Markup], table: fmt.Table) -> Markup:
+    """Return a section with a table, which scrolls if the screen is too narrow."""
+    name = title.lower().replace(" ", "-")
     heads = [element("th", head, scope="col") if head else element("td") for head in table.heads]
     content = element(
         "table",
         element("thead", element("tr", *heads)),
-        element("tbody", *(_row(row) for row in table.rows)),
+        element("tbody", *map(_row, table.rows)),
         aria_labelledby=name,
     )
-    return element(
+    frame = element(
         "div", content, class_="scroll", role="region", tabindex="0", aria_labelledby=name
     )
+    return element("section", element("h2", title, id=name), *notes, frame)
 
 
 def _row(row: Sequence[str]) -> Markup:
     name, *cells = row
+    verdicts = {"worse", "better"}
     return element(
         "tr",
         element("th", name.replace("_", " "), scope="row"),
-        *(
-            element("td", cell, class_=cell if cell in {"worse", "better"} else "")
-            for cell in cells
-        ),
+        *(element("td", cell, class_=cell if cell in verdicts else "") for cell in cells),
     )

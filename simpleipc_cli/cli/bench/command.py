@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -64,23 +65,22 @@ def _rate(text: str) -> float:
     return rate
 
 
+_count_option = partial(click.option, metavar="N")
+_duration_option = partial(click.option, metavar="DURATION", type=DURATION)
+_file_option = partial(click.option, metavar="FILE")
+_text_option = partial(click.option, metavar="TEXT")
+
+
 @click.command(epilog=EXAMPLES)
 @path_argument
-@click.option(
+@_count_option(
     "-c",
     "--concurrency",
-    metavar="N",
     type=click.IntRange(1, 100_000),
     help=f"Have at most N requests in flight.  [default: 1; {_OPEN_LOOP_CONCURRENCY} with --rate]",
 )
-@click.option("-n", "--requests", metavar="N", type=click.IntRange(1), help="Make N requests.")
-@click.option(
-    "-z",
-    "--duration",
-    metavar="DURATION",
-    type=DURATION,
-    help="Run for DURATION.  [default: 10s, unless -n is given]",
-)
+@_count_option("-n", "--requests", type=click.IntRange(1), help="Make N requests.")
+@_duration_option("-z", "--duration", help="Run for DURATION.  [default: 10s, unless -n is given]")
 @click.option(
     "-R",
     "--rate",
@@ -89,48 +89,38 @@ def _rate(text: str) -> float:
     help="Open loop: PER_SECOND requests are due on a fixed schedule, however slow the server "
     "is. Default is a closed loop: each client sends its next request after its answer.",
 )
-@click.option("-d", "--data", metavar="TEXT", help="Send TEXT without changes.  [default: empty]")
-@click.option("--data-file", metavar="FILE", help="Send the content of FILE; - is standard input.")
+@_text_option("-d", "--data", help="Send TEXT without changes.  [default: empty]")
+@_file_option("--data-file", help="Send the content of FILE; - is standard input.")
 @click.option("--size", metavar="SIZE", type=SIZE, help="Send SIZE bytes of zero.")
-@click.option(
+@_duration_option(
     "-w",
     "--warmup",
-    metavar="DURATION",
-    type=DURATION,
     default="0",
     show_default=True,
     help="Run for DURATION before counting starts.",
 )
-@click.option(
+@_duration_option(
     "--timeout",
-    metavar="DURATION",
-    type=DURATION,
     default="10s",
     show_default=True,
     help="Maximum time of one request, also of those in flight at the end.",
 )
-@click.option(
+@_count_option(
     "--processes",
-    metavar="N",
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
     help="Generate the load in N processes.",
 )
-@click.option(
+@_text_option(
     "--expect",
-    metavar="TEXT",
     help="Count an answer as failed unless it is TEXT, apart from a newline at its end.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write the full report to FILE as JSON.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write the figures to FILE as CSV.")
-@click.option(
-    "--markdown", "markdown_file", metavar="FILE", help="Write a report to FILE as Markdown."
-)
-@click.option("--html", "html_file", metavar="FILE", help="Write a page with charts to FILE.")
-@click.option(
-    "--baseline", metavar="FILE", help="Compare with the --json report of an earlier run."
-)
+@_file_option("--json", "json_file", help="Write the full report to FILE as JSON.")
+@_file_option("--csv", "csv_file", help="Write the figures to FILE as CSV.")
+@_file_option("--markdown", "markdown_file", help="Write a report to FILE as Markdown.")
+@_file_option("--html", "html_file", help="Write a page with charts to FILE.")
+@_file_option("--baseline", help="Compare with the --json report of an earlier run.")
 @click.option(
     "--fail-if",
     "conditions",

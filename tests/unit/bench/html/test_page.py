@@ -264,7 +264,7 @@ def test_each_condition_is_shown_with_a_word_for_its_result():
 def test_each_change_since_the_baseline_is_shown_with_its_verdict():
     changes = stalled().compare(open_loop(seed=5))
     page = page_of(stalled(), (), changes)
-    head, *rows = table(page, "baseline").rows()
+    head, *rows = table(page, "since-the-baseline").rows()
     assert head == ["", "baseline", "now", "change", "verdict"]
     assert [row[0] for row in rows] == [name.replace("_", " ") for name in changes]
     for row, (name, change) in zip(rows, changes.items(), strict=True):
