@@ -327,12 +327,12 @@ class Batch:
         if self._exchanges:
             for exchange in list(self._exchanges.values()):
                 not_connected = exchange.last_error if exchange.stream is None else None
-                self._fail(exchange, not_connected or TimedOut("no complete answer in time"))
+                self._fail(exchange, not_connected or TimedOut("no complete response in time"))
         elif self._wants_input():
             not_listening = None if self._started else self._connector.check()
             late = TimedOut(f"nothing more came from {self._source.name} in time")
             self._record_failure(self._started + 1, not_listening or late)
         self._output.write_nowait()
         if self._output.oldest is not None or self._buffer:
-            late = TimedOut("the output did not take the answers in time")
+            late = TimedOut("the output did not take the responses in time")
             self._record_failure(self._output.oldest or self._started, late)

@@ -67,7 +67,7 @@ def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
 
 
 def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> Change:
-    """Compare answers per second, from counts and durations; more is better.
+    """Compare responses per second, from counts and durations; more is better.
 
     The counts are treated as Poisson variables and their difference as normal, from 10 each.
     Counts of a closed loop vary less, so that the verdict is cautious there.

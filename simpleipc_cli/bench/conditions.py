@@ -56,7 +56,7 @@ NANOSECONDS = {
 
 _EXPECTED = {
     TIME: "a time with its unit, such as 5ms, 200us or 1.5s",
-    RATE: "a number of answers per second, such as 1000",
+    RATE: "a number of responses per second, such as 1000",
     SHARE: "a share of the requests, such as 1% or 0.01",
     COUNT: "a whole number, such as 10",
     SIZE: "a number of bytes, such as 4096, 64K or 1M",
@@ -85,7 +85,7 @@ class Condition(NamedTuple):
     """The figure's name in KINDS, without "total."."""
     operator: str
     value: float | int
-    """In nanoseconds, answers per second, a share from 0 to 1, a count, or bytes."""
+    """In nanoseconds, responses per second, a share from 0 to 1, a count, or bytes."""
 
     def holds(self, values: Mapping[str, float | int | None]) -> bool | None:
         """Return whether it is true of these figures, which are in the units of `value`.

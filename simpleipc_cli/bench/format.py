@@ -33,10 +33,10 @@ NOT_AVAILABLE = "-"
 TOO_FEW_SAMPLES = f"{NOT_AVAILABLE} too few samples"
 
 TIME_DESCRIPTIONS = {
-    "response": "response time: from when a request was due to its complete answer",
-    "service": "service time: from the actual start of a request to its complete answer",
+    "response": "response time: from when a request was due to its complete response",
+    "service": "service time: from the actual start of a request to its complete response",
     "connect": "connect: from the start of a request until it was connected",
-    "first_byte": "first byte: from the start of a request to the first byte of its answer",
+    "first_byte": "first byte: from the start of a request to the first byte of its response",
 }
 """Each kind of time in one line, in the order of reports; the first two are easily confused."""
 
@@ -89,7 +89,7 @@ def format_figure(name: str, value: float | int | None) -> str:
 
 
 def format_rate(per_second: float) -> str:
-    """Format answers per second: "12,345/s", "12.3/s"."""
+    """Format responses per second: "12,345/s", "12.3/s"."""
     return f"{per_second:,.0f}/s" if per_second >= 1000 else f"{per_second:.3g}/s"
 
 
@@ -182,7 +182,7 @@ def notices(report: Report) -> list[tuple[str, str]]:
         text = f"Its busiest process used a processor {share} of the time."
         found.append(("Warning", f"{SATURATED}. {text}"))
     if not report.answered:
-        found.append(("No answers", "there are no times to report."))
+        found.append(("No responses", "there are no times to report."))
     return found
 
 
@@ -203,7 +203,7 @@ class Table:
 
 
 def times_table(report: Report) -> Table | None:
-    """Return the figures of all times, the latency first; None without answers."""
+    """Return the figures of all times, the latency first; None without responses."""
     if not report.answered:
         return None
     times = timed(report)
@@ -249,7 +249,7 @@ def details(report: Report) -> dict[str, str]:
     times = {"load for": settings.duration, "warm-up": settings.warmup, "timeout": settings.timeout}
     found |= {name: format_ns(ns) for name, ns in times.items() if ns}
     found["request size"] = format_size(settings.size)
-    found["answers checked"] = "yes" if settings.expects else "no"
+    found["responses checked"] = "yes" if settings.expects else "no"
     found |= {
         "measured for": format_ns(results.elapsed),
         "requests started": f"{results.started:,}",

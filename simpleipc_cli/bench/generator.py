@@ -1,11 +1,11 @@
 """Generate the load of one process: exchanges that start when they are due, in one thread.
 
-One thread, because a second one would have to wait for Python's global lock after its answer
+One thread, because a second one would have to wait for Python's global lock after its response
 came, and that wait would count as the server's. All times are nanoseconds of the monotonic
 clock, which all processes of a machine share.
 
 Two times are measured. *Service time* is from the actual start of a request to its complete
-answer; *response time* is from when it was due. In a closed loop they are the same. In an
+response; *response time* is from when it was due. In a closed loop they are the same. In an
 open loop they differ if a request could not start on time, for example because the server
 stalled: a load generator that left this wait out would hide the stall ("coordinated
 omission", Gil Tene, "How NOT to Measure Latency", 2013; wrk2 measures the same way).
@@ -39,7 +39,7 @@ _BUFFER_SIZE = 256 * 1024  # bytes of a response read at once
 _BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports that a full queue has room
 _REFUSED_PAUSE = 10_000_000  # nanoseconds a refused client waits, so that it does not spin
 _REPORT_INTERVAL = SECOND // 4  # (tunable)
-_START_BATCH = 16  # requests started before answers are read again (tunable)
+_START_BATCH = 16  # requests started before responses are read again (tunable)
 _COARSE = 2_000_000  # nanoseconds; long waits may end a millisecond late, so they end this early
 _NEVER = 1 << 62
 
@@ -66,7 +66,7 @@ class LoadPlan:
     timeout: int | None = None
     """Maximum time of one exchange, from its start."""
     expect: bytes | None = None
-    """The expected answer, apart from a newline at its end."""
+    """The expected response, apart from a newline at its end."""
 
 
 @dataclass
@@ -74,12 +74,12 @@ class Results:
     """What was counted; the results of several processes can be merged."""
 
     total: Histogram = field(default_factory=Histogram)
-    """Service times: from the start of a request to its complete answer."""
+    """Service times: from the start of a request to its complete response."""
     response: Histogram = field(default_factory=Histogram)
-    """From when a request was due to its complete answer."""
+    """From when a request was due to its complete response."""
     connect: Histogram = field(default_factory=Histogram)
     first_byte: Histogram = field(default_factory=Histogram)
-    """From the start of a request to the first byte of its answer."""
+    """From the start of a request to the first byte of its response."""
     failures: dict[str, Histogram] = field(default_factory=dict)
     """By kind, with the times until the failures."""
     timeline: Timeline = field(default_factory=Timeline)
@@ -92,11 +92,11 @@ class Results:
     bytes_out: int = 0
     """Payload of answered requests."""
     bytes_in: int = 0
-    """Payload of complete answers."""
+    """Payload of complete responses."""
     cpu_share: float = 0.0
     """Share of its time that the generator used a processor; of several, the highest."""
     elapsed: int = 0
-    """From the end of the warm-up to the later of the last answer and the end of the load."""
+    """From the end of the warm-up to the later of the last response and the end of the load."""
 
     def failed(self) -> int:
         """Return the number of failed requests."""
@@ -206,7 +206,7 @@ class Generator:
         self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
         self._busy: deque[TimedExchange] = deque()  # waiting for room in the server's queue
         self._next_busy_retry = 0
-        self._last_answer = 0
+        self._last_response = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
 
     def run(self) -> Results:
@@ -251,7 +251,7 @@ class Generator:
         if self._stopped:
             return now
         load_end = 0 if self._plan.duration is None else min(now, self._end)
-        return max(load_end, self._last_answer) or now
+        return max(load_end, self._last_response) or now
 
     def _poll_timeout(self, now: int) -> float:
         """Return the seconds until something is to be done without an event."""
@@ -270,7 +270,7 @@ class Generator:
     def _start_due(self, now: int) -> None:
         """Retry busy connections and start due requests.
 
-        Only a few: answers that come meanwhile are read late and would seem to take longer.
+        Only a few: responses that come meanwhile are read late and would seem to take longer.
         """
         for _ in range(_START_BATCH):
             if not self._busy or now < self._next_busy_retry:
@@ -326,7 +326,7 @@ class Generator:
             self._succeed(exchange)
 
     def _advance(self, exchange: TimedExchange, events: int) -> bool:
-        """Write and read; return whether the answer is complete. Raises ExchangeFailed."""
+        """Write and read; return whether the response is complete. Raises ExchangeFailed."""
         if events & WRITE and not exchange.write_chunk():
             self._poller.register(exchange.fileno(), READ)
         return bool(events & ~WRITE) and exchange.read_once(self._buffer)
@@ -349,7 +349,7 @@ class Generator:
         self._schedule.release(exchange.end)
         if exchange.due < self._counted_from:
             return
-        self._last_answer = max(self._last_answer, exchange.end)
+        self._last_response = max(self._last_response, exchange.end)
         results, start, response = self.results, exchange.start, exchange.end - exchange.due
         results.total.record(exchange.end - start)
         results.connect.record(exchange.connected - start)

@@ -8,7 +8,7 @@ The JSON is the record; every other form is made from the same object. Its schem
     settings            as given; times in nanoseconds
     counts              started answered failed late skipped unfinished bytes_out bytes_in
     elapsed             nanoseconds measured, without the warm-up
-    rate                answers per second; offered_rate: requests due per second, or null
+    rate                responses per second; offered_rate: requests due per second, or null
     generator           cpu_share of the busiest process; saturated: whether that is too much
     times               service, response (null in a closed loop), connect, first_byte: each
                         count, min, mean, stddev, p50 ... p99.99, max (null: too few samples)
@@ -58,7 +58,7 @@ class Settings:
     size: int = 0
     """Bytes of payload of a request."""
     expects: bool = False
-    """Whether answers were compared with an expected one."""
+    """Whether responses were compared with an expected one."""
 
 
 @dataclass
@@ -83,12 +83,12 @@ class Report:
 
     @property
     def answered(self) -> int:
-        """Requests with a complete and, if one was given, the expected answer."""
+        """Requests with a complete and, if one was given, the expected response."""
         return self.results.total.count
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
+        """Responses per second."""
         return self.answered / self.results.elapsed * 1e9 if self.results.elapsed else 0.0
 
     @property

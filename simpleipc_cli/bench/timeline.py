@@ -39,15 +39,15 @@ class TimeBucket:
         self.failures = 0
         """Failed requests; their times are not in the percentiles."""
         self.max: int | None = None
-        """The exact longest time of an answer, in nanoseconds."""
+        """The exact longest time of a response, in nanoseconds."""
 
     @property
     def answered(self) -> int:
-        """The number of answers, which is the number of samples of the percentiles."""
+        """The number of responses, which is the number of samples of the percentiles."""
         return self.requests - self.failures
 
     def record(self, ns: int) -> None:
-        """Add an answer that took `ns` nanoseconds."""
+        """Add a response that took `ns` nanoseconds."""
         ns = min(ns, HIGHEST)
         group = bucket_of(ns) >> _GROUP_BITS
         self._groups[group] = self._groups.get(group, 0) + 1
@@ -70,9 +70,9 @@ class TimeBucket:
             self.max = other.max if self.max is None else max(self.max, other.max)
 
     def percentile(self, q: float) -> int | None:
-        """Return the approximate nearest-rank percentile of the answers, in nanoseconds.
+        """Return the approximate nearest-rank percentile of the responses, in nanoseconds.
 
-        None without answers. For few answers it says little about the endpoint; see
+        None without responses. For few responses it says little about the endpoint; see
         samples_needed().
         """
         remaining = rank_of(q, self.answered)
@@ -116,7 +116,7 @@ class Timeline:
         return self._buckets
 
     def record(self, at: int, ns: int) -> None:
-        """Add an answer that came `at` nanoseconds after the start and took `ns`."""
+        """Add a response that came `at` nanoseconds after the start and took `ns`."""
         self._bucket_at(at).record(ns)
 
     def record_failure(self, at: int) -> None:

@@ -23,7 +23,7 @@ class Run:
         self.settings = Settings(**settings)
         self.results = Results()
 
-    def answer(self, due: int, start: int, end: int) -> None:
+    def respond(self, due: int, start: int, end: int) -> None:
         results = self.results
         results.started += 1
         results.late += start > due + LATE_AFTER
@@ -66,7 +66,7 @@ def open_loop(
     path: str = "/run/user/1000/sipc.sock",
     cpu_share: float = 0.31,
 ) -> Report:
-    """Requests on a schedule; during `stall` (from, to) the server answers nothing.
+    """Requests on a schedule; during `stall` (from, to) the server responses nothing.
 
     Given the same arguments, it is the same report, which must not be changed.
     """
@@ -89,7 +89,7 @@ def open_loop(
         if stall and start < stall[1] and end > stall[0]:
             end = stall[1] + next(took) // 4
         heapreplace(free, end)
-        run.answer(due, start, end)
+        run.respond(due, start, end)
     return run.report(cpu_share)
 
 
@@ -126,7 +126,7 @@ def closed_loop(
             kind = ("timeout", "truncated", "not as expected")[number // 250 % 3]
             run.fail(kind, start, start + duration * 5)
         else:
-            run.answer(start, start, start + duration)
+            run.respond(start, start, start + duration)
         heapreplace(free, start + duration)
     return run.report(cpu_share, partial)
 

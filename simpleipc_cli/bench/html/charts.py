@@ -28,12 +28,12 @@ from simpleipc_cli.bench.timeline import Window, resample
 
 _ENOUGH_FOR_RATE = 20  # requests per window; one more or less changes a rate by 5 %
 _ENOUGH_FOR_P99 = 120  # requests per window; nearly all windows then have _P99_BELOW_MAX (tunable)
-_P99_BELOW_MAX = 100  # answers from which p99 differs from the maximum; see rank_of()
+_P99_BELOW_MAX = 100  # responses from which p99 differs from the maximum; see rank_of()
 _MIN_WINDOWS = 4  # of a chart over time (tunable)
 
 
 def latency_by_percentile(report: Report) -> Markup | None:
-    """Draw latency by percentile; None with too few answers for a median."""
+    """Draw latency by percentile; None with too few responses for a median."""
     x_scale = percentile_scale(report.latency.count)
     if x_scale is None:
         return None
@@ -53,8 +53,8 @@ def latency_by_percentile(report: Report) -> Markup | None:
             dots.append(dot(kind, x_scale.position(q), y_scale.position(ns), text))
             described.append(text)
     caption = (
-        "Each further nine has the same width: 1 of 100 answers lies to the right of 99 %."
-        f" Drawn as far as {report.answered:,} answers support it; the longest took"
+        "Each further nine has the same width: 1 of 100 responses lies to the right of 99 %."
+        f" Drawn as far as {report.answered:,} responses support it; the longest took"
         f" {format_ns(report.latency.max or 0)}."
     )
     return figure(
@@ -65,7 +65,7 @@ def latency_by_percentile(report: Report) -> Markup | None:
 def latency_over_time(report: Report) -> Markup | None:
     """Draw median, 99th percentile and maximum of each window; None with too few windows.
 
-    Without the 99th percentile if most windows have too few answers for it.
+    Without the 99th percentile if most windows have too few responses for it.
     """
     windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_P99)
     buckets = [window.bucket for window in windows if window.bucket.answered]
@@ -73,7 +73,7 @@ def latency_over_time(report: Report) -> Markup | None:
         return None
     counts = sorted(bucket.answered for bucket in buckets)
     has_p99 = counts[len(counts) // 2] >= _P99_BELOW_MAX
-    caption = f"Each point stands for the answers within {_width(windows)}."
+    caption = f"Each point stands for the responses within {_width(windows)}."
     if not has_p99:
         caption += " They are too few for a 99th percentile."
     x_scale = time_scale(windows[-1].end)
@@ -94,7 +94,7 @@ def latency_over_time(report: Report) -> Markup | None:
 
 
 def throughput_over_time(report: Report) -> Markup | None:
-    """Draw answers, failures and offered requests per second; None with too few windows."""
+    """Draw responses, failures and offered requests per second; None with too few windows."""
     windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_RATE)
     if len(windows) < _MIN_WINDOWS:
         return None
@@ -122,7 +122,7 @@ def throughput_over_time(report: Report) -> Markup | None:
         f"{format_rate(min(rates))} to {format_rate(max(rates))} {name}"
         for name, rates in drawn.values()
     )
-    caption = f"Answers per second, in steps of {_width(windows)}."
+    caption = f"Responses per second, in steps of {_width(windows)}."
     return figure("Throughput over time", description, caption, (x_scale, y_scale), lines)
 
 

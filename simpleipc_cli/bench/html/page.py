@@ -74,10 +74,10 @@ def _tiles(report: Report) -> Iterator[Markup]:
     detail = f"{report.answered:,} in {fmt.format_ns(report.results.elapsed)}"
     if report.settings.rate is not None:
         detail = f"of {fmt.format_rate(report.settings.rate)} offered"
-    yield _tile("answers per second", fmt.format_rate(report.rate), detail)
+    yield _tile("responses per second", fmt.format_rate(report.rate), detail)
     kind = "response time" if report.is_open else "service time"
     for name, meaning in ("p50", f"median {kind}"), ("p99", "1 in 100 took longer"):
-        needed = f"needs {samples_needed(float(name[1:])):,} answers"
+        needed = f"needs {samples_needed(float(name[1:])):,} responses"
         detail = needed if values[name] is None else meaning
         yield _tile(name, fmt.format_figure(name, values[name]), detail)
     longest = fmt.format_figure("max", values["max"])
@@ -127,7 +127,7 @@ def _times(report: Report) -> Iterator[Markup]:
 
 def _failures(report: Report) -> Iterator[Markup]:
     if (table := fmt.failures_table(report)) is not None:
-        note = _note("Their times are not part of those of the answers.")
+        note = _note("Their times are not part of those of the responses.")
         yield _section("Failures", [note], table)
 
 

@@ -87,7 +87,8 @@ _text_option = partial(click.option, metavar="TEXT")
     metavar="PER_SECOND",
     type=_rate,
     help="Open loop: PER_SECOND requests are due on a fixed schedule, however slow the server "
-    "is. Default is a closed loop: each client sends its next request after its answer.",
+    "is. Default is a closed loop: each client sends its next request when the response to the "
+    "last one is complete.",
 )
 @_text_option("-d", "--data", help="Send TEXT without changes.  [default: empty]")
 @_file_option("--data-file", help="Send the content of FILE; - is standard input.")
@@ -114,7 +115,7 @@ _text_option = partial(click.option, metavar="TEXT")
 )
 @_text_option(
     "--expect",
-    help="Count an answer as failed unless it is TEXT, apart from a newline at its end.",
+    help="Count a response as failed unless it is TEXT, apart from a newline at its end.",
 )
 @_file_option("--json", "json_file", help="Write the full report to FILE as JSON.")
 @_file_option("--csv", "csv_file", help="Write the figures to FILE as CSV.")

@@ -139,11 +139,11 @@ def test_the_given_number_of_requests_is_in_flight(endpoint, processes):
         assert len(server.requests) == 20
 
 
-def test_an_open_loop_does_not_wait_for_answers(endpoint):
+def test_an_open_loop_does_not_wait_for_responses(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         with benching(endpoint, "-R", 1000, "-n", 50, "-q") as program:
-            wait_until(lambda: len(server.requests) == 50, "all requests without an answer")
+            wait_until(lambda: len(server.requests) == 50, "all requests without a response")
             server.go_on.set()
             assert program.wait(TIMEOUT) == 0
 
@@ -200,18 +200,18 @@ def test_a_low_hard_limit_of_descriptors_is_an_error(endpoint, limit, processes,
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("response", "kind"),
     [
         (b"", "truncated"),
         (b"0008pang", "truncated"),
         (b"nonsense", "protocol"),
         (message(b"pang"), "not as expected"),
     ],
-    ids=["hang-up", "cut off", "nonsense", "another answer"],
+    ids=["hang-up", "cut off", "nonsense", "another response"],
 )
-def test_failures_are_counted_by_kind_and_never_timed_as_answers(endpoint, answer, kind):
-    answers = iter([answer, message(b"pong"), message(b"pong\n"), answer] * 2)
-    with RespondingServer(endpoint, respond=lambda _: next(answers)):
+def test_failures_are_counted_by_kind_and_never_timed_as_responses(endpoint, response, kind):
+    responses = iter([response, message(b"pong"), message(b"pong\n"), response] * 2)
+    with RespondingServer(endpoint, respond=lambda _: next(responses)):
         found = bench_json(endpoint, "-n", "8", "--expect", "pong")
     assert {name: times["count"] for name, times in found["failures"].items()} == {kind: 4}
     assert found["times"]["service"]["count"] == 4

@@ -67,12 +67,12 @@ def test_the_report_of_an_open_loop_explains_both_times(text_of):
     assert "\nlate      3 started more than 1.00 ms after they were due, 1 never\n" in text
     assert re.search(r"^ +response +service +connect +first byte$", text, re.M)
     assert re.search(r"^p50 +3.00 ms +1.50 ms ", text, re.M)
-    assert "\nresponse time: from when a request was due to its complete answer\n" in text
-    assert "\nservice time: from the actual start of a request to its complete answer\n" in text
+    assert "\nresponse time: from when a request was due to its complete response\n" in text
+    assert "\nservice time: from the actual start of a request to its complete response\n" in text
     assert "\nlatency (response time)\n" in text
 
 
-def test_a_report_without_answers_has_no_times(text_of):
+def test_a_report_without_responses_has_no_times(text_of):
     text = text_of(report_of(answered=0))
     assert "0 answered, 5 failed" in text
     assert "p50" not in text.replace("mean         p50", "")

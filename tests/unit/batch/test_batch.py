@@ -27,11 +27,14 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
 
     records = b"1\n" + b"2\n" * 30
     (folder / "records").write_bytes(records)
-    with ScriptedServer(endpoint, converse) as server, open(folder / "answers", "wb+") as answers:
+    with (
+        ScriptedServer(endpoint, converse) as server,
+        open(folder / "responses", "wb+") as responses,
+    ):
         source = Input(os.open(folder / "records", os.O_RDONLY), "records", Deadline(None))
         batch = Batch(
             source,
-            DescriptorOutput(answers.fileno(), "answers", Deadline(None)),
+            DescriptorOutput(responses.fileno(), "responses", Deadline(None)),
             MessageOutput(Deadline(None)),
             Connector(
                 lambda: connect(str(endpoint), Deadline(0.0)),
@@ -55,6 +58,6 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
         go.set()
         thread.join()
         os.close(source.fileno())
-        answers.seek(0)
-        assert answers.read().split() == [number * 100_000 for number in records.split()]
+        responses.seek(0)
+        assert responses.read().split() == [number * 100_000 for number in records.split()]
         assert (usage.size, usage.files) == (0, 0)

@@ -101,8 +101,8 @@ def test_space_does_not_matter_and_the_text_is_kept_as_written(text):
 )
 def test_operators_mean_what_they_say(sign, below, equal, above):
     condition = parse(f"p99{sign}5ms")
-    answers = [condition.holds({"p99": 5 * MS + change}) for change in (-1, 0, 1)]
-    assert answers == [below, equal, above]
+    responses = [condition.holds({"p99": 5 * MS + change}) for change in (-1, 0, 1)]
+    assert responses == [below, equal, above]
 
 
 def test_only_the_figure_that_is_named_decides():
@@ -170,7 +170,7 @@ def test_an_unknown_figure_is_answered_with_all_names(text):
         ("p99 5ms", "'p99 5ms' has no operator: write p99, one of < <= > >= == != and a value"),
         ("p99<<5ms", "unknown operator '<<': use one of < <= > >= == !="),
         ("p99>", "p99 is compared with nothing: give a time"),
-        ("rate<", "rate is compared with nothing: give a number of answers per second"),
+        ("rate<", "rate is compared with nothing: give a number of responses per second"),
     ],
 )
 def test_a_missing_part_of_a_condition_is_named(text, message):
@@ -178,7 +178,7 @@ def test_a_missing_part_of_a_condition_is_named(text, message):
 
 
 TIME = "give a time with its unit, such as 5ms, 200us or 1.5s"
-RATE = "give a number of answers per second, such as 1000"
+RATE = "give a number of responses per second, such as 1000"
 SHARE = "give a share of the requests, such as 1% or 0.01"
 COUNT = "give a whole number, such as 10"
 SIZE = "give a number of bytes, such as 4096, 64K or 1M"

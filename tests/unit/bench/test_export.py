@@ -38,7 +38,7 @@ HOSTILE = [
 
 def named(path: str) -> Report:
     run = Run(path)
-    run.answer(0, 0, MS)
+    run.respond(0, 0, MS)
     return run.report()
 
 
@@ -221,11 +221,11 @@ def test_an_open_loop_against_a_closed_one_says_that_service_times_were_compared
     assert "(service times)" in rendered(stalled(), (), changes).text
 
 
-def test_a_report_without_answers_says_so_and_has_no_times():
+def test_a_report_without_responses_says_so_and_has_no_times():
     run = Run()
     run.fail("refused", 0, MS)
     page = rendered(run.report())
-    assert "No answers: there are no times" in page.text
+    assert "No responses: there are no times" in page.text
     (failures,) = tables_of(page)
     assert failures["refused"][:2] == ["1", "1.00 ms"]
 

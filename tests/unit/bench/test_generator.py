@@ -51,7 +51,7 @@ class Scripted(ScriptedServer):
     """
 
     def __init__(self, path, respond=echo, backlog=64, take=receive) -> None:
-        super().__init__(path, self._answer, in_turn=True, backlog=backlog)
+        super().__init__(path, self._response, in_turn=True, backlog=backlog)
         self.respond, self.take = respond, take
         self.payloads: list[bytes] = []
         self.held = ExitStack()
@@ -63,7 +63,7 @@ class Scripted(ScriptedServer):
         self.open.wait(TIMEOUT)
         super()._accept()
 
-    def _answer(self, connection) -> None:
+    def _response(self, connection) -> None:
         try:
             if (payload := self.take(connection)) is not None:
                 self.payloads.append(payload)
@@ -128,7 +128,7 @@ SIZES = [0, 1, MAX_PAYLOAD, MAX_PAYLOAD + 1, 1 << 20]
 
 @pytest.mark.parametrize("generated", [True, False], ids=["generated", "given"])
 @pytest.mark.parametrize("size", SIZES)
-def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint, size, generated):
+def test_requests_of_any_size_arrive_whole_and_responses_come_back_whole(endpoint, size, generated):
     given = {"size": size} if generated else {"payload": bytes(size)}
     with Scripted(endpoint) as server:
         results = run(endpoint, requests=2, **given)
@@ -137,7 +137,7 @@ def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint,
 
 
 @pytest.mark.parametrize(
-    ("answer", "expect", "holds"),
+    ("response", "expect", "holds"),
     [
         (b"pong", b"pong", True),
         (b"pong\n", b"pong", True),
@@ -152,9 +152,9 @@ def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint,
     ],
     ids=lambda case: str(case)[:12],
 )
-def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, answer, expect, holds):
+def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, response, expect, holds):
     def respond(server, connection, payload):
-        connection.sendall(message(answer))
+        connection.sendall(message(response))
 
     with Scripted(endpoint, respond):
         results = run(endpoint, requests=1, expect=expect)
@@ -376,7 +376,7 @@ class World:
         self.now = self.begin = 10 * SECOND
         self.service = service
         self.starts: list[int] = []
-        self.answers: dict[int, int] = {}  # when, by descriptor
+        self.responses: dict[int, int] = {}  # when, by descriptor
         for module in (load, exchange):
             monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
         monkeypatch.setattr(load, "new_scalable_poller", lambda: FakePoller(self))
@@ -400,7 +400,7 @@ class FakeStream:
         return self.number
 
     def write_nowait(self, buffers) -> int:
-        self.world.answers[self.number] = self.world.now + self.world.service(self.number)
+        self.world.responses[self.number] = self.world.now + self.world.service(self.number)
         return sum(map(len, buffers))
 
     def read_nowait(self, buffer) -> int:
@@ -408,7 +408,7 @@ class FakeStream:
         return 4
 
     def close(self) -> None:
-        self.world.answers.pop(self.number)
+        self.world.responses.pop(self.number)
 
 
 class FakePoller:
@@ -425,11 +425,11 @@ class FakePoller:
     def wait(self, timeout):
         world = self.world
         until = world.now + round(timeout * SECOND)
-        moment = min(world.answers.values(), default=until)
+        moment = min(world.responses.values(), default=until)
         self.idle = 0 if moment > world.now or moment < until else self.idle + 1
         assert self.idle < 9, "it waits for nothing, again and again"
         world.now = max(world.now, min(until, moment))
-        return [(number, load.READ) for number, at in world.answers.items() if at <= world.now]
+        return [(number, load.READ) for number, at in world.responses.items() if at <= world.now]
 
 
 def assert_is(histogram, times) -> None:
@@ -500,7 +500,7 @@ def test_a_request_ends_at_its_timeout(monkeypatch):
 
 
 def test_a_missing_response_does_not_lower_the_rate(monkeypatch):
-    """The load ends with the last answer, not with the timeout after it."""
+    """The load ends with the last response, not with the timeout after it."""
     world = World(monkeypatch, lambda number: 10 * SECOND if number == 5 else 10 * MS)
     results = world.run(requests=10, concurrency=10, timeout=SECOND)
     assert (results.total.count, failures(results)) == (9, {"timeout": 1})

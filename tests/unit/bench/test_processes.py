@@ -40,7 +40,7 @@ def answering_server(path):
 
 @contextmanager
 def silent_server(path):
-    """A server that reads requests and does not answer."""
+    """A server that reads requests and does not response."""
     with RespondingServer(path) as server:
         server.go_on.clear()
         yield server

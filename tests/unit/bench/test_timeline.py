@@ -15,7 +15,7 @@ events = st.lists(st.tuples(moments, st.none() | times), max_size=40)
 
 
 def timeline_of(happened) -> Timeline:
-    """Answers by when and how long; failures by when and None."""
+    """Responses by when and how long; failures by when and None."""
     timeline = Timeline()
     for at, ns in happened:
         if ns is None:
@@ -154,7 +154,7 @@ def test_no_percentile_of_a_bucket_exceeds_its_longest_time(values):
     assert bucket_of(values).percentile(100) <= max(values)
 
 
-def test_a_bucket_without_an_answer_has_no_percentile():
+def test_a_bucket_without_an_response_has_no_percentile():
     bucket = TimeBucket()
     bucket.record_failure()
     assert (bucket.percentile(50), bucket.max, bucket.requests, bucket.failures) == (

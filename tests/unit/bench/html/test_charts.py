@@ -68,7 +68,7 @@ def latency_axis(chart) -> Axis:
 # By percentile
 
 
-@pytest.mark.parametrize("seconds", [1, 20], ids=["500 answers", "10,000 answers"])
+@pytest.mark.parametrize("seconds", [1, 20], ids=["500 responses", "10,000 responses"])
 def test_every_percentile_is_drawn_at_its_place(seconds):
     report = open_loop(seconds=seconds, stall=(100 * MS, 900 * MS))
     chart = read(latency_by_percentile(report))
@@ -113,7 +113,7 @@ def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
     run = Run()
     for number in range(count):
         took = 100 * US + number * number
-        run.answer(number * MS, number * MS, number * MS + took)
+        run.respond(number * MS, number * MS, number * MS + took)
     chart = read(latency_by_percentile(run.report()))
     along = Axis(chart, "along", share_of, nines)
     last = 100 * (1 - 10 ** -along.transformed(1000))
@@ -140,10 +140,10 @@ def test_an_open_loop_has_a_named_line_for_each_time():
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_too_few_answers_for_a_median_make_no_chart(count):
+def test_too_few_responses_for_a_median_make_no_chart(count):
     run = Run()
     for number in range(count):
-        run.answer(number, number, number + MS)
+        run.respond(number, number, number + MS)
     assert latency_by_percentile(run.report()) is None
 
 
@@ -159,7 +159,7 @@ def test_a_curve_of_very_many_steps_stays_small():
 def test_times_of_similar_length_are_drawn_from_0_up():
     run = Run()
     for number in range(100):
-        run.answer(number * MS, number * MS, number * MS + MS + number * 10 * US)
+        run.respond(number * MS, number * MS, number * MS + MS + number * 10 * US)
     chart = read(latency_by_percentile(run.report()))
     assert "Log scale." not in chart.one("figcaption").text
     up = latency_axis(chart)
@@ -175,7 +175,7 @@ def test_medians_and_maxima_are_drawn_at_their_times():
     run = Run()
     for number in range(1_000):  # 10 ms apart; the median 5 ms, in the second half 500 ms
         took = (5 if number < 500 else 500) * MS + (number % 5 - 2) * 10 * US
-        run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + took)
+        run.respond(number * 10 * MS, number * 10 * MS, number * 10 * MS + took)
     svg = read(latency_over_time(run.report()))
     along = Axis(svg, "along", ns_of)
     up = latency_axis(svg)
@@ -191,7 +191,7 @@ def test_medians_and_maxima_are_drawn_at_their_times():
     assert highest == pytest.approx(up.position(500.02 * MS), abs=0.2)
 
 
-def test_a_time_without_answers_is_a_gap():
+def test_a_time_without_responses_is_a_gap():
     svg = read(latency_over_time(stalled()))
     along = Axis(svg, "along", ns_of)
     begin, end = (along.position(at) for at in STALL)
@@ -203,19 +203,19 @@ def test_a_time_without_answers_is_a_gap():
     assert len(line(read(latency_over_time(open_loop())), "p50")) == 1
 
 
-def test_a_single_answer_is_a_dot():
+def test_a_single_response_is_a_dot():
     run = Run()
-    for number in range(200):  # 100 answers in the first second, 100 in the last of ten
+    for number in range(200):  # 100 responses in the first second, 100 in the last of ten
         at = (number if number < 100 else 800 + number) * 10 * MS
-        run.answer(at, at, at + MS)
-    run.answer(5 * SECOND, 5 * SECOND, 5 * SECOND + MS)
+        run.respond(at, at, at + MS)
+    run.respond(5 * SECOND, 5 * SECOND, 5 * SECOND + MS)
     svg = read(latency_over_time(run.report()))
     along = Axis(svg, "along", ns_of)
     ((x, _),) = line(svg, "p50")[1]
     assert x == pytest.approx(along.position(5 * SECOND), abs=along.position(330 * MS))
 
 
-def test_a_99th_percentile_is_drawn_only_from_a_hundred_answers():
+def test_a_99th_percentile_is_drawn_only_from_a_hundred_responses():
     assert keys(read(latency_over_time(open_loop(rate=500)))) == ["max", "p99", "p50"]
     assert keys(read(latency_over_time(open_loop(rate=50)))) == ["max", "p50"]
 
@@ -224,7 +224,7 @@ def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
     run = Run()
     for number in range(20_000):  # of 100 in a row 2 take 50 ms, and one of 1,000 takes 400 ms
         took = 400 if number % 1_000 == 500 else 50 if number % 50 == 7 else 1
-        run.answer(number * MS, number * MS, number * MS + took * MS)
+        run.respond(number * MS, number * MS, number * MS + took * MS)
     svg = read(latency_over_time(run.report()))
     up = latency_axis(svg)
     for kind, ns in ("p50", MS), ("p99", 50 * MS):
@@ -235,8 +235,8 @@ def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
 # Throughput
 
 
-def answers_drawn(svg) -> float:
-    """The area below the line of answers: a rate times a time is a number."""
+def responses_drawn(svg) -> float:
+    """The area below the line of responses: a rate times a time is a number."""
     along, up = Axis(svg, "along", ns_of), Axis(svg, "up", number_of)
     (stroke,) = line(svg, "rate")
     assert stroke[0][0] == 0
@@ -258,29 +258,29 @@ def answers_drawn(svg) -> float:
     ],
     ids=["steady", "stall", "few", "failures", "slow"],
 )
-def test_the_area_below_the_line_is_the_number_of_answers(made):
+def test_the_area_below_the_line_is_the_number_of_responses(made):
     report = made()
     svg = read(throughput_over_time(report))
     # Places have one decimal of 1000; the steps of a stall are high and narrow.
-    assert answers_drawn(svg) == pytest.approx(report.answered, rel=0.02)
+    assert responses_drawn(svg) == pytest.approx(report.answered, rel=0.02)
 
 
 @pytest.mark.parametrize("odd", [0, 1, 3, 79, 81, 159], ids=lambda odd: f"{odd} ms")
 def test_a_steady_rate_is_level_to_the_end(odd):
     run = Run(rate=1_000.0)
     for number in range(10_000 + odd):
-        run.answer(number * MS, number * MS, number * MS + 100 * US)
+        run.respond(number * MS, number * MS, number * MS + 100 * US)
     svg = read(throughput_over_time(run.report()))
     up = Axis(svg, "up", number_of)
     (stroke,) = line(svg, "rate")
-    # In the last stretch, of 80 answers or more, one of them may come too early.
+    # In the last stretch, of 80 responses or more, one of them may come too early.
     assert all(up.transformed(y) == pytest.approx(1_000, rel=1.5 / 80) for _, y in stroke)
 
 
-def test_a_run_that_ends_without_answers_is_drawn_to_its_end():
+def test_a_run_that_ends_without_responses_is_drawn_to_its_end():
     run = Run()
     for number in range(1_000):
-        run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)
+        run.respond(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)
     run.results.elapsed = 20 * SECOND
     svg = read(throughput_over_time(run.report()))
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
@@ -334,7 +334,7 @@ def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
 def test_unusual_runs_are_drawn_with_valid_numbers(chart, times, apart):
     run = Run(rate=10.0)
     for number, ns in enumerate(times):
-        run.answer(number * apart, number * apart, number * apart + ns)
+        run.respond(number * apart, number * apart, number * apart + ns)
     drawn = chart(run.report())
     if drawn is None:
         assert len(times) < 5 or apart < MS

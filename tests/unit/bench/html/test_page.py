@@ -19,7 +19,7 @@ from simpleipc_cli.bench.report import Report
 def only(*times: int, path: str = "/run/x", **settings) -> Report:
     run = Run(path, **settings)
     for ns in times:
-        run.answer(0, 0, ns)
+        run.respond(0, 0, ns)
     return run.report()
 
 
@@ -177,7 +177,7 @@ def test_only_given_settings_are_listed_with_their_units():
     facts = details(page)
     assert facts["at once, at most"] == "1,000"
     assert facts["request size"] == "0 B"
-    assert facts["answers checked"] == "yes"
+    assert facts["responses checked"] == "yes"
     assert not {"requests, at most", "warm-up", "rate offered"} & set(facts)
 
 
@@ -191,7 +191,7 @@ def tiles(page) -> dict[str, tuple[str, str]]:
 
 def test_the_most_important_figures_come_first():
     assert tiles(page_of(stalled())) == {
-        "answers per second": ("500/s", "of 500/s offered"),
+        "responses per second": ("500/s", "of 500/s offered"),
         "p50": (fmt.format_figure("p50", stalled().values()["p50"]), "median response time"),
         "p99": (fmt.format_figure("p99", stalled().values()["p99"]), "1 in 100 took longer"),
         "max": (fmt.format_figure("max", stalled().values()["max"]), "longest of 5,000"),
@@ -200,13 +200,13 @@ def test_the_most_important_figures_come_first():
     found = tiles(page_of(failing()))
     assert found["failed"] == ("1,632", "10.6 % of 15,448")
     assert found["p50"][1] == "median service time"
-    assert found["answers per second"] == (fmt.format_rate(failing().rate), "13,816 in 10.0 s")
+    assert found["responses per second"] == (fmt.format_rate(failing().rate), "13,816 in 10.0 s")
 
 
-def test_figures_that_need_more_answers_are_left_out():
+def test_figures_that_need_more_responses_are_left_out():
     found = tiles(page_of(only(MS)))
-    assert found["p50"] == ("-", "needs 5 answers")
-    assert found["p99"] == ("-", "needs 299 answers")
+    assert found["p50"] == ("-", "needs 5 responses")
+    assert found["p99"] == ("-", "needs 299 responses")
     assert found["max"] == ("1.00 ms", "longest of 1")
 
 
@@ -314,9 +314,9 @@ def test_partial_reports_and_busy_generators_are_marked():
     assert not page_of(stalled()).all("p", "notice")
 
 
-def test_a_page_without_answers_says_so():
+def test_a_page_without_responses_says_so():
     page = page_of(refused(1_000))
-    assert texts(page, "p", "notice") == ["No answers: there are no times to report."]
+    assert texts(page, "p", "notice") == ["No responses: there are no times to report."]
     assert tiles(page)["max"] == ("-", "longest of 0")
     assert [chart["aria-labelledby"] for chart in page.all("svg", "chart")] == [
         "throughput-over-time-title"

@@ -35,20 +35,20 @@ def hours() -> str:
     run = Run("/run/" + "very-long-name/" * 200 + "sock", rate=0.01, concurrency=10)
     for number in range(1_000):
         due = number * 100 * SECOND
-        run.answer(due, due, due + (number % 997 + 1) * 140 * SECOND)
+        run.respond(due, due, due + (number % 997 + 1) * 140 * SECOND)
     return to_html(run.report())
 
 
 def nanoseconds() -> str:
     run = Run("</title><script>document.write('taken over')</script>")
     for number in range(40_000):
-        run.answer(number * 10_000, number * 10_000, number * 10_000 + number % 900)
+        run.respond(number * 10_000, number * 10_000, number * 10_000 + number % 900)
     return to_html(run.report())
 
 
 def alone() -> str:
     run = Run()
-    run.answer(0, 0, MS)
+    run.respond(0, 0, MS)
     return to_html(run.report())
 
 
