@@ -104,11 +104,8 @@ def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | Non
 
     It lies between two of the sorted samples, for any distribution: the number of samples
     below the true percentile is a binomial variable (Hahn and Meeker, "Statistical
-    Intervals", 1991, section 5.2). None if the sample is too small for an upper end. Raises
-    ValueError for another `q`.
+    Intervals", 1991, section 5.2). None if the sample is too small for an upper end.
     """
-    if not 50 <= q < 100:
-        raise ValueError(f"a confidence interval needs a percentile from 50 to below 100, not {q}")
     count = histogram.count
     low, high = _binomial_bounds(count, 1 - q / 100)
     if low < 0:

@@ -194,7 +194,8 @@ def _run(options: _Options, given: set[str]) -> int:
         # multiprocessing runs `python -c`, which would import modules from the working directory
         # first ("Command line and environment", Python 3.11).
         os.environ["PYTHONSAFEPATH"] = "1"
-        with live_progress(plan, quiet=options.quiet) as show, _StopSignals(show) as stop:
+        with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
+            stop.show = show
             report = measure(plan, options.processes, options.rate, stop.on_progress)
         results = evaluate(options.conditions, report.values())
         changes = None if baseline is None else report.compare(baseline)
@@ -280,9 +281,9 @@ def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:
 class _StopSignals:
     """Ends the load after a signal; a second signal has its default action."""
 
-    def __init__(self, show: Callable[[Progress], None]) -> None:
+    def __init__(self) -> None:
         self.signal = 0
-        self._show = show
+        self.show: Callable[[Progress], None] = lambda _progress: None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _StopSignals:
@@ -303,7 +304,7 @@ class _StopSignals:
         """Show the progress. Raises Interrupted after a signal."""
         if self.signal:
             raise Interrupted
-        self._show(progress)
+        self.show(progress)
 
 
 def _read_baseline(name: str) -> Report:

@@ -161,12 +161,6 @@ def test_a_percentile_is_compared_from_the_number_of_samples_that_bound_it(q, ne
     assert compare_percentiles(fewer, enough, q).verdict == "too few samples"
 
 
-@pytest.mark.parametrize("q", [49.9, 100, 0, 101])
-def test_intervals_are_for_the_upper_half_only(q):
-    with pytest.raises(ValueError, match="from 50 to below 100"):
-        confidence_interval(counting(100), q)
-
-
 def exact_interval(count: int, q: int) -> tuple[int, int]:
     """By the definition, in whole numbers: the narrowest ranks with half a percent outside."""
 
