@@ -68,21 +68,21 @@ class TimedExchange(Exchange):
         self._expect = expect
         self._response = b""
 
-    def connect(self, path: str) -> bool:
-        """Connect; return False if the server's queue is full.
+    def connect(self, path: str) -> int | None:
+        """Connect; return the descriptor, or None if the server's queue is full.
 
         Raises ExchangeFailed, or EndpointError if the client is short of descriptors.
         """
         try:
-            self.stream = connect_nowait(path)
+            self.stream = stream = connect_nowait(path)
         except ServerBusy:
-            return False
+            return None
         except EndpointError as error:
             if type(error) is EndpointError:
                 raise
             raise ExchangeFailed("refused") from None
         self.connected = monotonic_ns()
-        return True
+        return stream.fileno()
 
     def write_chunk(self) -> bool:
         """Write one chunk at most; return whether something is left to write.

@@ -216,8 +216,9 @@ class Generator:
             while not self._is_done():
                 self._start_due(monotonic_ns())
                 self._process_events(self._poll_timeout(monotonic_ns()))
-                self._expire(monotonic_ns())
-                self._report_progress(monotonic_ns())
+                now = monotonic_ns()
+                self._expire(now)
+                self._report_progress(now)
             self._finish(monotonic_ns())
         finally:
             for exchange in list(self._in_flight.values()):
@@ -280,8 +281,10 @@ class Generator:
             else:
                 self._next_busy_retry = now + _BUSY_RETRY_INTERVAL
         for _ in range(_START_BATCH):
+            if not self._can_start(now):
+                return
             due = self._schedule.next_due()
-            if due is None or due > now or not self._can_start(now):
+            if due is None or due > now:
                 return
             exchange = TimedExchange(
                 self._request, self._plan.expect, self._schedule.start(now), now
@@ -300,12 +303,12 @@ class Generator:
     def _start(self, exchange: TimedExchange) -> bool:
         """Connect and write; return False if the server's queue is full."""
         try:
-            if not exchange.connect(self._plan.path):
-                return False
+            descriptor = exchange.connect(self._plan.path)
         except ExchangeFailed as failure:
             self._fail(exchange, str(failure))
             return True
-        descriptor = exchange.fileno()
+        if descriptor is None:
+            return False
         self._in_flight[descriptor] = exchange
         self._poller.register(descriptor, READ | WRITE if exchange.write_chunk() else READ)
         return True
