@@ -1,19 +1,16 @@
-"""The whole of it: records are read, sent, answered and delivered, all in one thread.
+"""The event loop that reads, sends, receives and writes all records, in one thread.
 
-What keeps it free of deadlock: every open answer is read, whether it has its turn or not and
-whether the output takes it or not, so that no server has to wait for us to get on with another.
-Only an exchange that is the only one in flight waits for the output itself, as nobody else is
-kept waiting by that. What keeps it small: nothing is begun while there is no room for its answer,
-and the input is only read for what can go on.
+Why it cannot deadlock: every response is read, also those whose turn has not come and while
+the output is blocked, so that no server has to wait for another exchange. Only an exchange that
+is alone in flight waits for the output, because no other one depends on it. Why it stays small:
+no record is started without room for its response, and input is read only when it can be used.
 """
 
 from __future__ import annotations
 
-from simpleipc_cli.batch.connector import Exchange
-from simpleipc_cli.batch.output import OrderedOutput, OutputFailed, WriteBuffer
-from simpleipc_cli.batch.records import END, NEED_DATA, RecordChunk, RecordSplitter
-from simpleipc_cli.batch.reorder import BufferUsage
-from simpleipc_cli.client import write_pending_nowait
+from simpleipc_cli.batch.connector import RecordExchange
+from simpleipc_cli.batch.records import RecordSplitter
+from simpleipc_cli.batch.reorder import BufferUsage, OrderedOutput, OutputFailed, WriteBuffer
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.transport import READ, WRITE, new_poller
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from simpleipc_cli.batch.connector import Connector
-    from simpleipc_cli.batch.output import Sink
+    from simpleipc_cli.batch.reorder import Sink
     from simpleipc_cli.deadline import Deadline
 
     class Source(Protocol):
@@ -32,34 +29,34 @@ if TYPE_CHECKING:
         name: str
 
         def fileno(self) -> int:
-            """The descriptor to poll."""
+            """Return the descriptor to poll."""
 
         def read_nowait(self, limit: int) -> bytes:
-            """What is there, `limit` bytes at most; empty at the end.
+            """Return at most `limit` bytes; empty at the end.
 
-            Raises BlockingIOError if nothing is there, SipcError.
+            Raises BlockingIOError if nothing is available, SipcError.
             """
 
 
 BUFFER_SIZE = 64 * 1024
-"""Bytes moved at once, each way; as much of a request may wait in memory for each exchange."""
+"""Bytes moved at once, in each direction; also the bytes of a request in memory."""
 
-WINDOW = 1000
-"""Most answers, complete or not, that are held for the oldest among them; at will."""
+MAX_RESPONSES = 1000
+"""Responses, complete or not, from the oldest incomplete one on (tunable)."""
 
 MAX_WAITING = 1 << 30
-"""Bytes of waiting answers from which on no record is begun, to be kind to the disk; at will."""
+"""Bytes of waiting responses from which on no record is started, to spare the disk (tunable)."""
 
 
 class Batch:
-    """Sends every record of an input as a request of its own and delivers the answers in order."""
+    """Sends every record of an input as a request and writes the responses in order."""
 
     def __init__(
         self,
         source: Source,
         sink: Sink,
         messages: Sink,
-        entrance: Connector,
+        connector: Connector,
         *,
         separator: bytes,
         jobs: int,
@@ -68,236 +65,214 @@ class Batch:
         deadline: Deadline,
         describe: Callable[[int, SipcError], bytes],
     ) -> None:
-        """`jobs` exchanges at most are in flight at once, `descriptors` opened at most.
+        """At most `jobs` exchanges are in flight, and at most `descriptors` are open.
 
-        When a record fails, what `describe` makes of its number and error goes to `messages`.
-        The deadline is for everything.
+        When a record fails, `describe(number, error)` is written to `messages`. The deadline
+        is for the whole batch.
         """
         self._source = source
-        self._sink = sink
         self._messages = WriteBuffer(messages)
-        self._entrance = entrance
+        self._connector = connector
         self._jobs = jobs
-        self._descriptors = descriptors
+        self._max_descriptors = descriptors
         self._deadline = deadline
         self._describe = describe
 
-        self._stock = BufferUsage(spool_folder)
-        self._outlet = WriteBuffer(sink)
-        self._output = OrderedOutput(self._outlet, self._stock, separator)
+        self._usage = BufferUsage(spool_folder)
+        self._buffer = WriteBuffer(sink)
+        self._output = OrderedOutput(self._buffer, self._usage, separator)
 
-        self._cutter = RecordSplitter(separator)
+        self._splitter = RecordSplitter(separator)
         self._input_is_ready = False
-        self._input_over = False
-        self._begun = 0  # records
-        self._inside = False  # a record has begun, and its last piece has not been told
-        self._current: Exchange | None = None  # whose record that is, while it wants it
+        self._input_ended = False
+        self._started = 0  # records
+        self._inside = False  # a record was started whose last chunk has not come
+        self._current: RecordExchange | None = None  # of that record, while it wants chunks
 
-        self._exchanges: dict[int, Exchange] = {}  # all in flight, by number, so in order
-        self._connected: dict[int, Exchange] = {}  # those of them that are, by descriptor
-        self._paused: Exchange | None = None
+        self._exchanges: dict[int, RecordExchange] = {}  # all, by number, so in order
+        self._connected: dict[int, RecordExchange] = {}  # by descriptor
+        self._paused: RecordExchange | None = None
         self._poller = new_poller()
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._read_buffer = memoryview(bytearray(BUFFER_SIZE))
         self._first_failure: tuple[int, SipcError] | None = None
 
     def run(self) -> SipcError | None:
-        """Do it all; the failure of the first record, by number, that has failed.
+        """Process the whole input; return the error of the failed record with the lowest number.
 
-        Raises SipcError when the output cannot be written to, which is the end.
+        Raises SipcError if the output cannot be written to.
         """
         try:
             while self._advance():
                 if self._deadline.expired():
-                    self._give_up()
+                    self._abort()
                     break
                 self._wait()
-            self._messages.drain()
+            self._messages.flush()
         except OutputFailed as failed:
-            self._messages.drain()
+            self._messages.flush()
             raise failed.error from None
         finally:
             self._close()
         return None if self._first_failure is None else self._first_failure[1]
 
     def _advance(self) -> bool:
-        """Let go on what can without waiting; False when all is done."""
-        self._take_records()
-        self._admit()
-        self._output.pump()
-        self._messages.flush()
-        return not (self._input_over and not self._exchanges and self._output.idle)
+        """Do what is possible without waiting; return False when all is done."""
+        self._read_records()
+        self._connect_ready()
+        self._output.write_nowait()
+        self._messages.flush_nowait()
+        return not (self._input_ended and not self._exchanges and self._output.is_idle)
 
     def _close(self) -> None:
         for exchange in self._connected.values():
-            assert exchange.stream is not None  # noqa: S101
-            exchange.stream.close()
+            if exchange.stream is not None:
+                exchange.stream.close()
         self._output.close()
         self._poller.close()
 
-    # -- records in --------------------------------------------------------------------
+    # -- input -------------------------------------------------------------------------
 
     def _has_room(self) -> bool:
-        """Whether another record may be begun."""
-        if self._outlet.stuck or self._messages.stuck:
+        """Return whether another record may be started."""
+        if self._buffer.is_full or self._messages.is_full:
             return False
-        stock, in_flight = self._stock, len(self._exchanges)
-        # Each may yet need two: for its connection, and for an answer out of turn.
-        descriptors = stock.files + 2 * (in_flight + 1)
+        usage, in_flight = self._usage, len(self._exchanges)
+        # Each may need two: for its connection, and for a response that waits on disk.
+        descriptors = usage.files + 2 * (in_flight + 1)
         return not self._output or (
             in_flight < self._jobs
-            and len(self._output) < WINDOW
-            and stock.size < MAX_WAITING
-            and descriptors <= self._descriptors
+            and len(self._output) < MAX_RESPONSES
+            and usage.size < MAX_WAITING
+            and descriptors <= self._max_descriptors
         )
 
-    def _may_take(self) -> bool:
-        """Whether what comes next in the input can be used."""
-        if self._input_over:
+    def _wants_input(self) -> bool:
+        """Return whether the next chunk can be used."""
+        if self._input_ended:
             return False
         if not self._inside:
             return self._has_room()
-        current = self._current
-        return current is None or not current.writer.pending
+        return self._current is None or not self._current.pending
 
-    def _take_records(self) -> None:
-        """Take as much of the input as there is room for."""
-        while self._may_take():
-            event = self._cutter.next_event()
-            if isinstance(event, RecordChunk):
-                self._on_piece(event)
-            elif event is END:
-                self._input_over = True
-            elif event is NEED_DATA:
-                if not self._input_is_ready:
-                    return
+    def _read_records(self) -> None:
+        """Read as much of the input as can be used."""
+        while self._wants_input():
+            chunk = self._splitter.next_chunk()
+            if chunk is not None:
+                self._on_chunk(*chunk)
+            elif self._splitter.input_ended:
+                self._input_ended = True
+            elif self._input_is_ready:
                 self._read_input()
+            else:
+                return
 
     def _read_input(self) -> None:
         self._input_is_ready = False
         try:
             data = self._source.read_nowait(BUFFER_SIZE)
         except BlockingIOError:
-            return  # another program was faster
+            return  # another process has read it
         except SipcError as error:
-            self._on_broken_input(error)
+            self._on_input_error(error)
             return
         if data:
-            self._cutter.receive_data(data)
+            self._splitter.feed(data)
         else:
-            self._cutter.end()
+            self._splitter.feed_eof()
 
-    def _on_piece(self, piece: RecordChunk) -> None:
+    def _on_chunk(self, payload: bytes, ends_record: bool) -> None:
         is_first = not self._inside
         if is_first:
-            self._current = self._begin()
-        self._inside = not piece.ends_record
+            self._current = self._new_exchange()
+        self._inside = not ends_record
         exchange = self._current
         if exchange is None:
-            return  # answered or failed by now: the rest of its record is dropped
-        exchange.writer.write(piece.payload)
-        if piece.ends_record:
+            return  # already answered or failed: the rest of its record is dropped
+        exchange.writer.write(payload)
+        if ends_record:
             exchange.writer.finish()
             self._current = None
         if is_first:
-            self._entrance.join(exchange)
-            self._admit()
-        else:
+            self._connector.enqueue(exchange)
+            self._connect_ready()
+        elif exchange.stream is not None:
             self._send(exchange)
 
-    def _begin(self) -> Exchange:
-        self._begun += 1
-        exchange = Exchange(self._output.begin(self._begun))
-        self._exchanges[self._begun] = exchange
+    def _new_exchange(self) -> RecordExchange:
+        self._started += 1
+        exchange = RecordExchange(self._output.new_response(self._started))
+        self._exchanges[self._started] = exchange
         return exchange
 
-    def _on_broken_input(self, error: SipcError) -> None:
-        """The record that was being read stays without its end, and so does its request."""
-        self._input_over = True
+    def _on_input_error(self, error: SipcError) -> None:
+        """Fail the record that is being read: its request must not look complete."""
+        self._input_ended = True
         if self._current is not None:
             self._fail(self._current, error)
         elif self._inside:
-            self._note(self._begun, error)
-        elif self._cutter.inside_record:
-            self._fail(self._begin(), error)
+            self._record_failure(self._started, error)
+        elif self._splitter.inside_record:
+            self._fail(self._new_exchange(), error)
         else:
-            self._note(self._begun + 1, error)
+            self._record_failure(self._started + 1, error)
 
     # -- exchanges ---------------------------------------------------------------------
 
-    def _admit(self) -> None:
-        """Let in whoever can be connected."""
-        for exchange in self._entrance.admit(bool(self._connected)):
+    def _connect_ready(self) -> None:
+        for exchange in self._connector.connect_ready(bool(self._connected)):
             if exchange.stream is not None:
-                self._connected[exchange.stream.fileno()] = exchange
+                self._connected[exchange.fileno()] = exchange
                 self._send(exchange)
-            elif exchange.trouble is not None:
-                self._fail(exchange, exchange.trouble)
+            elif exchange.last_error is not None:
+                self._fail(exchange, exchange.last_error)
 
-    def _send(self, exchange: Exchange) -> None:
-        """Write what the connection takes."""
-        stream = exchange.stream
-        if stream is None:
-            return
+    def _send(self, exchange: RecordExchange) -> None:
         try:
-            still_read = write_pending_nowait(stream, exchange.writer)
+            exchange.write_nowait()
         except SipcError as error:
             self._fail(exchange, error)
-            return
-        if not still_read:  # but it may have answered before
-            exchange.writer.clear()
-        self._watch(exchange)
+        else:
+            self._register(exchange)
 
-    def _watch(self, exchange: Exchange) -> None:
-        """Tell the poller what the exchange waits for."""
-        assert exchange.stream is not None  # noqa: S101
-        wanted = WRITE if exchange.writer.pending else 0
-        if exchange is not self._paused:
-            wanted |= READ
-        if wanted:
-            self._poller.register(exchange.stream.fileno(), wanted)
-        else:  # its hang-up would be told again and again
-            self._poller.unregister(exchange.stream.fileno())
+    def _register(self, exchange: RecordExchange) -> None:
+        """Register the events that the exchange waits for, if any."""
+        reads = exchange is not self._paused
+        # Without any, it must not be registered: a hang-up would be reported again and again.
+        self._poll(exchange.fileno(), READ * reads | WRITE * bool(exchange.pending))
 
-    def _receive(self, exchange: Exchange) -> None:
-        """Take what has come of an answer."""
-        assert exchange.stream is not None  # noqa: S101
-        reader = exchange.reader
+    def _receive(self, exchange: RecordExchange) -> None:
         try:
-            count = exchange.stream.read_nowait(self._buffer)
-            if not count:
-                reader.feed_eof()
-            for payload in reader.feed(self._buffer[:count]):
-                self._output.deliver(exchange.answer, payload)
+            for payload in exchange.read_nowait(self._read_buffer):
+                self._output.deliver(exchange.response, payload)
         except BlockingIOError:
             pass
         except SipcError as error:
             self._fail(exchange, error)
         else:
-            if reader.complete:
-                self._land(exchange)
+            if exchange.reader.complete:
+                self._close_exchange(exchange)
 
-    def _fail(self, exchange: Exchange, error: SipcError) -> None:
-        """The end of one record's exchange; what came of its answer stays."""
-        self._land(exchange)
-        self._note(exchange.answer.number, error)
+    def _fail(self, exchange: RecordExchange, error: SipcError) -> None:
+        """End an exchange; the beginning of its response is kept."""
+        self._close_exchange(exchange)
+        self._record_failure(exchange.response.number, error)
 
-    def _land(self, exchange: Exchange) -> None:
-        """Hang up. What is not sent of the request is dropped."""
-        exchange.answer.complete = True
-        del self._exchanges[exchange.answer.number]
+    def _close_exchange(self, exchange: RecordExchange) -> None:
+        """Close the connection; the rest of the request is dropped."""
+        exchange.response.complete = True
+        del self._exchanges[exchange.response.number]
         if exchange is self._current:
             self._current = None
         if exchange is self._paused:
             self._paused = None
-        stream = exchange.stream
-        if stream is not None:
-            del self._connected[stream.fileno()]
-            self._poller.unregister(stream.fileno())
-            stream.close()
-            self._entrance.hurry()
+        if exchange.stream is not None:
+            del self._connected[exchange.fileno()]
+            self._poller.unregister(exchange.fileno())
+            exchange.stream.close()
+            self._connector.reset_backoff()
 
-    def _note(self, number: int, error: SipcError) -> None:
-        """Tell of a failure, and remember the first by number."""
+    def _record_failure(self, number: int, error: SipcError) -> None:
         self._messages.add(self._describe(number, error))
         if self._first_failure is None or number < self._first_failure[0]:
             self._first_failure = number, error
@@ -305,61 +280,59 @@ class Batch:
     # -- waiting -----------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Wait for whatever can go on next, and let it."""
+        """Wait for events, and process them."""
         self._pause_or_resume()
-        may_take = self._may_take()
-        if may_take and self._cutter.has_more:
+        wants_input = self._wants_input()
+        if wants_input and not self._splitter.needs_data:
             return
-        source, sink, messages = self._source, self._sink, self._messages
-        self._want(source.fileno(), READ if may_take else 0)
-        self._want(sink.fileno(), WRITE if self._outlet else 0)
-        self._want(messages.sink.fileno(), WRITE if messages else 0)
-        for descriptor, what in self._poller.wait(self._time_left()):
+        source, messages = self._source, self._messages
+        self._poll(source.fileno(), READ * wants_input)
+        self._poll(self._buffer.sink.fileno(), WRITE * bool(self._buffer))
+        self._poll(messages.sink.fileno(), WRITE * bool(messages))
+        times = (self._connector.remaining(), self._deadline.remaining())
+        timeout = min((time for time in times if time is not None), default=None)
+        for descriptor, events in self._poller.wait(timeout):
             if descriptor == source.fileno():
                 self._input_is_ready = True
             elif descriptor in self._connected:
-                self._on_stream(self._connected[descriptor], what)
+                self._on_stream_event(self._connected[descriptor], events)
 
-    def _want(self, descriptor: int, wanted: int) -> None:
-        if wanted:
-            self._poller.register(descriptor, wanted)
+    def _poll(self, descriptor: int, events: int) -> None:
+        if events:
+            self._poller.register(descriptor, events)
         else:
             self._poller.unregister(descriptor)
 
-    def _time_left(self) -> float | None:
-        times = (self._entrance.time_left(), self._deadline.remaining())
-        return min((time for time in times if time is not None), default=None)
-
-    def _on_stream(self, exchange: Exchange, what: int) -> None:
-        if exchange.writer.pending:
+    def _on_stream_event(self, exchange: RecordExchange, events: int) -> None:
+        if exchange.pending:
             self._send(exchange)
-        is_open = exchange.answer.number in self._exchanges
-        if is_open and what & ~WRITE and exchange is not self._paused:
+        is_open = exchange.response.number in self._exchanges
+        if is_open and events & ~WRITE and exchange is not self._paused:
             self._receive(exchange)
 
     def _pause_or_resume(self) -> None:
-        """The last exchange in flight waits for the output; see the module's first paragraph."""
+        """Let the last exchange in flight wait for the output; see the module's docstring."""
         before, self._paused = self._paused, None
-        if self._outlet.stuck and len(self._exchanges) == 1 == len(self._connected):
+        if self._buffer.is_full and len(self._exchanges) == 1 == len(self._connected):
             (self._paused,) = self._connected.values()
         if self._paused is not before:
             for changed in (before, self._paused):
                 if changed is not None:
-                    self._watch(changed)
+                    self._register(changed)
 
-    # -- out of time -------------------------------------------------------------------
+    # -- timeout -----------------------------------------------------------------------
 
-    def _give_up(self) -> None:
-        """The time for everything is over: what is complete is delivered, the rest fails."""
+    def _abort(self) -> None:
+        """After the deadline: write what is complete, and fail the rest."""
         if self._exchanges:
             for exchange in list(self._exchanges.values()):
-                connecting = exchange.trouble if exchange.stream is None else None
-                self._fail(exchange, connecting or TimedOut("no complete answer in time"))
-        elif self._may_take():
-            nobody = None if self._begun else self._entrance.try_once()
+                not_connected = exchange.last_error if exchange.stream is None else None
+                self._fail(exchange, not_connected or TimedOut("no complete response in time"))
+        elif self._wants_input():
+            not_listening = None if self._started else self._connector.check()
             late = TimedOut(f"nothing more came from {self._source.name} in time")
-            self._note(self._begun + 1, nobody or late)
-        self._output.pump()
-        if self._output.oldest is not None or self._outlet:
-            late = TimedOut("the output did not take the answers in time")
-            self._note(self._output.oldest or self._begun, late)
+            self._record_failure(self._started + 1, not_listening or late)
+        self._output.write_nowait()
+        if self._output.oldest is not None or self._buffer:
+            late = TimedOut("the output did not take the responses in time")
+            self._record_failure(self._output.oldest or self._started, late)

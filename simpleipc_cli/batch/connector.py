@@ -1,47 +1,100 @@
-"""One record's exchange, and the line in which exchanges wait to be connected."""
+"""An exchange that never blocks, and the queue in which exchanges wait for a connection."""
 
 from __future__ import annotations
 
 from collections import deque
 from time import monotonic
 
-from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import EndpointError, NotListening, PathNotFound, ServerBusy
-from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.deadline import Backoff, Deadline
+from simpleipc_cli.errors import (
+    EndpointError,
+    NotListening,
+    PathNotFound,
+    PeerClosed,
+    ServerBusy,
+)
+from simpleipc_cli.message import MessageReader, MessageWriter, consume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from simpleipc_cli.batch.reorder import Answer
+    from simpleipc_cli.batch.reorder import PendingResponse
+    from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Stream
 
-_FIRST_DELAY = 0.001  # seconds between tries, at will; it doubles
-_MAX_DELAY = 0.05
-_LONGEST_BUSY = 0.005  # no event tells that a queue has room, and others want that, too
+_RETRY_DELAYS = (0.001, 0.05)  # seconds: first and longest (tunable)
+_MAX_BUSY_DELAY = 0.005  # no event reports that a queue has room, and other clients want it, too
 
 
 class Exchange:
-    """One record in flight: its request going out, its answer coming in."""
+    """One request and its response over a stream, without blocking."""
 
-    __slots__ = ("answer", "limit", "reader", "stream", "trouble", "writer")
+    __slots__ = ("pending", "reader", "stream")
 
-    def __init__(self, answer: Answer) -> None:
-        """Not connected yet."""
-        self.answer = answer
-        self.writer = MessageWriter()
-        self.reader = MessageReader()
+    def __init__(self) -> None:
         self.stream: Stream | None = None
-        self.trouble: EndpointError | None = None
-        """What kept it from being connected at the last try."""
-        self.limit = Deadline(None)
-        """When it gives up waiting to be connected."""
+        """The connection, while there is one."""
+        self.pending: list[Buffer] = []
+        """The buffers of the request to write next."""
+        self.reader = MessageReader()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the connection."""
+        assert self.stream is not None  # noqa: S101
+        return self.stream.fileno()
+
+    def write_nowait(self) -> bool:
+        """Write what the stream takes; return whether something is left to write.
+
+        If the server has closed, the rest is dropped: there may be a response all the same.
+        """
+        assert self.stream is not None  # noqa: S101
+        pending = self.pending
+        try:
+            while pending:
+                consume(pending, self.stream.write_nowait(pending))
+        except BlockingIOError:
+            return True
+        except PeerClosed:
+            self.drop_request()
+        return False
+
+    def drop_request(self) -> None:
+        """Write nothing more."""
+        self.pending.clear()
+
+    def read_nowait(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Read once; return an iterator over the payload received, which parses it.
+
+        Raises BlockingIOError, IncompleteMessage; the iterator raises ProtocolError.
+        """
+        assert self.stream is not None  # noqa: S101
+        count = self.stream.read_nowait(buffer)
+        if not count:
+            self.reader.feed_eof()
+        return self.reader.feed(buffer[:count])
+
+
+class RecordExchange(Exchange):
+    """The exchange of one record."""
+
+    __slots__ = ("connect_deadline", "last_error", "response", "writer")
+
+    def __init__(self, response: PendingResponse) -> None:
+        super().__init__()
+        self.response = response
+        self.writer = MessageWriter()
+        self.pending = self.writer.pending
+        self.last_error: EndpointError | None = None
+        """Why the last try to connect failed."""
+        self.connect_deadline = Deadline(None)
 
 
 class Connector:
-    """Connects exchanges, first come, first served; whoever finds no room waits in line.
+    """Connects exchanges in order; those for which the server has no room wait in a queue.
 
-    Nobody here has sent a byte, so trying again never sends a request twice.
+    A retry never sends a request twice: nothing is sent before an exchange is connected.
     """
 
     def __init__(
@@ -55,70 +108,68 @@ class Connector:
         """`connect` connects at once or raises EndpointError.
 
         An exchange waits `connect_timeout` seconds for room in the queue of a busy server;
-        with `waits`, in place of that, `wait` seconds for anybody to listen. None is no limit.
+        with `waits`, instead of that, `wait` seconds for a server that listens. None: no limit.
         """
         self._connect = connect
-        self._patience = wait if waits else connect_timeout
-        self._worth_it = (NotListening, PathNotFound) if waits else (ServerBusy,)
-        self._line: deque[Exchange] = deque()
-        self._pause = _FIRST_DELAY
+        self._timeout = wait if waits else connect_timeout
+        self._transient_errors = (NotListening, PathNotFound) if waits else (ServerBusy,)
+        self._queue: deque[RecordExchange] = deque()
+        self._backoff = Backoff(*_RETRY_DELAYS)
         self._retry_at = 0.0
 
-    def join(self, exchange: Exchange) -> None:
-        """Stand in line, at its end."""
-        exchange.limit = Deadline(self._patience)
-        self._line.append(exchange)
+    def enqueue(self, exchange: RecordExchange) -> None:
+        """Add an exchange to the queue, and start its timeout."""
+        exchange.connect_deadline = Deadline(self._timeout)
+        self._queue.append(exchange)
 
-    def admit(self, others: bool) -> Iterator[Exchange]:
-        """Those who leave the line now: connected, or else, without a stream, given up.
+    def connect_ready(self, has_connected: bool) -> Iterator[RecordExchange]:
+        """Yield the exchanges that leave the queue: connected, or without a stream, failed.
 
-        `others` is whether exchanges are connected: with their end there may be room for us.
+        `has_connected`: whether exchanges are connected, whose end may make room for others.
         """
-        while self._line:
-            first = self._line[0]
-            is_last_try = first.limit.expired()
+        while self._queue:
+            first = self._queue[0]
+            is_last_try = first.connect_deadline.expired()
             if not is_last_try and monotonic() < self._retry_at:
                 return
             try:
                 first.stream = self._connect()
             except EndpointError as error:
-                first.trouble = error
-                if not is_last_try and self._is_worth_waiting(error, others):
-                    self._wait_longer(error)
+                first.last_error = error
+                if not is_last_try and self._is_transient(error, has_connected):
+                    delay = self._backoff.next()
+                    if isinstance(error, ServerBusy):
+                        delay = min(delay, _MAX_BUSY_DELAY)
+                    self._retry_at = monotonic() + delay
                     return
-            self._line.popleft()
+            self._queue.popleft()
             if first.stream is not None:
-                self.hurry()
-                others = True
+                self.reset_backoff()
+                has_connected = True
             yield first
 
-    def hurry(self) -> None:
-        """Something has changed: there may be room now."""
-        self._pause = _FIRST_DELAY
+    def reset_backoff(self) -> None:
+        """Retry at once: there may be room now."""
+        self._backoff.reset()
         self._retry_at = 0.0
 
-    def time_left(self) -> float | None:
-        """Seconds until admit() has something to do; None while nobody is in line."""
-        if not self._line:
+    def remaining(self) -> float | None:
+        """Return the seconds until connect_ready() is due; None if the queue is empty."""
+        if not self._queue:
             return None
         left = max(0.0, self._retry_at - monotonic())
-        limit = self._line[0].limit.remaining()
+        limit = self._queue[0].connect_deadline.remaining()
         return left if limit is None else min(left, limit)
 
-    def try_once(self) -> EndpointError | None:
-        """Connect and hang up; what kept us from it."""
+    def check(self) -> EndpointError | None:
+        """Connect and close; return the error if that fails."""
         try:
             self._connect().close()
         except EndpointError as error:
             return error
         return None
 
-    def _is_worth_waiting(self, error: EndpointError, others: bool) -> bool:
-        if type(error) is EndpointError:  # not the endpoint fails but we do, for descriptors
-            return others
-        return isinstance(error, self._worth_it)
-
-    def _wait_longer(self, error: EndpointError) -> None:
-        self._retry_at = monotonic() + self._pause
-        longest = _LONGEST_BUSY if isinstance(error, ServerBusy) else _MAX_DELAY
-        self._pause = min(self._pause * 2, longest)
+    def _is_transient(self, error: EndpointError, has_connected: bool) -> bool:
+        if type(error) is EndpointError:  # not the endpoint's fault: we lack descriptors
+            return has_connected
+        return isinstance(error, self._transient_errors)

@@ -1,116 +1,69 @@
-"""Cuts input into records: bytes in, events out; no input or output.
+"""Splits input into records: bytes in, chunks of records out; no input or output.
 
-A record ends at its separator, which is no part of it, or at the end of the input. It is told
-in pieces: a short one in a single piece once it is complete, so that a line that somebody is
-still typing occupies no server; a long one as it comes, so that none has to fit into memory.
+A record ends at its separator, which is not part of it, or at the end of the input. A short
+record is returned in one chunk when it is complete, so that a line that is still being typed
+occupies no server. A long one is returned as it arrives, so that it need not fit into memory.
 """
 
 from __future__ import annotations
 
-HOLD = 64 * 1024
-"""Bytes of an incomplete record from which on it is told as it comes: about a full packet."""
-
-
-class Event:
-    """Something that the cutter has to say."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        """The event's own name, for messages and tests."""
-        return type(self).__name__
-
-
-class RecordChunk(Event):
-    """The next bytes of a record, none perhaps; `ends_record` is true on its last piece."""
-
-    __slots__ = ("ends_record", "payload")
-
-    def __init__(self, payload: bytes, ends_record: bool) -> None:
-        """Made by the cutter."""
-        self.payload = payload
-        self.ends_record = ends_record
-
-
-class NeedData(Event):
-    """All that can be told has been told; more must come first."""
-
-    __slots__ = ()
-
-
-class End(Event):
-    """The input has ended, and the last record before that."""
-
-    __slots__ = ()
-
-
-NEED_DATA = NeedData()
-END = End()
+MAX_HELD = 64 * 1024
+"""Bytes of an incomplete record from which on it is returned as it arrives: a full packet."""
 
 
 class RecordSplitter:
-    """Turns bytes, in any slicing, into pieces of records, each byte looked at once.
+    """Splits bytes that arrive in any slices; searches each byte once."""
 
-    It is told what came with `receive_data()`, and at last `end()`; then it is asked with
-    `next_event()` until it answers NEED_DATA or END.
-    """
-
-    __slots__ = ("_data", "_ended", "_held", "_position", "_separator", "_told")
+    __slots__ = ("_data", "_held", "_position", "_separator", "_started", "input_ended")
 
     def __init__(self, separator: bytes) -> None:
         """`separator` is one byte."""
         self._separator = separator
         self._data = b""
         self._position = 0
-        self._held = bytearray()  # of a record whose first piece was not told yet
-        self._told = False  # whether a piece of an incomplete record has been told
-        self._ended = False
+        self._held = bytearray()  # the beginning of a record of which nothing was returned yet
+        self._started = False  # whether a chunk of an incomplete record was returned
+        self.input_ended = False
 
     @property
     def inside_record(self) -> bool:
-        """Whether a record has begun and not ended, as far as it has been looked at."""
-        return self._told or bool(self._held)
+        """Whether the bytes searched so far end within a record."""
+        return self._started or bool(self._held)
 
     @property
-    def has_more(self) -> bool:
-        """Whether there is something to be told before more data comes."""
-        return self._ended or self._position < len(self._data)
+    def needs_data(self) -> bool:
+        """Whether next_chunk() has nothing to return before feed() or feed_eof()."""
+        return not self.input_ended and self._position >= len(self._data)
 
-    def receive_data(self, data: bytes) -> None:
-        """Hand over what came. Only once NEED_DATA has been told."""
-        assert not self.has_more, "the data before has not been used up"  # noqa: S101
+    def feed(self, data: bytes) -> None:
+        """Add input. Only when `needs_data` is true."""
         self._data = data
         self._position = 0
 
-    def end(self) -> None:
-        """Nothing more will come. Only once NEED_DATA has been told."""
-        self._ended = True
+    def feed_eof(self) -> None:
+        """Note the end of the input. Only when `needs_data` is true."""
+        self.input_ended = True
 
-    def next_event(self) -> Event:
-        """A Piece, NEED_DATA or END."""
+    def next_chunk(self) -> tuple[bytes, bool] | None:
+        """Return the next bytes of a record, and whether they are its last.
+
+        None if more data is needed or, once `input_ended` is true, at the end.
+        """
         data, start = self._data, self._position
         end = data.find(self._separator, start)
         if end >= 0:
             self._position = end + 1
-            return self._last_piece(data[start:end])
+            return self._chunk(data[start:end], True)
         self._position = len(data)
         if start < len(data):
-            if not self._told and len(self._held) + len(data) - start < HOLD:
-                self._held += data[start:]
-            else:
-                self._told = True
-                return RecordChunk(self._with_held(data[start:]), False)
-        if not self._ended:
-            return NEED_DATA
-        return self._last_piece(b"") if self.inside_record else END
+            if self._started or len(self._held) + len(data) - start >= MAX_HELD:
+                return self._chunk(data[start:], False)
+            self._held += data[start:]
+        return self._chunk(b"", True) if self.input_ended and self.inside_record else None
 
-    def _last_piece(self, payload: bytes) -> RecordChunk:
-        self._told = False
-        return RecordChunk(self._with_held(payload), True)
-
-    def _with_held(self, payload: bytes) -> bytes:
-        """Bytes, behind those that were held back before them."""
+    def _chunk(self, payload: bytes, ends_record: bool) -> tuple[bytes, bool]:
+        self._started = not ends_record
         if self._held:
             payload = bytes(self._held) + payload
             self._held.clear()
-        return payload
+        return payload, ends_record

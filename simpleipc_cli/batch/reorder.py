@@ -1,102 +1,244 @@
-"""Answers that wait for their turn: small ones in memory, the others on disk."""
+"""Responses on their way out, in the order of their records.
+
+A response whose turn has not come waits: a small one in memory, a large one on disk.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+
+from simpleipc_cli.errors import SipcError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from simpleipc_cli.spool import Spool
 
-MEMORY_EACH = 64 * 1024
-"""Bytes of one answer that wait in memory, at will: most answers need no file."""
+    class Sink(Protocol):
+        """Where the output goes."""
 
-MEMORY_ALL = 16 * 1024 * 1024
-"""Bytes of all answers together that wait in memory, at will."""
+        def fileno(self) -> int:
+            """Return the descriptor to poll when not all was written."""
+
+        def write_nowait(self, payload: memoryview) -> int:
+            """Write without blocking; return the number of bytes. Raises SipcError."""
+
+        def write(self, payload: memoryview) -> None:
+            """Write all, blocking. Raises SipcError."""
+
+
+MAX_BUFFERED = 64 * 1024
+"""Bytes in front of a sink from which on nothing is added."""
+
+MAX_MEMORY_EACH = 64 * 1024
+"""Bytes of one response that wait in memory; most responses then need no file (tunable)."""
+
+MAX_MEMORY = 16 * 1024 * 1024
+"""Bytes of all responses that wait in memory (tunable)."""
+
+_NEWLINE = b"\n"
+
+
+class OutputFailed(Exception):
+    """The output cannot be written to, which ends the batch: no record caused it."""
+
+    def __init__(self, error: SipcError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class WriteBuffer:
+    """Joins small pieces in front of a sink into one write."""
+
+    __slots__ = ("_bytes", "sink")
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self._bytes = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._bytes) >= MAX_BUFFERED
+
+    def add(self, payload: bytes | memoryview) -> None:
+        self._bytes += payload
+
+    def flush_nowait(self) -> None:
+        """Write what the sink takes without blocking. Raises OutputFailed."""
+        if self._bytes:
+            with memoryview(self._bytes) as view:
+                try:
+                    written = self.sink.write_nowait(view)
+                except SipcError as error:
+                    raise OutputFailed(error) from error
+            del self._bytes[:written]
+
+    def flush(self) -> None:
+        """Write all, blocking. Raises SipcError."""
+        with memoryview(self._bytes) as view:
+            self.sink.write(view)
+        self._bytes.clear()
 
 
 class BufferUsage:
-    """What all that waits takes up together."""
+    """What all waiting responses occupy."""
 
     __slots__ = ("files", "folder", "memory", "size")
 
     def __init__(self, folder: str) -> None:
-        """`folder` is where files will be made; they have no names."""
+        """`folder` is for the files, which have no names."""
         self.folder = folder
         self.size = 0
-        """Bytes that wait, wherever."""
+        """Bytes, in memory and on disk."""
         self.memory = 0
-        """Bytes of them in memory."""
+        """Bytes in memory."""
         self.files = 0
-        """Files, and so descriptors."""
+        """Open files, each of which occupies a descriptor."""
 
 
-class Answer:
-    """A record's place in the output, and what waits there: first in, first out."""
+class PendingResponse:
+    """The response to one record, and those of its bytes that wait: first in, first out."""
 
-    __slots__ = ("_memory", "_spool", "_stock", "complete", "needs_newline", "number")
+    __slots__ = ("_memory", "_spool", "_usage", "complete", "needs_newline", "number")
 
-    def __init__(self, number: int, stock: BufferUsage) -> None:
-        """An answer of which nothing has come."""
+    def __init__(self, number: int, usage: BufferUsage) -> None:
         self.number = number
         self.complete = False
-        """Whether nothing more will come, be it that the record has failed."""
+        """Whether nothing more will come, also after a failure."""
         self.needs_newline = True
-        """Whether its last byte is no newline."""
-        self._stock = stock
+        """Whether its last byte is not a newline."""
+        self._usage = usage
         self._memory = bytearray()  # older than what is on disk
         self._spool: Spool | None = None
 
     @property
-    def waiting(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether bytes wait here."""
         return bool(self._memory or self._spool)
 
     def store(self, payload: memoryview) -> None:
-        """Add bytes. Raises SipcError when the disk is full, with what fitted kept."""
-        size, stock = len(payload), self._stock
+        """Add bytes. Raises SipcError if the disk is full, after storing what fitted."""
+        size, usage = len(payload), self._usage
         if (
             not self._spool
-            and len(self._memory) + size <= MEMORY_EACH
-            and stock.memory + size <= MEMORY_ALL
+            and len(self._memory) + size <= MAX_MEMORY_EACH
+            and usage.memory + size <= MAX_MEMORY
         ):
             self._memory += payload
-            stock.memory += size
-            stock.size += size
+            usage.memory += size
+            usage.size += size
             return
-        spool = self._spool or self._new_spool()
-        before = len(spool)
+        if self._spool is None:
+            from simpleipc_cli.spool import Spool  # noqa: PLC0415 - most responses need none
+
+            self._spool = Spool(usage.folder)
+            usage.files += 1
+        before = len(self._spool)
         try:
-            spool.append([payload])
+            self._spool.append([payload])
         finally:
-            stock.size += len(spool) - before
+            usage.size += len(self._spool) - before
 
     def take(self, limit: int) -> bytes:
-        """Remove and return the oldest bytes, `limit` at most. Raises SipcError."""
-        stock = self._stock
+        """Remove and return the oldest bytes, at most `limit`. Raises SipcError."""
+        usage = self._usage
         if self._memory:
             taken = bytes(self._memory[:limit])
             del self._memory[:limit]
-            stock.memory -= len(taken)
+            usage.memory -= len(taken)
         else:
             taken = self._spool.take(limit) if self._spool is not None else b""
-        stock.size -= len(taken)
+        usage.size -= len(taken)
         return taken
 
     def close(self) -> None:
-        """Free what it holds; what still waits is lost."""
-        stock = self._stock
-        stock.memory -= len(self._memory)
-        stock.size -= len(self._memory)
+        """Drop the waiting bytes."""
+        usage = self._usage
+        usage.memory -= len(self._memory)
+        usage.size -= len(self._memory)
         self._memory.clear()
         if self._spool is not None:
-            stock.size -= len(self._spool)
-            stock.files -= 1
+            usage.size -= len(self._spool)
+            usage.files -= 1
             self._spool.close()
             self._spool = None
 
-    def _new_spool(self) -> Spool:
-        from simpleipc_cli.spool import Spool  # noqa: PLC0415 - most answers never need one
 
-        if self._spool is None:
-            self._spool = Spool(self._stock.folder)
-            self._stock.files += 1
-        return self._spool
+class OrderedOutput:
+    """Writes responses, which arrive in any order, in the order of their records."""
+
+    def __init__(self, buffer: WriteBuffer, usage: BufferUsage, separator: bytes) -> None:
+        """`separator` ends each response: a newline only if it lacks one, a NUL always."""
+        self._buffer = buffer
+        self._usage = usage
+        self._separator = separator
+        self._responses: deque[PendingResponse] = deque()
+
+    def __len__(self) -> int:
+        """Return the number of responses that are incomplete or not written."""
+        return len(self._responses)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything has been written."""
+        return not self._responses and not self._buffer
+
+    @property
+    def oldest(self) -> int | None:
+        """The number of the oldest response that is incomplete or not written."""
+        return self._responses[0].number if self._responses else None
+
+    def new_response(self, number: int) -> PendingResponse:
+        """Add the response to the next record. Numbers rise by one."""
+        response = PendingResponse(number, self._usage)
+        self._responses.append(response)
+        return response
+
+    def deliver(self, response: PendingResponse, payload: memoryview) -> None:
+        """Add a part of a response: to the output if it is its turn, else to what waits.
+
+        Raises OutputFailed; SipcError if it cannot be stored.
+        """
+        response.needs_newline = payload[-1] != _NEWLINE[0]
+        buffer = self._buffer
+        if response is self._responses[0] and not response.is_waiting and not buffer.is_full:
+            buffer.add(payload)
+            if buffer.is_full:
+                buffer.flush_nowait()
+        else:
+            response.store(payload)
+
+    def write_nowait(self) -> None:
+        """Write what the sink takes without blocking. Raises OutputFailed."""
+        self._buffer.flush_nowait()
+        while not self._buffer.is_full and self._refill():
+            self._buffer.flush_nowait()
+
+    def _refill(self) -> bool:
+        """Move what is next to the buffer; return whether there was anything."""
+        responses, buffer = self._responses, self._buffer
+        moved = False
+        while responses and not buffer.is_full:
+            first = responses[0]
+            if first.is_waiting:
+                try:
+                    buffer.add(first.take(MAX_BUFFERED))
+                except SipcError as error:  # after a missing part nothing may follow
+                    raise OutputFailed(error) from error
+            elif first.complete:
+                if self._separator != _NEWLINE or first.needs_newline:
+                    buffer.add(self._separator)
+                responses.popleft().close()
+            else:
+                break
+            moved = True
+        return moved
+
+    def close(self) -> None:
+        """Drop everything that was not written."""
+        while self._responses:
+            self._responses.popleft().close()

@@ -56,7 +56,7 @@ NANOSECONDS = {
 
 _EXPECTED = {
     TIME: "a time with its unit, such as 5ms, 200us or 1.5s",
-    RATE: "a number of answers per second, such as 1000",
+    RATE: "a number of responses per second, such as 1000",
     SHARE: "a share of the requests, such as 1% or 0.01",
     COUNT: "a whole number, such as 10",
     SIZE: "a number of bytes, such as 4096, 64K or 1M",
@@ -70,7 +70,6 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_MISSPELT = {"=": "==", "=<": "<=", "=>": ">=", "<>": "!=", "===": "==", "!": "!=", "!==": "!="}
 
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
@@ -86,13 +85,13 @@ class Condition(NamedTuple):
     """The figure's name in KINDS, without "total."."""
     operator: str
     value: float | int
-    """In nanoseconds, answers per second, a share from 0 to 1, a count, or bytes."""
+    """In nanoseconds, responses per second, a share from 0 to 1, a count, or bytes."""
 
     def holds(self, values: Mapping[str, float | int | None]) -> bool | None:
         """Return whether it is true of these figures, which are in the units of `value`.
 
-        None if the figure is not available, as with too few samples: treat that as failed, so
-        that a limit that was not checked does not pass for one that was kept.
+        None if the figure is not available, as with too few samples. Treat that as failed: a
+        limit that was not checked must not count as met.
         """
         figure = values.get(self.figure)
         return None if figure is None else _OPERATORS[self.operator](figure, self.value)
@@ -133,8 +132,6 @@ def parse(text: str) -> Condition:
     if name not in KINDS:
         raise ValueError(f"unknown figure {name!r}: {_suggestion(name)}")
     if sign not in _OPERATORS:
-        if sign in _MISSPELT:
-            raise ValueError(f"unknown operator {sign!r}: did you mean {_MISSPELT[sign]!r}?")
         raise ValueError(f"unknown operator {sign!r}: use one of {' '.join(_OPERATORS)}")
     return Condition(text, name.removeprefix("total."), sign, _value(name, value))
 
@@ -176,43 +173,36 @@ def _value(name: str, text: str) -> float | int:
     kind = KINDS[name]
     if not text:
         raise ValueError(f"{name} is compared with nothing: give {_EXPECTED[kind]}")
-    value = _PARSERS[kind](text)
-    if value is None:
-        raise ValueError(f"{name} cannot be {text!r}: give {_EXPECTED[kind]}")
-    return value
-
-
-def _time(text: str) -> int | None:
     try:
-        return parse_ns(text)
+        return _PARSERS[kind](text)
     except ValueError:
-        return None
+        raise ValueError(f"{name} cannot be {text!r}: give {_EXPECTED[kind]}") from None
 
 
-def _rate(text: str) -> float | None:
-    return float(text) if re.fullmatch(_NUMBER, text, re.ASCII) else None
+def _match(pattern: str, text: str) -> re.Match[str]:
+    if found := re.fullmatch(pattern, text, re.ASCII):
+        return found
+    raise ValueError
 
 
-def _share(text: str) -> float | None:
-    found = re.fullmatch(rf"({_NUMBER})(%?)", text, re.ASCII)
+def _share(text: str) -> float:
+    found = _match(rf"({_NUMBER})(%?)", text)
     # Decimal makes 1% the float nearest to 0.01, which 1 failure in 100 requests gives.
-    share = Decimal(found[1]) / (100 if found[2] else 1) if found else None
-    return None if share is None or share > 1 else float(share)
+    share = Decimal(found[1]) / (100 if found[2] else 1)
+    if share > 1:
+        raise ValueError
+    return float(share)
 
 
-def _count(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"\d+", text, re.ASCII) else None
+def _size(text: str) -> int:
+    found = _match(r"(\d+)([KMGT]?)", text)
+    return int(found[1]) * _SIZE_UNITS[found[2]]
 
 
-def _size(text: str) -> int | None:
-    found = re.fullmatch(r"(\d+)([KMGT]?)", text, re.ASCII)
-    return int(found[1]) * _SIZE_UNITS[found[2]] if found else None
-
-
-_PARSERS: dict[str, Callable[[str], float | int | None]] = {
-    TIME: _time,
-    RATE: _rate,
+_PARSERS: dict[str, Callable[[str], float | int]] = {
+    TIME: parse_ns,
+    RATE: lambda text: float(_match(_NUMBER, text)[0]),
     SHARE: _share,
-    COUNT: _count,
+    COUNT: lambda text: int(_match(r"\d+", text)[0]),
     SIZE: _size,
 }

@@ -1,11 +1,11 @@
 """Generate the load of one process: exchanges that start when they are due, in one thread.
 
-One thread, because a second one would have to wait for Python's global lock after its answer
+One thread, because a second one would have to wait for Python's global lock after its response
 came, and that wait would count as the server's. All times are nanoseconds of the monotonic
 clock, which all processes of a machine share.
 
 Two times are measured. *Service time* is from the actual start of a request to its complete
-answer; *response time* is from when it was due. In a closed loop they are the same. In an
+response; *response time* is from when it was due. In a closed loop they are the same. In an
 open loop they differ if a request could not start on time, for example because the server
 stalled: a load generator that left this wait out would hide the stall ("coordinated
 omission", Gil Tene, "How NOT to Measure Latency", 2013; wrk2 measures the same way).
@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 from math import ceil
 from time import monotonic_ns, process_time_ns
 
-from simpleipc_cli.bench.exchange import Exchange, ExchangeFailed, Request
+from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.timeline import TimeBucket, Timeline
 from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
@@ -29,6 +29,9 @@ SECOND = 1_000_000_000
 FAILURES = ("refused", "timeout", "truncated", "protocol", "not as expected")
 """Kinds of failure, as reports name them."""
 
+COUNTS = ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in")
+"""Results that are numbers, and add up."""
+
 LATE_AFTER = 1_000_000
 """Nanoseconds after its due time from which a request counts as started late."""
 
@@ -36,7 +39,7 @@ _BUFFER_SIZE = 256 * 1024  # bytes of a response read at once
 _BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports that a full queue has room
 _REFUSED_PAUSE = 10_000_000  # nanoseconds a refused client waits, so that it does not spin
 _REPORT_INTERVAL = SECOND // 4  # (tunable)
-_START_BATCH = 16  # requests started before answers are read again (tunable)
+_START_BATCH = 16  # requests started before responses are read again (tunable)
 _COARSE = 2_000_000  # nanoseconds; long waits may end a millisecond late, so they end this early
 _NEVER = 1 << 62
 
@@ -63,7 +66,7 @@ class LoadPlan:
     timeout: int | None = None
     """Maximum time of one exchange, from its start."""
     expect: bytes | None = None
-    """The expected answer, apart from a newline at its end."""
+    """The expected response, apart from a newline at its end."""
 
 
 @dataclass
@@ -71,12 +74,12 @@ class Results:
     """What was counted; the results of several processes can be merged."""
 
     total: Histogram = field(default_factory=Histogram)
-    """Service times: from the start of a request to its complete answer."""
+    """Service times: from the start of a request to its complete response."""
     response: Histogram = field(default_factory=Histogram)
-    """From when a request was due to its complete answer."""
+    """From when a request was due to its complete response."""
     connect: Histogram = field(default_factory=Histogram)
     first_byte: Histogram = field(default_factory=Histogram)
-    """From the start of a request to the first byte of its answer."""
+    """From the start of a request to the first byte of its response."""
     failures: dict[str, Histogram] = field(default_factory=dict)
     """By kind, with the times until the failures."""
     timeline: Timeline = field(default_factory=Timeline)
@@ -89,13 +92,11 @@ class Results:
     bytes_out: int = 0
     """Payload of answered requests."""
     bytes_in: int = 0
-    """Payload of complete answers."""
-    cpu: int = 0
-    """Processor time of the generator."""
-    wall: int = 0
-    """Time from start to end, warm-up included."""
+    """Payload of complete responses."""
+    cpu_share: float = 0.0
+    """Share of its time that the generator used a processor; of several, the highest."""
     elapsed: int = 0
-    """From the end of the warm-up to the later of the last answer and the end of the load."""
+    """From the end of the warm-up to the later of the last response and the end of the load."""
 
     def failed(self) -> int:
         """Return the number of failed requests."""
@@ -107,10 +108,10 @@ class Results:
             getattr(self, name).merge(getattr(other, name))
         for kind, histogram in other.failures.items():
             self.failures.setdefault(kind, Histogram()).merge(histogram)
-        for name in ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in", "cpu"):
+        for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.elapsed = max(self.elapsed, other.elapsed)
-        self.wall = max(self.wall, other.wall)
+        self.cpu_share = max(self.cpu_share, other.cpu_share)
 
 
 def interval_of(rate: float) -> int:
@@ -160,7 +161,16 @@ class Schedule:
         return max(0, last - max(first, self._number))
 
 
-ReportProgress = Callable[[int, int, int, TimeBucket], None]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The state of a running load."""
+
+    answered: int = 0
+    failed: int = 0
+    elapsed: int = 0
+    """Nanoseconds since the end of the warm-up."""
+    recent: TimeBucket = field(default_factory=TimeBucket)
+    """The requests that ended since the previous progress."""
 
 
 class Generator:
@@ -172,13 +182,12 @@ class Generator:
         begin: int,
         *,
         stop: int | None = None,
-        report: ReportProgress | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         """`begin` is when the first request is due, `stop` a descriptor that ends the load.
 
-        `report` is called regularly with the number of answers and of failures, nanoseconds
-        since the end of the warm-up, and the requests that ended since the last report. If it
-        would block, it raises BlockingIOError, and the next report covers this one, too.
+        `on_progress` is called regularly. If it would block, it raises BlockingIOError, and
+        the next progress covers this one, too.
         """
         self.results = Results()
         self._plan = plan
@@ -188,16 +197,16 @@ class Generator:
         self._schedule = Schedule(begin + plan.offset, plan.interval, plan.concurrency)
         self._request = Request(plan.payload, plan.size)
         self._stop, self._stopped = stop, False
-        self._report = report
+        self._on_progress = on_progress
         self._recent = TimeBucket()
         self._next_report = begin + _REPORT_INTERVAL
         self._poller: Poller = new_scalable_poller()
         if stop is not None:
             self._poller.register(stop, READ)
-        self._in_flight: dict[int, Exchange] = {}  # by descriptor, the oldest first
-        self._busy: deque[Exchange] = deque()  # waiting for room in the server's queue
+        self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
+        self._busy: deque[TimedExchange] = deque()  # waiting for room in the server's queue
         self._next_busy_retry = 0
-        self._last_answer = 0
+        self._last_response = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
 
     def run(self) -> Results:
@@ -207,15 +216,15 @@ class Generator:
             while not self._is_done():
                 self._start_due(monotonic_ns())
                 self._process_events(self._poll_timeout(monotonic_ns()))
-                self._expire(monotonic_ns())
-                self._report_progress(monotonic_ns())
+                now = monotonic_ns()
+                self._expire(now)
+                self._report_progress(now)
             self._finish(monotonic_ns())
         finally:
             for exchange in list(self._in_flight.values()):
                 self._close(exchange)
             self._poller.close()
-        self.results.cpu = process_time_ns() - cpu
-        self.results.wall = monotonic_ns() - wall
+        self.results.cpu_share = (process_time_ns() - cpu) / max(1, monotonic_ns() - wall)
         return self.results
 
     def _is_done(self) -> bool:
@@ -243,7 +252,7 @@ class Generator:
         if self._stopped:
             return now
         load_end = 0 if self._plan.duration is None else min(now, self._end)
-        return max(load_end, self._last_answer) or now
+        return max(load_end, self._last_response) or now
 
     def _poll_timeout(self, now: int) -> float:
         """Return the seconds until something is to be done without an event."""
@@ -262,7 +271,7 @@ class Generator:
     def _start_due(self, now: int) -> None:
         """Retry busy connections and start due requests.
 
-        Only a few: answers that come meanwhile are read late and would seem to take longer.
+        Only a few: responses that come meanwhile are read late and would seem to take longer.
         """
         for _ in range(_START_BATCH):
             if not self._busy or now < self._next_busy_retry:
@@ -272,10 +281,14 @@ class Generator:
             else:
                 self._next_busy_retry = now + _BUSY_RETRY_INTERVAL
         for _ in range(_START_BATCH):
-            due = self._schedule.next_due()
-            if due is None or due > now or not self._can_start(now):
+            if not self._can_start(now):
                 return
-            exchange = Exchange(self._request, self._plan.expect, self._schedule.start(now), now)
+            due = self._schedule.next_due()
+            if due is None or due > now:
+                return
+            exchange = TimedExchange(
+                self._request, self._plan.expect, self._schedule.start(now), now
+            )
             if exchange.due >= self._counted_from:
                 self._to_start -= 1
                 self.results.started += 1
@@ -287,41 +300,39 @@ class Generator:
                 self._next_busy_retry = now + _BUSY_RETRY_INTERVAL
             now = monotonic_ns()
 
-    def _start(self, exchange: Exchange) -> bool:
+    def _start(self, exchange: TimedExchange) -> bool:
         """Connect and write; return False if the server's queue is full."""
         try:
-            if not exchange.connect(self._plan.path):
-                return False
+            descriptor = exchange.connect(self._plan.path)
         except ExchangeFailed as failure:
             self._fail(exchange, str(failure))
             return True
-        assert exchange.stream is not None  # noqa: S101
-        descriptor = exchange.stream.fileno()
+        if descriptor is None:
+            return False
         self._in_flight[descriptor] = exchange
-        self._poller.register(descriptor, READ | WRITE if exchange.write() else READ)
+        self._poller.register(descriptor, READ | WRITE if exchange.write_chunk() else READ)
         return True
 
     def _process_events(self, timeout: float) -> None:
         """Wait for events, and write and read where possible."""
         answered = []  # counted after all reads, which would be delayed by counting
-        for descriptor, what in self._poller.wait(timeout):
+        for descriptor, events in self._poller.wait(timeout):
             if descriptor == self._stop:
                 self._stopped = True
             elif (exchange := self._in_flight.get(descriptor)) is not None:
                 try:
-                    if self._advance(exchange, what):
+                    if self._advance(exchange, events):
                         answered.append(exchange)
                 except ExchangeFailed as failure:
                     self._fail(exchange, str(failure))
         for exchange in answered:
             self._succeed(exchange)
 
-    def _advance(self, exchange: Exchange, what: int) -> bool:
-        """Write and read; return whether the answer is complete. Raises ExchangeFailed."""
-        if what & WRITE and not exchange.write():
-            assert exchange.stream is not None  # noqa: S101
-            self._poller.register(exchange.stream.fileno(), READ)
-        return bool(what & ~WRITE) and exchange.read(self._buffer)
+    def _advance(self, exchange: TimedExchange, events: int) -> bool:
+        """Write and read; return whether the response is complete. Raises ExchangeFailed."""
+        if events & WRITE and not exchange.write_chunk():
+            self._poller.register(exchange.fileno(), READ)
+        return bool(events & ~WRITE) and exchange.read_once(self._buffer)
 
     def _expire(self, now: int) -> None:
         """Fail the exchanges that exceed the timeout."""
@@ -336,12 +347,12 @@ class Generator:
         while self._busy and self._busy[0].start <= oldest_start:
             self._fail(self._busy.popleft(), "timeout")
 
-    def _succeed(self, exchange: Exchange) -> None:
+    def _succeed(self, exchange: TimedExchange) -> None:
         self._close(exchange)
         self._schedule.release(exchange.end)
         if exchange.due < self._counted_from:
             return
-        self._last_answer = max(self._last_answer, exchange.end)
+        self._last_response = max(self._last_response, exchange.end)
         results, start, response = self.results, exchange.start, exchange.end - exchange.due
         results.total.record(exchange.end - start)
         results.connect.record(exchange.connected - start)
@@ -353,7 +364,7 @@ class Generator:
         results.bytes_out += self._request.size
         results.bytes_in += exchange.reader.payload_bytes
 
-    def _fail(self, exchange: Exchange, kind: str) -> None:
+    def _fail(self, exchange: TimedExchange, kind: str) -> None:
         now = monotonic_ns()
         self._close(exchange)
         self._schedule.release(now + _REFUSED_PAUSE if kind == "refused" else now)
@@ -362,7 +373,7 @@ class Generator:
             self.results.timeline.record_failure(now - self._counted_from)
             self._recent.record_failure()
 
-    def _close(self, exchange: Exchange) -> None:
+    def _close(self, exchange: TimedExchange) -> None:
         stream, exchange.stream = exchange.stream, None
         if stream is not None:
             descriptor = stream.fileno()
@@ -375,11 +386,12 @@ class Generator:
         if now < self._next_report:
             return
         self._next_report = now + _REPORT_INTERVAL
-        if self._report is None:
+        if self._on_progress is None:
             return
-        elapsed = max(0, now - self._counted_from)
+        results, elapsed = self.results, max(0, now - self._counted_from)
+        progress = Progress(results.total.count, results.failed(), elapsed, self._recent)
         try:
-            self._report(self.results.total.count, self.results.failed(), elapsed, self._recent)
+            self._on_progress(progress)
         except BlockingIOError:
             return
         self._recent = TimeBucket()

@@ -1,13 +1,12 @@
-"""Durations in fixed memory: a histogram with log-linear buckets, and its percentiles.
+"""Times in fixed memory: a histogram with log-linear buckets, and its percentiles.
 
-Knows numbers only, and no clock. All times are whole nanoseconds. There are no locks: a
-histogram belongs to one thread, and `merge()` joins those of several.
+All times are whole nanoseconds. A histogram belongs to one thread, without locks; `merge()`
+joins those of several.
 
 The method is Gil Tene's HdrHistogram (https://github.com/HdrHistogram/HdrHistogram,
 AbstractHistogram.java, "countsArrayIndex"): each power of two is divided into the same
 number of buckets of equal width. It keeps 10 bits of a value, 512 buckets for each power
-of two, where HdrHistogram at three digits keeps 11, and it reports the middle of a bucket
-instead of its highest value.
+of two, and reports the middle of a bucket.
 
 Why the error of a reported value is at most 0.1 %: a bucket of width w = 2**shift holds
 values v whose upper 10 bits are the same, the first of them set, so v >= 512 * w. The
@@ -17,9 +16,10 @@ Values below 1024 have a bucket each and no error at all.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
+from itertools import count as counting
 from math import ceil, log, sqrt
 from typing import Any
 
@@ -36,6 +36,18 @@ BUCKETS = ((HIGHEST.bit_length() - _KEPT_BITS) << _OCTAVE_BITS) + (1 << _KEPT_BI
 """The number of buckets: 19,968, for a run of any length."""
 
 _CONFIDENCE = 0.95
+
+_LINEAR_BELOW = 10  # highest over lowest, below which rows are equally wide (tunable)
+_LINEAR_MARKS = (1, 2, 5)
+# Tenths of a power of ten at which rows may begin, from fine to coarse: round numbers in
+# steps that are nearly even on a log scale.
+_LOG_MARKS = (
+    (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
+    (10, 15, 20, 30, 50, 70),
+    (10, 20, 50),
+    (10, 30),
+    (10,),
+)
 
 
 def bucket_of(ns: int) -> int:
@@ -65,27 +77,25 @@ def rank_of(q: float, count: int) -> int:
     exceed (Hyndman and Fan, "Sample Quantiles in Statistical Packages", The American
     Statistician 50, 1996, definition 1). `q` is taken to four decimals, as a whole number
     of millionths: in floats 99.9 % of 1000 would be 999.0000000000001, and its rank 1000.
-    Raises ValueError unless 0 <= q <= 100.
     """
-    if not 0 <= q <= 100:
-        raise ValueError(f"a percentile is from 0 to 100, not {q}")
     millionths = round(q * 10_000)
     return max(1, -(-millionths * count // 1_000_000))
 
 
 def samples_needed(q: float) -> int:
-    """Return the number of samples from which the percentile `q` may be reported.
+    """Return the number of samples from which the percentile `q` (0 < q < 100) is reported.
 
     With 95 % confidence at least one of them reaches the true percentile: all n independent
-    samples stay below it with probability (q / 100)**n (S. S. Wilks,
-    "Determination of Sample Sizes for Setting Tolerance Limits", Annals of Mathematical
-    Statistics 12, 1941). With fewer, the reported value is likely to be too low.
-    About 3 / (1 - q / 100): 5 for p50, 59 for p95, 299
-    for p99, 2,995 for p99.9, 29,956 for p99.99. Raises ValueError unless 0 < q < 100.
+    samples stay below it with probability (q / 100)**n (S. S. Wilks, "Determination of Sample
+    Sizes for Setting Tolerance Limits", Annals of Mathematical Statistics 12, 1941). With
+    fewer, the reported value is likely to be too low. 5 for p50, 59 for p95, 299 for p99.
     """
-    if not 0 < q < 100:
-        raise ValueError(f"a percentile here is between 0 and 100, not {q}")
     return ceil(log(1 - _CONFIDENCE) / log(q / 100))
+
+
+def highest_percentile(samples: int) -> float:
+    """Return the highest percentile for which so many samples (1 or more) are enough."""
+    return 100 * float((1 - _CONFIDENCE) ** (1 / samples))
 
 
 class Histogram:
@@ -112,13 +122,11 @@ class Histogram:
         """In square nanoseconds; exact, and soon above 2**53."""
 
     def record(self, ns: int, count: int = 1) -> None:
-        """Add a time of 0 ns or more, `count` times. Raises ValueError for other numbers.
+        """Add a time of 0 ns or more, `count` times.
 
         Every request calls it, hence bucket_of() is inlined and one comparison covers the
         rare cases: a time outside the range recorded so far.
         """
-        if count < 1:
-            raise ValueError(f"a time is recorded at least once, not {count} times")
         if not self._lowest <= ns <= self._highest:
             ns = self._widen(ns, count)
         shift = ns.bit_length() - _KEPT_BITS
@@ -130,8 +138,6 @@ class Histogram:
 
     def _widen(self, ns: int, count: int) -> int:
         """Extend the range to a time and return it, limited to HIGHEST."""
-        if ns < 0:
-            raise ValueError(f"a time is 0 ns or more, not {ns}")
         if ns > HIGHEST:
             self.clamped += count
             ns = HIGHEST
@@ -181,8 +187,7 @@ class Histogram:
     def percentile(self, q: float) -> int | None:
         """Return the nearest-rank percentile `q` in nanoseconds, to 0.1 %; None without times.
 
-        It does not check for enough samples, as percentiles() does. Raises ValueError unless
-        0 <= q <= 100.
+        Unlike percentiles(), also with too few samples.
         """
         rank = rank_of(q, self.count)
         return self.value_at(rank) if self.count else None
@@ -193,14 +198,23 @@ class Histogram:
             q: self.percentile(q) if self.count >= samples_needed(q) else None for q in PERCENTILES
         }
 
+    def figures(self, prefix: str = "") -> dict[str, float | int | None]:
+        """Return all figures by name, with a prefix such as "connect."; None: not available."""
+        figures: dict[str, float | int | None] = {
+            "min": self.min,
+            "mean": self.mean,
+            "stddev": self.stdev,
+            **{percentile_name(q): value for q, value in self.percentiles().items()},
+            "max": self.max,
+        }
+        return {prefix + name: value for name, value in figures.items()}
+
     def value_at(self, rank: int) -> int:
         """Return the `rank`-th shortest time, counted from 1, in nanoseconds, to 0.1 %.
 
         It is limited to the recorded range, which moves it only towards the true value, so
-        that no percentile exceeds the maximum. Raises ValueError unless 1 <= rank <= count.
+        that no percentile exceeds the maximum.
         """
-        if not 1 <= rank <= self.count:
-            raise ValueError(f"a rank is from 1 to the count {self.count}, not {rank}")
         first = bucket_of(self._lowest)
         used = self._counts[first : bucket_of(self._highest) + 1]
         low, high = bucket_bounds(first + bisect_left(list(accumulate(used)), rank))
@@ -255,3 +269,44 @@ class Histogram:
         if histogram.count:
             histogram._lowest, histogram._highest = data["min"], data["max"]
         return histogram
+
+
+def text_histogram(histogram: Histogram, rows: int) -> list[tuple[int, int, int]]:
+    """Return at most `rows` adjoining rows: lowest time, end, count; [] without times.
+
+    They begin and end at round numbers: equally wide if the longest time is less than ten
+    times the shortest, else on a log scale. A time within 0.1 % of a bound may be counted on
+    its other side. `rows` is 2 or more.
+    """
+    if histogram.min is None or histogram.max is None:
+        return []
+    bounds = _bounds(histogram.min, histogram.max, rows)
+    counts = [0] * (len(bounds) - 1)
+    for low, high, count in histogram.buckets():
+        middle = min(max((low + high) // 2, histogram.min), histogram.max)
+        counts[bisect_right(bounds, middle) - 1] += count
+    return list(zip(bounds, bounds[1:], counts, strict=False))
+
+
+def _bounds(lowest: int, highest: int, rows: int) -> list[int]:
+    """Return where the rows begin and where the last one ends."""
+    if highest < _LINEAR_BELOW * lowest:
+        finest = max(0, len(str(highest)) - 3)  # the three digits of format_ns() show it
+        steps = (mark * 10**n for n in counting(finest) for mark in _LINEAR_MARKS)
+        step = next(step for step in steps if highest // step - lowest // step < rows)
+        return list(range(lowest // step * step, (highest // step + 2) * step, step))
+    for scale in _log_scales():
+        first, last = bisect_right(scale, lowest) - 1, bisect_right(scale, highest)
+        if last - first <= rows:
+            break
+    return scale[first : last + 1]
+
+
+def _log_scales() -> Iterator[list[int]]:
+    """Yield all possible bounds on ever coarser scales, each beginning with 0."""
+    powers = range(len(str(HIGHEST)) + 1)
+    for marks in _LOG_MARKS:
+        # Whole nanoseconds only: below 10 ns there is no mark such as 1.5.
+        yield [0, *(mark * 10**n // 10 for n in powers for mark in marks if not mark * 10**n % 10)]
+    for step in powers[2:]:
+        yield [0, *(10**n for n in range(0, len(powers) + step, step))]

@@ -1,43 +1,106 @@
-"""Generate load in several processes at once, so that Python's global lock is no limit.
+"""Run one measurement, from its plan to its report, with generators in processes of their own.
 
-Even a single generator has a process of its own: drawing progress must not disturb it.
-`multiprocessing` adds a small helper (its resource tracker) until the parent ends.
+Several processes, because Python's global lock limits one; and always at least one, because
+drawing the progress must not disturb the load. `multiprocessing` adds a small helper process (its
+resource tracker) until the parent ends. Knows no screen and no files.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic_ns
 
 from simpleipc_cli import system
-from simpleipc_cli.bench.generator import Generator, LoadPlan, Results
+from simpleipc_cli.bench.generator import (
+    Generator,
+    LoadPlan,
+    Progress,
+    Results,
+    interval_of,
+)
+from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.bench.timeline import TimeBucket
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import new_connection_watcher
 
 _START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
 _STOP_TIMEOUT = 5.0  # seconds until a process that should stop is killed
+_PROGRESS_INTERVAL = 0.1  # seconds, which is also how soon Ctrl-C is noticed (tunable)
+_OTHER_DESCRIPTORS = 24  # descriptors of a process besides its connections, with a reserve
+_DESCRIPTORS_PER_PROCESS = 2  # in the parent: a connection, and one that reports the end
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The state of a running load."""
-
-    answered: int
-    failed: int
-    elapsed: int
-    """Nanoseconds since the end of the warm-up."""
-    recent: TimeBucket
-    """The requests that ended since the previous progress."""
+class Interrupted(Exception):
+    """Raised by `on_progress` to end the load early; not an error."""
 
 
-INITIAL_PROGRESS = Progress(answered=0, failed=0, elapsed=0, recent=TimeBucket())
+def measure(
+    plan: LoadPlan, processes: int, rate: float | None, on_progress: Callable[[Progress], None]
+) -> Report:
+    """Generate the load in at most `processes` processes, and return the report.
+
+    A `rate` (requests per second) makes the loop an open one. `on_progress` is called about ten
+    times a second. If it raises Interrupted, the load ends, and the report is a partial one.
+    Raises SipcError if the load cannot be generated.
+    """
+    if rate is not None:
+        plan = replace(plan, interval=interval_of(rate))
+    plans = split(plan, processes)
+    _raise_descriptor_limit(max(share.concurrency for share in plans), len(plans))
+    started_at = datetime.now().astimezone().isoformat(timespec="seconds")
+    results, partial = Results(), False
+    try:
+        with GeneratorProcesses(plans, lambda: on_progress(Progress())) as running:
+            try:
+                running.run(on_progress, _PROGRESS_INTERVAL)
+            except Interrupted:
+                partial = True
+                running.stop()
+            results = running.results()
+    except Interrupted:  # before all had started
+        partial = True
+    return Report(
+        path=plan.path,
+        started_at=started_at,
+        settings=Settings(
+            concurrency=plan.concurrency,
+            processes=len(plans),
+            requests=plan.requests,
+            duration=plan.duration,
+            rate=rate,
+            warmup=plan.warmup,
+            timeout=plan.timeout,
+            size=len(plan.payload) if plan.size is None else plan.size,
+            expects=plan.expect is not None,
+        ),
+        results=results,
+        partial=partial,
+    )
+
+
+def _raise_descriptor_limit(connections: int, processes: int) -> None:
+    """Raise the limit on open files, which the processes inherit, if needed."""
+    limit = DescriptorLimit()
+    needed, what, remedy = max(
+        (connections, f"{connections} at once", "--processes or a lower --concurrency"),
+        (_DESCRIPTORS_PER_PROCESS * processes, f"{processes} processes", "fewer --processes"),
+    )
+    needed += _OTHER_DESCRIPTORS
+    if needed > limit.current:
+        limit.raise_to_maximum()
+    if needed > limit.current:
+        raise SipcError(
+            f"{what} need {needed} descriptors, but the limit is {limit.current}",
+            f"raise it with ulimit -n, or use {remedy}",
+        )
 
 
 def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
@@ -67,7 +130,7 @@ def _share(whole: int, parts: int, number: int) -> int:
 
 
 class GeneratorProcesses:
-    """Processes that generate load together; a context manager that leaves none behind."""
+    """Processes that generate load together; a context manager that ends all of them."""
 
     def __init__(
         self, plans: list[LoadPlan], check_cancelled: Callable[[], None] = lambda: None
@@ -80,7 +143,7 @@ class GeneratorProcesses:
         self._connections: list[Connection] = []
         self._running: list[Connection] = []
         self._done: list[Results] = []
-        self._latest: dict[int, tuple[int, int, int]] = {}
+        self._latest: dict[int, Progress] = {}
         try:
             for plan in plans:
                 check_cancelled()
@@ -123,7 +186,7 @@ class GeneratorProcesses:
             for connection in _ready(starting, interval):
                 _receive(connection)
                 starting.remove(connection)
-            on_progress(INITIAL_PROGRESS)
+            on_progress(Progress())
         self._running = self._connections[:]
         begin = monotonic_ns() + _START_DELAY
         for connection in self._connections:
@@ -142,15 +205,14 @@ class GeneratorProcesses:
             if isinstance(received, Results):
                 self._running.remove(connection)
                 self._done.append(received)
-                continue
-            answered, failed, elapsed, bucket = received
-            self._latest[connection.fileno()] = (answered, failed, elapsed)
-            recent.merge(bucket)
+            else:
+                self._latest[connection.fileno()] = received
+                recent.merge(received.recent)
         latest = self._latest.values()
         return Progress(
-            answered=sum(answered for answered, _, _ in latest),
-            failed=sum(failed for _, failed, _ in latest),
-            elapsed=max((elapsed for _, _, elapsed in latest), default=0),
+            answered=sum(one.answered for one in latest),
+            failed=sum(one.failed for one in latest),
+            elapsed=max((one.elapsed for one in latest), default=0),
             recent=recent,
         )
 
@@ -171,10 +233,6 @@ class GeneratorProcesses:
         for results in self._done:
             merged.merge(results)
         return merged
-
-    def max_cpu_share(self) -> float:
-        """Return the share of its time that the busiest process used a processor, 0 to 1."""
-        return max((one.cpu / one.wall for one in self._done if one.wall), default=0.0)
 
     def close(self) -> None:
         """End all processes; may be called again."""
@@ -231,14 +289,14 @@ def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Result
     """Return the results, or the error that ended the load."""
     watcher = new_connection_watcher(connection)
 
-    def report(*progress: object) -> None:
+    def on_progress(progress: Progress) -> None:
         # A parent that cannot draw, for example on a halted terminal, must not block the load.
         if not watcher.is_writable():
             raise BlockingIOError
         connection.send(progress)
 
     try:
-        return Generator(plan, begin, stop=watcher.fileno(), report=report).run()
+        return Generator(plan, begin, stop=watcher.fileno(), on_progress=on_progress).run()
     except (BrokenPipeError, ConnectionResetError):
         raise  # the parent has ended
     except OSError as error:

@@ -8,7 +8,7 @@ The JSON is the record; every other form is made from the same object. Its schem
     settings            as given; times in nanoseconds
     counts              started answered failed late skipped unfinished bytes_out bytes_in
     elapsed             nanoseconds measured, without the warm-up
-    rate                answers per second; offered_rate: requests due per second, or null
+    rate                responses per second; offered_rate: requests due per second, or null
     generator           cpu_share of the busiest process; saturated: whether that is too much
     times               service, response (null in a closed loop), connect, first_byte: each
                         count, min, mean, stddev, p50 ... p99.99, max (null: too few samples)
@@ -21,7 +21,7 @@ All times are whole nanoseconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from simpleipc_cli.bench.compare import (
@@ -31,19 +31,34 @@ from simpleipc_cli.bench.compare import (
     compare_rates,
     compare_shares,
 )
-from simpleipc_cli.bench.generator import Results
+from simpleipc_cli.bench.generator import COUNTS, Results
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
-from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.timeline import Timeline
 
 SCHEMA, VERSION = "sipc-bench", 1
 
 MAX_CPU_SHARE = 0.9
 """A generator that uses a processor for this share of its time may itself be the limit."""
 
-_COUNTS = ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in")
 _PARTS = ("connect", "first_byte")
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The load as it was requested; times in nanoseconds, None: no limit."""
+
+    concurrency: int = 1
+    processes: int = 1
+    requests: int | None = None
+    duration: int | None = None
+    rate: float | None = None
+    """Requests due per second; None in a closed loop."""
+    warmup: int = 0
+    timeout: int | None = None
+    size: int = 0
+    """Bytes of payload of a request."""
+    expects: bool = False
+    """Whether responses were compared with an expected one."""
 
 
 @dataclass
@@ -52,15 +67,14 @@ class Report:
 
     path: str
     started_at: str
-    settings: dict[str, object]
+    settings: Settings
     results: Results
-    cpu_share: float
     partial: bool = False
 
     @property
     def is_open(self) -> bool:
         """Whether requests were due on a schedule."""
-        return self.settings.get("rate") is not None
+        return self.settings.rate is not None
 
     @property
     def latency(self) -> Histogram:
@@ -69,24 +83,18 @@ class Report:
 
     @property
     def answered(self) -> int:
-        """Requests with a complete and, if one was given, the expected answer."""
+        """Requests with a complete and, if one was given, the expected response."""
         return self.results.total.count
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
+        """Responses per second."""
         return self.answered / self.results.elapsed * 1e9 if self.results.elapsed else 0.0
-
-    @property
-    def offered_rate(self) -> float | None:
-        """Requests due per second; None in a closed loop."""
-        rate = self.settings.get("rate")
-        return float(rate) if isinstance(rate, (int, float)) else None
 
     @property
     def generator_saturated(self) -> bool:
         """Whether the generator and not the server may have been the limit."""
-        return round(self.cpu_share, 3) >= MAX_CPU_SHARE  # rounded as in the file
+        return round(self.results.cpu_share, 3) >= MAX_CPU_SHARE  # rounded as in the file
 
     def times(self) -> dict[str, Histogram]:
         """Return the histograms by name, in the order of the JSON."""
@@ -114,7 +122,7 @@ class Report:
         }
         parts = {**self.times(), "response": self.latency}
         for prefix, histogram in ("", self.latency), *((f"{n}.", h) for n, h in parts.items()):
-            values |= SummaryStats.of(histogram).by_name(prefix)
+            values |= histogram.figures(prefix)
         return values
 
     def to_json(self) -> dict[str, object]:
@@ -128,17 +136,17 @@ class Report:
             "path": self.path,
             "started_at": self.started_at,
             "partial": self.partial,
-            "settings": self.settings,
+            "settings": asdict(self.settings),
             "counts": {
                 "answered": self.answered,
                 "failed": results.failed(),
-                **{name: getattr(results, name) for name in _COUNTS},
+                **{name: getattr(results, name) for name in COUNTS},
             },
             "elapsed": results.elapsed,
             "rate": self.rate,
-            "offered_rate": self.offered_rate,
+            "offered_rate": self.settings.rate,
             "generator": {
-                "cpu_share": round(self.cpu_share, 3),
+                "cpu_share": round(results.cpu_share, 3),
                 "saturated": self.generator_saturated,
             },
             "times": times,
@@ -148,10 +156,10 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Any) -> Report:
-        """Read back what to_json() returned.
+        """Read back what to_json() returned, without the timeline.
 
-        Only the version and the counts are checked: the file is our own. Raises ValueError if
-        they are wrong, or if the rest cannot be used for a comparison.
+        Checks the version and the counts. Raises ValueError if they are wrong, or if the rest
+        cannot be used for a comparison.
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ValueError(f"it is not a report of {SCHEMA}")
@@ -159,46 +167,41 @@ class Report:
             raise ValueError(f"its version is {data.get('version')!a:.20}, not {VERSION}")
         try:
             report = cls._read(data)
+            report.values(), report.compare(report)  # need all that a later comparison does
+            counts = {"answered": report.answered, "failed": report.results.failed()}
+            for name, count in counts.items():
+                if (found := data["counts"][name]) != count:
+                    raise ValueError(f"{name} is {found!a:.20}, but the histograms hold {count}")
         except _DAMAGED as error:
             raise ValueError(f"it is incomplete or damaged ({str(error)!a:.60})") from None
-        try:
-            # These use every number that a later comparison needs.
-            report.values()
-            report.compare(report)
-        except (ValueError, *_DAMAGED):
-            raise ValueError("it is incomplete or damaged (impossible numbers)") from None
-        counts = {"answered": report.answered, "failed": report.results.failed()}
-        for name, count in counts.items():
-            if data["counts"].get(name) != count:
-                found = data["counts"].get(name)
-                raise ValueError(f"{name} is {found!a:.20}, but the histograms hold {count}")
         return report
 
     @classmethod
     def _read(cls, data: dict[str, Any]) -> Report:
-        times = {
-            name: Histogram() if kind is None else Histogram.from_json(kind["histogram"])
-            for name, kind in data["times"].items()
-        }
+        def histograms(name: str) -> dict[str, Histogram]:
+            found = data[name].items()
+            return {
+                kind: Histogram.from_json(one["histogram"])
+                for kind, one in found
+                if one is not None
+            }
+
+        times = histograms("times")
         results = Results(
             total=times["service"],
-            response=times["response"],
+            response=times.get("response", Histogram()),
             connect=times["connect"],
             first_byte=times["first_byte"],
-            failures={
-                kind: Histogram.from_json(failure["histogram"])
-                for kind, failure in data["failures"].items()
-            },
-            timeline=Timeline.from_json(data["timeline"]),
+            failures=histograms("failures"),
             elapsed=data["elapsed"],
-            **{name: data["counts"][name] for name in _COUNTS},
+            cpu_share=float(data["generator"]["cpu_share"]),
+            **{name: data["counts"][name] for name in COUNTS},
         )
         return cls(
             path=data["path"],
             started_at=data["started_at"],
-            settings=dict(data["settings"]),
+            settings=Settings(**data["settings"]),
             results=results,
-            cpu_share=float(data["generator"]["cpu_share"]),
             partial=data["partial"],
         )
 
@@ -230,6 +233,6 @@ class Report:
 
 def _histogram_json(histogram: Histogram) -> dict[str, object]:
     """Return the figures and the histogram of one kind of time, in whole nanoseconds."""
-    figures = SummaryStats.of(histogram).by_name()
+    figures = histogram.figures()
     whole = {name: None if value is None else round(value) for name, value in figures.items()}
     return {"count": histogram.count, **whole, "histogram": histogram.to_json()}

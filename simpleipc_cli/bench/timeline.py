@@ -1,13 +1,12 @@
-"""A run over time, in fixed memory: buckets of equal width that widen as the run goes on.
+"""A run over time, in fixed memory: buckets of equal width that widen during the run.
 
-For charts. Knows numbers only; times are whole nanoseconds since the run began. There are no
-locks: a timeline belongs to one thread, and `merge()` joins those of threads and processes
-that share a start.
+For charts. Times are whole nanoseconds since the run began. A timeline belongs to one thread,
+without locks; `merge()` joins those of several that share a start.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 from simpleipc_cli.bench.histogram import HIGHEST, bucket_bounds, bucket_of, rank_of
 
@@ -21,9 +20,11 @@ FIRST_WIDTH = 10_000_000
 # power of two, so that no group crosses from one bucket width to the next.
 _GROUP_BITS = 5
 
+_MIN_WINDOWS = 24  # that a chart should have (tunable)
+
 
 class TimeBucket:
-    """The requests that ended within one stretch of time.
+    """The requests that ended within one interval.
 
     Their times are kept in at most 624 counters, by the method of histogram.py with 5 bits:
     percentiles are off by at most 3.2 % (below 512 ns, by 16 ns).
@@ -38,15 +39,15 @@ class TimeBucket:
         self.failures = 0
         """Failed requests; their times are not in the percentiles."""
         self.max: int | None = None
-        """The exact longest time of an answer, in nanoseconds."""
+        """The exact longest time of a response, in nanoseconds."""
 
     @property
     def answered(self) -> int:
-        """The number of answers, which is the number of samples of the percentiles."""
+        """The number of responses, which is the number of samples of the percentiles."""
         return self.requests - self.failures
 
     def record(self, ns: int) -> None:
-        """Add an answer that took `ns` nanoseconds."""
+        """Add a response that took `ns` nanoseconds."""
         ns = min(ns, HIGHEST)
         group = bucket_of(ns) >> _GROUP_BITS
         self._groups[group] = self._groups.get(group, 0) + 1
@@ -69,10 +70,10 @@ class TimeBucket:
             self.max = other.max if self.max is None else max(self.max, other.max)
 
     def percentile(self, q: float) -> int | None:
-        """Return the approximate nearest-rank percentile of the answers, in nanoseconds.
+        """Return the approximate nearest-rank percentile of the responses, in nanoseconds.
 
-        None without answers. It describes this bucket, however few answers it has; what it
-        says about the endpoint depends on samples_needed().
+        None without responses. For few responses it says little about the endpoint; see
+        samples_needed().
         """
         remaining = rank_of(q, self.answered)
         for group in sorted(self._groups):
@@ -92,21 +93,6 @@ class TimeBucket:
                 [*_group_bounds(group), self._groups[group]] for group in sorted(self._groups)
             ],
         }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TimeBucket:
-        """Read back what to_json() returned. Raises ValueError if the counts disagree."""
-        bucket = cls()
-        bucket.requests, bucket.failures = data["requests"], data["failures"]
-        bucket.max = data["max"]
-        for low, _, count in data["times"]:
-            bucket._groups[bucket_of(low) >> _GROUP_BITS] = count
-        if bucket.answered != sum(bucket._groups.values()):
-            raise ValueError(
-                f"a bucket of the timeline has {bucket.answered} answers,"
-                f" but {sum(bucket._groups.values())} times"
-            )
-        return bucket
 
 
 class Timeline:
@@ -130,16 +116,11 @@ class Timeline:
         return self._buckets
 
     def record(self, at: int, ns: int) -> None:
-        """Add an answer that came `at` nanoseconds after the start and took `ns`.
-
-        Raises ValueError if one of them is negative.
-        """
-        if ns < 0:
-            raise ValueError(f"a time is 0 ns or more, not {ns}")
+        """Add a response that came `at` nanoseconds after the start and took `ns`."""
         self._bucket_at(at).record(ns)
 
     def record_failure(self, at: int) -> None:
-        """Add a failure `at` nanoseconds after the start. Raises ValueError if negative."""
+        """Add a failure `at` nanoseconds after the start."""
         self._bucket_at(at).record_failure()
 
     def merge(self, other: Timeline) -> None:
@@ -153,8 +134,6 @@ class Timeline:
 
     def _bucket_at(self, at: int) -> TimeBucket:
         """Return the bucket of a moment, after widening and adding buckets as needed."""
-        if at < 0:
-            raise ValueError(f"a moment is 0 ns or more after the start, not {at}")
         while at >= MAX_BUCKETS * self.width:
             self._widen()
         index = at // self.width
@@ -173,13 +152,50 @@ class Timeline:
         """Return everything for json.dumps(). Times are whole nanoseconds."""
         return {"width": self.width, "buckets": [bucket.to_json() for bucket in self._buckets]}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Timeline:
-        """Read back what to_json() returned. Raises ValueError if the counts disagree."""
-        timeline = cls()
-        timeline.width = data["width"]
-        timeline._buckets = [TimeBucket.from_json(bucket) for bucket in data["buckets"]]
-        return timeline
+
+class Window(NamedTuple):
+    """The requests that ended from `begin` to `end`, in nanoseconds since the run began."""
+
+    begin: int
+    end: int
+    bucket: TimeBucket
+
+    def rate(self, count: int) -> float:
+        """Return a count of this window per second."""
+        return count / (self.end - self.begin) * 1e9
+
+
+def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
+    """Join buckets into adjoining windows for a chart, from 0 to `elapsed` nanoseconds.
+
+    So wide that most hold `enough` requests, if possible: a chart should show the server, not
+    chance. All have the same width, except that the last one ends with the run; a run that
+    ends without requests has one more window for that. Returns [] if no request ended.
+    """
+    buckets = timeline.buckets
+    counts = sorted(bucket.requests for bucket in buckets if bucket.requests)
+    if not counts:
+        return []
+    joined = 1
+    while counts[len(counts) // 2] * joined < enough and len(buckets) >= 2 * joined * _MIN_WINDOWS:
+        joined *= 2
+    width = joined * timeline.width
+    windows: list[Window] = []
+    for first in range(0, len(buckets), joined):
+        whole = TimeBucket()
+        for bucket in buckets[first : first + joined]:
+            whole.merge(bucket)
+        windows.append(Window(first * timeline.width, first * timeline.width + width, whole))
+    last = windows.pop()
+    if elapsed >= last.end + width:
+        return [*windows, last, Window(last.end, elapsed, TimeBucket())]
+    # Failures may end after `elapsed`.
+    end = elapsed if elapsed > last.begin else last.end
+    if end < last.end and windows:  # the rate of a short moment would mean nothing
+        before = windows.pop()
+        last.bucket.merge(before.bucket)
+        last = before._replace(bucket=last.bucket)
+    return [*windows, last._replace(end=end)]
 
 
 def _group_bounds(group: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from heapq import heapify, heapreplace
 
 from simpleipc_cli.bench.generator import LATE_AFTER, Results
 from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.report import Report
+from simpleipc_cli.bench.report import Report, Settings
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
 
@@ -16,26 +16,26 @@ STARTED_AT = "2026-01-02T03:04:05+00:00"
 
 
 class Run:
-    """Puts requests into a tally, as the load generator does."""
+    """Puts requests into a results, as the load generator does."""
 
     def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
         self.path = path
-        self.settings = {"rate": None, "concurrency": 1, "processes": 1, **settings}
+        self.settings = Settings(**settings)
         self.results = Results()
 
-    def answer(self, due: int, start: int, end: int) -> None:
-        tally = self.results
-        tally.started += 1
-        tally.late += start > due + LATE_AFTER
-        tally.total.record(end - start)
-        tally.connect.record((end - start) // 20)
-        tally.first_byte.record((end - start) * 9 // 10)
-        if self.settings["rate"] is not None:
-            tally.response.record(end - due)
-        tally.timeline.record(end, end - due)
-        tally.bytes_out += 64
-        tally.bytes_in += 4096
-        tally.elapsed = max(tally.elapsed, end)
+    def respond(self, due: int, start: int, end: int) -> None:
+        results = self.results
+        results.started += 1
+        results.late += start > due + LATE_AFTER
+        results.total.record(end - start)
+        results.connect.record((end - start) // 20)
+        results.first_byte.record((end - start) * 9 // 10)
+        if self.settings.rate is not None:
+            results.response.record(end - due)
+        results.timeline.record(end, end - due)
+        results.bytes_out += 64
+        results.bytes_in += 4096
+        results.elapsed = max(results.elapsed, end)
 
     def fail(self, kind: str, start: int, end: int) -> None:
         self.results.started += 1
@@ -44,7 +44,8 @@ class Run:
         self.results.elapsed = max(self.results.elapsed, end)
 
     def report(self, cpu_share: float = 0.31, partial: bool = False) -> Report:
-        return Report(self.path, STARTED_AT, self.settings, self.results, cpu_share, partial)
+        self.results.cpu_share = cpu_share
+        return Report(self.path, STARTED_AT, self.settings, self.results, partial)
 
 
 def times(seed: int, median: int, sigma: float = 0.35):
@@ -65,7 +66,7 @@ def open_loop(
     path: str = "/run/user/1000/sipc.sock",
     cpu_share: float = 0.31,
 ) -> Report:
-    """Requests on a schedule; during `stall` (from, to) the server answers nothing.
+    """Requests on a schedule; during `stall` (from, to) the server responses nothing.
 
     Given the same arguments, it is the same report, which must not be changed.
     """
@@ -88,7 +89,7 @@ def open_loop(
         if stall and start < stall[1] and end > stall[0]:
             end = stall[1] + next(took) // 4
         heapreplace(free, end)
-        run.answer(due, start, end)
+        run.respond(due, start, end)
     return run.report(cpu_share)
 
 
@@ -103,7 +104,7 @@ def closed_loop(
     cpu_share: float = 0.31,
     partial: bool = False,
 ) -> Report:
-    """Clients that ask again and again; one request in `slow_every` takes ten times as long.
+    """Clients without pauses; one request in `slow_every` takes ten times as long.
 
     During `failing` (from, to) the server refuses, and some other requests fail, too. Given the
     same arguments, it is the same report, which must not be changed.
@@ -125,7 +126,7 @@ def closed_loop(
             kind = ("timeout", "truncated", "not as expected")[number // 250 % 3]
             run.fail(kind, start, start + duration * 5)
         else:
-            run.answer(start, start, start + duration)
+            run.respond(start, start, start + duration)
         heapreplace(free, start + duration)
     return run.report(cpu_share, partial)
 
@@ -136,7 +137,7 @@ def stalled() -> Report:
 
 
 def failing() -> Report:
-    """A closed loop with failures of several kinds, broken off, its generator the limit."""
+    """A closed loop with failures of several kinds, interrupted, its generator the limit."""
     outage = (3 * SECOND, 5 * SECOND)
     return closed_loop(median=4 * MS, failing=outage, partial=True, cpu_share=0.97)
 
@@ -145,29 +146,30 @@ CLOSED = {"rate": None, "concurrency": 8, "duration": 10 * SECOND}
 OPEN = {**CLOSED, "rate": 500.0}
 
 
-def tally_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Results:
-    tally = Results(
+def results_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Results:
+    results = Results(
         started=answered + failed + 2, unfinished=2, late=3 * is_open, skipped=int(is_open)
     )
     for number in range(min(answered, 1_000)):
         ns = MS + 1_000 * number
         count = len(range(number, answered, 1_000))
-        tally.total.record(ns, count)
-        tally.connect.record(ns // 10, count)
-        tally.first_byte.record(ns // 2, count)
+        results.total.record(ns, count)
+        results.connect.record(ns // 10, count)
+        results.first_byte.record(ns // 2, count)
         if is_open:
-            tally.response.record(ns * 2, count)
+            results.response.record(ns * 2, count)
     for number in range(answered):
-        tally.timeline.record(number * 1_000, MS + 1_000 * (number % 1_000))
+        results.timeline.record(number * 1_000, MS + 1_000 * (number % 1_000))
     for number in range(failed):
-        tally.failures.setdefault("timeout", Histogram()).record(7 * MS)
-        tally.timeline.record_failure(number)
-    tally.bytes_out, tally.bytes_in, tally.elapsed = 10 * answered, 20 * answered, 2 * SECOND
-    return tally
+        results.failures.setdefault("timeout", Histogram()).record(7 * MS)
+        results.timeline.record_failure(number)
+    results.bytes_out, results.bytes_in, results.elapsed = 10 * answered, 20 * answered, 2 * SECOND
+    return results
 
 
 def report_of(answered=1_000, failed=5, settings=CLOSED, share=0.25, partial=False) -> Report:
     """A report of times that lie evenly between 1 and 2 ms, and of failures of one kind."""
     is_open = settings["rate"] is not None
-    tally = tally_of(answered, failed, is_open=is_open)
-    return Report("/run/x", STARTED_AT, settings, tally, share, partial)
+    results = results_of(answered, failed, is_open=is_open)
+    results.cpu_share = share
+    return Report("/run/x", STARTED_AT, Settings(**settings), results, partial)

@@ -1,317 +1,181 @@
 """The charts of a page: latency by percentile, latency over time, throughput over time.
 
-Pure functions from a report to markup. svg.py draws, axes.py computes positions.
+svg.py draws and computes positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import groupby
 from math import ceil
-from typing import NamedTuple
 
-from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench.format import format_ns
+from simpleipc_cli.bench.format import format_ns, format_rate
 from simpleipc_cli.bench.histogram import Histogram, percentile_name
-from simpleipc_cli.bench.html.axes import (
-    PercentileScale,
+from simpleipc_cli.bench.html.svg import (
+    Line,
+    Markup,
     Scale,
+    dot,
+    figure,
     latency_scale,
     percentile_scale,
+    point,
     rate_scale,
     time_scale,
 )
-from simpleipc_cli.bench.html.markup import Markup
-from simpleipc_cli.bench.html.resample import (
-    ENOUGH_FOR_A_RATE,
-    ENOUGH_FOR_P99,
-    P99_BELOW_MAX,
-    Window,
-    gaps,
-    has_p99,
-    resample,
-)
-from simpleipc_cli.bench.html.svg import (
-    Frame,
-    Line,
-    band,
-    chart,
-    dot,
-    failure_mark,
-    label,
-    level_path,
-    line_path,
-    percentile_path,
-    step_path,
-    vertical_line,
-)
 from simpleipc_cli.bench.report import Report
+from simpleipc_cli.bench.timeline import Window, resample
 
-_LABEL_WIDTH = 7.0  # percent of a chart's width for the text of a time
-_MIN_DISTANCE = 5.0  # percent of a chart's height at which two lines can be distinguished
-_MIN_WINDOWS = 4  # windows of a chart over time (tunable)
-_GAP_LABEL_WIDTH = 14.0  # percent of a chart's width for the text "no answers"
-_MIN_TAIL = 3.0  # percent of a chart's width from which the end of the load is marked
-
-
-class Chart(NamedTuple):
-    """A chart and its legend."""
-
-    svg: Markup
-    keys: tuple[tuple[str, str], ...]
-    """The CSS class and the name of each line."""
-    is_log: bool = False
-    """Whether times are on a log scale."""
-    width: int = 0
-    """Nanoseconds of each window; 0 in a chart by percentile."""
+_ENOUGH_FOR_RATE = 20  # requests per window; one more or less changes a rate by 5 %
+_ENOUGH_FOR_P99 = 120  # requests per window; nearly all windows then have _P99_BELOW_MAX (tunable)
+_P99_BELOW_MAX = 100  # responses from which p99 differs from the maximum; see rank_of()
+_MIN_WINDOWS = 4  # of a chart over time (tunable)
 
 
-def latency_by_percentile(report: Report) -> Chart | None:
-    """Draw latency by percentile; None with too few answers for a median.
-
-    It ends at the last percentile that the samples support (samples_needed()).
-    """
+def latency_by_percentile(report: Report) -> Markup | None:
+    """Draw latency by percentile; None with too few responses for a median."""
     x_scale = percentile_scale(report.latency.count)
     if x_scale is None:
         return None
-    timed = [("latency", "response" if report.is_open else "service", report.latency)]
+    timed = {"latency": ("response" if report.is_open else "service", report.latency)}
     if report.is_open:
-        timed.append(("service", "service", report.results.total))
-    ends = [_value_at(histogram, x_scale.last) for *_, histogram in timed]
-    y_scale = latency_scale(min(histogram.min or 0 for *_, histogram in timed), max(ends))
-    lines = [
-        Line(kind, name, y_scale.position(end), percentile_path(histogram, x_scale, y_scale))
-        for (kind, name, histogram), end in zip(timed, ends, strict=True)
-    ]
-    points = [
-        _Point(kind, name, q, ns)
-        for kind, name, histogram in timed
-        for q, _ in x_scale.ticks[1:]
-        if (ns := histogram.percentile(q)) is not None
-    ]
-    frame = Frame(
-        "percentiles",
-        "Latency by percentile",
-        ". ".join(
-            f"{name} time: {_describe_percentiles(histogram)}" for _, name, histogram in timed
-        ),
+        timed["service"] = ("service", report.results.total)
+    last = ceil(x_scale.high / 100 * report.latency.count)
+    ends = {kind: histogram.value_at(max(1, last)) for kind, (_, histogram) in timed.items()}
+    y_scale = latency_scale(min(h.min or 0 for _, h in timed.values()), max(ends.values()))
+    lines, dots, described = [], [], []
+    for kind, (name, histogram) in timed.items():
+        path = _percentile_path(histogram, x_scale, y_scale)
+        lines.append(Line(kind, name, y_scale.position(ends[kind]), path))
+        for q, _ in x_scale.ticks[1:]:
+            ns = histogram.percentile(q) or 0
+            text = f"{name} {percentile_name(q)}: {format_ns(ns)}"
+            dots.append(dot(kind, x_scale.position(q), y_scale.position(ns), text))
+            described.append(text)
+    caption = (
+        "Each further nine has the same width: 1 of 100 responses lies to the right of 99 %."
+        f" Drawn as far as {report.answered:,} responses support it; the longest took"
+        f" {format_ns(report.latency.max or 0)}."
     )
-    svg = chart(
-        frame,
-        [(x_scale.position(q), name) for q, name in x_scale.ticks],
-        _ticks(y_scale),
-        lines,
-        over=[
-            dot(
-                kind,
-                x_scale.position(q),
-                y_scale.position(ns),
-                f"{name} {percentile_name(q)}: {format_ns(ns)}",
-            )
-            for kind, name, q, ns in points
-        ],
-        beside=_value_labels(points, x_scale, y_scale),
+    return figure(
+        "Latency by percentile", ", ".join(described), caption, (x_scale, y_scale), lines, dots
     )
-    return Chart(svg, _keys(lines), y_scale.is_log)
 
 
-def latency_over_time(report: Report) -> Chart | None:
+def latency_over_time(report: Report) -> Markup | None:
     """Draw median, 99th percentile and maximum of each window; None with too few windows.
 
-    Without the 99th percentile if most windows have too few answers for it.
+    Without the 99th percentile if most windows have too few responses for it.
     """
-    run = resample(report.results.timeline, report.results.elapsed, ENOUGH_FOR_P99)
-    answered = [window for window in run if window.bucket.answered]
-    if not answered or len(run) < _MIN_WINDOWS:
+    windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_P99)
+    buckets = [window.bucket for window in windows if window.bucket.answered]
+    if not buckets or len(windows) < _MIN_WINDOWS:
         return None
-    figures = {"max": _max, "p50": _median}
-    if has_p99(run):
-        figures = {"max": _max, "p99": _p99, "p50": _median}
-    x_scale = time_scale(run[-1].end)
-    y_scale = latency_scale(
-        min(_median(window) or 0 for window in answered),
-        max(_max(window) or 0 for window in answered),
+    counts = sorted(bucket.answered for bucket in buckets)
+    has_p99 = counts[len(counts) // 2] >= _P99_BELOW_MAX
+    caption = f"Each point stands for the responses within {_width(windows)}."
+    if not has_p99:
+        caption += " They are too few for a 99th percentile."
+    x_scale = time_scale(windows[-1].end)
+    medians = sorted(bucket.percentile(50) or 0 for bucket in buckets)
+    longest = max(bucket.max or 0 for bucket in buckets)
+    y_scale = latency_scale(medians[0], longest)
+    lines = []
+    for name, q in {"max": 100, **({"p99": 99} if has_p99 else {}), "p50": 50}.items():
+        values = [_value(window, q) for window in windows]
+        end = next(value for value in reversed(values) if value is not None)
+        path = _line_path(windows, values, x_scale, y_scale)
+        lines.append(Line(name, name, y_scale.position(end), path))
+    description = (
+        f"The median goes from {format_ns(medians[0])} to {format_ns(medians[-1])},"
+        f" the longest time is {format_ns(longest)}"
     )
+    return figure("Latency over time", description, caption, (x_scale, y_scale), lines)
+
+
+def throughput_over_time(report: Report) -> Markup | None:
+    """Draw responses, failures and offered requests per second; None with too few windows."""
+    windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_RATE)
+    if len(windows) < _MIN_WINDOWS:
+        return None
+    answered = [window.rate(window.bucket.answered) for window in windows]
+    failed = [window.rate(window.bucket.failures) for window in windows]
+    offered = report.settings.rate
+    x_scale = time_scale(windows[-1].end)
+    y_scale = rate_scale(max(*answered, *failed, offered or 0))
+    drawn = {"rate": ("answered", answered)}
+    if offered is not None:
+        drawn["offered"] = ("offered", [offered] * len(windows))
+    if any(failed):
+        drawn["failed"] = ("failed", failed)
     lines = [
-        _line(
+        Line(
+            kind,
             name,
-            y_scale.position(figure(answered[-1]) or 0),
-            line_path(run, x_scale, y_scale, figure),
+            y_scale.position(rates[-1]),
+            _step_path(windows, rates, x_scale, y_scale),
+            has_area=kind == "rate",
         )
-        for name, figure in figures.items()
+        for kind, (name, rates) in drawn.items()
     ]
-    empty = gaps(run)
-    failed = [window for window in run if window.bucket.failures]
-    svg = chart(
-        Frame("latencies", "Latency over time", _describe_latency(report, run, empty)),
-        _ticks(x_scale),
-        _ticks(y_scale),
-        lines,
-        under=[band("gap", *_span(x_scale, gap), "no answers") for gap in empty],
-        over=_hovers(run, x_scale),
-        beside=[
-            *_gap_labels(x_scale, empty),
-            *(_strip(window, x_scale) for window in failed),
-            *_end_of_load(report, x_scale),
-        ],
+    description = ", ".join(
+        f"{format_rate(min(rates))} to {format_rate(max(rates))} {name}"
+        for name, rates in drawn.values()
     )
-    return Chart(svg, _keys(lines, bool(failed)), y_scale.is_log, run[0].end - run[0].begin)
+    caption = f"Responses per second, in steps of {_width(windows)}."
+    return figure("Throughput over time", description, caption, (x_scale, y_scale), lines)
 
 
-def throughput_over_time(report: Report) -> Chart | None:
-    """Draw answers, failures and offered requests per second; None with too few windows."""
-    run = resample(report.results.timeline, report.results.elapsed, ENOUGH_FOR_A_RATE)
-    if len(run) < _MIN_WINDOWS:
-        return None
-    offered = report.offered_rate
-    x_scale = time_scale(run[-1].end)
-    highest = max(max(window.rate, window.failure_rate) for window in run)
-    y_scale = rate_scale(max(highest, offered or 0))
-    answers = step_path(run, x_scale, y_scale, lambda window: window.rate)
-    lines = [Line("rate", "answered", y_scale.position(run[-1].rate), answers, has_area=True)]
-    if offered is not None:
-        lines.append(
-            Line(
-                "offered",
-                "offered",
-                y_scale.position(offered),
-                level_path(y_scale.position(offered)),
-            )
-        )
-    if any(window.bucket.failures for window in run):
-        failures = step_path(run, x_scale, y_scale, lambda window: window.failure_rate)
-        lines.append(Line("failed", "failed", y_scale.position(run[-1].failure_rate), failures))
-    rates = sorted(window.rate for window in run)
-    text = f"{wording.format_rate(rates[0])} to {wording.format_rate(rates[-1])} answered"
-    if offered is not None:
-        text += f", {wording.format_rate(offered)} offered"
-    svg = chart(
-        Frame("throughput", "Throughput over time", text),
-        _ticks(x_scale),
-        _ticks(y_scale),
-        lines,
-        over=_hovers(run, x_scale),
-        beside=_end_of_load(report, x_scale),
-    )
-    return Chart(svg, _keys(lines), width=run[0].end - run[0].begin)
+def _width(windows: Sequence[Window]) -> str:
+    return format_ns(windows[0].end - windows[0].begin)
 
 
-class _Point(NamedTuple):
-    """A percentile that is marked with a dot."""
-
-    kind: str
-    name: str
-    q: float
-    ns: int
+def _value(window: Window, q: float) -> int | None:
+    return window.bucket.max if q == 100 else window.bucket.percentile(q)
 
 
-def _value_labels(
-    points: list[_Point], x_scale: PercentileScale, y_scale: Scale
-) -> Iterator[Markup]:
-    """Yield the values of the dots where there is room.
+def _percentile_path(histogram: Histogram, along: Scale, up: Scale) -> str:
+    """Return the path of a histogram by percentile, up to the end of its scale.
 
-    A rising line leaves room above and to the left of it; the lower one of two, below and to
-    the right.
+    In steps, which follow from the nearest rank. Steps narrower than a thousandth of the plot
+    are joined: there may be 20,000.
     """
-    above: dict[float, float] = {}
-    for kind, _, q, ns in points:
-        x, y = x_scale.position(q), y_scale.position(ns)
-        if kind == "latency":
-            above[q] = y
-            if x >= _LABEL_WIDTH:
-                yield label(f"value left {kind}", x, y, format_ns(ns), dx="-5", dy="-.5em")
-        elif x <= 100 - _LABEL_WIDTH and above[q] - y >= _MIN_DISTANCE:
-            yield label(f"value {kind}", x, y, format_ns(ns), dx="5", dy="1.3em")
+    lowest, highest = histogram.min or 0, histogram.max or 0
+    points = [point(0, up.position(lowest))]
+    seen, x = 0, 0.0
+    for low, high, count in histogram.buckets():
+        seen += count
+        y = up.position(min(max((low + high) // 2, lowest), highest))
+        end = along.position(100 * seen / histogram.count)
+        if end - x >= 0.1 or end >= 100:
+            points += [point(x, y), point(end, y)]
+            x = end
+        if end >= 100:
+            break
+    return f"M{'L'.join(points)}"
 
 
-def _value_at(histogram: Histogram, q: float) -> int:
-    """Return the percentile `q` with more decimals than Histogram.percentile() accepts."""
-    return histogram.value_at(max(1, ceil(q / 100 * histogram.count)))
+def _line_path(
+    windows: Sequence[Window], values: Sequence[int | None], along: Scale, up: Scale
+) -> str:
+    """Return the path through a value at the middle of each window, with gaps."""
+    path = ""
+    pairs = zip(windows, values, strict=True)
+    for is_gap, group in groupby(pairs, lambda pair: pair[1] is None):
+        if not is_gap:
+            points = [
+                point(along.position((window.begin + window.end) / 2), up.position(value or 0))
+                for window, value in group
+            ]
+            path += f"M{'L'.join(points)}" + ("h0" if len(points) == 1 else "")
+    return path
 
 
-def _median(window: Window) -> int | None:
-    return window.bucket.percentile(50)
-
-
-def _p99(window: Window) -> int | None:
-    return window.bucket.percentile(99)
-
-
-def _max(window: Window) -> int | None:
-    return window.bucket.max
-
-
-def _ticks(scale: Scale) -> list[tuple[float, str]]:
-    return [(scale.position(value), name) for value, name in scale.ticks]
-
-
-def _keys(lines: list[Line], has_strip: bool = False) -> tuple[tuple[str, str], ...]:
-    keys = tuple((line.kind, line.name) for line in lines)
-    return (*keys, ("failures", "failures")) if has_strip else keys
-
-
-def _span(x_scale: Scale, span: tuple[int, int]) -> tuple[float, float]:
-    begin, end = span
-    return x_scale.position(begin), x_scale.position(end)
-
-
-def _hovers(run: list[Window], x_scale: Scale) -> list[Markup]:
-    """Return invisible bands with the figures of each window as tooltips."""
-    return [band("hover", *_span(x_scale, window[:2]), _describe_window(window)) for window in run]
-
-
-def _line(name: str, end: float, paths: tuple[str, str]) -> Line:
-    return Line(name, name, end, paths[0], dots=paths[1])
-
-
-def _strip(window: Window, x_scale: Scale) -> Markup:
-    share = window.bucket.failures / window.bucket.requests
-    return failure_mark("failures", *_span(x_scale, window[:2]), share, _describe_window(window))
-
-
-def _describe_window(window: Window) -> str:
-    bucket = window.bucket
-    text = f"{format_ns(window.begin)} to {format_ns(window.end)}: {bucket.answered:,} answered"
-    text += f" ({wording.format_rate(window.rate)})"
-    if bucket.failures:
-        text += f", {bucket.failures:,} failed"
-    figures = {"p50": _median(window), "p99": _p99(window), "max": _max(window)}
-    if bucket.answered < P99_BELOW_MAX:
-        del figures["p99"]
-    return text + "".join(f", {n} {format_ns(ns)}" for n, ns in figures.items() if ns is not None)
-
-
-def _gap_labels(x_scale: Scale, empty: list[tuple[int, int]]) -> Iterator[Markup]:
-    for gap in empty:
-        begin, end = _span(x_scale, gap)
-        if end - begin >= _GAP_LABEL_WIDTH:
-            yield label("gap-name", (begin + end) / 2, 50, "no answers")
-
-
-def _end_of_load(report: Report, x_scale: Scale) -> Iterator[Markup]:
-    """Mark the end of the load, if requests in flight took notably longer."""
-    duration = report.settings.get("duration")
-    if isinstance(duration, int) and 100 - (at := x_scale.position(duration)) >= _MIN_TAIL:
-        yield vertical_line("end-of-load", at)
-        yield label("end-of-load-name", at, 96, "end of load", dx="-6")
-
-
-def _describe_percentiles(histogram: Histogram) -> str:
-    """Return the percentiles as text."""
-    return ", ".join(
-        f"{percentile_name(q)} {format_ns(ns)}"
-        for q, ns in histogram.percentiles().items()
-        if ns is not None
-    )
-
-
-def _describe_latency(report: Report, run: list[Window], empty: list[tuple[int, int]]) -> str:
-    """Describe the chart for screen readers."""
-    medians = sorted(ns for window in run if (ns := _median(window)) is not None)
-    longest = max(ns for window in run if (ns := _max(window)) is not None)
-    text = f"The median goes from {format_ns(medians[0])} to {format_ns(medians[-1])}"
-    text += f", the longest time is {format_ns(longest)}"
-    for begin, end in empty[:3]:
-        text += f"; no answers from {format_ns(begin)} to {format_ns(end)}"
-    if failed := report.results.failed():
-        text += f"; {failed:,} failures"
-    return text
+def _step_path(windows: Sequence[Window], values: Sequence[float], along: Scale, up: Scale) -> str:
+    """Return the path of a value that is constant within each window."""
+    points = [
+        point(along.position(at), up.position(value))
+        for window, value in zip(windows, values, strict=True)
+        for at in (window.begin, window.end)
+    ]
+    return f"M{'L'.join(points)}"

@@ -1,41 +1,27 @@
 """A report as one file of HTML, without scripts, that loads nothing.
 
-Pure: from a report to text. markup.py escapes all foreign text (the path, the settings, the
-conditions); should that ever fail, the page's own policy still forbids scripts and
-connections.
+svg.element() escapes all foreign text (the path, the conditions); should that ever fail, the
+page's own policy still forbids scripts and connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 
-from simpleipc_cli.bench import format as wording
+from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import ConditionResult
-from simpleipc_cli.bench.format import format_ns
 from simpleipc_cli.bench.histogram import samples_needed
 from simpleipc_cli.bench.html.charts import (
-    Chart,
     latency_by_percentile,
     latency_over_time,
     throughput_over_time,
 )
-from simpleipc_cli.bench.html.markup import Markup, element, join, no_break
-from simpleipc_cli.bench.html.tables import (
-    changes_section,
-    facts_section,
-    failures_section,
-    times_section,
-)
+from simpleipc_cli.bench.html.svg import Markup, element
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.sections import notices, shortened
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-_CHECK = "M2 6.5 L5 9.5 L10 2.5"
-_CROSS = "M2.5 2.5 L9.5 9.5 M9.5 2.5 L2.5 9.5"
 
 
 def to_html(
@@ -44,26 +30,16 @@ def to_html(
     changes: Mapping[str, Change] | None = None,
 ) -> str:
     """Return the whole page. `changes` are those since a baseline."""
-    body = element(
-        "body",
-        element(
-            "header",
-            element("h1", "Load on ", element("code", shortened(report.path, 80))),
-            element("p", *_lead(report), class_="lead"),
-            *_notices(report),
-            element("dl", *_tiles(report), class_="tiles"),
-        ),
-        element(
-            "main",
-            *_conditions(conditions),
-            *([changes_section(report, changes)] if changes else []),
-            *_by_percentile(report),
-            *_over_time(report),
-            *times_section(report),
-            *failures_section(report),
-            facts_section(report),
-        ),
-    )
+    charts = (latency_by_percentile, latency_over_time, throughput_over_time)
+    sections = [
+        *_conditions(conditions),
+        *(_changes(report, changes) if changes else ()),
+        *(drawn for chart in charts if (drawn := chart(report)) is not None),
+        *_times(report),
+        *_failures(report),
+        *_details(report),
+    ]
+    body = element("body", _header(report), element("main", *sections))
     return f"<!DOCTYPE html>\n{element('html', _head(report), body, lang='en')}\n"
 
 
@@ -74,54 +50,40 @@ def _head(report: Report) -> Markup:
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"sipc bench: {shortened(report.path, 60)}"),
+        element("title", f"sipc bench: {fmt.shortened(report.path, 60)}"),
         element("style", Markup(files(__package__).joinpath("style.css").read_text("utf-8"))),
     )
 
 
-def _lead(report: Report) -> Iterator[Markup]:
-    yield element("span", wording.describe_load(report))
-    yield Markup(" ")  # allows a line break
-    yield element("span", _time(report.started_at))
-
-
-def _time(written: str) -> Markup:
-    """Format an ISO 8601 time for people; anything else stays as it is."""
-    try:
-        moment = datetime.fromisoformat(written)
-    except ValueError:
-        return element("span", shortened(written, 40))
-    shown = moment.isoformat(" ", "seconds").replace("+00:00", " UTC")
-    return element("time", shown, datetime=moment.isoformat("T", "seconds"))
-
-
-def _notices(report: Report) -> Iterator[Markup]:
-    for word, text in notices(report):
-        yield element(
-            "p", element("strong", f"{word}: "), no_break(text), class_="notice", role="note"
-        )
+def _header(report: Report) -> Markup:
+    return element(
+        "header",
+        element("h1", "Load on ", element("code", fmt.shortened(report.path, 80))),
+        _note(fmt.describe_load(report)),
+        *(
+            element("p", element("strong", f"{word}: "), text, class_="notice", role="note")
+            for word, text in fmt.notices(report)
+        ),
+        element("dl", *_tiles(report), class_="tiles"),
+    )
 
 
 def _tiles(report: Report) -> Iterator[Markup]:
     """Yield the most important figures."""
-    values = report.values()
-    ended = report.answered + report.results.failed()
+    values, failed = report.values(), report.results.failed()
+    detail = f"{report.answered:,} in {fmt.format_ns(report.results.elapsed)}"
+    if report.settings.rate is not None:
+        detail = f"of {fmt.format_rate(report.settings.rate)} offered"
+    yield _tile("responses per second", fmt.format_rate(report.rate), detail)
     kind = "response time" if report.is_open else "service time"
-    detail = f"{report.answered:,} in {format_ns(report.results.elapsed)}"
-    if report.offered_rate is not None:
-        detail = f"of {wording.format_rate(report.offered_rate)} offered"
-    yield _tile("answers per second", wording.format_rate(report.rate), detail)
     for name, meaning in ("p50", f"median {kind}"), ("p99", "1 in 100 took longer"):
-        needed = f"needs {samples_needed(float(name[1:])):,} answers"
+        needed = f"needs {samples_needed(float(name[1:])):,} responses"
         detail = needed if values[name] is None else meaning
-        yield _tile(name, wording.format_figure(name, values[name]), detail)
-    yield _tile(
-        "max", wording.format_figure("max", values["max"]), f"longest of {report.answered:,}"
-    )
-    failed = report.results.failed()
-    detail = f"of {ended:,}"
-    if failed:
-        detail = f"{wording.format_figure('error_rate', values['error_rate'])} of {ended:,}"
+        yield _tile(name, fmt.format_figure(name, values[name]), detail)
+    longest = fmt.format_figure("max", values["max"])
+    yield _tile("max", longest, f"longest of {report.answered:,}")
+    share = f"{fmt.format_figure('error_rate', values['error_rate'])} of " if failed else "of "
+    detail = f"{share}{report.answered + failed:,}"
     yield _tile("failed", f"{failed:,}", detail, is_bad=failed > 0)
 
 
@@ -129,83 +91,81 @@ def _tile(name: str, figure: str, detail: str, *, is_bad: bool = False) -> Marku
     return element(
         "div",
         element("dt", name),
-        element("dd", _number(figure), class_="number"),
+        element("dd", figure, class_="number"),
         element("dd", detail, class_="detail"),
         class_="bad" if is_bad else "",
     )
 
 
-def _number(figure: str) -> Markup:
-    """Style the unit of a figure; the text stays the same."""
-    for mark in " /":
-        number, found, unit = figure.partition(mark)
-        if found:
-            return join([number, element("span", found + unit, class_="unit")])
-    return join([figure])
-
-
 def _conditions(conditions: Sequence[ConditionResult]) -> Iterator[Markup]:
-    if not conditions:
-        return
-    failed = sum(condition.fails for condition in conditions)
-    heading = (
-        f"{failed} of {len(conditions)} conditions failed" if failed else "All conditions passed"
+    items = []
+    for condition in conditions:
+        word = "failed" if condition.fails else "passed"
+        text = f" {fmt.describe_condition(condition)}"
+        items.append(element("li", element("strong", word), text, class_=word))
+    if items:
+        yield element(
+            "section", element("h2", "Conditions"), element("ul", *items, class_="conditions")
+        )
+
+
+def _changes(report: Report, changes: Mapping[str, Change]) -> Iterator[Markup]:
+    summary = fmt.describe_changes(changes)
+    times = fmt.compared_times(report, changes)
+    summed_up = element("p", element("strong", f"{summary[:1].upper()}{summary[1:]}."))
+    note = f"Times are {times} times. {fmt.VERDICT_RULE}"
+    yield _section("Since the baseline", [summed_up, _note(note)], fmt.changes_table(changes))
+
+
+def _times(report: Report) -> Iterator[Markup]:
+    if (table := fmt.times_table(report)) is not None:
+        notes = [fmt.TIME_DESCRIPTIONS[kind] for kind in fmt.timed(report)]
+        if None in report.latency.figures().values():
+            notes.append(fmt.TOO_FEW_SAMPLES)
+        yield _section("Times", map(_note, notes), table)
+
+
+def _failures(report: Report) -> Iterator[Markup]:
+    if (table := fmt.failures_table(report)) is not None:
+        note = _note("Their times are not part of those of the responses.")
+        yield _section("Failures", [note], table)
+
+
+def _details(report: Report) -> Iterator[Markup]:
+    details = {"path": report.path, "started": report.started_at, **fmt.details(report)}
+    entries = [
+        element("div", element("dt", name), element("dd", value)) for name, value in details.items()
+    ]
+    yield element(
+        "section", element("h2", "Settings and counts"), element("dl", *entries, class_="details")
     )
-    if len(conditions) == 1:
-        heading = "The condition failed" if failed else "The condition passed"
-    items = [_condition(condition) for condition in conditions]
-    yield element("section", element("h2", heading), element("ul", *items, class_="verdicts"))
 
 
-def _condition(condition: ConditionResult) -> Markup:
-    mark = element("path", d=_CROSS if condition.fails else _CHECK)
-    word = "failed" if condition.fails else "passed"
-    return element(
-        "li",
-        element("svg", mark, class_="mark", viewBox="0 0 12 12", aria_hidden="true"),
-        element("strong", word),
-        " ",
-        element("span", no_break(wording.describe_condition(condition))),
-        class_=word,
+def _note(text: str) -> Markup:
+    return element("p", text, class_="note")
+
+
+def _section(title: str, notes: Iterable[Markup], table: fmt.Table) -> Markup:
+    """Return a section with a table, which scrolls if the screen is too narrow."""
+    name = title.lower().replace(" ", "-")
+    heads = [element("th", head, scope="col") if head else element("td") for head in table.heads]
+    content = element(
+        "table",
+        element("thead", element("tr", *heads)),
+        element("tbody", *map(_row, table.rows)),
+        aria_labelledby=name,
     )
+    frame = element(
+        "div", content, class_="scroll", role="region", tabindex="0", aria_labelledby=name
+    )
+    return element("section", element("h2", title, id=name), *notes, frame)
 
 
-def _by_percentile(report: Report) -> Iterator[Markup]:
-    chart = latency_by_percentile(report)
-    if chart is None:
-        return
-    text = "Each further nine has the same width: 1 of 100 answers lies to the right of 99 %."
-    text += f" Drawn as far as {report.answered:,} answers support it; the longest took"
-    text += f" {format_ns(report.latency.max or 0)}."
-    yield _figure("Latency by percentile", chart, text)
-
-
-def _over_time(report: Report) -> Iterator[Markup]:
-    chart = latency_over_time(report)
-    if chart is not None:
-        text = f"Each point stands for the answers within {format_ns(chart.width)}."
-        if "p99" not in dict(chart.keys):
-            text += " They are too few for a 99th percentile."
-        if "failures" in dict(chart.keys):
-            text += " Marks at the top are failures, the higher the larger their share."
-        yield _figure("Latency over time", chart, text)
-    chart = throughput_over_time(report)
-    if chart is not None:
-        text = f"Answers per second, in steps of {format_ns(chart.width)}."
-        yield _figure("Throughput over time", chart, text)
-
-
-def _figure(heading: str, chart: Chart, text: str) -> Markup:
-    if chart.is_log:
-        text += " Log scale."
-    legend = (element("li", name, class_=f"key {kind}") for kind, name in chart.keys)
+def _row(row: Sequence[str]) -> Markup:
+    name, *cells = row
+    verdicts = {"worse", "better"}
     return element(
-        "section",
-        element("h2", heading),
-        element(
-            "figure",
-            element("figcaption", no_break(text), class_="note"),
-            element("ul", *legend, class_="legend", aria_hidden="true"),
-            chart.svg,
-        ),
+        "tr",
+        element("th", name.replace("_", " "), scope="row"),
+        *(element("td", cell, class_=cell if cell in verdicts else "") for cell in cells),
     )

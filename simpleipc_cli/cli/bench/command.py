@@ -8,7 +8,9 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -16,15 +18,12 @@ import click
 
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
-from simpleipc_cli.bench.format import describe_condition
-from simpleipc_cli.bench.generator import SECOND, LoadPlan
+from simpleipc_cli.bench.format import describe_condition, to_csv, to_markdown
+from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.html.page import to_html
-from simpleipc_cli.bench.measure import Interrupted, measure
-from simpleipc_cli.bench.processes import Progress
+from simpleipc_cli.bench.processes import Interrupted, measure
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.tables import to_csv, to_markdown
-from simpleipc_cli.cli.bench.live import live_progress
-from simpleipc_cli.cli.bench.text import print_report
+from simpleipc_cli.cli.bench.terminal import live_progress, print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, SIZE, option_given, path_argument, resolve_endpoint
 from simpleipc_cli.cli.output import Output, open_output
@@ -52,107 +51,82 @@ Examples:
   sipc bench demo.sock -R 100 --html report.html --fail-if 'p99>5ms'"""
 
 
-class FailIf(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A condition, such as p99>5ms."""
-
-    name = "expr"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Condition:
-        try:
-            return value if isinstance(value, Condition) else parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _condition(text: str) -> Condition:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
-class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """Requests per second."""
+def _rate(text: str) -> float:
+    rate = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text, re.ASCII) else nan
+    if not _MIN_RATE <= rate <= _MAX_RATE:  # False for nan
+        raise click.BadParameter(f"{text!r} is not a rate: give requests per second, such as 500")
+    return rate
 
-    name = "rate"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        text = str(value)
-        rate = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text, re.ASCII) else nan
-        if not _MIN_RATE <= rate <= _MAX_RATE:  # False for nan
-            self.fail(f"{value!r} is not a rate: give requests per second, such as 500", param, ctx)
-        return rate
+_count_option = partial(click.option, metavar="N")
+_duration_option = partial(click.option, metavar="DURATION", type=DURATION)
+_file_option = partial(click.option, metavar="FILE")
+_text_option = partial(click.option, metavar="TEXT")
 
 
 @click.command(epilog=EXAMPLES)
 @path_argument
-@click.option(
+@_count_option(
     "-c",
     "--concurrency",
-    metavar="N",
     type=click.IntRange(1, 100_000),
     help=f"Have at most N requests in flight.  [default: 1; {_OPEN_LOOP_CONCURRENCY} with --rate]",
 )
-@click.option("-n", "--requests", metavar="N", type=click.IntRange(1), help="Make N requests.")
-@click.option(
-    "-z",
-    "--duration",
-    metavar="DURATION",
-    type=DURATION,
-    help="Run for DURATION.  [default: 10s, unless -n is given]",
-)
+@_count_option("-n", "--requests", type=click.IntRange(1), help="Make N requests.")
+@_duration_option("-z", "--duration", help="Run for DURATION.  [default: 10s, unless -n is given]")
 @click.option(
     "-R",
     "--rate",
     metavar="PER_SECOND",
-    type=Rate(),
+    type=_rate,
     help="Open loop: PER_SECOND requests are due on a fixed schedule, however slow the server "
-    "is. Default is a closed loop: each client sends its next request after its answer.",
+    "is. Default is a closed loop: each client sends its next request when the response to the "
+    "last one is complete.",
 )
-@click.option("-d", "--data", metavar="TEXT", help="Send TEXT without changes.  [default: empty]")
-@click.option("--data-file", metavar="FILE", help="Send the content of FILE; - is standard input.")
+@_text_option("-d", "--data", help="Send TEXT without changes.  [default: empty]")
+@_file_option("--data-file", help="Send the content of FILE; - is standard input.")
 @click.option("--size", metavar="SIZE", type=SIZE, help="Send SIZE bytes of zero.")
-@click.option(
+@_duration_option(
     "-w",
     "--warmup",
-    metavar="DURATION",
-    type=DURATION,
     default="0",
     show_default=True,
     help="Run for DURATION before counting starts.",
 )
-@click.option(
+@_duration_option(
     "--timeout",
-    metavar="DURATION",
-    type=DURATION,
     default="10s",
     show_default=True,
     help="Maximum time of one request, also of those in flight at the end.",
 )
-@click.option(
+@_count_option(
     "--processes",
-    metavar="N",
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
     help="Generate the load in N processes.",
 )
-@click.option(
+@_text_option(
     "--expect",
-    metavar="TEXT",
-    help="Count an answer as failed unless it is TEXT, apart from a newline at its end.",
+    help="Count a response as failed unless it is TEXT, apart from a newline at its end.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write the full report to FILE as JSON.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write the figures to FILE as CSV.")
-@click.option(
-    "--markdown", "markdown_file", metavar="FILE", help="Write a report to FILE as Markdown."
-)
-@click.option("--html", "html_file", metavar="FILE", help="Write a page with charts to FILE.")
-@click.option(
-    "--baseline", metavar="FILE", help="Compare with the --json report of an earlier run."
-)
+@_file_option("--json", "json_file", help="Write the full report to FILE as JSON.")
+@_file_option("--csv", "csv_file", help="Write the figures to FILE as CSV.")
+@_file_option("--markdown", "markdown_file", help="Write a report to FILE as Markdown.")
+@_file_option("--html", "html_file", help="Write a page with charts to FILE.")
+@_file_option("--baseline", help="Compare with the --json report of an earlier run.")
 @click.option(
     "--fail-if",
     "conditions",
     metavar="EXPR",
-    type=FailIf(),
+    type=_condition,
     multiple=True,
     help="Exit with status 10 if EXPR holds, such as p99>5ms, errors>0, rate<1000. Repeatable.",
 )
@@ -206,28 +180,55 @@ def _run(options: _Options, given: set[str]) -> int:
         raise click.UsageError("--data, --data-file and --size exclude each other")
     if options.data_file == options.baseline == "-":
         raise click.UsageError("--data-file and --baseline cannot both be standard input")
-    files = _ReportFiles(options)
+    renders = _renders(options)
     baseline = None if options.baseline is None else _read_baseline(options.baseline)
     endpoint = resolve_endpoint(options.path)
     plan = _plan(options, given, endpoint.path)
     _check_listening(endpoint)
-    try:
-        files.open()
+    outputs: dict[str, Output] = {}
+    with ExitStack() as stack:
+        for name in renders:  # before the measurement, to find errors early
+            outputs[name] = open_output(name, Deadline(None))
+            stack.callback(outputs[name].close)
+            outputs[name].open()
         # multiprocessing runs `python -c`, which would import modules from the working directory
         # first ("Command line and environment", Python 3.11).
         os.environ["PYTHONSAFEPATH"] = "1"
         with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
-            report = measure(plan, options.processes, options.rate, _interruptible(stop, show))
+            stop.show = show
+            report = measure(plan, options.processes, options.rate, stop.on_progress)
         results = evaluate(options.conditions, report.values())
         changes = None if baseline is None else report.compare(baseline)
-        files.write(report, results, changes)
-    finally:
-        files.close()
-    if not (options.quiet or files.use_stdout):
+        for name, render in renders.items():
+            text = render(report, results, changes).encode("utf-8", "surrogateescape")
+            outputs[name].write(memoryview(text))
+            outputs[name].commit()
+    if not (options.quiet or "-" in renders):
         print_report(report, results, changes)
     if stop.signal:
         return SIGNALLED + stop.signal
     return _exit_status(report, results)
+
+
+def _renders(options: _Options) -> dict[str, Render]:
+    """Return the functions that make the contents of the files, by name of the file."""
+    forms: list[tuple[str | None, Render]] = [
+        (options.json_file, lambda report, *_: json.dumps(report.to_json()) + "\n"),
+        (options.csv_file, lambda report, *_: to_csv(report)),
+        (options.markdown_file, to_markdown),
+        (options.html_file, to_html),
+    ]
+    renders: dict[str, Render] = {}
+    targets: set[str] = set()
+    for name, render in forms:
+        if name is None:
+            continue
+        target = os.path.realpath("/dev/stdout" if name == "-" else name)
+        if target in targets:
+            raise click.UsageError(f"two reports cannot both be written to {name}")
+        targets.add(target)
+        renders[name] = render
+    return renders
 
 
 def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
@@ -277,24 +278,12 @@ def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:
     return ExitCode.OK
 
 
-def _interruptible(
-    stop: _StopSignals, show: Callable[[Progress], None]
-) -> Callable[[Progress], None]:
-    """Return a function that shows progress, and raises Interrupted after a signal."""
-
-    def on_progress(progress: Progress) -> None:
-        if stop.signal:
-            raise Interrupted
-        show(progress)
-
-    return on_progress
-
-
 class _StopSignals:
-    """Records the first signal that ends the load; a second one has its default action."""
+    """Ends the load after a signal; a second signal has its default action."""
 
     def __init__(self) -> None:
         self.signal = 0
+        self.show: Callable[[Progress], None] = lambda _progress: None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _StopSignals:
@@ -311,60 +300,11 @@ class _StopSignals:
         self.signal = number
         self.__exit__()
 
-
-class _ReportFiles:
-    """The files of the report; each is written completely or not at all."""
-
-    def __init__(self, options: _Options) -> None:
-        self._renders: dict[str, Render] = {}
-        self._outputs: dict[str, Output] = {}
-        targets: set[str] = set()
-        forms: list[tuple[str | None, Render]] = [
-            (options.json_file, _to_json),
-            (options.csv_file, _to_csv),
-            (options.markdown_file, to_markdown),
-            (options.html_file, to_html),
-        ]
-        for name, render in forms:
-            if name is None:
-                continue
-            target = os.path.realpath("/dev/stdout" if name == "-" else name)
-            if target in targets:
-                raise click.UsageError(f"two reports cannot both be written to {name}")
-            targets.add(target)
-            self._renders[name] = render
-        self.use_stdout = "-" in self._renders
-
-    def open(self) -> None:
-        """Open all files, so that errors are found before the measurement."""
-        for name in self._renders:
-            self._outputs[name] = open_output(name, Deadline(None))
-            self._outputs[name].open()
-
-    def write(
-        self,
-        report: Report,
-        conditions: Sequence[ConditionResult],
-        changes: Mapping[str, Change] | None,
-    ) -> None:
-        """Write all files. Raises SipcError."""
-        for name, render in self._renders.items():
-            text = render(report, conditions, changes).encode("utf-8", "surrogateescape")
-            self._outputs[name].write(memoryview(text))
-            self._outputs[name].commit()
-
-    def close(self) -> None:
-        """Close all files; remove incomplete ones."""
-        for output in self._outputs.values():
-            output.close()
-
-
-def _to_json(report: Report, _conditions: object, _changes: object) -> str:
-    return json.dumps(report.to_json()) + "\n"
-
-
-def _to_csv(report: Report, _conditions: object, _changes: object) -> str:
-    return to_csv(report)
+    def on_progress(self, progress: Progress) -> None:
+        """Show the progress. Raises Interrupted after a signal."""
+        if self.signal:
+            raise Interrupted
+        self.show(progress)
 
 
 def _read_baseline(name: str) -> Report:

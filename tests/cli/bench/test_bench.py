@@ -1,4 +1,4 @@
-"""`sipc bench`: what it asks, counts, writes, judges, and how it ends."""
+"""`sipc bench`: its requests, counts, files, conditions and exit status."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
-from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench import processes as fleet
+from simpleipc_cli.bench import format as fmt
+from simpleipc_cli.bench import processes as generator_processes
 from simpleipc_cli.bench.report import Report
 
 
@@ -59,11 +59,11 @@ def _no_resource_tracker_is_left():
 
 
 class LoadThread(threading.Thread):
-    """Makes load as a process of a fleet does."""
+    """Generates load as a process does."""
 
     def start(self) -> None:
         plan, connection = self._args
-        # The fleet closes its own: it takes this for a process.
+        # GeneratorProcesses closes its end: it takes this for a process.
         self._args = (plan, Connection(os.dup(connection.fileno())))
         super().start()
 
@@ -83,7 +83,7 @@ class ThreadContext:
 
 def run_bench(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run `sipc bench` in this process, and in threads in place of other processes."""
-    with patch.object(fleet, "get_context", lambda method: ThreadContext):
+    with patch.object(generator_processes, "get_context", lambda method: ThreadContext):
         try:
             return run_cli("bench", *arguments, **options)
         finally:
@@ -96,7 +96,7 @@ def bench_json(endpoint, *arguments) -> dict:
     return json.loads(done.stdout)
 
 
-# What it asks
+# Requests
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_the_given_number_of_requests_is_in_flight(endpoint, processes):
         assert len(server.requests) == 20
 
 
-def test_an_open_loop_does_not_wait_for_answers(endpoint):
+def test_an_open_loop_does_not_wait_for_responses(endpoint):
     with RespondingServer(endpoint) as server:
         server.go_on.clear()
         with benching(endpoint, "-R", 1000, "-n", 50, "-q") as program:
-            wait_until(lambda: len(server.requests) == 50, "all requests without an answer")
+            wait_until(lambda: len(server.requests) == 50, "all requests without a response")
             server.go_on.set()
             assert program.wait(TIMEOUT) == 0
 
@@ -200,18 +200,18 @@ def test_a_low_hard_limit_of_descriptors_is_an_error(endpoint, limit, processes,
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("response", "kind"),
     [
         (b"", "truncated"),
         (b"0008pang", "truncated"),
         (b"nonsense", "protocol"),
         (message(b"pang"), "not as expected"),
     ],
-    ids=["hang-up", "cut off", "nonsense", "another answer"],
+    ids=["hang-up", "cut off", "nonsense", "another response"],
 )
-def test_failures_are_counted_by_kind_and_never_timed_as_answers(endpoint, answer, kind):
-    answers = iter([answer, message(b"pong"), message(b"pong\n"), answer] * 2)
-    with RespondingServer(endpoint, respond=lambda _: next(answers)):
+def test_failures_are_counted_by_kind_and_never_timed_as_responses(endpoint, response, kind):
+    responses = iter([response, message(b"pong"), message(b"pong\n"), response] * 2)
+    with RespondingServer(endpoint, respond=lambda _: next(responses)):
         found = bench_json(endpoint, "-n", "8", "--expect", "pong")
     assert {name: times["count"] for name, times in found["failures"].items()} == {kind: 4}
     assert found["times"]["service"]["count"] == 4
@@ -244,9 +244,9 @@ def test_counts_add_up_when_the_server_restarts(endpoint, loop):
         found = json.loads(program.communicate(timeout=TIMEOUT)[0])
     counts = found["counts"]
     assert counts["started"] == sum(counts[end] for end in ("answered", "failed", "unfinished"))
-    asked = len(first.requests) + len(second.requests)
-    assert counts["answered"] <= asked <= counts["started"]
-    assert asked - counts["answered"] <= counts["unfinished"]
+    received = len(first.requests) + len(second.requests)
+    assert counts["answered"] <= received <= counts["started"]
+    assert received - counts["answered"] <= counts["unfinished"]
     assert set(found["failures"]) <= {"refused", "truncated"}
 
 
@@ -324,7 +324,7 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
     [
         ("p98>5ms", "unknown figure 'p98'"),
         ("p99>5", "p99 cannot be '5'"),
-        ("p99=5ms", "did you mean '=='?"),
+        ("p99=5ms", "unknown operator '='"),
         ("rate", "'rate' has no operator"),
         ("", "the condition is empty"),
     ],
@@ -343,8 +343,13 @@ def test_a_condition_that_holds_is_a_failure(endpoint):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "400", *options)
     assert done.returncode == 10
-    judged = re.findall("^(✓|✗) fail if (.*): .* is .*$", done.stdout.decode(), re.M)
-    assert judged == [("✓", "errors>0"), ("✓", "p50>1h"), ("✗", "rate>0"), ("✓", "requests!=400")]
+    evaluated = re.findall("^(✓|✗) fail if (.*): .* is .*$", done.stdout.decode(), re.M)
+    assert evaluated == [
+        ("✓", "errors>0"),
+        ("✓", "p50>1h"),
+        ("✗", "rate>0"),
+        ("✓", "requests!=400"),
+    ]
     assert re.fullmatch(
         rb"sipc bench: fail if rate>0: rate is [\d.,]+/s: see the report\n", done.stderr
     )
@@ -381,7 +386,7 @@ def test_a_baseline_shows_what_has_changed(endpoint, folder):
     old = Report.from_json(json.loads((folder / "old").read_bytes()))
     for name, line in zip(("rate", "mean", "p50", "p75"), table[1:], strict=False):
         assert line.split("  ")[0] == name
-        assert wording.format_figure(name, old.values()[name]) in line
+        assert fmt.format_figure(name, old.values()[name]) in line
     for line in table[1:]:
         assert re.search(r"  (better|worse|within noise|too few samples)$", line)
 
@@ -482,7 +487,7 @@ def test_quiet_prints_nothing(endpoint):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_without_a_terminal_there_is_no_colour_and_nothing_moves(endpoint):
+def test_without_a_terminal_there_is_no_colour_and_no_progress(endpoint):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "400", env=environment(TERM="xterm-256color"))
     assert done.stderr == b""

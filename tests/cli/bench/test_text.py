@@ -10,15 +10,15 @@ from helpers.bench_reports import CLOSED, MS, OPEN, report_of
 from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import HIGHEST, Histogram
-from simpleipc_cli.cli.bench.text import print_report
+from simpleipc_cli.cli.bench.terminal import print_report
 
 
 @pytest.fixture
 def text_of(capfdbinary):
     """A report as it is printed."""
 
-    def text(report, judged=(), changes=None) -> str:
-        print_report(report, judged, changes)
+    def text(report, evaluated=(), changes=None) -> str:
+        print_report(report, evaluated, changes)
         return capfdbinary.readouterr().out.decode()
 
     return text
@@ -67,12 +67,12 @@ def test_the_report_of_an_open_loop_explains_both_times(text_of):
     assert "\nlate      3 started more than 1.00 ms after they were due, 1 never\n" in text
     assert re.search(r"^ +response +service +connect +first byte$", text, re.M)
     assert re.search(r"^p50 +3.00 ms +1.50 ms ", text, re.M)
-    assert "\nresponse time: from when a request was due to its complete answer\n" in text
-    assert "\nservice time: from the actual start of a request to its complete answer\n" in text
+    assert "\nresponse time: from when a request was due to its complete response\n" in text
+    assert "\nservice time: from the actual start of a request to its complete response\n" in text
     assert "\nlatency (response time)\n" in text
 
 
-def test_a_report_without_answers_has_no_times(text_of):
+def test_a_report_without_responses_has_no_times(text_of):
     text = text_of(report_of(answered=0))
     assert "0 answered, 5 failed" in text
     assert "p50" not in text.replace("mean         p50", "")
@@ -101,13 +101,13 @@ def test_control_characters_of_a_path_are_escaped(text_of):
 @pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
 def test_the_report_fits_80_columns(text_of, longest, count, settings):
     report = report_of(settings={**settings, "processes": 16, "requests": count, "warmup": MS})
-    tally = report.results
-    for histogram in (tally.total, tally.connect, tally.first_byte, tally.response):
+    results = report.results
+    for histogram in (results.total, results.connect, results.first_byte, results.response):
         histogram.record(longest, count)
-    tally.bytes_in = tally.bytes_out = count * 10**6
+    results.bytes_in = results.bytes_out = count * 10**6
     for kind in FAILURES:
-        tally.failures.setdefault(kind, Histogram()).record(longest, count)
+        results.failures.setdefault(kind, Histogram()).record(longest, count)
     conditions = map(parse, ("p99>5ms", "first_byte.p99.99>=123456.789ms", "errors>0"))
-    judged = evaluate(conditions, report.values())
-    text = text_of(report, judged, report.compare(report_of(settings=settings)))
+    evaluated = evaluate(conditions, report.values())
+    text = text_of(report, evaluated, report.compare(report_of(settings=settings)))
     assert max(map(len, text.splitlines())) <= 80

@@ -26,7 +26,7 @@ from helpers.state import needs_files
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets
 
-from simpleipc_cli.batch import batch as product_run
+from simpleipc_cli.batch import batch as module
 
 MIB = 1 << 20
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
@@ -271,10 +271,10 @@ def test_no_record_is_begun_while_the_output_is_not_read(endpoint):
         assert client.wait() == 0
 
 
-@pytest.mark.parametrize("window", [50, soak(product_run.WINDOW)])
+@pytest.mark.parametrize("window", [50, soak(module.MAX_RESPONSES)])
 def test_a_limited_number_of_responses_waits_for_an_older_one(endpoint, monkeypatch, window):
     """The first record is not answered: after so many, no other is begun."""
-    monkeypatch.setattr(product_run, "WINDOW", window)
+    monkeypatch.setattr(module, "MAX_RESPONSES", window)
 
     def conversation(connection):
         number = receive_request(connection)

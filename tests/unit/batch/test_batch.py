@@ -6,7 +6,7 @@ import threading
 from helpers.scripted_server import ScriptedServer, receive_request, wait_until_unchanged
 from helpers.wire import message
 
-from simpleipc_cli.batch import batch as run
+from simpleipc_cli.batch import batch as module
 from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
 from simpleipc_cli.cli.output import DescriptorOutput, MessageOutput
@@ -16,8 +16,8 @@ from simpleipc_cli.transport import connect
 
 
 def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypatch):
-    """What waits for the oldest answer is bounded in bytes, too."""
-    monkeypatch.setattr(run, "MAX_WAITING", 1_000_000)
+    """Responses that wait for the oldest one are limited in bytes, too."""
+    monkeypatch.setattr(module, "MAX_WAITING", 1_000_000)
     go = threading.Event()
 
     def converse(connection):
@@ -27,11 +27,14 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
 
     records = b"1\n" + b"2\n" * 30
     (folder / "records").write_bytes(records)
-    with ScriptedServer(endpoint, converse) as server, open(folder / "answers", "wb+") as answers:
+    with (
+        ScriptedServer(endpoint, converse) as server,
+        open(folder / "responses", "wb+") as responses,
+    ):
         source = Input(os.open(folder / "records", os.O_RDONLY), "records", Deadline(None))
         batch = Batch(
             source,
-            DescriptorOutput(answers.fileno(), "answers", Deadline(None)),
+            DescriptorOutput(responses.fileno(), "responses", Deadline(None)),
             MessageOutput(Deadline(None)),
             Connector(
                 lambda: connect(str(endpoint), Deadline(0.0)),
@@ -46,15 +49,15 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
             deadline=Deadline(None),
             describe=lambda number, error: b"%d %s\n" % (number, error.text.encode()),
         )
-        waiting = batch._stock
+        usage = batch._usage
         thread = threading.Thread(target=batch.run)
         thread.start()
         wait_until_unchanged(lambda: server.accepted)
-        assert waiting.size == 1_000_000
+        assert usage.size == 1_000_000
         assert server.accepted == 11
         go.set()
         thread.join()
         os.close(source.fileno())
-        answers.seek(0)
-        assert answers.read().split() == [number * 100_000 for number in records.split()]
-        assert (waiting.size, waiting.files) == (0, 0)
+        responses.seek(0)
+        assert responses.read().split() == [number * 100_000 for number in records.split()]
+        assert (usage.size, usage.files) == (0, 0)

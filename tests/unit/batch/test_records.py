@@ -4,39 +4,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.batch.records import END, HOLD, NEED_DATA, RecordChunk, RecordSplitter
+from simpleipc_cli.batch.records import MAX_HELD, RecordSplitter
 
 
-def tell_all(cutter: RecordSplitter) -> list[tuple[bytes, bool]]:
-    pieces = []
-    while isinstance(event := cutter.next_event(), RecordChunk):
-        pieces.append((event.payload, event.ends_record))
-    assert event in {NEED_DATA, END}
-    return pieces
+def all_chunks(splitter: RecordSplitter) -> list[tuple[bytes, bool]]:
+    return list(iter(splitter.next_chunk, None))
 
 
-def cut(*chunks: bytes, separator: bytes = b"\n") -> list[tuple[bytes, bool]]:
-    """All pieces of an input that comes in these chunks."""
-    cutter = RecordSplitter(separator)
-    pieces = []
-    for chunk in chunks:
-        cutter.receive_data(chunk)
-        pieces += tell_all(cutter)
-        assert cutter.next_event() is NEED_DATA
-    cutter.end()
-    pieces += tell_all(cutter)
-    assert cutter.next_event() is END
-    return pieces
+def split(*slices: bytes, separator: bytes = b"\n") -> list[tuple[bytes, bool]]:
+    """Return all chunks of an input that arrives in these slices."""
+    splitter = RecordSplitter(separator)
+    chunks = []
+    for data in slices:
+        splitter.feed(data)
+        chunks += all_chunks(splitter)
+        assert splitter.needs_data
+    splitter.feed_eof()
+    chunks += all_chunks(splitter)
+    assert splitter.input_ended
+    assert not splitter.needs_data
+    assert splitter.next_chunk() is None
+    return chunks
 
 
-def records(pieces: list[tuple[bytes, bool]]) -> list[bytes]:
-    found, begun = [], b""
-    for payload, ends_record in pieces:
-        begun += payload
+def records(chunks: list[tuple[bytes, bool]]) -> list[bytes]:
+    found, record = [], b""
+    for payload, ends_record in chunks:
+        record += payload
         if ends_record:
-            found.append(begun)
-            begun = b""
-    assert not begun, "the last record has no end"
+            found.append(record)
+            record = b""
+    assert not record, "the last record has no end"
     return found
 
 
@@ -53,19 +51,21 @@ CASES = {
 
 @pytest.mark.parametrize(("data", "expected"), CASES.values(), ids=CASES)
 def test_records_end_at_separators_and_at_the_end(data, expected):
-    assert cut(data) == [(record, True) for record in expected]
-    assert cut(*(bytes([byte]) for byte in data)) == [(record, True) for record in expected]
+    assert split(data) == [(record, True) for record in expected]
+    assert split(*(bytes([byte]) for byte in data)) == [(record, True) for record in expected]
 
 
 @pytest.mark.parametrize(("data", "expected"), CASES.values(), ids=CASES)
 def test_any_byte_can_separate(data, expected):
     swap = bytes.maketrans(b"\n\0", b"\0\n")
-    pieces = cut(data.translate(swap), separator=b"\0")
-    assert records(pieces) == [record.translate(swap) for record in expected]
+    chunks = split(data.translate(swap), separator=b"\0")
+    assert records(chunks) == [record.translate(swap) for record in expected]
 
 
-lengths = st.sampled_from([0, 1, 2, HOLD - 2, HOLD - 1, HOLD, HOLD + 1, 3 * HOLD])
-slices = st.lists(st.sampled_from([1, 2, 1000, HOLD - 1, HOLD, 2 * HOLD]), max_size=20)
+lengths = st.sampled_from(
+    [0, 1, 2, MAX_HELD - 2, MAX_HELD - 1, MAX_HELD, MAX_HELD + 1, 3 * MAX_HELD]
+)
+slices = st.lists(st.sampled_from([1, 2, 1000, MAX_HELD - 1, MAX_HELD, 2 * MAX_HELD]), max_size=20)
 
 
 @given(st.lists(lengths, max_size=6), slices, st.booleans())
@@ -80,33 +80,33 @@ def test_records_do_not_depend_on_how_the_input_is_sliced(lengths, slices, ended
     for size in slices:
         chunks.append(data[:size])
         data = data[size:]
-    assert records(cut(*(chunk for chunk in [*chunks, data] if chunk))) == expected
+    assert records(split(*(chunk for chunk in [*chunks, data] if chunk))) == expected
 
 
 def test_a_short_record_is_passed_on_once_it_is_complete():
-    cutter = RecordSplitter(b"\n")
-    cutter.receive_data(b"x" * (HOLD - 1))
-    assert tell_all(cutter) == []
-    assert cutter.inside_record
-    cutter.receive_data(b"\n")
-    assert tell_all(cutter) == [(b"x" * (HOLD - 1), True)]
-    assert not cutter.inside_record
+    splitter = RecordSplitter(b"\n")
+    splitter.feed(b"x" * (MAX_HELD - 1))
+    assert all_chunks(splitter) == []
+    assert splitter.inside_record
+    splitter.feed(b"\n")
+    assert all_chunks(splitter) == [(b"x" * (MAX_HELD - 1), True)]
+    assert not splitter.inside_record
 
 
 def test_a_long_record_is_passed_on_as_it_is_read():
-    cutter = RecordSplitter(b"\n")
-    cutter.receive_data(b"x" * (HOLD - 1))
-    assert tell_all(cutter) == []
-    cutter.receive_data(b"y")
-    assert tell_all(cutter) == [(b"x" * (HOLD - 1) + b"y", False)]
-    assert cutter.inside_record
-    cutter.receive_data(b"z")
-    assert tell_all(cutter) == [(b"z", False)]
-    cutter.receive_data(b"\nnext")
-    assert tell_all(cutter) == [(b"", True)]
-    assert cutter.inside_record
-    cutter.end()
-    assert tell_all(cutter) == [(b"next", True)]
+    splitter = RecordSplitter(b"\n")
+    splitter.feed(b"x" * (MAX_HELD - 1))
+    assert all_chunks(splitter) == []
+    splitter.feed(b"y")
+    assert all_chunks(splitter) == [(b"x" * (MAX_HELD - 1) + b"y", False)]
+    assert splitter.inside_record
+    splitter.feed(b"z")
+    assert all_chunks(splitter) == [(b"z", False)]
+    splitter.feed(b"\nnext")
+    assert all_chunks(splitter) == [(b"", True)]
+    assert splitter.inside_record
+    splitter.feed_eof()
+    assert all_chunks(splitter) == [(b"next", True)]
 
 
 def test_every_byte_is_searched_once():
@@ -120,10 +120,10 @@ def test_every_byte_is_searched_once():
             searched += (len(self) if end < 0 else end + 1) - start
             return end
 
-    cutter = RecordSplitter(b"\n")
+    splitter = RecordSplitter(b"\n")
     size = 0
     for chunk in [b"a"] * 1000 + [b"b" * 10_000] * 20 + [b"c\n" * 500, b"d" * 300 + b"\n" * 300]:
         size += len(chunk)
-        cutter.receive_data(Counted(chunk))
-        tell_all(cutter)
+        splitter.feed(Counted(chunk))
+        all_chunks(splitter)
     assert searched == size

@@ -41,7 +41,7 @@ def echo(server, connection, payload) -> None:
 
 
 def hold(server, connection, payload) -> None:
-    server.kept.enter_context(connection.dup())
+    server.held.enter_context(connection.dup())
 
 
 class Scripted(ScriptedServer):
@@ -51,10 +51,10 @@ class Scripted(ScriptedServer):
     """
 
     def __init__(self, path, respond=echo, backlog=64, take=receive) -> None:
-        super().__init__(path, self._answer, in_turn=True, backlog=backlog)
+        super().__init__(path, self._response, in_turn=True, backlog=backlog)
         self.respond, self.take = respond, take
         self.payloads: list[bytes] = []
-        self.kept = ExitStack()
+        self.held = ExitStack()
         self.open = threading.Event()
         if backlog:
             self.open.set()
@@ -63,7 +63,7 @@ class Scripted(ScriptedServer):
         self.open.wait(TIMEOUT)
         super()._accept()
 
-    def _answer(self, connection) -> None:
+    def _response(self, connection) -> None:
         try:
             if (payload := self.take(connection)) is not None:
                 self.payloads.append(payload)
@@ -84,43 +84,43 @@ class Scripted(ScriptedServer):
     def stop(self) -> None:
         self.open.set()
         super().stop()
-        self.kept.close()
+        self.held.close()
 
 
-def run(path, stop=None, report=None, **plan) -> load.Results:
+def run(path, stop=None, on_progress=None, **plan) -> load.Results:
     plan.setdefault("timeout", int(TIMEOUT) * SECOND)
     generator = Generator(
-        LoadPlan(str(path), **plan), load.monotonic_ns(), stop=stop, report=report
+        LoadPlan(str(path), **plan), load.monotonic_ns(), stop=stop, on_progress=on_progress
     )
-    tally = generator.run()
-    assert tally.started == tally.total.count + tally.failed() + tally.unfinished
-    assert tally.total.count == tally.connect.count == tally.first_byte.count
-    slots = tally.timeline.buckets
-    assert sum(slot.requests for slot in slots) == tally.total.count + tally.failed()
-    assert sum(slot.failures for slot in slots) == tally.failed()
-    return tally
+    results = generator.run()
+    assert results.started == results.total.count + results.failed() + results.unfinished
+    assert results.total.count == results.connect.count == results.first_byte.count
+    slots = results.timeline.buckets
+    assert sum(slot.requests for slot in slots) == results.total.count + results.failed()
+    assert sum(slot.failures for slot in slots) == results.failed()
+    return results
 
 
-def failures(tally) -> dict[str, int]:
-    return {kind: times.count for kind, times in tally.failures.items()}
+def failures(results) -> dict[str, int]:
+    return {kind: times.count for kind, times in results.failures.items()}
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_a_closed_loop_sends_exactly_as_many_requests_as_wanted(endpoint, concurrency):
     with Scripted(endpoint) as server:
-        tally = run(endpoint, requests=50, concurrency=concurrency, payload=b"hello")
-    assert (tally.started, tally.total.count, tally.failures) == (50, 50, {})
+        results = run(endpoint, requests=50, concurrency=concurrency, payload=b"hello")
+    assert (results.started, results.total.count, results.failures) == (50, 50, {})
     assert server.payloads == [b"hello"] * 50
-    assert (tally.bytes_out, tally.bytes_in) == (250, 250)
-    assert (tally.response.count, tally.late, tally.skipped) == (0, 0, 0)
+    assert (results.bytes_out, results.bytes_in) == (250, 250)
+    assert (results.response.count, results.late, results.skipped) == (0, 0, 0)
 
 
 def test_an_open_loop_measures_response_and_service_time(endpoint):
     with Scripted(endpoint) as server:
-        tally = run(endpoint, duration=100 * MS, interval=5 * MS, concurrency=4)
-    assert tally.started + tally.skipped == 20
-    assert tally.started == tally.total.count == tally.response.count == len(server.payloads)
-    assert tally.response.total >= tally.total.total
+        results = run(endpoint, duration=100 * MS, interval=5 * MS, concurrency=4)
+    assert results.started + results.skipped == 20
+    assert results.started == results.total.count == results.response.count == len(server.payloads)
+    assert results.response.total >= results.total.total
 
 
 SIZES = [0, 1, MAX_PAYLOAD, MAX_PAYLOAD + 1, 1 << 20]
@@ -128,16 +128,16 @@ SIZES = [0, 1, MAX_PAYLOAD, MAX_PAYLOAD + 1, 1 << 20]
 
 @pytest.mark.parametrize("generated", [True, False], ids=["generated", "given"])
 @pytest.mark.parametrize("size", SIZES)
-def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint, size, generated):
+def test_requests_of_any_size_arrive_whole_and_responses_come_back_whole(endpoint, size, generated):
     given = {"size": size} if generated else {"payload": bytes(size)}
     with Scripted(endpoint) as server:
-        tally = run(endpoint, requests=2, **given)
+        results = run(endpoint, requests=2, **given)
     assert server.payloads == [bytes(size)] * 2
-    assert (tally.bytes_out, tally.bytes_in) == (2 * size, 2 * size)
+    assert (results.bytes_out, results.bytes_in) == (2 * size, 2 * size)
 
 
 @pytest.mark.parametrize(
-    ("answer", "expect", "holds"),
+    ("response", "expect", "holds"),
     [
         (b"pong", b"pong", True),
         (b"pong\n", b"pong", True),
@@ -152,13 +152,13 @@ def test_requests_of_any_size_arrive_whole_and_answers_come_back_whole(endpoint,
     ],
     ids=lambda case: str(case)[:12],
 )
-def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, answer, expect, holds):
+def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, response, expect, holds):
     def respond(server, connection, payload):
-        connection.sendall(message(answer))
+        connection.sendall(message(response))
 
     with Scripted(endpoint, respond):
-        tally = run(endpoint, requests=1, expect=expect)
-    assert failures(tally) == ({} if holds else {"not as expected": 1})
+        results = run(endpoint, requests=1, expect=expect)
+    assert failures(results) == ({} if holds else {"not as expected": 1})
 
 
 @pytest.mark.parametrize(
@@ -180,11 +180,11 @@ def test_a_bad_response_is_a_failure_of_its_kind_and_has_no_latency(endpoint, wi
         connection.sendall(message(b"right") if len(server.payloads) % 2 else wire)
 
     with Scripted(endpoint, respond) as server:
-        tally = run(endpoint, requests=10, expect=b"right")
-    assert len(server.payloads) == tally.started == 10
-    assert failures(tally) == {kind: 5}
-    assert tally.total.count == 5
-    assert tally.bytes_in == 25
+        results = run(endpoint, requests=10, expect=b"right")
+    assert len(server.payloads) == results.started == 10
+    assert failures(results) == {kind: 5}
+    assert results.total.count == 5
+    assert results.bytes_in == 25
 
 
 @pytest.mark.parametrize(
@@ -216,28 +216,28 @@ def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
         gc.disable()
         try:
             limit = {"timeout": MS} if kind == "timeout" else {}
-            tally = run(path, requests=100, interval=1, expect=b"right", **limit)
+            results = run(path, requests=100, interval=1, expect=b"right", **limit)
             found = gc.collect()
         finally:
             gc.unfreeze()
             gc.enable()
-    assert failures(tally) == ({kind: 100} if kind else {})
+    assert failures(results) == ({kind: 100} if kind else {})
     assert found < 100
 
 
 def test_a_response_without_reading_the_request_is_a_response(endpoint):
     """Its end of the connection is gone before the request is written."""
     with Scripted(endpoint, take=lambda connection: b"never read") as server:
-        tally = run(endpoint, requests=1, size=1 << 22)
-    assert (tally.total.count, tally.bytes_in) == (1, len(server.payloads[0]))
+        results = run(endpoint, requests=1, size=1 << 22)
+    assert (results.total.count, results.bytes_in) == (1, len(server.payloads[0]))
 
 
 def test_a_timeout_has_its_length(endpoint):
     with Scripted(endpoint, hold) as server:
-        tally = run(endpoint, requests=4, concurrency=2, timeout=20 * MS)
-    assert failures(tally) == {"timeout": len(server.payloads)} == {"timeout": 4}
-    assert tally.failures["timeout"].min >= 20 * MS
-    assert tally.total.count == 0
+        results = run(endpoint, requests=4, concurrency=2, timeout=20 * MS)
+    assert failures(results) == {"timeout": len(server.payloads)} == {"timeout": 4}
+    assert results.failures["timeout"].min >= 20 * MS
+    assert results.total.count == 0
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -264,19 +264,19 @@ def test_requests_between_two_servers_are_refused_and_counts_add_up(
     refused: list[str] = []
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
     with Scripted(endpoint, respond) as server:
-        tally = run(endpoint, requests=60, concurrency=concurrency, payload=b"x")
-    assert tally.started == 60
-    assert tally.failures["refused"].count == len(refused) >= 3
-    assert tally.total.count == len(answered) == len(server.payloads)
+        results = run(endpoint, requests=60, concurrency=concurrency, payload=b"x")
+    assert results.started == 60
+    assert results.failures["refused"].count == len(refused) >= 3
+    assert results.total.count == len(answered) == len(server.payloads)
     # Clients in the backlog of the server that ended were disconnected.
-    assert failures(tally).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
+    assert failures(results).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
 
 
 def test_requests_of_the_warm_up_are_not_counted(endpoint):
     with Scripted(endpoint) as server:
-        tally = run(endpoint, warmup=30 * MS, requests=3, payload=b"x")
-    assert len(server.payloads) > tally.started == tally.total.count == 3
-    assert tally.bytes_out == 3
+        results = run(endpoint, warmup=30 * MS, requests=3, payload=b"x")
+    assert len(server.payloads) > results.started == results.total.count == 3
+    assert results.bytes_out == 3
 
 
 def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
@@ -295,16 +295,16 @@ def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
     with Scripted(endpoint, backlog=0) as server:
         first = connect(endpoint)  # the one that the backlog takes
-        tally = run(endpoint, requests=5, concurrency=5)
+        results = run(endpoint, requests=5, concurrency=5)
     assert len(tried) >= 3
-    assert (tally.started, tally.total.count, tally.failures) == (5, 5, {})
+    assert (results.started, results.total.count, results.failures) == (5, 5, {})
     assert len(server.payloads) == 5
 
 
 def test_a_backlog_that_stays_full_is_a_timeout(endpoint):
     with Scripted(endpoint, backlog=0), connect(endpoint):
-        tally = run(endpoint, requests=2, concurrency=2, timeout=10 * MS)
-    assert failures(tally) == {"timeout": 2}
+        results = run(endpoint, requests=2, concurrency=2, timeout=10 * MS)
+    assert failures(results) == {"timeout": 2}
 
 
 def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
@@ -314,14 +314,14 @@ def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
         over.wait(TIMEOUT)
         echo(server, connection, payload)
 
-    def report(answered, failed, elapsed, recent):
-        if elapsed > 20 * MS:
+    def on_progress(progress):
+        if progress.elapsed > 20 * MS:
             over.set()
 
     with Scripted(endpoint, respond) as server:
-        tally = run(endpoint, report=report, duration=20 * MS, concurrency=3)
+        results = run(endpoint, on_progress=on_progress, duration=20 * MS, concurrency=3)
     assert over.is_set()
-    assert (tally.started, tally.total.count, tally.failures) == (3, 3, {})
+    assert (results.started, results.total.count, results.failures) == (3, 3, {})
     assert len(server.payloads) == 3
 
 
@@ -334,27 +334,27 @@ def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
             os.close(writer)
 
     with Scripted(endpoint, respond) as server:
-        tally = run(endpoint, stop=reader, concurrency=3, duration=3600 * SECOND)
+        results = run(endpoint, stop=reader, concurrency=3, duration=3600 * SECOND)
     os.close(reader)
-    assert (tally.started, tally.unfinished, tally.failures) == (3, 3, {})
+    assert (results.started, results.unfinished, results.failures) == (3, 3, {})
     assert len(server.payloads) == 3
 
 
 def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint):
     reader, writer = os.pipe()
     os.close(writer)
-    tally = run(endpoint, stop=reader, interval=1, duration=3600 * SECOND)
+    results = run(endpoint, stop=reader, interval=1, duration=3600 * SECOND)
     os.close(reader)
-    assert failures(tally) == {"refused": tally.started}
-    assert tally.skipped > 0
+    assert failures(results) == {"refused": results.started}
+    assert results.skipped > 0
 
 
 def test_the_last_report_has_all_requests(endpoint):
     reports = []
     with Scripted(endpoint):
-        run(endpoint, report=lambda *report: reports.append(report), requests=7)
-    assert reports[-1][:2] == (7, 0)
-    assert sum(recent.requests for *_, recent in reports) == 7
+        run(endpoint, on_progress=reports.append, requests=7)
+    assert (reports[-1].answered, reports[-1].failed) == (7, 0)
+    assert sum(progress.recent.requests for progress in reports) == 7
 
 
 def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
@@ -376,7 +376,7 @@ class World:
         self.now = self.begin = 10 * SECOND
         self.service = service
         self.starts: list[int] = []
-        self.answers: dict[int, int] = {}  # when, by descriptor
+        self.responses: dict[int, int] = {}  # when, by descriptor
         for module in (load, exchange):
             monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
         monkeypatch.setattr(load, "new_scalable_poller", lambda: FakePoller(self))
@@ -400,7 +400,7 @@ class FakeStream:
         return self.number
 
     def write_nowait(self, buffers) -> int:
-        self.world.answers[self.number] = self.world.now + self.world.service(self.number)
+        self.world.responses[self.number] = self.world.now + self.world.service(self.number)
         return sum(map(len, buffers))
 
     def read_nowait(self, buffer) -> int:
@@ -408,7 +408,7 @@ class FakeStream:
         return 4
 
     def close(self) -> None:
-        self.world.answers.pop(self.number)
+        self.world.responses.pop(self.number)
 
 
 class FakePoller:
@@ -425,11 +425,11 @@ class FakePoller:
     def wait(self, timeout):
         world = self.world
         until = world.now + round(timeout * SECOND)
-        moment = min(world.answers.values(), default=until)
+        moment = min(world.responses.values(), default=until)
         self.idle = 0 if moment > world.now or moment < until else self.idle + 1
         assert self.idle < 9, "it waits for nothing, again and again"
         world.now = max(world.now, min(until, moment))
-        return [(number, load.READ) for number, at in world.answers.items() if at <= world.now]
+        return [(number, load.READ) for number, at in world.responses.items() if at <= world.now]
 
 
 def assert_is(histogram, times) -> None:
@@ -443,68 +443,68 @@ def assert_is(histogram, times) -> None:
 
 
 def test_a_constant_service_time_is_what_is_reported(monkeypatch):
-    tally = World(monkeypatch, lambda number: 20 * MS).run(requests=500)
-    assert_is(tally.total, [20 * MS] * 500)
-    assert_is(tally.first_byte, [20 * MS] * 500)
-    assert tally.elapsed == 10 * SECOND
-    assert tally.response.count == 0
+    results = World(monkeypatch, lambda number: 20 * MS).run(requests=500)
+    assert_is(results.total, [20 * MS] * 500)
+    assert_is(results.first_byte, [20 * MS] * 500)
+    assert results.elapsed == 10 * SECOND
+    assert results.response.count == 0
 
 
 def test_one_request_in_a_hundred_that_is_slow_shows_from_p99_on(monkeypatch):
     world = World(monkeypatch, lambda number: (20 if number % 100 else 500) * MS)
-    tally = world.run(requests=3_000, interval=10 * MS, concurrency=100)
+    results = world.run(requests=3_000, interval=10 * MS, concurrency=100)
     times = [20 * MS] * 2_970 + [500 * MS] * 30
-    assert_is(tally.total, times)
-    assert_is(tally.response, times)
-    assert tally.total.percentile(99) == pytest.approx(20 * MS, rel=0.001)
-    assert tally.total.percentile(99.9) == pytest.approx(500 * MS, rel=0.001)
-    assert (tally.late, tally.skipped) == (0, 0)
+    assert_is(results.total, times)
+    assert_is(results.response, times)
+    assert results.total.percentile(99) == pytest.approx(20 * MS, rel=0.001)
+    assert results.total.percentile(99.9) == pytest.approx(500 * MS, rel=0.001)
+    assert (results.late, results.skipped) == (0, 0)
 
 
-def test_a_stall_shows_in_response_times_as_clients_felt_it_and_once_in_service_times(monkeypatch):
+def test_a_stall_shows_in_response_times_for_every_client_and_once_in_service_times(monkeypatch):
     world = World(monkeypatch, lambda number: 2 * SECOND if number == 500 else MS)
-    tally = world.run(duration=10 * SECOND, interval=10 * MS)
-    assert_is(tally.total, [MS] * 999 + [2 * SECOND])
+    results = world.run(duration=10 * SECOND, interval=10 * MS)
+    assert_is(results.total, [MS] * 999 + [2 * SECOND])
     # Each one after it waits 10 ms less for its turn, as it came later, and 1 ms more.
     felt = [max(MS, 2 * SECOND - later * 9 * MS) for later in range(500)]
-    assert_is(tally.response, [MS] * 500 + felt)
-    assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[1:])
-    assert (tally.started, tally.skipped, tally.elapsed) == (1_000, 0, 10 * SECOND)
+    assert_is(results.response, [MS] * 500 + felt)
+    assert results.late == sum(time > MS + load.LATE_AFTER for time in felt[1:])
+    assert (results.started, results.skipped, results.elapsed) == (1_000, 0, 10 * SECOND)
 
 
 def test_requests_due_but_not_started_in_time_are_skipped(monkeypatch):
     world = World(monkeypatch, lambda number: 2 * SECOND if number == 900 else MS)
-    tally = world.run(duration=10 * SECOND, interval=10 * MS)
-    assert (tally.started, tally.skipped, tally.late) == (901, 99, 0)
-    assert tally.elapsed == 11 * SECOND
-    assert tally.total.count == 901
+    results = world.run(duration=10 * SECOND, interval=10 * MS)
+    assert (results.started, results.skipped, results.late) == (901, 99, 0)
+    assert results.elapsed == 11 * SECOND
+    assert results.total.count == 901
 
 
 def test_no_request_is_skipped_after_the_last_wanted_one(monkeypatch):
-    tally = World(monkeypatch, lambda number: MS).run(
+    results = World(monkeypatch, lambda number: MS).run(
         duration=10 * SECOND, requests=10, interval=10 * MS
     )
-    assert (tally.started, tally.skipped) == (10, 0)
+    assert (results.started, results.skipped) == (10, 0)
 
 
 def test_requests_of_the_warm_up_are_never_skipped(monkeypatch):
     world = World(monkeypatch, lambda number: 4 * SECOND)
-    tally = world.run(warmup=SECOND, duration=2 * SECOND, interval=10 * MS)
-    assert (tally.started, tally.skipped, tally.total.count) == (0, 200, 0)
+    results = world.run(warmup=SECOND, duration=2 * SECOND, interval=10 * MS)
+    assert (results.started, results.skipped, results.total.count) == (0, 200, 0)
 
 
 def test_a_request_ends_at_its_timeout(monkeypatch):
-    tally = World(monkeypatch, lambda number: SECOND).run(requests=3, timeout=100 * MS)
-    assert tally.failures["timeout"].min == tally.failures["timeout"].max == 100 * MS
-    assert (tally.total.count, tally.elapsed) == (0, 300 * MS)
+    results = World(monkeypatch, lambda number: SECOND).run(requests=3, timeout=100 * MS)
+    assert results.failures["timeout"].min == results.failures["timeout"].max == 100 * MS
+    assert (results.total.count, results.elapsed) == (0, 300 * MS)
 
 
 def test_a_missing_response_does_not_lower_the_rate(monkeypatch):
-    """The load ends with the last answer, not with the timeout after it."""
+    """The load ends with the last response, not with the timeout after it."""
     world = World(monkeypatch, lambda number: 10 * SECOND if number == 5 else 10 * MS)
-    tally = world.run(requests=10, concurrency=10, timeout=SECOND)
-    assert (tally.total.count, failures(tally)) == (9, {"timeout": 1})
-    assert tally.elapsed == 10 * MS
+    results = world.run(requests=10, concurrency=10, timeout=SECOND)
+    assert (results.total.count, failures(results)) == (9, {"timeout": 1})
+    assert results.elapsed == 10 * MS
 
 
 def test_a_refused_client_does_not_delay_the_others(monkeypatch):
@@ -518,10 +518,10 @@ def test_a_refused_client_does_not_delay_the_others(monkeypatch):
         return FakeStream(world)
 
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
-    tally = world.run(duration=10 * MS, concurrency=2)
+    results = world.run(duration=10 * MS, concurrency=2)
     assert world.starts == [world.begin + n * MS for n in range(10)]
-    assert_is(tally.total, [MS] * 10)
-    assert max(slot.max or 0 for slot in tally.timeline.buckets) == MS
+    assert_is(results.total, [MS] * 10)
+    assert max(slot.max or 0 for slot in results.timeline.buckets) == MS
 
 
 @pytest.mark.parametrize(
@@ -536,10 +536,10 @@ def test_several_processes_send_when_one_would(monkeypatch, limits, warmup, proc
     alone = World(monkeypatch, lambda number: MS)
     whole = alone.run_plan(plan)
     together = World(monkeypatch, lambda number: MS)
-    tallies = [together.run_plan(share) for share in split(plan, processes)]
+    parts = [together.run_plan(share) for share in split(plan, processes)]
     assert sorted(together.starts) == alone.starts
-    assert sum(tally.started for tally in tallies) == whole.started
-    assert sum(tally.late + tally.skipped for tally in tallies) == 0
+    assert sum(results.started for results in parts) == whole.started
+    assert sum(results.late + results.skipped for results in parts) == 0
 
 
 def stalling(world, begin, end):
@@ -556,26 +556,26 @@ def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough
     """All requests in it wait until its end: from 2 s down to nothing."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
-    tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
+    results = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
     # Due every 10 ms, answered 1 ms later: from the one due at 4 s to the one due at 5.99 s.
     felt = [2 * SECOND - later * 10 * MS for later in range(200)]
-    assert_is(tally.total, [MS] * 800 + felt)
-    assert_is(tally.response, [MS] * 800 + felt)
-    assert tally.response.percentile(90) == pytest.approx(SECOND, rel=0.02)
-    assert (tally.started, tally.late, tally.skipped) == (1_000, 0, 0)
+    assert_is(results.total, [MS] * 800 + felt)
+    assert_is(results.response, [MS] * 800 + felt)
+    assert results.response.percentile(90) == pytest.approx(SECOND, rel=0.02)
+    assert (results.started, results.late, results.skipped) == (1_000, 0, 0)
 
 
 def test_a_stall_with_few_clients_shows_in_response_times(monkeypatch):
     """Waiting for a free client is waiting, too."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
-    tally = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)
-    assert_is(tally.total, [MS] * 998 + [2 * SECOND, 2 * SECOND - 10 * MS])
+    results = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)
+    assert_is(results.total, [MS] * 998 + [2 * SECOND, 2 * SECOND - 10 * MS])
     # Two at a time, 1 ms each, until no request waits for a client.
     felt = [max(MS, 2 * SECOND + later // 2 * MS - later * 10 * MS) for later in range(600)]
-    assert_is(tally.response, [MS] * 400 + felt)
-    assert tally.late == sum(time > MS + load.LATE_AFTER for time in felt[2:])
-    assert (tally.started, tally.skipped) == (1_000, 0)
+    assert_is(results.response, [MS] * 400 + felt)
+    assert results.late == sum(time > MS + load.LATE_AFTER for time in felt[2:])
+    assert (results.started, results.skipped) == (1_000, 0)
 
 
 def test_simultaneous_responses_are_timed_before_any_is_counted(monkeypatch):
@@ -587,8 +587,8 @@ def test_simultaneous_responses_are_timed_before_any_is_counted(monkeypatch):
         closing(stream)
 
     monkeypatch.setattr(FakeStream, "close", close)
-    tally = world.run(requests=20, concurrency=20)
-    assert_is(tally.total, [50 * MS] * 20)
+    results = world.run(requests=20, concurrency=20)
+    assert_is(results.total, [50 * MS] * 20)
 
 
 def test_responses_are_read_while_due_requests_are_started(monkeypatch):
@@ -599,9 +599,9 @@ def test_responses_are_read_while_due_requests_are_started(monkeypatch):
         return FakeStream(world)
 
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
-    tally = world.run(requests=500, concurrency=500)
-    assert tally.started == 500
-    assert tally.total.max <= 6 * MS + load._START_BATCH * MS
+    results = world.run(requests=500, concurrency=500)
+    assert results.started == 500
+    assert results.total.max <= 6 * MS + load._START_BATCH * MS
 
 
 def test_responses_are_read_while_requests_without_room_are_started(monkeypatch):
@@ -614,15 +614,15 @@ def test_responses_are_read_while_requests_without_room_are_started(monkeypatch)
         return FakeStream(world)
 
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
-    tally = world.run(requests=100, concurrency=100)
-    assert tally.started == 100
-    assert tally.total.min <= (20 + 6 + load._START_BATCH) * MS
+    results = world.run(requests=100, concurrency=100)
+    assert results.started == 100
+    assert results.total.min <= (20 + 6 + load._START_BATCH) * MS
 
 
 def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
     def write_nowait(stream, buffers):
         world.now += MS
-        assert world.now < world.begin + SECOND, "nothing else is looked at"
+        assert world.now < world.begin + SECOND, "other exchanges wait"
         return sum(map(len, buffers))
 
     def waiting(poller, timeout):
@@ -636,20 +636,20 @@ def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
     monkeypatch.setattr(
         FakePoller, "register", lambda poller, descriptor, wanted: open_streams.append(descriptor)
     )
-    tally = world.run(requests=1, size=1 << 60, timeout=100 * MS)
-    assert failures(tally) == {"timeout": 1}
-    assert tally.failures["timeout"].max <= 102 * MS
+    results = world.run(requests=1, size=1 << 60, timeout=100 * MS)
+    assert failures(results) == {"timeout": 1}
+    assert results.failures["timeout"].max <= 102 * MS
 
 
 def test_an_unsent_report_is_part_of_the_next(monkeypatch):
     reports = []
 
-    def report(answered, failed, elapsed, recent):
-        reports.append((answered, recent.requests))
+    def on_progress(progress):
+        reports.append((progress.answered, progress.recent.requests))
         if len(reports) < 3:
             raise BlockingIOError
 
     world = World(monkeypatch, lambda number: 10 * MS)
-    generator = Generator(LoadPlan("/fake", requests=100), world.begin, report=report)
+    generator = Generator(LoadPlan("/fake", requests=100), world.begin, on_progress=on_progress)
     generator.run()
     assert reports == [(25, 25), (50, 50), (75, 75), (100, 25), (100, 0)]

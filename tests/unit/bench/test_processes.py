@@ -40,7 +40,7 @@ def answering_server(path):
 
 @contextmanager
 def silent_server(path):
-    """A server that reads requests and does not answer."""
+    """A server that reads requests and does not response."""
     with RespondingServer(path) as server:
         server.go_on.clear()
         yield server
@@ -48,7 +48,7 @@ def silent_server(path):
 
 def makers() -> list[int]:
     """Our children, those that Python itself keeps left out."""
-    # What subprocess and the resource tracker start is not a fleet's.
+    # What subprocess and the resource tracker start is not a generator's.
     helper = resource_tracker._resource_tracker._pid
     return [pid for pid in children(os.getpid()) if pid != helper]
 
@@ -93,7 +93,7 @@ def run_until(running: GeneratorProcesses, state) -> None:
         running.run(on_progress, 0.01)
 
 
-def test_a_plan_is_divided_completely():
+def test_a_plan_is_split_completely():
     plans = plans_of("/x", 4, concurrency=6, requests=10)
     assert [plan.concurrency for plan in plans] == [2, 2, 1, 1]
     assert [plan.requests for plan in plans] == [3, 3, 2, 2]
@@ -108,10 +108,10 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
         GeneratorProcesses(plans_of(endpoint, 3, requests=50)) as running,
     ):
         running.run(reports.append, 0.1)
-        tally = running.results()
-        assert 0 < running.max_cpu_share() <= 1.1
-    assert tally.started == tally.total.count == len(server.requests) == 50
-    assert (tally.bytes_out, tally.bytes_in) == (100, 150)
+        results = running.results()
+        assert 0 < running.results().cpu_share <= 1.1
+    assert results.started == results.total.count == len(server.requests) == 50
+    assert (results.bytes_out, results.bytes_in) == (100, 150)
     assert (reports[-1].answered, reports[-1].failed) == (50, 0)
     assert sum(progress.recent.requests for progress in reports) == 50
 
@@ -119,8 +119,8 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
 def test_failures_of_all_processes_add_up(endpoint):
     with GeneratorProcesses(plans_of(endpoint, requests=9)) as running:
         running.run(ignore, 0.1)
-        tally = running.results()
-    assert (tally.started, tally.failures["refused"].count) == (9, 9)
+        results = running.results()
+    assert (results.started, results.failures["refused"].count) == (9, 9)
 
 
 def test_stopping_early_gives_the_counts_so_far(endpoint):
@@ -130,8 +130,8 @@ def test_stopping_early_gives_the_counts_so_far(endpoint):
     ):
         run_until(load, lambda: len(server.requests) == 6)
         load.stop()
-        tally = load.results()
-    assert (tally.started, tally.unfinished, tally.failures) == (6, 6, {})
+        results = load.results()
+    assert (results.started, results.unfinished, results.failures) == (6, 6, {})
 
 
 def test_stopping_before_the_start_or_after_the_end_changes_nothing(endpoint):
@@ -199,7 +199,7 @@ def test_closing_alone_leaves_no_process(endpoint, when):
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_a_fleet_out_of_descriptors_is_an_error_and_leaves_no_process(endpoint):
+def test_processes_out_of_descriptors_are_an_error_and_leave_no_process(endpoint):
     plans = plans_of(endpoint, 20, concurrency=20, **ENDLESS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, hard))
@@ -210,7 +210,7 @@ def test_a_fleet_out_of_descriptors_is_an_error_and_leaves_no_process(endpoint):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_fleet_that_cannot_start_leaves_no_process(endpoint, monkeypatch):
+def test_processes_that_cannot_start_leave_no_process(endpoint, monkeypatch):
     plans = plans_of(endpoint, **ENDLESS)
     unsendable = LoadPlan(str(endpoint), expect=threading.Lock())
     with pytest.raises(TypeError):

@@ -11,12 +11,10 @@ from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stal
 from helpers.html import read
 from markdown_it import MarkdownIt
 
-from simpleipc_cli.bench import conditions as verdict
-from simpleipc_cli.bench import format as wording
-from simpleipc_cli.bench.conditions import KINDS
+from simpleipc_cli.bench import format as fmt
+from simpleipc_cli.bench.conditions import KINDS, TIME, evaluate, parse
+from simpleipc_cli.bench.format import to_csv, to_markdown
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.bench.stats import SummaryStats
-from simpleipc_cli.bench.tables import to_csv, to_markdown
 
 EMPTY = Run().report()
 
@@ -40,7 +38,7 @@ HOSTILE = [
 
 def named(path: str) -> Report:
     run = Run(path)
-    run.answer(0, 0, MS)
+    run.respond(0, 0, MS)
     return run.report()
 
 
@@ -65,7 +63,7 @@ def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
         unit, value = found[name]
         if values[name] is None:
             assert value == ""
-        elif kind == verdict.TIME:
+        elif kind == TIME:
             assert unit == "ns"
             assert re.fullmatch(r"\d+", value)
             assert int(value) == round(values[name])
@@ -75,16 +73,16 @@ def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
 
 def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
     found = lines(failing())
-    tally = failing().results
+    results = failing().results
     assert found["path"] == ("text", failing().path)
     assert found["partial"] == found["generator_saturated"] == ("bool", "true")
-    assert found["elapsed"] == ("ns", str(tally.elapsed))
+    assert found["elapsed"] == ("ns", str(results.elapsed))
     assert found["rate"] == ("1/s", repr(failing().rate))
     assert found["offered_rate"] == ("1/s", "")
     assert found["answered"] == ("count", str(failing().answered))
     assert found["failures.protocol"] == ("count", "0")
     assert "failures.protocol.max" not in found
-    for kind, times in tally.failures.items():
+    for kind, times in results.failures.items():
         name = f"failures.{kind.replace(' ', '_')}"
         assert found[name] == ("count", str(times.count))
         assert found[f"{name}.max"] == ("ns", str(times.max))
@@ -131,8 +129,8 @@ def rendered(report: Report, *more):
     return read(f"<body>{html}</body>")
 
 
-def judged(report: Report, *conditions: str):
-    return verdict.evaluate([verdict.parse(text) for text in conditions], report.values())
+def evaluated(report: Report, *conditions: str):
+    return evaluate([parse(text) for text in conditions], report.values())
 
 
 def tables_of(page) -> list[dict[str, list[str]]]:
@@ -152,8 +150,8 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
     assert times["head"] == ["", "response", "service", "connect", "first byte"]
     for kind, histogram in stalled().times().items():
         column = times["head"].index(kind.replace("_", " ")) - 1
-        for name, value in SummaryStats.of(histogram).by_name().items():
-            assert times[name][column] == wording.format_figure(name, value)
+        for name, value in histogram.figures().items():
+            assert times[name][column] == fmt.format_figure(name, value)
         assert times["samples"][column] == f"{histogram.count:,}"
     assert times["p99.99"] == ["-"] * 4
 
@@ -161,8 +159,8 @@ def test_the_markdown_has_all_times_with_the_number_of_samples():
 def test_the_markdown_says_what_was_measured_and_how():
     text = rendered(stalled()).text
     assert "500/s: 5,000 in 10.0 s" in text
-    assert wording.describe_load(stalled()) in text
-    assert wording.TIME_DESCRIPTIONS["response"] in text
+    assert fmt.describe_load(stalled()) in text
+    assert fmt.TIME_DESCRIPTIONS["response"] in text
     assert "timeout: 30.0 s" in text
     assert "started late: 943" in text
     assert "Partial" not in text
@@ -177,8 +175,8 @@ def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
     for kind, (count, mean, *_, longest) in failures.items():
         times = failing().results.failures[kind]
         assert count == f"{times.count:,}"
-        assert mean == wording.format_figure("mean", times.mean)
-        assert longest == wording.format_figure("max", times.max)
+        assert mean == fmt.format_figure("mean", times.mean)
+        assert longest == fmt.format_figure("max", times.max)
     counts = [int(count.replace(",", "")) for count, *_ in failures.values()]
     assert all(more >= fewer for more, fewer in pairwise(counts))
     assert f"{failing().results.failed():,} failed (10.6 %)" in page.text
@@ -187,19 +185,19 @@ def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
 def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
     text = rendered(failing()).text
     assert "Partial: the load was interrupted" in text
-    assert f"Warning: {wording.SATURATED}" in text
+    assert f"Warning: {fmt.SATURATED}" in text
 
 
 def test_the_markdown_says_of_each_condition_whether_it_failed():
-    conditions = judged(stalled(), "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
+    conditions = evaluated(stalled(), "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
     (listed, *_) = rendered(stalled(), conditions).all("ul")
     items = [item.text for item in listed.all("li")]
     marks = ["❌", "✅", "❌", "✅"]
-    expected = [wording.describe_condition(judgement) for judgement in conditions]
+    expected = [fmt.describe_condition(result) for result in conditions]
     assert items == [f"{mark} {said}" for mark, said in zip(marks, expected, strict=True)]
 
 
-def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
+def test_the_markdown_has_each_change_since_the_baseline_and_its_verdict():
     changes = stalled().compare(open_loop(seed=5))
     page = rendered(stalled(), (), changes)
     shown = tables_of(page)[0]
@@ -207,9 +205,9 @@ def test_the_markdown_has_each_change_since_the_baseline_and_its_judgement():
     assert list(shown) == list(changes)
     for name, change in changes.items():
         assert shown[name] == [
-            wording.format_figure(name, change.old),
-            wording.format_figure(name, change.new),
-            wording.format_change(change.relative),
+            fmt.format_figure(name, change.old),
+            fmt.format_figure(name, change.new),
+            fmt.format_change(change.relative),
             change.verdict,
         ]
     assert (
@@ -223,11 +221,11 @@ def test_an_open_loop_against_a_closed_one_says_that_service_times_were_compared
     assert "(service times)" in rendered(stalled(), (), changes).text
 
 
-def test_a_report_without_answers_says_so_and_has_no_times():
+def test_a_report_without_responses_says_so_and_has_no_times():
     run = Run()
     run.fail("refused", 0, MS)
     page = rendered(run.report())
-    assert "No answers: there are no times" in page.text
+    assert "No responses: there are no times" in page.text
     (failures,) = tables_of(page)
     assert failures["refused"][:2] == ["1", "1.00 ms"]
 
@@ -235,7 +233,7 @@ def test_a_report_without_answers_says_so_and_has_no_times():
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
 def test_no_path_becomes_markup(path):
     report = named(path)
-    report.settings["expect"] = report.started_at = path
+    report.started_at = path
     page = rendered(report)
     assert to_markdown(report).encode()
     plain, hostile = rendered(named("plain")), page.one("h3").one("code")

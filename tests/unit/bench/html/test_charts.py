@@ -1,6 +1,6 @@
-"""The charts: what is drawn lies where the axes say, checked by arithmetic of its own.
+"""The charts: what is drawn lies where the axes say, checked independently.
 
-Axes are read off two of their ticks; nothing here asks scales.py where things lie.
+Axes are read off two of their ticks; nothing here uses the positions that svg.py computes.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ def height_at(stroke, x: float) -> float:
     raise AssertionError(f"nothing is drawn at {x}")
 
 
+def keys(chart) -> list[str]:
+    return [name.text for name in chart.one("ul", "legend").all("li")]
+
+
 def is_log(chart) -> bool:
     return "0" not in [tick.text for tick in chart.all("text", "tick up")]
 
@@ -64,10 +68,10 @@ def latency_axis(chart) -> Axis:
 # By percentile
 
 
-@pytest.mark.parametrize("seconds", [1, 20], ids=["500 answers", "10,000 answers"])
+@pytest.mark.parametrize("seconds", [1, 20], ids=["500 responses", "10,000 responses"])
 def test_every_percentile_is_drawn_at_its_place(seconds):
     report = open_loop(seconds=seconds, stall=(100 * MS, 900 * MS))
-    chart = read(latency_by_percentile(report).svg)
+    chart = read(latency_by_percentile(report))
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
     names = [tick.text for tick in chart.all("text", "tick along")]
     assert names == ["0 %", "50 %", "90 %", "99 %", "99.9 %"][: 4 + (seconds == 20)][::-1]
@@ -78,7 +82,7 @@ def test_every_percentile_is_drawn_at_its_place(seconds):
         for q in (0.001, 10, 50, 75, 90, 95, 99, 99.9)[: 7 + (seconds == 20)]:
             place = along.position(q / 100)
             expected = up.position(histogram.percentile(q))
-            # Steps narrower than 1 of 1000 are drawn as one: look a little to both sides.
+            # Steps narrower than 1 of 1000 are drawn as one: points near it count, too.
             near = [y for x, y in stroke if abs(x - place) <= 1]
             near.append(height_at(stroke, max(place, 1e-9)))
             assert max(near) + 0.2 >= expected >= min(near) - 0.2
@@ -86,7 +90,7 @@ def test_every_percentile_is_drawn_at_its_place(seconds):
 
 def test_the_dots_are_the_named_percentiles():
     report = stalled()
-    chart = read(latency_by_percentile(report).svg)
+    chart = read(latency_by_percentile(report))
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
     dots = {}
     for dot in chart.all("path", "dot"):
@@ -109,8 +113,8 @@ def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
     run = Run()
     for number in range(count):
         took = 100 * US + number * number
-        run.answer(number * MS, number * MS, number * MS + took)
-    chart = read(latency_by_percentile(run.report()).svg)
+        run.respond(number * MS, number * MS, number * MS + took)
+    chart = read(latency_by_percentile(run.report()))
     along = Axis(chart, "along", share_of, nines)
     last = 100 * (1 - 10 ** -along.transformed(1000))
     assert samples_needed(last * 0.9999) <= count <= samples_needed(100 - (100 - last) * 0.99)
@@ -124,23 +128,22 @@ def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
 
 
 def test_a_closed_loop_has_one_line_for_service_time():
-    chart = latency_by_percentile(closed_loop(seconds=1))
-    assert chart.keys == (("latency", "service"),)
-    assert not read(chart.svg).all("path", "line service")
+    chart = read(latency_by_percentile(closed_loop(seconds=1)))
+    assert keys(chart) == ["service"]
+    assert not chart.all("path", "line service")
 
 
 def test_an_open_loop_has_a_named_line_for_each_time():
-    chart = latency_by_percentile(open_loop(seconds=1))
-    assert chart.keys == (("latency", "response"), ("service", "service"))
-    svg = read(chart.svg)
-    assert [name.text for name in svg.all("text", "name")] == ["response", "service"]
+    chart = read(latency_by_percentile(open_loop(seconds=1)))
+    assert keys(chart) == ["response", "service"]
+    assert [name.text for name in chart.all("text", "name")] == ["response", "service"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_too_few_answers_for_a_median_make_no_chart(count):
+def test_too_few_responses_for_a_median_make_no_chart(count):
     run = Run()
     for number in range(count):
-        run.answer(number, number, number + MS)
+        run.respond(number, number, number + MS)
     assert latency_by_percentile(run.report()) is None
 
 
@@ -150,17 +153,17 @@ def test_a_curve_of_very_many_steps_stays_small():
         for number in range(1_000):
             run.results.total.record((1 << exponent) + (number << exponent) // 1_000)
     chart = latency_by_percentile(run.report())
-    assert len(chart.svg) < 40_000
+    assert len(chart) < 60_000
 
 
 def test_times_of_similar_length_are_drawn_from_0_up():
     run = Run()
     for number in range(100):
-        run.answer(number * MS, number * MS, number * MS + MS + number * 10 * US)
-    chart = latency_by_percentile(run.report())
-    assert not chart.is_log
-    up = latency_axis(read(chart.svg))
-    (stroke,) = line(read(chart.svg), "latency")
+        run.respond(number * MS, number * MS, number * MS + MS + number * 10 * US)
+    chart = read(latency_by_percentile(run.report()))
+    assert "Log scale." not in chart.one("figcaption").text
+    up = latency_axis(chart)
+    (stroke,) = line(chart, "latency")
     assert up.position(0) == pytest.approx(1000)
     assert stroke[0][1] == pytest.approx(up.position(MS), abs=0.2)
 
@@ -172,8 +175,8 @@ def test_medians_and_maxima_are_drawn_at_their_times():
     run = Run()
     for number in range(1_000):  # 10 ms apart; the median 5 ms, in the second half 500 ms
         took = (5 if number < 500 else 500) * MS + (number % 5 - 2) * 10 * US
-        run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + took)
-    svg = read(latency_over_time(run.report()).svg)
+        run.respond(number * 10 * MS, number * 10 * MS, number * 10 * MS + took)
+    svg = read(latency_over_time(run.report()))
     along = Axis(svg, "along", ns_of)
     up = latency_axis(svg)
     first, *_, last = line(svg, "p50")
@@ -188,98 +191,52 @@ def test_medians_and_maxima_are_drawn_at_their_times():
     assert highest == pytest.approx(up.position(500.02 * MS), abs=0.2)
 
 
-def test_a_time_without_answers_is_a_gap_with_a_label():
-    svg = read(latency_over_time(stalled()).svg)
+def test_a_time_without_responses_is_a_gap():
+    svg = read(latency_over_time(stalled()))
     along = Axis(svg, "along", ns_of)
-    gap = svg.one("rect", "gap")
-    begin, width = float(gap["x"]), float(gap["width"])
-    slack = along.position(330 * MS)  # the stretch in which the stall begins or ends
-    assert begin == pytest.approx(along.position(STALL[0]), abs=slack)
-    assert begin + width == pytest.approx(along.position(STALL[1]), abs=slack)
+    begin, end = (along.position(at) for at in STALL)
+    slack = along.position(330 * MS)  # the window in which the stall begins or ends
     for kind in ("p50", "p99", "max"):
-        for stroke in line(svg, kind):
-            xs = [x for x, _ in stroke]
-            assert max(xs) < begin or min(xs) > begin + width
-    assert svg.one("text", "gap-name").text == "no answers"
+        before, after = line(svg, kind)
+        assert before[-1][0] == pytest.approx(begin, abs=slack)
+        assert after[0][0] == pytest.approx(end, abs=slack)
+    assert len(line(read(latency_over_time(open_loop())), "p50")) == 1
 
 
-def test_without_a_stall_there_is_no_gap():
-    chart = latency_over_time(open_loop())
-    assert chart.svg.count('class="gap"') == 0
-    assert all(len(line(read(chart.svg), kind)) == 1 for kind in ("p50", "p99", "max"))
-
-
-def test_a_single_answer_is_a_dot():
+def test_a_single_response_is_a_dot():
     run = Run()
-    for number in range(200):  # 100 answers in the first second, 100 in the last of ten
+    for number in range(200):  # 100 responses in the first second, 100 in the last of ten
         at = (number if number < 100 else 800 + number) * 10 * MS
-        run.answer(at, at, at + MS)
-    run.answer(5 * SECOND, 5 * SECOND, 5 * SECOND + MS)
-    svg = read(latency_over_time(run.report()).svg)
+        run.respond(at, at, at + MS)
+    run.respond(5 * SECOND, 5 * SECOND, 5 * SECOND + MS)
+    svg = read(latency_over_time(run.report()))
     along = Axis(svg, "along", ns_of)
-    (((x, _),),) = line(svg, "p50", "dot")
+    ((x, _),) = line(svg, "p50")[1]
     assert x == pytest.approx(along.position(5 * SECOND), abs=along.position(330 * MS))
 
 
-def test_a_99th_percentile_is_drawn_only_from_a_hundred_answers():
-    assert "p99" in dict(latency_over_time(open_loop(rate=500)).keys)
-    assert "p99" not in dict(latency_over_time(open_loop(rate=50)).keys)
+def test_a_99th_percentile_is_drawn_only_from_a_hundred_responses():
+    assert keys(read(latency_over_time(open_loop(rate=500)))) == ["max", "p99", "p50"]
+    assert keys(read(latency_over_time(open_loop(rate=50)))) == ["max", "p50"]
 
 
 def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
     run = Run()
     for number in range(20_000):  # of 100 in a row 2 take 50 ms, and one of 1,000 takes 400 ms
         took = 400 if number % 1_000 == 500 else 50 if number % 50 == 7 else 1
-        run.answer(number * MS, number * MS, number * MS + took * MS)
-    svg = read(latency_over_time(run.report()).svg)
+        run.respond(number * MS, number * MS, number * MS + took * MS)
+    svg = read(latency_over_time(run.report()))
     up = latency_axis(svg)
     for kind, ns in ("p50", MS), ("p99", 50 * MS):
         off = abs(up.position(ns) - up.position(1.033 * ns))  # what a slot knows times to
         assert all(abs(y - up.position(ns)) <= off for _, y in line(svg, kind)[0])
 
 
-def test_failures_are_marked_at_their_time_as_high_as_their_share():
-    run = Run()
-    for number in range(1_000):
-        at = number * 10 * MS
-        if 3 * SECOND <= at < 4 * SECOND or (number == 700):
-            run.fail("refused", at, at)
-        else:
-            run.answer(at, at, at + MS)
-    chart = latency_over_time(run.report())
-    svg = read(chart.svg)
-    assert ("failures", "failures") in chart.keys
-    along = Axis(svg, "along", ns_of)
-    marks = svg.all("rect", "failures")
-    *outage, single = marks
-    begin = 10 * outage[0].percent("x")
-    end = 10 * (outage[-1].percent("x") + outage[-1].percent("width"))
-    assert begin == pytest.approx(along.position(3 * SECOND), abs=along.position(330 * MS))
-    assert end == pytest.approx(along.position(4 * SECOND), abs=along.position(330 * MS))
-    assert 10 * single.percent("x") <= along.position(7 * SECOND) + 0.2
-    assert max(float(mark["height"]) for mark in outage) == 12  # all failed
-    assert float(single["height"]) < 4  # one among many
-    assert "1 failed" in single.text
-
-
-def test_the_end_of_the_load_is_marked_where_answers_took_much_longer():
-    run = Run(duration=10 * SECOND)
-    for number in range(1_000):
-        run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)
-    assert "end of load" not in latency_over_time(run.report()).svg
-    run.fail("timeout", 9 * SECOND, 14 * SECOND)
-    for chart in latency_over_time, throughput_over_time:
-        svg = read(chart(run.report()).svg)
-        along = Axis(svg, "along", ns_of)
-        mark = svg.one("line", "end-of-load")
-        assert 10 * mark.percent("x1") == pytest.approx(along.position(10 * SECOND), abs=0.2)
-
-
 # Throughput
 
 
-def answers_drawn(svg) -> float:
-    """The area below the line of answers: a rate times a time is a number."""
+def responses_drawn(svg) -> float:
+    """The area below the line of responses: a rate times a time is a number."""
     along, up = Axis(svg, "along", ns_of), Axis(svg, "up", number_of)
     (stroke,) = line(svg, "rate")
     assert stroke[0][0] == 0
@@ -301,31 +258,31 @@ def answers_drawn(svg) -> float:
     ],
     ids=["steady", "stall", "few", "failures", "slow"],
 )
-def test_the_area_below_the_line_is_the_number_of_answers(made):
+def test_the_area_below_the_line_is_the_number_of_responses(made):
     report = made()
-    svg = read(throughput_over_time(report).svg)
+    svg = read(throughput_over_time(report))
     # Places have one decimal of 1000; the steps of a stall are high and narrow.
-    assert answers_drawn(svg) == pytest.approx(report.answered, rel=0.02)
+    assert responses_drawn(svg) == pytest.approx(report.answered, rel=0.02)
 
 
 @pytest.mark.parametrize("odd", [0, 1, 3, 79, 81, 159], ids=lambda odd: f"{odd} ms")
 def test_a_steady_rate_is_level_to_the_end(odd):
     run = Run(rate=1_000.0)
     for number in range(10_000 + odd):
-        run.answer(number * MS, number * MS, number * MS + 100 * US)
-    svg = read(throughput_over_time(run.report()).svg)
+        run.respond(number * MS, number * MS, number * MS + 100 * US)
+    svg = read(throughput_over_time(run.report()))
     up = Axis(svg, "up", number_of)
     (stroke,) = line(svg, "rate")
-    # In the last stretch, of 80 answers or more, one of them may come too early.
+    # In the last stretch, of 80 responses or more, one of them may come too early.
     assert all(up.transformed(y) == pytest.approx(1_000, rel=1.5 / 80) for _, y in stroke)
 
 
-def test_a_run_that_ends_in_silence_is_drawn_to_its_end():
+def test_a_run_that_ends_without_responses_is_drawn_to_its_end():
     run = Run()
     for number in range(1_000):
-        run.answer(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)
+        run.respond(number * 10 * MS, number * 10 * MS, number * 10 * MS + MS)
     run.results.elapsed = 20 * SECOND
-    svg = read(throughput_over_time(run.report()).svg)
+    svg = read(throughput_over_time(run.report()))
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
     (stroke,) = line(svg, "rate")
     assert up.transformed(height_at(stroke, along.position(15 * SECOND))) == pytest.approx(
@@ -334,30 +291,25 @@ def test_a_run_that_ends_in_silence_is_drawn_to_its_end():
     assert up.transformed(height_at(stroke, along.position(5 * SECOND))) == pytest.approx(
         100, abs=1
     )
-    gap = read(latency_over_time(run.report()).svg).one("rect", "gap")
-    assert float(gap["x"]) + float(gap["width"]) == pytest.approx(1000)
 
 
 def test_the_offered_rate_is_a_level_line():
-    svg = read(throughput_over_time(stalled()).svg)
+    svg = read(throughput_over_time(stalled()))
     up = Axis(svg, "up", number_of)
-    assert line(svg, "offered") == [
-        [
-            (0, pytest.approx(up.position(500), abs=0.2)),
-            (1000, pytest.approx(up.position(500), abs=0.2)),
-        ]
-    ]
-    assert not read(throughput_over_time(closed_loop(seconds=1)).svg).all("path", "line offered")
+    (stroke,) = line(svg, "offered")
+    assert (stroke[0][0], stroke[-1][0]) == (0, 1000)
+    assert all(y == pytest.approx(up.position(500), abs=0.2) for _, y in stroke)
+    assert not read(throughput_over_time(closed_loop(seconds=1))).all("path", "line offered")
 
 
 def test_failures_per_second_have_a_line_where_there_were_any():
-    svg = read(throughput_over_time(failing()).svg)
+    svg = read(throughput_over_time(failing()))
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
     (stroke,) = line(svg, "failed")
     # Eight clients that wait 10 ms after each refusal.
     rate = up.transformed(height_at(stroke, along.position(4 * SECOND)))
     assert rate == pytest.approx(800, rel=0.05)
-    assert not read(throughput_over_time(closed_loop(seconds=1)).svg).all("path", "line failed")
+    assert not read(throughput_over_time(closed_loop(seconds=1))).all("path", "line failed")
 
 
 def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
@@ -366,7 +318,7 @@ def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
         run.fail("refused", number * 10 * MS, number * 10 * MS)
     assert latency_by_percentile(run.report()) is None
     assert latency_over_time(run.report()) is None
-    assert dict(throughput_over_time(run.report()).keys) == {"rate": "answered", "failed": "failed"}
+    assert keys(read(throughput_over_time(run.report()))) == ["answered", "failed"]
 
 
 # All of them
@@ -382,14 +334,14 @@ def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
 def test_unusual_runs_are_drawn_with_valid_numbers(chart, times, apart):
     run = Run(rate=10.0)
     for number, ns in enumerate(times):
-        run.answer(number * apart, number * apart, number * apart + ns)
+        run.respond(number * apart, number * apart, number * apart + ns)
     drawn = chart(run.report())
     if drawn is None:
         assert len(times) < 5 or apart < MS
         return
-    assert "nan" not in drawn.svg
-    assert "inf" not in drawn.svg
-    for path in read(drawn.svg).all("path"):
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    for path in read(drawn).all("path"):
         for stroke in points(path["d"].partition("Z")[0]):
             assert all(-0.1 <= x <= 1000.1 and -0.1 <= y <= 1000.1 for x, y in stroke)
 
@@ -397,7 +349,7 @@ def test_unusual_runs_are_drawn_with_valid_numbers(chart, times, apart):
 @pytest.mark.parametrize("chart", EVERY_CHART)
 def test_a_chart_has_a_description_for_screen_readers(chart):
     report = stalled()
-    svg = read(chart(report).svg)
+    svg = read(chart(report)).one("svg", "chart")
     assert svg["role"] == "img"
     said = {element["id"]: element.text for element in svg if "id" in element.attributes}
     assert set(said) == {svg["aria-labelledby"], svg["aria-describedby"]}
@@ -406,18 +358,5 @@ def test_a_chart_has_a_description_for_screen_readers(chart):
         "Latency over time",
         "Throughput over time",
     }
-    description = said[svg["aria-describedby"]]
-    assert any(word in description for word in ("p99.9 1.99 s", "no answers from", "500/s offered"))
-
-
-@pytest.mark.parametrize("chart", EVERY_CHART[1:])
-def test_every_stretch_of_time_has_a_tooltip(chart):
-    report = stalled()
-    svg = read(chart(report).svg)
-    hovers = svg.all("rect", "hover")
-    places = [(float(hover["x"]), float(hover["x"]) + float(hover["width"])) for hover in hovers]
-    assert places[0][0] == 0
-    assert places[-1][1] == pytest.approx(1000, abs=0.1)
-    assert all(end == pytest.approx(begin, abs=0.02) for (_, end), (begin, _) in pairwise(places))
-    counts = [number_of(hover.text.split(": ")[1].split()[0]) for hover in hovers]
-    assert sum(counts) == report.answered
+    said = said[svg["aria-describedby"]]
+    assert any(word in said for word in ("p99.9: 1.99 s", "longest time is", "500/s offered"))

@@ -10,7 +10,7 @@ from helpers import report_style as style
 from helpers.bench_reports import MS, SECOND, Run, failing, open_loop, stalled
 from helpers.browser import CHROMIUM, Browser
 
-from simpleipc_cli.bench import conditions as verdict
+from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.html.page import to_html
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -22,33 +22,33 @@ def browser(tmp_path_factory):
         yield started
 
 
-def judged(report, *conditions: str):
-    return verdict.evaluate([verdict.parse(text) for text in conditions], report.values())
+def evaluated(report, *conditions: str):
+    return evaluate([parse(text) for text in conditions], report.values())
 
 
 def full_page() -> str:
     changes = stalled().compare(open_loop(seed=5))
-    return to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0"), changes)
+    return to_html(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"), changes)
 
 
 def hours() -> str:
     run = Run("/run/" + "very-long-name/" * 200 + "sock", rate=0.01, concurrency=10)
     for number in range(1_000):
         due = number * 100 * SECOND
-        run.answer(due, due, due + (number % 997 + 1) * 140 * SECOND)
+        run.respond(due, due, due + (number % 997 + 1) * 140 * SECOND)
     return to_html(run.report())
 
 
 def nanoseconds() -> str:
     run = Run("</title><script>document.write('taken over')</script>")
     for number in range(40_000):
-        run.answer(number * 10_000, number * 10_000, number * 10_000 + number % 900)
+        run.respond(number * 10_000, number * 10_000, number * 10_000 + number % 900)
     return to_html(run.report())
 
 
 def alone() -> str:
     run = Run()
-    run.answer(0, 0, MS)
+    run.respond(0, 0, MS)
     return to_html(run.report())
 
 
@@ -65,7 +65,7 @@ def rgb(colour: str) -> list[int]:
     ids=["light and wide", "dark and narrow"],
 )
 def test_the_page_has_the_preferred_colours(browser, width, height, is_dark, colours):
-    html = to_html(stalled(), judged(stalled(), "p99>5ms", "errors>0"))
+    html = to_html(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"))
     page = browser.open(html, width, height, is_dark=is_dark)
     picture = browser.pixels(page.screenshot(), [rgb(colour) for colour in colours.values()])
     assert page.complaints == []
@@ -124,7 +124,7 @@ WIDTHS = (360, 737, 929, 1600)
 def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(browser):
     pages = {
         "full": full_page(),
-        "failing": to_html(failing(), judged(failing(), "error_rate>1%")),
+        "failing": to_html(failing(), evaluated(failing(), "error_rate>1%")),
         "hours": hours(),
         "nanoseconds": nanoseconds(),
         "alone": alone(),
