@@ -64,7 +64,7 @@ class PrestartHandler(Handler):
             self._supervisor = Supervisor(self._maintain)
             self._supervisor.start()
         except SipcError as error:
-            self._log.warning(f"handlers are started when needed: {error.text}")
+            self._log.warning(f"cannot prestart handlers: {error.text}")
 
     def min_fds(self) -> int:
         return self.held_fds
@@ -147,9 +147,7 @@ class PrestartHandler(Handler):
     def _record_failure(self, how: str) -> None:
         """Log the first of some failures in a row, and back off."""
         if not self._failures:
-            self._log.warning(
-                f"a handler that was started ahead has ended before its request: {how}"
-            )
+            self._log.warning(f"a prestarted handler ended before its request: {how}")
         pause = min(_MAX_BACKOFF, _MIN_BACKOFF * 2 ** min(self._failures, 20))
         self._not_before = monotonic() + pause
         self._failures += 1

@@ -35,7 +35,7 @@ class Supervisor:
             self._poller = new_scalable_poller()
             self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         except OSError as error:
-            raise SipcError(f"nothing can look after handlers: {error.strerror}") from error
+            raise SipcError(f"cannot supervise idle handlers: {error.strerror}") from error
         self._thread = Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -43,7 +43,7 @@ class Supervisor:
         try:
             self._thread.start()
         except RuntimeError as error:
-            raise SipcError(f"nothing can look after handlers: {error}") from error
+            raise SipcError(f"cannot supervise idle handlers: {error}") from error
 
     def add(self, process: ChildProcess) -> None:
         """Notice when this process exits."""

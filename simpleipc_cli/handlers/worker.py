@@ -71,7 +71,7 @@ class Worker:
             return self._describe_output()
         if self.writer in ready:
             return "closed its standard input"
-        return None if has_read_all else f"did not read on for {LINGER:g} s"
+        return None if has_read_all else f"did not read the rest of its request within {LINGER:g} s"
 
     def _reads_all(self) -> bool:
         while self.pipes.unread():
@@ -88,7 +88,7 @@ class Worker:
         except BlockingIOError:
             return None
         if data:
-            return f"wrote without a request: {quoted(data)}"
+            return f"wrote {quoted(data)}"
         self.process.wait(_STATUS_DELAY, None)
         status = self.process.status()
         return "closed its standard output" if status is None else f"ended: {describe(status)[1]}"
@@ -231,7 +231,7 @@ class WorkerRun(HandlerRun):
                 pieces.append(piece)  # noqa: PERF402 - those before a malformed packet are good
         except ProtocolError as error:
             bad = data[max(0, len(data) - self._answer.unread - HEADER_SIZE) :]
-            self.failure = f"wrote what is no packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
+            self.failure = f"wrote a malformed packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
             self.output = -1
         if self._answer.complete:
             self.output = -1
@@ -262,10 +262,10 @@ class WorkerRun(HandlerRun):
         if not self.failure:
             status = process.status()
             if status is None:
-                self.failure = "closed its standard output in mid-answer"
+                self.failure = "closed its standard output before its response was complete"
             else:
                 word, how = describe(status)
-                self.failure = f"ended before its answer was complete: {how}"
+                self.failure = f"ended before its response was complete: {how}"
                 # A worker may exit after a response, and get a request just before.
                 retry = self.worker.answers > 0 and self._silent and self.request_unread
         return Result(False, word, f"{self.worker} {self.failure}", request_unread=retry)

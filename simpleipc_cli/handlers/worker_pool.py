@@ -134,8 +134,8 @@ class WorkerPool(Handler):
         left = self._not_before - monotonic()
         if left > 0:
             raise SipcError(
-                f"workers fail to start ({self._reason}), the next is started in {left:.1f} s",
-                "see what they write to standard error",
+                f"workers fail to start ({self._reason}); next attempt in {left:.1f} s",
+                "check their standard error",
             )
         return self._free.pop()
 
@@ -148,14 +148,14 @@ class WorkerPool(Handler):
             with self._changed:
                 self._record_failure(str(error))
                 self._release_number(number)
-            raise SipcError(f"no worker: {error}", error.hint) from error
+            raise SipcError(f"cannot start a worker: {error}", error.hint) from error
         worker = Worker(number, generation, process, pipes)
         with self._changed:
             self._started += 1
             supervisor = self._ready_supervisor()
         if supervisor is not None:
             supervisor.add(process)
-        self._log.debug(f"{worker} was started")
+        self._log.debug(f"started {worker}")
         return worker
 
     def _done(self, run: WorkerRun, grace_period: float, kill_now: Latch | None) -> None:
@@ -164,7 +164,9 @@ class WorkerPool(Handler):
         if run.is_answered:
             self._failures, self._not_before = 0, 0.0
         if run.surplus:
-            self._log.warning(f"{worker} wrote behind its answer: {run.surplus}: it is replaced")
+            self._log.warning(
+                f"{worker} wrote past the end of its response ({run.surplus}); replacing it"
+            )
         elif run.is_reusable:
             self._keep(worker, grace_period, kill_now)
             return
@@ -207,11 +209,11 @@ class WorkerPool(Handler):
     def _remove_idle(self, worker: Worker, surplus: str) -> None:
         """Stop an idle worker that has written something or exited."""
         log = self._log.debug if surplus == "ended: exit status 0" else self._log.warning
-        log(f"{worker} {surplus}, while it had no request: it is replaced")
+        log(f"{worker} {surplus} while idle; replacing it")
         self._stop_worker(worker, self._grace_period, None, at_once=True)
 
     def _retire(self, worker: Worker, grace_period: float, kill_now: Latch | None) -> None:
-        self._log.debug(f"{worker} has answered {worker.answers} requests and is replaced")
+        self._log.debug(f"replacing {worker} after {worker.answers} responses")
         self._stop_worker(worker, grace_period, kill_now, at_once=False)
 
     def _stop_worker(

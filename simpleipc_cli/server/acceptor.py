@@ -179,7 +179,7 @@ class Acceptor:
         peer = stream.peer()
         if peer.uid in (self._config.allowed_users or ()):
             return True
-        self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not one of --allow-user")
+        self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user")
         return False
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
@@ -196,7 +196,7 @@ class Acceptor:
     def _close_without_data(self, stream: Stream) -> None:
         """Close a connection that its client has closed without having sent data."""
         self._counters.closed_without_data += 1
-        self._log.debug("somebody looked: connected, and closed without a byte")
+        self._log.debug("client connected and closed without sending data")
         stream.close()
 
     def _remove_idle(self, stream: Stream) -> None:
@@ -244,8 +244,8 @@ class Acceptor:
         now = monotonic()
         if self._warned_at is None or now > self._warned_at + _WARN_AGAIN:
             self._log.warning(
-                "descriptors run short: silent connections are closed, others wait: "
-                "allow more with ulimit -n"
+                "out of file descriptors: closing idle connections and pausing accept: "
+                "raise the limit (ulimit -n)"
             )
         self._warned_at = now
 

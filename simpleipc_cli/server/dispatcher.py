@@ -69,7 +69,7 @@ class WorkerThreads:
         except RuntimeError as error:  # the system has no more; the server tries again later
             if not self._has_warned:
                 self._has_warned = True
-                self._log.warning(f"{error}: allow more with ulimit -u, or give fewer --threads")
+                self._log.warning(f"{error}: raise the limit (ulimit -u) or lower --threads")
             return
         self._threads.append(thread)
 
@@ -259,7 +259,7 @@ class Dispatcher:
         while self.queue:
             stream, _, request, came = self.queue.popleft()
             record = RequestRecord(request.id, request.peer, outcome=Outcome.ABORTED)
-            record.detail = "the server was stopped before it began"
+            record.detail = "the server stopped before the request was started"
             record.queue_time = record.began - came
             stream.close()
             with self._lock:

@@ -111,7 +111,7 @@ class Exchange(ExchangeState):
         if self._stop_handler() is Step.WOULD_BLOCK:
             return Step.WOULD_BLOCK
         if reader.trailing_bytes:
-            self.record.debug_notes.append(f"{reader.trailing_bytes} bytes behind the flush")
+            self.record.debug_notes.append(f"dropped {reader.trailing_bytes} bytes after the flush")
         self.is_over = True
         return Step.DONE
 
@@ -190,23 +190,25 @@ class Exchange(ExchangeState):
         kind, limit = self.timeouts.expired(now)
         match kind:
             case timeouts.READ_IDLE:
-                raise Abort(Outcome.READ_TIMEOUT, f"silent for {limit:g} s")
+                raise Abort(Outcome.READ_TIMEOUT, f"no data for {limit:g} s")
             case timeouts.PACKET:
-                raise Abort(Outcome.READ_TIMEOUT, f"not done with one packet for {limit:g} s")
+                raise Abort(Outcome.READ_TIMEOUT, f"a packet was not complete after {limit:g} s")
             case timeouts.WRITE_IDLE:
-                raise Abort(Outcome.WRITE_TIMEOUT, f"no byte moved for {limit:g} s")
+                raise Abort(Outcome.WRITE_TIMEOUT, f"no data moved for {limit:g} s")
             case timeouts.HANDLER:
-                self._fail(Outcome.HANDLER_TIMEOUT, f"not done in {limit:g} s")
+                self._fail(Outcome.HANDLER_TIMEOUT, f"still running after {limit:g} s")
             case timeouts.OUTPUT_LINGER if self.io is not None:
                 self.progress |= timeouts.OUTPUT_LINGER
                 if self.io.has_exited:
-                    text = "the handler has exited, but something holds its output open"
+                    text = "the handler exited, but another process holds its output open"
                     self.record.warnings.append(text)
                 self.io.run.end_output()
                 self._end_response(self.io.run.result())
                 return self._send()
             case timeouts.INPUT_DRAIN:
-                self.record.warnings.append(f"the worker did not read on for {limit:g} s")
+                self.record.warnings.append(
+                    f"the worker did not read the rest of its request within {limit:g} s"
+                )
                 self._discard_rest()
             case _:  # the time that was due has moved
                 self.due = self.timeouts.update(now, running=self.running, progress=0)
@@ -215,7 +217,7 @@ class Exchange(ExchangeState):
     def _on_latch(self, _events: int) -> Step:
         """Enter the next phase of the shutdown."""
         if self.is_draining:
-            raise Abort(Outcome.ABORTED, "the server was stopped before the answer was complete")
+            raise Abort(Outcome.ABORTED, "the server stopped before the response was complete")
         self.is_draining = True
         self.timeouts.max_read_idle = DRAIN_IDLE_TIMEOUT
         self.progress |= timeouts.READ_IDLE
@@ -246,9 +248,9 @@ class Exchange(ExchangeState):
             self.writer.clear()
             self.record.set_failure(Outcome.CLIENT_CLOSED, "the handler was allowed to finish")
         elif self.buffer.reader.complete:
-            raise Abort(Outcome.CLIENT_CLOSED, "before the answer was complete")
+            raise Abort(Outcome.CLIENT_CLOSED, "before the response was complete")
         else:
-            detail = "the client hung up before its request was complete"
+            detail = "the client closed before its request was complete"
             raise Abort(Outcome.REQUEST_INCOMPLETE, detail)
         return Step.DONE
 

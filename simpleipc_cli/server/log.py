@@ -13,25 +13,20 @@ from simpleipc_cli.transport import Peer
 
 
 class Outcome(Enum):
-    """How a request ended."""
+    """How a request ended. The value is its name in JSON records and counters."""
 
     ANSWERED = "answered"
-    HANDLER_FAILED = "handler failed"
-    HANDLER_TIMEOUT = "handler timed out"
-    SPAWN_FAILED = "handler not started"
-    CLIENT_CLOSED = "client hung up"
-    REQUEST_INCOMPLETE = "request cut off"
-    MALFORMED = "malformed request"
-    TOO_LARGE = "request too large"
-    READ_TIMEOUT = "client too slow to write"
-    WRITE_TIMEOUT = "client too slow to read"
-    ABORTED = "server stopped"
-    INTERNAL_ERROR = "server error"
-
-    @property
-    def key(self) -> str:
-        """The name in JSON records and counters."""
-        return self.name.lower()
+    HANDLER_FAILED = "handler_failed"
+    HANDLER_TIMEOUT = "handler_timeout"
+    SPAWN_FAILED = "spawn_failed"
+    CLIENT_CLOSED = "client_closed"
+    REQUEST_INCOMPLETE = "request_incomplete"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    READ_TIMEOUT = "read_timeout"
+    WRITE_TIMEOUT = "write_timeout"
+    ABORTED = "aborted"
+    INTERNAL_ERROR = "internal_error"
 
     @property
     def is_error(self) -> bool:
@@ -131,7 +126,7 @@ class Counters:
         `idle`; `requests` of `answered`, `failed`, `in_flight` and `queued`.
         """
         failed = {
-            outcome.key: number
+            outcome.value: number
             for outcome, number in self.outcomes.items()
             if outcome is not Outcome.ANSWERED and number
         }

@@ -30,7 +30,7 @@ class ExitReason(Enum):
 
     COMPLETED = "everything was answered"
     ABORTED = "requests were ended before they were answered"
-    PATH_LOST = "the path was taken away or replaced"
+    PATH_LOST = "the path was removed or replaced"
 
 
 class Server:
@@ -231,8 +231,8 @@ class Server:
 
     def _begin_drain(self) -> None:
         """Accept no new clients, but answer all that have connected."""
-        self._log.debug("stopping: answering everybody who has connected")
-        self._notifier.stopping("stopping: answering everybody who has connected")
+        self._log.debug("stopping: answering all connected clients")
+        self._notifier.stopping("stopping: answering all connected clients")
         self._is_accepting = False
         self._drain_deadline = Deadline(self._config.drain_timeout)
         self._acceptor.begin_drain()

@@ -1,7 +1,7 @@
 """Sends the server's state to the service manager (sd_notify(3)).
 
 Each message is one datagram of NAME=value lines. The socket is kept open, as the watchdog must be
-notified even when descriptors run short. A failure is logged once and does not stop the server.
+notified without free descriptors. A failure is logged once and does not stop the server.
 """
 
 from __future__ import annotations
@@ -95,6 +95,4 @@ class Notifier:
     def _warn_once(self, why: str) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(
-                f"the service manager cannot be told how the server is: {why}: check NOTIFY_SOCKET"
-            )
+            self._warn(f"cannot notify the service manager: {why}: check NOTIFY_SOCKET")

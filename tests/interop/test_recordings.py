@@ -70,7 +70,7 @@ def test_a_slow_response_is_passed_on_row_by_row(endpoint):
             wire = b""
             while len(wire) < 3 * 80:
                 wire += connection.recv(1000)
-        server.wait_for_log("client hung up")
+        server.wait_for_log("client closed")
         wait_until(lambda: not server.connections(), "the connection to be closed")
     assert b"big: %075d\n" % 1 in wire
     assert b"big: %075d\n" % 999 not in wire

@@ -109,7 +109,9 @@ def assert_git_looked_itself(repository, git, errors="error: could not read IPC 
         pytest.param("exit 3", [], "handler failed: exit status 3", id="says nothing and fails"),
         pytest.param(f"{HALF}; exit 1", [], "handler failed", id="fails with half an answer"),
         pytest.param(f"{HALF}; kill -9 $$", [], "SIGKILL", id="killed with half an answer"),
-        pytest.param(f"{HALF}; sleep 99", ["--timeout", "200ms"], "timed out", id="timed out"),
+        pytest.param(
+            f"{HALF}; sleep 99", ["--timeout", "200ms"], "handler timeout", id="handler timeout"
+        ),
         pytest.param("./there/is/none", [], "handler failed", id="missing"),
     ],
 )

@@ -76,5 +76,5 @@ def test_a_hang_up_is_noticed_through_ssh_with_the_next_write(sshd, endpoint, fo
             client.sendall(message(b"hello"))
             wait_until((folder / "begun").exists, "the handler to begin")
         (folder / "go").write_text("\n")
-        server.wait_for_log("client hung up")
+        server.wait_for_log("client closed")
         wait_until(lambda: not children(server.pid), "the handler to end")

@@ -144,4 +144,4 @@ def test_the_journal_finds_the_error_that_ended_the_server(service):
     service.change("LimitNOFILE=16", "Restart=no")
     service.systemctl("start", "demo.service", status=1)
     (error,) = service.journal("-p", "err")
-    assert error.startswith("sipc serve: only 16 descriptors are allowed: ")
+    assert error.startswith("sipc serve: the limit of 16 file descriptors is too low: ")

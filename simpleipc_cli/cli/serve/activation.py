@@ -46,16 +46,20 @@ def passed_listener(
         return None
     number = _chosen(environment["LISTEN_FDS"], environment.get("LISTEN_FDNAMES", ""))
     if ctx.params["background"]:
-        raise click.UsageError("--background: a server that gets its socket stays where it is")
+        raise click.UsageError(
+            "--background cannot be used with a socket passed by the service manager"
+        )
     for name, option in _DECIDED_BY_THE_UNIT.items():
         if option_given(ctx, name):
-            raise click.UsageError(f"{option}: the server gets its socket, whose unit decides that")
+            raise click.UsageError(
+                f"{option} cannot be used with a passed socket: its unit decides that"
+            )
     from simpleipc_cli.transport import listener_from_fd  # noqa: PLC0415 - only for those who are passed one
 
     listener = listener_from_fd(number)
     if path is not None and not listener.is_at(path):
         listener.close()
-        raise click.UsageError(f"PATH is {path}, but the socket it gets is at {listener.path}")
+        raise click.UsageError(f"PATH is {path}, but the passed socket is at {listener.path}")
     return listener
 
 
@@ -79,8 +83,8 @@ def _chosen(count: str, names: str) -> int:
     ]
     if len(named) != 1:
         raise SipcError(
-            f"there are {count} sockets to choose from, and {len(named)} named {_NAME}",
-            f"let one socket unit have FileDescriptorName={_NAME}, or pass a single socket",
+            f"{count} sockets were passed, {len(named)} of them named {_NAME}",
+            f"set FileDescriptorName={_NAME} in one socket unit, or pass a single socket",
         )
     return named[0]
 

@@ -26,7 +26,9 @@ def in_background(serve: Callable[[Callable[[], None]], int], max_wait: float | 
         return ExitCode.OK
     if status < 0:
         how = describe(status)[1]
-        error = SipcError(f"the server was {how} before it listened", "see who did it")
+        error = SipcError(
+            f"the server was {how} before it listened", "find out what sent the signal"
+        )
         print_error(format_error("serve", error))
         return SIGNALLED - status
     return status

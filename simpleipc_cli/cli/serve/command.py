@@ -54,7 +54,7 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     """
     command = chosen_command(given)
     if option_given(ctx, "max_wait") and not given["background"]:
-        raise click.UsageError("--max-wait is for --background")
+        raise click.UsageError("--max-wait requires --background")
     if given["pid_file"] and given["log_file"] and _same(given["pid_file"], given["log_file"]):
         raise click.UsageError("--pid-file and --log-file are the same file")
     listener = passed_listener(ctx, path, os.environ)

@@ -19,21 +19,21 @@ def chosen_command(given: dict[str, Any]) -> Command:
     """The command of --exec or --worker. Raises UsageError unless it is exactly one of them."""
     command, worker = given["command"], given["worker"]
     if command is not None and worker is not None:
-        raise click.UsageError("--exec and --worker exclude each other")
+        raise click.UsageError("--exec and --worker cannot be combined")
     if command is None and worker is None:
-        raise click.UsageError("what answers? give --exec CMD or --worker CMD")
+        raise click.UsageError("one of --exec CMD or --worker CMD is required")
     line = command if worker is None else worker
     if not line.strip():
         name = "--exec" if worker is None else "--worker"
-        raise click.UsageError(f"the command after {name} is empty")
+        raise click.UsageError(f"{name}: the command is empty")
     if worker is None and given["max_requests"] is not None:
-        raise click.UsageError("--max-requests-per-worker is for --worker")
+        raise click.UsageError("--max-requests-per-worker requires --worker")
     if given["prestart"] is not None and worker is not None:
-        raise click.UsageError("--prestart is for --exec: a worker stays as it is")
+        raise click.UsageError("--prestart cannot be combined with --worker")
     if given["prestart"] is not None and given["whole_request"]:
         raise click.UsageError(
-            "--prestart and --whole-request exclude each other: the one starts handlers before "
-            "their requests, the other behind them"
+            "--prestart cannot be combined with --whole-request: the first starts handlers before "
+            "their requests, the second after them"
         )
     return Command(line, os.environ.get("PATH", os.defpath))
 

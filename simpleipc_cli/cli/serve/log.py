@@ -99,7 +99,7 @@ class TextLog(LineLog):
             f"status={record.status}",
             f"time={seconds:.3f}s",
         ]
-        line = f"{' '.join(parts)}: {record.outcome.value}"
+        line = f"{' '.join(parts)}: {record.outcome.value.replace('_', ' ')}"
         if record.detail:
             line += f": {record.detail}"
         return self._line("; ".join([line, *self._warnings(record)]))
@@ -133,7 +133,7 @@ class JsonLog(LineLog):
             signal=record.status if record.status.startswith("SIG") else None,
             duration=round(seconds, 6),
             queue_time=round(record.queue_time, 6),
-            outcome=record.outcome.key,
+            outcome=record.outcome.value,
             detail=record.detail or None,
             warnings=self._warnings(record)[:_MAX_WARNINGS],
         )

@@ -51,16 +51,14 @@ def run(
 ) -> int:
     """Listen, serve, and say with which status to end."""
     if command.is_missing():
-        log.warning(
-            f"sipc serve: there is no command {command.line}: requests fail until there is one"
-        )
+        log.warning(f"sipc serve: command not found: {command.line}: requests fail until it exists")
     descriptors = DescriptorLimit()
     handler = new_handler(descriptors)
     least = MIN_FDS + handler.min_fds()
     if descriptors.maximum < least:
         raise SipcError(
-            f"only {descriptors.maximum} descriptors are allowed",
-            f"allow {least} at least, with ulimit -n",
+            f"the limit of {descriptors.maximum} file descriptors is too low",
+            f"raise it to at least {least} (ulimit -n)",
         )
     signals = SignalRouter(reload_on_hangup=service.reload_on_hangup)
     with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
@@ -106,14 +104,12 @@ def _serve(
     server.close()
     manager.close()
     if ending is ExitReason.PATH_LOST:
-        raise SipcError(
-            f"{path} was taken away or replaced", "see who did it, and start the server again"
-        )
+        raise SipcError(f"{path} was removed or replaced", "find out why, and restart the server")
     if ending is ExitReason.COMPLETED:
         return ExitCode.OK
     hint = "allow more time with --drain-timeout"
     if server.stop_calls > 1:
-        hint = "a second signal ends at once, one lets it answer"
+        hint = "a second signal aborts, a single one lets requests finish"
     log.error(f"sipc serve: not all requests were answered: {hint}")
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
@@ -126,5 +122,5 @@ def _server(listener: Listener, path: str, **parts: Any) -> Server:
         listener.stop_listening()
         listener.close()
         raise SipcError(
-            f"cannot start: {error.strerror}", "allow more descriptors with ulimit -n"
+            f"cannot start: {error.strerror}", "raise the limit of file descriptors (ulimit -n)"
         ) from error

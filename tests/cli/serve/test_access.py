@@ -61,7 +61,7 @@ def test_only_allowed_users_are_answered(endpoint, open_folder):
         server.wait_for_log("^refused uid=1234 pid=")
         with connect(endpoint) as client:  # as root, the user of the server
             assert receive_all(client) == b"", "closed without a response"
-        server.wait_for_log(f"refused uid=0 pid={os.getpid()}: not one of --allow-user")
+        server.wait_for_log(f"refused uid=0 pid={os.getpid()}: not allowed by --allow-user")
     assert (open_folder / "received").read_bytes() == b"mine"
 
 

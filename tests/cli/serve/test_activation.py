@@ -286,11 +286,11 @@ def test_of_several_sockets_the_one_named_sipc_is_served(folder, names, chosen):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({}, "0 named"),
-        ({"LISTEN_FDNAMES": ""}, "0 named"),
-        ({"LISTEN_FDNAMES": "web:log"}, "0 named"),
-        ({"LISTEN_FDNAMES": "sipc:sipc"}, "2 named"),
-        ({"LISTEN_FDNAMES": "web:log:sipc"}, "0 named"),
+        ({}, "0 of them named"),
+        ({"LISTEN_FDNAMES": ""}, "0 of them named"),
+        ({"LISTEN_FDNAMES": "web:log"}, "0 of them named"),
+        ({"LISTEN_FDNAMES": "sipc:sipc"}, "2 of them named"),
+        ({"LISTEN_FDNAMES": "web:log:sipc"}, "0 of them named"),
     ],
     ids=["no names", "empty", "others", "two", "one too many"],
 )

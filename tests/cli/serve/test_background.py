@@ -150,7 +150,7 @@ def test_a_folder_without_write_permission_is_reported(background, folder):
 def test_a_handler_that_is_missing_is_only_a_warning(background, endpoint):
     done = background.serve(command="no-such-handler")
     assert done.returncode == 0
-    assert b"there is no command no-such-handler" in done.stderr
+    assert b"command not found: no-such-handler" in done.stderr
     assert ask(endpoint, b"") == (b"", False)
 
 
@@ -301,5 +301,5 @@ def test_the_reason_of_its_end_is_in_the_log_file(background, endpoint, folder):
     log = folder / "log"
     assert background.serve("--log-file", log, "-q").returncode == 0
     endpoint.unlink()
-    wait_until(lambda: "taken away" in log.read_text(), "the reason to be logged")
+    wait_until(lambda: "removed or replaced" in log.read_text(), "the reason to be logged")
     assert log.read_text().count("\n") == 1

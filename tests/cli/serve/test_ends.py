@@ -112,7 +112,7 @@ def test_truncated_quit_bytes_do_not_stop_the_server(shared_server):
     server = shared_server("cat", *QUIT)
     with connect(server.path) as client:
         client.sendall(packets(b"stop now"))
-    server.wait_for_log("request cut off")
+    server.wait_for_log("request incomplete")
     assert ask(server.path, b"hello") == (b"hello", True)
 
 

@@ -321,7 +321,7 @@ def test_bytes_after_the_flush_are_dropped_and_the_response_is_delivered(server_
         client.sendall(message(b"hello") + b"0009more" + bytes(MIB))
         payload, whole = decode(receive_all(client))
     assert (len(payload), whole) == (1_000_000, True)
-    assert "bytes behind the flush" in server.wait_for_log("answered")
+    assert "bytes after the flush" in server.wait_for_log("answered")
     server.wait_until_idle()
     assert server.log.count("answered") == 1
 
@@ -348,7 +348,7 @@ def test_a_whole_request_starts_no_handler_before_it_is_complete(shared_server, 
         client.sendall(packets(b"hello"))
         assert ask(server.path, b"other") == (b"other", True)
         (folder / "started").unlink()
-    server.wait_for_log("request cut off")
+    server.wait_for_log("request incomplete")
     assert not (folder / "started").exists()
 
 
@@ -369,5 +369,5 @@ def test_requests_are_handled_at_once_up_to_the_number_of_threads(shared_server,
 def test_a_missing_command_is_logged_and_fails_the_request(endpoint):
     with Server(endpoint, "no-such-command-here", env=environment()) as server:
         assert ask(endpoint, b"x") == (b"", False)
-        assert "there is no command no-such-command-here" in server.log
+        assert "command not found: no-such-command-here" in server.log
         server.wait_for_log("exit status 127")

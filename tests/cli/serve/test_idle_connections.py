@@ -131,7 +131,7 @@ def test_when_descriptors_run_short_the_oldest_idle_connections_are_closed(endpo
             for client in clients[closed:]:
                 assert ask_on(client, b"hello") == (b"hello", True)
         assert server.counters()["idle_closed"] == closed
-        assert server.log.count("descriptors run short") == 1
+        assert server.log.count("out of file descriptors") == 1
 
 
 def test_all_that_have_sent_are_answered_however_late_there_is_room_for_them(endpoint, gate):
@@ -144,7 +144,7 @@ def test_all_that_have_sent_are_answered_however_late_there_is_room_for_them(end
                 for client in (*clients, *others):
                     client.sendall(message(b"hello"))
                 server.signal(signal.SIGCONT)
-                server.wait_for_log("descriptors run short")
+                server.wait_for_log("out of file descriptors")
                 server.signal()
                 wait_until(lambda: not endpoint.exists(), "the stop to begin")
                 gate.open()

@@ -77,7 +77,7 @@ def test_lines_for_the_journal_begin_with_their_priority(endpoint, kind):
     assert lines[0] == f"<6>listening on {endpoint}"
     assert lines[1].endswith(": answered")
     assert lines[2].endswith(": handler failed: exit status 3")
-    assert ": answered; the handler has exited, but" in lines[3]
+    assert ": answered; the handler exited, but" in lines[3]
     assert lines[4].startswith("<6>counters: ")
     assert lines[5].startswith("<7>stopping: ")
 

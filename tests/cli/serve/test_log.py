@@ -275,13 +275,13 @@ def test_counters_add_up(endpoint):
         assert ask(endpoint, b"hello\n") == (b"hello\n", True)
         assert ask(endpoint, b"fail\n") == (b"", False)
         connect(endpoint).close()
-        server.wait_for_log("somebody looked")
+        server.wait_for_log("client connected and closed")
         with connect(endpoint) as client:
             client.sendall(b"zzzz")
             receive_all(client)
         with connect(endpoint) as client:
             client.sendall(packets(b"half"))
-        server.wait_for_log("request cut off")
+        server.wait_for_log("request incomplete")
         with open_connections(endpoint, 4) as clients:
             for client in clients[:3]:
                 client.sendall(message(b"wait\n"))

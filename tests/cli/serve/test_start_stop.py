@@ -330,7 +330,9 @@ def test_a_server_whose_path_was_replaced_stops_and_removes_nothing(endpoint):
             assert decode(receive_all(client)) == (b"lo", True)
             assert server.wait() == 1
         assert endpoint.exists()
-        assert server.log.splitlines()[-1].startswith(f"sipc serve: {endpoint} was taken away")
+        assert server.log.splitlines()[-1].startswith(
+            f"sipc serve: {endpoint} was removed or replaced"
+        )
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])

@@ -121,7 +121,7 @@ def test_every_response_is_right_while_clients_close_and_workers_crash(endpoint,
           f"{kept} descriptors kept, {memory / 2**20:.0f} MiB")  # fmt: skip
     assert kept <= WORKERS * 3 + 6
     assert memory < 64 << 20
-    hung_up = outcomes["client hung up"] + outcomes["request cut off"]
+    hung_up = outcomes["client closed"] + outcomes["request incomplete"]
     assert sum(outcomes.values()) == len(requests)
     assert outcomes["answered"] + hung_up == load.seen["answered"] + load.seen["hung up"]
     assert outcomes["handler failed"] == load.seen["failed"]
