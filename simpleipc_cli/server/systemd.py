@@ -1,7 +1,9 @@
-"""Sends the server's state to the service manager (sd_notify(3)).
+"""What a service manager passes to the server, and what the server reports to it.
 
-Each message is one datagram of NAME=value lines. The socket is kept open, as the watchdog must be
-notified without free descriptors. A failure is logged once and does not stop the server.
+See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3). The manager's variables are for the
+server alone: handlers do not get them. A message is one datagram of NAME=value lines. The socket is
+kept open, as the watchdog must be notified even without free descriptors. A failure is logged once
+and does not stop the server.
 """
 
 from __future__ import annotations
@@ -9,11 +11,66 @@ from __future__ import annotations
 import _socket
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
+from simpleipc_cli.errors import SipcError
+
+_FIRST_FD = 3  # the first passed descriptor (SD_LISTEN_FDS_START)
+_MAX_FDS = 1 << 20  # more than any process of Linux may have
+_SOCKET_NAME = "sipc"
+_OWN_VARIABLES = {
+    *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
+    *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+}
 _MIN_INTERVAL = 0.01  # seconds between watchdog messages (tunable)
 _SEND_TIMEOUT = 2  # seconds in which the manager must make room for a message (tunable)
+
+
+def without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the variables that are for the server alone."""
+    return {name: value for name, value in environment.items() if name not in _OWN_VARIABLES}
+
+
+def passed_descriptor(environment: Mapping[str, str]) -> int | None:
+    """Return the socket to serve, if one was passed; no child inherits any of them.
+
+    Raises SipcError unless it is the only one, or the only one with its name.
+    """
+    if environment.get("LISTEN_PID") != str(os.getpid()) or "LISTEN_FDS" not in environment:
+        return None
+    count, names = environment["LISTEN_FDS"], environment.get("LISTEN_FDNAMES", "")
+    # int() refuses thousands of digits with an error of its own.
+    if not count.isdecimal() or len(count) > 7 or not 0 < int(count) <= _MAX_FDS:
+        raise SipcError(
+            f"LISTEN_FDS is {count!r}, not a number of sockets", "unset it, or use a socket unit"
+        )
+    descriptors = range(_FIRST_FD, _FIRST_FD + int(count))
+    for descriptor in descriptors:
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError:
+            pass  # not open, which matters only for the one that is served
+    if len(descriptors) == 1:
+        return _FIRST_FD
+    pairs = zip(descriptors, names.split(":"), strict=False)
+    named = [descriptor for descriptor, name in pairs if name == _SOCKET_NAME]
+    if len(named) != 1:
+        raise SipcError(
+            f"{count} sockets were passed, {len(named)} of them named {_SOCKET_NAME}",
+            f"set FileDescriptorName={_SOCKET_NAME} in one socket unit, or pass a single socket",
+        )
+    return named[0]
+
+
+def new_notifier(environment: Mapping[str, str], warn: Callable[[str], None]) -> Notifier:
+    """Return the notifier of the service manager, which may be none; see Notifier for `warn`."""
+    micros = environment.get("WATCHDOG_USEC", "")
+    is_ours = environment.get("WATCHDOG_PID") in {None, str(os.getpid())}
+    seconds = 0.0
+    if is_ours and micros.isdecimal() and len(micros) <= 20:  # 64 bits at most
+        seconds = int(micros) / 1_000_000
+    return Notifier(environment.get("NOTIFY_SOCKET", ""), watchdog=seconds or None, warn=warn)
 
 
 class Notifier:

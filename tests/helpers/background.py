@@ -57,7 +57,7 @@ def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     """Run sipc as another user; all is imported first, for that one may be unable to read it."""
     code = "import os,sys; sys.argv[0]='sipc';"
     code += "import resource; from simpleipc_cli.cli import main, app;"
-    code += "import simpleipc_cli.cli.serve.command, simpleipc_cli.cli.serve.background;"
+    code += "import simpleipc_cli.cli.serve.command;"
     code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.process.posix.pidfile;"
     code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.handlers.exec;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"

@@ -1,18 +1,25 @@
-"""A server from its start to its end: what it needs, its signals, and how it ended."""
+"""Runs the server of `sipc serve`: its handler, its signals, its exit status."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.serve.activation import notifier
-from simpleipc_cli.cli.serve.signals import SignalRouter
+from simpleipc_cli.cli.line_writer import LineWriter
+from simpleipc_cli.cli.serve.log import JsonLog, TextLog
+from simpleipc_cli.cli.serve.options import ServeOptions
+from simpleipc_cli.cli.stdio import format_error, print_error
+from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
+from simpleipc_cli.handlers.exec import ProcessHandler
 from simpleipc_cli.process import Command, PidFile
+from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.handler import Handler
@@ -22,90 +29,154 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.text import printable
 from simpleipc_cli.transport import Listener, Stream, listen
 
+_STOP_SIGNALS, _RELOAD_SIGNALS, _STATS_SIGNALS = (
+    [signal.Signals[name] for name in names]
+    for names in (system.STOP_SIGNALS, system.RELOAD_SIGNALS, system.STATS_SIGNALS)
+)
 
-@dataclass(frozen=True, slots=True)
-class ServeRuntime:
-    """What ties a server to whoever runs it."""
 
-    listener: Listener | None = None
-    """Passed to us, listening already; else the path is ours to take."""
-    pid_file: str | None = None
-    listening: Callable[[], None] = lambda: None
-    """Told once the server listens."""
-    reload_on_hangup: bool = False
-    """Whether SIGHUP is a wish to open the log anew, and not that of a terminal that has gone."""
+class SignalRouter:
+    """Passes signals to a server; those that arrive before there is one are kept for it."""
+
+    def __init__(self, *, sighup_reloads: bool) -> None:
+        """Handle signals from now on.
+
+        A stop signal other than SIGTERM stays ignored if it was ignored before, which shells and
+        nohup(1) rely on. All others are handled in any case, also SIGHUP if it means reload: a
+        daemon's parent has ignored it only because of the terminal.
+        """
+        self.first = 0
+        """The first stop signal, 0 if there was none."""
+        self._server: Server | None = None
+        self._pending: list[Callable[[Server], None]] = []
+        self._handled: list[signal.Signals] = []
+        reload_signals = _RELOAD_SIGNALS if sighup_reloads else []
+        for number in _STOP_SIGNALS:
+            was_ignored = signal.getsignal(number) is signal.SIG_IGN
+            if number not in reload_signals and (number == signal.SIGTERM or not was_ignored):
+                self._handle(number, self._on_stop)
+        for number in reload_signals:
+            self._handle(number, partial(self._call, Server.reload))
+        for number in _STATS_SIGNALS:
+            self._handle(number, partial(self._call, Server.log_stats))
+
+    def is_stopping(self) -> bool:
+        """Return whether a stop signal has arrived."""
+        return self.first != 0
+
+    def attach(self, server: Server) -> None:
+        """Pass all signals to this server, those that have arrived before included."""
+        self._server = server
+        while self._pending:
+            self._pending.pop(0)(server)
+
+    def ignore(self) -> None:
+        """Ignore signals from now on: the server has ended, and the process is about to."""
+        for number in self._handled:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _handle(self, number: signal.Signals, on_signal: Callable[[int, object], None]) -> None:
+        signal.signal(number, on_signal)
+        self._handled.append(number)
+
+    def _on_stop(self, number: int, frame: object) -> None:
+        self.first = self.first or number
+        self._call(Server.stop, number, frame)
+
+    def _call(self, method: Callable[[Server], None], _number: int, _frame: object) -> None:
+        if self._server is None:
+            self._pending.append(method)
+        else:
+            method(self._server)
+
+
+def run_in_background(endpoint: Endpoint, options: ServeOptions) -> int:
+    """Serve in a daemon; return the exit status of this process, the parent or the daemon.
+
+    Raises SipcError: TimedOut if the daemon does not listen within --max-wait.
+    """
+    from simpleipc_cli.process import ReadyPipe, daemonize, describe  # noqa: PLC0415 - seldom needed
+
+    daemon = daemonize([sys.executable, *sys.orig_argv[1:]], os.environ)
+    if isinstance(daemon, ReadyPipe):
+        return run(endpoint.ensure_parent(), options, on_listening=daemon.notify)
+    status = daemon.wait(options.max_wait)
+    if status is None:
+        return ExitCode.OK
+    if status < 0:
+        what = f"the server was {describe(status)[1]} before it listened"
+        print_error(format_error("serve", SipcError(what, "find out what sent the signal")))
+        return SIGNALLED - status
+    return status
 
 
 def run(
     path: str,
-    command: Command,
-    config: ServerConfig,
+    options: ServeOptions,
     *,
-    new_handler: Callable[[DescriptorLimit], Handler],
-    mode: int,
-    group: int | None,
-    backlog: int,
-    log: Log,
-    observe: Callable[[Stream, str], Stream] | None,
-    service: ServeRuntime,
+    listener: Listener | None = None,
+    on_listening: Callable[[], None] = lambda: None,
 ) -> int:
-    """Listen, serve, and say with which status to end."""
-    if command.is_missing():
-        log.warning(f"sipc serve: command not found: {command.line}: requests fail until it exists")
-    descriptors = DescriptorLimit()
-    handler = new_handler(descriptors)
-    least = MIN_FDS + handler.min_fds()
-    if descriptors.maximum < least:
-        raise SipcError(
-            f"the limit of {descriptors.maximum} file descriptors is too low",
-            f"raise it to at least {least} (ulimit -n)",
-        )
-    signals = SignalRouter(reload_on_hangup=service.reload_on_hangup)
-    with nullcontext() if service.pid_file is None else PidFile(service.pid_file):
-        try:
-            listener = service.listener or listen(
-                path, mode=mode, group=group, backlog=backlog, cancelled=signals.any
-            )
-        except Cancelled:
-            return SIGNALLED + signals.first
-        return _serve(
-            listener,
-            path,
-            signals,
-            service,
-            handler=handler,
-            config=config,
-            log=log,
-            descriptors=descriptors,
-            observe=observe,
-        )
+    """Serve until stopped; return the exit status.
+
+    `listener` listens already, at the absolute or abstract `path`; without it, `path` is claimed.
+    `on_listening` is called when clients can connect.
+    """
+    log = (JsonLog if options.log_format == "json" else TextLog)(
+        LineWriter(options.log_file), quiet=options.quiet, verbose=options.verbose
+    )
+    with _errors_logged(log, options), _trace(path, log, options) as observe:
+        command = _command(options, log)
+        descriptors = DescriptorLimit()
+        absolute = os.path.abspath(path) if listener is None else path
+        handler = _new_handler(command, options, absolute, descriptors, log)
+        _check_limit(descriptors, handler)
+        signals = SignalRouter(sighup_reloads=options.sighup_reloads)
+        with nullcontext() if options.pid_file is None else PidFile(options.pid_file):
+            try:
+                listener = listener or listen(
+                    path,
+                    mode=options.socket_mode,
+                    group=options.group,
+                    backlog=options.backlog,
+                    cancelled=signals.is_stopping,
+                )
+            except Cancelled:
+                return SIGNALLED + signals.first
+            notifier = systemd.new_notifier(os.environ, log.warning)
+            try:
+                server = Server(
+                    listener,
+                    absolute,
+                    handler=handler,
+                    config=_config(options),
+                    log=log,
+                    descriptors=descriptors,
+                    observe=observe,
+                    notifier=notifier,
+                )
+            except OSError as error:
+                listener.stop_listening()
+                listener.close()
+                hint = "raise the limit of file descriptors (ulimit -n)"
+                raise SipcError(f"cannot start: {error.strerror}", hint) from error
+            signals.attach(server)
+            log.info(f"listening on {path}")
+            on_listening()
+            notifier.ready(f"listening on {printable(path)}")
+            reason = server.run()
+            signals.ignore()
+            server.close()
+            notifier.close()
+            return _exit_status(reason, server, path, signals, log)
 
 
-def _serve(
-    listener: Listener,
-    path: str,
-    signals: SignalRouter,
-    service: ServeRuntime,
-    *,
-    log: Log,
-    **parts: Any,
+def _exit_status(
+    reason: ExitReason, server: Server, path: str, signals: SignalRouter, log: Log
 ) -> int:
-    """Serve until the end; the status to end with."""
-    manager = notifier(os.environ, log.warning)
-    # The path of a socket that was passed to us is absolute already, or no path at all.
-    absolute = path if listener is service.listener else os.path.abspath(path)
-    server = _server(listener, absolute, log=log, notifier=manager, **parts)
-    signals.pass_to(server)
-    log.info(f"listening on {path}")
-    service.listening()
-    manager.ready(f"listening on {printable(path)}")
-    ending = server.run()
-    signals.ignore()
-    server.close()
-    manager.close()
-    if ending is ExitReason.PATH_LOST:
+    if reason is ExitReason.PATH_LOST:
         raise SipcError(f"{path} was removed or replaced", "find out why, and restart the server")
-    if ending is ExitReason.COMPLETED:
+    if reason is ExitReason.COMPLETED:
         return ExitCode.OK
     hint = "allow more time with --drain-timeout"
     if server.stop_calls > 1:
@@ -114,13 +185,100 @@ def _serve(
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE
 
 
-def _server(listener: Listener, path: str, **parts: Any) -> Server:
-    """The server; if it cannot be made, the path is given back."""
+@contextmanager
+def _errors_logged(log: Log, options: ServeOptions) -> Iterator[None]:
+    """Write the error that ends the server to its log file, too: a daemon has no stderr."""
     try:
-        return Server(listener, path, **parts)
-    except OSError as error:
-        listener.stop_listening()
-        listener.close()
+        yield
+    except SipcError as error:
+        if options.log_file is not None:
+            log.error(f"sipc serve: {error.text}")
+        raise
+
+
+@contextmanager
+def _trace(
+    path: str, log: Log, options: ServeOptions
+) -> Iterator[Callable[[Stream, str], Stream] | None]:
+    """Open the trace; yield what wraps the stream of a request, by its id, or None."""
+    if options.trace_file is None and not options.trace:
+        yield None
+        return
+    from simpleipc_cli.cli.line_writer import open_trace  # noqa: PLC0415 - seldom needed
+
+    def warn(error: SipcError) -> None:
+        log.error(f"sipc serve: {error.text}")
+
+    tracer = open_trace(warn, on_stderr=options.trace, path=options.trace_file)
+    try:
+        yield lambda stream, request_id: tracer.observe(stream, request_id, "accepted on", path)
+    finally:
+        tracer.close()
+
+
+def _command(options: ServeOptions, log: Log) -> Command:
+    line = options.command or options.worker or ""
+    command = Command(line, os.environ.get("PATH", os.defpath))
+    if command.is_missing():
+        log.warning(f"sipc serve: command not found: {line}: requests fail until it exists")
+    return command
+
+
+def _new_handler(
+    command: Command, options: ServeOptions, path: str, limit: DescriptorLimit, log: Log
+) -> Handler:
+    """Return the handler; it starts nothing yet. `path` is absolute or abstract."""
+    environment = systemd.without_own_variables(os.environ)
+    if options.prestart is not None:
+        from simpleipc_cli.handlers.prestart import PrestartHandler  # noqa: PLC0415
+
+        return PrestartHandler(
+            command,
+            environment,
+            limit,
+            log,
+            path=path,
+            count=options.prestart,
+            grace_period=options.kill_after,
+        )
+    if options.worker is None:
+        return ProcessHandler(command, environment, limit)
+    from simpleipc_cli.handlers.worker_pool import WorkerPool  # noqa: PLC0415
+
+    return WorkerPool(
+        command,
+        environment,
+        limit,
+        log,
+        max_workers=options.threads,
+        max_requests=options.max_requests_per_worker,
+        grace_period=options.kill_after,
+    )
+
+
+def _check_limit(descriptors: DescriptorLimit, handler: Handler) -> None:
+    needed = MIN_FDS + handler.min_fds()
+    if descriptors.maximum < needed:
         raise SipcError(
-            f"cannot start: {error.strerror}", "raise the limit of file descriptors (ulimit -n)"
-        ) from error
+            f"the limit of {descriptors.maximum} file descriptors is too low",
+            f"raise it to at least {needed} (ulimit -n)",
+        )
+
+
+def _config(options: ServeOptions) -> ServerConfig:
+    return ServerConfig(
+        max_concurrency=options.threads,
+        max_request=options.max_request,
+        read_timeout=options.read_timeout,
+        write_timeout=options.write_timeout,
+        handler_timeout=options.timeout,
+        grace_period=options.kill_after,
+        drain_timeout=options.drain_timeout,
+        max_requests=options.count,
+        idle_timeout=options.idle_timeout,
+        quit_on=None if options.quit_on is None else os.fsencode(options.quit_on),
+        allowed_users=frozenset(options.allowed_users) or None,
+        whole_request=options.whole_request,
+        finish_on_hangup=options.on_hangup == "finish",
+        spool_folder=os.environ.get("TMPDIR") or system.SPOOL_FOLDER,
+    )
