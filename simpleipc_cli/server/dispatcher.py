@@ -20,12 +20,10 @@ from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.message import MessageReader
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.exchange import Exchange
+from simpleipc_cli.server.exchange_state import Shutdown, Timeouts
 from simpleipc_cli.server.handler import Handler, Request
-from simpleipc_cli.server.handler_io import IoBuffers
+from simpleipc_cli.server.handler_io import IoBuffers, QuitRequest, RequestBuffer
 from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
-from simpleipc_cli.server.request_buffer import QuitRequest, RequestBuffer
-from simpleipc_cli.server.shutdown import Shutdown
-from simpleipc_cli.server.timeouts import Timeouts
 from simpleipc_cli.transport import Peer, Poller, Stream, new_poller
 
 _JOIN_TIMEOUT = 5.0  # seconds for threads that end at once (tunable)

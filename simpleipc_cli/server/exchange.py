@@ -17,9 +17,8 @@ from time import monotonic
 
 from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.message import consume
-from simpleipc_cli.server import timeouts
 from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
-from simpleipc_cli.server.exchange_state import Abort, ExchangeState, Step
+from simpleipc_cli.server.exchange_state import Abort, ExchangeState, Step, Timeout
 from simpleipc_cli.server.handler import Result
 from simpleipc_cli.server.handler_io import HandlerIO
 from simpleipc_cli.server.log import Outcome
@@ -165,16 +164,16 @@ class Exchange(ExchangeState):
         """Let the timeouts run that are due to what is waited for, and pause the others."""
         buffer, io = self.buffer, self.io
         reader = buffer.reader
-        running = timeouts.HANDLER if self.has_handler_timeout else 0
+        running = Timeout.HANDLER if self.has_handler_timeout else 0
         if reading and not reader.complete:
-            running |= timeouts.READ_IDLE | (timeouts.PACKET if reader.inside_packet else 0)
+            running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.inside_packet else 0)
         if writing:
-            running |= timeouts.WRITE_IDLE
+            running |= Timeout.WRITE_IDLE
         if io is not None and self.response_over:
             if (buffer.has_unsent or reader.complete) and io.wants_input(buffer):
-                running |= timeouts.INPUT_DRAIN
+                running |= Timeout.INPUT_DRAIN
         elif io is not None and not writing and io.is_lingering:
-            running |= timeouts.OUTPUT_LINGER
+            running |= Timeout.OUTPUT_LINGER
         if running != self.running or self.progress & self.ever_running:
             self.due = self.timeouts.update(now, running=running, progress=self.progress)
             self.running = running
@@ -189,23 +188,23 @@ class Exchange(ExchangeState):
     def _on_timeout(self, now: float) -> Step:
         kind, limit = self.timeouts.expired(now)
         match kind:
-            case timeouts.READ_IDLE:
+            case Timeout.READ_IDLE:
                 raise Abort(Outcome.READ_TIMEOUT, f"no data for {limit:g} s")
-            case timeouts.PACKET:
+            case Timeout.PACKET:
                 raise Abort(Outcome.READ_TIMEOUT, f"a packet was not complete after {limit:g} s")
-            case timeouts.WRITE_IDLE:
+            case Timeout.WRITE_IDLE:
                 raise Abort(Outcome.WRITE_TIMEOUT, f"no data moved for {limit:g} s")
-            case timeouts.HANDLER:
+            case Timeout.HANDLER:
                 self._fail(Outcome.HANDLER_TIMEOUT, f"still running after {limit:g} s")
-            case timeouts.OUTPUT_LINGER if self.io is not None:
-                self.progress |= timeouts.OUTPUT_LINGER
+            case Timeout.OUTPUT_LINGER if self.io is not None:
+                self.progress |= Timeout.OUTPUT_LINGER
                 if self.io.has_exited:
                     text = "the handler exited, but another process holds its output open"
                     self.record.warnings.append(text)
                 self.io.run.end_output()
                 self._end_response(self.io.run.result())
                 return self._send()
-            case timeouts.INPUT_DRAIN:
+            case Timeout.INPUT_DRAIN:
                 self.record.warnings.append(
                     f"the worker did not read the rest of its request within {limit:g} s"
                 )
@@ -220,7 +219,7 @@ class Exchange(ExchangeState):
             raise Abort(Outcome.ABORTED, "the server stopped before the response was complete")
         self.is_draining = True
         self.timeouts.max_read_idle = DRAIN_IDLE_TIMEOUT
-        self.progress |= timeouts.READ_IDLE
+        self.progress |= Timeout.READ_IDLE
         return Step.DONE
 
     # -- the client ------------------------------------------------------------------------
@@ -273,9 +272,9 @@ class Exchange(ExchangeState):
         except SipcError as error:  # a full disk fails this request alone
             self._fail(Outcome.INTERNAL_ERROR, error.text)
             return Step.DONE
-        self.progress |= timeouts.READ_IDLE | timeouts.WRITE_IDLE
+        self.progress |= Timeout.READ_IDLE | Timeout.WRITE_IDLE
         if buffer.reader.packets != packets or not buffer.reader.inside_packet:
-            self.progress |= timeouts.PACKET
+            self.progress |= Timeout.PACKET
         return self._on_data()
 
     def _on_data(self) -> Step:
@@ -303,7 +302,7 @@ class Exchange(ExchangeState):
         try:
             while pending:
                 count = self.stream.write_nowait(pending)
-                self.progress |= timeouts.WRITE_IDLE
+                self.progress |= Timeout.WRITE_IDLE
                 if count == sum(map(len, pending)):
                     pending.clear()
                 else:
@@ -337,7 +336,7 @@ class Exchange(ExchangeState):
         self.must_start = False
         self.io = io = HandlerIO(run)
         self.has_handler_timeout = self.config.handler_timeout is not None
-        self.progress |= timeouts.HANDLER
+        self.progress |= Timeout.HANDLER
         if run.input >= 0 and io.feed(self.buffer):
             run.end_input()
         return Step.DONE
@@ -356,7 +355,7 @@ class Exchange(ExchangeState):
         if self.io is not None:
             if events & HANGUP:
                 self.io.abandon_input(self.buffer)
-            self.progress |= timeouts.INPUT_DRAIN
+            self.progress |= Timeout.INPUT_DRAIN
             self._feed_handler(self.io)
         return Step.DONE
 
@@ -375,7 +374,7 @@ class Exchange(ExchangeState):
             pieces = io.run.read(self.buffers.response)
         except BlockingIOError:
             return Step.DONE
-        self.progress |= timeouts.OUTPUT_LINGER
+        self.progress |= Timeout.OUTPUT_LINGER
         if not self.client_gone:
             for piece in pieces:
                 self.writer.write(piece)

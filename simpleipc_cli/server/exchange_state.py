@@ -1,4 +1,7 @@
-"""The state of one exchange, and what can come of a step; exchange.py decides what changes it."""
+"""The state of one exchange: its fields, its timeouts, and the server's phase of shutdown.
+
+exchange.py decides what changes it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,107 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from simpleipc_cli.deadline import NEVER
+from simpleipc_cli.deadline import NEVER, InactivityTimer
 from simpleipc_cli.message import MessageWriter
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.config import LINGER, ServerConfig
 from simpleipc_cli.server.handler import Handler, Request
-from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers
+from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers, RequestBuffer
 from simpleipc_cli.server.log import Outcome, RequestRecord
-from simpleipc_cli.server.request_buffer import RequestBuffer
-from simpleipc_cli.server.shutdown import Shutdown
-from simpleipc_cli.server.timeouts import Timeouts
-from simpleipc_cli.transport import Poller, Stream
+from simpleipc_cli.transport import Latch, Poller, Stream, new_latch
+
+
+class Timeout:
+    """The kinds of timeouts, as bits."""
+
+    READ_IDLE = 1
+    """The client must send more of its request."""
+    PACKET = 2
+    """The client must complete a packet."""
+    WRITE_IDLE = 4
+    """The client must read the response."""
+    HANDLER = 8
+    """The handler must end."""
+    OUTPUT_LINGER = 16
+    """The output of a handler that has exited must end, or a worker without output must exit."""
+    INPUT_DRAIN = 32
+    """A worker that has answered must read the rest of the request."""
+
+
+_KINDS = (
+    Timeout.READ_IDLE,
+    Timeout.PACKET,
+    Timeout.WRITE_IDLE,
+    Timeout.HANDLER,
+    Timeout.OUTPUT_LINGER,
+    Timeout.INPUT_DRAIN,
+)
+
+
+class Shutdown:
+    """One latch for each phase; a phase that has begun does not end."""
+
+    def __init__(self) -> None:
+        """Raises OSError without free descriptors."""
+        self.draining: Latch = new_latch()
+        """Answer all connected clients, but wait only briefly for those that send nothing."""
+        self.aborting: Latch = new_latch()
+        """End every request now; handlers get their grace period."""
+        self.killing: Latch = new_latch()
+        """End handlers without a grace period."""
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        for latch in (self.draining, self.aborting, self.killing):
+            latch.close()
+
+
+@dataclass(slots=True)
+class Timeouts:
+    """One inactivity timer for each kind, made when it first runs."""
+
+    config: ServerConfig
+    max_read_idle: float = NEVER
+    """Seconds that limit the read timeout."""
+    timers: dict[int, InactivityTimer] = field(default_factory=dict)
+
+    def update(self, now: float, *, running: int, progress: int) -> float:
+        """Reset the kinds in `progress`, then let those in `running` run and the others pause.
+
+        Return the monotonic time when the first expires, or NEVER.
+        """
+        due = NEVER
+        for kind in _KINDS:
+            timer = self.timers.get(kind)
+            if timer is None:
+                if not running & kind:
+                    continue
+                timer = self.timers[kind] = InactivityTimer(self._limit(kind))
+            elif progress & kind:
+                timer.limit = self._limit(kind)
+                timer.reset(now)
+            timer.set_running(bool(running & kind), now)
+            due = min(due, timer.expires_at())
+        return due
+
+    def _limit(self, kind: int) -> float | None:
+        config = self.config
+        if kind == Timeout.READ_IDLE:
+            limit = min(config.read_timeout or NEVER, self.max_read_idle)
+            return None if limit == NEVER else limit
+        limits = {
+            Timeout.PACKET: config.read_timeout,
+            Timeout.WRITE_IDLE: config.write_timeout,
+            Timeout.HANDLER: config.handler_timeout,
+        }
+        return limits.get(kind, LINGER)
+
+    def expired(self, now: float) -> tuple[int, float]:
+        """Return a kind that has expired, and its limit; 0 if none has."""
+        for kind in _KINDS:
+            timer = self.timers.get(kind)
+            if timer is not None and timer.limit is not None and timer.remaining(now) == 0.0:
+                return kind, timer.limit
+        return 0, 0.0
 
 
 class Step(Enum):

@@ -1,19 +1,157 @@
-"""Bytes between one run of a handler and its exchange.
+"""Moves the payload of a request from the client to one run of a handler.
 
-It only moves bytes and knows nothing of the client: the exchange decides what they mean.
+RequestBuffer holds what has been read from the client and not yet written to the handler: in the
+buffer that it was read into until more is read, then on disk. HandlerIO writes it. Neither decides:
+the exchange does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from simpleipc_cli.errors import PeerClosed
-from simpleipc_cli.message import consume
+from simpleipc_cli.message import MessageReader, consume
+from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.server.handler import HandlerRun
-from simpleipc_cli.server.request_buffer import RequestBuffer
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.transport import Stream
 
+_MAX_PIPE_CONTENT = 1 << 16  # bytes that a pipe holds (pipe(7))
 _BUFFER_SIZE = 512 * 1024
 """Bytes moved at once: several full packets, and little memory with many requests."""
+
+
+class QuitRequest:
+    """Compares a request with the one that ends the server."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._matched = 0  # more than there are if something differs
+
+    def feed(self, payload: list[Buffer]) -> None:
+        for piece in payload:
+            end = self._matched + len(piece)
+            if self._text[self._matched : end] != piece:
+                end = len(self._text) + 1
+            self._matched = end
+
+    def is_prefix(self) -> bool:
+        """Return whether all that came is the beginning of the text, or all of it."""
+        return self._matched <= len(self._text)
+
+    def is_equal(self) -> bool:
+        return self._matched == len(self._text)
+
+
+@dataclass(slots=True)
+class RequestBuffer:
+    """One request on its way from the client to the handler."""
+
+    reader: MessageReader
+    """Counts what came, and knows whether it is complete."""
+    buffer: memoryview
+    """Where the request is read into."""
+    spool_folder: str
+    is_held: bool
+    """Whether the whole request goes to disk before the handler gets it."""
+    quit_request: QuitRequest | None = None
+    chunks: list[Buffer] = field(default_factory=list)
+    """The next bytes for the handler; load() brings more of them from disk."""
+    spool: Spool | None = None
+    """What waits on disk, after `chunks`."""
+    has_unsent: bool = False
+    """Whether something waits for the handler, in `chunks` or `spool`."""
+    is_discarding: bool = False
+    """Whether the rest is dropped as it comes."""
+    sent_prefix: bytearray = field(default_factory=bytearray)
+    """What a persistent handler has taken, while it is short."""
+    sent_bytes: int = 0
+
+    def is_started(self) -> bool:
+        """Return whether this is a request for the handler: it has payload, or is complete.
+
+        A beginning of the quit request is not.
+        """
+        if self.reader.complete:
+            return True
+        if self.quit_request is not None and self.quit_request.is_prefix():
+            return False
+        return self.reader.payload_bytes > 0
+
+    def is_quit_request(self) -> bool:
+        """Return whether the request is complete and asks the server to stop."""
+        quit_request = self.quit_request
+        return quit_request is not None and self.reader.complete and quit_request.is_equal()
+
+    def read(self, stream: Stream) -> bool:
+        """Read from the client; return False at the end of the stream.
+
+        Raises BlockingIOError if nothing has come, ProtocolError, CutOff at an end before the
+        flush, and SipcError if the disk is full.
+        """
+        if self.chunks and not self.spool:
+            self._store(self.chunks)  # they are in the buffer that is read into next
+            self.chunks = []
+        count = stream.read_nowait(self.buffer)
+        if not count:
+            self.reader.feed_eof()
+            return False
+        payload: list[Buffer] = list(self.reader.feed(self.buffer[:count]))
+        if self.quit_request is not None:
+            self.quit_request.feed(payload)
+        if payload and not self.is_discarding:
+            if self.is_held or self.has_unsent:
+                self._store(payload)
+            else:
+                self.chunks = payload
+            self.has_unsent = True
+        return True
+
+    def _store(self, payload: list[Buffer]) -> None:
+        if self.spool is None:
+            self.spool = Spool(self.spool_folder)
+        self.spool.append(payload)
+
+    def take_spool(self) -> Spool:
+        """Return the whole request, which was held. The caller closes it."""
+        self.has_unsent = False
+        if self.spool is None:
+            self.spool = Spool(self.spool_folder)
+        return self.spool
+
+    def load(self) -> list[Buffer]:
+        """Return the next bytes for the handler. Raises SipcError if the disk cannot be read."""
+        if not self.chunks and self.spool is not None:
+            self.chunks = [self.spool.take(len(self.buffer))]
+        return self.chunks
+
+    def remember(self, count: int) -> None:
+        """Keep a copy of the first `count` bytes of `chunks` for rewind()."""
+        self.sent_bytes += count
+        if self.sent_bytes <= _MAX_PIPE_CONTENT:
+            self.sent_prefix += b"".join(self.chunks)[:count]
+
+    def rewind(self) -> bool:
+        """Give everything that was remembered to another handler; return whether that is possible.
+
+        It is possible as long as all that was written may still lie in a pipe.
+        """
+        if self.is_discarding or self.sent_bytes != len(self.sent_prefix):
+            return False
+        if self.sent_prefix:
+            self.chunks.insert(0, bytes(self.sent_prefix))
+            self.has_unsent = True
+        self.sent_prefix.clear()
+        self.sent_bytes = 0
+        return True
+
+    def discard(self) -> None:
+        """Drop what waits for the handler and what is read from now on."""
+        self.is_discarding = True
+        self.has_unsent = False
+        self.chunks = []
+        if self.spool is not None:
+            self.spool.close()
 
 
 class IoBuffers:

@@ -14,9 +14,9 @@ from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.acceptor import Acceptor
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.dispatcher import Dispatcher
+from simpleipc_cli.server.exchange_state import Shutdown
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Counters, Log, RequestRecord
-from simpleipc_cli.server.shutdown import Shutdown
 from simpleipc_cli.server.systemd import Notifier
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event

@@ -213,10 +213,10 @@ def test_a_client_with_5_megabytes_to_write_gets_the_failed_response_and_no_sigp
 
 PATIENT = """
 from simpleipc_cli.cli import main
-from simpleipc_cli.server import timeouts
+from simpleipc_cli.server import exchange_state
 
-assert timeouts.LINGER == 1.0
-timeouts.LINGER = 3600.0
+assert exchange_state.LINGER == 1.0
+exchange_state.LINGER = 3600.0
 main()
 """
 
