@@ -347,7 +347,7 @@ class RecordingLog(Log):
     def outcomes(self, number):
         """Wait for the end of a number of requests; the names of their outcomes, in that order."""
         self.wait_until(lambda: len(self.records) >= number, f"{number} requests to end")
-        return [record.outcome.key for record in self.records]
+        return [record.outcome.value for record in self.records]
 
 
 class InProcessServer:

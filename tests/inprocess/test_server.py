@@ -198,6 +198,8 @@ def test_a_connection_without_data_is_no_request(path):
     with serving(path) as server:
         assert probe(lambda: path, timeout=TIMEOUT).state == "listening"
         assert ask(path) == b"ping"  # accepted after it
-        server.log.wait_until(lambda: [line for line in server.log.lines if "looked" in line], "it")
+        server.log.wait_until(
+            lambda: [line for line in server.log.lines if "without sending data" in line], "it"
+        )
         assert server.log.outcomes(1) == ["answered"]
         assert server.counted()["closed_without_data"] == 1
