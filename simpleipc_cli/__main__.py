@@ -1,4 +1,4 @@
-"""The way in: `sipc` and `python -m simpleipc_cli`."""
+"""The entry point of `sipc` and `python -m simpleipc_cli`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What answers requests: a process for each, prestarted processes, or workers."""
+"""Handlers: a process per request, prestarted processes, or workers."""

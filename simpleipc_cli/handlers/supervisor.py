@@ -1,36 +1,53 @@
-"""A thread that maintains idle processes while there is no request for them."""
+"""Handlers that keep idle processes, and the thread that watches these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from functools import partial
-from threading import Lock, Thread
+from threading import Condition, Lock, Thread
+from time import monotonic
+from typing import Generic, TypeVar
 
+from simpleipc_cli.deadline import Backoff
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.exec import PER_REQUEST
+from simpleipc_cli.process import Command, prepare_spawn
+from simpleipc_cli.server.handler import Handler
+from simpleipc_cli.server.log import Log
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller, new_wakeup_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.process import ChildProcess
 
-_POLL_INTERVAL = 0.05  # seconds between looks at whether to kill now (tunable)
+_POLL_INTERVAL = 0.05  # seconds between checks whether to kill now (tunable)
+_START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (tunable)
+
+PROCESS_FDS = 3
+"""Descriptors of an idle process: two pipes and a pidfd."""
+SUPERVISOR_FDS = 5
+"""Descriptors of a supervisor: epoll, wakeup, both ends of a latch, one spare."""
+
+_Idle = TypeVar("_Idle")
 
 
 class Supervisor:
-    """Calls `maintain` when a process has exited, after wake(), and when it is due."""
+    """Calls `maintain` in a thread: when a process has exited, after wake(), and when it is due."""
 
-    def __init__(self, maintain: Callable[[], float | None]) -> None:
-        """`maintain` returns the seconds until its next call, None for no such time.
+    def __init__(self, maintain: Callable[[Latch], float | None]) -> None:
+        """`maintain` returns the seconds until its next call, or None.
 
-        start() must follow. Raises SipcError without free descriptors.
+        It gets a latch that is set when processes that are being stopped must be killed. start()
+        must follow. Raises SipcError without free descriptors.
         """
         self._maintain = maintain
         self._lock = Lock()
         self._processes: dict[int, ChildProcess] = {}
         self._is_closing = False
         try:
-            self.kill_now: Latch = new_latch()
-            """Set when processes that are being stopped get no more time."""
+            self._kill_now: Latch = new_latch()
             self._wakeup = new_wakeup_event()
             self._poller = new_scalable_poller()
             self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
@@ -69,23 +86,26 @@ class Supervisor:
         while self._thread.is_alive():
             self._thread.join(_POLL_INTERVAL)
             if kill_now.is_set():
-                self.kill_now.set()
+                self._kill_now.set()
         self._poller.close()
         self._wakeup.close()
-        self.kill_now.close()
+        self._kill_now.close()
 
     def _run(self) -> None:
         timeout: float | None = 0.0
         while not self._is_closing:
             self._poller.dispatch(timeout)
             if not self._is_closing:
-                timeout = self._maintain()
+                timeout = self._maintain(self._kill_now)
 
     def _on_wakeup(self, _events: int) -> None:
         self._wakeup.clear()
 
     def _on_exit(self, number: int, _events: int) -> None:
-        """A process has exited, unless its descriptor's number is another's by now."""
+        """Stop watching a process that has exited.
+
+        The descriptor may have been closed, and its number be that of another process.
+        """
         with self._lock:
             process = self._processes.get(number)
             if process is not None and process.status() is not None:
@@ -94,3 +114,81 @@ class Supervisor:
     def _remove(self, number: int) -> None:
         del self._processes[number]
         self._poller.unregister(number)
+
+
+class SupervisedHandler(Handler, Generic[_Idle]):
+    """A handler with idle processes, which a supervisor maintains."""
+
+    def __init__(
+        self,
+        command: Command,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,
+        log: Log,
+        *,
+        grace_period: float,
+    ) -> None:
+        """Processes get `environment`; `grace_period` (seconds) is for idle ones."""
+        self._command = command
+        kept = {name: value for name, value in environment.items() if name not in PER_REQUEST}
+        self._environment = {**kept, "PROTO": "UNIX"}
+        self._limit = limit
+        self._log = log
+        self._grace_period = grace_period
+        self._supervisor: Supervisor | None = None
+        self._generation = 0  # of new processes; set by a signal handler
+        self._lock = Condition(Lock())
+        self._idle: list[_Idle] = []  # under the lock
+        self._backoff = Backoff(*_START_DELAYS)
+        self._has_failed = False  # the last process that was started
+        self._retry_at = 0.0  # no process is started until then
+
+    def start(self) -> None:
+        prepare_spawn()
+
+    def reload(self) -> None:
+        self._generation += 1
+        self._wake_supervisor()
+
+    def close(self, grace_period: float, kill_now: Latch) -> None:
+        """Stop all idle processes at the same time."""
+        if self._supervisor is not None:
+            self._supervisor.close(kill_now)
+            self._supervisor = None
+        with self._lock:
+            idle, self._idle = self._idle, []
+        threads = [
+            Thread(target=self._stop_idle, args=(each, grace_period, kill_now)) for each in idle
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    @abstractmethod
+    def _maintain(self, kill_now: Latch) -> float | None:
+        """Replace idle processes as needed; see Supervisor."""
+
+    @abstractmethod
+    def _stop_idle(self, idle: _Idle, grace_period: float, kill_now: Latch | None) -> None:
+        """Stop a process that is no longer in the list. Log failures."""
+
+    def _start_supervisor(self) -> None:
+        """Start the supervisor; log a warning if that fails."""
+        try:
+            self._supervisor = Supervisor(self._maintain)  # its thread needs the attribute
+            self._supervisor.start()
+        except SipcError as error:
+            self._log.warning(error.text)
+
+    def _wake_supervisor(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.wake()
+
+    def _delay_next_start(self) -> None:
+        self._retry_at = monotonic() + self._backoff.next()
+
+    def _reset_backoff(self) -> None:
+        self._has_failed = False
+        self._retry_at = 0.0
+        self._backoff.reset()

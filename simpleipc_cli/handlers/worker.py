@@ -1,4 +1,4 @@
-"""A persistent handler process: one request after the other over its standard input and output.
+"""A persistent handler process: one request after another over its standard input and output.
 
 Each message is packets ended by a flush, as on the wire.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
-_POLL_INTERVAL = 0.005  # seconds between looks at unread input, which no event reports (tunable)
+_POLL_INTERVAL = 0.005  # seconds between checks of unread input, which no event reports (tunable)
 _STATUS_DELAY = 0.1  # seconds from the end of an output to the exit that caused it (tunable)
 
 
@@ -31,36 +31,36 @@ class Worker:
     """A running worker process, and our ends of its pipes."""
 
     def __init__(
-        self, number: int, generation: int, process: ChildProcess, pipes: StdioPipes
+        self, slot: int, generation: int, process: ChildProcess, pipes: StdioPipes
     ) -> None:
-        """Take over process and pipes. A replacement gets the same `number`."""
-        self.number = number
+        """Take over process and pipes. A replacement may get the same `slot`."""
+        self.slot = slot
         self.generation = generation
         self.process = process
         self.writer = pipes.input
         self.reader = pipes.output
         self.requests = 0
-        self.answers = 0
-        """Complete responses."""
+        self.responses = 0
+        """Complete ones."""
         self.pipes = pipes
-        self._answered_at = 0.0
+        self._idle_since = 0.0
         self._poller = new_poller()  # kept, as each request checks an idle worker
         self._poller.register(self.reader, READ)
         self._poller.register(self.writer, 0)
 
     def __str__(self) -> str:
-        return f"worker {self.number} (process {self.process.pid})"
+        return f"worker {self.slot} (process {self.process.pid})"
 
     def is_ready(self) -> bool:
         """Return whether it has read everything and written nothing since its response."""
         return not self.pipes.unread() and not self._poller.wait(0)
 
     def mark_idle(self) -> None:
-        """It has answered, and waits for its next request."""
-        self._answered_at = monotonic()
+        """Note that it waits for its next request."""
+        self._idle_since = monotonic()
 
     def unexpected_output(self) -> str | None:
-        """Describe what it wrote or did while it had no request, None if nothing.
+        """Describe what it wrote or did while idle; return None if nothing.
 
         It gets LINGER seconds from its response to read all of its last request. What is left in
         the pipe would keep the next client waiting.
@@ -75,7 +75,7 @@ class Worker:
 
     def _reads_all(self) -> bool:
         while self.pipes.unread():
-            if self.process.status() is not None or monotonic() >= self._answered_at + LINGER:
+            if self.process.status() is not None or monotonic() >= self._idle_since + LINGER:
                 return False
             sleep(_POLL_INTERVAL)
         return True
@@ -116,42 +116,42 @@ class WorkerRun(HandlerRun):
     def __init__(
         self,
         worker: Worker,
-        may_stay: Callable[[Worker], bool],
-        done: Callable[[WorkerRun, float, Latch | None], None],
+        can_keep: Callable[[Worker], bool],
+        on_stopped: Callable[[WorkerRun, float, Latch | None], None],
     ) -> None:
-        """stop() calls `done`, which does not block for a reusable run whose worker `may_stay`."""
+        """stop() calls `on_stopped`, which does not block if the run is reusable and `can_keep`."""
         self.worker = worker
         self.input = worker.writer
         self.output = worker.reader
         self.exit = worker.process.descriptor
         self.failure = ""
         """What the worker did wrong."""
-        self.surplus = ""
+        self.unexpected_output = ""
         """What it wrote after the end of its response, quoted."""
         self.request_unread = False
         """Whether it failed and had not read a byte of the request."""
-        self._may_stay = may_stay
-        self._done = done
+        self._can_keep = can_keep
+        self._on_stopped = on_stopped
         # The packet being written. Its length has been written, and what the pipe did not take is
         # offered again, so that the rest of it will come.
         self._header = b""
         self._left = 0
         self._flush = FLUSH_PACKET  # the unwritten part of it
         self._written = 0
-        self._answer = MessageReader()
-        self._silent = True  # the worker has not written a byte
-        self._ended_at = 0.0  # when the worker ended its output
-        self._failed: Result | None = None
+        self._response = MessageReader()
+        self._wrote_nothing = True
+        self._output_ended_at = 0.0
+        self._failure_result: Result | None = None
 
     @property
     def is_reusable(self) -> bool:
         """Whether the worker has taken the whole request and given a whole response, no more."""
-        return self._answer.complete and not self._flush and not self.surplus
+        return self._response.complete and not self._flush and not self.unexpected_output
 
     @property
     def is_answered(self) -> bool:
         """Whether the response is complete."""
-        return self._answer.complete
+        return self._response.complete
 
     # -- the request -----------------------------------------------------------------------
 
@@ -215,29 +215,29 @@ class WorkerRun(HandlerRun):
         data = self.worker.pipes.read(buffer)
         if not data:
             self.output = -1
-            self._ended_at = monotonic()
+            self._output_ended_at = monotonic()
             return []
-        self._silent = False
+        self._wrote_nothing = False
         pieces = self._decode(*data)
         if not pieces and self.output >= 0:
-            raise BlockingIOError  # half a packet's length, say
+            raise BlockingIOError  # only part of a packet's header
         return pieces
 
     def _decode(self, data: memoryview) -> list[memoryview]:
         """Return the payload in `data`; end the output at the flush, and at a malformed packet."""
         pieces = []
         try:
-            for piece in self._answer.feed(data):
-                pieces.append(piece)  # noqa: PERF402 - those before a malformed packet are good
+            for piece in self._response.feed(data):
+                pieces.append(piece)  # noqa: PERF402 - keeps those before a malformed packet
         except ProtocolError as error:
-            bad = data[max(0, len(data) - self._answer.unread - HEADER_SIZE) :]
+            bad = data[max(0, len(data) - self._response.unread - HEADER_SIZE) :]
             self.failure = f"wrote a malformed packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
             self.output = -1
-        if self._answer.complete:
+        if self._response.complete:
             self.output = -1
-            end = len(data) - self._answer.trailing_bytes
+            end = len(data) - self._response.trailing_bytes
             if end < len(data):
-                self.surplus = quoted(data[end:][:_MAX_QUOTED])
+                self.unexpected_output = quoted(data[end:][:_MAX_QUOTED])
         return pieces
 
     def end_output(self) -> None:
@@ -245,33 +245,35 @@ class WorkerRun(HandlerRun):
         self.output = -1
 
     def result(self) -> Result | None:
-        if self._answer.complete:
+        if self._response.complete:
             return Result(True, "-", "answered")
-        if self._failed is None and self.output < 0:
-            self._failed = self._failure_result()
-        return self._failed
+        if self._failure_result is None and self.output < 0:
+            self._failure_result = self._find_failure()
+        return self._failure_result
 
-    def _failure_result(self) -> Result | None:
+    def _find_failure(self) -> Result | None:
         """Return why the output ended in mid-response; None if more may be known soon."""
         process = self.worker.process
-        if not self.failure and process.status() is None and monotonic() < self._ended_at + LINGER:
+        if (
+            not self.failure
+            and process.status() is None
+            and monotonic() < self._output_ended_at + LINGER
+        ):
             return None  # its exit status, which says more, may be on the way
-        word, retry = "-", False
-        # Also after its exit: what it has not read is still in the pipe.
+        # What it has not read is still in the pipe, even after its exit.
         self.request_unread = self.worker.pipes.unread() == self._written
-        if not self.failure:
-            status = process.status()
-            if status is None:
-                self.failure = "closed its standard output before its response was complete"
-            else:
-                word, how = describe(status)
-                self.failure = f"ended before its response was complete: {how}"
-                # A worker may exit after a response, and get a request just before.
-                retry = self.worker.answers > 0 and self._silent and self.request_unread
-        return Result(False, word, f"{self.worker} {self.failure}", request_unread=retry)
+        may_retry = False
+        status = None if self.failure else process.status()
+        if status is not None:
+            self.failure = f"ended before its response was complete: {describe(status)[1]}"
+            # A worker may exit after a response, and get a request just before.
+            may_retry = self.worker.responses > 0 and self._wrote_nothing and self.request_unread
+        self.failure = self.failure or "closed its standard output before its response was complete"
+        status_word = "-" if status is None else describe(status)[0]
+        return Result(False, status_word, f"{self.worker} {self.failure}", request_unread=may_retry)
 
     def stop_nowait(self) -> bool:
-        if not self.is_reusable or not self._may_stay(self.worker):
+        if not self.is_reusable or not self._can_keep(self.worker):
             return False
         self.stop(0.0, None)
         return True
@@ -279,5 +281,5 @@ class WorkerRun(HandlerRun):
     def stop(self, grace_period: float, kill_now: Latch | None) -> None:
         """Keep the worker if it is reusable, else stop it."""
         self.worker.requests += 1
-        self.worker.answers += self._answer.complete
-        self._done(self, grace_period, kill_now)
+        self.worker.responses += self._response.complete
+        self._on_stopped(self, grace_period, kill_now)

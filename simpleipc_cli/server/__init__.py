@@ -1,1 +1,1 @@
-"""Accepts connections and has each request answered by a handler it is handed."""
+"""The server: accepts connections and passes each request to a handler."""

@@ -58,14 +58,14 @@ class Acceptor:
 
         # Idle connections and since when, the longest idle first.
         self.idle: OrderedDict[Stream, float] = OrderedDict()
-        self._warned_at: float | None = None  # when descriptors last ran short
+        self._warned_at: float | None = None  # when descriptors last ran out
         self._is_draining = False
         self.retry_at = NEVER
         """Monotonic time at which to accept again, while that is paused."""
         self._reserved = _FDS_OF_SERVER + config.max_concurrency * _FDS_PER_REQUEST
         self._batch = 1  # connections to accept at the next event
         self.is_open = True
-        """Whether clients may be in the kernel's queue that are still to be accepted."""
+        """Whether clients may be in the kernel's queue that must still be accepted."""
         poller.register(listener.fileno(), READ, self._on_connection)
 
     @property

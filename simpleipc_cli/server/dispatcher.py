@@ -1,9 +1,9 @@
 """Runs exchanges: on the event loop, and on worker threads where they would block.
 
-To hand a request to another thread costs more than a short answer does: both threads take
+Passing a request to another thread costs more than a short exchange: both threads take
 Python's lock from each other at every system call. So the main thread runs all exchanges that
-cannot block; one that would wait for what cannot be polled (a disk, the end of a process that
-does not end), or that moves many bytes, gets a worker thread.
+cannot block; one that would wait for what cannot be polled (a disk, the exit of a process that
+ignores signals), or that moves many bytes, gets a worker thread.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class WorkerThreads:
             pass
 
     def close(self) -> None:
-        """End all threads; busy ones have been told to abort."""
+        """End all threads; the exchanges of busy ones are aborting."""
         for _ in self._threads:
             self._queue.put(None)
         deadline = Deadline(_JOIN_TIMEOUT)
@@ -164,7 +164,7 @@ class Dispatcher:
             return self._counters.figures(in_flight=self._in_flight, queued=queued, idle=idle)
 
     def submit(self, stream: Stream, descriptor: int, peer: Peer) -> None:
-        """Answer the request on a connection that has sent data."""
+        """Enqueue the request on a connection that has sent data."""
         now = monotonic()
         self._counters.requests += 1
         with self._lock:

@@ -40,7 +40,7 @@ class Exchange(ExchangeState):
         self._step(self._receive)
 
     def resume(self) -> None:
-        """Do what is due."""
+        """Continue after a timeout or on another thread."""
         self._step(None)
 
     def on_shutdown(self) -> None:
@@ -52,7 +52,7 @@ class Exchange(ExchangeState):
         self._unregister(*self.polled)
 
     def attach_to_thread(self, poller: Poller) -> None:
-        """Go on in a worker thread, which dispatches `poller` until the exchange is over."""
+        """Continue in a worker thread, which dispatches `poller` until the exchange is over."""
         self.may_block = True
         self.poller = poller
         self.resume()
@@ -79,7 +79,7 @@ class Exchange(ExchangeState):
             self.on_change(self)
 
     def _proceed(self) -> Step:
-        """Do all that is due, until only an event can lead on."""
+        """Do all that is due, until the exchange must wait for an event."""
         while not self.is_ending:
             if self.must_stop and self._stop_handler() is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
@@ -123,10 +123,10 @@ class Exchange(ExchangeState):
             self.is_over = True
             return Step.DONE
 
-    # -- events and timeouts that are waited for -------------------------------------------
+    # -- polling and timeouts ----------------------------------------------------------------
 
     def _poll(self, now: float) -> None:
-        """Register what is waited for, and set `due`."""
+        """Register the descriptors that the exchange waits for, and set `due`."""
         buffer, io, writing = self.buffer, self.io, bool(self.writer.pending)
         reader = buffer.reader
         # The module's docstring says when the client's request is read.
@@ -161,7 +161,7 @@ class Exchange(ExchangeState):
             self.needs_thread = True
 
     def _run_timeouts(self, now: float, *, reading: bool, writing: bool) -> None:
-        """Let the timeouts run that are due to what is waited for, and pause the others."""
+        """Run the timeouts of what the exchange waits for, and pause the others."""
         buffer, io = self.buffer, self.io
         reader = buffer.reader
         running = Timeout.HANDLER if self.has_handler_timeout else 0
@@ -278,7 +278,7 @@ class Exchange(ExchangeState):
         return self._on_data()
 
     def _on_data(self) -> Step:
-        """Start the handler, or feed it, after something of the request has come."""
+        """Start the handler, or feed it, after data of the request has arrived."""
         config, buffer = self.config, self.buffer
         if config.max_request is not None and buffer.reader.payload_bytes > config.max_request:
             raise Abort(Outcome.TOO_LARGE, f"more than {config.max_request} bytes")
@@ -316,7 +316,7 @@ class Exchange(ExchangeState):
     # -- the handler -----------------------------------------------------------------------
 
     def _start_handler(self) -> Step:
-        """Start the handler, unless the client is gone, and give it what has come."""
+        """Start the handler, unless the client is gone, and write to it what has arrived."""
         if is_hung_up(self.stream_fd):
             return self._on_hangup()
         try:
@@ -342,7 +342,7 @@ class Exchange(ExchangeState):
         return Step.DONE
 
     def _feed_handler(self, io: HandlerIO) -> None:
-        """Give the handler what it takes, and tell it the end of the request."""
+        """Write what the handler takes of the request; end its input after the last byte."""
         descriptor = io.run.input
         if descriptor >= 0 and io.feed(self.buffer):
             self._unregister(descriptor)
@@ -351,7 +351,7 @@ class Exchange(ExchangeState):
             self._discard_rest()
 
     def _on_input(self, events: int) -> Step:
-        """The handler takes more of the request, or will take no more of it."""
+        """Feed the handler, or stop because it has closed its input."""
         if self.io is not None:
             if events & HANGUP:
                 self.io.abandon_input(self.buffer)
@@ -366,7 +366,7 @@ class Exchange(ExchangeState):
             self.io.run.abandon_input()
 
     def _on_output(self, _events: int) -> Step:
-        """Pass on what the handler has written."""
+        """Pass the handler's output on to the client."""
         io = self.io
         if io is None:
             return Step.DONE
@@ -403,7 +403,7 @@ class Exchange(ExchangeState):
         if result is None or io is None or self.response_over:
             return
         if result.request_unread and buffer.rewind():
-            self.must_stop = self.must_start = True  # another one answers
+            self.must_stop = self.must_start = True  # another run answers
             return
         self.has_handler_timeout = False
         self.response_over = True
@@ -417,7 +417,7 @@ class Exchange(ExchangeState):
             self._discard_rest()
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
-        """Give up the response; the rest of the request is still read before the close."""
+        """Abandon the response; the rest of the request is still read before the close."""
         self.record.set_failure(outcome, detail)
         self.must_start = False
         self.must_stop = True

@@ -113,7 +113,7 @@ class Timeouts:
 
 
 class Step(Enum):
-    """What has come of a step."""
+    """The result of a step."""
 
     DONE = auto()
     NO_DATA = auto()
@@ -133,7 +133,7 @@ class Abort(Exception):
 
 @dataclass(slots=True, eq=False)
 class ExchangeState:
-    """All that an exchange consists of."""
+    """The fields of an exchange."""
 
     handler: Handler
     config: ServerConfig
@@ -156,7 +156,7 @@ class ExchangeState:
     is_over: bool = False
 
     polled: dict[int, int] = field(default_factory=dict)
-    """The events that are polled, by descriptor."""
+    """The polled events by descriptor."""
     may_block: bool = False
     """Whether it runs on a worker thread."""
     is_draining: bool = False
@@ -171,9 +171,9 @@ class ExchangeState:
     has_handler_timeout: bool = False
 
     must_start: bool = False
-    """Whether the handler is to be started."""
+    """Whether the handler must be started next."""
     must_stop: bool = False
-    """Whether the handler is to be stopped."""
+    """Whether the handler must be stopped next."""
     response_over: bool = False
     """Whether the last byte of the response, or its flush, is in `writer`."""
     stream_ended: bool = False

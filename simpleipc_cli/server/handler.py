@@ -1,8 +1,8 @@
-"""The interface between the server and what answers its requests.
+"""The interface between the server and its handlers.
 
 A handler starts a run for each request. The server polls the run's three descriptors, writes
-the request's payload to it, reads the response's payload from it, and ends it. It never learns
-whether a process, a worker or something else answers.
+the request's payload to it, reads the response's payload from it, and stops it. It does not know
+whether a process, a worker or a callback answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simpleipc_cli.transport import Latch, Peer
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is known of a request before its first byte."""
+    """A request before its first byte."""
 
     id: str
     path: str
@@ -46,7 +46,7 @@ class HandlerRun(ABC):
     """
 
     is_persistent: bool = False
-    """Whether it stays for other requests. Then it gets the whole request, even after its
+    """Whether its process stays for other requests. Then it gets the whole request, even after its
     response, and may answer after it stopped reading."""
     input: int
     """Descriptor to write the request to, -1 after its end. HANGUP: the run reads no more."""
@@ -61,7 +61,7 @@ class HandlerRun(ABC):
 
         With `last` these are the last ones, and the end of the request may be written with
         them. What was not taken must be offered again. Raises BlockingIOError if nothing is
-        taken now, PeerGone if nothing ever will be.
+        taken now, PeerClosed if nothing ever will be.
         """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class HandlerRun(ABC):
     def read(self, buffer: memoryview) -> list[memoryview]:
         """Read some of the response; return pieces that are views of `buffer`.
 
-        Sets `output` to -1 if there will be no others. Raises BlockingIOError if nothing has come.
+        Sets `output` to -1 if there will be no others. Raises BlockingIOError without data.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class HandlerRun(ABC):
 
     @abstractmethod
     def stop(self, grace_period: float, kill_now: Latch) -> None:
-        """Terminate the run with everything it started, and kill it after `grace_period` seconds.
+        """Terminate the run and its children, and kill them after `grace_period` seconds.
 
         `kill_now` cuts the grace period short. Blocks until it is done. The run's input is not
         ended before that: its reader must not take that for the end of the request. Must be
@@ -98,7 +98,7 @@ class HandlerRun(ABC):
         """
 
     def stop_nowait(self) -> bool:
-        """Stop the run if that does not block; False if stop() must be called instead."""
+        """Stop the run if that does not block; return False if stop() must be called instead."""
         return False
 
 
@@ -112,13 +112,13 @@ class Handler(ABC):
 
     @abstractmethod
     def run(self, request: Request, spooled: Spool | None) -> HandlerRun:
-        """Start to answer. `spooled` is the whole request, if the server has waited for it.
+        """Start a run. `spooled` is the whole request, if the server has waited for it.
 
         Then the run's input has ended from the start. Raises SipcError.
         """
 
     def run_nowait(self, request: Request) -> HandlerRun | None:  # noqa: ARG002
-        """Start to answer if that does not block; None if run() must be called instead.
+        """Start a run if that does not block; return None if run() must be called instead.
 
         Raises SipcError.
         """

@@ -36,7 +36,7 @@ class QuitRequest:
             self._matched = end
 
     def is_prefix(self) -> bool:
-        """Return whether all that came is the beginning of the text, or all of it."""
+        """Return whether the data received so far is a prefix of the text, or all of it."""
         return self._matched <= len(self._text)
 
     def is_equal(self) -> bool:
@@ -48,9 +48,9 @@ class RequestBuffer:
     """One request on its way from the client to the handler."""
 
     reader: MessageReader
-    """Counts what came, and knows whether it is complete."""
+    """Decodes the request, and knows whether it is complete."""
     buffer: memoryview
-    """Where the request is read into."""
+    """The buffer that the request is read into."""
     spool_folder: str
     is_held: bool
     """Whether the whole request goes to disk before the handler gets it."""
@@ -58,19 +58,19 @@ class RequestBuffer:
     chunks: list[Buffer] = field(default_factory=list)
     """The next bytes for the handler; load() brings more of them from disk."""
     spool: Spool | None = None
-    """What waits on disk, after `chunks`."""
+    """The bytes after `chunks`, on disk."""
     has_unsent: bool = False
-    """Whether something waits for the handler, in `chunks` or `spool`."""
+    """Whether `chunks` or `spool` has bytes for the handler."""
     is_discarding: bool = False
-    """Whether the rest is dropped as it comes."""
+    """Whether the rest is dropped as it arrives."""
     sent_prefix: bytearray = field(default_factory=bytearray)
-    """What a persistent handler has taken, while it is short."""
+    """The bytes that a persistent handler has taken, while they fit into a pipe."""
     sent_bytes: int = 0
 
     def is_started(self) -> bool:
         """Return whether this is a request for the handler: it has payload, or is complete.
 
-        A beginning of the quit request is not.
+        A prefix of the quit request is not.
         """
         if self.reader.complete:
             return True
@@ -86,7 +86,7 @@ class RequestBuffer:
     def read(self, stream: Stream) -> bool:
         """Read from the client; return False at the end of the stream.
 
-        Raises BlockingIOError if nothing has come, ProtocolError, CutOff at an end before the
+        Raises BlockingIOError without data, ProtocolError, IncompleteMessage at an end before the
         flush, and SipcError if the disk is full.
         """
         if self.chunks and not self.spool:
@@ -132,9 +132,9 @@ class RequestBuffer:
             self.sent_prefix += b"".join(self.chunks)[:count]
 
     def rewind(self) -> bool:
-        """Give everything that was remembered to another handler; return whether that is possible.
+        """Queue all that was remembered for another handler; return whether that is possible.
 
-        It is possible as long as all that was written may still lie in a pipe.
+        It is possible while all written bytes may still be in a pipe.
         """
         if self.is_discarding or self.sent_bytes != len(self.sent_prefix):
             return False
@@ -146,7 +146,7 @@ class RequestBuffer:
         return True
 
     def discard(self) -> None:
-        """Drop what waits for the handler and what is read from now on."""
+        """Drop the bytes for the handler, and all that are read from now on."""
         self.is_discarding = True
         self.has_unsent = False
         self.chunks = []
@@ -201,10 +201,10 @@ class HandlerIO:
         return request.reader.complete and not request.is_discarding
 
     def abandon_input(self, request: RequestBuffer) -> None:
-        """Write no more, as the handler reads no more.
+        """Write no more, because the handler reads no more.
 
-        A worker may be about to exit without having looked at the request, which then is for
-        another one.
+        A worker may be about to exit without having read the request, which then goes to another
+        worker.
         """
         self.run.abandon_input()
         if not self.run.is_persistent:

@@ -1,4 +1,4 @@
-"""What the server reports: log records and counters. Their format is decided elsewhere."""
+"""The server's log records and counters, without their format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outcome(Enum):
 
     @property
     def is_error(self) -> bool:
-        """Whether the administrator should know; a client may hang up at any time."""
+        """Whether the administrator should know; clients may close at any time."""
         return self not in {
             Outcome.ANSWERED,
             Outcome.CLIENT_CLOSED,
@@ -46,7 +46,7 @@ class RequestRecord:
     peer: Peer
     outcome: Outcome = Outcome.ANSWERED
     detail: str = ""
-    """What exactly failed; may quote the client's bytes, escaped."""
+    """The reason of a failure; may quote the client's bytes, escaped."""
     status: str = "-"
     """How the handler ended, "-" if the server ended it."""
     bytes_in: int = 0
@@ -61,7 +61,7 @@ class RequestRecord:
     """Whether it asked the server to stop."""
 
     def set_failure(self, outcome: Outcome, detail: str) -> None:
-        """Record what went wrong, unless something has before."""
+        """Record the first failure; ignore later ones."""
         if self.outcome is Outcome.ANSWERED:
             self.outcome = outcome
             self.detail = detail
@@ -80,7 +80,7 @@ class Log(ABC):
 
     @abstractmethod
     def warning(self, text: str) -> None:
-        """Log something that the administrator should know."""
+        """Log a problem that the server survives."""
 
     @abstractmethod
     def info(self, text: str) -> None:

@@ -21,8 +21,8 @@ from simpleipc_cli.server.systemd import Notifier
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event
 
-_MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs a system call more (tunable)
-_PATH_CHECK = 0.4  # seconds between looks at the path: twice within the promised second
+_MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs one more system call (tunable)
+_PATH_CHECK = 0.4  # seconds between checks of the path: twice within the promised second
 
 
 class ExitReason(Enum):
@@ -112,7 +112,7 @@ class Server:
         self._wakeup.set()
 
     def reload(self) -> None:
-        """Reopen the log, and let the handler replace what it keeps."""
+        """Reopen the log, and have the handler replace its processes."""
         self._reload_requested = True
         self._wakeup.set()
 
@@ -195,7 +195,7 @@ class Server:
         return due
 
     def _apply_requests(self) -> None:
-        """Do what a signal handler has asked for."""
+        """Do what a signal handler has requested."""
         if self._reload_requested:
             self._reload_requested = False
             self._log.reopen()

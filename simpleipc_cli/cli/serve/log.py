@@ -19,7 +19,7 @@ _MAX_TEXTS = (2000, 50)  # characters; five of the latter fit into a line when e
 
 
 class LineLog(Log):
-    """Decides which records are written; its subclasses decide how they look."""
+    """Selects the records to write; subclasses format them."""
 
     def __init__(self, place: LineWriter, *, quiet: bool, verbose: bool) -> None:
         """`quiet` leaves warnings and errors only, `verbose` adds debug details."""

@@ -14,6 +14,7 @@ from helpers.workers import WORKER, ask_worker
 
 from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process.posix.command import Command
+from simpleipc_cli.process.posix.posix_spawn import best_spawn
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
@@ -44,6 +45,13 @@ def serving(path, command: str = WORKER, threads: int = 2):
 
 def lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def test_the_spawn_function_is_loaded_before_the_first_request(endpoint):
+    """Loading it needs a descriptor, and the slower one that serves without would stay."""
+    best_spawn.cache_clear()
+    with serving(endpoint):
+        wait_until(lambda: best_spawn.cache_info().currsize, "it to be loaded")
 
 
 def test_renewing_ends_idle_workers_and_the_next_request_starts_one(endpoint):
