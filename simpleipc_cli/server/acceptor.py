@@ -13,12 +13,11 @@ from time import monotonic
 
 from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT, ServerConfig
+from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
 from simpleipc_cli.server.dispatcher import Dispatcher
-from simpleipc_cli.server.handler import Handler
-from simpleipc_cli.server.log import Counters, Log
+from simpleipc_cli.server.exchange_state import ServerContext
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Poller, Stream
+from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Stream
 
 _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
 _WARN_AGAIN = 60.0  # seconds without a shortage after which the next is logged (tunable)
@@ -37,24 +36,16 @@ class Acceptor:
     def __init__(
         self,
         listener: Listener,
-        poller: Poller,
-        *,
-        config: ServerConfig,
-        log: Log,
-        counters: Counters,
-        descriptors: DescriptorLimit,
-        handler: Handler,
+        context: ServerContext,
         dispatcher: Dispatcher,
+        descriptors: DescriptorLimit,
     ) -> None:
         """`dispatcher` takes over each connection that has sent data."""
         self._listener = listener
-        self._poller = poller
-        self._config = config
-        self._log = log
-        self._counters = counters
-        self._descriptors = descriptors
-        self._handler = handler
+        self._context = context
+        self._poller = context.poller
         self._dispatcher = dispatcher
+        self._descriptors = descriptors
 
         # Idle connections and since when, the longest idle first.
         self.idle: OrderedDict[Stream, float] = OrderedDict()
@@ -62,11 +53,11 @@ class Acceptor:
         self._is_draining = False
         self.retry_at = NEVER
         """Monotonic time at which to accept again, while that is paused."""
-        self._reserved = _FDS_OF_SERVER + config.max_concurrency * _FDS_PER_REQUEST
+        self._reserved = _FDS_OF_SERVER + context.config.max_concurrency * _FDS_PER_REQUEST
         self._batch = 1  # connections to accept at the next event
         self.is_open = True
         """Whether clients may be in the kernel's queue that must still be accepted."""
-        poller.register(listener.fileno(), READ, self._on_connection)
+        self._poller.register(listener.fileno(), READ, self._on_connection)
 
     @property
     def due(self) -> float:
@@ -132,7 +123,7 @@ class Acceptor:
         for stream in self.idle:
             self._poller.unregister(stream.fileno())
             stream.close()
-        self._counters.idle_closed += len(self.idle)
+        self._context.counters.idle_closed += len(self.idle)
         self.idle.clear()
 
     def _on_connection(self, _events: int) -> None:
@@ -151,12 +142,12 @@ class Acceptor:
                 self._pause()
                 return False
             except SipcError as error:
-                self._log.warning(error.text)
+                self._context.log.warning(error.text)
                 self._pause()
                 return False
-            self._counters.accepted += 1
-            if self._config.allowed_users is not None and not self._is_allowed(stream):
-                self._counters.refused += 1
+            self._context.counters.accepted += 1
+            if self._context.config.allowed_users is not None and not self._is_allowed(stream):
+                self._context.counters.refused += 1
                 stream.close()
                 continue
             try:
@@ -169,7 +160,7 @@ class Acceptor:
                     self._dispatcher.submit(stream, stream.fileno(), stream.peer())
                 else:
                     self._close_without_data(stream)
-            in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
+            in_use = len(self.idle) + self._dispatcher.unanswered + self._context.handler.held_fds
             if in_use > self._descriptors.current - self._reserved and self._is_short(stream):
                 self._pause()
                 return False
@@ -177,9 +168,11 @@ class Acceptor:
 
     def _is_allowed(self, stream: Stream) -> bool:
         peer = stream.peer()
-        if peer.uid in (self._config.allowed_users or ()):
+        if peer.uid in (self._context.config.allowed_users or ()):
             return True
-        self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user")
+        self._context.log.info(
+            f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user"
+        )
         return False
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
@@ -195,8 +188,8 @@ class Acceptor:
 
     def _close_without_data(self, stream: Stream) -> None:
         """Close a connection that its client has closed without having sent data."""
-        self._counters.closed_without_data += 1
-        self._log.debug("client connected and closed without sending data")
+        self._context.counters.closed_without_data += 1
+        self._context.log.debug("client connected and closed without sending data")
         stream.close()
 
     def _remove_idle(self, stream: Stream) -> None:
@@ -215,8 +208,13 @@ class Acceptor:
     def _free_fds(self) -> int:
         """Return how many more connections leave enough descriptors for one more request."""
         unanswered = self._dispatcher.unanswered
-        running = min(self._config.max_concurrency, unanswered + 1)
-        in_use = len(self.idle) + unanswered + running * _FDS_PER_REQUEST + self._handler.held_fds
+        running = min(self._context.config.max_concurrency, unanswered + 1)
+        in_use = (
+            len(self.idle)
+            + unanswered
+            + running * _FDS_PER_REQUEST
+            + self._context.handler.held_fds
+        )
         return self._descriptors.current - _FDS_OF_SERVER - in_use
 
     def _must_wait(self) -> bool:
@@ -243,7 +241,7 @@ class Acceptor:
         """Log the shortage once: under load it may come and go."""
         now = monotonic()
         if self._warned_at is None or now > self._warned_at + _WARN_AGAIN:
-            self._log.warning(
+            self._context.log.warning(
                 "out of file descriptors: closing idle connections and pausing accept: "
                 "raise the limit (ulimit -n)"
             )
@@ -257,7 +255,7 @@ class Acceptor:
         self._on_idle_event(stream, READ)
         if stream in self.idle:
             self._remove_idle(stream)
-            self._counters.idle_closed += 1
+            self._context.counters.idle_closed += 1
             stream.close()
 
     def _pause(self) -> None:

@@ -17,14 +17,13 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
-from simpleipc_cli.message import MessageReader
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.message import MessageReader, MessageWriter
 from simpleipc_cli.server.exchange import Exchange
-from simpleipc_cli.server.exchange_state import Shutdown, Timeouts
-from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.server.exchange_state import ServerContext, Timeouts
+from simpleipc_cli.server.handler import Request
 from simpleipc_cli.server.handler_io import IoBuffers, QuitRequest, RequestBuffer
-from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
-from simpleipc_cli.transport import Peer, Poller, Stream, new_poller
+from simpleipc_cli.server.log import Log, Outcome, RequestRecord
+from simpleipc_cli.transport import Peer, Stream, new_poller
 
 _JOIN_TIMEOUT = 5.0  # seconds for threads that end at once (tunable)
 
@@ -110,31 +109,20 @@ class Dispatcher:
 
     def __init__(
         self,
-        path: str,
-        poller: Poller,
+        context: ServerContext,
         *,
-        handler: Handler,
-        config: ServerConfig,
-        log: Log,
-        counters: Counters,
-        shutdown: Shutdown,
-        observe: Callable[[Stream, str], Stream] | None,
         on_done: Callable[[RequestRecord], None],
         on_last_request: Callable[[], None],
     ) -> None:
-        """Any thread calls `on_done` when a request has ended. For the others see Server."""
-        self._path = path
-        self._poller = poller
-        self._handler = handler
-        self._config = config
-        self._log = log
-        self._counters = counters
-        self._shutdown = shutdown
-        self._observe = observe
+        """Any thread calls `on_done` when a request has ended.
+
+        `on_last_request` is called when the maximum number of requests has arrived.
+        """
+        self._context = context
         self._on_done = on_done
         self._on_last_request = on_last_request
         self._pid = os.getpid()
-        self.threads = WorkerThreads(log=log, on_over=self._finish)
+        self.threads = WorkerThreads(log=context.log, on_over=self._finish)
 
         self.queue: deque[tuple[Stream, int, Request, float]] = deque()
         """Requests beyond the concurrency limit, and when each came."""
@@ -161,21 +149,24 @@ class Dispatcher:
         """Return all counters; see Counters.figures()."""
         with self._lock:
             queued = self.unanswered - self._in_flight
-            return self._counters.figures(in_flight=self._in_flight, queued=queued, idle=idle)
+            return self._context.counters.figures(
+                in_flight=self._in_flight, queued=queued, idle=idle
+            )
 
     def submit(self, stream: Stream, descriptor: int, peer: Peer) -> None:
         """Enqueue the request on a connection that has sent data."""
         now = monotonic()
-        self._counters.requests += 1
+        counters, observe = self._context.counters, self._context.observe
+        counters.requests += 1
         with self._lock:
             self.unanswered += 1
             self._last_active = now
-        request_id = f"{self._pid}-{self._counters.requests}"
-        if self._observe is not None:
-            stream = self._observe(stream, request_id)
-        self.queue.append((stream, descriptor, Request(request_id, self._path, peer), now))
+        request_id = f"{self._pid}-{counters.requests}"
+        if observe is not None:
+            stream = observe(stream, request_id)
+        self.queue.append((stream, descriptor, Request(request_id, self._context.path, peer), now))
         self.start_queued()
-        if self._counters.requests == self._config.max_requests:
+        if counters.requests == self._context.config.max_requests:
             self._on_last_request()
 
     def start_queued(self) -> None:
@@ -184,7 +175,7 @@ class Dispatcher:
             return  # an exchange has ended while it was started: the loop below goes on
         self._is_starting = True
         try:
-            while self.queue and self._in_flight < self._config.max_concurrency:
+            while self.queue and self._in_flight < self._context.config.max_concurrency:
                 self._start(*self.queue.popleft())
         finally:
             self._is_starting = False
@@ -192,18 +183,17 @@ class Dispatcher:
     def _start(self, stream: Stream, descriptor: int, request: Request, came: float) -> None:
         with self._lock:
             self._in_flight += 1
-        config = self._config
+        config = self._context.config
         buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
         exchange = Exchange(
-            handler=self._handler,
-            config=config,
-            shutdown=self._shutdown,
+            context=self._context,
             on_change=self._on_change,
             stream=stream,
             stream_fd=descriptor,
             request=request,
             record=RequestRecord(request.id, request.peer),
             buffers=buffers,
+            writer=MessageWriter(),
             buffer=RequestBuffer(
                 MessageReader(),
                 buffers.request,
@@ -212,7 +202,7 @@ class Dispatcher:
                 None if config.quit_on is None else QuitRequest(config.quit_on),
             ),
             timeouts=Timeouts(config),
-            poller=self._poller,
+            poller=self._context.poller,
             needs_thread=config.whole_request,
         )
         exchange.record.queue_time = exchange.record.began - came
@@ -248,7 +238,7 @@ class Dispatcher:
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
         self._is_draining = True
-        self._is_aborting = self._shutdown.aborting.is_set()
+        self._is_aborting = self._context.shutdown.aborting.is_set()
         for exchange in tuple(self._on_loop):
             exchange.on_shutdown()
 
@@ -276,8 +266,9 @@ class Dispatcher:
             self.unanswered -= 1
             self._in_flight -= 1
             self._last_active = monotonic()
-            self._counters.outcomes[record.outcome] += 1
-            self._counters.bytes_in += record.bytes_in
-            self._counters.bytes_out += record.bytes_out
-        self._log.request(record)
+            counters = self._context.counters
+            counters.outcomes[record.outcome] += 1
+            counters.bytes_in += record.bytes_in
+            counters.bytes_out += record.bytes_out
+        self._context.log.request(record)
         self._on_done(record)

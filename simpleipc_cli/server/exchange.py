@@ -146,7 +146,8 @@ class Exchange(ExchangeState):
             if not io.has_exited:
                 wanted[run.exit] = READ, self._on_exit
         if self.may_block:
-            latch = self.shutdown.aborting if self.is_draining else self.shutdown.draining
+            shutdown = self.context.shutdown
+            latch = shutdown.aborting if self.is_draining else shutdown.draining
             wanted[latch.fileno()] = 0, self._on_latch
         self._run_timeouts(now, reading=reading, writing=writing)
         polled = self.polled
@@ -236,7 +237,7 @@ class Exchange(ExchangeState):
         """Stop the handler of a client that is gone, unless it may finish."""
         if self.response_over and not self.writer.pending:
             self.client_gone = True  # it has everything, and need not send the rest
-        elif self.config.finish_on_hangup and self.io is not None:
+        elif self.context.config.finish_on_hangup and self.io is not None:
             while not self.buffer.reader.complete:
                 step = self._receive()
                 if step is Step.WOULD_BLOCK:
@@ -256,7 +257,7 @@ class Exchange(ExchangeState):
     def _receive(self, _events: int = READ) -> Step:
         """Read from the client once."""
         buffer = self.buffer
-        if not self.may_block and (buffer.has_unsent or self.config.whole_request):
+        if not self.may_block and (buffer.has_unsent or self.context.config.whole_request):
             return Step.WOULD_BLOCK  # it goes to disk
         packets = buffer.reader.packets
         try:
@@ -279,7 +280,7 @@ class Exchange(ExchangeState):
 
     def _on_data(self) -> Step:
         """Start the handler, or feed it, after data of the request has arrived."""
-        config, buffer = self.config, self.buffer
+        config, buffer = self.context.config, self.buffer
         if config.max_request is not None and buffer.reader.payload_bytes > config.max_request:
             raise Abort(Outcome.TOO_LARGE, f"more than {config.max_request} bytes")
         if config.quit_on is not None and not self.response_over and buffer.is_quit_request():
@@ -322,11 +323,11 @@ class Exchange(ExchangeState):
         try:
             if self.may_block:
                 spooled = None
-                if self.config.whole_request and self.handler.accepts_spooled:
+                if self.context.config.whole_request and self.context.handler.accepts_spooled:
                     spooled = self.buffer.take_spool()
-                run = self.handler.run(self.request, spooled)
+                run = self.context.handler.run(self.request, spooled)
             else:
-                found = self.handler.run_nowait(self.request)
+                found = self.context.handler.run_nowait(self.request)
                 if found is None:
                     return Step.WOULD_BLOCK
                 run = found
@@ -335,7 +336,7 @@ class Exchange(ExchangeState):
             return Step.DONE
         self.must_start = False
         self.io = io = HandlerIO(run)
-        self.has_handler_timeout = self.config.handler_timeout is not None
+        self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
         if run.input >= 0 and io.feed(self.buffer):
             run.end_input()
@@ -439,7 +440,7 @@ class Exchange(ExchangeState):
             try:
                 if self.may_block:
                     self.io = None
-                    run.stop(self.config.grace_period, self.shutdown.killing)
+                    run.stop(self.context.config.grace_period, self.context.shutdown.killing)
                 elif not run.stop_nowait():
                     return Step.WOULD_BLOCK
             except SipcError as error:

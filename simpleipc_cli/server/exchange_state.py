@@ -1,4 +1,4 @@
-"""The state of one exchange: its fields, its timeouts, and the server's phase of shutdown.
+"""The state of one exchange: its fields, its timeouts, and what all exchanges share.
 
 exchange.py decides what changes it.
 """
@@ -14,8 +14,8 @@ from simpleipc_cli.message import MessageWriter
 from simpleipc_cli.server.config import LINGER, ServerConfig
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers, RequestBuffer
-from simpleipc_cli.server.log import Outcome, RequestRecord
-from simpleipc_cli.transport import Latch, Poller, Stream, new_latch
+from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
+from simpleipc_cli.transport import Latch, Poller, Stream, new_latch, new_scalable_poller
 
 
 class Timeout:
@@ -61,6 +61,23 @@ class Shutdown:
         """Free the descriptors."""
         for latch in (self.draining, self.aborting, self.killing):
             latch.close()
+
+
+@dataclass(slots=True, eq=False)
+class ServerContext:
+    """What all parts of a server share."""
+
+    path: str
+    """The endpoint's absolute path."""
+    handler: Handler
+    config: ServerConfig
+    log: Log
+    observe: Callable[[Stream, str], Stream] | None
+    """Wraps a request's stream; also gets the request's id."""
+    poller: Poller = field(default_factory=new_scalable_poller)
+    """The poller of the event loop."""
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    counters: Counters = field(default_factory=Counters)
 
 
 @dataclass(slots=True)
@@ -135,9 +152,7 @@ class Abort(Exception):
 class ExchangeState:
     """The fields of an exchange."""
 
-    handler: Handler
-    config: ServerConfig
-    shutdown: Shutdown
+    context: ServerContext
     on_change: Callable[..., None]
     """Called with the exchange after each step on the event loop that sets `is_over` or
     `needs_thread`, or lets `due` be earlier."""
@@ -146,12 +161,12 @@ class ExchangeState:
     request: Request
     record: RequestRecord
     buffers: IoBuffers
+    writer: MessageWriter
     buffer: RequestBuffer
     timeouts: Timeouts
     poller: Poller
     needs_thread: bool
 
-    writer: MessageWriter = field(default_factory=MessageWriter)
     io: HandlerIO | None = None
     is_over: bool = False
 

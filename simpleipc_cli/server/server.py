@@ -14,12 +14,12 @@ from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.acceptor import Acceptor
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.dispatcher import Dispatcher
-from simpleipc_cli.server.exchange_state import Shutdown
+from simpleipc_cli.server.exchange_state import ServerContext
 from simpleipc_cli.server.handler import Handler
-from simpleipc_cli.server.log import Counters, Log, RequestRecord
+from simpleipc_cli.server.log import Log, RequestRecord
 from simpleipc_cli.server.systemd import Notifier
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, Listener, Stream, new_scalable_poller, new_wakeup_event
+from simpleipc_cli.transport import READ, Listener, Stream, new_wakeup_event
 
 _MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs one more system call (tunable)
 _PATH_CHECK = 0.4  # seconds between checks of the path: twice within the promised second
@@ -54,37 +54,18 @@ class Server:
         `notifier` is kept informed of shutdown and watchdog.
         """
         self._listener = listener
-        self._handler = handler
         self._config = config
         self._log = log
         self._notifier = notifier or Notifier()
         self._wakeup = new_wakeup_event()
-        self._shutdown = Shutdown()
-        self._poller = new_scalable_poller()
+        self._context = ServerContext(path, handler, config, log, observe)
+        self._shutdown = self._context.shutdown
+        self._poller = self._context.poller
         self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
-        counters = Counters()
         self._dispatcher = Dispatcher(
-            path,
-            self._poller,
-            handler=handler,
-            config=config,
-            log=log,
-            counters=counters,
-            shutdown=self._shutdown,
-            observe=observe,
-            on_done=self._on_done,
-            on_last_request=self._on_last_request,
+            self._context, on_done=self._on_done, on_last_request=self._on_last_request
         )
-        self._acceptor = Acceptor(
-            listener,
-            self._poller,
-            config=config,
-            log=log,
-            counters=counters,
-            descriptors=descriptors,
-            handler=handler,
-            dispatcher=self._dispatcher,
-        )
+        self._acceptor = Acceptor(listener, self._context, self._dispatcher, descriptors)
 
         self.stop_calls = 0
         self._is_stopping = False  # a stop is requested
@@ -122,7 +103,7 @@ class Server:
         """Serve until stopped and until all requests have ended."""
         acceptor, dispatcher = self._acceptor, self._dispatcher
         try:
-            self._handler.start()
+            self._context.handler.start()
             while acceptor.is_open or dispatcher.unanswered or acceptor.idle:
                 self.run_once()
         finally:
@@ -199,11 +180,11 @@ class Server:
         if self._reload_requested:
             self._reload_requested = False
             self._log.reopen()
-            self._handler.reload()
+            self._context.handler.reload()
         if self._stats_requested:
             self._stats_requested = False
             figures = self._dispatcher.figures(idle=len(self._acceptor.idle))
-            self._log.stats({**figures, **self._handler.stats()})
+            self._log.stats({**figures, **self._context.handler.stats()})
 
     def _idle_end(self) -> float | None:
         """Return when the server has been idle for too long; None while it is not idle."""
@@ -268,7 +249,7 @@ class Server:
         if self._dispatcher.unanswered:
             self._abort_all()
         self._dispatcher.threads.close()
-        self._handler.close(self._config.grace_period, self._shutdown.killing)
+        self._context.handler.close(self._config.grace_period, self._shutdown.killing)
         self._acceptor.close_all_idle()
         self._poller.close()
 
