@@ -3,8 +3,8 @@
 Of many clients at once, the one that gets the lock starts a server. It keeps the lock until a
 server listens. The others wait for the server or the lock, and probe again before they start
 anything. A client that receives a signal terminates the command that it started, unless that
-listens by now. A killed client cannot: its command goes on, and the next client starts
-another one, of which, as always, one gets the path.
+listens already. A killed client cannot: its command keeps running, and the next client starts
+another one; only one of the two gets the path.
 """
 
 from __future__ import annotations
@@ -60,24 +60,24 @@ def connect_or_start(
     environment = {**environment, "SIPC_PATH": path}
     lock = StartLock(path)
     with BlockedSignals() as signals:
-        tries = ConnectAttempts(
+        attempts = ConnectAttempts(
             endpoint, signals, connect_timeout, limit, wait_if_busy=wait is not None
         )
         try:
             while not lock.take():
-                if (stream := tries.connect()) is not None:
+                if (stream := attempts.connect()) is not None:
                     return stream
                 if limit.expired():
-                    raise tries.failed(
+                    raise attempts.extended_error(
                         f"and the client that starts a server (lock {lock.path}) has not finished",
                         "wait longer with --wait",
                     )
-                tries.delay()
-            if (stream := tries.connect()) is not None:
+                attempts.delay()
+            if (stream := attempts.connect()) is not None:
                 return stream
             if limit.expired():
-                raise tries.failure
-            return _start(tries, command, environment)
+                raise attempts.error
+            return _start(attempts, command, environment)
         finally:
             lock.release()
 
@@ -106,7 +106,7 @@ class ConnectAttempts:
         wait_if_busy: bool,
     ) -> None:
         self.limit = limit
-        self.failure: EndpointError = PathNotFound(f"{endpoint.path} does not exist")
+        self.error: EndpointError = PathNotFound(f"{endpoint.path} does not exist")
         """Why the last try failed."""
         self._endpoint = endpoint
         self._signals = signals
@@ -128,7 +128,7 @@ class ConnectAttempts:
                 if not self._wait_if_busy or self.limit.expired():
                     raise
             except (NotListening, PathNotFound) as error:
-                self.failure = error
+                self.error = error
                 return None
             self.delay()
 
@@ -146,32 +146,32 @@ class ConnectAttempts:
 
     def is_listening(self) -> bool:
         """Probe without waiting."""
-        found = probe(self._endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
-        return found.error is None or isinstance(found.error, ServerBusy)
+        result = probe(self._endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
+        return result.error is None or isinstance(result.error, ServerBusy)
 
-    def failed(self, more: str, hint: str) -> EndpointError:
+    def extended_error(self, detail: str, hint: str) -> EndpointError:
         """Return the last try's error, extended by what was done about it."""
-        return type(self.failure)(f"{self.failure}, {more}", hint)
+        return type(self.error)(f"{self.error}, {detail}", hint)
 
 
-def _start(tries: ConnectAttempts, command: Command, environment: Mapping[str, str]) -> Stream:
+def _start(attempts: ConnectAttempts, command: Command, environment: Mapping[str, str]) -> Stream:
     server = start_detached(command, environment)
     try:
-        stream = _wait_for(server, tries)
+        stream = _wait_for(server, attempts)
     except BaseException:
-        if tries.is_listening():
+        if attempts.is_listening():
             server.detach()
         else:
             server.stop()
         raise
     if stream is None:
         status = server.status()  # before it is terminated
-        raise _start_error(tries, status, server.stop())
+        raise _start_error(attempts, status, server.stop())
     server.detach()
     return stream
 
 
-def _wait_for(server: Detached, tries: ConnectAttempts) -> Stream | None:
+def _wait_for(server: Detached, attempts: ConnectAttempts) -> Stream | None:
     """Connect as soon as a server listens; return None if the command failed or time is up.
 
     A command that succeeds has left its server in the background. A command that fails may
@@ -180,22 +180,22 @@ def _wait_for(server: Detached, tries: ConnectAttempts) -> Stream | None:
     while True:
         status = server.status()
         try:
-            stream = tries.connect()
+            stream = attempts.connect()
         except PermissionDenied as error:  # the socket exists, its mode may be set later
-            tries.failure, stream = error, None
-        if stream is not None or status or tries.limit.expired():
+            attempts.error, stream = error, None
+        if stream is not None or status or attempts.limit.expired():
             return stream
-        tries.delay(server)
+        attempts.delay(server)
 
 
-def _start_error(tries: ConnectAttempts, status: int | None, words: str) -> EndpointError:
-    output = f", and wrote: {words}" if words else ""
+def _start_error(attempts: ConnectAttempts, status: int | None, output: str) -> EndpointError:
+    output = f", and wrote: {output}" if output else ""
     if status:
         return SpawnFailed(f"the --spawn command failed, {describe(status)[1]}{output}")
     if status is None:
-        did = "and the --spawn command did not start listening in time and was terminated"
+        outcome = "and the --spawn command did not start listening in time and was terminated"
     else:
-        did = "although the --spawn command exited with status 0"
-    return tries.failed(
-        did + output, "check that it listens on $SIPC_PATH, or allow more time with --wait"
+        outcome = "although the --spawn command exited with status 0"
+    return attempts.extended_error(
+        outcome + output, "check that it listens on $SIPC_PATH, or allow more time with --wait"
     )

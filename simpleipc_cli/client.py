@@ -234,13 +234,13 @@ def probe(
     connect_with_retry(). `on_connected` gets the open stream instead; `timeout` then limits
     the last try and that call together. Raises what `on_connected` raises.
     """
-    began = monotonic()
+    started_at = monotonic()
     limit = Deadline(timeout)
 
     def resolve_and_start_clock() -> str:
-        nonlocal began, limit
+        nonlocal started_at, limit
         path = resolve_path()
-        began = monotonic()  # only the last try is timed
+        started_at = monotonic()  # only the last try is timed
         limit = Deadline(timeout)
         return path
 
@@ -249,8 +249,8 @@ def probe(
             resolve_and_start_clock, connect_timeout=timeout, wait=wait, deadline=deadline
         )
     except EndpointError as error:
-        return ProbeResult(error, None, monotonic() - began)
-    seconds = monotonic() - began
+        return ProbeResult(error, None, monotonic() - started_at)
+    seconds = monotonic() - started_at
     result = ProbeResult(None, stream.peer(), seconds)
     if on_connected is None:
         stream.close()

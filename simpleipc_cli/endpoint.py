@@ -29,8 +29,8 @@ class Endpoint:
     def path_checked(self) -> str:
         """Return the path for a client. Call it before each try to connect.
 
-        Any user could have created the directory. Once it is ours it stays ours, as /tmp is
-        sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
+        Another user could have created the directory. Once it is ours it cannot be replaced, as
+        /tmp is sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
         """
         if self._private_folder is not None:
             self._check_private(self._private_folder)
@@ -47,15 +47,15 @@ class Endpoint:
 
     def _check_private(self, folder: str) -> None:
         try:
-            found = os.lstat(folder)
+            status = os.lstat(folder)
         except OSError:
             raise PathNotFound(f"{self.path} does not exist") from None
-        if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISDIR(status.st_mode):
             raise PermissionDenied(f"{folder} is not a directory", _HINT)
-        if found.st_uid != self._user:
-            raise PermissionDenied(f"{folder} belongs to another user (uid {found.st_uid})", _HINT)
-        if stat.S_IMODE(found.st_mode) != _PRIVATE:
-            mode = stat.S_IMODE(found.st_mode)
+        if status.st_uid != self._user:
+            raise PermissionDenied(f"{folder} belongs to another user (uid {status.st_uid})", _HINT)
+        if stat.S_IMODE(status.st_mode) != _PRIVATE:
+            mode = stat.S_IMODE(status.st_mode)
             raise PermissionDenied(f"{folder} has mode {mode:04o}, not 0700", _HINT)
 
 

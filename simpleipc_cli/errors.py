@@ -30,8 +30,8 @@ class SipcError(Exception):
 
     hint = ""
 
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
         if hint:
             self.hint = hint
 

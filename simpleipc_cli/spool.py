@@ -84,8 +84,8 @@ class Spool:
                 raise self._error("create", error) from error
         return self._file.fileno()
 
-    def _error(self, what: str, error: OSError) -> SipcError:
+    def _error(self, action: str, error: OSError) -> SipcError:
         return SipcError(
-            f"cannot {what} a spool file in {self._folder}: {error.strerror}",
+            f"cannot {action} a spool file in {self._folder}: {error.strerror}",
             "free space there, or set TMPDIR to another directory",
         )

@@ -131,10 +131,10 @@ class PrestartHandler(SupervisedHandler[IdleProcess]):
                     return idle
         return None
 
-    def _record_failure(self, how: str) -> None:
+    def _record_failure(self, reason: str) -> None:
         """Log the first of several failures in a row, and back off."""
         if not self._has_failed:
-            self._log.warning(f"a prestarted handler ended before its request: {how}")
+            self._log.warning(f"a prestarted handler ended before its request: {reason}")
         self._has_failed = True
         self._delay_next_start()
 

@@ -133,7 +133,7 @@ class WorkerRun(HandlerRun):
         self._can_keep = can_keep
         self._on_stopped = on_stopped
         # The packet being written. Its length has been written, and what the pipe did not take is
-        # offered again, so that the rest of it will come.
+        # offered again, so the rest of it will follow.
         self._header = b""
         self._left = 0
         self._flush = FLUSH_PACKET  # the unwritten part of it
@@ -252,7 +252,7 @@ class WorkerRun(HandlerRun):
         return self._failure_result
 
     def _find_failure(self) -> Result | None:
-        """Return why the output ended in mid-response; None if more may be known soon."""
+        """Return why the output ended in mid-response; None if its exit may follow soon."""
         process = self.worker.process
         if (
             not self.failure

@@ -238,7 +238,7 @@ class Acceptor:
         return True
 
     def _warn(self) -> None:
-        """Log the shortage once: under load it may come and go."""
+        """Log the first of repeated shortages."""
         now = monotonic()
         if self._warned_at is None or now > self._warned_at + _WARN_AGAIN:
             self._context.log.warning(

@@ -125,7 +125,7 @@ class Dispatcher:
         self.threads = WorkerThreads(log=context.log, on_over=self._finish)
 
         self.queue: deque[tuple[Stream, int, Request, float]] = deque()
-        """Requests beyond the concurrency limit, and when each came."""
+        """Requests beyond the concurrency limit, and when each arrived."""
         self._on_loop: set[Exchange] = set()
         self._free_buffers: list[IoBuffers] = []
         self._is_draining = False
@@ -134,7 +134,7 @@ class Dispatcher:
 
         self._lock = threading.Lock()
         self._in_flight = 0  # under the lock
-        self._last_active = monotonic()  # when a request last came or ended, under the lock
+        self._last_active = monotonic()  # when a request last arrived or ended, under the lock
         self.due = NEVER
         """Monotonic time at which to call resume_due() if nothing happens."""
         self.unanswered = 0
@@ -145,11 +145,11 @@ class Dispatcher:
         with self._lock:
             return None if self.unanswered else self._last_active
 
-    def figures(self, *, idle: int) -> dict[str, int]:
-        """Return all counters; see Counters.figures()."""
+    def stats(self, *, idle: int) -> dict[str, int]:
+        """Return all counters; see Counters.as_dict()."""
         with self._lock:
             queued = self.unanswered - self._in_flight
-            return self._context.counters.figures(
+            return self._context.counters.as_dict(
                 in_flight=self._in_flight, queued=queued, idle=idle
             )
 
@@ -170,7 +170,7 @@ class Dispatcher:
             self._on_last_request()
 
     def start_queued(self) -> None:
-        """Start the requests whose turn has come."""
+        """Start queued requests, up to the concurrency limit."""
         if self._is_starting or self._is_aborting:
             return  # an exchange has ended while it was started: the loop below goes on
         self._is_starting = True
@@ -180,7 +180,7 @@ class Dispatcher:
         finally:
             self._is_starting = False
 
-    def _start(self, stream: Stream, descriptor: int, request: Request, came: float) -> None:
+    def _start(self, stream: Stream, descriptor: int, request: Request, arrived_at: float) -> None:
         with self._lock:
             self._in_flight += 1
         config = self._context.config
@@ -205,7 +205,7 @@ class Dispatcher:
             poller=self._context.poller,
             needs_thread=config.whole_request,
         )
-        exchange.record.queue_time = exchange.record.began - came
+        exchange.record.queue_time = exchange.record.started_at - arrived_at
         self._on_loop.add(exchange)
         if self._is_draining:
             exchange.on_shutdown()
@@ -245,10 +245,10 @@ class Dispatcher:
     def abort_queued(self) -> None:
         """Close the connections of all requests that have not been started."""
         while self.queue:
-            stream, _, request, came = self.queue.popleft()
+            stream, _, request, arrived_at = self.queue.popleft()
             record = RequestRecord(request.id, request.peer, outcome=Outcome.ABORTED)
             record.detail = "the server stopped before the request was started"
-            record.queue_time = record.began - came
+            record.queue_time = record.started_at - arrived_at
             stream.close()
             with self._lock:
                 self._in_flight += 1

@@ -118,8 +118,8 @@ class Exchange(ExchangeState):
         self.record.set_failure(Outcome.INTERNAL_ERROR, repr(error))
         try:
             return self._end()
-        except Exception as another:
-            self.record.warnings.append(repr(another))
+        except Exception as second:
+            self.record.warnings.append(repr(second))
             self.is_over = True
             return Step.DONE
 
@@ -242,7 +242,7 @@ class Exchange(ExchangeState):
                 step = self._receive()
                 if step is Step.WOULD_BLOCK:
                     return step
-                if step is Step.NO_DATA:  # it only stopped reading: no event will come
+                if step is Step.NO_DATA:  # it only stopped reading: no event will follow
                     raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
             self.client_gone = self.stream_ended = True
             self.writer.clear()
@@ -327,10 +327,10 @@ class Exchange(ExchangeState):
                     spooled = self.buffer.take_spool()
                 run = self.context.handler.run(self.request, spooled)
             else:
-                found = self.context.handler.run_nowait(self.request)
-                if found is None:
+                run_or_none = self.context.handler.run_nowait(self.request)
+                if run_or_none is None:
                     return Step.WOULD_BLOCK
-                run = found
+                run = run_or_none
         except SipcError as error:
             self._fail(Outcome.SPAWN_FAILED, error.text)
             return Step.DONE

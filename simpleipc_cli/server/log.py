@@ -56,7 +56,7 @@ class RequestRecord:
     """For the administrator, even if the request was answered."""
     queue_time: float = 0.0
     """Seconds from its first byte until it was taken from the queue."""
-    began: float = field(default_factory=monotonic)
+    started_at: float = field(default_factory=monotonic)
     is_quit: bool = False
     """Whether it asked the server to stop."""
 
@@ -91,7 +91,7 @@ class Log(ABC):
         """Log a detail that helps to debug."""
 
     @abstractmethod
-    def stats(self, figures: Mapping[str, int]) -> None:
+    def stats(self, counters: Mapping[str, int]) -> None:
         """Log the counters."""
 
     @abstractmethod
@@ -107,7 +107,7 @@ class Counters:
         self.closed_without_data = 0
         """Connections that their client closed without having sent data."""
         self.refused = 0
-        """Connections of users who are not allowed."""
+        """Connections of users that are not allowed."""
         self.idle_closed = 0
         """Connections that the server closed before they sent data."""
         self.requests = 0
@@ -119,7 +119,7 @@ class Counters:
         self.outcomes: Counter[Outcome] = Counter()
         """Requests that have ended."""
 
-    def figures(self, *, in_flight: int, queued: int, idle: int) -> dict[str, int]:
+    def as_dict(self, *, in_flight: int, queued: int, idle: int) -> dict[str, int]:
         """Return all counters by name, those of failures only if there were any.
 
         `accepted` is the sum of `requests`, `closed_without_data`, `refused`, `idle_closed` and

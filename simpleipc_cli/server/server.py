@@ -183,8 +183,8 @@ class Server:
             self._context.handler.reload()
         if self._stats_requested:
             self._stats_requested = False
-            figures = self._dispatcher.figures(idle=len(self._acceptor.idle))
-            self._log.stats({**figures, **self._context.handler.stats()})
+            counters = self._dispatcher.stats(idle=len(self._acceptor.idle))
+            self._log.stats({**counters, **self._context.handler.stats()})
 
     def _idle_end(self) -> float | None:
         """Return when the server has been idle for too long; None while it is not idle."""

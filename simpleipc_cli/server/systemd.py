@@ -128,7 +128,7 @@ class Notifier:
         """Send a watchdog message if one is due."""
         if self._interval is not None and (now := monotonic()) >= self._next:
             self._next = now + self._interval
-            self._send("WATCHDOG=1", _socket.MSG_DONTWAIT)  # the next one comes in time, too
+            self._send("WATCHDOG=1", _socket.MSG_DONTWAIT)  # if it is lost, the next one is in time
 
     def close(self) -> None:
         if self._socket is not None:
@@ -149,7 +149,7 @@ class Notifier:
         except OSError as error:
             self._warn_once(error.strerror or str(error))
 
-    def _warn_once(self, why: str) -> None:
+    def _warn_once(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(f"cannot notify the service manager: {why}: check NOTIFY_SOCKET")
+            self._warn(f"cannot notify the service manager: {reason}: check NOTIFY_SOCKET")

@@ -1,4 +1,4 @@
-"""The format of a server's log: text, or JSON."""
+"""The server's log as lines of text or JSON."""
 
 from __future__ import annotations
 
@@ -21,107 +21,108 @@ _MAX_TEXTS = (2000, 50)  # characters; five of the latter fit into a line when e
 class LineLog(Log):
     """Selects the records to write; subclasses format them."""
 
-    def __init__(self, place: LineWriter, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, writer: LineWriter, *, quiet: bool, verbose: bool) -> None:
         """`quiet` leaves warnings and errors only, `verbose` adds debug details."""
-        self._place = place
+        self._writer = writer
         self._quiet = quiet
         self._verbose = verbose
-        place.format_lost = self._lost
+        writer.format_lost = self._format_lost
 
     def request(self, record: RequestRecord) -> None:
         if self._quiet and not record.outcome.is_error and not record.warnings:
             return
-        line = self._request_line(record, monotonic() - record.began)
-        self._place.write(line, _priority(record))
+        priority = Priority.WARNING if record.warnings else Priority.INFO
+        if record.outcome.is_error:
+            priority = Priority.ERROR
+        warnings = [*record.warnings, *(record.debug_notes if self._verbose else ())]
+        seconds = monotonic() - record.started_at
+        self._writer.write(self._format_request(priority, record, seconds, warnings), priority)
 
     def error(self, text: str) -> None:
-        """Log the error that ends the server."""
-        self._place.write(self._text_line("error", text), Priority.ERROR)
+        self._write(Priority.ERROR, text)
 
     def warning(self, text: str) -> None:
-        self._place.write(self._text_line("warning", text), Priority.WARNING)
+        self._write(Priority.WARNING, text)
 
     def info(self, text: str) -> None:
         if not self._quiet:
-            self._place.write(self._text_line("info", text), Priority.INFO)
+            self._write(Priority.INFO, text)
 
     def debug(self, text: str) -> None:
         if self._verbose:
-            self._place.write(self._text_line("debug", text), Priority.DEBUG)
+            self._write(Priority.DEBUG, text)
 
-    def stats(self, figures: Mapping[str, int]) -> None:
-        self._place.write(self._counters_line(figures), Priority.INFO)
+    def stats(self, counters: Mapping[str, int]) -> None:
+        self._writer.write(self._format_stats(counters), Priority.INFO)
 
     def reopen(self) -> None:
         """Reopen the log file; keep the old one if that fails."""
         try:
-            self._place.reopen()
+            self._writer.reopen()
         except SipcError as error:
             self.warning(f"sipc serve: {error.text}")
 
-    def _warnings(self, record: RequestRecord) -> list[str]:
-        return [*record.warnings, *(record.debug_notes if self._verbose else ())]
+    def _write(self, priority: Priority, text: str) -> None:
+        self._writer.write(self._format_text(priority, text), priority)
 
-    def _lost(self, count: int) -> str:
-        return self._text_line(
-            "warning", f"({count} lines were lost: the log was full or not read)"
-        )
+    def _format_lost(self, count: int) -> str:
+        text = f"({count} lines were lost: the log was full or not read)"
+        return self._format_text(Priority.WARNING, text)
 
     @abstractmethod
-    def _request_line(self, record: RequestRecord, seconds: float) -> str:
+    def _format_request(
+        self, priority: Priority, record: RequestRecord, seconds: float, warnings: list[str]
+    ) -> str:
         """Format a request that took `seconds`."""
 
     @abstractmethod
-    def _text_line(self, level: str, text: str) -> str:
-        """Format a message with its level: "error", "warning", "info" or "debug"."""
+    def _format_text(self, priority: Priority, text: str) -> str:
+        """Format a message."""
 
     @abstractmethod
-    def _counters_line(self, figures: Mapping[str, int]) -> str:
+    def _format_stats(self, counters: Mapping[str, int]) -> str:
         """Format the counters."""
-
-
-def _priority(record: RequestRecord) -> Priority:
-    if record.outcome.is_error:
-        return Priority.ERROR
-    return Priority.WARNING if record.warnings else Priority.INFO
 
 
 class TextLog(LineLog):
     """Lines of text."""
 
-    def _request_line(self, record: RequestRecord, seconds: float) -> str:
-        """`1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
-        parts = [
-            f"{record.id}",
-            f"pid={record.peer.pid}",
-            f"in={record.bytes_in}",
-            f"out={record.bytes_out}",
-            f"status={record.status}",
-            f"time={seconds:.3f}s",
-        ]
-        line = f"{' '.join(parts)}: {record.outcome.value.replace('_', ' ')}"
+    def _format_request(
+        self,
+        priority: Priority,  # noqa: ARG002
+        record: RequestRecord,
+        seconds: float,
+        warnings: list[str],
+    ) -> str:
+        """Return `1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered` and the like."""
+        line = (
+            f"{record.id} pid={record.peer.pid} in={record.bytes_in} out={record.bytes_out} "
+            f"status={record.status} time={seconds:.3f}s: {record.outcome.value.replace('_', ' ')}"
+        )
         if record.detail:
             line += f": {record.detail}"
-        return self._line("; ".join([line, *self._warnings(record)]))
+        return self._line("; ".join([line, *warnings]))
 
-    def _text_line(self, level: str, text: str) -> str:  # noqa: ARG002
+    def _format_text(self, priority: Priority, text: str) -> str:  # noqa: ARG002
         return self._line(text)
 
-    def _counters_line(self, figures: Mapping[str, int]) -> str:
-        numbers = " ".join(f"{name}={number}" for name, number in figures.items())
+    def _format_stats(self, counters: Mapping[str, int]) -> str:
+        numbers = " ".join(f"{name}={number}" for name, number in counters.items())
         return self._line(f"counters: {numbers}")
 
     def _line(self, text: str) -> str:
-        return printable(f"{_now()} {text}" if self._place.wants_time else text)
+        return printable(f"{_now()} {text}" if self._writer.wants_time else text)
 
 
 class JsonLog(LineLog):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
-    def _request_line(self, record: RequestRecord, seconds: float) -> str:
+    def _format_request(
+        self, priority: Priority, record: RequestRecord, seconds: float, warnings: list[str]
+    ) -> str:
         peer = record.peer
-        return self._object(
-            _priority(record),
+        return _json_object(
+            priority,
             "request",
             id=record.id,
             pid=peer.pid,
@@ -135,37 +136,38 @@ class JsonLog(LineLog):
             queue_time=round(record.queue_time, 6),
             outcome=record.outcome.value,
             detail=record.detail or None,
-            warnings=self._warnings(record)[:_MAX_WARNINGS],
+            warnings=warnings[:_MAX_WARNINGS],
         )
 
-    def _text_line(self, level: str, text: str) -> str:
-        return self._object(Priority[level.upper()], "message", text=text)
+    def _format_text(self, priority: Priority, text: str) -> str:
+        return _json_object(priority, "message", text=text)
 
-    def _counters_line(self, figures: Mapping[str, int]) -> str:
-        return self._object(Priority.INFO, "stats", **figures)
-
-    def _object(self, priority: Priority, event: str, **fields: Any) -> str:
-        """Format one object; cut its texts if the line would be too long."""
-        line = ""
-        for longest in _MAX_TEXTS:
-            level = priority.name.lower()
-            record = {"time": _now(), "level": level, "event": event, **_cut(fields, longest)}
-            line = json.dumps(record)
-            if len(line) < MAX_LINE:
-                break
-        return line
+    def _format_stats(self, counters: Mapping[str, int]) -> str:
+        return _json_object(Priority.INFO, "stats", **counters)
 
 
-def _cut(value: Any, longest: int) -> Any:
-    """Cut the texts in a value to `longest` characters, and make them JSON-safe."""
+def _json_object(priority: Priority, event: str, **fields: Any) -> str:
+    """Return one object; cut its texts if the line would be too long."""
+    line = ""
+    for max_text in _MAX_TEXTS:
+        level = priority.name.lower()
+        record = {"time": _now(), "level": level, "event": event, **_cut(fields, max_text)}
+        line = json.dumps(record)
+        if len(line) < MAX_LINE:
+            break
+    return line
+
+
+def _cut(value: Any, max_text: int) -> Any:
+    """Cut the texts in a value to `max_text` characters, and make them JSON-safe."""
     match value:
         case str():
             value = json_safe(value)
-            return value if len(value) <= longest else value[:longest] + "..."
+            return value if len(value) <= max_text else value[:max_text] + "..."
         case list():
-            return [_cut(part, longest) for part in value]
+            return [_cut(part, max_text) for part in value]
         case dict():
-            return {name: _cut(part, longest) for name, part in value.items()}
+            return {name: _cut(part, max_text) for name, part in value.items()}
         case _:
             return value
 
