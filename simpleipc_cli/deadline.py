@@ -70,10 +70,6 @@ class InactivityTimer:
         self._spent = 0.0
         self._since: float | None = None
 
-    @property
-    def running(self) -> bool:
-        return self._since is not None
-
     def expires_at(self) -> float:
         """Return the time at which it expires if it keeps running, or NEVER."""
         if self.limit is None or self._since is None:

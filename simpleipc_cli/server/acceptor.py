@@ -42,8 +42,11 @@ class Acceptor:
     ) -> None:
         """`dispatcher` takes over each connection that has sent data."""
         self._listener = listener
-        self._context = context
         self._poller = context.poller
+        self._handler = context.handler
+        self._config = context.config
+        self._log = context.log
+        self._counters = context.counters
         self._dispatcher = dispatcher
         self._descriptors = descriptors
 
@@ -123,7 +126,7 @@ class Acceptor:
         for stream in self.idle:
             self._poller.unregister(stream.fileno())
             stream.close()
-        self._context.counters.idle_closed += len(self.idle)
+        self._counters.idle_closed += len(self.idle)
         self.idle.clear()
 
     def _on_connection(self, _events: int) -> None:
@@ -142,12 +145,12 @@ class Acceptor:
                 self._pause()
                 return False
             except SipcError as error:
-                self._context.log.warning(error.text)
+                self._log.warning(error.text)
                 self._pause()
                 return False
-            self._context.counters.accepted += 1
-            if self._context.config.allowed_users is not None and not self._is_allowed(stream):
-                self._context.counters.refused += 1
+            self._counters.accepted += 1
+            if self._config.allowed_users is not None and not self._is_allowed(stream):
+                self._counters.refused += 1
                 stream.close()
                 continue
             try:
@@ -160,7 +163,7 @@ class Acceptor:
                     self._dispatcher.submit(stream, stream.fileno(), stream.peer())
                 else:
                     self._close_without_data(stream)
-            in_use = len(self.idle) + self._dispatcher.unanswered + self._context.handler.held_fds
+            in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
             if in_use > self._descriptors.current - self._reserved and self._is_short(stream):
                 self._pause()
                 return False
@@ -168,11 +171,9 @@ class Acceptor:
 
     def _is_allowed(self, stream: Stream) -> bool:
         peer = stream.peer()
-        if peer.uid in (self._context.config.allowed_users or ()):
+        if peer.uid in (self._config.allowed_users or ()):
             return True
-        self._context.log.info(
-            f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user"
-        )
+        self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user")
         return False
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
@@ -188,8 +189,8 @@ class Acceptor:
 
     def _close_without_data(self, stream: Stream) -> None:
         """Close a connection that its client has closed without having sent data."""
-        self._context.counters.closed_without_data += 1
-        self._context.log.debug("client connected and closed without sending data")
+        self._counters.closed_without_data += 1
+        self._log.debug("client connected and closed without sending data")
         stream.close()
 
     def _remove_idle(self, stream: Stream) -> None:
@@ -208,13 +209,8 @@ class Acceptor:
     def _free_fds(self) -> int:
         """Return how many more connections leave enough descriptors for one more request."""
         unanswered = self._dispatcher.unanswered
-        running = min(self._context.config.max_concurrency, unanswered + 1)
-        in_use = (
-            len(self.idle)
-            + unanswered
-            + running * _FDS_PER_REQUEST
-            + self._context.handler.held_fds
-        )
+        running = min(self._config.max_concurrency, unanswered + 1)
+        in_use = len(self.idle) + unanswered + running * _FDS_PER_REQUEST + self._handler.held_fds
         return self._descriptors.current - _FDS_OF_SERVER - in_use
 
     def _must_wait(self) -> bool:
@@ -241,7 +237,7 @@ class Acceptor:
         """Log the first of repeated shortages."""
         now = monotonic()
         if self._warned_at is None or now > self._warned_at + _WARN_AGAIN:
-            self._context.log.warning(
+            self._log.warning(
                 "out of file descriptors: closing idle connections and pausing accept: "
                 "raise the limit (ulimit -n)"
             )
@@ -255,7 +251,7 @@ class Acceptor:
         self._on_idle_event(stream, READ)
         if stream in self.idle:
             self._remove_idle(stream)
-            self._context.counters.idle_closed += 1
+            self._counters.idle_closed += 1
             stream.close()
 
     def _pause(self) -> None:

@@ -149,9 +149,8 @@ class Dispatcher:
         """Return all counters; see Counters.as_dict()."""
         with self._lock:
             queued = self.unanswered - self._in_flight
-            return self._context.counters.as_dict(
-                in_flight=self._in_flight, queued=queued, idle=idle
-            )
+            counters = self._context.counters
+            return counters.as_dict(in_flight=self._in_flight, queued=queued, idle=idle)
 
     def submit(self, stream: Stream, descriptor: int, peer: Peer) -> None:
         """Enqueue the request on a connection that has sent data."""

@@ -85,7 +85,7 @@ class Exchange(ExchangeState):
                 return Step.WOULD_BLOCK
             if self.must_start and self._start_handler() is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
-            if self.response_over and not self.writer.pending and self._is_request_done():
+            if self.is_response_over and not self.writer.pending and self._is_request_done():
                 break
             now = monotonic()
             self._poll(now)
@@ -98,7 +98,7 @@ class Exchange(ExchangeState):
     def _is_request_done(self) -> bool:
         """Return whether the client has sent all, and a handler that stays has read all."""
         if not self.buffer.reader.complete:
-            return self.client_gone
+            return self.is_client_gone
         return not (self.io and self.io.run.is_persistent and self.io.wants_input(self.buffer))
 
     def _end(self) -> Step:
@@ -130,9 +130,9 @@ class Exchange(ExchangeState):
         buffer, io, writing = self.buffer, self.io, bool(self.writer.pending)
         reader = buffer.reader
         # The module's docstring says when the client's request is read.
-        reading = not self.stream_ended and (io is None or not buffer.has_unsent or writing)
+        reading = not self.has_stream_ended and (io is None or not buffer.has_unsent or writing)
         wanted: dict[int, tuple[int, Callable[[int], Step]]] = {}
-        if not self.client_gone:
+        if not self.is_client_gone:
             events = (READ if reading else 0) | (WRITE if writing else 0)
             wanted[self.stream_fd] = events, self._on_stream
         if io is not None:
@@ -170,7 +170,7 @@ class Exchange(ExchangeState):
             running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.inside_packet else 0)
         if writing:
             running |= Timeout.WRITE_IDLE
-        if io is not None and self.response_over:
+        if io is not None and self.is_response_over:
             if (buffer.has_unsent or reader.complete) and io.wants_input(buffer):
                 running |= Timeout.INPUT_DRAIN
         elif io is not None and not writing and io.is_lingering:
@@ -229,14 +229,14 @@ class Exchange(ExchangeState):
         if events & HANGUP:
             return self._on_hangup()
         step = self._send() if events & WRITE else Step.DONE
-        if events & READ and step is Step.DONE and not self.stream_ended:
+        if events & READ and step is Step.DONE and not self.has_stream_ended:
             step = self._receive()
         return step
 
     def _on_hangup(self) -> Step:
         """Stop the handler of a client that is gone, unless it may finish."""
-        if self.response_over and not self.writer.pending:
-            self.client_gone = True  # it has everything, and need not send the rest
+        if self.is_response_over and not self.writer.pending:
+            self.is_client_gone = True  # it has everything, and need not send the rest
         elif self.context.config.finish_on_hangup and self.io is not None:
             while not self.buffer.reader.complete:
                 step = self._receive()
@@ -244,7 +244,7 @@ class Exchange(ExchangeState):
                     return step
                 if step is Step.NO_DATA:  # it only stopped reading: no event will follow
                     raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
-            self.client_gone = self.stream_ended = True
+            self.is_client_gone = self.has_stream_ended = True
             self.writer.clear()
             self.record.set_failure(Outcome.CLIENT_CLOSED, "the handler was allowed to finish")
         elif self.buffer.reader.complete:
@@ -262,7 +262,7 @@ class Exchange(ExchangeState):
         packets = buffer.reader.packets
         try:
             if not buffer.read(self.stream):
-                self.stream_ended = True
+                self.has_stream_ended = True
                 return Step.DONE
         except BlockingIOError:
             return Step.NO_DATA
@@ -283,10 +283,10 @@ class Exchange(ExchangeState):
         config, buffer = self.context.config, self.buffer
         if config.max_request is not None and buffer.reader.payload_bytes > config.max_request:
             raise Abort(Outcome.TOO_LARGE, f"more than {config.max_request} bytes")
-        if config.quit_on is not None and not self.response_over and buffer.is_quit_request():
+        if config.quit_on is not None and not self.is_response_over and buffer.is_quit_request():
             self.record.is_quit = True
             buffer.discard()
-            self.response_over = True
+            self.is_response_over = True
             self.writer.finish()
             return self._send()
         if self.io is not None:
@@ -348,7 +348,7 @@ class Exchange(ExchangeState):
         if descriptor >= 0 and io.feed(self.buffer):
             self._unregister(descriptor)
             io.run.end_input()  # if there is no room for it, the descriptor is polled again
-        if self.response_over and not io.wants_input(self.buffer):
+        if self.is_response_over and not io.wants_input(self.buffer):
             self._discard_rest()
 
     def _on_input(self, events: int) -> Step:
@@ -376,7 +376,7 @@ class Exchange(ExchangeState):
         except BlockingIOError:
             return Step.DONE
         self.progress |= Timeout.OUTPUT_LINGER
-        if not self.client_gone:
+        if not self.is_client_gone:
             for piece in pieces:
                 self.writer.write(piece)
         if not pieces and io.run.output >= 0:
@@ -401,17 +401,17 @@ class Exchange(ExchangeState):
     def _end_response(self, result: Result | None) -> None:
         """End the response, whose output has ended: with a flush if the handler succeeded."""
         io, buffer = self.io, self.buffer
-        if result is None or io is None or self.response_over:
+        if result is None or io is None or self.is_response_over:
             return
         if result.request_unread and buffer.rewind():
             self.must_stop = self.must_start = True  # another run answers
             return
         self.has_handler_timeout = False
-        self.response_over = True
+        self.is_response_over = True
         self.record.status = result.status
         if not result.succeeded:
             self.record.set_failure(Outcome.HANDLER_FAILED, result.text)
-        elif not self.client_gone:
+        elif not self.is_client_gone:
             self.writer.finish()
         is_unread = buffer.has_unsent or not buffer.reader.complete or io.run.input >= 0
         if is_unread and not (result.succeeded and io.wants_input(buffer)):
@@ -424,7 +424,7 @@ class Exchange(ExchangeState):
         self.must_stop = True
         self.has_handler_timeout = False
         self.writer.clear()
-        self.response_over = True
+        self.is_response_over = True
         self._discard_rest()
 
     def _stop_handler(self) -> Step:

@@ -189,11 +189,11 @@ class ExchangeState:
     """Whether the handler must be started next."""
     must_stop: bool = False
     """Whether the handler must be stopped next."""
-    response_over: bool = False
+    is_response_over: bool = False
     """Whether the last byte of the response, or its flush, is in `writer`."""
-    stream_ended: bool = False
+    has_stream_ended: bool = False
     """Whether the client sends no more; it may still read."""
-    client_gone: bool = False
+    is_client_gone: bool = False
     """Whether it does not read either; its handler may finish."""
     is_closed: bool = False
     """Whether the connection is closed."""
