@@ -149,8 +149,8 @@ _OPTIONS = (
     _duration(
         "--timeout",
         "0",
-        "Limit the time from a handler's start to its end; for a handler that is running "
-        "already, from the request to the end of the response.",
+        "Maximum time from a handler's start to its end; for a handler that is running already, "
+        "from the request to the end of the response.",
     ),
     _duration(
         "--kill-after",
@@ -177,12 +177,12 @@ _OPTIONS = (
     _duration(
         "--read-timeout",
         "30s",
-        "Limit the time without data within a request, and the time for one packet of it.",
+        "Maximum time without data within a request, and maximum time for one packet of it.",
     ),
     _duration(
         "--write-timeout",
         "60s",
-        "Limit the time in which no data moves while the client should read.",
+        "Maximum time in which no data moves while the client should read.",
     ),
     # Access.
     click.option(
@@ -215,14 +215,12 @@ _OPTIONS = (
         metavar="TEXT",
         help="Answer a request of exactly these bytes with an empty response, and stop.",
     ),
-    _duration(
-        "--drain-timeout", "10s", "When stopping, limit the time to answer connected clients."
-    ),
+    _duration("--drain-timeout", "10s", "Maximum time to answer connected clients when stopping."),
     # The process.
     click.option(
         "--background", is_flag=True, help="Daemonize; return once the server is listening."
     ),
-    _duration("--max-wait", "60s", "With --background, limit the time until it is listening."),
+    _duration("--max-wait", "60s", "With --background, maximum time until it is listening."),
     click.option(
         "--pid-file",
         metavar="FILE",
