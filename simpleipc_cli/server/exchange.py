@@ -321,16 +321,14 @@ class Exchange(ExchangeState):
         if is_hung_up(self.stream_fd):
             return self._on_hangup()
         try:
-            if self.may_block:
-                spooled = None
-                if self.context.config.whole_request and self.context.handler.accepts_spooled:
-                    spooled = self.buffer.take_spool()
-                run = self.context.handler.run(self.request, spooled)
-            else:
-                run_or_none = self.context.handler.run_nowait(self.request)
-                if run_or_none is None:
+            handler = self.context.handler
+            if not self.may_block:
+                run = handler.run_nowait(self.request)
+                if run is None:
                     return Step.WOULD_BLOCK
-                run = run_or_none
+            else:
+                is_spooled = self.context.config.whole_request and handler.accepts_spooled
+                run = handler.run(self.request, self.buffer.take_spool() if is_spooled else None)
         except SipcError as error:
             self._fail(Outcome.SPAWN_FAILED, error.text)
             return Step.DONE

@@ -1,4 +1,4 @@
-"""Workers from within: what a signal handler and the log's counters ask for."""
+"""The pool of workers: reload and counters, with the server in the same process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_spawn_function_is_loaded_before_the_first_request(endpoint):
         wait_until(lambda: best_spawn.cache_info().currsize, "it to be loaded")
 
 
-def test_renewing_ends_idle_workers_and_the_next_request_starts_one(endpoint):
+def test_reloading_ends_idle_workers_and_the_next_request_starts_one(endpoint):
     with serving(endpoint) as handler:
         before = int(ask_worker(endpoint, "pid"))
         handler.reload()
@@ -63,7 +63,7 @@ def test_renewing_ends_idle_workers_and_the_next_request_starts_one(endpoint):
         assert int(ask_worker(endpoint, "pid")) != before
 
 
-def test_after_renewing_no_request_is_answered_by_an_old_worker(endpoint):
+def test_after_reloading_no_request_is_answered_by_an_old_worker(endpoint):
     with serving(endpoint) as handler:
         for _ in range(5):
             before = ask_worker(endpoint, "pid")
@@ -71,7 +71,7 @@ def test_after_renewing_no_request_is_answered_by_an_old_worker(endpoint):
             assert ask_worker(endpoint, "pid") != before
 
 
-def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, folder):
+def test_a_worker_that_has_a_request_finishes_it_before_it_is_replaced(endpoint, folder):
     with serving(endpoint, threads=1) as handler:
         before = int(ask_worker(endpoint, "pid"))
         with connect(endpoint) as client:
@@ -84,11 +84,11 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_renewed(endpoint, 
         assert int(ask_worker(endpoint, "pid")) != before
 
 
-def test_no_request_is_lost_while_workers_are_renewed_repeatedly(endpoint):
+def test_no_request_is_lost_while_workers_are_reloaded_repeatedly(endpoint):
     done = threading.Event()
     with serving(endpoint, "cat", threads=4) as handler:  # which starts fast
 
-        def renew() -> None:
+        def reload() -> None:
             while not done.wait(0.01):
                 handler.reload()
 
@@ -98,20 +98,20 @@ def test_no_request_is_lost_while_workers_are_renewed_repeatedly(endpoint):
                 answers.append((text, ask(endpoint, text.encode())))
 
         answers: list[tuple[str, tuple[bytes, bool]]] = []
-        renewing = threading.Thread(target=renew)
-        renewing.start()
+        reloading = threading.Thread(target=reload)
+        reloading.start()
         clients = [threading.Thread(target=send, args=(number,)) for number in range(4)]
         for client in clients:
             client.start()
         for client in clients:
             client.join()
         done.set()
-        renewing.join()
+        reloading.join()
         assert len(answers) == 160
         assert [answer for text, answer in answers if answer != (text.encode(), True)] == []
 
 
-def test_renewing_before_there_is_a_worker_does_nothing(endpoint):
+def test_reloading_before_there_is_a_worker_does_nothing(endpoint):
     with serving(endpoint) as handler:
         handler.reload()
         assert ask_worker(endpoint, "echo", "hello") == b"hello"
