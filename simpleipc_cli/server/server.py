@@ -84,6 +84,8 @@ class Server:
         self.stop_calls += 1
         self._is_stopping = True
         if self.stop_calls > 1:
+            if self._dispatcher.unanswered:  # handlers that are killed may end their requests soon
+                self._exit_reason = ExitReason.ABORTED
             self._shutdown.killing.set()  # at once: the main thread may wait for a handler's end
         self._wakeup.set()
 
@@ -223,8 +225,6 @@ class Server:
     def _drain(self) -> None:
         """Answer clients in the kernel's queue, and abort when the drain timeout has passed."""
         self._acceptor.drain()
-        if self.stop_calls > 1:
-            self._shutdown.killing.set()
         if self.stop_calls > 1 or self._drain_deadline.expired():
             self._abort()
 
