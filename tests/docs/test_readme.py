@@ -64,7 +64,7 @@ def test_there_are_two_commands_that_do_all_set_up():
     for command in (main_job, tests):
         assert command.count("\n") == 1, "one line each"
         assert "python3 -m venv .venv" in command
-    assert tests.endswith(".venv/bin/pytest -n 2 -m 'not soak and not performance'\n")
+    assert tests.endswith(".venv/bin/pytest -n 4 -m 'not soak and not performance'\n")
 
 
 def test_the_first_command_does_the_main_job_and_shows_its_output(folder, script):
