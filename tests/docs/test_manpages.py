@@ -71,3 +71,20 @@ def test_a_page_has_the_usual_sections(page):
     if page.suffix == ".1":
         wanted += ["SYNOPSIS", "OPTIONS", "EXIT STATUS", "EXAMPLES"]
     assert set(wanted) <= set(sections)
+
+
+def ragged(text: str) -> list[str]:
+    """Return the lines of prose that have space for the next line's first word."""
+    text = re.sub(r"^\.Bd -literal.*?^\.Ed$", ".", text, flags=re.M | re.S)
+    pairs = re.findall(r"^(?=([^.\n].*)\n([^.\s]\S*))", text, re.M)
+    return [line for line, word in pairs if line[-1] not in ".:?!" and len(f"{line} {word}") < 77]
+
+
+@each_page
+def test_lines_are_filled(page):
+    assert ragged(page.read_text()) == []
+
+
+def test_ragged_lines_are_found():
+    assert ragged(".Ar CMD\nis the\nresponse.\nBoth are\n.Ar X\n") == ["is the"]
+    assert ragged("is the\n.Bd -literal\na\nb\n.Ed\nresponse.\n") == []
