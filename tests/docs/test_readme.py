@@ -216,3 +216,17 @@ def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
         assert f"sipc {verb}" in "".join(BLOCKS)
     outside = re.sub(r"^```sh\n.*?^```$", "", README, flags=re.M | re.S)
     assert set(re.findall(r"`sipc ([^`]*)`", outside)) == {"--help", "VERB --help"}
+
+
+def test_the_readme_is_short():
+    assert README.count("\n") <= 350
+    assert README.partition("\n## How it works\n")[2].count("\n") <= 80
+
+
+def test_the_files_that_the_readme_names_exist():
+    part = README.partition("\n## How it works\n")[2].replace("VERB", "send")
+    names = set(re.findall(r"`([\w/.]+(?:\.py|/))`", part))
+    assert len(names) > 10
+    package = ROOT / "simpleipc_cli"
+    folders = (ROOT, package, package / "transport", package / "process")
+    assert {n for n in names if not any((folder / n).exists() for folder in folders)} == set()
