@@ -6,12 +6,12 @@ _sipc_files() {
     mapfile -t COMPREPLY < <(compgen -f -- "$1")
 }
 
-# Only sockets, and folders on the way to them.
+# Sockets, and directories that may contain sockets.
 _sipc_paths() {
     local path
     compopt -o filenames 2>/dev/null
     while IFS= read -r path; do
-        # What was typed may begin with a tilde, which a test does not expand.
+        # The word may begin with a tilde, which [[ does not expand.
         if [[ -S ${path/#\~/$HOME} || -d ${path/#\~/$HOME} ]]; then
             COMPREPLY+=("$path")
         fi
@@ -26,7 +26,7 @@ _sipc() {
     local cur=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
     local verb='' options='' valued='' number named=0
     COMPREPLY=()
-    # --option=value comes as three words.
+    # --option=value is split into three words.
     if [[ $cur == = ]]; then
         cur=
     elif [[ $before == = ]]; then
@@ -83,7 +83,7 @@ _sipc() {
         _sipc_words "$cur" "$options"
         return
     fi
-    # Whether PATH is there already.
+    # Offer a path unless there is one already.
     for ((number++; number < COMP_CWORD; number++)); do
         before=${COMP_WORDS[number - 1]}
         case ${COMP_WORDS[number]} in

@@ -1,7 +1,7 @@
 # fish completion for sipc(1)
 # Made from the command line itself by: cd tests; python -m docs.completions
 
-# Only sockets, and folders on the way to them.
+# Sockets, and directories that may contain sockets.
 function __sipc_paths
     for path in (complete -C "'' "(commandline -ct))
         set -l name (string split -f 1 \t -- $path)

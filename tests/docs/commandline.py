@@ -1,4 +1,4 @@
-"""The command line as its click commands define it: what man pages and completions must say."""
+"""The options of the click commands, for man pages and completions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Option:
     """One option of one verb."""
 
     flags: tuple[str, ...]
-    """As they are typed, short ones first: -d, --data."""
+    """Short ones first: -d, --data."""
     value: str | None
-    """What stands for its value, such as FILE; None if it takes none."""
+    """The placeholder of its value, such as FILE; None for a flag."""
     choices: tuple[str, ...]
-    """The possible values, if they are few."""
+    """The possible values, if there is a list of them."""
     help: str
-    """What --help says, the default included."""
+    """The text of --help, with the default."""
     repeatable: bool
 
 
 def options_of(command: click.Command) -> list[Option]:
-    """Its options in the order of --help, which comes last."""
+    """Return the options in the order of --help, which is the last one."""
     context = click.Context(app, info_name="sipc", **app.context_settings)
     if command is not app:
         context = click.Context(command, context, info_name=command.name)
@@ -57,17 +57,17 @@ def _option(option: click.Option, context: click.Context) -> Option:
 
 
 def commands() -> dict[str, click.Command]:
-    """The verbs by name, in the order of --help."""
+    """Return the commands by verb, in the order of --help."""
     return {
         verb: getattr(import_module(f"simpleipc_cli.cli.{verb}.command"), verb) for verb in VERBS
     }
 
 
 def verbs() -> dict[str, list[Option]]:
-    """Their options."""
+    """Return the options by verb."""
     return {verb: options_of(command) for verb, command in commands().items()}
 
 
 def group_options() -> list[Option]:
-    """Those of `sipc` itself."""
+    """Return the options of `sipc` without a verb."""
     return options_of(app)

@@ -1,7 +1,7 @@
-"""The completions for bash, zsh and fish, made from the command line itself.
+"""Generates the completions for bash, zsh and fish from the click commands.
 
-`cd tests; python -m docs.completions` renews them; a test compares them. They
-are plain shell, all names written out: pressing Tab starts no Python.
+`cd tests; python -m docs.completions` renews them; a test compares them. They are shell code with
+all names in it, so that a completion does not start Python.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ FOLDER = ROOT / "completions"
 MADE = "# Made from the command line itself by: cd tests; python -m docs.completions\n"
 
 FIGURES = [figure for figure in KINDS if "." not in figure or figure.startswith("p99.9")]
-"""What a condition of --fail-if begins with; those of parts are left out: they are too many."""
+"""The figures that are offered for --fail-if; those of parts of a request would be too many."""
 
 
 def rendered() -> dict[Path, str]:
-    """Each file, as it should be."""
+    """Return the content of each file."""
     return {FOLDER / "sipc.bash": bash(), FOLDER / "_sipc": zsh(), FOLDER / "sipc.fish": fish()}
 
 
 def _words(option: Option) -> tuple[str, ...] | None:
-    """The values an option can have, where they are known."""
+    """Return the possible values of an option, if there is a list of them."""
     return tuple(FIGURES) if option.value == "EXPR" else option.choices or None
 
 
 def bash() -> str:
-    """For bash, with or without the bash-completion package."""
+    """Return the completion for bash, with or without the package bash-completion."""
     cases = "".join(_bash_verb(verb, options) for verb, options in verbs().items())
     own = " ".join(flag for option in group_options() for flag in option.flags)
     return f"""\
@@ -44,12 +44,12 @@ _sipc_files() {{
     mapfile -t COMPREPLY < <(compgen -f -- "$1")
 }}
 
-# Only sockets, and folders on the way to them.
+# Sockets, and directories that may contain sockets.
 _sipc_paths() {{
     local path
     compopt -o filenames 2>/dev/null
     while IFS= read -r path; do
-        # What was typed may begin with a tilde, which a test does not expand.
+        # The word may begin with a tilde, which [[ does not expand.
         if [[ -S ${{path/#\\~/$HOME}} || -d ${{path/#\\~/$HOME}} ]]; then
             COMPREPLY+=("$path")
         fi
@@ -64,7 +64,7 @@ _sipc() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
     local verb='' options='' valued='' number named=0
     COMPREPLY=()
-    # --option=value comes as three words.
+    # --option=value is split into three words.
     if [[ $cur == = ]]; then
         cur=
     elif [[ $before == = ]]; then
@@ -85,7 +85,7 @@ _sipc() {{
         _sipc_words "$cur" "$options"
         return
     fi
-    # Whether PATH is there already.
+    # Offer a path unless there is one already.
     for ((number++; number < COMP_CWORD; number++)); do
         before=${{COMP_WORDS[number - 1]}}
         case ${{COMP_WORDS[number]}} in
@@ -101,7 +101,7 @@ complete -F _sipc sipc
 
 
 def _bash_verb(verb: str, options: list[Option]) -> str:
-    """The options of a verb, and the values that they take."""
+    """Return the branch for a verb."""
     lines = []
     by_action: dict[str, list[str]] = {}
     for option in options:
@@ -135,7 +135,7 @@ def _bash_action(option: Option) -> str:
 
 
 def zsh() -> str:
-    """For zsh, found as _sipc on its fpath."""
+    """Return the completion for zsh, a file _sipc on its fpath."""
     verb_lines = "".join(f"                '{verb}:{_zsh_text(t)}'\n" for verb, t in VERBS.items())
     cases = "".join(
         f"        {verb})\n            _arguments -s \\\n{_zsh_options(options)}"
@@ -145,7 +145,7 @@ def zsh() -> str:
     return f"""\
 #compdef sipc
 {MADE}
-# Only sockets, and folders on the way to them.
+# Sockets, and directories that may contain sockets.
 _sipc_paths() {{
     _path_files -g '*(=,/)'
 }}
@@ -183,7 +183,7 @@ def _zsh_options(options: list[Option]) -> str:
 
 def _zsh_option(option: Option) -> str:
     alone = "*" if option.repeatable else f"({' '.join(option.flags)})"
-    # --name=value and -nvalue are understood, too.
+    # --name=value and -nvalue are options with a value, too.
     ends = ("", "") if option.value is None else ("=", "+")
     typed = [flag + ends[flag[1] != "-"] for flag in option.flags]
     flags = typed[0] if len(typed) == 1 else "'{" + ",".join(typed) + "}'"
@@ -208,7 +208,7 @@ def _zsh_text(text: str) -> str:
 
 
 def fish() -> str:
-    """For fish."""
+    """Return the completion for fish."""
     lines = [_fish_option("__fish_use_subcommand", option) for option in group_options()]
     lines += [
         f"complete -c sipc -n __fish_use_subcommand -a {verb} -d {_fish_text(help_text)}\n"
@@ -222,7 +222,7 @@ def fish() -> str:
     return f"""\
 # fish completion for sipc(1)
 {MADE}
-# Only sockets, and folders on the way to them.
+# Sockets, and directories that may contain sockets.
 function __sipc_paths
     for path in (complete -C "'' "(commandline -ct))
         set -l name (string split -f 1 \\t -- $path)

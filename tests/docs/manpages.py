@@ -1,7 +1,7 @@
-"""The man pages' lists of options, made from the command line itself.
+"""Generates the lists of options in the man pages from the click commands.
 
-`cd tests; python -m docs.manpages` renews them; a test compares them. All the rest
-of the pages is written by hand.
+`cd tests; python -m docs.manpages` renews them; a test compares them. The other parts of the
+pages are written by hand.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _WIDTH = 78  # mandoc complains of input lines longer than 80
 
 
 def pages() -> dict[Path, list[Option]]:
-    """Each page that lists options, and which."""
+    """Return the options that each page lists."""
     found = {MAN / f"sipc-{verb}.1": options for verb, options in verbs().items()}
     return {MAN / "sipc.1": group_options(), **found}
 
 
 def renewed(text: str, options: list[Option]) -> str:
-    """A page with its list as it should be."""
+    """Return the page with a new list."""
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert end, f"mark where the options belong: {BEGIN}{END}"
@@ -35,7 +35,7 @@ def renewed(text: str, options: list[Option]) -> str:
 
 
 def listed(options: list[Option]) -> str:
-    """Options in mdoc(7)."""
+    """Return a list of options in mdoc(7)."""
     items = [".Bl -tag -width Ds", *map(_item, options), ".El"]
     return "\n".join(items) + "\n"
 
@@ -51,7 +51,7 @@ def _item(option: Option) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """Lines of input: each sentence begins a new one, as mdoc wants it."""
+    """Return input lines. Each sentence begins a new one, as mdoc requires."""
     lines: list[str] = []
     for sentence in re.split(r"(?<=\.) +", text):
         lines += textwrap.wrap(_escaped(sentence), _WIDTH, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Completions: what real shells offer, for every verb and option, without starting Python."""
+"""Completions: real shells offer every verb and option, without starting Python."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ source $argv[1]
 complete -C "$argv[2]"
 """
 
-# An interactive zsh on a terminal of its own, which prints what its completion adds.
+# An interactive zsh on a terminal of its own; its compadd prints all matches.
 ZSH = r"""
 zmodload zsh/zpty
 zpty -b shell zsh -f -i
@@ -68,7 +68,7 @@ def offered_by_fish(line: str, folder: Path) -> list[str]:
 
 
 def _shell(folder: Path, name: str, *arguments) -> list[str]:
-    """What it prints; no sipc and no Python is within its reach."""
+    """Run a shell without sipc and Python on its PATH; return the lines that it prints."""
     done = subprocess.run(
         [shutil.which(name), *map(str, arguments)],
         cwd=folder,
@@ -93,16 +93,16 @@ SHELLS = {"bash": offered_by_bash, "zsh": offered_by_zsh, "fish": offered_by_fis
 
 @pytest.fixture(params=SHELLS)
 def offered(request, folder):
-    """Asks a shell what it would offer."""
+    """Return a function that returns what a shell offers for an incomplete line."""
     if not shutil.which(request.param):
-        pytest.skip(f"asks a real shell: {request.param}")
+        pytest.skip(f"needs {request.param}")
     (folder / "bin").mkdir()
     for name in ("sipc", "python", "python3"):
         program = folder / "bin" / name
         program.write_text(f"#!/bin/sh\ntouch {folder}/started\n")
         program.chmod(0o755)
     yield lambda line: sorted(set(SHELLS[request.param](line, folder)) - {""})
-    assert not (folder / "started").exists(), "pressing Tab started it"
+    assert not (folder / "started").exists(), "the completion started a program"
 
 
 @pytest.mark.parametrize("path", rendered(), ids=lambda path: path.name)
@@ -138,7 +138,7 @@ def test_known_values_are_offered(offered):
 
 @pytest.fixture
 def mixed(folder):
-    """A folder with a socket, a folder and a file."""
+    """A socket, a directory and a file."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "a b.sock"))
     (folder / "a-folder").mkdir()
@@ -167,7 +167,7 @@ def test_bash_completes_values_after_an_equals_sign(folder):
 
 def test_zsh_completes_values_after_an_equals_sign(folder):
     if not shutil.which("zsh"):
-        pytest.skip("asks a real shell: zsh")
+        pytest.skip("needs zsh")
     assert set(offered_by_zsh("sipc serve --on-hangup=k", folder)) == {"kill"}
 
 

@@ -1,4 +1,4 @@
-"""The man pages: all options and no other, nothing that mandoc would warn about, every name."""
+"""The man pages: exactly the options of the commands, all exit statuses, no warning of mandoc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simpleipc_cli.cli.parse import VERBS
 
 PAGES = sorted(MAN.iterdir())
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-needs_mandoc = pytest.mark.skipif(not shutil.which("mandoc"), reason="checks man pages: mandoc")
+needs_mandoc = pytest.mark.skipif(not shutil.which("mandoc"), reason="needs mandoc")
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -42,7 +42,7 @@ def test_every_verb_has_a_page():
 @each_page
 def test_mandoc_has_no_warnings(page):
     done = subprocess.run(["mandoc", "-Tlint", page], capture_output=True, text=True)
-    # Which pages of other programs are installed does not matter.
+    # The pages of other programs need not be installed.
     others = re.compile("referenced manual not found|outdated mandoc.db")
     warnings = [
         line for line in (done.stdout + done.stderr).splitlines() if not others.search(line)

@@ -1,4 +1,4 @@
-"""What is installed: the wheel, the source archive, the version."""
+"""The wheel, the source archive, the installed script, the version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Source archive and the wheel made from it, as for an index of packages."""
+    """A folder with the source archive and the wheel built from it."""
     folder = tmp_path_factory.mktemp("built")
     checkout = folder / "checkout"
     shutil.copytree(ROOT, checkout, ignore=LEFT_OUT)
@@ -56,7 +56,7 @@ def test_the_wheel_s_script_imports_only_the_package(built):
         (script,) = (name for name in files.namelist() if name.endswith(".data/scripts/sipc"))
         lines = files.read(script).splitlines()
         assert not [name for name in files.namelist() if name.endswith("/entry_points.txt")]
-    assert lines[0] == b"#!python"  # into which the installer writes the path of its Python
+    assert lines[0] == b"#!python"  # the installer replaces this by the path of its Python
     imports = [line for line in lines if line.startswith((b"import ", b"from "))]
     assert imports == [b"from simpleipc_cli.__main__ import main"]
 

@@ -1,4 +1,4 @@
-"""The README's commands, typed as a new user would, in a copy of the checkout."""
+"""The README's commands, run as a new user runs them; workers and handlers of the man pages."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
 OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
 SYSTEMD = next(block for block in BLOCKS if "systemd-analyze" in block)
 ELSEWHERE = [OVER_SSH, SYSTEMD]
-"""Recipes that need more than a folder: each has a test of its own."""
+"""Recipes that need root or systemd: each has a test of its own."""
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     process = subprocess.Popen(
         ["bash", "-c", "set -eu -o pipefail -m\n" + script],
         cwd=folder,
-        env=environment(XDG_RUNTIME_DIR=str(folder)),  # not where a real server may be
+        env=environment(XDG_RUNTIME_DIR=str(folder)),  # not the directory of a real server
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,20 +55,20 @@ def replaced(script: str, changes: dict[str, str]) -> str:
 
 
 def with_longer_waits(script: str) -> str:
-    """A script whose clients wait as long for a server as it takes on a busy machine."""
+    """Return a script with timeouts for a busy machine."""
     return replaced(script, {"--wait 10s": f"--wait {TIMEOUT}s"})
 
 
-def test_there_are_two_commands_that_do_all_set_up():
-    main_job, tests = BLOCKS[:2]
-    for command in (main_job, tests):
+def test_two_commands_do_all_the_set_up():
+    first, tests = BLOCKS[:2]
+    for command in (first, tests):
         assert command.count("\n") == 1, "one line each"
         assert "python3 -m venv .venv" in command
     assert tests.endswith(".venv/bin/pytest -n 4 -m 'not soak and not performance'\n")
 
 
-def test_the_first_command_does_the_main_job_and_shows_its_output(folder, script):
-    """Everything is installed: the commands that install it are replaced."""
+def test_the_first_command_prints_a_response(folder, script):
+    """The commands that install are replaced, as everything is installed."""
     script("#!/bin/sh\n", "apt-get")
     script("#!/bin/sh\n", "pip")
     script(
@@ -82,8 +82,8 @@ def test_the_first_command_does_the_main_job_and_shows_its_output(folder, script
 
 @needs_root
 @pytest.mark.soak
-def test_the_first_command_sets_up_and_does_the_main_job(folder):
-    """It installs packages, which takes half a minute."""
+def test_the_first_command_installs_sipc_and_prints_a_response(folder):
+    """This takes half a minute."""
     left_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
     done = run(with_longer_waits(BLOCKS[0]), folder)
@@ -99,14 +99,14 @@ def test_the_man_page_shows_the_tested_handler_for_git():
 
 
 SIZES = {"10000000": "100000", "-z 2s": "-z 100ms", "-n 1000 ": "-n 20 "}
-"""What the recipes do for a demonstration, and what is enough for a test."""
+"""Sizes and times in the recipes, and smaller ones for a test."""
 
 
 @pytest.mark.parametrize("is_short", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_the_recipes_do_what_they_say(folder, is_short):
-    # The tests have sipc on their PATH, as block 2 would put it.
+    # Block 2 puts sipc on PATH; the environment of the tests has it there.
     script = with_longer_waits("".join(block for block in BLOCKS[3:] if block not in ELSEWHERE))
-    # How fast the machine is now is not what is tested; and 20 requests have no p99.
+    # The speed of the machine must not matter, and 20 requests have no p99.
     script = replaced(script, {"p99>200ms": "p50>1h"})
     done = run(replaced(script, SIZES) if is_short else script, folder)
     assert done.returncode == 0, done.stderr
@@ -148,9 +148,9 @@ def test_the_recipe_for_ssh_connects_to_another_machine(folder):
     assert done.stdout == "good morning over there"
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="checks units: systemd")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
 def test_systemd_accepts_the_units(folder, script):
-    """Its warnings do not show in its status."""
+    """Warnings do not change its exit status, so standard error must be empty."""
     script("#!/bin/sh\n")
     done = run(SYSTEMD, folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
