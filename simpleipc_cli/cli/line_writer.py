@@ -147,7 +147,7 @@ class LineWriter:
 
 
 def _poll_for(descriptor: int) -> system.FdPoll | None:
-    """Return a poll for room to write; None for a regular file, which never blocks."""
+    """Return a poll for space to write; None for a regular file, which never blocks."""
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None

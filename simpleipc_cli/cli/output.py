@@ -109,12 +109,12 @@ class DescriptorOutput(Output):
         self._report_first_write()
         while payload:
             if self._is_limited:
-                self._wait_for_room()
+                self._wait_for_space()
             data = payload[:_PIPE_BUF] if self._is_limited else payload
             try:
                 payload = payload[os.write(self._descriptor, data) :]
             except BlockingIOError:  # another program made it non-blocking
-                self._wait_for_room()
+                self._wait_for_space()
             except OSError as error:
                 raise self._write_error(error) from error
 
@@ -123,7 +123,7 @@ class DescriptorOutput(Output):
             self.before_first_write()
             self.before_first_write = None
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_space(self) -> None:
         if not wait_until_ready(self._descriptor, self._deadline, writing=True):
             raise TimedOut(f"{self._name} did not take the response in time")
 
@@ -161,7 +161,7 @@ class MessageOutput:
             return len(payload)
 
     def write(self, payload: memoryview) -> None:
-        """Write all of it, waiting for room."""
+        """Write all of it, waiting for space."""
         from simpleipc_cli.transport import WRITE, new_poller  # noqa: PLC0415 - see _file_writer
 
         poller = new_poller()
@@ -192,7 +192,7 @@ class FileOutput(Output):
         except OSError as error:
             raise _write_error(path, error) from error
         folder, name = os.path.split(self._path)
-        # A name may have 255 bytes: leave room for what is added.
+        # A name may have 255 bytes: leave space for the suffix.
         self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
         self._descriptor = -1
 
@@ -314,7 +314,7 @@ def _open_special(path: str, deadline: Deadline) -> int:
 
 
 def _write_error(name: str, error: OSError) -> SipcError:
-    hint = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
+    hint = "free space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
     return SipcError(f"cannot write to {name}: {error.strerror}", hint)
 
 

@@ -99,14 +99,14 @@ class _TracedStream(ObservedStream):
             try:
                 return self.write_nowait(buffers)
             except BlockingIOError:
-                self._wait_for_room()
+                self._wait_for_space()
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
         with self._order:
             self._trace.before_write()
             return super().write_nowait(buffers)
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_space(self) -> None:
         if self._poller is None:
             self._poller = new_poller()
             self._poller.register(self.fileno(), WRITE)
@@ -209,9 +209,9 @@ class _Direction:
         payload = event.payload
         if not self._length:
             self._length = HEADER_SIZE + len(payload) + self._decoder.missing
-        room = MAX_PAYLOAD_SHOWN - len(self._payload_shown)
-        if room > 0:
-            self._payload_shown += payload[:room]
+        space = MAX_PAYLOAD_SHOWN - len(self._payload_shown)
+        if space > 0:
+            self._payload_shown += payload[:space]
         if event.ends_packet:
             self._packets += 1
             length, self._length = self._length, 0

@@ -41,8 +41,8 @@ Examples:
     type=DURATION,
     default=f"{ProbeOptions.timeout:g}s",
     show_default=True,
-    help="Maximum time to wait for room in the queue of a busy server, and, with --data, for the "
-    "response.",
+    help="Maximum time to wait for a free place in the queue of a busy server, and, with --data, "
+    "for the response.",
 )
 @click.option("-d", "--data", metavar="TEXT", help="Send TEXT, and check the response.")
 @expect_options

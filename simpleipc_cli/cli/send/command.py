@@ -41,7 +41,7 @@ Examples:
     type=DURATION,
     default=f"{SendOptions.connect_timeout:g}s",
     show_default=True,
-    help="Maximum time to wait for room in the queue of a busy server.",
+    help="Maximum time to wait for a free place in the queue of a busy server.",
 )
 @click.option(
     "-m",

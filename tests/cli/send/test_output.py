@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_the_old_file(server, folder):
         (small / "response").write_text("old")
         done = sipc("send", server.path, "-o", small / "response", input=bytes(3_000_000))
         assert done.returncode == 1
-        assert b"No space left on device: make room" in done.stderr
+        assert b"No space left on device: free space" in done.stderr
         assert is_as_before(small / "response")
     finally:
         subprocess.run(["umount", small], check=True)
