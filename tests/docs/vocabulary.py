@@ -34,8 +34,7 @@ METAPHORS = r"""
 """Metaphors for things that have a standard term."""
 
 NAMES = r"""
-    give up | let go | least | moment | most | much | news | problem | remedy | renew | retire
-    surplus
+    give up | let go | least | moment | most | much | news | problem | remedy | renew | surplus
 """
 """Not allowed in identifiers only."""
 
