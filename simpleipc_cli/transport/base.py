@@ -2,7 +2,7 @@
 
 Other packages use these names alone. A transport moves bytes and knows nothing of packets. It
 turns operating system errors into the package's own. Two plain exceptions pass, as loops are built
-on them: BlockingIOError ("not now") and OutOfDescriptors ("no room for another connection").
+on them: BlockingIOError ("not now") and OutOfDescriptors ("no descriptor for another connection").
 
 A *descriptor* is what the platform's Poller waits for: on Unix a file descriptor.
 """
@@ -64,7 +64,7 @@ class Stream(ABC):
 
     @abstractmethod
     def write(self, buffers: Sequence[Buffer]) -> int:
-        """Write some of `buffers`, waiting for room; return how many bytes. Raises PeerClosed."""
+        """Write some of `buffers`, waiting for space; return how many bytes. Raises PeerClosed."""
 
     @abstractmethod
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:

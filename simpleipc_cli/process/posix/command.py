@@ -32,7 +32,7 @@ _SHELL_WORDS = frozenset(
 
 
 class Command:
-    """A shell command line. Each start looks for the program again: files come and go."""
+    """A shell command line. Each start searches for the program again: files can change."""
 
     def __init__(self, line: str, search_path: str) -> None:
         self.line = line

@@ -21,7 +21,7 @@ from simpleipc_cli.system.lockfile import is_at_path, lock_nowait
 from simpleipc_cli.transport.unix.stream import file_type, lower_strerror, new_socket
 
 LOCK_STALE_AFTER = 5.0
-"""Age in seconds of a lock left behind by a dead server. Git holds it for milliseconds."""
+"""Age in seconds of a lock that a dead server has left. Git holds it for milliseconds."""
 
 _TIMEOUT = 12.0  # seconds; long enough for a lock to become stale (tunable)
 _POLL_INTERVAL = 0.01  # seconds between tries to get the lock (tunable)
@@ -117,7 +117,7 @@ class PathLock:
     def __init__(self, folder: ParentFolder, cancelled: Callable[[], bool]) -> None:
         self._folder = folder
         self._cancelled = cancelled
-        # Names that leave no room for the suffix cannot be git's; they may share a lock.
+        # Names that leave no space for the suffix cannot be git's; they may share a lock.
         raw = os.fsencode(folder.name)[: _MAX_NAME - len(".lock")]
         self._name = os.fsdecode(raw) + ".lock"
         self._path = os.path.join(os.path.dirname(folder.path), self._name)
@@ -156,11 +156,11 @@ class PathLock:
             return False
         if lock_nowait(self._descriptor) and self._is_current(self._descriptor):
             return True
-        os.close(self._descriptor)  # we were delayed so long that another took it for stale
+        os.close(self._descriptor)  # after a long delay: another process took it for stale
         return False
 
     def _remove_stale(self) -> None:
-        """Remove another's file if it was left behind."""
+        """Remove another's file if its process is dead."""
         try:
             descriptor = self._open(os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, PermissionError):  # gone, or its age cannot be known

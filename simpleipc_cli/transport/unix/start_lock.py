@@ -46,7 +46,7 @@ class StartLock:
             descriptor = os.open(self.path, _FLAGS, 0o600)
         except PermissionError as error:
             if os.path.lexists(self.path):
-                return False  # another user's, who may be starting a server
+                return False  # the lock of another user, whose client may be starting a server
             raise self._explained(error) from None
         except OSError as error:
             raise self._explained(error) from None

@@ -13,7 +13,7 @@ from time import sleep
 from simpleipc_cli import system
 from simpleipc_cli.transport.base_server import FileReader, FileWriter
 
-_POLL_INTERVAL = 0.01  # seconds, where no event reports room (tunable)
+_POLL_INTERVAL = 0.01  # seconds, where no event reports space (tunable)
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking (pipe(7))
 
 
@@ -50,14 +50,14 @@ class UnixFileWriter(FileWriter):
             try:
                 piece = payload if self._is_file else payload[:_PIPE_BUF]
                 payload = payload[os.write(self._target, piece) :]
-            except BlockingIOError:  # another writer was first, or there is no room for "\r\n"
-                sleep(_POLL_INTERVAL)  # poll reports room meanwhile
+            except BlockingIOError:  # another writer was first, or there is no space for "\r\n"
+                sleep(_POLL_INTERVAL)  # poll reports space meanwhile
                 break
         return size - len(payload)
 
 
 def _nonblocking(descriptor: int) -> int:
-    """Open a terminal again, for us alone, non-blocking: it may have room for a single byte."""
+    """Open a terminal again, for us alone, non-blocking: it may have space for a single byte."""
     if os.isatty(descriptor):
         flags = os.O_WRONLY | system.O_NONBLOCK_FLAGS | system.OPEN_FLAGS
         try:

@@ -120,7 +120,7 @@ class UnixStream(Stream):
 
 
 def connect(path: str, deadline: Deadline) -> UnixStream:
-    """Connect to the socket at `path`; while its queue is full, wait for room.
+    """Connect to the socket at `path`; while its queue is full, wait.
 
     Raises NotListening (ServerBusy if the queue stays full until the deadline), PathNotFound,
     NotASocket, PermissionDenied.

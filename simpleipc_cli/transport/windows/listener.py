@@ -155,7 +155,7 @@ class WinListener(Listener, Pollable):
         self.unregister()
 
     def _fill_up(self) -> None:
-        """Make instances, as many as the queue has room for."""
+        """Make instances, as many as the queue may hold."""
         while self._is_open and len(self._free) < self._max_free():
             try:
                 self._add_instance(first=False)
