@@ -3,7 +3,7 @@
 Why it cannot deadlock: every response is read, also those whose turn has not come and while
 the output is blocked, so that no server has to wait for another exchange. Only an exchange that
 is alone in flight waits for the output, because no other one depends on it. Why it stays small:
-no record is started without room for its response, and input is read only when it can be used.
+no record is started without space for its response, and input is read only when it can be used.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Batch:
 
     # -- input -------------------------------------------------------------------------
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         """Return whether another record may be started."""
         if self._buffer.is_full or self._messages.is_full:
             return False
@@ -151,7 +151,7 @@ class Batch:
         if self._input_ended:
             return False
         if not self._inside:
-            return self._has_room()
+            return self._has_space()
         return self._current is None or not self._current.pending
 
     def _read_records(self) -> None:
@@ -206,7 +206,7 @@ class Batch:
         return exchange
 
     def _on_input_error(self, error: SipcError) -> None:
-        """Fail the record that is being read: its request must not look complete."""
+        """Fail the record that is being read: its request must not appear complete."""
         self._input_ended = True
         if self._current is not None:
             self._fail(self._current, error)

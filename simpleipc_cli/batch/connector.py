@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Stream
 
 _RETRY_DELAYS = (0.001, 0.05)  # seconds: first and longest (tunable)
-_MAX_BUSY_DELAY = 0.005  # no event reports that a queue has room, and other clients want it, too
+_MAX_BUSY_DELAY = 0.005  # no event reports a free place in a queue, and other clients wait, too
 
 
 class Exchange:
@@ -92,7 +92,7 @@ class RecordExchange(Exchange):
 
 
 class Connector:
-    """Connects exchanges in order; those for which the server has no room wait in a queue.
+    """Connects exchanges in order; those that a busy server does not accept wait in a queue.
 
     A retry never sends a request twice: nothing is sent before an exchange is connected.
     """
@@ -107,7 +107,7 @@ class Connector:
     ) -> None:
         """`connect` connects at once or raises EndpointError.
 
-        An exchange waits `connect_timeout` seconds for room in the queue of a busy server;
+        An exchange waits `connect_timeout` seconds for a free place in the queue of a busy server;
         with `waits`, instead of that, `wait` seconds for a server that listens. None: no limit.
         """
         self._connect = connect
@@ -125,7 +125,7 @@ class Connector:
     def connect_ready(self, has_connected: bool) -> Iterator[RecordExchange]:
         """Yield the exchanges that leave the queue: connected, or without a stream, failed.
 
-        `has_connected`: whether exchanges are connected, whose end may make room for others.
+        `has_connected`: whether exchanges are connected, whose end may free a place for others.
         """
         while self._queue:
             first = self._queue[0]
@@ -149,7 +149,7 @@ class Connector:
             yield first
 
     def reset_backoff(self) -> None:
-        """Retry at once: there may be room now."""
+        """Retry at once: there may be a free place now."""
         self._backoff.reset()
         self._retry_at = 0.0
 

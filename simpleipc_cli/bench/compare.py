@@ -46,7 +46,7 @@ def compare_means(old: Histogram, new: Histogram) -> Change:
     if min(old.count, new.count) < _MIN_FOR_MEAN or old.mean is None or new.mean is None:
         return _change(old.mean, new.mean, "too few samples")
     variance = sum((h.stdev or 0.0) ** 2 / h.count for h in (old, new))
-    return _judged(old.mean, new.mean, abs(new.mean - old.mean) > _Z * sqrt(variance))
+    return _classify(old.mean, new.mean, abs(new.mean - old.mean) > _Z * sqrt(variance))
 
 
 def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
@@ -63,7 +63,7 @@ def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
     if old_interval is None or new_interval is None:
         return _change(before, now, "too few samples")
     is_significant = old_interval[1] < new_interval[0] or new_interval[1] < old_interval[0]
-    return _judged(before, now, is_significant)
+    return _classify(before, now, is_significant)
 
 
 def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> Change:
@@ -77,7 +77,7 @@ def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> C
     if min(old_count, new_count) < _MIN_FOR_RATE:
         return _change(old, new, "too few samples")
     deviation = sqrt(old_count / old_seconds**2 + new_count / new_seconds**2)
-    return _judged(old, new, abs(new - old) > _Z * deviation, more_is_better=True)
+    return _classify(old, new, abs(new - old) > _Z * deviation, more_is_better=True)
 
 
 def compare_shares(old_part: int, old_whole: int, new_part: int, new_whole: int) -> Change:
@@ -96,7 +96,7 @@ def compare_shares(old_part: int, old_whole: int, new_part: int, new_whole: int)
     if min(old_whole, new_whole) * min(pooled, 1 - pooled) < _MIN_EXPECTED:
         return _change(old, new, "too few samples")
     deviation = sqrt(pooled * (1 - pooled) * (1 / old_whole + 1 / new_whole))
-    return _judged(old, new, abs(new - old) > _Z * deviation)
+    return _classify(old, new, abs(new - old) > _Z * deviation)
 
 
 def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | None:
@@ -138,7 +138,7 @@ def _binomial_bounds(count: int, share: float) -> tuple[int, int]:
     return low, count
 
 
-def _judged(
+def _classify(
     old: float | int | None,
     new: float | int | None,
     is_significant: bool,

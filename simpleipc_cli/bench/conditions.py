@@ -120,7 +120,7 @@ def evaluate(
 
 
 def parse(text: str) -> Condition:
-    """Parse one condition. Raises ValueError with the mistake and the probable intention."""
+    """Parse one condition. Raises ValueError with the error and the probable intention."""
     text = text.strip()
     # Any run of operator characters is taken for the operator, so that the error can name it.
     found = re.fullmatch(r"([^<>=!\s]*)\s*([<>=!]+)\s*(.*)", text, re.DOTALL)
@@ -158,7 +158,7 @@ def _missing_operator(text: str) -> str:
 
 
 def _suggestion(name: str) -> str:
-    # Only imported if there is a mistake to explain.
+    # Only imported if there is an error to explain.
     from difflib import get_close_matches  # noqa: PLC0415
 
     if close := get_close_matches(name.lower(), KINDS, n=1):

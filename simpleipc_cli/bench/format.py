@@ -161,7 +161,7 @@ def describe_changes(changes: Mapping[str, Change]) -> str:
     if "within noise" in by_verdict or not parts:
         parts.append(f"nothing {'else ' if parts else ''}has changed beyond noise")
     if names := by_verdict.get("too few samples"):
-        parts.append(f"too few samples to judge {', '.join(names)}")
+        parts.append(f"too few samples to compare {', '.join(names)}")
     return ", ".join(parts)
 
 

@@ -36,7 +36,7 @@ LATE_AFTER = 1_000_000
 """Nanoseconds after its due time from which a request counts as started late."""
 
 _BUFFER_SIZE = 256 * 1024  # bytes of a response read at once
-_BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports that a full queue has room
+_BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports a free place in a full queue
 _REFUSED_PAUSE = 10_000_000  # nanoseconds a refused client waits, so that it does not spin
 _REPORT_INTERVAL = SECOND // 4  # (tunable)
 _START_BATCH = 16  # requests started before responses are read again (tunable)
@@ -204,7 +204,7 @@ class Generator:
         if stop is not None:
             self._poller.register(stop, READ)
         self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
-        self._busy: deque[TimedExchange] = deque()  # waiting for room in the server's queue
+        self._busy: deque[TimedExchange] = deque()  # waiting for a place in the server's queue
         self._next_busy_retry = 0
         self._last_response = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
@@ -233,8 +233,8 @@ class Generator:
         )
 
     def _can_start(self, now: int) -> bool:
-        has_room = len(self._in_flight) + len(self._busy) < self._plan.concurrency
-        return has_room and now < self._end and self._to_start > 0
+        may_start = len(self._in_flight) + len(self._busy) < self._plan.concurrency
+        return may_start and now < self._end and self._to_start > 0
 
     def _finish(self, now: int) -> None:
         """Count unfinished and skipped requests, and report the rest."""

@@ -94,7 +94,7 @@ def samples_needed(q: float) -> int:
 
 
 def highest_percentile(samples: int) -> float:
-    """Return the highest percentile for which so many samples (1 or more) are enough."""
+    """Return the highest percentile for which `samples` (1 or more) are enough."""
     return 100 * float((1 - _CONFIDENCE) ** (1 / samples))
 
 

@@ -89,7 +89,7 @@ def measure(
 def _raise_descriptor_limit(connections: int, processes: int) -> None:
     """Raise the limit on open files, which the processes inherit, if needed."""
     limit = DescriptorLimit()
-    needed, what, remedy = max(
+    needed, what, hint = max(
         (connections, f"{connections} at once", "--processes or a lower --concurrency"),
         (_DESCRIPTORS_PER_PROCESS * processes, f"{processes} processes", "fewer --processes"),
     )
@@ -99,7 +99,7 @@ def _raise_descriptor_limit(connections: int, processes: int) -> None:
     if needed > limit.current:
         raise SipcError(
             f"{what} need {needed} descriptors, but the limit is {limit.current}",
-            f"raise it with ulimit -n, or use {remedy}",
+            f"raise it with ulimit -n, or use {hint}",
         )
 
 

@@ -54,7 +54,7 @@ def latency_by_percentile(report: Report) -> Markup | None:
             described.append(text)
     caption = (
         "Each further nine has the same width: 1 of 100 responses lies to the right of 99 %."
-        f" Drawn as far as {report.answered:,} responses support it; the longest took"
+        f" The line ends where {report.answered:,} responses are too few; the longest took"
         f" {format_ns(report.latency.max or 0)}."
     )
     return figure(

@@ -1,6 +1,6 @@
 """Elements of HTML, and charts as SVG: axes, lines and dots. Knows no report.
 
-Text cannot become markup by mistake: every string that is not Markup is escaped. Positions are
+Text cannot become markup accidentally: every string that is not Markup is escaped. Positions are
 percent of the plot, `along` from its left and `up` from its bottom. Classes give colours and
 sizes (style.css). The plot is an inner `svg` of 1000 by 1000 units that is stretched to the
 available size; text is outside of it.

@@ -211,7 +211,7 @@ def test_the_markdown_has_each_change_since_the_baseline_and_its_verdict():
             change.verdict,
         ]
     assert (
-        "p99 are worse, nothing else has changed beyond noise, too few samples to judge"
+        "p99 are worse, nothing else has changed beyond noise, too few samples to compare"
         in page.text
     )
 
