@@ -138,7 +138,7 @@ class Exchange(ExchangeState):
         if io is not None:
             run = io.run
             if run.input >= 0 and not buffer.is_discarding:
-                # Also when all is written but its end, for which there was no room.
+                # Also when all is written but its end, for which there was no space.
                 has_more = buffer.has_unsent or reader.complete
                 wanted[run.input] = WRITE if has_more else 0, self._on_input
             if run.output >= 0 and not writing:  # its HANGUP would be reported at once
@@ -345,7 +345,7 @@ class Exchange(ExchangeState):
         descriptor = io.run.input
         if descriptor >= 0 and io.feed(self.buffer):
             self._unregister(descriptor)
-            io.run.end_input()  # if there is no room for it, the descriptor is polled again
+            io.run.end_input()  # if there is no space for it, the descriptor is polled again
         if self.is_response_over and not io.wants_input(self.buffer):
             self._discard_rest()
 

@@ -195,7 +195,7 @@ class HandlerIO:
                 request.remember(count)
             if count < sum(map(len, chunks)):
                 consume(chunks, count)
-                return False  # a short write: the poller reports when there is room
+                return False  # a short write: the poller reports when there is space
             request.chunks = []
             request.has_unsent = bool(request.spool)
         return request.reader.complete and not request.is_discarding

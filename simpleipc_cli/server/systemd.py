@@ -24,7 +24,7 @@ _OWN_VARIABLES = {
     *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
 }
 _MIN_INTERVAL = 0.01  # seconds between watchdog messages (tunable)
-_SEND_TIMEOUT = 2  # seconds in which the manager must make room for a message (tunable)
+_SEND_TIMEOUT = 2  # seconds to wait until the manager accepts a message (tunable)
 
 
 def without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
