@@ -18,7 +18,7 @@ from helpers.procfs import descriptors
 from helpers.server import Server
 from helpers.traces import trace_lines
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import MAX_PAYLOAD, ask, connect, message, receive_all
+from helpers.wire import MAX_PAYLOAD, ask, connect, decode, message, receive_all
 
 MIB = 1 << 20
 
@@ -134,7 +134,7 @@ def test_a_request_one_byte_at_a_time_has_one_line_for_each_packet(traced_server
     with connect(server.path) as client:
         for byte in b"0004" + message(b"hello"):
             client.sendall(bytes([byte]))
-        assert receive_all(client) == message(b"hello")
+        assert decode(receive_all(client)) == (b"hello", True)
     assert [event for event in one_request(trace) if event.startswith("<")] == [
         "< received 0004 (4 bytes): empty",
         '< received 0009 (9 bytes): "hello"',
