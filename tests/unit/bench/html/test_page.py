@@ -227,6 +227,13 @@ def test_the_table_of_times_has_the_report_s_numbers(report):
         assert fmt.TIME_DESCRIPTIONS[kind] in texts(page, "p", "note")
 
 
+@pytest.mark.parametrize(("count", "is_noted"), [(1, True), (30_000, False)])
+def test_a_missing_figure_is_explained(count, is_noted):
+    page = page_of(only(*[MS] * count))
+    assert ("-" in [cell for row in table(page, "times").rows() for cell in row]) == is_noted
+    assert (fmt.TOO_FEW_SAMPLES in texts(page, "p", "note")) == is_noted
+
+
 def test_the_cells_of_every_table_have_their_heads(report):
     for found in page_of(report, (), report.compare(open_loop(seed=5))).all("table"):
         head, *rows = found.all("tr")
