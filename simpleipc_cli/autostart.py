@@ -150,7 +150,7 @@ class ConnectAttempts:
         return result.error is None or isinstance(result.error, ServerBusy)
 
     def extended_error(self, detail: str, hint: str) -> EndpointError:
-        """Return the last try's error, extended by what was done about it."""
+        """Return the error of the last attempt, with the result of the --spawn command."""
         return type(self.error)(f"{self.error}, {detail}", hint)
 
 

@@ -139,7 +139,7 @@ class _Sender:
         self._writer = writer
         self._read_more = read_more
         self._running = _thread.allocate_lock()
-        self._first_user_done = _thread.allocate_lock()  # of the two threads on the stream
+        self._first_user_done = _thread.allocate_lock()  # the second of two closes the stream
         self.failure: BaseException | None = None
 
     def start(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.deadline import Deadline
 
     class Source(Protocol):
-        """Where the records come from."""
+        """The source of the records."""
 
         name: str
 
@@ -42,7 +42,7 @@ BUFFER_SIZE = 64 * 1024
 """Bytes moved at once, in each direction; also the bytes of a request in memory."""
 
 MAX_RESPONSES = 1000
-"""Responses, complete or not, from the oldest incomplete one on (tunable)."""
+"""Responses, complete or not, from the oldest incomplete response on (tunable)."""
 
 MAX_WAITING = 1 << 30
 """Bytes of waiting responses from which on no record is started, to spare the disk (tunable)."""
@@ -87,7 +87,7 @@ class Batch:
         self._input_ended = False
         self._started = 0  # records
         self._inside = False  # a record was started whose last chunk has not come
-        self._current: RecordExchange | None = None  # of that record, while it wants chunks
+        self._current: RecordExchange | None = None  # while it accepts chunks of its record
 
         self._exchanges: dict[int, RecordExchange] = {}  # all, by number, so in order
         self._connected: dict[int, RecordExchange] = {}  # by descriptor
@@ -137,7 +137,7 @@ class Batch:
         if self._buffer.is_full or self._messages.is_full:
             return False
         usage, in_flight = self._usage, len(self._exchanges)
-        # Each may need two: for its connection, and for a response that waits on disk.
+        # An exchange may need two: for its connection, and for a response on disk.
         descriptors = usage.files + 2 * (in_flight + 1)
         return not self._output or (
             in_flight < self._jobs

@@ -47,7 +47,7 @@ class Exchange:
     def write_nowait(self) -> bool:
         """Write what the stream takes; return whether something is left to write.
 
-        If the server has closed, the rest is dropped: there may be a response all the same.
+        If the server has closed the connection, drop the rest: a response may still follow.
         """
         assert self.stream is not None  # noqa: S101
         pending = self.pending

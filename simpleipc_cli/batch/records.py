@@ -8,11 +8,11 @@ occupies no server. A long one is returned as it arrives, so that it need not fi
 from __future__ import annotations
 
 MAX_HELD = 64 * 1024
-"""Bytes of an incomplete record from which on it is returned as it arrives: a full packet."""
+"""Bytes, a full packet: an incomplete record of this size is returned as it arrives."""
 
 
 class RecordSplitter:
-    """Splits bytes that arrive in any slices; searches each byte once."""
+    """Splits a stream of bytes, however it is sliced; searches each byte once."""
 
     __slots__ = ("_data", "_held", "_position", "_separator", "_started", "input_ended")
 

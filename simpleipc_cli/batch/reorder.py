@@ -108,7 +108,7 @@ class PendingResponse:
     def __init__(self, number: int, usage: BufferUsage) -> None:
         self.number = number
         self.complete = False
-        """Whether nothing more will come, also after a failure."""
+        """Whether no more bytes will arrive, after success or failure."""
         self.needs_newline = True
         """Whether its last byte is not a newline."""
         self._usage = usage
@@ -117,7 +117,7 @@ class PendingResponse:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether bytes wait here."""
+        """Whether it holds bytes."""
         return bool(self._memory or self._spool)
 
     def store(self, payload: memoryview) -> None:
@@ -133,7 +133,7 @@ class PendingResponse:
             usage.size += size
             return
         if self._spool is None:
-            from simpleipc_cli.spool import Spool  # noqa: PLC0415 - most responses need none
+            from simpleipc_cli.spool import Spool  # noqa: PLC0415 - most responses need no spool
 
             self._spool = Spool(usage.folder)
             usage.files += 1

@@ -84,7 +84,7 @@ def compare_shares(old_part: int, old_whole: int, new_part: int, new_whole: int)
     """Compare a share from 0 to 1, such as that of failed requests; less is better.
 
     The pooled test for two proportions, if at least 5 cases are expected on either side
-    (Cochran's rule); equal shares, such as no failure at all, are no change.
+    (Cochran's rule); equal shares, such as no failure at all, do not count as a change.
     """
     old = old_part / old_whole if old_whole else None
     new = new_part / new_whole if new_whole else None
@@ -126,7 +126,7 @@ def _binomial_bounds(count: int, share: float) -> tuple[int, int]:
         distance = _Z * sqrt(variance) + 0.5
         return floor(mean - distance), ceil(mean + distance)
     low = -1
-    below = 0.0  # the chance of fewer than `number`
+    below = 0.0  # the probability of fewer than `number`
     chance = (1 - share) ** count
     for number in range(count + 1):
         if 1 - below <= _TAIL:

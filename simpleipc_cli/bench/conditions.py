@@ -187,7 +187,7 @@ def _match(pattern: str, text: str) -> re.Match[str]:
 
 def _share(text: str) -> float:
     found = _match(rf"({_NUMBER})(%?)", text)
-    # Decimal makes 1% the float nearest to 0.01, which 1 failure in 100 requests gives.
+    # With Decimal, 1% becomes the same float as 1 failure / 100 requests.
     share = Decimal(found[1]) / (100 if found[2] else 1)
     if share > 1:
         raise ValueError

@@ -30,7 +30,7 @@ class Request:
             bytes(min(self.size, _CHUNK_SIZE)) if self._is_generated else payload
         )
         packets, self.first_end = self.packets(0)
-        # In one piece and encoded only once: most requests have no more than this.
+        # In one piece and encoded only once: most requests are not longer.
         self.first_chunk = b"".join(packets)
 
     def packets(self, begin: int) -> tuple[list[Buffer], int]:

@@ -35,7 +35,7 @@ TOO_FEW_SAMPLES = f"{NOT_AVAILABLE} too few samples"
 TIME_DESCRIPTIONS = {
     "response": "response time: from when a request was due to its complete response",
     "service": "service time: from the actual start of a request to its complete response",
-    "connect": "connect: from the start of a request until it was connected",
+    "connect": "connect: from the start of a request to its connection",
     "first_byte": "first byte: from the start of a request to the first byte of its response",
 }
 """Each kind of time in one line, in the order of reports; the first two are easily confused."""

@@ -71,7 +71,7 @@ class LoadPlan:
 
 @dataclass
 class Results:
-    """What was counted; the results of several processes can be merged."""
+    """Counts and times of a run; those of several processes can be merged."""
 
     total: Histogram = field(default_factory=Histogram)
     """Service times: from the start of a request to its complete response."""
@@ -81,7 +81,7 @@ class Results:
     first_byte: Histogram = field(default_factory=Histogram)
     """From the start of a request to the first byte of its response."""
     failures: dict[str, Histogram] = field(default_factory=dict)
-    """By kind, with the times until the failures."""
+    """By kind of failure: from the start of a request to its failure."""
     timeline: Timeline = field(default_factory=Timeline)
     started: int = 0
     late: int = 0
@@ -131,7 +131,7 @@ class Schedule:
         self._begin = begin
         self._interval = interval
         self._number = 0
-        # A heap, because a refused client is free later than those released after it.
+        # A heap: a refused client becomes free later than clients that are released after it.
         self._free = [begin] * concurrency
 
     def next_due(self) -> int | None:

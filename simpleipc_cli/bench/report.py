@@ -106,7 +106,7 @@ class Report:
     def values(self) -> dict[str, float | int | None]:
         """Return all figures under the names of KINDS, without "total.".
 
-        A time figure without a part, and one of the total, is one of the latency. In a closed
+        A time figure without a part, or with the part "total", refers to the latency. In a closed
         loop a request is due when it starts, so that response.* is service.*.
         """
         ended = self.answered + self.results.failed()

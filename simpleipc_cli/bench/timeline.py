@@ -127,7 +127,7 @@ class Timeline:
         """Add all requests of `other`, which has the same start."""
         while self.width < other.width:
             self._widen()
-        # Widths differ by powers of two, so that narrower buckets fit into one each.
+        # The ratio of two widths is a power of two: each narrow bucket lies inside one wide bucket.
         ratio = self.width // other.width
         for index, bucket in enumerate(other._buckets):
             self._bucket_at(index // ratio * self.width).merge(bucket)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simpleipc_cli import errors
 
-SIGPIPE = 13  # also where the system has no such signal
+SIGPIPE = 13  # the number is used even if the system has no such signal
 
 SIGNALLED = 128
 """A verb ended by a signal exits with this plus the signal's number, as in a shell."""

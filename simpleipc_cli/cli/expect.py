@@ -26,7 +26,7 @@ class Expectation(ABC):
 
     @abstractmethod
     def feed(self, payload: memoryview) -> None:
-        """Add a piece, valid only during the call. Raises SipcError."""
+        """Add a part of the response, valid only during the call. Raises SipcError."""
 
     @abstractmethod
     def check(self, deadline: Deadline) -> None:
@@ -37,7 +37,7 @@ class Expectation(ABC):
 
 
 class FixedText(Expectation):
-    """The whole response is a text; one newline at the end of either is ignored.
+    """The whole response equals a text; one newline at the end of either is ignored.
 
     Keeps only a few bytes of the response, from the first difference on.
     """

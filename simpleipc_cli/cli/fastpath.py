@@ -102,4 +102,4 @@ def _option(
     found = seconds(value)
     if found is None:
         raise NeedsClick
-    return name, found or None  # 0 is no limit
+    return name, found or None  # 0 means no limit

@@ -24,7 +24,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A duration, converted to seconds; None, which is no limit, for 0."""
+    """A duration, converted to seconds; 0 becomes None, no limit."""
 
     name = "duration"
 
@@ -44,7 +44,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A number of bytes; None, which is no limit, for 0."""
+    """A number of bytes; 0 becomes None, no limit."""
 
     name = "size"
 

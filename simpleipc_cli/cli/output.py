@@ -185,7 +185,7 @@ class FileOutput(Output):
     """A file that appears under its name only when it is complete."""
 
     def __init__(self, path: str) -> None:
-        """Create nothing yet. Raises SipcError."""
+        """Check the path; create no file yet. Raises SipcError."""
         self._name = path
         try:
             self._path = os.path.realpath(path)  # a symlink stays, its target is replaced

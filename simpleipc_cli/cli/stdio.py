@@ -31,7 +31,7 @@ _MAX_POLL = 86400.0  # seconds; poll's milliseconds end at 24 days
 
 
 def fill_standard_fds() -> None:
-    """Open /dev/null for a closed standard stream, lest a socket become standard output.
+    """Open /dev/null for each closed standard stream, so that no socket gets its number.
 
     Reading standard input and writing standard output still fail then; only messages get lost.
     """
@@ -149,7 +149,7 @@ class Input:
     def read_nowait(self, limit: int) -> bytes:
         """Read up to `limit` bytes after the poller reported some; return nothing at the end.
 
-        Not to be mixed with read_more(). Raises BlockingIOError if nothing is there, SipcError.
+        Must not be mixed with read_more(). Raises BlockingIOError without data, SipcError.
         """
         assert self._reader is not None, "fileno() comes first"  # noqa: S101
         try:

@@ -104,7 +104,7 @@ class Supervisor:
     def _on_exit(self, number: int, _events: int) -> None:
         """Stop watching a process that has exited.
 
-        The descriptor may have been closed, and its number be that of another process.
+        The descriptor may have been closed, and its number may now belong to another process.
         """
         with self._lock:
             process = self._processes.get(number)
@@ -141,7 +141,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._idle: list[_Idle] = []  # under the lock
         self._backoff = Backoff(*_START_DELAYS)
         self._has_failed = False  # the last process that was started
-        self._retry_at = 0.0  # no process is started until then
+        self._retry_at = 0.0  # monotonic time; no start before it
 
     def start(self) -> None:
         prepare_spawn()

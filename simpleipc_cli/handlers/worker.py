@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
 _POLL_INTERVAL = 0.005  # seconds between checks of unread input, which no event reports (tunable)
-_STATUS_DELAY = 0.1  # seconds from the end of an output to the exit that caused it (tunable)
+_STATUS_DELAY = 0.1  # seconds to wait for the exit after the end of the output (tunable)
 
 
 class Worker:
@@ -60,7 +60,7 @@ class Worker:
         self._idle_since = monotonic()
 
     def unexpected_output(self) -> str | None:
-        """Describe what it wrote or did while idle; return None if nothing.
+        """Describe output or exit of the worker while idle; return None if there was none.
 
         It gets LINGER seconds from its response to read all of its last request. What is left in
         the pipe would keep the next client waiting.
@@ -132,8 +132,8 @@ class WorkerRun(HandlerRun):
         """Whether it failed and had not read a byte of the request."""
         self._can_keep = can_keep
         self._on_stopped = on_stopped
-        # The packet being written. Its length has been written, and what the pipe did not take is
-        # offered again, so the rest of it will follow.
+        # The packet being written. Its length has been written. The caller offers the bytes again
+        # that the pipe did not accept, so the rest of the packet follows.
         self._header = b""
         self._left = 0
         self._flush = FLUSH_PACKET  # the unwritten part of it
@@ -145,7 +145,7 @@ class WorkerRun(HandlerRun):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the worker has taken the whole request and given a whole response, no more."""
+        """Whether the worker has read the whole request and written exactly one response."""
         return self._response.complete and not self._flush and not self.unexpected_output
 
     @property
@@ -228,7 +228,7 @@ class WorkerRun(HandlerRun):
         pieces = []
         try:
             for piece in self._response.feed(data):
-                pieces.append(piece)  # noqa: PERF402 - keeps those before a malformed packet
+                pieces.append(piece)  # noqa: PERF402 - keeps the pieces before a malformed packet
         except ProtocolError as error:
             bad = data[max(0, len(data) - self._response.unread - HEADER_SIZE) :]
             self.failure = f"wrote a malformed packet: {error}: {quoted(bad[:_MAX_QUOTED])}"

@@ -1,7 +1,7 @@
 """A stream that reports to an observer what passes it.
 
-Reported are the bytes that the system accepted or returned: of a short write only what was
-written.
+An observer sees the bytes that the system accepted or returned: of a short write, only those
+that were written.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from simpleipc_cli.transport import Latch
 
 
 class Command(Protocol):
-    """A shell command line. Made from the line and the PATH that the command will see."""
+    """A shell command line. The line and its PATH decide which program it runs."""
 
     line: str
 
@@ -52,7 +52,7 @@ class StdioPipes(Protocol):
     accepts_file: bool
     """Whether the child's standard input may be a file."""
     input: int
-    """Descriptor to poll, -1 if there is none, or after its end."""
+    """Descriptor to poll; -1 if there is none, or once it is closed."""
     output: int
 
     def spawn(

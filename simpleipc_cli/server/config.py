@@ -1,4 +1,4 @@
-"""Configuration of a server. Times are seconds, sizes bytes, None is no limit."""
+"""Configuration of a server. Times are seconds, sizes bytes, None means no limit."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from simpleipc_cli.server.log import Outcome
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, is_hung_up
 
 _MAX_ON_LOOP = 1 << 20  # bytes that an exchange may move before it gets a thread (tunable)
-_PACKET_COST = 256  # bytes that are moved in the time that one packet costs (tunable)
+_PACKET_COST = 256  # bytes; the overhead of a packet takes as long as moving these (tunable)
 
 
 class Exchange(ExchangeState):
@@ -138,7 +138,7 @@ class Exchange(ExchangeState):
         if io is not None:
             run = io.run
             if run.input >= 0 and not buffer.is_discarding:
-                # Also when all is written but its end, for which there was no space.
+                # Also if only the flush is left, for which there was no space.
                 has_more = buffer.has_unsent or reader.complete
                 wanted[run.input] = WRITE if has_more else 0, self._on_input
             if run.output >= 0 and not writing:  # its HANGUP would be reported at once
@@ -242,7 +242,7 @@ class Exchange(ExchangeState):
                 step = self._receive()
                 if step is Step.WOULD_BLOCK:
                     return step
-                if step is Step.NO_DATA:  # it only stopped reading: no event will follow
+                if step is Step.NO_DATA:  # the client only stopped reading
                     raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
             self.is_client_gone = self.has_stream_ended = True
             self.writer.clear()
@@ -258,7 +258,7 @@ class Exchange(ExchangeState):
         """Read from the client once."""
         buffer = self.buffer
         if not self.may_block and (buffer.has_unsent or self.context.config.whole_request):
-            return Step.WOULD_BLOCK  # it goes to disk
+            return Step.WOULD_BLOCK  # the bytes would be spooled to disk
         packets = buffer.reader.packets
         try:
             if not buffer.read(self.stream):

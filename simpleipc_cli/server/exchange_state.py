@@ -192,7 +192,7 @@ class ExchangeState:
     is_response_over: bool = False
     """Whether the last byte of the response, or its flush, is in `writer`."""
     has_stream_ended: bool = False
-    """Whether the client sends no more; it may still read."""
+    """Whether the client has ended its request stream; it may still read."""
     is_client_gone: bool = False
     """Whether it does not read either; its handler may finish."""
     is_closed: bool = False

@@ -49,9 +49,9 @@ class HandlerRun(ABC):
     """Whether its process stays for other requests. Then it gets the whole request, even after its
     response, and may answer after it stopped reading."""
     input: int
-    """Descriptor to write the request to, -1 after its end. HANGUP: the run reads no more."""
+    """Descriptor to write the request to; -1 once it is closed. HANGUP: the run reads no more."""
     output: int
-    """Descriptor to read the response from, -1 after its end."""
+    """Descriptor to read the response from; -1 at end of file."""
     exit: int
     """Descriptor that is readable, and stays so, from when the run has exited."""
 
@@ -60,8 +60,8 @@ class HandlerRun(ABC):
         """Write some of the request; return how many bytes.
 
         With `last` these are the last ones, and the end of the request may be written with
-        them. What was not taken must be offered again. Raises BlockingIOError if nothing is
-        taken now, PeerClosed if nothing ever will be.
+        them. The caller must offer the other bytes again. Raises BlockingIOError if the run accepts
+        none now, PeerClosed if it never will.
         """
 
     @abstractmethod

@@ -86,7 +86,7 @@ class Server:
         if self.stop_calls > 1:
             if self._dispatcher.unanswered:  # handlers that are killed may end their requests soon
                 self._exit_reason = ExitReason.ABORTED
-            self._shutdown.killing.set()  # at once: the main thread may wait for a handler's end
+            self._shutdown.killing.set()  # here: the main thread may wait for a handler
         self._wakeup.set()
 
     def log_stats(self) -> None:
@@ -189,7 +189,7 @@ class Server:
             self._log.stats({**counters, **self._context.handler.stats()})
 
     def _idle_end(self) -> float | None:
-        """Return when the server has been idle for too long; None while it is not idle."""
+        """Return when the idle timeout expires; None while the server is not idle."""
         limit = self._config.idle_timeout
         if limit is None or (since := self._dispatcher.idle_since()) is None:
             return None

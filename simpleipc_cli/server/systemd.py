@@ -17,7 +17,7 @@ from time import monotonic
 from simpleipc_cli.errors import SipcError
 
 _FIRST_FD = 3  # the first passed descriptor (SD_LISTEN_FDS_START)
-_MAX_FDS = 1 << 20  # more than any process of Linux may have
+_MAX_FDS = 1 << 20  # above any descriptor number that Linux allows
 _SOCKET_NAME = "sipc"
 _OWN_VARIABLES = {
     *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
@@ -33,7 +33,7 @@ def without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def passed_descriptor(environment: Mapping[str, str]) -> int | None:
-    """Return the socket to serve, if one was passed; no child inherits any of them.
+    """Return the socket to serve, if one was passed; no child inherits the passed sockets.
 
     Raises SipcError unless it is the only one, or the only one with its name.
     """
@@ -83,7 +83,7 @@ class Notifier:
         watchdog: float | None = None,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`address` is a path, or "@" and an abstract name; "" is no manager.
+        """`address` is a path, or "@" and an abstract name; "" means no manager.
 
         The manager takes the server for dead after `watchdog` seconds without a message; it gets
         one twice as often (sd_watchdog_enabled(3)). `warn` is called once if a message fails.

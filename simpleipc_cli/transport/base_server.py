@@ -103,8 +103,8 @@ class Poller(ABC):
     def dispatch(self, timeout: float | None) -> None:
         """Wait as wait() does, then call the callback of each ready descriptor.
 
-        A callback may unregister and close descriptors that are ready, too: their callbacks are
-        not called, and neither is that of a descriptor that is registered in the meantime.
+        A callback may unregister and close other ready descriptors: their callbacks are then not
+        called. A descriptor that a callback registers is not dispatched by this call.
         """
 
     @abstractmethod

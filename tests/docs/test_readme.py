@@ -129,7 +129,7 @@ def test_the_recipes_do_what_they_say(folder, is_short):
     assert lines[lines.index("UNO") :][:3] == ["UNO", "DUE", "TRE"]
     assert lines[-4].endswith("sent: good evening")
     assert lines[-3:] == ["demo.sock: path not found", "status 4", "6"]
-    assert (folder / "answer.bin").read_bytes().startswith(b"client ")
+    assert (folder / "response.bin").read_bytes().startswith(b"client ")
     assert (folder / "report.html").stat().st_size > 1000
 
 

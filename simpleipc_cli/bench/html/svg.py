@@ -179,7 +179,7 @@ class Line(NamedTuple):
     """Its CSS class."""
     name: str
     end: float
-    """The height of its right end."""
+    """The y coordinate of its right end."""
     path: str
     has_area: bool = False
     """Whether the area below it is tinted."""

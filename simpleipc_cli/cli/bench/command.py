@@ -143,7 +143,7 @@ def bench(ctx: click.Context, /, **options: Any) -> int:
     p90 p95 p99 p99.9 p99.99, alone or after connect. first_byte. service. response.; rate
     errors error_rate requests late skipped bytes_in bytes_out.
 
-    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
+    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
     """
     given = {name for name in ("duration", "size") if option_given(ctx, name)}
     return _run(_Options(**options), given)
@@ -255,7 +255,7 @@ def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
 
 
 def _check_listening(endpoint: Endpoint) -> None:
-    """Raise EndpointError if no server listens: a report of failures alone is no help."""
+    """Raise EndpointError if no server listens: a report of failures alone does not help."""
     error = probe(endpoint.path_checked, timeout=_PROBE_TIMEOUT).error
     if isinstance(error, (NotListening, PathNotFound)):
         error.hint = "start a server there, or wait for one with sipc probe --wait"

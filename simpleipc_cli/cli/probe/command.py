@@ -64,7 +64,7 @@ def probe(
     With --data it sends a request, too. The exit status is also 6 if there is no response in
     time, 7 if it is truncated or malformed, and 10 if it is not as expected.
 
-    Durations: 500ms, 2s, 1m30s; 0 is no limit.
+    Durations: 500ms, 2s, 1m30s; 0 means no limit.
     """
     has_wait, has_wait_gone = option_given(ctx, "wait"), option_given(ctx, "wait_gone")
     if has_wait and has_wait_gone:

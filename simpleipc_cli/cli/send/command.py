@@ -102,7 +102,7 @@ def send(
     printed in the order of the records. A failed record is reported with its number, the others
     continue, and the exit status is that of the first failure.
 
-    Durations: 500ms, 2s, 1m30s; 0 is no limit.
+    Durations: 500ms, 2s, 1m30s; 0 means no limit.
     """
     expected = expectation(expect, expect_regex)
     options = SendOptions(**given, has_wait=option_given(ctx, "wait"), expected=expected)

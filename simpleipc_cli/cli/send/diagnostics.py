@@ -89,7 +89,7 @@ class Diagnostics:
         return stream
 
     def hide_progress_before(self, output: Output) -> None:
-        """Have the display removed before a response appears on the terminal."""
+        """Remove the display when the first part of the response goes to the terminal."""
         if self._progress is not None and output.is_terminal:
             output.before_first_write = self._progress.stop
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Stream
 
 _RESERVED_FDS = 16  # for files that are open for a moment (tunable)
-_SPOOL_FDS = 64  # for responses out of turn; the limit is raised for them (tunable)
+_SPOOL_FDS = 64  # spools of responses out of turn (tunable)
 
 
 def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:

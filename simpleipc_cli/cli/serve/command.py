@@ -37,7 +37,7 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     signal stops it at once. Without PATH: $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else
     in /tmp/sipc-UID.
 
-    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 is no limit.
+    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
     """
     options = ServeOptions(**given)
     options.check(ctx)

@@ -15,7 +15,7 @@ from simpleipc_cli.server.log import Log, RequestRecord
 from simpleipc_cli.text import json_safe, printable
 
 _MAX_WARNINGS = 4  # in JSON, so that a line stays short
-_MAX_TEXTS = (2000, 50)  # characters; five of the latter fit into a line when escaped
+_MAX_TEXTS = (2000, 50)  # characters; five escaped texts of the second length fit into a line
 
 
 class LineLog(Log):

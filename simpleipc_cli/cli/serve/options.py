@@ -16,7 +16,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """Every option by its parameter's name; see _OPTIONS. None is no limit, or not given."""
+    """Every option by its parameter's name; see _OPTIONS. None means no limit, or not given."""
 
     command: str | None
     worker: str | None
@@ -59,7 +59,7 @@ class ServeOptions:
 
     @property
     def sighup_reloads(self) -> bool:
-        """Whether SIGHUP means reload; else it means that the terminal is gone, and stops."""
+        """Whether SIGHUP reloads; otherwise SIGHUP stops the server: the terminal is gone."""
         return self.background or any(
             value is not None for value in (self.log_file, self.worker, self.prestart)
         )
@@ -136,7 +136,7 @@ _OPTIONS = (
         "the variables that describe the client.",
     ),
     click.option(
-        "--whole-request", is_flag=True, help="Start the handler only after the whole request."
+        "--whole-request", is_flag=True, help="Start the handler only when the request is complete."
     ),
     click.option(
         "--on-hangup",
@@ -149,7 +149,7 @@ _OPTIONS = (
     _duration(
         "--timeout",
         "0",
-        "Maximum time from a handler's start to its end; for a handler that is running already, "
+        "Maximum time from a handler's start to its end; for a prestarted handler or a worker, "
         "from the request to the end of the response.",
     ),
     _duration(

@@ -33,7 +33,7 @@ class ChildProcess:
     """A child that leads a process group of its own. See base.ChildProcess."""
 
     def __init__(self, pid: int) -> None:
-        """Take over a child. Raises SipcError without descriptors, and kills it then."""
+        """Take over a child. If no descriptor is free, kill it and raise SipcError."""
         self.pid = pid
         self._status: int | None = None
         self._is_reaped = False
@@ -150,7 +150,7 @@ class ChildProcess:
             if self._is_reaped:
                 return False
         except PermissionError:
-            pass  # its members have become another user's
+            pass  # its members now run as another user
         if number and self._status is None and not self._is_reaped:
             try:
                 signal.pidfd_send_signal(self.descriptor, number)
@@ -170,7 +170,7 @@ def _reap_in_background(pid: int) -> None:
 
 
 def _has_living_member(group: int) -> bool:
-    """Return whether a process group has a member that is no zombie (proc(5))."""
+    """Return whether a process group has a member that is not a zombie (proc(5))."""
     try:
         numbers = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -225,7 +225,7 @@ def spawn(
 
 
 def describe(status: int) -> tuple[str, str]:
-    """Return how a process ended: in one word, and for people."""
+    """Return how a process ended, as one word and as a message."""
     if status >= 0:
         return str(status), f"exit status {status}"
     try:

@@ -71,7 +71,7 @@ class Command:
         return not self._is_local_file() and self._find() is None
 
     def _is_local_file(self) -> bool:
-        """Return whether the line is one word: a file here, and no program on the search path."""
+        """Return whether the line is one word: a file here, but no program in PATH."""
         word = self._word
         if not word or "/" in word or not os.path.isfile(word):
             return False

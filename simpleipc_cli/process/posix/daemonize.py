@@ -120,9 +120,9 @@ def daemonize(_command: object, _environment: object) -> PendingDaemon | ReadyPi
 
 
 def _detach() -> None:
-    """Leave the terminal and the descriptors passed to us. Working directory and umask stay."""
+    """Detach from the terminal, and close inherited descriptors. Keep the directory and umask."""
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # not from a terminal any more, nor a reload yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal now; reload comes later
     try:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

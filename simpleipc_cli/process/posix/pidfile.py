@@ -30,7 +30,8 @@ class PidFile:
         self._path = path
         folder, self._name = os.path.split(path)
         self._folder = folder or "."
-        # Beside the path, as it is renamed to it; its length does not depend on the name's.
+        # In the same directory, so that it can be renamed to the path. The length of its name is
+        # fixed, so that it is never too long.
         self._temporary = os.path.join(folder, f".sipc-pid-{os.urandom(8).hex()}")
         self._descriptor = -1
 

@@ -17,7 +17,7 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
-# The same in glibc, musl and the BSDs.
+# These values are the same in glibc, musl and the BSDs.
 _SETPGROUP, _SETSIGDEF, _SETSIGMASK = 0x02, 0x04, 0x08
 
 # Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t, whose sizes Python
@@ -60,7 +60,7 @@ def spawn_os(
     files: Sequence[tuple[int, int]],
     variables: Mapping[str, str] = NO_VARIABLES,
 ) -> int:
-    """Start a program; other threads wait. See SpawnProgram."""
+    """Start a program; block other threads meanwhile. See SpawnProgram."""
     return os.posix_spawn(
         program,
         arguments,
@@ -75,13 +75,13 @@ def spawn_os(
 def spawn_libc() -> SpawnProgram:
     """Return a function that lets other threads continue. Raises ImportError if impossible."""
     try:
-        import ctypes  # noqa: PLC0415 - there are Pythons without it
+        import ctypes  # noqa: PLC0415 - some builds of Python lack it
 
         return _LibcSpawn(ctypes).spawn
     except (AttributeError, MemoryError, OSError) as error:
         # MemoryError: ctypes makes a callback when it is loaded, for which some systems have
         # no memory (MemoryDenyWriteExecute= of systemd).
-        raise ImportError(f"no posix_spawn by ctypes: {error!r}") from error
+        raise ImportError(f"posix_spawn is not available through ctypes: {error!r}") from error
 
 
 class _LibcSpawn:
@@ -167,7 +167,7 @@ def _settings(environment: Mapping[str, str]) -> list[str]:
 
 
 def _encoded(texts: list[str]) -> list[bytes]:
-    """Encode texts for the system. Raises ValueError for a NUL, which would end one early.
+    """Encode texts for the system. Raises ValueError for a NUL, which would cut a text.
 
     All at once: one by one takes 50 microseconds for an ordinary environment.
     """

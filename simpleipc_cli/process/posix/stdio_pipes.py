@@ -42,7 +42,7 @@ class StdioPipes:
                 f"no pipe for the handler: {error.strerror}",
                 "raise the descriptor limit (ulimit -n)",
             ) from error
-        self.output = self._reader  # -1 after its end, while the reader stays open
+        self.output = self._reader  # set to -1 at end of file; the reader stays open
         self._child_files = [(stdin, 0), (stdout, 1)]
         self._is_input_enlarged = self._is_output_enlarged = False
 

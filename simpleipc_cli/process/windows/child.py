@@ -39,7 +39,7 @@ class ChildProcess(Pollable):
         self._has_exited = False
         self._wait = completion_port().wait_for(self._handle, self._on_exit)
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return READ if self._has_exited else 0
 
     def _on_exit(self, _operation: object) -> None:
@@ -117,6 +117,6 @@ def spawn(
 
 
 def describe(status: int) -> tuple[str, str]:
-    """Return how a process ended: in one word, and for people."""
+    """Return how a process ended, as one word and as a message."""
     word = str(status) if status < _CRASHED else f"0x{status:08X}"
     return word, f"exit status {word}"

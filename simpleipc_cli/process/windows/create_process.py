@@ -29,7 +29,7 @@ _POLL_INTERVAL = 0.005  # seconds between polls of a job (tunable)
 
 
 class JobObject:
-    """A set of processes that cannot leave it, and that exits when it is closed."""
+    """A Windows job. Its processes cannot leave it, and closing it kills them."""
 
     def __init__(self, *, kill_on_close: bool = True) -> None:
         """Make an empty one. Raises OSError."""

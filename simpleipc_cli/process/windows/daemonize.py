@@ -104,7 +104,7 @@ def daemonize(
     pipe = environment.pop(_VARIABLE, "")
     if pipe.isdecimal():
         return ReadyPipe(int(pipe))
-    signals = BlockedSignals().__enter__()  # until we exit, so that the caller reports success
+    signals = BlockedSignals().__enter__()  # held until exit: no signal may change the status
     try:
         with ExitStack() as theirs:
             reader, writer = anonymous_pipe()

@@ -94,7 +94,7 @@ class Detached:
             if size:
                 data, _ = win32.api.ReadFile(self._stderr, min(size, _CHUNK))
                 self._tail.feed(data)
-        except OSError:  # it has no writers any more
+        except OSError:  # all writers have closed it
             return False
         return bool(size)
 

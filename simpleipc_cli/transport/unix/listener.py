@@ -102,7 +102,7 @@ def _listen(
     listening = new_socket(folder.path)
     temporary = f".sipc-{os.urandom(8).hex()}"
     try:
-        os.fchmod(listening.fileno(), mode)  # never more rights than that; the umask narrows it
+        os.fchmod(listening.fileno(), mode)  # bind() takes this mode, less the umask
         listening.bind(folder.address(temporary))
         try:
             if group is not None:
@@ -145,7 +145,7 @@ def _claim_path(folder: ParentFolder, temporary: str) -> None:
 
 
 class UnixInheritedListener(UnixListener):
-    """A listening socket that the service manager has made, and keeps.
+    """A listening socket that the service manager created and keeps open.
 
     It is never shut down, and its path never removed: clients that connect while no server runs
     wait in its queue for the next one (sd_listen_fds(3)).
@@ -163,7 +163,7 @@ class UnixInheritedListener(UnixListener):
 
     @property
     def is_abstract(self) -> bool:
-        """Whether it has a name that is no file (unix(7))."""
+        """Whether it has a name that is not a file (unix(7))."""
         return isinstance(self._socket.getsockname(), bytes)
 
     def is_at(self, path: str) -> bool:
@@ -201,7 +201,7 @@ def listener_from_fd(descriptor: int) -> UnixInheritedListener:
     except OSError as error:
         if error.errno != errno.ENOTSOCK:
             raise SipcError(f"descriptor {descriptor}: {error.strerror}", _SOCKET_UNIT) from error
-        raise NotASocket(f"descriptor {descriptor} is no socket", _SOCKET_UNIT) from None
+        raise NotASocket(f"descriptor {descriptor} is not a socket", _SOCKET_UNIT) from None
     try:
         _check_listening(given, descriptor)
         given.setblocking(False)

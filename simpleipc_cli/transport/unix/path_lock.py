@@ -59,12 +59,12 @@ class ParentFolder:
         os.unlink(name, dir_fd=self.descriptor)
 
     def link(self, temporary: str) -> None:
-        """Give the path to a file with a temporary name. Raises FileExistsError."""
+        """Link the path to the file `temporary`. Raises FileExistsError."""
         fd = self.descriptor
         os.link(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
 
     def rename(self, temporary: str) -> None:
-        """Give the path to a file with a temporary name, replacing the present one."""
+        """Rename the file `temporary` to the path, replacing any other file."""
         fd = self.descriptor
         os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
 

@@ -53,7 +53,7 @@ class StartLock:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size:
-                raise EndpointError(f"{self.path} is in the way: it is no sipc lock", "remove it")
+                raise EndpointError(f"{self.path} is in the way: not a sipc lock", "remove it")
             if lock_nowait(descriptor) and is_at_path(descriptor, self.path):
                 self._descriptor, descriptor = descriptor, -1
                 return True
@@ -66,7 +66,7 @@ class StartLock:
         """Release the lock, if it was taken, and remove the file.
 
         The file is removed first, and only by the lock's holder: so a client that opened it before
-        finds that it is not the lock any more.
+        finds that it is no longer the lock.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:

@@ -129,7 +129,7 @@ def connect(path: str, deadline: Deadline) -> UnixStream:
 
 
 def connect_nowait(path: str) -> UnixStream:
-    """Connect without waiting, to a stream whose read() and write() must not be used.
+    """Connect without blocking; of the stream, use only the *_nowait methods.
 
     Raises the errors of connect().
     """
@@ -275,7 +275,7 @@ def _refused(path: str) -> EndpointError:
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return PathNotFound(f"{path} does not exist any more")
+        return PathNotFound(f"{path} no longer exists")
     if stat.S_ISSOCK(mode):
         return NotListening(f"no server is listening on {path}")
     return NotASocket(f"{path} is {file_type(mode)}, not a socket")

@@ -54,8 +54,8 @@ def listen(
 def _access_rules(*, for_all: bool) -> str:
     """Grant our user full access, and others reading and writing.
 
-    Others that may write may also make instances, and so could answer in our place: the system
-    requires both rights of a client that opens a pipe as git's clients do. The same is true of
+    Another user that may write may also create instances, and so could answer in place of this
+    server: a client that opens a pipe as git's clients do needs both rights. The same holds for
     git's own servers.
     """
     rules = f"D:P(A;;GA;;;{win32.own_user()})"
@@ -111,7 +111,7 @@ class WinListener(Listener, Pollable):
             self.unregister()
             raise
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return READ if self._queue else 0
 
     def fileno(self) -> int:

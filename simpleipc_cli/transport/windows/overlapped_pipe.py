@@ -46,7 +46,7 @@ class OverlappedPipe(Pollable):
         self._buffer = bytearray(_FIRST_BUFFER)
         self._received = memoryview(b"")
         self._is_at_end = False  # no more data will come
-        self._is_closed = False  # by the other end
+        self._is_closed = False  # closed by the peer
         self._write: Any = None  # the pending operation
         self._written = 0  # bytes of a completed write that write_nowait() has not returned yet
 
@@ -64,7 +64,10 @@ class OverlappedPipe(Pollable):
     # -- reading ---------------------------------------------------------------------------
 
     def read_nowait(self, buffer: Buffer) -> int:
-        """Put received data into `buffer`; return 0 at the end. Raises BlockingIOError."""
+        """Copy received bytes into `buffer`; return their number, 0 at the end of the stream.
+
+        Raises BlockingIOError.
+        """
         with self._lock:
             self._start_read()
             if not self._received:
@@ -101,7 +104,7 @@ class OverlappedPipe(Pollable):
             self._finish_read()
 
     def _on_read(self, operation: Any) -> None:
-        """Finish a read, unless another method has."""
+        """Finish a completed read, unless another method has."""
         with self._lock:
             if operation is self._read:
                 self._finish_read()
@@ -144,7 +147,7 @@ class OverlappedPipe(Pollable):
                     lambda operation: operation.WriteFile(self._handle, chunk), self._on_written
                 )
             except OSError:
-                self._is_closed = True  # what the other end has written can still be read
+                self._is_closed = True  # bytes that the peer wrote before can still be read
                 raise PeerClosed("the other end has hung up") from None
             if self._write.pending:
                 raise BlockingIOError

@@ -180,7 +180,7 @@ class WinWakeupEvent(WakeupEvent, Pollable):
         super().__init__()
         self._is_set = False
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return READ if self._is_set else 0
 
     def fileno(self) -> int:
@@ -198,13 +198,13 @@ class WinWakeupEvent(WakeupEvent, Pollable):
 
 
 class WinLatch(Latch, Pollable):
-    """A flag that is never reset."""
+    """A flag that is set once and never cleared."""
 
     def __init__(self) -> None:
         super().__init__()
         self._set = False
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return HANGUP if self._set else 0
 
     def fileno(self) -> int:

@@ -98,7 +98,7 @@ class WinFileReader(ThreadedFile, FileReader):
 class WinFileWriter(ThreadedFile, FileWriter):
     """A file that a thread writes to."""
 
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - changes are notified anyway
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return WRITE if self._is_idle else 0
 
     def write_nowait(self, payload: memoryview) -> int:

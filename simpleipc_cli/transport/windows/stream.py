@@ -1,7 +1,7 @@
 """Named pipes of Windows, the client's half: a stream, names, and connecting to one.
 
 Knows nothing of packets. A path becomes the name of a pipe as in git (git:
-compat/simple-ipc/ipc-win32.c). The pipe is no file: there is nothing at the path.
+compat/simple-ipc/ipc-win32.c). The pipe is not a file: nothing exists at the path.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class WinStream(Stream):
         self._write_poller: WinPoller | None = None
         self._peer: Peer | None = None
         self._handle = handle
-        if accepted:  # it is not known any more after the client has closed
+        if accepted:  # unknown once the client has closed
             self._peer = Peer(win32.peer_pid(handle, of_client=True), -1, -1)
 
     def fileno(self) -> int:
@@ -139,7 +139,7 @@ def connect(path: str, deadline: Deadline) -> WinStream:
         try:
             win32.api.WaitNamedPipe(name, max(1, int(seconds * 1000)))
         except OSError:
-            pass  # no instance, or no pipe any more: the next try will show
+            pass  # no instance is free, or the pipe is gone: the next try shows which
 
 
 def connect_nowait(path: str) -> WinStream:
