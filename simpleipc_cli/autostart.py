@@ -51,8 +51,8 @@ def connect_or_start(
     time to wait for a busy server; `connect_timeout` and `deadline` are those of
     connect_with_retry(). SIGCHLD must not be ignored.
 
-    Raises SpawnFailed as soon as the command fails; else EndpointError: why the last try to
-    connect failed. A command that still runs is terminated first, which may take two seconds.
+    Raises SpawnFailed as soon as the command fails; else the EndpointError of the last try
+    to connect. A command that still runs is terminated first, which may take two seconds.
     """
     limit = deadline.capped(START_TIMEOUT if wait is None else wait.remaining())
     path = _real_path(endpoint)
@@ -94,7 +94,7 @@ def _real_path(endpoint: Endpoint) -> str:
 
 
 class ConnectAttempts:
-    """Tries to connect until a common limit."""
+    """Tries to connect until a deadline that all tries share."""
 
     def __init__(
         self,

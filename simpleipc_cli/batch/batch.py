@@ -330,7 +330,7 @@ class Batch:
                 self._fail(exchange, not_connected or TimedOut("no complete response in time"))
         elif self._wants_input():
             not_listening = None if self._started else self._connector.check()
-            late = TimedOut(f"nothing more came from {self._source.name} in time")
+            late = TimedOut(f"no more data arrived from {self._source.name} in time")
             self._record_failure(self._started + 1, not_listening or late)
         self._output.write_nowait()
         if self._output.oldest is not None or self._buffer:

@@ -125,7 +125,8 @@ class Connector:
     def connect_ready(self, has_connected: bool) -> Iterator[RecordExchange]:
         """Yield the exchanges that leave the queue: connected, or without a stream, failed.
 
-        `has_connected`: whether exchanges are connected, whose end may free a place for others.
+        `has_connected`: whether exchanges are connected; one that ends may free a place in the
+        queue of the server.
         """
         while self._queue:
             first = self._queue[0]
@@ -170,6 +171,6 @@ class Connector:
         return None
 
     def _is_transient(self, error: EndpointError, has_connected: bool) -> bool:
-        if type(error) is EndpointError:  # not the endpoint's fault: we lack descriptors
+        if type(error) is EndpointError:  # the client has no free descriptor
             return has_connected
         return isinstance(error, self._transient_errors)

@@ -304,7 +304,7 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | N
     yield "unfinished", "count", results.unfinished
     values = report.values()
     for name, kind in sorted(KINDS.items(), key=lambda entry: entry[1] == TIME):
-        if name in values:  # not "total.p99", which is another name of p99
+        if name in values:  # "total.p99" is only another name of p99
             yield name, _UNITS[kind], values[name]
     failures = {
         f"failures.{kind.replace(' ', '_')}": results.failures.get(kind, Histogram())

@@ -94,7 +94,7 @@ class Results:
     bytes_in: int = 0
     """Payload of complete responses."""
     cpu_share: float = 0.0
-    """Share of its time that the generator used a processor; of several, the highest."""
+    """Share of its time that the generator used a processor; the highest of several processes."""
     elapsed: int = 0
     """From the end of the warm-up to the later of the last response and the end of the load."""
 
@@ -127,7 +127,7 @@ class Schedule:
     """When the requests of one process are due, in an open loop and in a closed one."""
 
     def __init__(self, begin: int, interval: int | None, concurrency: int) -> None:
-        """From `begin` on: every `interval`, or, if None, when one of the clients is free."""
+        """A request is due every `interval` from `begin` on; if None, when a client is free."""
         self._begin = begin
         self._interval = interval
         self._number = 0

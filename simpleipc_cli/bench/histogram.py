@@ -37,7 +37,7 @@ BUCKETS = ((HIGHEST.bit_length() - _KEPT_BITS) << _OCTAVE_BITS) + (1 << _KEPT_BI
 
 _CONFIDENCE = 0.95
 
-_LINEAR_BELOW = 10  # highest over lowest, below which rows are equally wide (tunable)
+_LINEAR_BELOW = 10  # below this ratio of highest to lowest time, rows are equally wide (tunable)
 _LINEAR_MARKS = (1, 2, 5)
 # Tenths of a power of ten at which rows may begin, from fine to coarse: round numbers in
 # steps that are nearly even on a log scale.

@@ -109,7 +109,7 @@ def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
     Together their requests are due exactly when those of the one plan would be.
     """
     processes = min(processes, plan.concurrency, plan.requests or processes)
-    # The process whose request is the first one due after the warm-up counts the first one.
+    # Number `first` has the first request that is due after the warm-up: it gets the first share.
     first = -(-plan.warmup // plan.interval) if plan.interval is not None else 0
     return [
         replace(

@@ -167,7 +167,7 @@ class Report:
             raise ValueError(f"its version is {data.get('version')!a:.20}, not {VERSION}")
         try:
             report = cls._read(data)
-            report.values(), report.compare(report)  # need all that a later comparison does
+            report.values(), report.compare(report)  # fail unless a later comparison can succeed
             counts = {"answered": report.answered, "failed": report.results.failed()}
             for name, count in counts.items():
                 if (found := data["counts"][name]) != count:

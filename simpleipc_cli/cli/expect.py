@@ -123,7 +123,6 @@ def _on_timeout(_number: int, _frame: object) -> NoReturn:
 
 
 def _common_length(one: bytes, other: bytes) -> int:
-    """Return the length of the common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
@@ -140,7 +139,7 @@ def regex_match(text: str) -> RegexMatch:
     pattern = os.fsencode(text)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of syntax that later versions of Python change
+            warnings.simplefilter("ignore")  # about syntax that will change in Python
             compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         shown, why = _excerpt(pattern, 0, len(pattern)), printable(str(error))

@@ -204,7 +204,7 @@ class FileOutput(Output):
                 self._path, os.W_OK, effective_ids=_USE_EFFECTIVE_IDS
             ):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            mode = 0o666 if old is None else 0o600  # until its group is set
+            mode = 0o666 if old is None else 0o600  # restricted until the group is set
             self._descriptor = os.open(self._temporary, flags, mode)
         except OSError as error:
             raise _write_error(self._name, error) from error

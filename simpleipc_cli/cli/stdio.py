@@ -79,7 +79,7 @@ class Input:
         self._buffer = memoryview(bytearray(CHUNK))  # the system allocates only pages in use
         self._reader: FileReader | None = None  # for read_nowait()
         self.at_eof = False
-        """Whether the end was found, except by read_more()."""
+        """Whether a read other than read_more() has reached the end."""
 
     @property
     def size(self) -> int | None:
@@ -172,7 +172,7 @@ class Input:
         return SipcError(f"cannot read {self.name}: {error.strerror}", "check where it comes from")
 
     def close(self) -> None:
-        """Close an owned descriptor: at once, or after a read that another thread is in."""
+        """Close an owned descriptor: at once, or after another thread's read."""
         self._is_closing = True
         # A thread of the reader (on Windows) may be in a read, and closing would block, too.
         if self._reader is None or self.at_eof:

@@ -136,7 +136,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._log = log
         self._grace_period = grace_period
         self._supervisor: Supervisor | None = None
-        self._generation = 0  # of new processes; set by a signal handler
+        self._generation = 0  # generation of new processes; set by a signal handler
         self._lock = Condition(Lock())
         self._idle: list[_Idle] = []  # under the lock
         self._backoff = Backoff(*_START_DELAYS)

@@ -259,14 +259,14 @@ class WorkerRun(HandlerRun):
             and process.status() is None
             and monotonic() < self._output_ended_at + LINGER
         ):
-            return None  # its exit status, which says more, may be on the way
+            return None  # wait for the exit status, which explains more
         # What it has not read is still in the pipe, even after its exit.
         self.request_unread = self.worker.pipes.unread() == self._written
         may_retry = False
         status = None if self.failure else process.status()
         if status is not None:
             self.failure = f"ended before its response was complete: {describe(status)[1]}"
-            # A worker may exit after a response, and get a request just before.
+            # A worker that exits after a response may get another request just before.
             may_retry = self.worker.responses > 0 and self._wrote_nothing and self.request_unread
         self.failure = self.failure or "closed its standard output before its response was complete"
         status_word = "-" if status is None else describe(status)[0]

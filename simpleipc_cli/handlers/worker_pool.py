@@ -137,7 +137,7 @@ class WorkerPool(SupervisedHandler[Worker]):
         return worker
 
     def _record_failure(self, reason: str) -> None:
-        """Back off after the second of several workers that failed before reading anything.
+        """Back off from the second worker in a row that failed before reading anything.
 
         A worker that has read its request may have failed because of it; other requests need not
         wait for that. Under the lock.

@@ -28,11 +28,11 @@ class StreamObserver(ABC):
 
     @abstractmethod
     def on_sent(self, data: memoryview) -> None:
-        """These bytes were written."""
+        """Observe bytes that were written."""
 
     @abstractmethod
     def on_received(self, data: memoryview) -> None:
-        """These bytes were read."""
+        """Observe bytes that were read."""
 
     def on_eof(self) -> None:  # noqa: B027 - optional
         """The peer will write no more."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 MAX_PAYLOAD_SHOWN = 128
 """Bytes of a packet's payload that are shown (tunable)."""
 
-_MAX_PATH_SHOWN = 512  # bytes; each may become four
+_MAX_PATH_SHOWN = 512  # bytes; each may be escaped to four characters
 
 
 class Tracer:

@@ -40,7 +40,7 @@ class ChildProcess(Protocol):
         """
 
     def stop_nowait(self) -> bool:
-        """Do the same if that does not block; False if stop() must be called, without delay."""
+        """Stop it if that does not block; False if stop() must be called, without delay."""
 
 
 class StdioPipes(Protocol):
@@ -64,8 +64,8 @@ class StdioPipes(Protocol):
     ) -> ChildProcess:
         """Start a command with the child's ends, and none of our other descriptors.
 
-        `environment` must never change; `variables` are added to it, and have other names. Raises
-        SipcError, and closes all pipes then.
+        `environment` must never change; `variables` are added to it, and have other names. On
+        failure, closes all pipes and raises SipcError.
         """
 
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:
@@ -121,7 +121,7 @@ class PendingDaemon(Protocol):
     def wait(self, max_wait: float | None) -> int | None:
         """Wait until it listens, and return None; if it exits before, return its status.
 
-        Raises TimedOut after `max_wait` seconds. It is terminated then, and if a signal handler
+        Raises TimedOut after `max_wait` seconds. Terminates it then, and if a signal handler
         raises an exception. Signals stay blocked once it listens, so that the caller reports it.
         """
 

@@ -134,7 +134,7 @@ class Acceptor:
         self._batch = 1 if is_empty else min(self._batch * 2, _MAX_BATCH)
 
     def _accept(self, max_count: int) -> bool:
-        """Accept up to `max_count` connections; return whether no other waits."""
+        """Accept up to `max_count` connections; return whether all were accepted."""
         for _ in range(max_count):
             try:
                 stream = self._listener.accept()

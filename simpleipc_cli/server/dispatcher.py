@@ -43,7 +43,7 @@ class WorkerThreads:
 
     @property
     def is_starved(self) -> bool:
-        """Whether exchanges wait and there is not one thread."""
+        """Whether exchanges wait for a thread and there is none."""
         return bool(self._busy) and not self._threads
 
     @property
@@ -57,7 +57,7 @@ class WorkerThreads:
         self.add_thread()
 
     def add_thread(self) -> None:
-        """Start a thread if there are fewer than exchanges. For the main thread."""
+        """Start a thread if there are fewer threads than exchanges. For the main thread."""
         if len(self._threads) >= self._busy:
             return
         thread = threading.Thread(target=self._run, daemon=True)
@@ -171,7 +171,7 @@ class Dispatcher:
     def start_queued(self) -> None:
         """Start queued requests, up to the concurrency limit."""
         if self._is_starting or self._is_aborting:
-            return  # an exchange has ended while it was started: the loop below goes on
+            return  # an exchange has ended while it was started: the loop below continues
         self._is_starting = True
         try:
             while self.queue and self._in_flight < self._context.config.max_concurrency:

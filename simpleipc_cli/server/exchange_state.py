@@ -130,7 +130,7 @@ class Timeouts:
 
 
 class Step(Enum):
-    """The result of a step."""
+    """How a step ended."""
 
     DONE = auto()
     NO_DATA = auto()

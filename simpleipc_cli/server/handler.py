@@ -59,9 +59,9 @@ class HandlerRun(ABC):
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
         """Write some of the request; return how many bytes.
 
-        With `last` these are the last ones, and the end of the request may be written with
-        them. The caller must offer the other bytes again. Raises BlockingIOError if the run accepts
-        none now, PeerClosed if it never will.
+        With `last` no bytes follow, and the end of the request may be written with these. The
+        caller must offer the unwritten bytes again. Raises BlockingIOError if the run accepts none
+        now, PeerClosed if it never will.
         """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class HandlerRun(ABC):
     def read(self, buffer: memoryview) -> list[memoryview]:
         """Read some of the response; return pieces that are views of `buffer`.
 
-        Sets `output` to -1 if there will be no others. Raises BlockingIOError without data.
+        Sets `output` to -1 if no more pieces follow. Raises BlockingIOError without data.
         """
 
     @abstractmethod
@@ -85,7 +85,7 @@ class HandlerRun(ABC):
 
     @abstractmethod
     def result(self) -> Result | None:
-        """Return how the run ended, None while it goes on."""
+        """Return how the run ended; None while it is running."""
 
     @abstractmethod
     def stop(self, grace_period: float, kill_now: Latch) -> None:
@@ -114,7 +114,7 @@ class Handler(ABC):
     def run(self, request: Request, spooled: Spool | None) -> HandlerRun:
         """Start a run. `spooled` is the whole request, if the server has waited for it.
 
-        Then the run's input has ended from the start. Raises SipcError.
+        In that case `input` of the run is -1 from the start. Raises SipcError.
         """
 
     def run_nowait(self, request: Request) -> HandlerRun | None:  # noqa: ARG002

@@ -169,8 +169,8 @@ class HandlerIO:
     run: HandlerRun
     has_exited: bool = False
     is_lingering: bool = False
-    """Whether a part of it has ended and the rest is due: the output of a handler that has exited,
-    or the exit of a worker without output."""
+    """Whether the end of the run is near: a handler has exited and its output is still open, or
+    the output of a worker has ended and its exit is due."""
 
     def wants_input(self, request: RequestBuffer) -> bool:
         """Return whether it gets the rest of the request even after its response."""

@@ -172,7 +172,7 @@ class Server:
             if remaining is not None:
                 due = min(due, now + remaining)
         if self._is_accepting or self._dispatcher.threads.is_starved:
-            due = min(due, now + _PATH_CHECK)  # by then there may be a thread
+            due = min(due, now + _PATH_CHECK)  # a thread may be free by then
         if self._is_accepting and (idle_end := self._idle_end()) is not None:
             due = min(due, idle_end)
         return due

@@ -50,7 +50,7 @@ def passed_descriptor(environment: Mapping[str, str]) -> int | None:
         try:
             os.set_inheritable(descriptor, False)
         except OSError:
-            pass  # not open, which matters only for the one that is served
+            pass  # not open; the caller checks the descriptor that it serves
     if len(descriptors) == 1:
         return _FIRST_FD
     pairs = zip(descriptors, names.split(":"), strict=False)

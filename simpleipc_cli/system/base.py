@@ -24,7 +24,7 @@ class SignalBlock(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
     def unblocked(self) -> AbstractContextManager[None]:
-        """Return a context in which they are handled."""
+        """Return a context in which the signals are handled."""
 
 
 class System(Protocol):
@@ -70,7 +70,7 @@ class System(Protocol):
         """Read into a buffer; return the number of bytes, 0 at the end. Raises OSError."""
 
     def read_into_nowait(self, descriptor: int, buffer: memoryview) -> int:
-        """Do the same without waiting. Raises OSError, also if it would have to wait."""
+        """Read like read_into() without blocking. Raises OSError, also if it would block."""
 
     def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
         """Read at an offset of a file. Raises OSError."""

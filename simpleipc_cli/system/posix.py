@@ -127,7 +127,7 @@ class BlockedSignals:
 
 
 class _UnblockedSignals:
-    """A context in which signals are handled that BlockedSignals blocks around it."""
+    """A context, inside BlockedSignals, in which the blocked signals are handled."""
 
     def __init__(self, mask: set[int]) -> None:
         self._mask = mask
@@ -135,7 +135,7 @@ class _UnblockedSignals:
     def __enter__(self) -> None:
         try:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
-        except BaseException:  # of a signal's handler, which runs at once
+        except BaseException:  # raised by a signal's handler, which runs at once
             self.__exit__()
             raise
 

@@ -72,7 +72,7 @@ def read_into(descriptor: int, buffer: memoryview) -> int:
 
 
 def read_into_nowait(_descriptor: int, _buffer: memoryview) -> int:
-    raise BlockingIOError  # not possible here
+    raise BlockingIOError  # Windows cannot do this
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:

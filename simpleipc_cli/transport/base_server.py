@@ -41,7 +41,7 @@ class Listener(ABC):
     """An endpoint that accepts connections."""
 
     is_externally_owned = False
-    """Whether the service manager keeps the listener, whose queue is for the next server then."""
+    """Whether the service manager keeps the listener, so that its queue is for the next server."""
 
     @abstractmethod
     def fileno(self) -> int:
@@ -80,8 +80,8 @@ class Poller(ABC):
     ) -> None:
         """Add a descriptor, or change its events; events 0 report its HANGUP alone.
 
-        dispatch() passes `callback` the events that are ready. A change keeps the callback if it
-        names none.
+        dispatch() passes `callback` the events that are ready. A change without
+        a callback keeps the present one.
         """
 
     @abstractmethod

@@ -202,7 +202,7 @@ def test_a_file_that_is_no_pid_file_is_kept(wine, path, folder, content):
     file.write_text(content)
     ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(file))
     assert ran.status == 1
-    assert "is in the way: it is no pid file" in ran.err
+    assert "is in the way: it is not a pid file" in ran.err
     assert file.read_text() == content
 
 

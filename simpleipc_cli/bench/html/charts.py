@@ -28,7 +28,7 @@ from simpleipc_cli.bench.timeline import Window, resample
 
 _ENOUGH_FOR_RATE = 20  # requests per window; one more or less changes a rate by 5 %
 _ENOUGH_FOR_P99 = 120  # requests per window; nearly all windows then have _P99_BELOW_MAX (tunable)
-_P99_BELOW_MAX = 100  # responses from which p99 differs from the maximum; see rank_of()
+_P99_BELOW_MAX = 100  # in a sample of this size p99 is below the maximum; see rank_of()
 _MIN_WINDOWS = 4  # of a chart over time (tunable)
 
 

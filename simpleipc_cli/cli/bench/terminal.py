@@ -79,7 +79,6 @@ class View:
         self._recent: deque[tuple[int, TimeBucket]] = deque([(0, TimeBucket())])
 
     def add(self, progress: Progress) -> None:
-        """Add a report."""
         self._progress = progress
         self._recent.append((progress.elapsed, progress.recent))
         # The oldest one kept only marks the beginning of the recent time.
@@ -87,7 +86,6 @@ class View:
             self._recent.popleft()
 
     def draw(self) -> Group:
-        """Return the picture."""
         plan, progress = self._plan, self._progress
         shares = [(progress.answered + progress.failed) / plan.requests] if plan.requests else []
         shares += [progress.elapsed / plan.duration] if plan.duration else []

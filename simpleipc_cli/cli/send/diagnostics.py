@@ -57,8 +57,8 @@ class Diagnostics:
     def open(self, source: Input | None, *, has_records: bool = False) -> None:
         """Open the trace and prepare the progress display, before anything is read or sent.
 
-        `source` is None if the request is on the command line. The total of `has_records` is
-        unknown: separators are not sent. Raises SipcError if the trace cannot be opened.
+        `source` is None if the request is on the command line. With `has_records` the total is
+        unknown, because separators are not sent. Raises SipcError if the trace cannot be opened.
         """
         options = self._options
         on_stderr, wanted = options.trace, options.progress
@@ -193,7 +193,7 @@ class Progress:
             raise
 
     def stop_bar(self) -> None:
-        """Do the same if it is a bar."""
+        """End the display if it is a bar."""
         if self._is_live:
             self.stop()
 

@@ -83,7 +83,7 @@ def open_source(options: SendOptions, deadline: Deadline, content: str) -> Input
 
 
 def _read_first(source: Input, endpoint: Endpoint) -> memoryview:
-    """Read the first data. If it does not come in time, report a missing server instead."""
+    """Read the first data. If none arrives in time, report a missing server instead."""
     try:
         return source.read_first()
     except TimedOut:

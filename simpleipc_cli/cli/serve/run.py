@@ -200,7 +200,7 @@ def _errors_logged(log: Log, options: ServeOptions) -> Iterator[None]:
 def _trace(
     path: str, log: Log, options: ServeOptions
 ) -> Iterator[Callable[[Stream, str], Stream] | None]:
-    """Open the trace; yield what wraps the stream of a request, by its id, or None."""
+    """Open the trace; yield a function that wraps the stream of a request, or None."""
     if options.trace_file is None and not options.trace:
         yield None
         return

@@ -122,7 +122,7 @@ def daemonize(_command: object, _environment: object) -> PendingDaemon | ReadyPi
 def _detach() -> None:
     """Detach from the terminal, and close inherited descriptors. Keep the directory and umask."""
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal now; reload comes later
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # no terminal is left; reload is enabled later
     try:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

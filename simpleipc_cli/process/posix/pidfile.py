@@ -68,7 +68,7 @@ class PidFile:
             raise
 
     def _claim_path(self) -> None:
-        """Give the file its name."""
+        """Rename the temporary file to the path."""
         deadline = Deadline(_TIMEOUT)
         while True:
             try:
@@ -109,7 +109,7 @@ class PidFile:
 
     def _pid_in(self, descriptor: int) -> int:
         """Return the number in a pid file, 0 if it is empty. Raises SipcError."""
-        what = "no pid file"
+        what = "not a pid file"
         if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
             content = os.read(descriptor, _MAX_SIZE + 1)
             if not content:
@@ -125,7 +125,7 @@ class PidFile:
         if error.errno == errno.ENOENT:
             return SipcError(f"{what}: there is no folder {self._folder}", "create it first")
         if error.errno == errno.ELOOP and os.path.islink(self._path):
-            return SipcError(f"{what}: it is a symbolic link", "give the name it leads to")
+            return SipcError(f"{what}: it is a symbolic link", "give the name of its target")
         hint = "choose another place"
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             hint = "free space there, or choose another place"

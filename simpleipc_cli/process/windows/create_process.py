@@ -56,7 +56,6 @@ class JobObject:
             raise win32.last_error()
 
     def kill(self) -> None:
-        """Kill all its processes."""
         win32.dll("kernel32").TerminateJobObject(win32.handle(self._handle), KILLED)
 
     def wait_until_empty(self) -> None:

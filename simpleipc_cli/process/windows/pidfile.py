@@ -38,7 +38,7 @@ class PidFile:
         try:
             content = os.read(self._descriptor, _MAX_SIZE + 1)
             if content and not (len(content) <= _MAX_SIZE and content.strip().isdigit()):
-                raise self._in_the_way("no pid file")
+                raise self._in_the_way("not a pid file")
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             size = os.write(self._descriptor, b"%d\n" % os.getpid())
             os.ftruncate(self._descriptor, size)

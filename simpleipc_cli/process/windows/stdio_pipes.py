@@ -35,7 +35,7 @@ class StdioPipes:
         self._our_ends: list[OverlappedPipe] = []
         api = win32.api
         try:
-            # Duplex, though the child does not write: a read of ours fails when it has closed.
+            # Duplex, though the child does not write: a read here fails once the child has closed.
             self._writer = self._pipe(api.PIPE_ACCESS_DUPLEX, api.GENERIC_READ, self._max_unread)
             self._reader = self._pipe(api.PIPE_ACCESS_INBOUND, api.GENERIC_WRITE, 0)
             self._child_ends.append(duplicate_stderr())

@@ -138,7 +138,7 @@ def _claim_path(folder: ParentFolder, temporary: str) -> None:
         return
     try:
         folder.link(temporary)
-    except FileExistsError:  # by a program that does not use the lock: report what it is
+    except FileExistsError:  # made by a program that does not use the lock: report what it is
         folder.is_path_free()
         raise
     folder.unlink(temporary)
@@ -214,9 +214,9 @@ def listener_from_fd(descriptor: int) -> UnixInheritedListener:
 def _check_listening(given: _socket.socket, descriptor: int) -> None:
     what = f"the socket at descriptor {descriptor}"
     if given.family != _socket.AF_UNIX:
-        raise NotASocket(f"{what} is no Unix domain socket", _SOCKET_UNIT)
+        raise NotASocket(f"{what} is not a Unix domain socket", _SOCKET_UNIT)
     if given.type != _socket.SOCK_STREAM:
-        raise NotASocket(f"{what} is of another type, not a stream", _SOCKET_UNIT)
+        raise NotASocket(f"{what} is not a stream socket", _SOCKET_UNIT)
     if not given.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
         raise NotASocket(f"{what} does not listen", "use a socket unit that has Accept=no")
 

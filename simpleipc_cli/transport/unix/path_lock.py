@@ -122,7 +122,8 @@ class PathLock:
         self._name = os.fsdecode(raw) + ".lock"
         self._path = os.path.join(os.path.dirname(folder.path), self._name)
         self._descriptor = -1
-        self._found: tuple[int, float] = (0, 0.0)  # another's lock: its inode, and since when
+        self._found: tuple[int, float] = (0, 0.0)
+        """The lock of another process: its inode, and the time when it was found."""
 
     def __enter__(self) -> None:
         """Raises AddressInUse and others as is_path_free() does, Cancelled, SipcError, OSError."""

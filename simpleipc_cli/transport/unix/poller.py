@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TO_KERNEL = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
 _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _MAX_TIMEOUT = 86400.0  # seconds; the kernel counts milliseconds up to 24 days
-_FINE_BELOW = 0.01  # seconds; where a millisecond matters (tunable)
+_FINE_BELOW = 0.01  # seconds; below, a millisecond is too coarse (tunable)
 _MAX_FOR_SELECT = 1024  # descriptors that select(2) takes, numbered from 0 (FD_SETSIZE)
 _FROM_KERNEL = [
     (READ if flags & select.POLLIN else 0)

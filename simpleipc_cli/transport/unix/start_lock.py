@@ -29,7 +29,7 @@ class StartLock:
 
     def __init__(self, path: str) -> None:
         folder, name = os.path.split(path)
-        # The longest names may share a lock, which only makes one wait for the other.
+        # The longest names may share a lock, so that one client waits for another.
         raw = (_PREFIX + os.fsencode(name))[:_MAX_NAME]
         self._folder = folder or "."
         self._descriptor = -1
@@ -53,7 +53,9 @@ class StartLock:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size:
-                raise EndpointError(f"{self.path} is in the way: not a sipc lock", "remove it")
+                raise EndpointError(
+                    f"{self.path} is in the way: it is not a lock file", "remove it"
+                )
             if lock_nowait(descriptor) and is_at_path(descriptor, self.path):
                 self._descriptor, descriptor = descriptor, -1
                 return True

@@ -63,7 +63,7 @@ class UnixStream(Stream):
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         while True:
             left = deadline.remaining()
-            if left == 0.0:  # also if data has come: the peer may never stop writing
+            if left == 0.0:  # even if data is available: the peer may never stop writing
                 raise TimedOut("no complete response in time")
             timeout = _MAX_BLOCKED if left is None else min(left, _MAX_BLOCKED)
             if timeout != self._receive_timeout:
@@ -242,7 +242,7 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
         case errno.EROFS:
             return PermissionDenied(f"{path}: {lower_strerror(error)}", "choose another path")
         case errno.EPROTOTYPE:
-            return NotASocket(f"{path} is a socket of another type, not a stream")
+            return NotASocket(f"{path} is a socket, but not a stream socket")
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
             return NotASocket(f"{path}: {lower_strerror(error)}")
         case _:
@@ -294,7 +294,7 @@ def file_type(mode: int) -> str:
 
 def endpoint_info(path: str) -> dict[str, object]:
     """Return type, owner's name (or number) and mode of the file at `path`; None if unknown."""
-    import pwd  # noqa: PLC0415 - a send does without
+    import pwd  # noqa: PLC0415 - `send` does not need it
 
     try:
         found = os.stat(path)

@@ -174,7 +174,7 @@ class WinListener(Listener, Pollable):
             api.PIPE_ACCESS_DUPLEX
             | api.FILE_FLAG_OVERLAPPED
             | (api.FILE_FLAG_FIRST_PIPE_INSTANCE if first else 0),
-            # As git's clients and servers: messages that are read as bytes.
+            # As in git's clients and servers: written as messages, read as bytes.
             api.PIPE_TYPE_MESSAGE | win32.REJECT_REMOTE_CLIENTS,
             api.PIPE_UNLIMITED_INSTANCES,
             PIPE_BUFFER,
@@ -207,7 +207,7 @@ class WinListener(Listener, Pollable):
 
     def _take_client(self, handle: int) -> None:
         del self._free[handle]
-        if _has_client(handle):  # not the operation's outcome, which Wine may never set
+        if _has_client(handle):  # Wine may never set the outcome of the operation
             self._enqueue(handle)
         else:  # it has closed
             win32.api.CloseHandle(handle)

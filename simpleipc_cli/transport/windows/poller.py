@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _MAX_TIMEOUT = 86400.0  # seconds; a wait's milliseconds end at 49 days
 _MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, does not interrupt a wait
 _INFINITE = 0xFFFFFFFF
-# Seconds to wait for the outcome of an operation without data, and with (tunable), by polling.
+# Seconds to wait for the outcome of an operation: if it moves no data, and if it moves data;
+# seconds between two polls for it (tunable).
 _OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is noticed
@@ -138,7 +139,7 @@ class WinPoller(Poller):
         self._is_waiting = True  # before polling: a later notification sets the event
         try:
             while not (found := self._ready_events()) and (left := end - monotonic()) > 0:
-                # In the main thread Ctrl-C ends this wait; it would not WaitForSingleObject.
+                # In the main thread Ctrl-C ends this wait, but would not end WaitForSingleObject.
                 millis = ceil(min(left, _MAX_SLEEP) * 1000)
                 win32.api.WaitForMultipleObjects([event.handle], False, millis)
         except InterruptedError:  # Ctrl-C, in the main thread: return, so that its handler runs
@@ -234,7 +235,7 @@ class WinConnectionWatcher(ConnectionWatcher):
         try:
             self._connection.poll(None)
         except OSError:
-            pass  # its other end is closed, which is reported, too
+            pass  # the peer has closed: the latch reports that, too
         self._latch.set()
 
     def fileno(self) -> int:

@@ -19,7 +19,7 @@ class StartLock:
 
     def __init__(self, path: str) -> None:
         """Raises NotASocket."""
-        # The longest names may share a lock, which only makes one wait for the other.
+        # The longest names may share a lock, so that one client waits for another.
         self.path = pipe_name(path)[: MAX_NAME - len(_SUFFIX)] + _SUFFIX
         """The lock's name, for messages."""
         self._handle = 0

@@ -57,7 +57,7 @@ class WinStream(Stream):
     def __init__(self, handle: int, *, accepted: bool) -> None:
         """Take over a connected pipe; an accepted one is attached to the completion port.
 
-        Raises OSError, and does not take it over then.
+        If it raises OSError, the caller still owns the pipe.
         """
         self._pipe = OverlappedPipe(handle, attached=accepted)
         self._read_poller: WinPoller | None = None
@@ -79,7 +79,7 @@ class WinStream(Stream):
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         while True:
             left = deadline.remaining()
-            if left == 0.0:  # also if data has come: the peer may never stop writing
+            if left == 0.0:  # even if data is available: the peer may never stop writing
                 raise TimedOut("no complete response in time")
             try:
                 return self._pipe.read_nowait(buffer)

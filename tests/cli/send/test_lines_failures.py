@@ -371,7 +371,7 @@ def test_max_time_ends_a_wait_for_input(endpoint, max_time, fifo):
         done = run_cli("send", endpoint, "--lines", *options, cwd=endpoint.parent)
     assert (done.returncode, done.stdout) == (6, b"1\n")
     assert failed_records(done.stderr) == [2]
-    assert b"nothing more came from fifo in time" in done.stderr
+    assert b"no more data arrived from fifo in time" in done.stderr
 
 
 @pytest.mark.usefixtures("fifo")

@@ -243,10 +243,10 @@ def test_a_descriptor_that_is_not_open_is_refused():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("inet", "no Unix domain socket"),
-        ("datagram", "of another type"),
-        ("seqpacket", "of another type"),
-        ("pipe", "no socket"),
+        ("inet", "not a Unix domain socket"),
+        ("datagram", "is not a stream socket"),
+        ("seqpacket", "is not a stream socket"),
+        ("pipe", "not a socket"),
     ],
 )
 def test_a_socket_that_cannot_be_served_is_refused(kind, words):

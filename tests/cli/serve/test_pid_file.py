@@ -118,8 +118,8 @@ def test_a_locked_pid_file_is_not_replaced_whatever_its_number(endpoint, pid_fil
     ("name", "words"),
     [
         ("directory", "it is a directory"),
-        ("notes", "it is no pid file"),
-        ("fifo", "it is no pid file"),
+        ("notes", "it is not a pid file"),
+        ("fifo", "it is not a pid file"),
         ("link", "it is a symbolic link"),
         ("missing/pid", "there is no folder"),
         ("notes/pid", "not a directory"),
