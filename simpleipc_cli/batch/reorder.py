@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.spool import Spool
 
     class Sink(Protocol):
-        """Where the output goes."""
+        """The destination of the output."""
 
         def fileno(self) -> int:
             """Return the descriptor to poll when not all was written."""

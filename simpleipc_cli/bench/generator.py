@@ -76,19 +76,19 @@ class Results:
     total: Histogram = field(default_factory=Histogram)
     """Service times: from the start of a request to its complete response."""
     response: Histogram = field(default_factory=Histogram)
-    """From when a request was due to its complete response."""
+    """Times from when a request was due to its complete response."""
     connect: Histogram = field(default_factory=Histogram)
     first_byte: Histogram = field(default_factory=Histogram)
-    """From the start of a request to the first byte of its response."""
+    """Times from the start of a request to the first byte of its response."""
     failures: dict[str, Histogram] = field(default_factory=dict)
-    """By kind of failure: from the start of a request to its failure."""
+    """Times from the start of a request to its failure, by kind of failure."""
     timeline: Timeline = field(default_factory=Timeline)
     started: int = 0
     late: int = 0
     skipped: int = 0
-    """Due, but not started before the end of the load."""
+    """Requests that were due, but not started before the end of the load."""
     unfinished: int = 0
-    """In flight when the load was interrupted."""
+    """Requests in flight when the load was interrupted."""
     bytes_out: int = 0
     """Payload of answered requests."""
     bytes_in: int = 0
@@ -96,7 +96,7 @@ class Results:
     cpu_share: float = 0.0
     """Share of its time that the generator used a processor; the highest of several processes."""
     elapsed: int = 0
-    """From the end of the warm-up to the later of the last response and the end of the load."""
+    """Time from the end of the warm-up to the last response or the end of the load, if later."""
 
     def failed(self) -> int:
         """Return the number of failed requests."""

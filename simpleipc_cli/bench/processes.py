@@ -65,7 +65,7 @@ def measure(
                 partial = True
                 running.stop()
             results = running.results()
-    except Interrupted:  # before all had started
+    except Interrupted:  # before all processes had started
         partial = True
     return Report(
         path=plan.path,

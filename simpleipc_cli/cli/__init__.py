@@ -76,7 +76,7 @@ def _status(verb: str, run: Callable[[], int]) -> int:
     except Terminated as error:
         _ignore_signals()
         if error.number == SIGPIPE:
-            system.exit_by_signal(SIGPIPE)  # as every other program in a pipeline, if possible
+            system.exit_by_signal(SIGPIPE)  # like every other program in a pipeline, if possible
         return exit_code(error)
     finally:
         sys.unraisablehook = sys.__unraisablehook__

@@ -30,7 +30,7 @@ _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
 
 
 class Output(ABC):
-    """Where a response goes."""
+    """The destination of a response."""
 
     before_first_write: Callable[[], None] | None = None
     """Called once, before the first byte is written."""

@@ -141,7 +141,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._idle: list[_Idle] = []  # under the lock
         self._backoff = Backoff(*_START_DELAYS)
         self._has_failed = False  # the last process that was started
-        self._retry_at = 0.0  # monotonic time; no start before it
+        self._retry_at = 0.0  # earliest time of the next start
 
     def start(self) -> None:
         prepare_spawn()

@@ -94,7 +94,7 @@ class Worker:
         return "closed its standard output" if status is None else f"ended: {describe(status)[1]}"
 
     def stop(self, grace_period: float, kill_now: Latch | None) -> None:
-        """Stop the process and its group; its input is not ended before. Raises SipcError."""
+        """Stop the process and its group; its input stays open until then. Raises SipcError."""
         try:
             self.process.stop(grace_period, kill_now)
         finally:

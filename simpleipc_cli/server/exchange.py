@@ -1,8 +1,8 @@
 """One exchange: a request from its first byte, its handler, and the response to its end.
 
 An exchange is a state machine, and it alone decides what is read, when the handler starts and
-stops, which timeouts run, and when it is over. It runs on the event loop with all others as long as
-it cannot block; then it moves to a worker thread.
+stops, which timeouts run, and when it is over. It runs on the event loop with the other
+exchanges until a step could block; then it moves to a worker thread.
 
 It adds no deadlock: a request is read as fast as the handler takes it, and while the client does
 not read the response, the request is read ahead to disk, as the client may write its whole request

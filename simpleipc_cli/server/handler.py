@@ -34,7 +34,7 @@ class Result:
     status: str
     """One word: "0", "3", "SIGKILL"."""
     text: str
-    """For people: "exit status 3", "killed by SIGKILL"."""
+    """How it ended, as text: "exit status 3", "killed by SIGKILL"."""
     request_unread: bool = False
     """Whether nothing of the request was read, so that another run may answer it."""
 

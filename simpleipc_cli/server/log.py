@@ -53,7 +53,7 @@ class RequestRecord:
     bytes_out: int = 0
     debug_notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """For the administrator, even if the request was answered."""
+    """Warnings for the administrator, even if the request was answered."""
     queue_time: float = 0.0
     """Seconds from its first byte until it was taken from the queue."""
     started_at: float = field(default_factory=monotonic)

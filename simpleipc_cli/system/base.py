@@ -43,7 +43,7 @@ class System(Protocol):
     HAS_OWNERSHIP: bool
     """Whether files have owners, groups and modes."""
     SPOOL_FOLDER: str
-    """Where spooled bytes go if $TMPDIR is not set."""
+    """The directory for spooled bytes if $TMPDIR is not set."""
     UNLIMITED: int
     """The number that stands for no limit."""
     OPEN_FLAGS: int
@@ -82,7 +82,7 @@ class System(Protocol):
         """Return an object that waits until a descriptor can be read or written."""
 
     def reset_signals(self) -> None:
-        """Unblock all signals and set SIGCHLD to its default: a parent may have left both."""
+        """Unblock all signals and set SIGCHLD to its default: the parent may have changed both."""
 
     def set_timer(self, seconds: float, handler: Callable[[int, object], object], /) -> None:
         """Call `handler` in the main thread after some seconds."""

@@ -46,9 +46,9 @@ class ProbeRequest:
         self.error: SipcError | None = None
         """Why the response is not good; None if it is, or if nothing was sent."""
         self.bytes = 0
-        """Of the response's payload."""
+        """Bytes of the response's payload."""
         self.seconds: float | None = None
-        """From the connection to the end of the response, or to the error."""
+        """Time from the connection to the end of the response, or to the error."""
 
     def send(self, stream: Stream, deadline: Deadline) -> None:
         """Exchange the request for its response, and close the stream; record errors."""

@@ -1,8 +1,8 @@
 """A server in the background, on Windows: see posix.daemonize.
 
 Windows cannot fork, so the same command is started again, with a console of its own. A variable
-with the handle of the ready pipe marks it as the server. The server has the standard
-error of its parent until it listens.
+with the handle of the ready pipe marks it as the server. Until the server listens, it has the
+standard error of its parent.
 """
 
 from __future__ import annotations

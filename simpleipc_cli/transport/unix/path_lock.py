@@ -110,7 +110,7 @@ def _is_listening(descriptor: int, path: str) -> bool:
 class PathLock:
     """git's lock on a path, in a `with`: the file PATH.lock.
 
-    In addition to git's rule, its holder keeps a flock on the file, so that no other takes a live
+    In addition to git's rule, its holder keeps a flock on the file, so that no process takes a live
     holder's lock for stale, or removes a lock that has replaced a stale one.
     """
 

@@ -65,7 +65,7 @@ def _access_rules(*, for_all: bool) -> str:
 def _take_guard(name: str, path: str) -> int:
     """Create a second pipe, which only one server can have.
 
-    The listener also asks for FILE_FLAG_FIRST_PIPE_INSTANCE, as git's servers know no guard; but
+    The listener also asks for FILE_FLAG_FIRST_PIPE_INSTANCE, as git's servers create no guard; but
     Wine 8 ignores that flag.
     """
     try:
