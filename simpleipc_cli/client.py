@@ -49,7 +49,7 @@ def connect_with_retry(
     `resolve_path` returns the path and is called for each try. `connect_timeout` (seconds)
     limits one try at a busy endpoint, `deadline` all tries.
 
-    Raises EndpointError of the last try.
+    Raises the EndpointError of the last try.
     """
     deadline = deadline or Deadline(None)
     backoff = Backoff(*_RETRY_DELAYS)

@@ -1,6 +1,6 @@
 """Lines of a log or a trace, written to stderr or a file without blocking for long.
 
-A server or client must go on when its log is not read or the disk is full. Lines are lost then,
+A server or client must continue when its log is not read or the disk is full. Lines are lost then,
 and counted; the count is written as soon as a line can be written again.
 """
 
@@ -180,7 +180,7 @@ def open_trace(
     on_error: Callable[[SipcError], None], *, on_stderr: bool, path: str | None
 ) -> Tracer:
     """Open the trace for --trace and --trace-file. Raises SipcError."""
-    from simpleipc_cli.observe.trace import Tracer  # noqa: PLC0415 - a log does without
+    from simpleipc_cli.observe.trace import Tracer  # noqa: PLC0415 - a log does not need it
 
     sinks = []
     if on_stderr or path == "-":  # standard output is for the response

@@ -242,7 +242,7 @@ class Exchange(ExchangeState):
                 step = self._receive()
                 if step is Step.WOULD_BLOCK:
                     return step
-                if step is Step.NO_DATA:  # the client only stopped reading
+                if step is Step.NO_DATA:  # the client only stopped reading: no event will follow
                     raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
             self.is_client_gone = self.has_stream_ended = True
             self.writer.clear()

@@ -66,7 +66,7 @@ class HandlerRun(ABC):
 
     @abstractmethod
     def end_input(self) -> None:
-        """End the request. While that does not succeed, `input` stays: call it again."""
+        """End the request. Until it succeeds, `input` keeps its value: call it again."""
 
     @abstractmethod
     def abandon_input(self) -> None:

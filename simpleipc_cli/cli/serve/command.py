@@ -53,7 +53,7 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
 def _passed_listener(ctx: click.Context, path: str | None) -> UnixInheritedListener | None:
     """Return the listening socket that the service manager has passed, if any.
 
-    Raises UsageError for options that it excludes and for a `path` that is not the socket's,
+    Raises UsageError for options that such a socket excludes, and for a `path` other than its own,
     SipcError for sockets that cannot be served.
     """
     descriptor = systemd.passed_descriptor(os.environ)

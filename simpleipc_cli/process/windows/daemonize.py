@@ -96,7 +96,7 @@ class PendingDaemon:
 def daemonize(
     command: Sequence[str], environment: MutableMapping[str, str]
 ) -> PendingDaemon | ReadyPipe:
-    """Start `command`, our own, again, unless we are the process that was started so.
+    """Start our own `command` again, unless this process was started that way.
 
     Return the parent's half, or the server's half. The variable is removed from the environment.
     Raises SipcError.

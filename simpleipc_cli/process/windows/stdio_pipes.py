@@ -129,7 +129,7 @@ class StdioPipes:
 
 
 class WorkerPipes(StdioPipes):
-    """Pipes of a worker, of which must be known how much it has read.
+    """Pipes of a worker that also report how much the worker has read.
 
     Windows does not report how much of a pipe's content its reader has read: the other end's count
     may be queried only while no process reads there, and an idle worker reads. So nothing is left

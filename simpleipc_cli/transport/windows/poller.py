@@ -1,10 +1,10 @@
 """Wait for events on Windows, where the system reports completed operations, not readiness.
 
-A poller polls *pollables*, each of which has a number, its descriptor. That of a pipe keeps a read
-pending, so that "readable" means "has been read"; a wakeup event is a flag. One thread of the
-process takes all completions from a completion port and notifies the pollables, which notify the
-pollers where they are registered. So a poller has no limit, while a thread of Windows can wait for
-64 objects only.
+A poller polls *pollables*, each of which has a number, its descriptor. The pollable of a pipe keeps
+a read pending, so that "readable" means "has been read"; a wakeup event is a flag. One thread of
+the process takes all completions from a completion port and notifies the pollables, which notify
+the pollers where they are registered. So a poller has no limit, while a thread of Windows can wait
+for 64 objects only.
 """
 
 from __future__ import annotations
