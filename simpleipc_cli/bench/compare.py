@@ -114,10 +114,10 @@ def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | Non
 
 
 def _binomial_bounds(count: int, share: float) -> tuple[int, int]:
-    """Return the bounds that a binomial variable (count, share) crosses with chance _TAIL each.
+    """Return the bounds that a binomial variable X (count, share) crosses with chance _TAIL each.
 
-    The first is the highest number that it stays at or below with that chance at most, -1 if
-    even 0 is likelier; the second the lowest that it reaches.
+    The first is the highest n with P(X <= n) <= _TAIL, -1 if there is none. The second is the
+    lowest n with P(X >= n) <= _TAIL.
     """
     mean = count * share
     variance = mean * (1 - share)
