@@ -11,6 +11,7 @@ from pathlib import Path
 from helpers.waiting import wait_until
 
 MARK = "SIPC_TEST_MARK"
+ACCEPTS = 1 << 16  # the flag of a listening socket in /proc/net/unix (proc_net(5))
 
 
 def processes(mark: str) -> dict[int, str]:
@@ -140,3 +141,10 @@ def peak_memory(pid: int) -> int:
     """The most memory a process has used so far, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def has_listener(path) -> bool:
+    """Return whether a socket listens on a path, without connecting to it."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    found = [line.split(maxsplit=7) for line in lines if line.endswith(f" {path}")]
+    return any(int(fields[3], 16) & ACCEPTS for fields in found)

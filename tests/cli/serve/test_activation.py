@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import children, is_in_syscall, stop_process, wakeups
+from helpers.procfs import children, has_listener, is_in_syscall, stop_process, wakeups
 from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
@@ -331,7 +331,7 @@ def activate(*options, command=SERVE, **more) -> Program:
 def test_systemd_can_start_it_and_pass_more_than_one_socket_by_name(endpoint, folder):
     sockets = ["--fdname=web:sipc", "-l", folder / "web", "-l", endpoint]
     with activate(*sockets, "-E", "LANG=C") as server:
-        wait_until(endpoint.exists, "the socket")
+        wait_until(lambda: has_listener(endpoint), "the socket to listen")
         assert sipc("send", endpoint, "-d", "hello").stdout == b"hello"
         assert ask(endpoint, b"hello") == (b"hello", True)
         log = stopped(server)
@@ -346,7 +346,7 @@ def test_a_systemd_unit_with_accept_is_refused(endpoint, folder):
     errors.touch()
     command = ["sh", "-c", f'exec "$@" 2>>{errors}', "sh", *SERVE]
     with activate("--accept", "-l", endpoint, command=command, cwd=folder) as server:
-        wait_until(endpoint.exists, "the socket")
+        wait_until(lambda: has_listener(endpoint), "the socket to listen")
         with connect(endpoint):
             wait_until(errors.read_bytes, "what is wrong with it")
         server.terminate()
