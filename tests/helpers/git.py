@@ -72,7 +72,7 @@ class Trace:
 
     @property
     def looked_at(self) -> int:
-        """How many files git looked at itself (lstat) to see whether they have changed."""
+        """Return how many files git itself checked for changes (lstat)."""
         keys = ("refresh/sum_lstat", "preload/sum_lstat")
         return sum(int(value) for key in keys for value in self.data("index", key))
 

@@ -1,4 +1,4 @@
-"""Look at processes from outside, through /proc."""
+"""Read the state of processes and sockets from /proc."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def children(pid: int) -> list[int]:
 
 
 def state(pid: int) -> str:
-    """Return the state of a process, as proc_pid_stat(5) tells it: S sleeps, Z is a zombie."""
+    """Return the state of a process, as in proc_pid_stat(5): S sleeps, Z is a zombie."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 

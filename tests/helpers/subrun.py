@@ -1,4 +1,4 @@
-"""Run pytest as a program, on a sample of tests that are made to fail, to hang or to look."""
+"""Run pytest as a program, on a sample of tests that are made to fail, to hang or to report."""
 
 from __future__ import annotations
 

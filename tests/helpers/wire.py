@@ -79,7 +79,7 @@ def open_connections(path, count: int):
 
 
 def is_listening(path) -> bool:
-    """Tell whether a process listens on a socket."""
+    """Return whether a process listens on a socket."""
     try:
         connect(path).close()
     except (FileNotFoundError, ConnectionRefusedError):

@@ -75,7 +75,7 @@ def _serve(path: str, counts: mmap.mmap, loops: int) -> None:
         try:
             os.write(descriptor, os.read(descriptor, 1 << 16))
         except OSError:
-            pass  # somebody only looked
+            pass  # a client connected and sent nothing
         os.close(descriptor)
         answered += 1
         _COUNT.pack_into(counts, number * _COUNT.size, answered)

@@ -1,4 +1,4 @@
-"""A server that takes as long as it is told to, and records what it did when.
+"""A server that takes a given time for each request, and records when it did what.
 
 It knows the protocol on its own, and shares no line with what it is to judge. One thread
 waits for all connections and for the moments when answers are due, so that a slow answer

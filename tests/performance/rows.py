@@ -67,7 +67,7 @@ def milliseconds(command: list, often: int, **options: object) -> float:
 
 @contextmanager
 def answering_at_once(folder: Path) -> Iterator[str]:
-    """A server that takes no time to speak of."""
+    """A server that takes almost no time."""
     path = str(folder / "sock")
     command = [sys.executable, str(ROOT / "tests/helpers/echo_server.py"), path]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:

@@ -4,7 +4,7 @@ From the folder `tests`: `python -m performance.table [WORD...]`; with words onl
 one of them in their name. `--small` takes small counts, to see that it works.
 
 Both sides of a row are measured in turn, several times, so that whatever else the machine does
-meets both alike. What is told is the median and, in brackets, the smallest and the largest.
+meets both alike. Each figure is the median and, in brackets, the smallest and the largest.
 """
 
 from __future__ import annotations

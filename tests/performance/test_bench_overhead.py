@@ -61,7 +61,7 @@ def test_the_overhead_is_stated(endpoint, state):
 
 
 FEW, MANY = SCALE * 3000, SCALE * 30_000
-"""Requests after which memory is looked at."""
+"""Requests after which memory is measured."""
 
 GROWTH = 1 << 20
 """Bytes by which they may grow in between: histograms have counters that are not yet in use."""
@@ -88,7 +88,7 @@ def test_memory_stays_flat_at_full_speed(endpoint, state):
             late = memory(bench.pid)
             bench.send_signal(signal.SIGINT)
             report = json.loads(bench.communicate(timeout=TIMEOUT)[0])
-    assert report["counts"]["answered"] >= MANY - 1  # one had only looked
+    assert report["counts"]["answered"] >= MANY - 1  # one connection was a probe
     of = "memory of two processes and the one that started them"
     state(f"{of}, after {FEW:,} requests", f"{early / 2**20:.1f} MiB")
     state(f"{of}, after {MANY:,} requests", f"{late / 2**20:.1f} MiB")

@@ -71,7 +71,7 @@ S6, EXEC, PRESTART, IN_PYTHON = (SIDES[number].name for number in (0, 2, 3, 4))
 
 @contextmanager
 def running(side: Side, path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of its own for one run; it listens when it has answered somebody."""
+    """A server of its own for one run; it listens when it has answered a first request."""
     command = [part.replace("PATH", str(path)) for part in side.command]
     process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL)
     try:

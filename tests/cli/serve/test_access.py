@@ -144,7 +144,7 @@ def test_a_group_without_membership_is_refused_and_leaves_no_file(open_folder):
 
 @needs_root
 def test_mode_and_group_are_set_before_the_socket_gets_its_name(endpoint, open_folder):
-    """A process that looks at the path all the time sees no other mode and group."""
+    """A process that polls the path sees no other mode and group."""
     watcher = """
 import os, sys
 print(flush=True)

@@ -86,7 +86,7 @@ def test_a_stopping_server_leaves_queued_connections_to_the_next_server(
 
 
 def test_a_stopping_server_stops_accepting_from_a_long_queue(manager, endpoint):
-    """It would go on as long as clients come faster than it looks; the next one is there.
+    """It would go on as long as clients come faster than it checks; the next server is there.
 
     It accepts at most 256 connections at once.
     """
@@ -311,7 +311,7 @@ def test_a_server_with_a_passed_socket_does_not_stop_when_the_path_is_removed(ma
         with connect(endpoint) as client:
             endpoint.unlink()
             woken = wakeups(server.pid)
-            wait_until(lambda: wakeups(server.pid) >= woken + 5, "it to have looked around")
+            wait_until(lambda: wakeups(server.pid) >= woken + 5, "its main loop to have run")
             client.sendall(packets(b"hello"))
             assert client.recv(100) == packets(b"hello")
             assert server.poll() is None

@@ -261,7 +261,7 @@ def test_a_client_that_writes_a_byte_at_a_time_is_closed_when_a_packet_takes_too
 
 
 def test_the_read_timeout_does_not_run_while_the_handler_reads_slowly(endpoint):
-    """The client has more to write than is taken: it is not the silent one."""
+    """The client has more to write than the handler reads."""
     with Server(endpoint, "sleep 3; wc -c", "--read-timeout", "2s") as server:
         assert ask(endpoint, bytes(5 * MIB)) == (b"5242880\n", True)
         assert "read timeout" not in server.log
@@ -387,7 +387,7 @@ main()
 
 
 def test_exchanges_are_freed_at_their_end(endpoint):
-    """Not only when Python looks for what leads back to itself."""
+    """Also before Python's garbage collector runs."""
     program = (sys.executable, "-c", COUNTING)
     options = ["--on-hangup", "finish", "--timeout", "500ms"]
     with Server(endpoint, "sleep 1", *options, program=program) as server:

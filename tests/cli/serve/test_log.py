@@ -285,7 +285,7 @@ def test_counters_add_up(endpoint):
         with open_connections(endpoint, 4) as clients:
             for client in clients[:3]:
                 client.sendall(message(b"wait\n"))
-            wait_until(lambda: server.counters()["requests"] == 8, "all to have spoken")
+            wait_until(lambda: server.counters()["requests"] == 8, "all requests to have come")
             found = server.counters()
             assert found["in_flight"] == 1
             assert found["queued"] == 2

@@ -149,7 +149,7 @@ def test_no_watchdog_message_is_sent_for_the_watchdog_of_another_process(
     with Server(endpoint, "cat", env=env) as server:
         assert states(notify_socket, 1) == [b"READY=1"]
         woken = wakeups(server.pid)
-        wait_until(lambda: wakeups(server.pid) >= woken + 3, "it to have looked around")
+        wait_until(lambda: wakeups(server.pid) >= woken + 3, "its main loop to have run")
         server.signal()
         assert states(notify_socket, 1) == [b"STOPPING=1"]
         assert server.wait() == 0

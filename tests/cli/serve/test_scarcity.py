@@ -45,7 +45,7 @@ def test_an_idle_connection_stays_while_there_are_descriptors(endpoint):
 
 @needs_files(1024)
 def test_many_threads_do_not_reduce_the_requests_handled_at_once(endpoint, gate):
-    """Nor to close a client that is silent."""
+    """Nor do they close an idle client."""
     options = ("--threads", 200)
     with (
         Server(endpoint, f"{gate.wait}; cat", *options, wrapper=allowed(1024)) as server,

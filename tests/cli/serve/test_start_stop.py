@@ -141,7 +141,7 @@ def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
         if ".sipc-" in call or "fchmod(" in call or "listen(" in call
     ]
     bound = names.index("bind")
-    assert names[:bound] == ["fchmod"], "narrowed before anybody can see it"
+    assert names[:bound] == ["fchmod"], "narrowed before it has a name"
     assert names.index("listen") < names.index("linkat"), "listening before it has the name"
 
 
@@ -405,7 +405,7 @@ def test_stopping_ends_handlers_when_the_drain_takes_too_long(endpoint, folder):
 def test_the_server_stops_after_count_requests(endpoint):
     with Server(endpoint, "cat", "--count", 3) as server:
         for _ in range(3):
-            connect(endpoint).close()  # looking does not count
+            connect(endpoint).close()  # a connection without data does not count
             assert ask(endpoint, b"hello") == (b"hello", True)
         assert server.wait() == 0
         assert not endpoint.exists()
@@ -484,7 +484,7 @@ def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
 
 
 def test_a_suspended_stop_closes_no_connection_that_has_sent_meanwhile(endpoint):
-    """A machine that was suspended or busy: what looks like silence may be our own."""
+    """As on a machine that was suspended: the server was stopped, and the client was not idle."""
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         wait_until(lambda: len(server.connections()) == 1, "it was accepted")
         server.signal()
@@ -492,7 +492,7 @@ def test_a_suspended_stop_closes_no_connection_that_has_sent_meanwhile(endpoint)
         stop_process(server.pid)
         client.sendall(message(b"hello"))
         with pytest.raises(subprocess.TimeoutExpired):
-            server.process.wait(1.2)  # longer than anybody may stay silent
+            server.process.wait(1.2)  # longer than a client may stay idle
         server.signal(signal.SIGCONT)
         assert decode(receive_all(client)) == (b"hello", True)
         assert server.wait() == 0
