@@ -75,8 +75,7 @@ def variables(folder):
     """An environment in which programs load that module."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    # importlib cannot close the file that it was reading, and Python would warn of that.
-    return environment(PYTHONPATH=str(folder / "site"), PYTHONWARNINGS="")
+    return environment(PYTHONPATH=str(folder / "site"))
 
 
 @pytest.fixture
