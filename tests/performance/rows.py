@@ -308,25 +308,23 @@ def endless(path: Path) -> Iterator[None]:
 
 @row("rate with 10,000 idle connections", "with none", "requests/s", 0.9, at_most=False)
 def among_idle(folder: Path, scale: Scale) -> Iterator[Sides]:
-    """They are made by a process of its own: who connects has a limit, too.
-
-    Measured once most of them are held elsewhere, which takes a second.
-    """
+    """Another process connects, as its number of descriptors is limited, too."""
     path = folder / "sock"
     count, idle = scale(1000, 20), scale(10_000, 100)
-    crowd = [sys.executable, str(Path(__file__).with_name("crowd.py")), path, str(idle)]
+    program = Path(__file__).with_name("idle_clients.py")
+    command = [sys.executable, str(program), str(path), str(idle)]
     with Server(path, "cat", "-q", "--backlog", "1024") as server:
 
-        def crowded() -> float:
-            with subprocess.Popen(crowd, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as there:
-                if there.stdout.readline() != b"connected\n":
-                    raise Missing(f"no room for {idle} connections: ulimit -Hn")
-                wait_until(lambda: len(server.connections()) < 200, "most to be held elsewhere")
+        def with_idle() -> float:
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as others:
+                if others.stdout.readline() != b"connected\n":
+                    raise Missing(f"cannot hold {idle} connections: ulimit -Hn")
+                wait_until(lambda: len(server.connections()) >= idle, "all to be accepted")
                 rate = bare_rate(path, 4, count)
-                there.communicate()
+                others.communicate()
             return rate
 
-        yield crowded, lambda: bare_rate(path, 4, count)
+        yield with_idle, lambda: bare_rate(path, 4, count)
 
 
 ROWS: list[Row] = [

@@ -1,4 +1,4 @@
-"""Connects often to a path, says "connected", and hangs up when standard input ends."""
+"""Connect N times to a path, print "connected", and close when standard input ends."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 
 if __name__ == "__main__":
     path, count = sys.argv[1], int(sys.argv[2])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     held = []
     for _ in range(count):
         connection = socket.socket(socket.AF_UNIX)
