@@ -15,7 +15,10 @@ LINGER = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server's limits and choices; `sipc serve --help` describes each."""
+    """The server's limits and choices; `sipc serve --help` describes each.
+
+    `sipc serve` passes them all: the defaults of its options are in cli/serve/options.py.
+    """
 
     max_concurrency: int = 8
     max_request: int | None = None
