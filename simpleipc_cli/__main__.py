@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` itself is slow to load: see cli/signals.py
+import _signal  # type: ignore[import-not-found]  # `signal` itself is slow to load: see cli/__init__.py
 
 # Until main() takes over, Ctrl-C ends the process quietly: Python would show a traceback.
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:

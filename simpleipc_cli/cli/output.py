@@ -138,8 +138,11 @@ class DescriptorOutput(Output):
     def close(self) -> None:
         # A thread of the writer (on Windows) may be in a write, and closing would block, too.
         if self._is_owned and self._writer is None:
-            os.close(self._descriptor)
             self._is_owned = False
+            try:
+                os.close(self._descriptor)
+            except OSError:
+                pass  # each write has reported its own error
 
 
 class MessageOutput:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` is slow to load: see cli/signals.py
+import _signal  # type: ignore[import-not-found]  # `signal` is slow to load: see cli/__init__.py
 import os
 
 TYPE_CHECKING = False
