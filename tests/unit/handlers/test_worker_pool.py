@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import WORKER, ask_worker
 
+from simpleipc_cli.handlers.worker import Worker
 from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process.posix.command import Command
 from simpleipc_cli.process.posix.posix_spawn import best_spawn
@@ -116,6 +118,20 @@ def test_reloading_before_there_is_a_worker_does_nothing(endpoint):
         handler.reload()
         assert ask_worker(endpoint, "echo", "hello") == b"hello"
         assert handler.stats()["workers_started"] == 1
+
+
+def test_a_worker_that_exits_before_it_is_idle_is_replaced_without_a_request(endpoint, monkeypatch):
+    """The supervisor sees the exit before the worker is in its list."""
+    with serving(endpoint) as handler:
+
+        def exit_first(worker):
+            os.kill(worker.process.pid, signal.SIGKILL)
+            supervisor = handler._supervisor
+            wait_until(lambda: not supervisor._processes, "the supervisor to have seen its exit")
+
+        monkeypatch.setattr(Worker, "mark_idle", exit_first)
+        ask_worker(endpoint, "pid")
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "the worker to be removed")
 
 
 def test_workers_that_run_started_failed_and_ended_are_counted(endpoint, folder):
