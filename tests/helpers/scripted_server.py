@@ -28,6 +28,14 @@ def receive_request(connection: socket.socket) -> bytes:
     return payload
 
 
+def wait_for_close(connection: socket.socket) -> None:
+    """Wait until the client closes. It may not have read all that was sent: that resets."""
+    try:
+        assert connection.recv(1) == b""
+    except ConnectionResetError:
+        pass
+
+
 def wait_until_unchanged(count) -> None:
     """Wait until a count is above 0 and has not changed for a while, which no event reports."""
     seen = []

@@ -17,7 +17,12 @@ import pytest
 from helpers.command import SIPC, Program, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
-from helpers.scripted_server import ScriptedServer, receive_request, receive_wire
+from helpers.scripted_server import (
+    ScriptedServer,
+    receive_request,
+    receive_wire,
+    wait_for_close,
+)
 from helpers.sending import EchoServer, echo, feed, send_lines
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import MAX_PAYLOAD, message, packets
@@ -297,7 +302,7 @@ def test_output_to_a_file_appears_when_all_records_are_answered(endpoint, folder
 def test_a_signal_leaves_no_partly_written_file(endpoint, folder, number):
     def conversation(connection):
         connection.sendall(packets(receive_request(connection)))
-        connection.recv(1)
+        wait_for_close(connection)
 
     with (
         ScriptedServer(endpoint, conversation),

@@ -15,7 +15,12 @@ from helpers import sending
 from helpers.command import environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors, is_in_syscall
-from helpers.scripted_server import ScriptedServer, receive_request, receive_wire
+from helpers.scripted_server import (
+    ScriptedServer,
+    receive_request,
+    receive_wire,
+    wait_for_close,
+)
 from helpers.sending import EchoServer, failed_records, feed, has_read_all
 from helpers.server import Server
 from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
@@ -345,7 +350,7 @@ def test_max_time_is_for_all_records_and_complete_responses_are_written(endpoint
             connection.sendall(message(number))
         else:
             done_with.append(number)
-        assert connection.recv(1) == b""
+        wait_for_close(connection)
         done_with.append(number)
 
     max_time.is_over = lambda: len(done_with) >= 4
@@ -361,7 +366,7 @@ def test_max_time_ends_a_wait_for_input(endpoint, max_time, fifo):
 
     def conversation(connection):
         connection.sendall(message(receive_request(connection)))
-        assert connection.recv(1) == b""
+        wait_for_close(connection)
         answered.set()
 
     max_time.is_over = answered.is_set

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from helpers.command import SIPC, assert_error_line, environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.scripted_server import scripted_server
+from helpers.scripted_server import scripted_server, wait_for_close
 from helpers.sending import EchoServer, echo, feed, start_send, umask
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
@@ -68,7 +68,7 @@ def test_a_failed_exchange_leaves_the_old_file(endpoint, response, wire, status)
         read_message(connection)
         connection.sendall(wire)
         if status == 6:
-            connection.recv(1)
+            wait_for_close(connection)
 
     before = response.stat()
     limit = ["-m", "200ms"] if status == 6 else []
