@@ -180,7 +180,7 @@ def feature_probes(tree: ast.AST) -> list[str]:
 
 
 # Which C library this is can only be found out by asking it for what it has.
-ASKS_ITS_C_LIBRARY = "process/posix/posix_spawn.py"
+ASKS_ITS_C_LIBRARY = "process/posix/spawn.py"
 OF_ONE_SYSTEM = {"system/windows.py"}
 
 
@@ -215,7 +215,7 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
 
 
 # A selector loads these, and only on the system that has the modules above.
-POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix", "system/lockfile")
+POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix")
 
 
 def test_modules_of_one_system_are_imported_only_there():

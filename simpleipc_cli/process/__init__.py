@@ -12,46 +12,41 @@ if TYPE_CHECKING:
     from typing import Any
 
     from simpleipc_cli.process import base
-    from simpleipc_cli.process.posix import child, command, pidfile, stdio_pipes
-    from simpleipc_cli.process.posix import daemonize as _daemonize
-    from simpleipc_cli.process.posix import detached as _detached
-    from simpleipc_cli.process.posix.child import ChildProcess, describe, prepare_spawn
-    from simpleipc_cli.process.posix.command import Command
-    from simpleipc_cli.process.posix.daemonize import PendingDaemon, ReadyPipe, daemonize
-    from simpleipc_cli.process.posix.detached import Detached, start_detached
+    from simpleipc_cli.process.base import ReadyPipe
+    from simpleipc_cli.process.posix import background, child
+    from simpleipc_cli.process.posix.background import Detached, daemonize, start_detached
+    from simpleipc_cli.process.posix.child import (
+        ChildProcess,
+        StdioPipes,
+        WorkerPipes,
+        describe,
+        prepare_spawn,
+    )
     from simpleipc_cli.process.posix.pidfile import PidFile
-    from simpleipc_cli.process.posix.stdio_pipes import StdioPipes, WorkerPipes
+    from simpleipc_cli.process.posix.spawn import Command
+    from simpleipc_cli.process.windows import background as win_background
     from simpleipc_cli.process.windows import child as win_child
-    from simpleipc_cli.process.windows import command as win_command
-    from simpleipc_cli.process.windows import daemonize as win_daemonize
-    from simpleipc_cli.process.windows import detached as win_detached
-    from simpleipc_cli.process.windows import pidfile as win_pidfile
-    from simpleipc_cli.process.windows import stdio_pipes as win_stdio_pipes
 
-    # Both systems offer what base describes.
-    _commands: list[Callable[[str, str], base.Command]] = [command.Command, win_command.Command]
-    _children: list[type[base.ChildProcess]] = [child.ChildProcess, win_child.ChildProcess]
+    # Both systems offer the same. What is missing here has a base class.
     _pipes: list[Callable[[int | None], base.StdioPipes]] = [
-        *(stdio_pipes.StdioPipes, win_stdio_pipes.StdioPipes),
-        *(stdio_pipes.WorkerPipes, win_stdio_pipes.WorkerPipes),
+        *(child.StdioPipes, win_child.StdioPipes),
+        *(child.WorkerPipes, win_child.WorkerPipes),
     ]
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
     _starts: list[Callable[[Any, dict[str, str]], base.Detached]] = [
-        _detached.start_detached,
-        win_detached.start_detached,
+        background.start_detached,
+        win_background.start_detached,
     ]
-    _daemons: list[Callable[[list[str], dict[str, str]], base.PendingDaemon | base.ReadyPipe]] = [
-        _daemonize.daemonize,
-        win_daemonize.daemonize,
+    _daemons: list[Callable[[list[str], dict[str, str]], base.PendingDaemon | ReadyPipe]] = [
+        background.daemonize,
+        win_background.daemonize,
     ]
-    _pid_files: list[Callable[[str], base.PidFile]] = [pidfile.PidFile, win_pidfile.PidFile]
 
 __all__ = [
     "ChildProcess",
     "Command",
     "Detached",
-    "PendingDaemon",
     "PidFile",
     "ReadyPipe",
     "StdioPipes",
@@ -62,17 +57,16 @@ __all__ = [
     "start_detached",
 ]
 
-_MODULES = {
-    "child": ("ChildProcess", "describe", "prepare_spawn"),
-    "command": ("Command",),
-    "daemonize": ("PendingDaemon", "ReadyPipe", "daemonize"),
-    "detached": ("Detached", "start_detached"),
-    "pidfile": ("PidFile",),
-    "stdio_pipes": ("StdioPipes", "WorkerPipes"),
+_SYSTEM = "process.windows" if sys.platform == "win32" else "process.posix"
+_EXPORTS = {
+    **dict.fromkeys(("Detached", "daemonize", "start_detached"), f"{_SYSTEM}.background"),
+    **dict.fromkeys(
+        ("ChildProcess", "StdioPipes", "WorkerPipes", "describe", "prepare_spawn"),
+        f"{_SYSTEM}.child",
+    ),
+    "Command": f"{_SYSTEM}.spawn",
+    "PidFile": f"{_SYSTEM}.pidfile",
+    "ReadyPipe": "process.base",
 }
-_SYSTEM = "windows" if sys.platform == "win32" else "posix"
 
-__getattr__ = lazy_exports(
-    __name__,
-    {name: f"process.{_SYSTEM}.{module}" for module, names in _MODULES.items() for name in names},
-)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

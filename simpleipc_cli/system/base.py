@@ -44,18 +44,16 @@ class System(Protocol):
     """Whether files have owners, groups and modes."""
     SPOOL_FOLDER: str
     """The directory for spooled bytes if $TMPDIR is not set."""
-    UNLIMITED: int
-    """The number that stands for no limit."""
     OPEN_FLAGS: int
     """Flags for every file that is opened: child processes must not inherit it."""
     O_NONBLOCK_FLAGS: int
     """Flags for a file that may be a FIFO or a terminal."""
 
     def get_fd_limits(self) -> tuple[int, int]:
-        """Return the soft and the hard limit of open descriptors, UNLIMITED for none."""
+        """Return the soft and the hard limit of open descriptors, sys.maxsize for none."""
 
-    def set_fd_limit(self, soft: int, hard: int, /) -> bool:
-        """Set the soft limit; `hard` is the present hard limit. Return False if refused."""
+    def set_fd_limit(self, soft: int, /) -> bool:
+        """Set the soft limit of open descriptors. Return False if refused."""
 
     def user_id(self) -> int:
         """Return the effective user id, -1 where users have no number."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` is slow to load: see cli/__init__.py
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ HAS_OWNERSHIP = True
 SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - spool files have no names; /tmp may be in memory
 OPEN_FLAGS = os.O_CLOEXEC
 O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
-UNLIMITED = -1
 
 _PIPE_SIZE = 1 << 20  # bytes; the default maximum of Linux (fs.pipe-max-size, pipe(7))
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
@@ -35,16 +35,16 @@ def get_fd_limits() -> tuple[int, int]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     none = resource.RLIM_INFINITY
-    return UNLIMITED if soft == none else soft, UNLIMITED if hard == none else hard
+    return sys.maxsize if soft == none else soft, sys.maxsize if hard == none else hard
 
 
-def set_fd_limit(soft: int, hard: int) -> bool:
+def set_fd_limit(soft: int) -> bool:
     import resource  # noqa: PLC0415 - few callers need it
 
-    none = resource.RLIM_INFINITY
-    limits = (none if soft == UNLIMITED else soft, none if hard == UNLIMITED else hard)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        limit = resource.RLIM_INFINITY if soft == sys.maxsize else soft
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (OSError, ValueError):
         return False
     return True
@@ -152,3 +152,31 @@ def block_terminal_signals() -> AbstractContextManager[object]:
 
 def ignore_interrupt() -> None:
     pass  # the process has inherited its parent's signal mask
+
+
+def lock_nowait(descriptor: int) -> bool:
+    """Lock an open file with flock(2); False if another process has the lock.
+
+    The kernel releases it however its holder ends. A file system without locks grants every lock.
+    """
+    import fcntl  # noqa: PLC0415 - for servers
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def is_at_path(descriptor: int, path: str, folder: int | None = None) -> bool:
+    """Return whether `path`, relative to the descriptor `folder`, still names this open file.
+
+    The lock of a file that was removed or replaced protects nothing.
+    """
+    try:
+        found = os.stat(path, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))

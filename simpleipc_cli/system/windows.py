@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from tempfile import gettempdir
@@ -37,16 +38,12 @@ O_NONBLOCK_FLAGS = 0
 _POLL_INTERVAL = 0.01  # seconds; no event reports that a pipe can be read
 _PIPE = 3  # FILE_TYPE_PIPE
 
-UNLIMITED = -1
-
-_MAX_HANDLES = 1 << 20  # limited by memory alone; this is more than a server needs
-
 
 def get_fd_limits() -> tuple[int, int]:
-    return _MAX_HANDLES, _MAX_HANDLES
+    return sys.maxsize, sys.maxsize  # only memory limits handles
 
 
-def set_fd_limit(_soft: int, _hard: int) -> bool:
+def set_fd_limit(_soft: int) -> bool:
     return False
 
 

@@ -59,7 +59,7 @@ def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     code += "import resource; from simpleipc_cli.cli import main, app;"
     code += "import simpleipc_cli.cli.serve.command;"
     code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.process.posix.pidfile;"
-    code += "import simpleipc_cli.process.posix.daemonize, simpleipc_cli.handlers.exec;"
+    code += "import simpleipc_cli.process.posix.background, simpleipc_cli.handlers.exec;"
     code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, timeout=TIMEOUT, **options

@@ -16,7 +16,7 @@ from simpleipc_cli.cli.send.run import NullDiagnostics, connect, make_diagnostic
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
-from simpleipc_cli.system import SPOOL_FOLDER, UNLIMITED, get_fd_limits, set_fd_limit
+from simpleipc_cli.system import SPOOL_FOLDER, get_fd_limits, set_fd_limit
 from simpleipc_cli.text import printable
 
 TYPE_CHECKING = False
@@ -111,12 +111,9 @@ def _max_fds(jobs: int) -> int:
     soft, hard = get_fd_limits()
     used = _open_fds() + _RESERVED_FDS
     wanted = used + 2 * jobs + _SPOOL_FDS
-    if soft == UNLIMITED:
-        return wanted
-    if soft < wanted:
-        new = wanted if hard == UNLIMITED else min(wanted, hard)
-        if set_fd_limit(new, hard):  # otherwise fewer requests are in flight
-            soft = new
+    new = min(wanted, hard)
+    if soft < new and set_fd_limit(new):  # otherwise fewer requests are in flight
+        soft = new
     return soft - used
 
 

@@ -1,25 +1,32 @@
-"""Start and end processes on POSIX systems.
+"""Processes on POSIX systems, and the pipes between the server and them.
 
 A child gets a process group of its own, default signal handling and the descriptor limit that
 this process was started with. It is watched through a pidfd. It is reaped only after its group
 has been signalled: until then neither its number nor its group's can be reused.
+
+The child's ends of the pipes block, ours never do.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
+import termios
 from collections.abc import Mapping, Sequence
 from threading import Thread
 from time import monotonic
-from typing import NoReturn
 
 from simpleipc_cli.deadline import Backoff
-from simpleipc_cli.errors import SipcError
-from simpleipc_cli.process.posix.command import SHELL, Command
-from simpleipc_cli.process.posix.posix_spawn import NO_VARIABLES, best_spawn
+from simpleipc_cli.errors import PeerClosed, SipcError
+from simpleipc_cli.message import MAX_BUFFERS
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process import base
+from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
+from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, Latch, new_poller
+from simpleipc_cli.transport import Latch, new_poller
 
 # Runs "$@" with a soft descriptor limit. POSIX has no -S and -n, but every shell on Linux does.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
@@ -29,8 +36,8 @@ _GROUP_DELAYS = (0.001, 0.02)  # seconds between polls of a group: first and lon
 _SCAN_AFTER = 0.005  # seconds: delay from which on polls scan /proc for zombies
 
 
-class ChildProcess:
-    """A child that leads a process group of its own. See base.ChildProcess."""
+class ChildProcess(base.ChildProcess):
+    """A child that leads a process group of its own."""
 
     def __init__(self, pid: int) -> None:
         """Take over a child. If no descriptor is free, kill it and raise SipcError."""
@@ -55,9 +62,6 @@ class ChildProcess:
                 self._status = found.si_status if exited else -found.si_status
         return self._status
 
-    def wait(self, seconds: float, kill_now: Latch | None) -> bool:
-        return self._wait_for_exit(monotonic() + seconds, kill_now)
-
     def stop(self, grace_period: float, kill_now: Latch | None) -> None:
         end = monotonic() + grace_period
         if not self._is_reaped:
@@ -81,35 +85,18 @@ class ChildProcess:
     def _end_child(self, end: float, kill_now: Latch | None) -> None:
         try:
             self._signal(signal.SIGTERM)  # before it is reaped: see above
-            if not self._wait_for_exit(end, kill_now):
+            if not self.wait(end - monotonic(), kill_now):
                 self._signal(signal.SIGKILL)
-                if not self._wait_for_exit(monotonic() + _KILL_TIMEOUT, None):
-                    self._abandon()
+                if not self.wait(_KILL_TIMEOUT, None):  # another user's, or blocked in the kernel
+                    _reap_in_background(self.pid)
+                    raise SipcError(
+                        f"process {self.pid} cannot be ended",
+                        "check whose it is, and what it waits for",
+                    )
             os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
             self._is_reaped = True
         finally:
             os.close(self.descriptor)
-
-    def _abandon(self) -> NoReturn:
-        """Report a child that has become another user's, or is blocked in the kernel."""
-        _reap_in_background(self.pid)
-        raise SipcError(
-            f"process {self.pid} cannot be ended", "check whose it is, and what it waits for"
-        )
-
-    def _wait_for_exit(self, end: float, kill_now: Latch | None) -> bool:
-        if self.status() is not None:
-            return True
-        poller = new_poller()
-        poller.register(self.descriptor, READ)
-        if kill_now is not None:
-            poller.register(kill_now.fileno(), 0)
-        while self.status() is None:
-            left = end - monotonic()
-            if left <= 0 or (kill_now is not None and kill_now.is_set()):
-                return False
-            poller.wait(left)
-        return True
 
     def _wait_for_group(self, end: float, kill_now: Latch | None) -> bool:
         """Wait until the group is empty, by polling: its members are not our children.
@@ -187,43 +174,6 @@ def _is_alive_in(number: str, group: int) -> bool:
     return int(its_group) == group and state not in b"ZX"
 
 
-def prepare_spawn() -> None:
-    """Load what starts processes, which takes some milliseconds, before it is needed."""
-    best_spawn()
-
-
-def spawn(
-    command: Command,
-    environment: Mapping[str, str],
-    files: Sequence[tuple[int, int]],
-    limit: DescriptorLimit,
-    variables: Mapping[str, str] = NO_VARIABLES,
-) -> ChildProcess:
-    """Start a command; `files` pairs our descriptors with the child's numbers for them.
-
-    Our other descriptors are closed in the child unless they are inheritable. For `environment`
-    and `variables` see SpawnProgram. Raises SipcError.
-    """
-    direct = command.direct_argv()
-    while True:
-        program, arguments = (SHELL, command.shell_argv()) if direct is None else direct
-        try:
-            with limit as soft_limit:
-                if soft_limit is not None:
-                    arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), program, *arguments[1:]]
-                    program = SHELL
-                pid = best_spawn()(program, arguments, environment, files, variables)
-        except OSError as error:
-            if direct is None:
-                raise SipcError(
-                    f"cannot start {command.line!r}: {error.strerror}",
-                    "check the limits (ulimit -a)",
-                ) from error
-            direct = None  # such as a script without "#!", which a shell can start
-        else:
-            return ChildProcess(pid)
-
-
 def describe(status: int) -> tuple[str, str]:
     """Return how a process ended, as one word and as a message."""
     if status >= 0:
@@ -233,3 +183,130 @@ def describe(status: int) -> tuple[str, str]:
     except ValueError:
         name = f"signal {-status}"
     return name.replace(" ", "-"), f"killed by {name}"
+
+
+def prepare_spawn() -> None:
+    """Load what starts processes, which takes some milliseconds, before it is needed."""
+    best_spawn()
+
+
+class StdioPipes:
+    """The pipes to a child's standard input and from its standard output."""
+
+    accepts_file = True
+
+    _bulk = 32 * 1024.0
+    """Bytes moved at once after which a pipe is enlarged: half of its default size."""
+
+    def __init__(self, stdin: int | None = None) -> None:
+        self.input = self.output = self._reader = -1
+        self._child_ends: list[int] = []
+        try:
+            if stdin is None:
+                stdin, self.input = os.pipe()
+                self._child_ends.append(stdin)
+                os.set_blocking(self.input, False)
+            self._reader, stdout = os.pipe()
+            self._child_ends.append(stdout)
+            os.set_blocking(self._reader, False)
+        except OSError as error:
+            self.close()
+            raise SipcError(
+                f"no pipe for the handler: {error.strerror}",
+                "raise the descriptor limit (ulimit -n)",
+            ) from error
+        self.output = self._reader  # set to -1 at end of file; the reader stays open
+        self._child_files = [(stdin, 0), (stdout, 1)]
+        self._is_input_enlarged = self._is_output_enlarged = False
+
+    def spawn(
+        self,
+        command: Command,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,
+        variables: Mapping[str, str],
+    ) -> ChildProcess:
+        def start(path: str, arguments: list[str]) -> int:
+            with limit as soft_limit:
+                if soft_limit is not None:
+                    arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), path, *arguments[1:]]
+                    path = SHELL
+                return best_spawn()(
+                    Program(path, arguments, environment, self._child_files, variables)
+                )
+
+        try:
+            process = ChildProcess(command.start(start))
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise SipcError(
+                    f"cannot start {command.line!r}: {error.strerror}",
+                    "check the limits (ulimit -a)",
+                ) from error
+            raise
+        self._close_child_ends()
+        return process
+
+    def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
+        try:
+            count = os.writev(self.input, payload[:MAX_BUFFERS])
+        except BrokenPipeError:
+            raise PeerClosed("the handler has closed its standard input") from None
+        if count >= self._bulk and not self._is_input_enlarged:
+            self._is_input_enlarged = True
+            grow_pipe(self.input)
+        return count
+
+    def end_input(self) -> None:
+        descriptor, self.input = self.input, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def abandon_input(self) -> None:
+        pass
+
+    def unread(self) -> int:
+        return _unread(self.input)
+
+    def read(self, buffer: memoryview) -> list[memoryview]:
+        count = os.readv(self._reader, [buffer])
+        if count >= self._bulk and not self._is_output_enlarged:
+            self._is_output_enlarged = True
+            grow_pipe(self._reader)
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
+
+    def has_output(self) -> bool:
+        return _unread(self._reader) > 0
+
+    def end_output(self) -> None:
+        self.output = -1
+
+    def close(self) -> None:
+        self._close_child_ends()
+        self.end_input()
+        self.output = -1
+        descriptor, self._reader = self._reader, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _close_child_ends(self) -> None:
+        for descriptor in self._child_ends:
+            os.close(descriptor)
+        self._child_ends = []
+
+
+class WorkerPipes(StdioPipes):
+    """Pipes of a worker. They are not enlarged: unread input would delay the next client."""
+
+    _bulk = float("inf")
+
+
+def _unread(descriptor: int) -> int:
+    """Return how many bytes are in a pipe, also when it has no reader."""
+    size = struct.pack("@i", 0)
+    (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, size))
+    return int(found)

@@ -1,20 +1,30 @@
-"""Start and end processes on Windows, which has no process groups to signal.
+"""Processes on Windows, which has no process groups to signal, and the pipes to and from them.
 
 Each child runs in a job of its own, which its own children cannot leave, and which is killed when
 our handle of it is closed: nothing of a handler survives its request, nor a killed server.
+
+The child's ends of the pipes block, ours never do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from time import monotonic
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.process.windows.command import Command
-from simpleipc_cli.process.windows.create_process import JobObject, create_process
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process import base
+from simpleipc_cli.process.windows.spawn import (
+    Command,
+    JobObject,
+    create_process,
+    duplicate_stderr,
+)
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import HANGUP, READ, Latch, new_poller
+from simpleipc_cli.transport import READ, Latch
 from simpleipc_cli.transport.windows import win32
+from simpleipc_cli.transport.windows.overlapped_pipe import PIPE_BUFFER, OverlappedPipe
 from simpleipc_cli.transport.windows.poller import Pollable, completion_port
 
 _CTRL_BREAK = 1
@@ -22,8 +32,8 @@ _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
 _CRASHED = 0x80000000  # statuses from here on are the system's own, known in hexadecimal
 
 
-class ChildProcess(Pollable):
-    """A child, with all processes that it starts. See base.ChildProcess."""
+class ChildProcess(base.ChildProcess, Pollable):
+    """A child in a job of its own."""
 
     def __init__(
         self, line: str, environment: Mapping[str, str], streams: tuple[int, int, int]
@@ -61,29 +71,10 @@ class ChildProcess(Pollable):
         finally:
             self._close()
 
-    def stop_nowait(self) -> bool:
-        """Return False: only stop() waits for what the child has started."""
-        return False
-
     def _send_ctrl_break(self) -> bool:
         """Return False if we have no console, through which it is sent."""
         kernel = win32.dll("kernel32")
         return bool(kernel.GenerateConsoleCtrlEvent(_CTRL_BREAK, self.pid))
-
-    def wait(self, seconds: float, kill_now: Latch | None) -> bool:
-        end = monotonic() + seconds
-        poller = new_poller()
-        poller.register(self.descriptor, READ)
-        if kill_now is not None:
-            poller.register(kill_now.fileno(), 0)
-        try:
-            while not self._has_exited:
-                left = end - monotonic()
-                if left <= 0 or any(events & HANGUP for _, events in poller.wait(left)):
-                    break
-        finally:
-            poller.close()
-        return self._has_exited
 
     def _close(self) -> None:
         try:
@@ -95,28 +86,147 @@ class ChildProcess(Pollable):
         self.unregister()
 
 
-def prepare_spawn() -> None:
-    """Do nothing: CreateProcess needs no preparation."""
-
-
-def spawn(
-    command: Command,
-    environment: Mapping[str, str],
-    files: tuple[int, int, int],
-    limit: DescriptorLimit,  # noqa: ARG001 - Windows has none
-    variables: Mapping[str, str],
-) -> ChildProcess:
-    """Start a command; `files` are the handles of its standard streams. Raises SipcError."""
-    line = command.shell_argv(environment.get("COMSPEC", "cmd.exe"))
-    try:
-        return ChildProcess(line, {**environment, **variables}, files)
-    except OSError as error:
-        raise SipcError(
-            f"cannot start {command.line!r}: {win32.strerror(error)}", "end some programs"
-        ) from error
-
-
 def describe(status: int) -> tuple[str, str]:
     """Return how a process ended, as one word and as a message."""
     word = str(status) if status < _CRASHED else f"0x{status:08X}"
     return word, f"exit status {word}"
+
+
+def prepare_spawn() -> None:
+    """Do nothing: CreateProcess needs no preparation."""
+
+
+@cache
+def _own_user_only() -> win32.SecurityDescriptor:
+    """Let only our user open the pipes. Raises OSError."""
+    return win32.SecurityDescriptor(f"D:P(A;;GA;;;{win32.own_user()})")
+
+
+class StdioPipes:
+    """The pipes to a child's standard input and from its standard output."""
+
+    accepts_file = False
+
+    _max_unread = PIPE_BUFFER
+    """Bytes that the pipe to the child holds. With 0, a write ends when all of it is read."""
+
+    def __init__(self, _stdin: int | None = None) -> None:
+        self._child_ends: list[int] = []
+        self._our_ends: list[OverlappedPipe] = []
+        api = win32.api
+        try:
+            # Duplex, though the child does not write: a read here fails once the child has closed.
+            self._writer = self._pipe(api.PIPE_ACCESS_DUPLEX, api.GENERIC_READ, self._max_unread)
+            self._reader = self._pipe(api.PIPE_ACCESS_INBOUND, api.GENERIC_WRITE, 0)
+            self._child_ends.append(duplicate_stderr())
+        except OSError as error:
+            self.close()
+            raise SipcError(
+                f"no pipe for the handler: {win32.strerror(error)}", "end some programs"
+            ) from error
+        self.input = self._writer.descriptor
+        self.output = self._reader.descriptor
+
+    def _pipe(self, our_access: int, child_access: int, out_buffer: int) -> OverlappedPipe:
+        """Make a pipe and open the child's end; return ours. Raises OSError."""
+        api = win32.api
+        name = rf"\\.\pipe\sipc-handler-{os.getpid()}-{os.urandom(8).hex()}"
+        our_end = OverlappedPipe(
+            api.CreateNamedPipe(
+                name,
+                our_access | api.FILE_FLAG_OVERLAPPED | api.FILE_FLAG_FIRST_PIPE_INSTANCE,
+                win32.REJECT_REMOTE_CLIENTS,
+                1,
+                out_buffer,
+                PIPE_BUFFER,
+                0,
+                _own_user_only().address,
+            ),
+            writes=our_access == api.PIPE_ACCESS_DUPLEX,
+        )
+        self._our_ends.append(our_end)
+        self._child_ends.append(
+            api.CreateFile(name, child_access, 0, api.NULL, api.OPEN_EXISTING, 0, api.NULL)
+        )
+        return our_end
+
+    def spawn(
+        self,
+        command: Command,
+        environment: Mapping[str, str],
+        limit: DescriptorLimit,  # noqa: ARG002 - Windows has none
+        variables: Mapping[str, str],
+    ) -> ChildProcess:
+        stdin, stdout, stderr = self._child_ends
+        try:
+            process = ChildProcess(
+                command.shell_line(environment),
+                {**environment, **variables},
+                (stdin, stdout, stderr),
+            )
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise SipcError(
+                    f"cannot start {command.line!r}: {win32.strerror(error)}", "end some programs"
+                ) from error
+            raise
+        self._close_child_ends()
+        return process
+
+    def _close_child_ends(self) -> None:
+        for handle in self._child_ends:
+            win32.api.CloseHandle(handle)
+        self._child_ends = []
+
+    def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
+        return self._writer.write_nowait(payload)
+
+    def end_input(self) -> None:
+        self.input = -1
+        self._writer.close()
+
+    def abandon_input(self) -> None:
+        pass
+
+    def unread(self) -> int:
+        """Return the unread bytes; negative if the child has read more than write() returned."""
+        return -self._writer.unreported
+
+    def read(self, buffer: memoryview) -> list[memoryview]:
+        count = self._reader.read_nowait(buffer)
+        if not count:
+            self.output = -1
+            return []
+        return [buffer[:count]]
+
+    def has_output(self) -> bool:
+        try:
+            return self._reader.peek_nowait()
+        except BlockingIOError:
+            return False
+
+    def end_output(self) -> None:
+        self.output = -1
+
+    def close(self) -> None:
+        self.input = self.output = -1
+        self._close_child_ends()
+        for end in self._our_ends:
+            end.close()
+
+
+class WorkerPipes(StdioPipes):
+    """Pipes of a worker that also report how much the worker has read.
+
+    Windows does not report how much of a pipe's content its reader has read: the other end's count
+    may be queried only while no process reads there, and an idle worker reads. So nothing is left
+    in the pipe, and each write is one packet's length, or what follows it: what is written has been
+    read, and a worker that has not read a packet's length has read nothing of its payload.
+    """
+
+    _max_unread = 0
+
+    def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
+        """Write the first buffer alone, a packet's length, unless it is empty."""
+        return self._writer.write_nowait(payload[:1] if payload[0] else payload)

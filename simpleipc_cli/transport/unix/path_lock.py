@@ -17,7 +17,7 @@ from simpleipc_cli.errors import (
     PermissionDenied,
     SipcError,
 )
-from simpleipc_cli.system.lockfile import is_at_path, lock_nowait
+from simpleipc_cli.system.posix import is_at_path, lock_nowait
 from simpleipc_cli.transport.unix.stream import file_type, lower_strerror, new_socket
 
 LOCK_STALE_AFTER = 5.0

@@ -14,7 +14,7 @@ import os
 import stat
 
 from simpleipc_cli.errors import EndpointError, PathNotFound, PermissionDenied
-from simpleipc_cli.system.lockfile import is_at_path, lock_nowait
+from simpleipc_cli.system.posix import is_at_path, lock_nowait
 from simpleipc_cli.transport.unix.stream import errno_hint, lower_strerror
 
 _PREFIX = b".sipc-spawn-"

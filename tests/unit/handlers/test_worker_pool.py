@@ -15,8 +15,7 @@ from helpers.workers import WORKER, ask_worker
 
 from simpleipc_cli.handlers.worker import Worker
 from simpleipc_cli.handlers.worker_pool import WorkerPool
-from simpleipc_cli.process.posix.command import Command
-from simpleipc_cli.process.posix.posix_spawn import best_spawn
+from simpleipc_cli.process.posix.spawn import Command, best_spawn
 from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.process.posix.command import SHELL, Command
+from simpleipc_cli.process.posix.spawn import SHELL, Command
 
 SCRIPT = '#!/bin/sh\nprintf "%s\\0" "$0" "$@"\n'
 

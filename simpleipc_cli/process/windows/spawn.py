@@ -1,4 +1,4 @@
-"""CreateProcess, job objects, and the handles that processes get on Windows.
+"""How a command line is started on Windows: CreateProcess, job objects, and what a child inherits.
 
 A child inherits the handles that are listed for it and nothing else of ours.
 """
@@ -13,6 +13,7 @@ from math import ceil
 from time import monotonic, sleep
 from typing import Any
 
+from simpleipc_cli.process import base
 from simpleipc_cli.transport.windows import win32
 
 NO_WINDOW = 0x08000000  # winbase.h
@@ -26,6 +27,14 @@ _LIMITS_SIZE, _LIMITS_FLAGS_AT = 144, 16  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION
 _ACCOUNTING_SIZE, _ACTIVE_AT = 48, 40  # JOBOBJECT_BASIC_ACCOUNTING_INFORMATION
 _EXIT_TIMEOUT = 1.0  # seconds to wait for killed processes (tunable)
 _POLL_INTERVAL = 0.005  # seconds between polls of a job (tunable)
+
+
+class Command(base.Command):
+    """A command line of cmd.exe, which alone knows whether a command exists."""
+
+    def shell_line(self, environment: Mapping[str, str]) -> str:
+        """Return the line that starts the shell. /s: it removes these quotes and no others."""
+        return f'"{environment.get("COMSPEC", "cmd.exe")}" /d /s /c "{self.line}"'
 
 
 class JobObject:

@@ -20,10 +20,17 @@ from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask
 
-from simpleipc_cli.process.posix.child import spawn
-from simpleipc_cli.process.posix.command import Command
-from simpleipc_cli.process.posix.posix_spawn import NO_VARIABLES, best_spawn, spawn_libc, spawn_os
-from simpleipc_cli.system.fd_limit import DescriptorLimit, inheritable_fds
+from simpleipc_cli.process.posix.background import inheritable_fds
+from simpleipc_cli.process.posix.child import StdioPipes
+from simpleipc_cli.process.posix.spawn import (
+    NO_VARIABLES,
+    Command,
+    Program,
+    best_spawn,
+    spawn_libc,
+    spawn_os,
+)
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 NOBODY = 65534
 
@@ -38,7 +45,7 @@ def output_of(start, *command: str, environment=None, files=(), variables=NO_VAR
     reader, writer = os.pipe()
     try:
         all_files = [(writer, 1), *files]
-        pid = start(command[0], list(command), environment or {}, all_files, variables)
+        pid = start(Program(command[0], list(command), environment or {}, all_files, variables))
     finally:
         os.close(writer)
     with open(reader, "rb") as file:
@@ -109,20 +116,20 @@ def test_an_error_of_the_system_is_raised(start, folder, name, number):
     (folder / "text").touch(mode=0o755)
     before = children(os.getpid())
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
-        start(str(folder / name), [name], {}, [])
+        start(Program(str(folder / name), [name], {}))
     assert caught.value.errno == number
     assert children(os.getpid()) == before
 
 
 def test_too_many_arguments_are_an_error(start):
     with pytest.raises(OSError, match=os.strerror(errno.E2BIG)) as caught:
-        start("/bin/true", ["true", "x" * (1 << 20)], {}, [])
+        start(Program("/bin/true", ["true", "x" * (1 << 20)], {}))
     assert caught.value.errno == errno.E2BIG
 
 
 def test_a_descriptor_that_is_not_open_is_an_error(start):
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        start("/bin/true", ["true"], {}, [(987, 0)])
+        start(Program("/bin/true", ["true"], {}, [(987, 0)]))
 
 
 # Limits its own process for good, so it cannot run in the process of the tests.
@@ -131,14 +138,14 @@ import os
 import resource
 import sys
 
-from simpleipc_cli.process.posix.posix_spawn import spawn_libc, spawn_os
+from simpleipc_cli.process.posix.spawn import Program, spawn_libc, spawn_os
 
 start = spawn_libc() if sys.argv[1] == "library" else spawn_os
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 if os.geteuid() == 0:  # no limit holds for root
     os.setuid(int(sys.argv[2]))
 try:
-    start("/bin/true", ["true"], {}, [])
+    start(Program("/bin/true", ["true"], {}))
 except OSError as error:
     sys.exit(error.errno)
 """
@@ -162,7 +169,7 @@ def test_too_many_processes_are_an_error(by):
 )
 def test_a_nul_in_a_text_is_an_error(start, program, arguments, given):
     with pytest.raises(ValueError, match="null"):
-        start(program, arguments, given, [])
+        start(Program(program, arguments, given))
 
 
 # -- concurrently ---------------------------------------------------------------------------
@@ -211,13 +218,14 @@ class StartThread(threading.Thread):
     def __init__(self, held: Held, limit: DescriptorLimit) -> None:
         super().__init__(daemon=True)
         self._held, self._limit = held, limit
+        self._pipes = StdioPipes()
         self.process = None
         self.start()
         wait_until(held.is_waited_for, "the program to be executed")
 
     def run(self) -> None:
         command = Command(self._held.program, "")
-        self.process = spawn(command, environment(), [], self._limit)
+        self.process = self._pipes.spawn(command, environment(), self._limit, {})
 
     def finish(self) -> None:
         self._held.release()
@@ -225,6 +233,7 @@ class StartThread(threading.Thread):
         assert self.process.wait(TIMEOUT, None)
         assert self.process.status() == 0
         self.process.stop(0.0, None)
+        self._pipes.close()
 
 
 def test_programs_are_started_concurrently(held):
@@ -266,13 +275,13 @@ def test_the_limit_is_not_raised_while_a_program_is_started(held, small_limit):
 
 def limit_of_child(limit: DescriptorLimit) -> int:
     """Return the soft limit that a handler has."""
-    reader, writer = os.pipe()
-    process = spawn(Command("ulimit -Sn", ""), environment(), [(writer, 1)], limit)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        written = file.read()
+    pipes = StdioPipes()
+    process = pipes.spawn(Command("ulimit -Sn", ""), environment(), limit, {})
+    assert process.wait(TIMEOUT, None)
+    (written,) = pipes.read(memoryview(bytearray(100)))
     process.stop(0.0, None)
-    return int(written)
+    pipes.close()
+    return int(bytes(written))
 
 
 def test_handlers_that_start_at_once_have_no_descriptors_of_each_other(endpoint):
@@ -316,9 +325,9 @@ def test_without_posix_spawn_python_starts_programs(spoil):
     program = f"""
 import os, sys
 {spoil}
-from simpleipc_cli.process.posix.posix_spawn import NO_VARIABLES, spawn_os, best_spawn
+from simpleipc_cli.process.posix.spawn import Program, spawn_os, best_spawn
 assert best_spawn() is spawn_os
-pid = best_spawn()("/bin/echo", ["echo", "started"], {{}}, [])
+pid = best_spawn()(Program("/bin/echo", ["echo", "started"], {{}}))
 assert os.waitpid(pid, 0)[1] == 0
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)

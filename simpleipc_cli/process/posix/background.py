@@ -1,0 +1,219 @@
+"""Processes that outlive the one that started them: a server in the background, and Detached.
+
+Each leads a session of its own, so that neither a lost terminal nor Ctrl-C reaches it. It keeps
+nothing of its caller: standard input and output are /dev/null (a `$(...)` around us must end),
+other descriptors that were passed to us are closed.
+
+A server in the background is forked. It keeps standard error until it listens, so that its error
+is shown there. It reports that it listens by one byte through a pipe, which ends without it when
+the server exits. Until then a signal that ends the parent also ends the server.
+
+The standard error of a Detached is a pipe, which we read to report why it did not start. After we
+detach it, the pipe still needs a reader that never lags: without one its next write would kill it,
+or block. A file would grow without limit. So a second process, `cat`, holds the pipe from the
+start, waits until we detach or exit, and from then on discards what it reads. It exits with the
+last writer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from time import monotonic
+
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import SipcError, SpawnFailed
+from simpleipc_cli.process import base
+from simpleipc_cli.process.posix.child import ChildProcess
+from simpleipc_cli.process.posix.spawn import ALL_SIGNALS, SHELL, Command
+from simpleipc_cli.system import BlockedSignals
+from simpleipc_cli.transport import HANGUP, READ, new_poller
+
+_GRACE_PERIOD = 2.0  # seconds after a signal that ends a process (tunable)
+_CHUNK = 1 << 16
+
+# Standard output is the pipe to drain, standard error one that ends when we detach: descriptors
+# above 2 may be ours, and a shell redirects the standard input of background jobs. It runs in the
+# background so that init adopts it.
+_DRAIN = "{ cd /; read -r end <&2; exec cat <&1 >/dev/null 2>&1; } &"
+
+
+def inheritable_fds() -> list[int]:
+    """Return the descriptors above 2 that this process was given and its children would get.
+
+    The process that opened them may wait until every copy is closed, as with `flock 9`, or a
+    test that reads its program's output to the end.
+    """
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(os.sysconf("SC_OPEN_MAX")))
+    return [number for number in numbers if number > 2 and _is_inheritable(number)]
+
+
+def _is_inheritable(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False  # closed by now: listdir()'s own
+
+
+class PendingDaemon(base.PendingDaemon):
+    """A server that does not listen yet, seen from its parent."""
+
+    def __init__(self, pid: int, pipe: int, signals: BlockedSignals) -> None:
+        super().__init__(pipe, signals)
+        self._pid = pid
+
+    def _wait(self, deadline: Deadline) -> bool:
+        poller = new_poller()
+        poller.register(self._pipe, READ)
+        while not (ready := poller.wait(deadline.remaining())) and not deadline.expired():
+            pass
+        return bool(ready)
+
+    def _outcome(self) -> int | None:
+        if os.read(self._pipe, 1):
+            return None
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def _terminate(self) -> None:
+        """End the server: it drains at the first SIGTERM, and aborts at the second."""
+        server = ChildProcess(self._pid)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            os.kill(self._pid, number)
+            if server.wait(_GRACE_PERIOD, None):
+                os.waitpid(self._pid, 0)
+                return
+
+
+def daemonize(_command: object, _environment: object) -> PendingDaemon | base.ReadyPipe:
+    """Fork; return the parent's half and the server's half. Call it before any thread starts.
+
+    Systems without fork need the command to start it again. Raises SipcError.
+    """
+    signals = BlockedSignals().__enter__()
+    try:
+        reader, writer = os.pipe()
+        pid = os.fork()
+    except OSError as error:
+        raise SipcError(
+            f"cannot go into the background: {error.strerror}", "check the limits (ulimit -a)"
+        ) from error
+    if pid:
+        os.close(writer)
+        return PendingDaemon(pid, reader, signals)
+    os.close(reader)
+    _leave_caller()
+    signals.__exit__()
+    return base.ReadyPipe(writer)
+
+
+def _leave_caller() -> None:
+    """Detach from the terminal, and close inherited descriptors. Keep the directory and umask."""
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # no terminal is left; reload is enabled later
+    try:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise SipcError(
+            f"cannot open {os.devnull}: {error.strerror}", "check that it is the null device"
+        ) from error
+    for number in (0, 1):
+        os.dup2(null, number)  # inheritable
+    os.close(null)
+    for number in inheritable_fds():
+        os.close(number)
+
+
+class Detached(base.Detached):
+    """A process in a session of its own."""
+
+    def __init__(self, process: ChildProcess, stderr: int, ours: ExitStack) -> None:
+        """`stderr` is our end of the pipe from its standard error; `ours` closes that."""
+        super().__init__(ours)
+        self._process = process
+        self._stderr = stderr
+        self._poller = new_poller()
+        self._poller.register(process.descriptor, READ)
+        self._poller.register(stderr, READ)
+        # Polled before each read. O_NONBLOCK would apply to the drain, too, which must block.
+        self._stderr_poller = new_poller()
+        self._stderr_poller.register(stderr, READ)
+
+    def status(self) -> int | None:
+        return self._process.status()
+
+    def wait(self, seconds: float) -> None:
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0:
+            for descriptor, events in self._poller.wait(left):
+                if descriptor == self._process.descriptor:
+                    self._poller.unregister(descriptor)
+                    end = 0.0
+                elif not self._read_stderr() and events & HANGUP:
+                    self._poller.unregister(descriptor)
+
+    def detach(self) -> None:
+        super().detach()
+        self._process.detach()
+
+    def _stop(self) -> None:
+        self._process.stop(_GRACE_PERIOD, None)
+
+    def _stderr_data(self) -> bytes:
+        return os.read(self._stderr, _CHUNK) if self._stderr_poller.wait(0.0) else b""
+
+
+def start_detached(command: Command, environment: Mapping[str, str]) -> Detached:
+    """Start a command that may outlive us. Raises SpawnFailed, SipcError."""
+    try:
+        with ExitStack() as theirs, ExitStack() as ours:
+            stderr, its_stderr = os.pipe()
+            ours.callback(os.close, stderr)
+            theirs.callback(os.close, its_stderr)
+            released, hold = os.pipe()
+            theirs.callback(os.close, released)
+            ours.callback(os.close, hold)
+            _start_drain(stderr, released, environment)
+            pid = command.start(partial(_start, environment, [(its_stderr, 2)]))
+            return Detached(ChildProcess(pid), stderr, ours.pop_all())
+    except OSError as error:
+        raise SpawnFailed(
+            f"cannot start {command.line[:60]!r}: {error.strerror}", "check the limits (ulimit -a)"
+        ) from error
+
+
+def _start_drain(stderr: int, released: int, environment: Mapping[str, str]) -> None:
+    """Start a process that reads `stderr` after the other end of `released` is closed."""
+    files = [(stderr, 1), (released, 2)]
+    pid = _start(environment, files, SHELL, [SHELL, "-c", _DRAIN])
+    if os.waitpid(pid, 0)[1]:
+        raise SpawnFailed("no process can be started", "allow more processes (ulimit -u)")
+
+
+def _start(
+    environment: Mapping[str, str],
+    files: Sequence[tuple[int, int]],
+    path: str,
+    arguments: list[str],
+) -> int:
+    """Start a program in a session of its own; `files` pairs our descriptors with its."""
+    actions: list[tuple[object, ...]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        *((os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files),
+        *((os.POSIX_SPAWN_CLOSE, number) for number in inheritable_fds()),
+    ]
+    return os.posix_spawn(
+        path,
+        arguments,
+        environment,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        setsigdef=ALL_SIGNALS,
+    )
