@@ -74,7 +74,11 @@ def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> objec
 
 @click.group(
     cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 80,
+        "show_default": True,
+    },
     epilog=EPILOG,
 )
 @click.version_option(package_name="simpleipc-cli", prog_name="sipc")

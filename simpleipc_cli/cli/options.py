@@ -115,7 +115,6 @@ def wait_option(command: _Command) -> _Command:
     """Add `--wait`."""
     return click.option(
         "--wait",
-        metavar="DURATION",
         type=DURATION,
         help="Keep trying while the endpoint is missing, refuses or is busy.",
     )(command)

@@ -17,7 +17,7 @@ LINGER = 1.0
 class ServerConfig:
     """The server's limits and choices; `sipc serve --help` describes each.
 
-    `sipc serve` passes them all: the defaults of its options are in cli/serve/options.py.
+    `sipc serve` passes them all: the defaults of its options are in cli/serve/command.py.
     """
 
     max_concurrency: int = 8

@@ -1,1 +1,56 @@
-"""The verb `serve`."""
+"""`sipc serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """The options of `sipc serve`; times in seconds. None means no limit, or not given."""
+
+    command: str | None
+    worker: str | None
+    max_requests_per_worker: int | None
+    prestart: int | None
+    whole_request: bool
+    on_hangup: str
+    timeout: float | None
+    kill_after: float
+    threads: int
+    backlog: int
+    max_request: int | None
+    read_timeout: float | None
+    write_timeout: float | None
+    mode: int | None
+    group: int | None
+    allowed_users: tuple[int, ...]
+    count: int | None
+    idle_timeout: float | None
+    quit_on: str | None
+    drain_timeout: float | None
+    background: bool
+    max_wait: float | None
+    pid_file: str | None
+    log_file: str | None
+    log_format: str
+    quiet: bool
+    verbose: bool
+    trace: bool
+    trace_file: str | None
+
+    @property
+    def socket_mode(self) -> int:
+        """The mode that was given, else one that lets in the given group or users."""
+        if self.mode is not None:
+            return self.mode
+        if self.allowed_users:
+            return 0o666
+        return 0o600 if self.group is None else 0o660
+
+    @property
+    def sighup_reloads(self) -> bool:
+        """Whether SIGHUP reloads; otherwise SIGHUP stops the server: the terminal is gone."""
+        return self.background or any(
+            value is not None for value in (self.log_file, self.worker, self.prestart)
+        )

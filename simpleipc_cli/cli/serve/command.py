@@ -1,14 +1,26 @@
-"""The command `sipc serve`: its arguments, and whether they fit together."""
+"""`sipc serve`: its options, and which can be combined."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import click
 
-from simpleipc_cli.cli.options import option_given, path_argument, resolve_endpoint, trace_options
-from simpleipc_cli.cli.serve.options import ServeOptions, serve_options
+from simpleipc_cli.cli.options import (
+    DURATION,
+    GROUP,
+    MODE,
+    SIZE,
+    USER,
+    Duration,
+    option_given,
+    path_argument,
+    resolve_endpoint,
+    trace_options,
+)
+from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
 from simpleipc_cli.server import systemd
 
@@ -22,10 +34,129 @@ Examples:
   sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s
   sipc serve demo.sock --worker ./worker.py"""
 
+_count_option = partial(click.option, metavar="N", type=click.IntRange(1))
+_duration_option = partial(click.option, type=DURATION)
+
 
 @click.command(epilog=EXAMPLES)
 @path_argument
-@serve_options
+# The handler.
+@click.option(
+    "--exec",
+    "command",
+    metavar="CMD",
+    help="Run CMD, a shell command line, for every request: the request is its standard input, "
+    "its standard output is the response.",
+)
+@click.option(
+    "--worker",
+    metavar="CMD",
+    help="In place of --exec: start CMD when needed, at most one per thread, and keep it "
+    "running. Requests are written to its standard input, responses read from its standard "
+    "output, as packets, each message ended by a flush.",
+)
+@_count_option("--max-requests-per-worker", help="Replace a worker after N requests.")
+@_count_option(
+    "--prestart",
+    help="Keep N processes of --exec started, waiting for their standard input; they do not get "
+    "the variables that describe the client.",
+)
+@click.option(
+    "--whole-request", is_flag=True, help="Start the handler only when the request is complete."
+)
+@click.option(
+    "--on-hangup",
+    type=click.Choice(["kill", "finish"]),
+    default="kill",
+    help="What happens to a handler whose client closes the connection; finish applies to "
+    "complete requests.",
+)
+@_duration_option(
+    "--timeout",
+    default="0",
+    help="Maximum time from a handler's start to its end; for a prestarted handler or a worker, "
+    "from the request to the end of the response.",
+)
+@click.option(
+    "--kill-after",
+    type=Duration(zero_is_none=False),
+    default="2s",
+    help="Time between SIGTERM and SIGKILL for a handler that must end; 0 sends SIGKILL at once.",
+)
+# Limits.
+@_count_option("--threads", default=8, help="Handle N requests at once; the others wait.")
+@click.option(
+    "--backlog",
+    metavar="N",
+    type=click.IntRange(1, 2**31 - 1),
+    default=1024,
+    help="Let N connections wait in the kernel before they are accepted.",
+)
+@click.option("--max-request", type=SIZE, default="0", help="Refuse requests with more payload.")
+@_duration_option(
+    "--read-timeout",
+    default="30s",
+    help="Maximum time without data within a request, and maximum time for one packet of it.",
+)
+@_duration_option(
+    "--write-timeout",
+    default="60s",
+    help="Maximum time in which no data moves while the client should read.",
+)
+# Access.
+@click.option(
+    "--mode",
+    type=MODE,
+    help="Permissions of the socket, independent of the umask; to connect, a client needs "
+    "write permission.  [default: 0600; 0660 with --group, 0666 with --allow-user]",
+)
+@click.option("--group", type=GROUP, help="Give the socket to this group, a name or a number.")
+@click.option(
+    "--allow-user",
+    "allowed_users",
+    type=USER,
+    multiple=True,
+    help="Answer only this user's requests, a name or a number; repeatable. Neither root nor "
+    "the server's own user is allowed unless named.",
+)
+# The end.
+@_count_option("--count", help="Stop after N requests.")
+@_duration_option("--idle-timeout", default="0", help="Stop after this long without a request.")
+@click.option(
+    "--quit-on",
+    metavar="TEXT",
+    help="Answer a request of exactly these bytes with an empty response, and stop.",
+)
+@_duration_option(
+    "--drain-timeout",
+    default="10s",
+    help="Maximum time to answer connected clients when stopping.",
+)
+# The process.
+@click.option("--background", is_flag=True, help="Daemonize; return once the server is listening.")
+@_duration_option(
+    "--max-wait", default="60s", help="With --background, maximum time until it is listening."
+)
+@click.option(
+    "--pid-file",
+    metavar="FILE",
+    help="Write the server's process id to FILE, and remove FILE at the end. A FILE in use by "
+    "another server is an error.",
+)
+# The log.
+@click.option(
+    "--log-file",
+    metavar="FILE",
+    help="Append the log to FILE instead of stderr; SIGHUP reopens it.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Format of the log; json writes one object per line.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Log debug details.")
 @trace_options
 @click.pass_context
 def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
@@ -40,7 +171,9 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
     """
     options = ServeOptions(**given)
-    options.check(ctx)
+    _check(options)
+    if option_given(ctx, "max_wait") and not options.background:
+        raise click.UsageError("--max-wait requires --background")
     listener = _passed_listener(ctx, path)
     if listener is not None:
         return run(listener.path, options, listener=listener)
@@ -48,6 +181,30 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     if options.background:
         return run_in_background(endpoint, options)
     return run(endpoint.ensure_parent(), options)
+
+
+def _check(options: ServeOptions) -> None:
+    """Raise UsageError for options that cannot be combined."""
+    command, worker = options.command, options.worker
+    if command is not None and worker is not None:
+        raise click.UsageError("--exec and --worker cannot be combined")
+    for name, line in (("--exec", command), ("--worker", worker)):
+        if line is not None and not line.strip():
+            raise click.UsageError(f"{name}: the command is empty")
+    if command is None and worker is None:
+        raise click.UsageError("one of --exec CMD or --worker CMD is required")
+    if worker is None and options.max_requests_per_worker is not None:
+        raise click.UsageError("--max-requests-per-worker requires --worker")
+    if options.prestart is not None and worker is not None:
+        raise click.UsageError("--prestart cannot be combined with --worker")
+    if options.prestart is not None and options.whole_request:
+        raise click.UsageError(
+            "--prestart cannot be combined with --whole-request: the first starts handlers "
+            "before their requests, the second after them"
+        )
+    files = [os.path.realpath(path) for path in (options.pid_file, options.log_file) if path]
+    if len(files) == 2 and files[0] == files[1]:
+        raise click.UsageError("--pid-file and --log-file are the same file")
 
 
 def _passed_listener(ctx: click.Context, path: str | None) -> UnixInheritedListener | None:

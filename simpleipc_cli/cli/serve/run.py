@@ -12,8 +12,8 @@ from functools import partial
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.line_writer import LineWriter
+from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.log import JsonLog, TextLog
-from simpleipc_cli.cli.serve.options import ServeOptions
 from simpleipc_cli.cli.stdio import format_error, print_error
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
