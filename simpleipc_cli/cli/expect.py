@@ -6,7 +6,6 @@ import mmap
 import os
 import re
 import warnings
-from abc import ABC, abstractmethod
 from typing import NoReturn
 
 import click
@@ -21,62 +20,37 @@ _CONTEXT = 16  # bytes shown before the first difference (tunable)
 _MAX_SHOWN = 48  # bytes shown in all (tunable)
 
 
-class Expectation(ABC):
-    """Gets a response in pieces, and checks it at its end."""
-
-    @abstractmethod
-    def feed(self, payload: memoryview) -> None:
-        """Add a part of the response, valid only during the call. Raises SipcError."""
-
-    @abstractmethod
-    def check(self, deadline: Deadline) -> None:
-        """Check the complete response. Raises ExpectationFailed, TimedOut."""
-
-    def close(self) -> None:  # noqa: B027 - optional
-        """Free its resources."""
-
-
-class FixedText(Expectation):
-    """The whole response equals a text; one newline at the end of either is ignored.
-
-    Keeps only a few bytes of the response, from the first difference on.
-    """
+class FixedText:
+    """The whole response equals a text; one newline at the end of either is ignored."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text.removesuffix(b"\n")
-        self._allowed = self._text + b"\n"
+        self._start = b""  # of the response: enough to find and show a difference
         self._size = 0  # of the response
-        self._differs_at: int | None = None
-        self._difference = b""  # the response from there on
 
     def feed(self, payload: memoryview) -> None:
-        offset = self._size
+        """Add a part of the response."""
         self._size += len(payload)
-        if self._differs_at is None:
-            expected = self._allowed[offset : offset + len(payload)]
-            if payload == expected:
-                return
-            common = _common_length(expected, payload[: len(expected)].tobytes())
-            self._differs_at = offset + common
-            payload = payload[common:]
-        self._difference += payload[: _MAX_SHOWN - len(self._difference)]
+        self._start += payload[: len(self._text) + _MAX_SHOWN - len(self._start)]
 
     def check(self, deadline: Deadline) -> None:  # noqa: ARG002
-        offset = self._differs_at
-        if offset is None:
-            if self._size >= len(self._text):
-                return
-            offset = self._size
+        """Check the complete response. Raises ExpectationFailed."""
+        longest = self._text + b"\n"
+        if self._start in {self._text, longest}:
+            return
+        offset = _common_length(longest, self._start)
         start = max(0, offset - _CONTEXT)
-        received = self._allowed[start:offset] + self._difference
-        expected = _excerpt(self._text, start, len(self._text))
         raise ExpectationFailed(
-            f"the response is not as expected: at byte {offset} expected {expected}"
-            f" but got {_excerpt(received, 0, self._size - start, is_cut=start > 0)}"
+            f"the response is not as expected: at byte {offset} expected"
+            f" {_excerpt(self._text, start, len(self._text))}"
+            f" but got {_excerpt(self._start, start, self._size)}"
         )
 
+    def close(self) -> None:
+        """Free nothing."""
 
-class RegexMatch(Expectation):
+
+class RegexMatch:
     """A regular expression matches somewhere in the response, which is spooled to disk."""
 
     def __init__(self, pattern: re.Pattern[bytes], folder: str) -> None:
@@ -84,10 +58,14 @@ class RegexMatch(Expectation):
         self._spool = Spool(folder)
 
     def feed(self, payload: memoryview) -> None:
+        """Add a part of the response, valid only during the call. Raises SipcError."""
         self._spool.append([payload])
 
     def check(self, deadline: Deadline) -> None:
-        """Search the response. To be called in the main thread, which gets signals."""
+        """Search the complete response. To be called in the main thread, which gets signals.
+
+        Raises ExpectationFailed, TimedOut.
+        """
         size = len(self._spool)
         if not size:
             self._search(b"", deadline)
@@ -116,6 +94,10 @@ class RegexMatch(Expectation):
         self._spool.close()
 
 
+Expectation = FixedText | RegexMatch
+"""Gets a response in pieces, and checks it at its end."""
+
+
 def _on_timeout(_number: int, _frame: object) -> NoReturn:
     raise TimedOut(
         "the search in the response was not finished in time", "use a simpler regular expression"
@@ -127,11 +109,10 @@ def _common_length(one: bytes, other: bytes) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _excerpt(data: bytes, start: int, size: int, *, is_cut: bool = False) -> str:
+def _excerpt(data: bytes, start: int, size: int) -> str:
     """Quote bytes from `start` on; dots stand for what is left out of `size` bytes."""
     shown = data[start : start + _MAX_SHOWN]
-    before = "..." if start or is_cut else ""
-    return f"{before}{quoted(shown)}{'...' if start + len(shown) < size else ''}"
+    return f"{'...' if start else ''}{quoted(shown)}{'...' if start + len(shown) < size else ''}"
 
 
 def regex_match(text: str) -> RegexMatch:
