@@ -13,18 +13,18 @@ import sys
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated, exit_code
-from simpleipc_cli.cli.fastpath import fast_path
-from simpleipc_cli.cli.parse import VERBS
+from simpleipc_cli.cli.parse import OPTIONS, VERBS, NeedsClick, parse_simple
 from simpleipc_cli.cli.stdio import STDERR, STDOUT, fill_standard_fds, format_error, print_error
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from sys import UnraisableHookArgs
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 _ENDING: list[int] = [getattr(_signal, name) for name in system.ENDING_SIGNALS]
+_COMPLETION = "_SIPC_COMPLETE"  # with this variable set, click completes words
 _RESEND_DELAY = 0.05  # seconds (tunable)
 
 _raised: list[int] = []
@@ -43,6 +43,29 @@ def main() -> NoReturn:
     status = _status(verb, _run_click)
     _discard_unwritten_output()
     sys.exit(status)
+
+
+def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
+    """Return the function to run for these arguments; None if click must parse them."""
+    if not arguments or arguments[0] not in OPTIONS or _COMPLETION in os.environ:
+        return None
+    try:
+        given = parse_simple(arguments[0], arguments[1:])
+    except NeedsClick:
+        return None
+    given["has_wait"] = "wait" in given
+    return lambda: _run_parsed(arguments[0], given)
+
+
+def _run_parsed(verb: str, given: dict[str, Any]) -> int:
+    if verb == "send":
+        from simpleipc_cli.cli.send import SendOptions  # noqa: PLC0415 - only one verb is loaded
+        from simpleipc_cli.cli.send.run import run as send  # noqa: PLC0415
+
+        return send(SendOptions(**given))
+    from simpleipc_cli.cli.probe.run import ProbeOptions, run  # noqa: PLC0415
+
+    return run(ProbeOptions(**given))
 
 
 def _discard_unwritten_output() -> None:

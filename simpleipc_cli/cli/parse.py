@@ -1,4 +1,10 @@
-"""What all verbs parse, without click: that takes longer to load than an exchange."""
+"""What is parsed without click, which takes longer to load than an exchange.
+
+All verbs parse durations here. For the plain forms of `send` and `probe` only the parsing is
+separate: both ways call the same function of the verb. Whatever is not in the table of options,
+usage errors included, is left to click, before any side effect. A test compares the table with
+click's options.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,11 @@ import os
 from simpleipc_cli import system
 from simpleipc_cli.endpoint import Endpoint, default_endpoint
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
 VERBS = {
     "serve": "Answer requests with a command.",
     "send": "Send one request and print the response.",
@@ -14,9 +25,25 @@ VERBS = {
     "bench": "Measure the rate and the latency of an endpoint.",
 }
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+FLAG, TEXT, DURATION = "flag", "text", "duration"
+
+OPTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "send": {
+        **dict.fromkeys(("-d", "--data"), ("data", TEXT)),
+        "--data-file": ("data_file", TEXT),
+        **dict.fromkeys(("-o", "--output"), ("output", TEXT)),
+        "--connect-timeout": ("connect_timeout", DURATION),
+        **dict.fromkeys(("-m", "--max-time"), ("max_time", DURATION)),
+        "--wait": ("wait", DURATION),
+    },
+    "probe": {
+        **dict.fromkeys(("-q", "--quiet"), ("quiet", FLAG)),
+        "--json": ("as_json", FLAG),
+        "--wait": ("wait", DURATION),
+        **dict.fromkeys(("-t", "--timeout"), ("timeout", DURATION)),
+    },
+}
+"""For each verb, each spelling of an option: the parameter's name and its kind."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # in seconds
 _MAX_SECONDS = 10 * 365 * 24 * 3600.0  # the kernel's timers hold this (tunable)
@@ -38,6 +65,49 @@ class Options:
 def resolve_endpoint(path: str | None) -> Endpoint:
     """Return the endpoint at `path`, or the default one."""
     return default_endpoint(os.environ, system.user_id()) if path is None else Endpoint(path)
+
+
+class NeedsClick(Exception):
+    """The command line is more than this module parses."""
+
+
+def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters given, by click's names. Raises NeedsClick."""
+    given: dict[str, Any] = {}
+    rest = iter(words)
+    for word in rest:
+        is_path = word == "-" or not word.startswith("-")
+        name, value = ("path", word) if is_path else _option(OPTIONS[verb], word, rest)
+        if name in given:
+            raise NeedsClick
+        given[name] = value
+    if "data" in given and "data_file" in given:
+        raise NeedsClick
+    return given
+
+
+def _option(
+    options: dict[str, tuple[str, str]], word: str, rest: Iterator[str]
+) -> tuple[str, object]:
+    """Return an option's name and value, which may be the next word. Raises NeedsClick."""
+    flag, equals, value = word.partition("=")
+    if flag not in options or (equals and not flag.startswith("--")):
+        raise NeedsClick
+    name, kind = options[flag]
+    if kind == FLAG:
+        if equals:
+            raise NeedsClick
+        return name, True
+    if not equals:
+        value = next(rest, "")
+        if not value:  # missing, or empty, which is rare
+            raise NeedsClick
+    if kind == TEXT:
+        return name, value
+    found = seconds(value)
+    if found is None:
+        raise NeedsClick
+    return name, found or None  # 0 means no limit
 
 
 def seconds(text: str) -> float | None:

@@ -20,8 +20,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from simpleipc_cli import cli
-from simpleipc_cli.cli.fastpath import FLAG, OPTIONS, TEXT, NeedsClick, fast_path, parse_simple
+from simpleipc_cli.cli import fast_path
 from simpleipc_cli.cli.options import DURATION
+from simpleipc_cli.cli.parse import FLAG, OPTIONS, TEXT, NeedsClick, parse_simple
 
 each_verb = pytest.mark.parametrize("verb", OPTIONS)
 

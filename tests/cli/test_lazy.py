@@ -49,7 +49,7 @@ def bare():
 def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
     with ScriptedServer(endpoint, echo):
         loaded = loaded_by(*arguments, endpoint)
-    assert {"client", "cli.fastpath"} <= loaded
+    assert {"client", "cli.parse"} <= loaded
     assert set(HEAVY) & (loaded - bare) <= ({"select"} if "-m" in arguments else set())
     assert [name for name in loaded if name.startswith(LOADED_LATER)] == []
 

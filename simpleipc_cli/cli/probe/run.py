@@ -1,4 +1,4 @@
-"""Run `sipc probe`. Loads little: see cli/fastpath.py."""
+"""Run `sipc probe`. Loads little: see cli/parse.py."""
 
 from __future__ import annotations
 
