@@ -1,4 +1,7 @@
-"""Types of option values, and the options that verbs share."""
+"""Types of option values, and the options that verbs share.
+
+A type is a function: click shows its name as the value's, and its ValueError as a usage error.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.types import FuncParamType
 
 from simpleipc_cli.cli.parse import resolve_endpoint, seconds
 
@@ -23,101 +27,72 @@ _MAX_ID = 2**32 - 2  # of a user or group; one more means "unchanged" to chown(2
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A duration, converted to seconds; 0 becomes None, no limit."""
-
-    name = "duration"
-
-    def __init__(self, *, zero_is_none: bool = True) -> None:
-        """`zero_is_none=False` is for durations that are not limits."""
-        self._zero_is_none = zero_is_none
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
-        found = seconds(str(value))
-        if found is None:
-            self.fail(
-                f"{value!r} is not a duration: give one such as 500ms, 2s or 1m30s", param, ctx
-            )
-        return None if found == 0 and self._zero_is_none else found
+def duration(text: str) -> float | None:
+    """Convert a duration to seconds; 0 becomes None, no limit."""
+    return duration_or_zero(text) or None
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A number of bytes; 0 becomes None, no limit."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        found = re.fullmatch(r"(\d{1,15})([KMGT]?)", str(value), re.ASCII)
-        if not found:
-            self.fail(f"{value!r} is not a size: give one such as 4096, 64K, 10M or 1G", param, ctx)
-        return int(found[1]) * _UNITS[found[2]] or None
+def duration_or_zero(text: str) -> float:
+    """Convert a duration that is no limit to seconds."""
+    found = seconds(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a duration: give one such as 500ms, 2s or 1m30s")
+    return found
 
 
-class Mode(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """Permission bits, in octal."""
-
-    name = "octal"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not re.fullmatch(r"0?[0-7]{3}", str(value), re.ASCII):
-            self.fail(f"{value!r} is not a mode: give one such as 0600 or 0666", param, ctx)
-        return int(str(value), 8)
+def size(text: str) -> int | None:
+    """Convert a number of bytes; 0 becomes None, no limit."""
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)", text, re.ASCII)
+    if not found:
+        raise ValueError(f"{text!r} is not a size: give one such as 4096, 64K, 10M or 1G")
+    return int(found[1]) * _UNITS[found[2]] or None
 
 
-class Account(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A user or a group, by name or number; converted to the number."""
-
-    def __init__(self, name: str, find_id: Callable[[str], int]) -> None:
-        """`find_id` returns the number for a name. Raises KeyError for an unknown name."""
-        self.name = name
-        self._find_id = find_id
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Convert a name, or else a number, as chown(1) does."""
-        try:
-            return self._find_id(value)
-        except (KeyError, ValueError):
-            pass
-        if not re.fullmatch(r"\d{1,10}", str(value), re.ASCII) or int(value) > _MAX_ID:
-            self.fail(f"there is no {self.name} {value!r}: give a name or a number", param, ctx)
-        return int(value)
+def octal(text: str) -> int:
+    """Convert permission bits."""
+    if not re.fullmatch(r"0?[0-7]{3}", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a mode: give one such as 0600 or 0666")
+    return int(text, 8)
 
 
-def _user_id(name: str) -> int:
+def user(name: str) -> int:
+    """Convert a user's name or number to the number."""
     import pwd  # noqa: PLC0415 - not every platform has it
 
-    return pwd.getpwnam(name).pw_uid
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        return _id("user", name)
 
 
-def _group_id(name: str) -> int:
+def group(name: str) -> int:
+    """Convert a group's name or number to the number."""
     import grp  # noqa: PLC0415 - not every platform has it
 
-    return grp.getgrnam(name).gr_gid
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        return _id("group", name)
 
 
-DURATION = Duration()
-SIZE = Size()
-MODE = Mode()
-USER = Account("user", _user_id)
-GROUP = Account("group", _group_id)
+def _id(kind: str, text: str) -> int:
+    """Convert what is not the name of an account: chown(1) also tries names first."""
+    if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or int(text) > _MAX_ID:
+        raise ValueError(f"there is no {kind} {text!r}: give a name or a number")
+    return int(text)
 
 
-def path_argument(command: _Command) -> _Command:
-    """Add PATH, the first argument of every verb; it is not checked here."""
-    return click.argument("path", required=False, type=click.Path(readable=False))(command)
+DURATION = FuncParamType(duration)
+SIZE = FuncParamType(size)
 
+path_argument = click.argument("path", required=False, type=click.Path(readable=False))
+"""The first argument of every verb; it is not checked here."""
 
-def wait_option(command: _Command) -> _Command:
-    """Add `--wait`."""
-    return click.option(
-        "--wait",
-        type=DURATION,
-        help="Keep trying while the endpoint is missing, refuses or is busy.",
-    )(command)
+wait_option = click.option(
+    "--wait",
+    type=DURATION,
+    help="Keep trying while the endpoint is missing, refuses or is busy.",
+)
 
 
 def trace_options(command: _Command) -> _Command:

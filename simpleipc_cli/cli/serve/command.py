@@ -10,15 +10,15 @@ import click
 
 from simpleipc_cli.cli.options import (
     DURATION,
-    GROUP,
-    MODE,
     SIZE,
-    USER,
-    Duration,
+    duration_or_zero,
+    group,
+    octal,
     option_given,
     path_argument,
     resolve_endpoint,
     trace_options,
+    user,
 )
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
@@ -79,7 +79,8 @@ _duration_option = partial(click.option, type=DURATION)
 )
 @click.option(
     "--kill-after",
-    type=Duration(zero_is_none=False),
+    metavar="DURATION",
+    type=duration_or_zero,
     default="2s",
     help="Time between SIGTERM and SIGKILL for a handler that must end; 0 sends SIGKILL at once.",
 )
@@ -106,15 +107,15 @@ _duration_option = partial(click.option, type=DURATION)
 # Access.
 @click.option(
     "--mode",
-    type=MODE,
+    type=octal,
     help="Permissions of the socket, independent of the umask; to connect, a client needs "
     "write permission.  [default: 0600; 0660 with --group, 0666 with --allow-user]",
 )
-@click.option("--group", type=GROUP, help="Give the socket to this group, a name or a number.")
+@click.option("--group", type=group, help="Give the socket to this group, a name or a number.")
 @click.option(
     "--allow-user",
     "allowed_users",
-    type=USER,
+    type=user,
     multiple=True,
     help="Answer only this user's requests, a name or a number; repeatable. Neither root nor "
     "the server's own user is allowed unless named.",
