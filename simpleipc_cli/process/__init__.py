@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.process.windows import background as win_background
     from simpleipc_cli.process.windows import child as win_child
 
-    # Both systems offer the same. What is missing here has a base class.
-    _pipes: list[Callable[[int | None], base.StdioPipes]] = [
-        *(child.StdioPipes, win_child.StdioPipes),
-        *(child.WorkerPipes, win_child.WorkerPipes),
-    ]
+    # Both systems offer the same functions. The classes have base classes.
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
     _starts: list[Callable[[Any, dict[str, str]], base.Detached]] = [

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import AddressInUse, SipcError, TimedOut
@@ -77,7 +77,7 @@ class ChildProcess(ABC):
         return True
 
 
-class StdioPipes(Protocol):
+class StdioPipes(ABC):
     """Our ends of the pipes to a child's standard input and from its standard output.
 
     Made from the file to use as standard input, or None for a pipe. Raises SipcError then.
@@ -89,6 +89,7 @@ class StdioPipes(Protocol):
     """Descriptor to poll; -1 if there is none, or once it is closed."""
     output: int
 
+    @abstractmethod
     def spawn(
         self,
         command: Any,
@@ -102,34 +103,41 @@ class StdioPipes(Protocol):
         failure, closes all pipes and raises SipcError.
         """
 
+    @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:
         """Write some of `payload`; return how many bytes.
 
         After BlockingIOError the same bytes must be offered again. Raises PeerClosed.
         """
 
+    @abstractmethod
     def end_input(self) -> None:
         """Close the pipe to the child."""
 
-    def abandon_input(self) -> None:
+    def abandon_input(self) -> None:  # noqa: B027 - nothing to do
         """Write no more, and leave the pipe open.
 
         A process that the child has started may still read it, and must not take half a request
         for a whole one.
         """
 
+    @abstractmethod
     def unread(self) -> int:
         """Return how many bytes the child has not read."""
 
+    @abstractmethod
     def read(self, buffer: memoryview) -> list[memoryview]:
         """Read from the child; empty at the end. Raises BlockingIOError."""
 
+    @abstractmethod
     def has_output(self) -> bool:
         """Return whether read() would return data."""
 
     def end_output(self) -> None:
         """Read no more."""
+        self.output = -1
 
+    @abstractmethod
     def close(self) -> None:
         """Close what is still open."""
 

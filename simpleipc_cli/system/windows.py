@@ -83,18 +83,18 @@ def write_at(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
     return sum(os.write(descriptor, buffer) for buffer in buffers)
 
 
-class _ReadPoll:
-    """Waits until a pipe can be read. Files and consoles count as readable at all times."""
+class _Poll:
+    """Waits until a pipe can be read. For nothing else does the system report readiness."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, writing: bool) -> None:
         runtime: Any = import_module("msvcrt")
         self._native: Any = import_module("_winapi")
         self._handle: int = runtime.get_osfhandle(descriptor)
-        self._is_pipe = self._native.GetFileType(self._handle) == _PIPE
+        self._must_wait = not writing and self._native.GetFileType(self._handle) == _PIPE
 
     def poll(self, milliseconds: float | None = None, /) -> bool:
         end = None if milliseconds is None else monotonic() + milliseconds / 1000
-        while self._is_pipe and not self._can_be_read():
+        while self._must_wait and not self._can_be_read():
             if end is not None and monotonic() >= end:
                 return False
             sleep(_POLL_INTERVAL)
@@ -107,15 +107,8 @@ class _ReadPoll:
             return True  # its writers are gone: a read reports that
 
 
-class _WritePoll:
-    """Reports a descriptor as writable at all times: the system does not report it."""
-
-    def poll(self, _milliseconds: float | None = None, /) -> bool:
-        return True
-
-
 def fd_poll(descriptor: int, *, writing: bool) -> FdPoll:
-    return _WritePoll() if writing else _ReadPoll(descriptor)
+    return _Poll(descriptor, writing=writing)
 
 
 def reset_signals() -> None:

@@ -190,8 +190,8 @@ def prepare_spawn() -> None:
     best_spawn()
 
 
-class StdioPipes:
-    """The pipes to a child's standard input and from its standard output."""
+class StdioPipes(base.StdioPipes):
+    """Non-blocking pipes."""
 
     accepts_file = True
 
@@ -263,9 +263,6 @@ class StdioPipes:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def abandon_input(self) -> None:
-        pass
-
     def unread(self) -> int:
         return _unread(self.input)
 
@@ -281,9 +278,6 @@ class StdioPipes:
 
     def has_output(self) -> bool:
         return _unread(self._reader) > 0
-
-    def end_output(self) -> None:
-        self.output = -1
 
     def close(self) -> None:
         self._close_child_ends()

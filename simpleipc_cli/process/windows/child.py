@@ -102,8 +102,8 @@ def _own_user_only() -> win32.SecurityDescriptor:
     return win32.SecurityDescriptor(f"D:P(A;;GA;;;{win32.own_user()})")
 
 
-class StdioPipes:
-    """The pipes to a child's standard input and from its standard output."""
+class StdioPipes(base.StdioPipes):
+    """Named pipes, which have overlapped operations; anonymous ones have none."""
 
     accepts_file = False
 
@@ -186,9 +186,6 @@ class StdioPipes:
         self.input = -1
         self._writer.close()
 
-    def abandon_input(self) -> None:
-        pass
-
     def unread(self) -> int:
         """Return the unread bytes; negative if the child has read more than write() returned."""
         return -self._writer.unreported
@@ -205,9 +202,6 @@ class StdioPipes:
             return self._reader.peek_nowait()
         except BlockingIOError:
             return False
-
-    def end_output(self) -> None:
-        self.output = -1
 
     def close(self) -> None:
         self.input = self.output = -1
