@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simpleipc_cli.server.config import ServerConfig
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """The options of `sipc serve`; times in seconds. None means no limit, or not given."""
 
+    config: ServerConfig
     command: str | None
     worker: str | None
     max_requests_per_worker: int | None
     prestart: int | None
-    whole_request: bool
-    on_hangup: str
-    timeout: float | None
-    kill_after: float
-    threads: int
     backlog: int
-    max_request: int | None
-    read_timeout: float | None
-    write_timeout: float | None
     mode: int | None
     group: int | None
-    allowed_users: tuple[int, ...]
-    count: int | None
-    idle_timeout: float | None
-    quit_on: str | None
-    drain_timeout: float | None
     background: bool
     max_wait: float | None
     pid_file: str | None
@@ -44,7 +34,7 @@ class ServeOptions:
         """The mode that was given, else one that lets in the given group or users."""
         if self.mode is not None:
             return self.mode
-        if self.allowed_users:
+        if self.config.allowed_users:
             return 0o666
         return 0o600 if self.group is None else 0o660
 

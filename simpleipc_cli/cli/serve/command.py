@@ -23,6 +23,8 @@ from simpleipc_cli.cli.options import (
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
 from simpleipc_cli.server import systemd
+from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.system import SPOOL_FOLDER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,7 +173,7 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
 
     Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
     """
-    options = ServeOptions(**given)
+    options = ServeOptions(config=_take_config(given), **given)
     _check(options)
     if option_given(ctx, "max_wait") and not options.background:
         raise click.UsageError("--max-wait requires --background")
@@ -182,6 +184,27 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     if options.background:
         return run_in_background(endpoint, options)
     return run(endpoint.ensure_parent(), options)
+
+
+def _take_config(given: dict[str, Any]) -> ServerConfig:
+    """Remove the options of the server itself, and return them."""
+    quit_on = given.pop("quit_on")
+    return ServerConfig(
+        max_concurrency=given.pop("threads"),
+        max_request=given.pop("max_request"),
+        read_timeout=given.pop("read_timeout"),
+        write_timeout=given.pop("write_timeout"),
+        handler_timeout=given.pop("timeout"),
+        grace_period=given.pop("kill_after"),
+        drain_timeout=given.pop("drain_timeout"),
+        max_requests=given.pop("count"),
+        idle_timeout=given.pop("idle_timeout"),
+        quit_on=None if quit_on is None else os.fsencode(quit_on),
+        allowed_users=frozenset(given.pop("allowed_users")) or None,
+        whole_request=given.pop("whole_request"),
+        finish_on_hangup=given.pop("on_hangup") == "finish",
+        spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+    )
 
 
 def _check(options: ServeOptions) -> None:
@@ -198,7 +221,7 @@ def _check(options: ServeOptions) -> None:
         raise click.UsageError("--max-requests-per-worker requires --worker")
     if options.prestart is not None and worker is not None:
         raise click.UsageError("--prestart cannot be combined with --worker")
-    if options.prestart is not None and options.whole_request:
+    if options.prestart is not None and options.config.whole_request:
         raise click.UsageError(
             "--prestart cannot be combined with --whole-request: the first starts handlers "
             "before their requests, the second after them"

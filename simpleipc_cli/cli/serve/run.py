@@ -11,9 +11,8 @@ from functools import partial
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.line_writer import LineWriter
 from simpleipc_cli.cli.serve import ServeOptions
-from simpleipc_cli.cli.serve.log import JsonLog, TextLog
+from simpleipc_cli.cli.serve.log import LineLog
 from simpleipc_cli.cli.stdio import format_error, print_error
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
@@ -21,7 +20,6 @@ from simpleipc_cli.handlers.exec import ProcessHandler
 from simpleipc_cli.process import Command, PidFile
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
-from simpleipc_cli.server.config import ServerConfig
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.server import ExitReason, Server
@@ -49,20 +47,15 @@ class SignalRouter:
         """The first stop signal, 0 if there was none."""
         self._server: Server | None = None
         self._pending: list[Callable[[Server], None]] = []
-        self._handled: list[signal.Signals] = []
         reload_signals = _RELOAD_SIGNALS if sighup_reloads else []
         for number in _STOP_SIGNALS:
             was_ignored = signal.getsignal(number) is signal.SIG_IGN
             if number not in reload_signals and (number == signal.SIGTERM or not was_ignored):
-                self._handle(number, self._on_stop)
+                signal.signal(number, self._on_stop)
         for number in reload_signals:
-            self._handle(number, partial(self._call, Server.reload))
+            signal.signal(number, partial(self._call, Server.reload))
         for number in _STATS_SIGNALS:
-            self._handle(number, partial(self._call, Server.log_stats))
-
-    def is_stopping(self) -> bool:
-        """Return whether a stop signal has arrived."""
-        return self.first != 0
+            signal.signal(number, partial(self._call, Server.log_stats))
 
     def attach(self, server: Server) -> None:
         """Pass all signals to this server, those that have arrived before included."""
@@ -72,12 +65,8 @@ class SignalRouter:
 
     def ignore(self) -> None:
         """Ignore signals from now on: the server has ended, and the process is about to."""
-        for number in self._handled:
+        for number in (*_STOP_SIGNALS, *_RELOAD_SIGNALS, *_STATS_SIGNALS):
             signal.signal(number, signal.SIG_IGN)
-
-    def _handle(self, number: signal.Signals, on_signal: Callable[[int, object], None]) -> None:
-        signal.signal(number, on_signal)
-        self._handled.append(number)
 
     def _on_stop(self, number: int, frame: object) -> None:
         self.first = self.first or number
@@ -122,9 +111,7 @@ def run(
     `listener` listens already, at the absolute or abstract `path`; without it, `path` is claimed.
     `on_listening` is called when clients can connect.
     """
-    log = (JsonLog if options.log_format == "json" else TextLog)(
-        LineWriter(options.log_file), quiet=options.quiet, verbose=options.verbose
-    )
+    log = LineLog(options)
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         command = _command(options, log)
         descriptors = DescriptorLimit()
@@ -139,7 +126,7 @@ def run(
                     mode=options.socket_mode,
                     group=options.group,
                     backlog=options.backlog,
-                    cancelled=signals.is_stopping,
+                    cancelled=lambda: signals.first != 0,
                 )
             except Cancelled:
                 return SIGNALLED + signals.first
@@ -149,7 +136,7 @@ def run(
                     listener,
                     absolute,
                     handler=handler,
-                    config=_config(options),
+                    config=options.config,
                     log=log,
                     descriptors=descriptors,
                     observe=observe,
@@ -239,7 +226,7 @@ def _new_handler(
             log,
             path=path,
             count=options.prestart,
-            grace_period=options.kill_after,
+            grace_period=options.config.grace_period,
         )
     if options.worker is None:
         return ProcessHandler(command, environment, limit)
@@ -250,9 +237,9 @@ def _new_handler(
         environment,
         limit,
         log,
-        max_workers=options.threads,
+        max_workers=options.config.max_concurrency,
         max_requests=options.max_requests_per_worker,
-        grace_period=options.kill_after,
+        grace_period=options.config.grace_period,
     )
 
 
@@ -263,22 +250,3 @@ def _check_limit(descriptors: DescriptorLimit, handler: Handler) -> None:
             f"the limit of {descriptors.maximum} file descriptors is too low",
             f"raise it to at least {needed} (ulimit -n)",
         )
-
-
-def _config(options: ServeOptions) -> ServerConfig:
-    return ServerConfig(
-        max_concurrency=options.threads,
-        max_request=options.max_request,
-        read_timeout=options.read_timeout,
-        write_timeout=options.write_timeout,
-        handler_timeout=options.timeout,
-        grace_period=options.kill_after,
-        drain_timeout=options.drain_timeout,
-        max_requests=options.count,
-        idle_timeout=options.idle_timeout,
-        quit_on=None if options.quit_on is None else os.fsencode(options.quit_on),
-        allowed_users=frozenset(options.allowed_users) or None,
-        whole_request=options.whole_request,
-        finish_on_hangup=options.on_hangup == "finish",
-        spool_folder=os.environ.get("TMPDIR") or system.SPOOL_FOLDER,
-    )
