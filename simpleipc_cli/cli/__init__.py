@@ -115,7 +115,7 @@ def _run_and_report(verb: str, run: Callable[[], int]) -> int:
         if verb == "serve":
             from simpleipc_cli.cli import line_writer  # noqa: PLC0415 - others do without
 
-            if line_writer.is_journal(STDERR):
+            if line_writer.is_journal():
                 line = line_writer.with_priority(line, line_writer.Priority.ERROR)
         print_error(line)
         return exit_code(shown)

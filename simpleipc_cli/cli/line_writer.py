@@ -51,8 +51,8 @@ class LineWriter:
     ) -> None:
         """Append to a file, created with `mode` if it is missing; None for stderr.
 
-        `kind` names the lines in messages. `on_error` is called once, when writing fails.
-        Raises SipcError if the file cannot be opened.
+        `kind` names the lines in messages. `on_error` is called once, when writing fails, and must
+        not write here. Raises SipcError if the file cannot be opened.
         """
         self._path = path
         self._kind = kind
@@ -61,11 +61,9 @@ class LineWriter:
         self._lock = Lock()
         self._lost = 0  # lines since the last one written
         self._is_torn = False  # the last line was written in part
-        self._failure: OSError | None = None  # not passed to on_error() yet
-        self._has_failed = False
         self._descriptor = STDERR if path is None else self._open(path)
         self._poll = _poll_for(self._descriptor)
-        self._is_journal = path is None and is_journal(STDERR)
+        self._is_journal = path is None and is_journal()
         self.format_lost: Callable[[int], str] = self._format_lost
         """Makes the line that says how many lines were lost."""
 
@@ -82,10 +80,6 @@ class LineWriter:
                 self._lost = 0
             if self._lost or not self._write(line, priority, timeout):
                 self._lost += 1
-            failure, self._failure = self._failure, None
-        if failure is not None and self._on_error is not None:
-            what = f"cannot write the {self._kind} to {self._path or 'stderr'}: {failure.strerror}"
-            self._on_error(SipcError(what, "everything else continues without it"))
 
     def reopen(self) -> None:
         """Open the file again by its name; on SipcError the old one stays open."""
@@ -107,9 +101,15 @@ class LineWriter:
             if self._path is not None and self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor, self._poll = -1, None
-        if lost and self._path is not None and self._on_error is not None and not self._has_failed:
-            what = f"{self._path}: {self.format_lost(lost)}"
-            self._on_error(SipcError(what, "read it while it is written"))
+            if lost and self._path is not None:
+                what = f"{self._path}: {self.format_lost(lost)}"
+                self._report(SipcError(what, "read it while it is written"))
+
+    def _report(self, error: SipcError) -> None:
+        """Report the first error."""
+        on_error, self._on_error = self._on_error, None
+        if on_error is not None:
+            on_error(error)
 
     def _write(self, line: str, priority: Priority, timeout: int) -> bool:
         """Write a line with one system call if possible; return whether all of it was taken."""
@@ -127,8 +127,9 @@ class LineWriter:
         except BlockingIOError:
             pass
         except OSError as error:
-            if not self._has_failed:
-                self._has_failed, self._failure = True, error
+            where = self._path or "stderr"
+            what = f"cannot write the {self._kind} to {where}: {error.strerror}"
+            self._report(SipcError(what, "everything else continues without it"))
         if written:
             self._is_torn = written < len(data)
         return written == len(data)
@@ -148,10 +149,7 @@ class LineWriter:
 
 def _poll_for(descriptor: int) -> system.FdPoll | None:
     """Return a poll for space to write; None for a regular file, which never blocks."""
-    try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-    except OSError:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     return system.fd_poll(descriptor, writing=True)
 
@@ -161,19 +159,13 @@ def with_priority(text: str, priority: Priority) -> str:
     return "\n".join(f"<{priority:d}>{line}" for line in text.split("\n"))
 
 
-def is_journal(descriptor: int) -> bool:
-    """Return whether a descriptor is the one that JOURNAL_STREAM names: systemd.exec(5).
+def is_journal() -> bool:
+    """Return whether stderr is what JOURNAL_STREAM names: systemd.exec(5).
 
     Processes whose stderr was redirected inherit the variable, too.
     """
-    name = os.environ.get("JOURNAL_STREAM")
-    if name is None:
-        return False
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return False
-    return name == f"{found.st_dev}:{found.st_ino}"
+    found = os.fstat(STDERR)
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def open_trace(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from abc import ABC, abstractmethod
 from time import sleep
 
 from simpleipc_cli import system
@@ -25,53 +24,15 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import FileWriter
 
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
-_POLL_INTERVAL = 0.01  # seconds between tries to open a named pipe (tunable)
+_POLL_INTERVAL = 0.01  # seconds between tries to open a named pipe, or to write (tunable)
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
 
 
-class Output(ABC):
-    """The destination of a response."""
+class Output:
+    """Where a response goes as it arrives: standard output, a device or a pipe."""
 
     before_first_write: Callable[[], None] | None = None
     """Called once, before the first byte is written."""
-
-    @property
-    def is_terminal(self) -> bool:
-        return False
-
-    def open(self) -> None:  # noqa: B027 - optional
-        """Create what close() removes; call it where close() is sure to follow.
-
-        Raises SipcError.
-        """
-
-    @abstractmethod
-    def write(self, payload: memoryview) -> None:
-        """Write all of `payload`. Raises SipcError, TimedOut."""
-
-    def fileno(self) -> int:
-        """Return the descriptor to poll before the next write_nowait(); -1 for none."""
-        return -1
-
-    def write_nowait(self, payload: memoryview) -> int:
-        """Write what is taken without blocking; return the number of bytes.
-
-        The others may be in progress: pass them again before anything else. Raises SipcError.
-        """
-        self.write(payload)
-        return len(payload)
-
-    @abstractmethod
-    def commit(self) -> None:
-        """Make the output final: all of it was written. Raises SipcError."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close it, and remove what was not committed."""
-
-
-class DescriptorOutput(Output):
-    """Standard output, a device or a pipe: written as the response arrives."""
 
     def __init__(
         self, descriptor: int, name: str, deadline: Deadline, *, is_owned: bool = False
@@ -88,7 +49,14 @@ class DescriptorOutput(Output):
     def is_terminal(self) -> bool:
         return os.isatty(self._descriptor)
 
+    def open(self) -> None:
+        """Create what close() removes; call it where close() is sure to follow.
+
+        Raises SipcError.
+        """
+
     def fileno(self) -> int:
+        """Return the descriptor to poll before the next write_nowait(); -1 for none."""
         return self._polled().fileno()
 
     def _polled(self) -> FileWriter:
@@ -97,7 +65,10 @@ class DescriptorOutput(Output):
         return self._writer
 
     def write_nowait(self, payload: memoryview) -> int:
-        """Write as Output does. Raises Terminated if the reader of a pipe is gone, as in cat."""
+        """Write what is taken without blocking; return the number of bytes.
+
+        The others may be in progress: pass them again before anything else. Raises as write().
+        """
         self._report_first_write()
         try:
             return self._polled().write_nowait(payload)
@@ -105,7 +76,10 @@ class DescriptorOutput(Output):
             raise self._write_error(error) from error
 
     def write(self, payload: memoryview) -> None:
-        """Write as Output does. Raises Terminated as write_nowait() does."""
+        """Write all of `payload`.
+
+        Raises SipcError, TimedOut; Terminated if the reader of a pipe is gone, as in cat.
+        """
         self._report_first_write()
         while payload:
             if self._is_limited:
@@ -133,9 +107,11 @@ class DescriptorOutput(Output):
         return _write_error(self._name, error)
 
     def commit(self) -> None:
+        """Make the output final: all of it was written. Raises SipcError."""
         self._writer = None  # no write is in progress
 
     def close(self) -> None:
+        """Close it, and remove what was not committed."""
         # A thread of the writer (on Windows) may be in a write, and closing would block, too.
         if self._is_owned and self._writer is None:
             self._is_owned = False
@@ -165,17 +141,10 @@ class MessageOutput:
 
     def write(self, payload: memoryview) -> None:
         """Write all of it, waiting for space."""
-        from simpleipc_cli.transport import WRITE, new_poller  # noqa: PLC0415 - see _file_writer
-
-        poller = new_poller()
-        poller.register(self._writer.fileno(), WRITE)
-        try:
-            while payload := payload[self.write_nowait(payload) :]:
-                while not poller.wait(self._deadline.remaining()):
-                    if self._deadline.expired():
-                        return
-        finally:
-            poller.close()
+        while payload := payload[self.write_nowait(payload) :]:
+            if self._deadline.expired():
+                return
+            sleep(_POLL_INTERVAL)
 
 
 def _file_writer(descriptor: int) -> FileWriter:
@@ -189,7 +158,7 @@ class FileOutput(Output):
 
     def __init__(self, path: str) -> None:
         """Check the path; create no file yet. Raises SipcError."""
-        self._name = path
+        super().__init__(-1, path, Deadline(None))
         try:
             self._path = os.path.realpath(path)  # a symlink stays, its target is replaced
         except OSError as error:
@@ -197,7 +166,6 @@ class FileOutput(Output):
         folder, name = os.path.split(self._path)
         # A name may have 255 bytes: leave space for the suffix.
         self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
-        self._descriptor = -1
 
     def open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
@@ -228,12 +196,12 @@ class FileOutput(Output):
             return False
         return True
 
-    def write(self, payload: memoryview) -> None:
-        try:
-            while payload:
-                payload = payload[os.write(self._descriptor, payload) :]
-        except OSError as error:
-            raise _write_error(self._name, error) from error
+    def fileno(self) -> int:
+        return -1
+
+    def write_nowait(self, payload: memoryview) -> int:
+        self.write(payload)
+        return len(payload)
 
     def commit(self) -> None:
         try:
@@ -264,15 +232,15 @@ class FileOutput(Output):
 def open_output(path: str | None, deadline: Deadline) -> Output:
     """Return the output for -o: None or "-" is standard output; only a file is replaced."""
     if path is None or path == "-":
-        return DescriptorOutput(STDOUT, "standard output", deadline)
+        return Output(STDOUT, "standard output", deadline)
     try:
         descriptor = _named_descriptor(path)
         if descriptor is not None:
-            return DescriptorOutput(os.dup(descriptor), path, deadline, is_owned=True)
+            return Output(os.dup(descriptor), path, deadline, is_owned=True)
         found = _stat_or_none(path)
         if found is not None and not stat.S_ISREG(found.st_mode):
             descriptor = _open_special(path, deadline)
-            return DescriptorOutput(descriptor, path, deadline, is_owned=True)
+            return Output(descriptor, path, deadline, is_owned=True)
     except OSError as error:
         raise _write_error(path, error) from error
     if not os.path.basename(path):
@@ -324,4 +292,4 @@ def _write_error(name: str, error: OSError) -> SipcError:
 def print_line(text: str) -> None:
     """Write a line to standard output. Raises SipcError, or Terminated for a closed pipe."""
     data = (text + "\n").encode("utf-8", "surrogateescape")
-    DescriptorOutput(STDOUT, "standard output", Deadline(None)).write(memoryview(data))
+    Output(STDOUT, "standard output", Deadline(None)).write(memoryview(data))

@@ -17,7 +17,7 @@ from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect, message, packets, read_message
 
-from simpleipc_cli.cli.output import DescriptorOutput
+from simpleipc_cli.cli.output import Output
 from simpleipc_cli.cli.stdio import Input
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import TimedOut
@@ -58,7 +58,7 @@ def test_a_deadline_ends_a_wait_for_input(pipe):
 
 def test_a_deadline_ends_a_wait_for_a_reader_of_the_output(pipe):
     os.write(pipe[1], bytes(fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)))
-    target = DescriptorOutput(pipe[1], "standard output", Deadline(0.001))
+    target = Output(pipe[1], "standard output", Deadline(0.001))
     with pytest.raises(TimedOut, match="standard output did not take the response in time"):
         target.write(memoryview(b"x"))
 

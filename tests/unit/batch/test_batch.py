@@ -9,7 +9,7 @@ from helpers.wire import message
 from simpleipc_cli.batch import batch as module
 from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
-from simpleipc_cli.cli.output import DescriptorOutput, MessageOutput
+from simpleipc_cli.cli.output import MessageOutput, Output
 from simpleipc_cli.cli.stdio import Input
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.transport import connect
@@ -34,7 +34,7 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
         source = Input(os.open(folder / "records", os.O_RDONLY), "records", Deadline(None))
         batch = Batch(
             source,
-            DescriptorOutput(responses.fileno(), "responses", Deadline(None)),
+            Output(responses.fileno(), "responses", Deadline(None)),
             MessageOutput(Deadline(None)),
             Connector(
                 lambda: connect(str(endpoint), Deadline(0.0)),
