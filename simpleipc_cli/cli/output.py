@@ -61,7 +61,9 @@ class Output:
 
     def _polled(self) -> FileWriter:
         if self._writer is None:
-            self._writer = _file_writer(self._descriptor)
+            from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - seldom needed
+
+            self._writer = new_file_writer(self._descriptor)
         return self._writer
 
     def write_nowait(self, payload: memoryview) -> int:
@@ -121,36 +123,24 @@ class Output:
                 pass  # each write has reported its own error
 
 
-class MessageOutput:
+class MessageOutput(Output):
     """Standard error, for messages: errors of writing are ignored."""
 
     def __init__(self, deadline: Deadline) -> None:
         """Once `deadline` has expired, write() waits no more."""
-        self._deadline = deadline
-        self._writer = _file_writer(STDERR)
-
-    def fileno(self) -> int:
-        return self._writer.fileno()
+        super().__init__(STDERR, "standard error", deadline)
 
     def write_nowait(self, payload: memoryview) -> int:
-        """Write what is taken without blocking; return the number of bytes."""
         try:
-            return self._writer.write_nowait(payload)
-        except OSError:
+            return super().write_nowait(payload)
+        except (SipcError, Terminated):
             return len(payload)
 
     def write(self, payload: memoryview) -> None:
-        """Write all of it, waiting for space."""
         while payload := payload[self.write_nowait(payload) :]:
             if self._deadline.expired():
                 return
             sleep(_POLL_INTERVAL)
-
-
-def _file_writer(descriptor: int) -> FileWriter:
-    from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - a small send does without
-
-    return new_file_writer(descriptor)
 
 
 class FileOutput(Output):
