@@ -167,6 +167,7 @@ class FileOutput(Output):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             mode = 0o666 if old is None else 0o600  # restricted until the group is set
             self._descriptor = os.open(self._temporary, flags, mode)
+            self._is_owned = True
         except OSError as error:
             raise _write_error(self._name, error) from error
         if old is not None and system.HAS_OWNERSHIP:
@@ -195,7 +196,8 @@ class FileOutput(Output):
 
     def commit(self) -> None:
         try:
-            self._close_descriptor()  # some file systems report a full disk only here
+            self._is_owned = False
+            os.close(self._descriptor)  # some file systems report a full disk only here
             os.replace(self._temporary, self._path)
         except OSError as error:
             raise _write_error(self._name, error) from error
@@ -203,20 +205,12 @@ class FileOutput(Output):
 
     def close(self) -> None:
         """Close it; what was not committed is removed, and the old file stays."""
-        try:
-            self._close_descriptor()
-        except OSError:
-            pass
+        super().close()
         if self._temporary:
             try:
                 os.unlink(self._temporary)
             except OSError:
                 pass
-
-    def _close_descriptor(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def open_output(path: str | None, deadline: Deadline) -> Output:

@@ -113,10 +113,9 @@ def run(
     """
     log = LineLog(options)
     with _errors_logged(log, options), _trace(path, log, options) as observe:
-        command = _command(options, log)
         descriptors = DescriptorLimit()
         absolute = os.path.abspath(path) if listener is None else path
-        handler = _new_handler(command, options, absolute, descriptors, log)
+        handler = _new_handler(options, absolute, descriptors, log)
         _check_limit(descriptors, handler)
         signals = SignalRouter(sighup_reloads=options.sighup_reloads)
         with nullcontext() if options.pid_file is None else PidFile(options.pid_file):
@@ -203,18 +202,12 @@ def _trace(
         tracer.close()
 
 
-def _command(options: ServeOptions, log: Log) -> Command:
+def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: Log) -> Handler:
+    """Return the handler; it starts nothing yet. `path` is absolute or abstract."""
     line = options.command or options.worker or ""
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
         log.warning(f"sipc serve: command not found: {line}: requests fail until it exists")
-    return command
-
-
-def _new_handler(
-    command: Command, options: ServeOptions, path: str, limit: DescriptorLimit, log: Log
-) -> Handler:
-    """Return the handler; it starts nothing yet. `path` is absolute or abstract."""
     environment = systemd.without_own_variables(os.environ)
     if options.prestart is not None:
         from simpleipc_cli.handlers.prestart import PrestartHandler  # noqa: PLC0415
