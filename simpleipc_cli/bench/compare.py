@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import ceil, floor, sqrt
 from typing import Literal, NamedTuple
 
-from simpleipc_cli.bench.histogram import Histogram, samples_needed
+from simpleipc_cli.bench.histogram import Histogram, percentile_name
 
 ChangeVerdict = Literal["better", "worse", "within noise", "too few samples"]
 
@@ -19,11 +19,9 @@ MIN_CHANGE = 0.01
 """A change by a smaller share of the old value is noise, whatever the statistics say."""
 
 _Z = 2.5758  # two-sided 99 % quantile of the normal distribution
-_TAIL = 0.005  # the part of the remaining 1 % on each side
 _MIN_FOR_MEAN = 30  # customary for the central limit theorem
-_MIN_FOR_RATE = 10  # below, a Poisson variable is not approximately normal
+_MIN_EVENTS = 10  # below, a binomial or Poisson variable is not approximately normal
 _MIN_EXPECTED = 5  # Cochran, "Some Methods for Strengthening the Common chi-squared Tests", 1954
-_EXACT_BELOW = 100  # variance up to which the binomial is summed, not approximated (tunable)
 
 
 class Change(NamedTuple):
@@ -55,10 +53,10 @@ def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
     The change is beyond noise if the two confidence intervals do not overlap, which is
     stricter than needed (Schenker and Gentleman, "On Judging the Significance of Differences
     by Examining the Overlap Between Confidence Intervals", The American Statistician 55,
-    2001). There are too few samples if an interval has no upper end: below 528 for p99, 5,296
-    for p99.9.
+    2001). There are too few samples if fewer than 10 of a run should lie beyond the
+    percentile: below 1,000 for p99.
     """
-    before, now = (h.percentile(q) if h.count >= samples_needed(q) else None for h in (old, new))
+    before, now = (h.figures()[percentile_name(q)] for h in (old, new))
     old_interval, new_interval = confidence_interval(old, q), confidence_interval(new, q)
     if old_interval is None or new_interval is None:
         return _change(before, now, "too few samples")
@@ -74,7 +72,7 @@ def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> C
     """
     old_seconds, new_seconds = old_ns / 1e9, new_ns / 1e9
     old, new = old_count / old_seconds, new_count / new_seconds
-    if min(old_count, new_count) < _MIN_FOR_RATE:
+    if min(old_count, new_count) < _MIN_EVENTS:
         return _change(old, new, "too few samples")
     deviation = sqrt(old_count / old_seconds**2 + new_count / new_seconds**2)
     return _classify(old, new, abs(new - old) > _Z * deviation, more_is_better=True)
@@ -103,39 +101,17 @@ def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | Non
     """Return the 99 % confidence interval of the percentile `q`, 50 <= q < 100, in nanoseconds.
 
     It lies between two of the sorted samples, for any distribution: the number of samples
-    below the true percentile is a binomial variable (Hahn and Meeker, "Statistical
-    Intervals", 1991, section 5.2). None if the sample is too small for an upper end.
+    beyond the true percentile is a binomial variable (Hahn and Meeker, "Statistical
+    Intervals", 1991, section 5.2), which is treated as normal. None with too few samples.
     """
-    count = histogram.count
-    low, high = _binomial_bounds(count, 1 - q / 100)
-    if low < 0:
+    count, share = histogram.count, 1 - q / 100
+    expected = count * share
+    if round(expected, 6) < _MIN_EVENTS:
         return None
-    return histogram.value_at(count - high + 1), histogram.value_at(count - low)
-
-
-def _binomial_bounds(count: int, share: float) -> tuple[int, int]:
-    """Return the bounds that a binomial variable X (count, share) crosses with chance _TAIL each.
-
-    The first is the highest n with P(X <= n) <= _TAIL, -1 if there is none. The second is the
-    lowest n with P(X >= n) <= _TAIL.
-    """
-    mean = count * share
-    variance = mean * (1 - share)
-    if variance >= _EXACT_BELOW:
-        # 0.5 is the continuity correction for a variable in whole steps.
-        distance = _Z * sqrt(variance) + 0.5
-        return floor(mean - distance), ceil(mean + distance)
-    low = -1
-    below = 0.0  # the probability of fewer than `number`
-    chance = (1 - share) ** count
-    for number in range(count + 1):
-        if 1 - below <= _TAIL:
-            return low, number
-        below += chance
-        if below <= _TAIL:
-            low = number
-        chance *= (count - number) / (number + 1) * share / (1 - share)
-    return low, count
+    # 0.5 is the continuity correction for a variable in whole steps.
+    distance = _Z * sqrt(expected * (1 - share)) + 0.5
+    low, high = floor(expected - distance), ceil(expected + distance)
+    return histogram.value_at(max(1, count - high + 1)), histogram.value_at(count - low)
 
 
 def _classify(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
-from simpleipc_cli.bench.histogram import PERCENTILES, percentile_name
+from simpleipc_cli.bench.histogram import PERCENTILES, percentile_name, samples_needed
 
 TIME_FIGURES = ("min", "mean", "max", "stddev", *map(percentile_name, PERCENTILES))
 """The figures of the times of each part."""
@@ -87,35 +87,49 @@ class Condition(NamedTuple):
     value: float | int
     """In nanoseconds, responses per second, a share from 0 to 1, a count, or bytes."""
 
-    def holds(self, values: Mapping[str, float | int | None]) -> bool | None:
-        """Return whether it is true of these figures, which are in the units of `value`.
+    def holds(self, bounds: tuple[float, float] | None) -> bool | None:
+        """Return whether it is true of a figure between `bounds`, in the unit of `value`.
 
-        None if the figure is not available, as with too few samples. Treat that as failed: a
-        limit that was not checked must not count as met.
+        None if it is true of one possible value and not of another, or if nothing is known.
+        Treat that as failed: a limit that was not checked must not count as met.
         """
-        figure = values.get(self.figure)
-        return None if figure is None else _OPERATORS[self.operator](figure, self.value)
+        if bounds is None:
+            return None
+        low, high = bounds
+        possible = (low, min(max(self.value, low), high), high)
+        results = {_OPERATORS[self.operator](figure, self.value) for figure in possible}
+        return results.pop() if len(results) == 1 else None
 
 
 class ConditionResult(NamedTuple):
     """A condition and its evaluation."""
 
     condition: Condition
-    value: float | int | None
-    """The figure; None if it is not available."""
-    fails: bool
-    """Whether the condition holds or could not be evaluated."""
+    bounds: tuple[float, float] | None
+    """The lowest and the highest possible value of the figure; None: nothing is known."""
+    holds: bool | None
+    """None if the bounds leave it open."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the condition holds or could not be decided."""
+        return self.holds is not False
+
+    @property
+    def samples_needed(self) -> int:
+        """The number of samples that would decide it, if the bounds of a percentile do not."""
+        name = f".{self.condition.figure}"
+        (q,) = (q for q in PERCENTILES if name.endswith(f".{percentile_name(q)}"))
+        return samples_needed(q)
 
 
 def evaluate(
-    conditions: Iterable[Condition], values: Mapping[str, float | int | None]
+    conditions: Iterable[Condition], bounds: Mapping[str, tuple[float, float] | None]
 ) -> list[ConditionResult]:
-    """Evaluate all conditions on the same figures."""
+    """Evaluate all conditions on the same figures, of which the bounds are known."""
     return [
-        ConditionResult(
-            condition, values.get(condition.figure), condition.holds(values) is not False
-        )
-        for condition in conditions
+        ConditionResult(one, bounds[one.figure], one.holds(bounds[one.figure]))
+        for one in conditions
     ]
 
 
@@ -130,7 +144,7 @@ def parse(text: str) -> Condition:
     if not name:
         raise ValueError(f"{text!r} has no figure: write one such as p99 before {sign!r}")
     if name not in KINDS:
-        raise ValueError(f"unknown figure {name!r}: {_suggestion(name)}")
+        raise ValueError(f"unknown figure {name!r}: {_suggestion()}")
     if sign not in _OPERATORS:
         raise ValueError(f"unknown operator {sign!r}: use one of {' '.join(_OPERATORS)}")
     return Condition(text, name.removeprefix("total."), sign, _value(name, value))
@@ -153,16 +167,11 @@ def _missing_operator(text: str) -> str:
         return "the condition is empty: write one such as p99>5ms"
     name = re.split(r"[\s<>=!]", text, maxsplit=1)[0]
     if name not in KINDS:
-        return f"unknown figure {name!r}: {_suggestion(name)}"
+        return f"unknown figure {name!r}: {_suggestion()}"
     return f"{text!r} has no operator: write {name}, one of {' '.join(_OPERATORS)} and a value"
 
 
-def _suggestion(name: str) -> str:
-    # Only imported if there is an error to explain.
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    if close := get_close_matches(name.lower(), KINDS, n=1):
-        return f"did you mean {close[0]!r}?"
+def _suggestion() -> str:
     parts = " ".join(f"{part}." for part in PARTS)
     others = " ".join(other for other, kind in KINDS.items() if kind != TIME)
     return f"use one of {' '.join(TIME_FIGURES)}, alone or after one of {parts}, or {others}"

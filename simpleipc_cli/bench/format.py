@@ -1,4 +1,4 @@
-"""A report in words, the same for every output format, and as CSV and Markdown.
+"""A report in words: the same sections for each output format, and as CSV and Markdown.
 
 The words are plain text: each output format escapes and aligns them.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from simpleipc_cli.bench.compare import MIN_CHANGE, Change, ChangeVerdict
+from simpleipc_cli.bench.compare import MIN_CHANGE, Change
 from simpleipc_cli.bench.conditions import (
     COUNT,
     KINDS,
@@ -22,33 +22,35 @@ from simpleipc_cli.bench.conditions import (
     TIME,
     ConditionResult,
 )
-from simpleipc_cli.bench.generator import FAILURES
-from simpleipc_cli.bench.histogram import Histogram
+from simpleipc_cli.bench.generator import FAILURES, LATE_AFTER
+from simpleipc_cli.bench.histogram import (
+    FEW,
+    PERCENTILES,
+    Histogram,
+    has_few_beyond,
+    percentile_name,
+)
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.text import printable
 
 NOT_AVAILABLE = "-"
 """Stands for a figure that is not available: too few samples, or none."""
 
-TOO_FEW_SAMPLES = f"{NOT_AVAILABLE} too few samples"
+_FEW_BEYOND = "~"  # stands before a percentile that is likely to be too low
 
-TIME_DESCRIPTIONS = {
+_MARKS = {
+    NOT_AVAILABLE: f'"{NOT_AVAILABLE}": too few samples',
+    _FEW_BEYOND: f'"{_FEW_BEYOND}": fewer than {FEW} samples lie beyond, likely to be too low',
+}
+_TIME_DESCRIPTIONS = {
     "response": "response time: from when a request was due to its complete response",
     "service": "service time: from the actual start of a request to its complete response",
     "connect": "connect: from the start of a request to its connection",
     "first_byte": "first byte: from the start of a request to the first byte of its response",
 }
-"""Each kind of time in one line, in the order of reports; the first two are easily confused."""
-
-VERDICT_RULE = (
-    "A change counts if chance alone would cause it in at most 1 of 100 comparisons,"
-    f" and if it is {MIN_CHANGE * 100:g} % or more."
+_VERDICT_RULE = (
+    f"A change counts if it is at least {MIN_CHANGE * 100:g} %, and significant at 99 % confidence."
 )
-"""How compare.py decides."""
-
-SATURATED = "the load generator may have been the limit: use more --processes or a lower rate"
-"""Describes a report whose `generator_saturated` is true."""
-
 _SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _FAILURE_FIGURES = ("mean", "p50", "p99", "max")
 _UNITS = {TIME: "ns", RATE: "1/s", SHARE: "ratio", COUNT: "count", SIZE: "bytes"}
@@ -101,25 +103,7 @@ def format_size(count: int) -> str:
     return f"{count} B"
 
 
-def format_change(relative: float | None) -> str:
-    """Format a relative change: "+3.1 %"."""
-    return NOT_AVAILABLE if relative is None else f"{relative * 100:+.1f} %"
-
-
-def format_share(share: float) -> str:
-    """Format a share from 0 to 1: "31 %"."""
-    return f"{share * 100:.0f} %"
-
-
-def shortened(text: str, max_length: int) -> str:
-    """Replace the middle of a long text by an ellipsis: both ends of a path matter."""
-    if len(text) <= max_length:
-        return text
-    tail = (max_length - 1) // 2
-    return f"{text[: max_length - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
-
-
-def describe_load(report: Report) -> str:
+def _describe_load(report: Report) -> str:
     """Describe the requested load: "closed loop, at most 8 at once, for 10.0 s"."""
     settings = report.settings
     parts = ["closed loop"]
@@ -130,6 +114,7 @@ def describe_load(report: Report) -> str:
         parts.append(f"{settings.processes} processes")
     if settings.requests is not None:
         parts.append(f"{settings.requests:,} requests")
+    parts.append(f"{format_size(settings.size)} each")
     if settings.duration is not None:
         parts.append(f"for {format_ns(settings.duration)}")
     if settings.warmup:
@@ -139,57 +124,25 @@ def describe_load(report: Report) -> str:
 
 def describe_condition(result: ConditionResult) -> str:
     """Describe a condition and its result: "fail if p99>5ms: p99 is 3.20 ms"."""
-    name = result.condition.figure
-    found = f"{name} is {format_figure(name, result.value)}"
-    if result.value is None:
-        found = f"too few samples for {name}, which counts as failed"
+    found = f"{result.condition.figure} is {_found(result)}"
+    if result.holds is None:
+        found += f", which counts as failed{_remedy(result)}"
     return f"fail if {result.condition.text}: {found}"
 
 
-def describe_changes(changes: Mapping[str, Change]) -> str:
-    """Describe all changes in one line: "p99 and mean are worse, nothing else ..."."""
-    by_verdict: dict[ChangeVerdict, list[str]] = {}
-    for name, change in changes.items():
-        by_verdict.setdefault(change.verdict, []).append(name.replace("_", " "))
-    parts: list[str] = []
-    verdicts: tuple[ChangeVerdict, ...] = ("worse", "better")
-    for verdict in verdicts:
-        if names := by_verdict.get(verdict):
-            *first, last = names
-            listed = f"{', '.join(first)} and {last} are" if first else f"{last} is"
-            parts.append(f"{listed} {verdict}")
-    if "within noise" in by_verdict or not parts:
-        parts.append(f"nothing {'else ' if parts else ''}has changed beyond noise")
-    if names := by_verdict.get("too few samples"):
-        parts.append(f"too few samples to compare {', '.join(names)}")
-    return ", ".join(parts)
+def _found(result: ConditionResult) -> str:
+    name = result.condition.figure
+    if result.bounds is None:
+        return "not available"
+    low, high = (format_figure(name, bound) for bound in result.bounds)
+    return low if low == high else f"{low} to {high}"
 
 
-def compared_times(report: Report, changes: Mapping[str, Change]) -> str:
-    """Return which times Report.compare() compared: "response" or "service"."""
-    is_response = report.is_open and changes["mean"].new == report.results.response.mean
-    return "response" if is_response else "service"
+def _remedy(result: ConditionResult) -> str:
+    return "" if result.bounds is None else f": use -n {result.samples_needed} or more"
 
 
-def notices(report: Report) -> list[tuple[str, str]]:
-    """Return what limits the meaning of the figures, each as a word and a sentence."""
-    found = []
-    if report.partial:
-        text = "the load was interrupted; these are the results until then."
-        found.append(("Partial", text))
-    if report.generator_saturated:
-        share = format_share(report.results.cpu_share)
-        text = f"Its busiest process used a processor {share} of the time."
-        found.append(("Warning", f"{SATURATED}. {text}"))
-    if not report.answered:
-        found.append(("No responses", "there are no times to report."))
-    return found
-
-
-def timed(report: Report) -> dict[str, Histogram]:
-    """Return the histograms by name, the latency first."""
-    times = report.times()
-    return {name: times[name] for name in TIME_DESCRIPTIONS if name in times}
+# Sections
 
 
 @dataclass(frozen=True)
@@ -198,73 +151,135 @@ class Table:
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
-    has_verdicts: bool = False
-    """Whether the last column holds verdicts on changes; all other columns hold figures."""
+    has_words: bool = False
+    """Whether the last column holds words; all columns between it and the first hold figures."""
 
 
-def times_table(report: Report) -> Table | None:
-    """Return the figures of all times, the latency first; None without responses."""
-    if not report.answered:
-        return None
-    times = timed(report)
-    figures = [histogram.figures() for histogram in times.values()]
-    rows = [(name, *(format_figure(name, one[name]) for one in figures)) for name in figures[0]]
-    rows.append(("samples", *(f"{histogram.count:,}" for histogram in times.values())))
-    return Table(("", *(kind.replace("_", " ") for kind in times)), rows)
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    table: Table
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    """What limits the meaning of the figures."""
 
 
-def failures_table(report: Report) -> Table | None:
-    """Return count and times of failures by kind, the most frequent first; None without any."""
-    rows = []
-    for kind, times in sorted(report.results.failures.items(), key=lambda item: -item[1].count):
-        figures = times.figures()
-        cells = (format_figure(name, figures[name]) for name in _FAILURE_FIGURES)
-        rows.append((kind, f"{times.count:,}", *cells))
-    return Table(("failed", "count", *_FAILURE_FIGURES), rows) if rows else None
+def sections(
+    report: Report,
+    conditions: Sequence[ConditionResult] = (),
+    changes: Mapping[str, Change] | None = None,
+) -> Iterator[Section]:
+    """Yield the parts of the report. `changes` are those since a baseline."""
+    facts = Table(("", ""), list(_facts(report).items()), True)
+    yield Section("Load", facts, warnings=_warnings(report))
+    if conditions:
+        rows = [(one.condition.text, _found(one), _result(one)) for one in conditions]
+        yield Section("Conditions", Table(("fail if", "found", "result"), rows, True))
+    if changes:
+        yield _changes_section(report, changes)
+    if report.answered:
+        yield _times_section(report)
+    if report.results.failures:
+        yield _failures_section(report)
 
 
-def changes_table(changes: Mapping[str, Change]) -> Table:
-    """Return each figure in the baseline and now, with the change and its verdict."""
+def _warnings(report: Report) -> list[str]:
+    found = []
+    if report.partial:
+        found.append("Partial: interrupted before the end of the load.")
+    if report.generator_saturated:
+        found.append(
+            "Warning: the generator may be the limit: use more --processes or a lower rate."
+        )
+    return found
+
+
+def _facts(report: Report) -> dict[str, str]:
+    """Return settings, rate and counts by name."""
+    settings, results = report.settings, report.results
+    rate = format_rate(report.rate)
+    if settings.rate is not None:
+        rate += f" achieved, {format_rate(settings.rate)} offered"
+    requests = f"{results.started:,} sent, {report.answered:,} answered"
+    requests += f", {results.failed():,} failed"
+    if results.failed():
+        requests += f" ({format_figure('error_rate', report.values()['error_rate'])})"
+    if results.unfinished:
+        requests += f", {results.unfinished:,} unfinished"
+    found = {
+        "started": report.started_at,
+        "load": _describe_load(report),
+        "rate": f"{rate}, over {format_ns(results.elapsed)}",
+        "requests": requests,
+    }
+    if report.is_open:
+        late = f"{results.late:,} started more than {format_ns(LATE_AFTER)} after they were due"
+        found["late"] = f"{late}, {results.skipped:,} never"
+    sent, received = (format_size(n) for n in (results.bytes_out, results.bytes_in))
+    return found | {
+        "payload": f"{sent} sent and {received} received, by those answered",
+        "generator": f"{results.cpu_share * 100:.0f} % of a processor",
+    }
+
+
+def _result(result: ConditionResult) -> str:
+    if result.holds is None:
+        return f"failed{_remedy(result)}"
+    return "failed" if result.holds else "passed"
+
+
+def _changes_section(report: Report, changes: Mapping[str, Change]) -> Section:
     rows = [
         (
-            name,
+            _spaced(name),
             format_figure(name, change.old),
             format_figure(name, change.new),
-            format_change(change.relative),
+            NOT_AVAILABLE if change.relative is None else f"{change.relative * 100:+.1f} %",
             change.verdict,
         )
         for name, change in changes.items()
     ]
-    return Table(("", "baseline", "now", "change", "verdict"), rows, has_verdicts=True)
+    is_response = report.is_open and changes["mean"].new == report.results.response.mean
+    compared = f"Times are {'response' if is_response else 'service'} times."
+    heads = ("", "baseline", "now", "change", "verdict")
+    return Section("Since the baseline", Table(heads, rows, True), [compared, _VERDICT_RULE])
 
 
-def details(report: Report) -> dict[str, str]:
-    """Return settings and counts by name, without settings that are unset or unlimited."""
-    settings, results = report.settings, report.results
-    found = {"at once, at most": f"{settings.concurrency:,}", "processes": f"{settings.processes}"}
-    if settings.rate is not None:
-        found["rate offered"] = format_rate(settings.rate)
-    if settings.requests is not None:
-        found["requests, at most"] = f"{settings.requests:,}"
-    times = {"load for": settings.duration, "warm-up": settings.warmup, "timeout": settings.timeout}
-    found |= {name: format_ns(ns) for name, ns in times.items() if ns}
-    found["request size"] = format_size(settings.size)
-    found["responses checked"] = "yes" if settings.expects else "no"
-    found |= {
-        "measured for": format_ns(results.elapsed),
-        "requests started": f"{results.started:,}",
-        "answered": f"{report.answered:,}",
-        "failed": f"{results.failed():,}",
-    }
-    if results.unfinished:
-        found["unfinished"] = f"{results.unfinished:,}"
-    if report.is_open:
-        found |= {"started late": f"{results.late:,}", "never started": f"{results.skipped:,}"}
-    return found | {
-        "bytes sent": format_size(results.bytes_out),
-        "bytes received": format_size(results.bytes_in),
-        "generator's processor time": format_share(report.results.cpu_share),
-    }
+def _times_section(report: Report) -> Section:
+    """Return the figures of all times, the latency first."""
+    times = {name: report.times()[name] for name in _TIME_DESCRIPTIONS if name in report.times()}
+    columns = [_time_figures(histogram) for histogram in times.values()]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    rows.append(("samples", *(f"{histogram.count:,}" for histogram in times.values())))
+    notes = [text for mark, text in _MARKS.items() if any(c[0] == mark for r in rows for c in r)]
+    notes += [_TIME_DESCRIPTIONS[name] for name in times]
+    return Section("Times", Table(("", *map(_spaced, times)), rows), notes)
+
+
+def _failures_section(report: Report) -> Section:
+    """Return count and times of failures by kind, the most frequent first."""
+    rows = []
+    for kind, times in sorted(report.results.failures.items(), key=lambda item: -item[1].count):
+        figures = _time_figures(times)
+        rows.append((kind, f"{times.count:,}", *(figures[name] for name in _FAILURE_FIGURES)))
+    return Section("Failures", Table(("", "count", *_FAILURE_FIGURES), rows))
+
+
+def _time_figures(times: Histogram) -> dict[str, str]:
+    """Return all figures of one kind of time as text, percentiles with a mark where needed."""
+    figures = times.figures()
+    written = {name: format_figure(name, value) for name, value in figures.items()}
+    for q in PERCENTILES:
+        name = percentile_name(q)
+        if figures[name] is not None and has_few_beyond(q, times.count):
+            written[name] = _FEW_BEYOND + written[name]
+    return written
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 # CSV
@@ -328,50 +343,22 @@ def to_markdown(
 
     `changes` are those since a baseline.
     """
-    return "\n\n".join(_paragraphs(report, conditions, changes)) + "\n"
+    paragraphs = [f"### Load on {_code(report.path)}"]
+    for number, section in enumerate(sections(report, conditions, changes)):
+        if number:
+            paragraphs.append(f"**{section.title}**")
+        paragraphs += [f"> **{_escaped(text)}**" for text in section.warnings]
+        paragraphs += [_markdown_table(section.table), *map(_escaped, section.notes)]
+    return "\n\n".join(paragraphs) + "\n"
 
 
-def _paragraphs(
-    report: Report, conditions: Sequence[ConditionResult], changes: Mapping[str, Change] | None
-) -> Iterator[str]:
-    yield f"### Load on {_code(report.path)}"
-    failures = ""
-    if failed := report.results.failed():
-        share = format_figure("error_rate", report.values()["error_rate"])
-        failures = f", **{failed:,} failed** ({share})"
-    elapsed = format_ns(report.results.elapsed)
-    yield f"**{format_rate(report.rate)}**: {report.answered:,} in {elapsed}{failures}"
-    yield _escaped(f"{describe_load(report)}; {report.started_at}")
-    yield from (f"> **{word}:** {_escaped(text)}" for word, text in notices(report))
-    if conditions:
-        yield "\n".join(
-            f"- {'❌' if one.fails else '✅'} {_escaped(describe_condition(one))}"
-            for one in conditions
-        )
-    if changes:
-        times = compared_times(report, changes)
-        yield f"**Since the baseline:** {_escaped(describe_changes(changes))} ({times} times)."
-        yield from _table(changes_table(changes))
-    if report.answered:
-        yield from _table(times_table(report))
-        kinds = list(timed(report))[: 1 + report.is_open]
-        yield "\n".join(f"- {_escaped(TIME_DESCRIPTIONS[kind])}" for kind in kinds)
-    yield from _table(failures_table(report))
-    lines = "\n".join(f"- {name}: {_code(value)}" for name, value in details(report).items())
-    yield f"<details><summary>Settings and counts</summary>\n\n{lines}\n\n</details>"
-
-
-def _table(table: Table | None) -> Iterator[str]:
-    """Yield a table: row names and verdicts are aligned left, figures right."""
-    if table is None:
-        return
+def _markdown_table(table: Table) -> str:
+    """Return a table: row names and words are aligned left, figures right."""
     alignment = [":--", *["--:"] * (len(table.heads) - 1)]
-    rows = [list(row) for row in table.rows]
-    if table.has_verdicts:
+    if table.has_words:
         alignment[-1] = ":--"
-        for row in rows:
-            row[-1] = f"**{row[-1]}**" if row[-1] in {"worse", "better"} else row[-1]
-    yield "\n".join(f"| {' | '.join(cells)} |" for cells in (table.heads, alignment, *rows))
+    rows = ([*map(_escaped, row)] for row in table.rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.heads, alignment, *rows))
 
 
 def _code(text: str) -> str:

@@ -21,8 +21,7 @@ from math import ceil
 from time import monotonic_ns, process_time_ns
 
 from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
-from simpleipc_cli.bench.histogram import Histogram
-from simpleipc_cli.bench.timeline import TimeBucket, Timeline
+from simpleipc_cli.bench.histogram import Histogram, TimeBucket, Timeline
 from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
 
 SECOND = 1_000_000_000
@@ -360,7 +359,7 @@ class Generator:
         if self._plan.interval is not None:
             results.response.record(response)
         results.timeline.record(exchange.end - self._counted_from, response)
-        self._recent.record(response)
+        self._recent.times.record(response)
         results.bytes_out += self._request.size
         results.bytes_in += exchange.reader.payload_bytes
 
@@ -371,7 +370,7 @@ class Generator:
         if exchange.due >= self._counted_from:
             self.results.failures.setdefault(kind, Histogram()).record(now - exchange.start)
             self.results.timeline.record_failure(now - self._counted_from)
-            self._recent.record_failure()
+            self._recent.failures += 1
 
     def _close(self, exchange: TimedExchange) -> None:
         stream, exchange.stream = exchange.stream, None

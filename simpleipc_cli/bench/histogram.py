@@ -1,67 +1,63 @@
-"""Times in fixed memory: a histogram with log-linear buckets, and its percentiles.
+"""Times in fixed memory: a histogram with log-linear buckets, and a run over time.
 
-All times are whole nanoseconds. A histogram belongs to one thread, without locks; `merge()`
+All times are whole nanoseconds. Each object belongs to one thread, without locks; `merge()`
 joins those of several.
 
 The method is Gil Tene's HdrHistogram (https://github.com/HdrHistogram/HdrHistogram,
 AbstractHistogram.java, "countsArrayIndex"): each power of two is divided into the same
-number of buckets of equal width. It keeps 10 bits of a value, 512 buckets for each power
-of two, and reports the middle of a bucket.
+number of buckets of equal width. It keeps the upper bits of a value, 10 for reports and 5 for
+charts, and reports the middle of a bucket.
 
-Why the error of a reported value is at most 0.1 %: a bucket of width w = 2**shift holds
-values v whose upper 10 bits are the same, the first of them set, so v >= 512 * w. The
+Why the error of a reported value is at most 0.1 % with 10 bits: a bucket of width w = 2**shift
+holds values v whose upper 10 bits are the same, the first of them set, so v >= 512 * w. The
 middle of the bucket is at most w / 2 from v, which is at most v / 1024, or 0.098 % of v.
-Values below 1024 have a bucket each and no error at all.
+Values below 1024 have a bucket each and no error at all. With 5 bits it is at most 3.2 %.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
-from itertools import count as counting
 from math import ceil, log, sqrt
 from typing import Any
 
 PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9, 99.99)
 """The percentiles of a report, in percent."""
 
-_KEPT_BITS = 10
-_OCTAVE_BITS = _KEPT_BITS - 1  # the first bit kept is always set
-
 HIGHEST = (1 << 47) - 1
 """The longest recordable time in nanoseconds, 39 hours; longer ones are recorded as this."""
 
-BUCKETS = ((HIGHEST.bit_length() - _KEPT_BITS) << _OCTAVE_BITS) + (1 << _KEPT_BITS)
-"""The number of buckets: 19,968, for a run of any length."""
+FEW = 3
+"""If fewer samples lie beyond a percentile, it is marked: it is likely to be too low.
 
-_CONFIDENCE = 0.95
+With n samples of which 3 should lie beyond, all n stay below the true percentile with a
+probability of 5 % (e**-3, the "rule of three").
+"""
 
-_LINEAR_BELOW = 10  # below this ratio of highest to lowest time, rows are equally wide (tunable)
-_LINEAR_MARKS = (1, 2, 5)
-# Tenths of a power of ten at which rows may begin, from fine to coarse: round numbers in
-# steps that are nearly even on a log scale.
-_LOG_MARKS = (
-    (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
-    (10, 15, 20, 30, 50, 70),
-    (10, 20, 50),
-    (10, 30),
-    (10,),
-)
+MAX_TIME_BUCKETS = 120
+"""The number of points that a chart as wide as a page can show (tunable)."""
+
+FIRST_WIDTH = 10_000_000
+"""Nanoseconds in a time bucket at first; a run of ten seconds ends with 160 ms (tunable)."""
+
+_BITS = 10
+_CHART_BITS = 5
+_MIN_ROW = 1.02  # ratio of the ends of a row, so that they differ in three digits
 
 
-def bucket_of(ns: int) -> int:
+def bucket_of(ns: int, bits: int = _BITS) -> int:
     """Return the index of the bucket of a time from 0 to HIGHEST."""
-    shift = ns.bit_length() - _KEPT_BITS
-    return (shift << _OCTAVE_BITS) + (ns >> shift) if shift > 0 else ns
+    shift = ns.bit_length() - bits
+    # Of the bits kept the first is always set, hence bits - 1 for each power of two.
+    return (shift << (bits - 1)) + (ns >> shift) if shift > 0 else ns
 
 
-def bucket_bounds(index: int) -> tuple[int, int]:
+def bucket_bounds(index: int, bits: int = _BITS) -> tuple[int, int]:
     """Return the lowest and the highest time in a bucket, both inclusive."""
-    if index < 1 << _KEPT_BITS:
+    if index < 1 << bits:
         return index, index
-    shift = (index >> _OCTAVE_BITS) - 1
-    lowest = (index - (shift << _OCTAVE_BITS)) << shift
+    shift = (index >> (bits - 1)) - 1
+    lowest = (index - (shift << (bits - 1))) << shift
     return lowest, lowest + (1 << shift) - 1
 
 
@@ -83,37 +79,35 @@ def rank_of(q: float, count: int) -> int:
 
 
 def samples_needed(q: float) -> int:
-    """Return the number of samples from which the percentile `q` (0 < q < 100) is reported.
+    """Return the number of samples of which one lies beyond the percentile `q` (0 < q < 100).
 
-    With 95 % confidence at least one of them reaches the true percentile: all n independent
-    samples stay below it with probability (q / 100)**n (S. S. Wilks, "Determination of Sample
-    Sizes for Setting Tolerance Limits", Annals of Mathematical Statistics 12, 1941). With
-    fewer, the reported value is likely to be too low. 5 for p50, 59 for p95, 299 for p99.
+    A percentile is reported from this number on: p50 from 2, p90 from 10, p99 from 100.
     """
-    return ceil(log(1 - _CONFIDENCE) / log(q / 100))
+    return ceil(1_000_000 / (1_000_000 - round(q * 10_000)))
 
 
-def highest_percentile(samples: int) -> float:
-    """Return the highest percentile for which `samples` (1 or more) are enough."""
-    return 100 * float((1 - _CONFIDENCE) ** (1 / samples))
+def has_few_beyond(q: float, count: int) -> bool:
+    """Return whether so few of `count` samples lie beyond the percentile `q` that it is marked."""
+    return count < FEW * samples_needed(q)
 
 
 class Histogram:
     """Counts of times, to 0.1 %, with exact count, sums, minimum and maximum.
 
-    Memory: one list of BUCKETS counters, 156 KiB, and at most 32 bytes for each counter in
-    use; below 800 KiB for any number of recorded times. (The sum of squares grows by a bit
-    whenever the count doubles.)
+    There are at most 19,968 buckets, of which those in use take memory.
     """
 
-    __slots__ = ("_counts", "_highest", "_lowest", "clamped", "count", "sum_of_squares", "total")
+    __slots__ = ("_bits", "_counts", "clamped", "count", "max", "min", "sum_of_squares", "total")
 
-    def __init__(self) -> None:
-        self._counts = [0] * BUCKETS
-        self._lowest = HIGHEST + 1
-        self._highest = -1
+    def __init__(self, bits: int = _BITS) -> None:
+        self._bits = bits
+        self._counts: dict[int, int] = {}
         self.count = 0
         """The number of recorded times."""
+        self.min: int | None = None
+        """The exact shortest time in nanoseconds; None without times."""
+        self.max: int | None = None
+        """The longest time in nanoseconds, exact up to HIGHEST; None without times."""
         self.clamped = 0
         """How many of them were longer than HIGHEST and recorded as HIGHEST."""
         self.total = 0
@@ -122,50 +116,30 @@ class Histogram:
         """In square nanoseconds; exact, and soon above 2**53."""
 
     def record(self, ns: int, count: int = 1) -> None:
-        """Add a time of 0 ns or more, `count` times.
-
-        Every request calls it, hence bucket_of() is inlined and one comparison covers the
-        rare cases: a time outside the range recorded so far.
-        """
-        if not self._lowest <= ns <= self._highest:
-            ns = self._widen(ns, count)
-        shift = ns.bit_length() - _KEPT_BITS
-        self._counts[(shift << _OCTAVE_BITS) + (ns >> shift) if shift > 0 else ns] += count
-        self.count += count
-        product = ns * count
-        self.total += product
-        self.sum_of_squares += ns * product
-
-    def _widen(self, ns: int, count: int) -> int:
-        """Extend the range to a time and return it, limited to HIGHEST."""
+        """Add a time of 0 ns or more, `count` times."""
         if ns > HIGHEST:
             self.clamped += count
             ns = HIGHEST
-        self._lowest = min(self._lowest, ns)
-        self._highest = max(self._highest, ns)
-        return ns
+        if self.min is None or ns < self.min:
+            self.min = ns
+        if self.max is None or ns > self.max:
+            self.max = ns
+        index = bucket_of(ns, self._bits)
+        self._counts[index] = self._counts.get(index, 0) + count
+        self.count += count
+        self.total += ns * count
+        self.sum_of_squares += ns * ns * count
 
     def merge(self, other: Histogram) -> None:
-        """Add all times of `other`."""
-        counts = self._counts
-        for index, count in other._used():
-            counts[index] += count
-        self._lowest = min(self._lowest, other._lowest)
-        self._highest = max(self._highest, other._highest)
+        """Add all times of `other`, which keeps the same number of bits."""
+        for index, count in other._counts.items():
+            self._counts[index] = self._counts.get(index, 0) + count
+        ends = [end for end in (self.min, self.max, other.min, other.max) if end is not None]
+        self.min, self.max = min(ends, default=None), max(ends, default=None)
         self.count += other.count
         self.clamped += other.clamped
         self.total += other.total
         self.sum_of_squares += other.sum_of_squares
-
-    @property
-    def min(self) -> int | None:
-        """The exact shortest time in nanoseconds; None without times."""
-        return self._lowest if self.count else None
-
-    @property
-    def max(self) -> int | None:
-        """The longest time in nanoseconds, exact up to HIGHEST; None without times."""
-        return self._highest if self.count else None
 
     @property
     def mean(self) -> float | None:
@@ -187,16 +161,9 @@ class Histogram:
     def percentile(self, q: float) -> int | None:
         """Return the nearest-rank percentile `q` in nanoseconds, to 0.1 %; None without times.
 
-        Unlike percentiles(), also with too few samples.
+        Unlike figures(), also with too few samples.
         """
-        rank = rank_of(q, self.count)
-        return self.value_at(rank) if self.count else None
-
-    def percentiles(self) -> dict[float, int | None]:
-        """Return PERCENTILES in nanoseconds, None for those with too few samples."""
-        return {
-            q: self.percentile(q) if self.count >= samples_needed(q) else None for q in PERCENTILES
-        }
+        return self.value_at(rank_of(q, self.count)) if self.count else None
 
     def figures(self, prefix: str = "") -> dict[str, float | int | None]:
         """Return all figures by name, with a prefix such as "connect."; None: not available."""
@@ -204,10 +171,24 @@ class Histogram:
             "min": self.min,
             "mean": self.mean,
             "stddev": self.stdev,
-            **{percentile_name(q): value for q, value in self.percentiles().items()},
-            "max": self.max,
         }
+        for q in PERCENTILES:
+            is_known = self.count >= samples_needed(q)
+            figures[percentile_name(q)] = self.percentile(q) if is_known else None
+        figures["max"] = self.max
         return {prefix + name: value for name, value in figures.items()}
+
+    def bounds(self, prefix: str = "") -> dict[str, tuple[float, float]]:
+        """Return the lowest and the highest possible value of each missing percentile.
+
+        As no sample lies beyond such a percentile, it is between the two longest times,
+        however a percentile is defined. Returns {} without times.
+        """
+        if self.max is None:
+            return {}
+        ends = (self.value_at(max(1, self.count - 1)), self.max)
+        missing = (q for q in PERCENTILES if self.count < samples_needed(q))
+        return {prefix + percentile_name(q): ends for q in missing}
 
     def value_at(self, rank: int) -> int:
         """Return the `rank`-th shortest time, counted from 1, in nanoseconds, to 0.1 %.
@@ -215,23 +196,17 @@ class Histogram:
         It is limited to the recorded range, which moves it only towards the true value, so
         that no percentile exceeds the maximum.
         """
-        first = bucket_of(self._lowest)
-        used = self._counts[first : bucket_of(self._highest) + 1]
-        low, high = bucket_bounds(first + bisect_left(list(accumulate(used)), rank))
-        return min(max((low + high) // 2, self._lowest), self._highest)
+        low = high = seen = 0
+        buckets = self.buckets()
+        while seen < rank:
+            low, high, count = next(buckets)
+            seen += count
+        return min(max((low + high) // 2, self.min or 0), self.max or 0)
 
     def buckets(self) -> Iterator[tuple[int, int, int]]:
         """Yield lowest time, highest time and count of every bucket in use, in order."""
-        for index, count in self._used():
-            yield *bucket_bounds(index), count
-
-    def _used(self) -> Iterator[tuple[int, int]]:
-        """Yield index and count of the buckets in use, in order."""
-        if self.count:
-            first, last = bucket_of(self._lowest), bucket_of(self._highest)
-            for index in range(first, last + 1):
-                if count := self._counts[index]:
-                    yield index, count
+        for index in sorted(self._counts):
+            yield *bucket_bounds(index, self._bits), self._counts[index]
 
     def to_json(self) -> dict[str, object]:
         """Return everything for json.dumps(). Times are whole nanoseconds.
@@ -259,54 +234,119 @@ class Histogram:
         """
         histogram = cls()
         for low, _, count in data["buckets"]:
-            histogram._counts[bucket_of(low)] += count
-        histogram.count = sum(histogram._counts)
+            histogram._counts[bucket_of(low)] = count
+        histogram.count = sum(histogram._counts.values())
         if histogram.count != data["count"]:
             raise ValueError(f"count is {data['count']!a}, but the buckets hold {histogram.count}")
-        histogram.clamped = data["clamped"]
-        histogram.total = data["total"]
-        histogram.sum_of_squares = data["sum_of_squares"]
-        if histogram.count:
-            histogram._lowest, histogram._highest = data["min"], data["max"]
+        for name in ("min", "max", "clamped", "total", "sum_of_squares"):
+            setattr(histogram, name, data[name])
         return histogram
 
 
 def text_histogram(histogram: Histogram, rows: int) -> list[tuple[int, int, int]]:
-    """Return at most `rows` adjoining rows: lowest time, end, count; [] without times.
+    """Return at most `rows` adjoining rows: lowest time, highest, count; [] without times.
 
-    They begin and end at round numbers: equally wide if the longest time is less than ten
-    times the shortest, else on a log scale. A time within 0.1 % of a bound may be counted on
-    its other side. `rows` is 2 or more.
+    The ends of the rows are evenly spaced on a log scale. A time within 0.1 % of an end may be
+    counted on its other side.
     """
     if histogram.min is None or histogram.max is None:
         return []
-    bounds = _bounds(histogram.min, histogram.max, rows)
-    counts = [0] * (len(bounds) - 1)
+    lowest, highest = max(1, histogram.min), max(1, histogram.max)
+    spread = log(highest / lowest)
+    number = max(1, min(rows, int(spread / log(_MIN_ROW))))
+    bounds = [round(lowest * (highest / lowest) ** (n / number)) for n in range(number + 1)]
+    counts = [0] * number
     for low, high, count in histogram.buckets():
-        middle = min(max((low + high) // 2, histogram.min), histogram.max)
-        counts[bisect_right(bounds, middle) - 1] += count
+        row = bisect_right(bounds, (low + high) // 2) - 1
+        counts[min(max(row, 0), number - 1)] += count
     return list(zip(bounds, bounds[1:], counts, strict=False))
 
 
-def _bounds(lowest: int, highest: int, rows: int) -> list[int]:
-    """Return where the rows begin and where the last one ends."""
-    if highest < _LINEAR_BELOW * lowest:
-        finest = max(0, len(str(highest)) - 3)  # the three digits of format_ns() show it
-        steps = (mark * 10**n for n in counting(finest) for mark in _LINEAR_MARKS)
-        step = next(step for step in steps if highest // step - lowest // step < rows)
-        return list(range(lowest // step * step, (highest // step + 2) * step, step))
-    for scale in _log_scales():
-        first, last = bisect_right(scale, lowest) - 1, bisect_right(scale, highest)
-        if last - first <= rows:
-            break
-    return scale[first : last + 1]
+class TimeBucket:
+    """The requests that ended within one interval."""
+
+    __slots__ = ("failures", "times")
+
+    def __init__(self) -> None:
+        self.times = Histogram(_CHART_BITS)
+        """The times of the responses, to 3.2 %."""
+        self.failures = 0
+        """The number of failed requests; their times are not recorded."""
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that ended, failed ones included."""
+        return self.times.count + self.failures
+
+    def merge(self, other: TimeBucket) -> None:
+        """Add all requests of `other`."""
+        self.times.merge(other.times)
+        self.failures += other.failures
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything for json.dumps(); `times` lists [lowest ns, highest ns, count]."""
+        return {
+            "requests": self.requests,
+            "failures": self.failures,
+            "max": self.times.max,
+            "times": [list(bucket) for bucket in self.times.buckets()],
+        }
 
 
-def _log_scales() -> Iterator[list[int]]:
-    """Yield all possible bounds on ever coarser scales, each beginning with 0."""
-    powers = range(len(str(HIGHEST)) + 1)
-    for marks in _LOG_MARKS:
-        # Whole nanoseconds only: below 10 ns there is no mark such as 1.5.
-        yield [0, *(mark * 10**n // 10 for n in powers for mark in marks if not mark * 10**n % 10)]
-    for step in powers[2:]:
-        yield [0, *(10**n for n in range(0, len(powers) + step, step))]
+class Timeline:
+    """The requests that ended, in up to MAX_TIME_BUCKETS buckets from the start of the run.
+
+    If an event is too late for the last bucket, neighbours are joined, as often as needed:
+    widths are FIRST_WIDTH times a power of two, and after the first such doubling more than
+    half of the buckets are in use up to the latest event.
+    """
+
+    __slots__ = ("buckets", "width")
+
+    def __init__(self) -> None:
+        self.buckets: list[TimeBucket] = []
+        """The buckets up to the latest event; the n-th, from 0, begins at n * width."""
+        self.width = FIRST_WIDTH
+        """Nanoseconds in each bucket."""
+
+    def record(self, at: int, ns: int) -> None:
+        """Add a response that came `at` nanoseconds after the start and took `ns`."""
+        self._bucket_at(at).times.record(ns)
+
+    def record_failure(self, at: int) -> None:
+        """Add a failure `at` nanoseconds after the start."""
+        self._bucket_at(at).failures += 1
+
+    def extend(self, end: int) -> None:
+        """Cover the time up to `end` nanoseconds after the start."""
+        if end > 0:
+            self._bucket_at(end - 1)
+
+    def merge(self, other: Timeline) -> None:
+        """Add all requests of `other`, which has the same start."""
+        while self.width < other.width:
+            self._widen()
+        # The ratio of two widths is a power of two: each narrow bucket lies inside one wide bucket.
+        ratio = self.width // other.width
+        for index, bucket in enumerate(other.buckets):
+            self._bucket_at(index // ratio * self.width).merge(bucket)
+
+    def _bucket_at(self, at: int) -> TimeBucket:
+        """Return the bucket of a moment, after widening and adding buckets as needed."""
+        while at >= MAX_TIME_BUCKETS * self.width:
+            self._widen()
+        index = at // self.width
+        while len(self.buckets) <= index:
+            self.buckets.append(TimeBucket())
+        return self.buckets[index]
+
+    def _widen(self) -> None:
+        """Join neighbours into buckets that are twice as wide."""
+        for even, odd in zip(self.buckets[::2], self.buckets[1::2], strict=False):
+            even.merge(odd)
+        del self.buckets[1::2]
+        self.width *= 2
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything for json.dumps(). Times are whole nanoseconds."""
+        return {"width": self.width, "buckets": [bucket.to_json() for bucket in self.buckets]}

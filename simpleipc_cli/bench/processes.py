@@ -24,8 +24,8 @@ from simpleipc_cli.bench.generator import (
     Results,
     interval_of,
 )
+from simpleipc_cli.bench.histogram import TimeBucket
 from simpleipc_cli.bench.report import Report, Settings
-from simpleipc_cli.bench.timeline import TimeBucket
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.system.fd_limit import DescriptorLimit

@@ -120,10 +120,23 @@ class Report:
             "bytes_in": self.results.bytes_in,
             "bytes_out": self.results.bytes_out,
         }
-        parts = {**self.times(), "response": self.latency}
-        for prefix, histogram in ("", self.latency), *((f"{n}.", h) for n, h in parts.items()):
+        for prefix, histogram in self._by_prefix().items():
             values |= histogram.figures(prefix)
         return values
+
+    def bounds(self) -> dict[str, tuple[float, float] | None]:
+        """Return the lowest and the highest possible value of all figures; None: unknown."""
+        bounds: dict[str, tuple[float, float] | None] = {
+            name: None if value is None else (value, value) for name, value in self.values().items()
+        }
+        for prefix, histogram in self._by_prefix().items():
+            bounds |= histogram.bounds(prefix)
+        return bounds
+
+    def _by_prefix(self) -> dict[str, Histogram]:
+        """Return the histograms by what their figures are prefixed with."""
+        parts = {**self.times(), "response": self.latency}
+        return {"": self.latency, **{f"{name}.": histogram for name, histogram in parts.items()}}
 
     def to_json(self) -> dict[str, object]:
         """Return everything for json.dumps()."""

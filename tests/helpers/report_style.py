@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import simpleipc_cli.bench.html as package
+import simpleipc_cli.bench as package
 
 SHEET = (Path(package.__file__).parent / "style.css").read_text("utf-8")
 # The first two blocks define the colours, for light and for dark.

@@ -20,7 +20,7 @@ from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
 from simpleipc_cli.bench.format import describe_condition, to_csv, to_markdown
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
-from simpleipc_cli.bench.html.page import to_html
+from simpleipc_cli.bench.page import to_html
 from simpleipc_cli.bench.processes import Interrupted, measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
@@ -197,7 +197,7 @@ def _run(options: _Options, given: set[str]) -> int:
         with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
             stop.show = show
             report = measure(plan, options.processes, options.rate, stop.on_progress)
-        results = evaluate(options.conditions, report.values())
+        results = evaluate(options.conditions, report.bounds())
         changes = None if baseline is None else report.compare(baseline)
         for name, render in renders.items():
             text = render(report, results, changes).encode("utf-8", "surrogateescape")

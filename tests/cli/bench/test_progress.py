@@ -12,10 +12,10 @@ from helpers.scripted_server import RespondingServer
 from helpers.terminal import terminal, terminal_environment
 from helpers.waiting import TIMEOUT
 from rich.console import Console
+from simpleipc_cli.bench.timeline import TimeBucket
 
 from simpleipc_cli.bench.generator import SECOND, LoadPlan
 from simpleipc_cli.bench.processes import Progress
-from simpleipc_cli.bench.timeline import TimeBucket
 from simpleipc_cli.cli.bench.terminal import View
 
 MS = 1_000_000

@@ -130,7 +130,7 @@ def rendered(report: Report, *more):
 
 
 def evaluated(report: Report, *conditions: str):
-    return evaluate([parse(text) for text in conditions], report.values())
+    return evaluate([parse(text) for text in conditions], report.bounds())
 
 
 def tables_of(page) -> list[dict[str, list[str]]]:

@@ -154,9 +154,23 @@ def test_latency_is_response_time_in_an_open_loop_and_service_time_in_a_closed()
 
 
 def test_figures_without_samples_are_none_and_fail_a_condition():
-    values = report_of(0, 0).values()
+    values, bounds = report_of(0, 0).values(), report_of(0, 0).bounds()
     assert values["error_rate"] is values["p50"] is values["connect.mean"] is None
-    assert parse("p50 > 1h").holds(values) is None
+    assert parse("p50 > 1h").holds(bounds["p50"]) is None
+
+
+@each_loop
+def test_bounds_are_the_figures_and_those_of_missing_percentiles(settings):
+    report = report_of(20, settings=settings)
+    values, bounds = report.values(), report.bounds()
+    assert bounds.keys() == values.keys()
+    for name, value in values.items():
+        if value is not None:
+            assert bounds[name] == (value, value)
+    for prefix in ("", "service.", "response.", "connect.", "first_byte."):
+        assert values[f"{prefix}p99"] is None
+        low, high = bounds[f"{prefix}p99"]
+        assert values[f"{prefix}p90"] < low < high == values[f"{prefix}max"]
 
 
 def test_the_error_rate_is_a_share_of_what_ended():

@@ -12,13 +12,13 @@ import pytest
 from helpers.bench_reports import MS, SECOND, US, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import Axis, points, read
 
-from simpleipc_cli.bench.conditions import parse_ns
-from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
-from simpleipc_cli.bench.html.charts import (
+from simpleipc_cli.bench.charts import (
     latency_by_percentile,
     latency_over_time,
     throughput_over_time,
 )
+from simpleipc_cli.bench.conditions import parse_ns
+from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
 
 STALL = (4 * SECOND, 6 * SECOND)
 EVERY_CHART = (latency_by_percentile, latency_over_time, throughput_over_time)

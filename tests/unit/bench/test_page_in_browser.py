@@ -11,7 +11,7 @@ from helpers.bench_reports import MS, SECOND, Run, failing, open_loop, stalled
 from helpers.browser import CHROMIUM, Browser
 
 from simpleipc_cli.bench.conditions import evaluate, parse
-from simpleipc_cli.bench.html.page import to_html
+from simpleipc_cli.bench.page import to_html
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
@@ -23,7 +23,7 @@ def browser(tmp_path_factory):
 
 
 def evaluated(report, *conditions: str):
-    return evaluate([parse(text) for text in conditions], report.values())
+    return evaluate([parse(text) for text in conditions], report.bounds())
 
 
 def full_page() -> str:

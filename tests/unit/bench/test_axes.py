@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
-from simpleipc_cli.bench.html.svg import (
+from simpleipc_cli.bench.charts import (
     latency_scale,
     percentile_scale,
     rate_scale,
     spread,
     time_scale,
 )
+from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
 HOUR = 3_600 * SECOND

@@ -12,7 +12,7 @@ from helpers.html import VOID, read, table
 from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.histogram import HIGHEST
-from simpleipc_cli.bench.html.page import to_html
+from simpleipc_cli.bench.page import to_html
 from simpleipc_cli.bench.report import Report
 
 
@@ -67,7 +67,7 @@ HOSTILE = [
 
 
 def evaluated(report: Report, *conditions: str):
-    return evaluate([parse(text) for text in conditions], report.values())
+    return evaluate([parse(text) for text in conditions], report.bounds())
 
 
 def page_of(report: Report, *more):
