@@ -202,7 +202,7 @@ def latency_scale(lowest: float, highest: float) -> Scale:
     highest = max(highest, _LOG_FROM * lowest)
     edge = (highest / lowest) ** _EDGE
     low, high = lowest / edge, highest * edge
-    for marks, step in ((1, 2, 5), 1), ((1,), 1), ((1,), 3):
+    for marks, step in ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 3):
         powers = range(0, floor(log10(high)) + 1, step)
         ticks = [mark * 10**power for power in powers for mark in marks]
         ticks = [tick for tick in ticks if low <= tick <= high]

@@ -17,6 +17,7 @@ Values below 1024 have a bucket each and no error at all. With 5 bits it is at m
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from math import ceil, log, sqrt
 from typing import Any
@@ -101,7 +102,7 @@ class Histogram:
 
     def __init__(self, bits: int = _BITS) -> None:
         self._bits = bits
-        self._counts: dict[int, int] = {}
+        self._counts: dict[int, int] = defaultdict(int)
         self.count = 0
         """The number of recorded times."""
         self.min: int | None = None
@@ -116,24 +117,34 @@ class Histogram:
         """In square nanoseconds; exact, and soon above 2**53."""
 
     def record(self, ns: int, count: int = 1) -> None:
-        """Add a time of 0 ns or more, `count` times."""
+        """Add a time of 0 ns or more, `count` times.
+
+        Every request calls it several times, hence bucket_of() is inlined and one comparison
+        covers the rare cases: a time outside the range recorded so far.
+        """
+        if self.min is None or self.max is None or not self.min <= ns <= self.max:
+            ns = self._widen(ns, count)
+        shift = ns.bit_length() - self._bits
+        index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
+        self._counts[index] += count
+        self.count += count
+        product = ns * count
+        self.total += product
+        self.sum_of_squares += ns * product
+
+    def _widen(self, ns: int, count: int) -> int:
+        """Extend the range to a time and return it, limited to HIGHEST."""
         if ns > HIGHEST:
             self.clamped += count
             ns = HIGHEST
-        if self.min is None or ns < self.min:
-            self.min = ns
-        if self.max is None or ns > self.max:
-            self.max = ns
-        index = bucket_of(ns, self._bits)
-        self._counts[index] = self._counts.get(index, 0) + count
-        self.count += count
-        self.total += ns * count
-        self.sum_of_squares += ns * ns * count
+        self.min = ns if self.min is None else min(self.min, ns)
+        self.max = ns if self.max is None else max(self.max, ns)
+        return ns
 
     def merge(self, other: Histogram) -> None:
         """Add all times of `other`, which keeps the same number of bits."""
         for index, count in other._counts.items():
-            self._counts[index] = self._counts.get(index, 0) + count
+            self._counts[index] += count
         ends = [end for end in (self.min, self.max, other.min, other.max) if end is not None]
         self.min, self.max = min(ends, default=None), max(ends, default=None)
         self.count += other.count
@@ -234,7 +245,7 @@ class Histogram:
         """
         histogram = cls()
         for low, _, count in data["buckets"]:
-            histogram._counts[bucket_of(low)] = count
+            histogram._counts[bucket_of(low)] += count
         histogram.count = sum(histogram._counts.values())
         if histogram.count != data["count"]:
             raise ValueError(f"count is {data['count']!a}, but the buckets hold {histogram.count}")

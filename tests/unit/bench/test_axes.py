@@ -11,10 +11,9 @@ from simpleipc_cli.bench.charts import (
     latency_scale,
     percentile_scale,
     rate_scale,
-    spread,
     time_scale,
 )
-from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
+from simpleipc_cli.bench.histogram import HIGHEST
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
 HOUR = 3_600 * SECOND
@@ -60,13 +59,13 @@ def test_every_latency_has_its_place_and_every_tick_too(one, other):
 
 def test_a_log_scale_clips_values_beyond_its_ends():
     scale = latency_scale(MS, SECOND)
-    assert scale.is_log
+    assert scale.transform is log10
     steps = {
         round(scale.position(10 * ns) - scale.position(ns), 6) for ns in (MS, 10 * MS, 100 * MS)
     }
     assert len(steps) == 1
     assert (scale.position(1), scale.position(HIGHEST)) == (0, 100)
-    assert not latency_scale(MS, 9 * MS).is_log
+    assert latency_scale(MS, 9 * MS).transform is float
 
 
 @pytest.mark.parametrize(
@@ -89,15 +88,12 @@ def test_rates_begin_at_0(highest, expected):
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        (1, "0 ns|0.2 ns|0.4 ns|0.6 ns|0.8 ns|1 ns"),
-        (18 * MS, "0 ms|5 ms|10 ms|15 ms"),
-        (SECOND, "0 ms|200 ms|400 ms|600 ms|800 ms|1000 ms"),
-        (10 * SECOND, "0 s|2 s|4 s|6 s|8 s|10 s"),
-        (90 * SECOND, "0 s|20 s|40 s|60 s|80 s"),
-        (5 * 60 * SECOND, "0 min|1 min|2 min|3 min|4 min|5 min"),
-        (HOUR, "0 min|20 min|40 min|60 min"),
-        (39 * HOUR, "0 h|10 h|20 h|30 h"),
-        (1_000 * HOUR, "0 h|200 h|400 h|600 h|800 h|1000 h"),
+        (1, "0|0.2 ns|0.4 ns|0.6 ns|0.8 ns|1 ns"),
+        (18 * MS, "0|5 ms|10 ms|15 ms"),
+        (SECOND, "0|200 ms|400 ms|600 ms|800 ms|1 s"),
+        (10 * SECOND, "0|2 s|4 s|6 s|8 s|10 s"),
+        (90 * SECOND, "0|20 s|40 s|60 s|80 s"),
+        (39 * HOUR, "0|50000 s|100000 s"),
     ],
 )
 def test_ticks_of_time_are_round(end, expected):
@@ -108,19 +104,12 @@ def test_ticks_of_time_are_round(end, expected):
 
 @pytest.mark.parametrize(
     ("count", "last"),
-    [
-        (5, "50 %"),
-        (28, "50 %"),
-        (29, "90 %"),
-        (299, "99 %"),
-        (2_995, "99.9 %"),
-        (29_956, "99.99 %"),
-    ],
+    [(2, "50 %"), (9, "50 %"), (10, "90 %"), (100, "99 %"), (999, "99 %"), (1_000, "99.9 %")],
 )
 def test_the_scale_of_percentiles_goes_as_far_as_the_samples(count, last):
     scale = percentile_scale(count)
     assert names(scale)[-1] == last
-    assert samples_needed(scale.high * 0.9999) <= count
+    assert scale.high == 100 * (count - 1) / count
     assert scale.position(scale.high) == 100
     assert scale.position(100) == 100
 
@@ -131,27 +120,3 @@ def test_each_further_nine_has_the_same_width():
     assert places[0] == 0
     assert [above - below for below, above in pairwise(places)] == pytest.approx([places[1]] * 4)
     assert scale.position(50) == pytest.approx(places[1] * log10(2))
-
-
-@pytest.mark.parametrize("count", [0, 1, 4])
-def test_too_few_samples_have_no_percentiles(count):
-    assert percentile_scale(count) is None
-
-
-def test_names_are_moved_apart_and_keep_their_order():
-    assert spread([50, 50], 6) == [56, 50]
-    assert spread([0, 0, 0], 10) == [20, 10, 0]
-    assert spread([100, 99], 5) == [100, 95]
-    assert spread([10, 90], 5) == [10, 90]
-    assert spread([], 5) == []
-
-
-@given(st.lists(st.floats(0, 100), max_size=5))
-def test_names_that_are_moved_apart_are_apart(places):
-    moved = spread(places, 6)
-    assert all(-1e-9 <= place <= 100 + 1e-9 for place in moved)
-    assert all(above - below > 5.5 for below, above in pairwise(sorted(moved)))
-    for one in range(len(places)):
-        for other in range(len(places)):
-            if places[one] < places[other]:
-                assert moved[one] < moved[other]

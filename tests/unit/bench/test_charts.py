@@ -1,12 +1,12 @@
 """The charts: what is drawn lies where the axes say, checked independently.
 
-Axes are read off two of their ticks; nothing here uses the positions that svg.py computes.
+Axes are read off two of their ticks; nothing here uses the positions that charts.py computes.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from math import ceil, log10
+from math import log10
 
 import pytest
 from helpers.bench_reports import MS, SECOND, US, Run, closed_loop, failing, open_loop, stalled
@@ -18,7 +18,7 @@ from simpleipc_cli.bench.charts import (
     throughput_over_time,
 )
 from simpleipc_cli.bench.conditions import parse_ns
-from simpleipc_cli.bench.histogram import HIGHEST, samples_needed
+from simpleipc_cli.bench.histogram import HIGHEST
 
 STALL = (4 * SECOND, 6 * SECOND)
 EVERY_CHART = (latency_by_percentile, latency_over_time, throughput_over_time)
@@ -74,7 +74,8 @@ def test_every_percentile_is_drawn_at_its_place(seconds):
     chart = read(latency_by_percentile(report))
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
     names = [tick.text for tick in chart.all("text", "tick along")]
-    assert names == ["0 %", "50 %", "90 %", "99 %", "99.9 %"][: 4 + (seconds == 20)][::-1]
+    expected = ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"]
+    assert names == expected[: 4 + 2 * (seconds == 20)][::-1]
     for kind, histogram in ("latency", report.results.response), ("service", report.results.total):
         (stroke,) = line(chart, kind)
         assert all(begin <= end for (begin, _), (end, _) in pairwise(stroke)), "it goes back"
@@ -88,42 +89,20 @@ def test_every_percentile_is_drawn_at_its_place(seconds):
             assert max(near) + 0.2 >= expected >= min(near) - 0.2
 
 
-def test_the_dots_are_the_named_percentiles():
-    report = stalled()
-    chart = read(latency_by_percentile(report))
-    along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
-    dots = {}
-    for dot in chart.all("path", "dot"):
-        ((place,),) = points(dot["d"])
-        dots[dot.text] = place
-    assert len(dots) == 8
-    for name, histogram in (
-        ("response", report.results.response),
-        ("service", report.results.total),
-    ):
-        for q, text in ((50, "p50"), (90, "p90"), (99, "p99"), (99.9, "p99.9")):
-            (said,) = [said for said in dots if said.startswith(f"{name} {text}:")]
-            assert ns_of(said.split(": ")[1]) == pytest.approx(histogram.percentile(q), rel=0.005)
-            expected = (along.position(q / 100), up.position(histogram.percentile(q)))
-            assert dots[said] == pytest.approx(expected, abs=0.1)
-
-
-@pytest.mark.parametrize("count", [5, 58, 59, 298, 299, 2_994, 2_995, 40_000])
+@pytest.mark.parametrize("count", [2, 9, 10, 99, 100, 999, 1_000, 40_000])
 def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
     run = Run()
     for number in range(count):
         took = 100 * US + number * number
         run.respond(number * MS, number * MS, number * MS + took)
     chart = read(latency_by_percentile(run.report()))
-    along = Axis(chart, "along", share_of, nines)
-    last = 100 * (1 - 10 ** -along.transformed(1000))
-    assert samples_needed(last * 0.9999) <= count <= samples_needed(100 - (100 - last) * 0.99)
     shown = {tick.text for tick in chart.all("text", "tick along")}
-    assert ("99 %" in shown) == (count >= 299)
-    assert ("99.9 %" in shown) == (count >= 2_995)
+    assert ("90 %" in shown) == (count >= 10)
+    assert ("99 %" in shown) == (count >= 100)
+    assert ("99.9 %" in shown) == (count >= 1_000)
     (stroke,) = line(chart, "latency")
     # Neither to the right nor upwards: the line ends at the last percentile there is.
-    ends_at = run.results.total.value_at(ceil(last / 100 * count))
+    ends_at = run.results.total.value_at(count - 1)
     assert stroke[-1] == (1000, pytest.approx(latency_axis(chart).position(ends_at), abs=0.5))
 
 
@@ -136,10 +115,9 @@ def test_a_closed_loop_has_one_line_for_service_time():
 def test_an_open_loop_has_a_named_line_for_each_time():
     chart = read(latency_by_percentile(open_loop(seconds=1)))
     assert keys(chart) == ["response", "service"]
-    assert [name.text for name in chart.all("text", "name")] == ["response", "service"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("count", [0, 1])
 def test_too_few_responses_for_a_median_make_no_chart(count):
     run = Run()
     for number in range(count):
@@ -211,7 +189,7 @@ def test_a_single_response_is_a_dot():
     run.respond(5 * SECOND, 5 * SECOND, 5 * SECOND + MS)
     svg = read(latency_over_time(run.report()))
     along = Axis(svg, "along", ns_of)
-    ((x, _),) = line(svg, "p50")[1]
+    ((x, _),) = line(svg, "max")[1]
     assert x == pytest.approx(along.position(5 * SECOND), abs=along.position(330 * MS))
 
 
@@ -337,7 +315,7 @@ def test_unusual_runs_are_drawn_with_valid_numbers(chart, times, apart):
         run.respond(number * apart, number * apart, number * apart + ns)
     drawn = chart(run.report())
     if drawn is None:
-        assert len(times) < 5 or apart < MS
+        assert len(times) < 2 or apart < MS
         return
     assert "nan" not in drawn
     assert "inf" not in drawn
@@ -347,16 +325,7 @@ def test_unusual_runs_are_drawn_with_valid_numbers(chart, times, apart):
 
 
 @pytest.mark.parametrize("chart", EVERY_CHART)
-def test_a_chart_has_a_description_for_screen_readers(chart):
-    report = stalled()
-    svg = read(chart(report)).one("svg", "chart")
-    assert svg["role"] == "img"
-    said = {element["id"]: element.text for element in svg if "id" in element.attributes}
-    assert set(said) == {svg["aria-labelledby"], svg["aria-describedby"]}
-    assert said[svg["aria-labelledby"]] in {
-        "Latency by percentile",
-        "Latency over time",
-        "Throughput over time",
-    }
-    said = said[svg["aria-describedby"]]
-    assert any(word in said for word in ("p99.9: 1.99 s", "longest time is", "500/s offered"))
+def test_a_chart_has_a_name_for_screen_readers(chart):
+    section = read(chart(stalled()))
+    svg = section.one("svg", "chart")
+    assert (svg["role"], svg["aria-label"]) == ("img", section.one("h2").text)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from itertools import pairwise
 
 import pytest
-from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stalled
+from helpers.bench_reports import MS, Run, closed_loop, failing, stalled
 from helpers.html import read
 from markdown_it import MarkdownIt
 
-from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.conditions import KINDS, TIME, evaluate, parse
-from simpleipc_cli.bench.format import to_csv, to_markdown
+from simpleipc_cli.bench.format import sections, to_csv, to_markdown
 from simpleipc_cli.bench.report import Report
 
 EMPTY = Run().report()
@@ -145,89 +143,18 @@ def tables_of(page) -> list[dict[str, list[str]]]:
     return tables
 
 
-def test_the_markdown_has_all_times_with_the_number_of_samples():
-    (times,) = tables_of(rendered(stalled()))
-    assert times["head"] == ["", "response", "service", "connect", "first byte"]
-    for kind, histogram in stalled().times().items():
-        column = times["head"].index(kind.replace("_", " ")) - 1
-        for name, value in histogram.figures().items():
-            assert times[name][column] == fmt.format_figure(name, value)
-        assert times["samples"][column] == f"{histogram.count:,}"
-    assert times["p99.99"] == ["-"] * 4
-
-
-def test_the_markdown_says_what_was_measured_and_how():
-    text = rendered(stalled()).text
-    assert "500/s: 5,000 in 10.0 s" in text
-    assert fmt.describe_load(stalled()) in text
-    assert fmt.TIME_DESCRIPTIONS["response"] in text
-    assert "timeout: 30.0 s" in text
-    assert "started late: 943" in text
-    assert "Partial" not in text
-    assert "Warning" not in text
-
-
-def test_the_markdown_has_failures_by_kind_the_most_frequent_first():
-    page = rendered(failing())
-    failures = tables_of(page)[1]
-    assert failures.pop("head") == ["failed", "count", "mean", "p50", "p99", "max"]
-    assert set(failures) == set(failing().results.failures)
-    for kind, (count, mean, *_, longest) in failures.items():
-        times = failing().results.failures[kind]
-        assert count == f"{times.count:,}"
-        assert mean == fmt.format_figure("mean", times.mean)
-        assert longest == fmt.format_figure("max", times.max)
-    counts = [int(count.replace(",", "")) for count, *_ in failures.values()]
-    assert all(more >= fewer for more, fewer in pairwise(counts))
-    assert f"{failing().results.failed():,} failed (10.6 %)" in page.text
-
-
-def test_a_partial_report_and_a_busy_generator_are_marked_in_the_markdown():
-    text = rendered(failing()).text
-    assert "Partial: the load was interrupted" in text
-    assert f"Warning: {fmt.SATURATED}" in text
-
-
-def test_the_markdown_says_of_each_condition_whether_it_failed():
-    conditions = evaluated(stalled(), "p99>5ms", "errors>0", "p99.99>1h", "first_byte.p99<1ms")
-    (listed, *_) = rendered(stalled(), conditions).all("ul")
-    items = [item.text for item in listed.all("li")]
-    marks = ["❌", "✅", "❌", "✅"]
-    expected = [fmt.describe_condition(result) for result in conditions]
-    assert items == [f"{mark} {said}" for mark, said in zip(marks, expected, strict=True)]
-
-
-def test_the_markdown_has_each_change_since_the_baseline_and_its_verdict():
-    changes = stalled().compare(open_loop(seed=5))
-    page = rendered(stalled(), (), changes)
-    shown = tables_of(page)[0]
-    assert shown.pop("head") == ["", "baseline", "now", "change", "verdict"]
-    assert list(shown) == list(changes)
-    for name, change in changes.items():
-        assert shown[name] == [
-            fmt.format_figure(name, change.old),
-            fmt.format_figure(name, change.new),
-            fmt.format_change(change.relative),
-            change.verdict,
-        ]
-    assert (
-        "p99 are worse, nothing else has changed beyond noise, too few samples to compare"
-        in page.text
-    )
-
-
-def test_an_open_loop_against_a_closed_one_says_that_service_times_were_compared():
-    changes = stalled().compare(closed_loop(seconds=2))
-    assert "(service times)" in rendered(stalled(), (), changes).text
-
-
-def test_a_report_without_responses_says_so_and_has_no_times():
-    run = Run()
-    run.fail("refused", 0, MS)
-    page = rendered(run.report())
-    assert "No responses: there are no times" in page.text
-    (failures,) = tables_of(page)
-    assert failures["refused"][:2] == ["1", "1.00 ms"]
+def test_the_markdown_has_every_section_with_its_notes():
+    conditions = evaluated(failing(), "p99>5s", "errors>0")
+    changes = failing().compare(closed_loop())
+    page = rendered(failing(), conditions, changes)
+    expected = list(sections(failing(), conditions, changes))
+    assert [one.title for one in expected] == [
+        *("Load", "Conditions", "Since the baseline", "Times", "Failures")
+    ]
+    for one, found in zip(expected, tables_of(page), strict=True):
+        rows = {first: list(rest) for first, *rest in one.table.rows}
+        assert found == {"head": list(one.table.heads), **rows}
+        assert all(text in page.text for text in (one.title, *one.notes, *one.warnings)[1:])
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)

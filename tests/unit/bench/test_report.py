@@ -185,7 +185,7 @@ def test_a_busy_generator_may_be_the_limit():
 
 @each_loop
 def test_a_report_is_within_noise_of_itself(settings):
-    report = report_of(60_000, 50, settings)
+    report = report_of(100_000, 50, settings)
     changes = report.compare(read_back(report))
     assert set(changes) == {"rate", "mean", "error_rate", *TIME_FIGURES} - {
         *("min", "max", "stddev")
