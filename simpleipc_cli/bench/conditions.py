@@ -71,6 +71,11 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "!=": operator.ne,
 }
 
+_FIGURES = (
+    f"{' '.join(TIME_FIGURES)}, alone or after one of {' '.join(f'{part}.' for part in PARTS)}, or"
+    f" {' '.join(name for name, kind in KINDS.items() if kind != TIME)}"
+)
+_SYNTAX = re.compile(r"([^<>=!\s]*)\s*([<>=!]*)\s*(.*)", re.DOTALL)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _NUMBER_WITH_UNIT = rf"({_NUMBER})({'|'.join(NANOSECONDS)})(?![a-zµμ])"
@@ -134,20 +139,20 @@ def evaluate(
 
 
 def parse(text: str) -> Condition:
-    """Parse one condition. Raises ValueError with the error and the probable intention."""
+    """Parse one condition. Raises ValueError with the error and the remedy."""
     text = text.strip()
     # Any run of operator characters is taken for the operator, so that the error can name it.
-    found = re.fullmatch(r"([^<>=!\s]*)\s*([<>=!]+)\s*(.*)", text, re.DOTALL)
-    if not found:
-        raise ValueError(_missing_operator(text))
-    name, sign, value = found.groups()
-    if not name:
-        raise ValueError(f"{text!r} has no figure: write one such as p99 before {sign!r}")
+    name, sign, value = _SYNTAX.fullmatch(text).groups()  # type: ignore[union-attr]
     if name not in KINDS:
-        raise ValueError(f"unknown figure {name!r}: {_suggestion()}")
+        raise ValueError(f"unknown figure {name!r}: use one of {_FIGURES}")
     if sign not in _OPERATORS:
-        raise ValueError(f"unknown operator {sign!r}: use one of {' '.join(_OPERATORS)}")
-    return Condition(text, name.removeprefix("total."), sign, _value(name, value))
+        problem = f"unknown operator {sign!r}" if sign else f"no operator after {name}"
+        raise ValueError(f"{problem}: use one of {' '.join(_OPERATORS)}")
+    kind = KINDS[name]
+    try:
+        return Condition(text, name.removeprefix("total."), sign, _PARSERS[kind](value))
+    except ValueError:
+        raise ValueError(f"{name} cannot be {value!r}: give {_EXPECTED[kind]}") from None
 
 
 def parse_ns(text: str) -> int:
@@ -160,32 +165,6 @@ def parse_ns(text: str) -> int:
     parts = re.findall(_NUMBER_WITH_UNIT, text, re.ASCII)
     total = sum(Decimal(number) * NANOSECONDS[unit] for number, unit in parts)
     return int(Decimal(total).to_integral_value(ROUND_HALF_EVEN))
-
-
-def _missing_operator(text: str) -> str:
-    if not text:
-        return "the condition is empty: write one such as p99>5ms"
-    name = re.split(r"[\s<>=!]", text, maxsplit=1)[0]
-    if name not in KINDS:
-        return f"unknown figure {name!r}: {_suggestion()}"
-    return f"{text!r} has no operator: write {name}, one of {' '.join(_OPERATORS)} and a value"
-
-
-def _suggestion() -> str:
-    parts = " ".join(f"{part}." for part in PARTS)
-    others = " ".join(other for other, kind in KINDS.items() if kind != TIME)
-    return f"use one of {' '.join(TIME_FIGURES)}, alone or after one of {parts}, or {others}"
-
-
-def _value(name: str, text: str) -> float | int:
-    """Parse the value that a figure is compared with. Raises ValueError."""
-    kind = KINDS[name]
-    if not text:
-        raise ValueError(f"{name} is compared with nothing: give {_EXPECTED[kind]}")
-    try:
-        return _PARSERS[kind](text)
-    except ValueError:
-        raise ValueError(f"{name} cannot be {text!r}: give {_EXPECTED[kind]}") from None
 
 
 def _match(pattern: str, text: str) -> re.Match[str]:

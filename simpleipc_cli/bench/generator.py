@@ -21,7 +21,7 @@ from math import ceil
 from time import monotonic_ns, process_time_ns
 
 from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
-from simpleipc_cli.bench.histogram import Histogram, TimeBucket, Timeline
+from simpleipc_cli.bench.histogram import Histogram, Timeline
 from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
 
 SECOND = 1_000_000_000
@@ -168,8 +168,6 @@ class Progress:
     failed: int = 0
     elapsed: int = 0
     """Nanoseconds since the end of the warm-up."""
-    recent: TimeBucket = field(default_factory=TimeBucket)
-    """The requests that ended since the previous progress."""
 
 
 class Generator:
@@ -185,8 +183,7 @@ class Generator:
     ) -> None:
         """`begin` is when the first request is due, `stop` a descriptor that ends the load.
 
-        `on_progress` is called regularly. If it would block, it raises BlockingIOError, and
-        the next progress covers this one, too.
+        `on_progress` is called regularly.
         """
         self.results = Results()
         self._plan = plan
@@ -197,7 +194,6 @@ class Generator:
         self._request = Request(plan.payload, plan.size)
         self._stop, self._stopped = stop, False
         self._on_progress = on_progress
-        self._recent = TimeBucket()
         self._next_report = begin + _REPORT_INTERVAL
         self._poller: Poller = new_scalable_poller()
         if stop is not None:
@@ -359,7 +355,6 @@ class Generator:
         if self._plan.interval is not None:
             results.response.record(response)
         results.timeline.record(exchange.end - self._counted_from, response)
-        self._recent.times.record(response)
         results.bytes_out += self._request.size
         results.bytes_in += exchange.reader.payload_bytes
 
@@ -370,7 +365,6 @@ class Generator:
         if exchange.due >= self._counted_from:
             self.results.failures.setdefault(kind, Histogram()).record(now - exchange.start)
             self.results.timeline.record_failure(now - self._counted_from)
-            self._recent.failures += 1
 
     def _close(self, exchange: TimedExchange) -> None:
         stream, exchange.stream = exchange.stream, None
@@ -387,10 +381,5 @@ class Generator:
         self._next_report = now + _REPORT_INTERVAL
         if self._on_progress is None:
             return
-        results, elapsed = self.results, max(0, now - self._counted_from)
-        progress = Progress(results.total.count, results.failed(), elapsed, self._recent)
-        try:
-            self._on_progress(progress)
-        except BlockingIOError:
-            return
-        self._recent = TimeBucket()
+        elapsed = max(0, now - self._counted_from)
+        self._on_progress(Progress(self.results.total.count, self.results.failed(), elapsed))

@@ -24,7 +24,6 @@ from simpleipc_cli.bench.generator import (
     Results,
     interval_of,
 )
-from simpleipc_cli.bench.histogram import TimeBucket
 from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
@@ -199,7 +198,6 @@ class GeneratorProcesses:
 
     def _progress(self, timeout: float) -> Progress:
         """Receive the reports and results that have arrived."""
-        recent = TimeBucket()
         for connection in _ready(self._running, timeout):
             received = _receive(connection)
             if isinstance(received, Results):
@@ -207,13 +205,11 @@ class GeneratorProcesses:
                 self._done.append(received)
             else:
                 self._latest[connection.fileno()] = received
-                recent.merge(received.recent)
         latest = self._latest.values()
         return Progress(
             answered=sum(one.answered for one in latest),
             failed=sum(one.failed for one in latest),
             elapsed=max((one.elapsed for one in latest), default=0),
-            recent=recent,
         )
 
     def stop(self) -> None:
@@ -291,9 +287,8 @@ def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Result
 
     def on_progress(progress: Progress) -> None:
         # A parent that cannot draw, for example on a halted terminal, must not block the load.
-        if not watcher.is_writable():
-            raise BlockingIOError
-        connection.send(progress)
+        if watcher.is_writable():
+            connection.send(progress)
 
     try:
         return Generator(plan, begin, stop=watcher.fileno(), on_progress=on_progress).run()

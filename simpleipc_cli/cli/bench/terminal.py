@@ -17,9 +17,9 @@ from rich.text import Text
 from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import ConditionResult
-from simpleipc_cli.bench.format import format_ns, format_rate, sections
+from simpleipc_cli.bench.format import NOT_AVAILABLE, format_ns, format_rate, sections
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
-from simpleipc_cli.bench.histogram import Histogram, TimeBucket, text_histogram
+from simpleipc_cli.bench.histogram import Histogram, text_histogram
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.output import print_line
 from simpleipc_cli.cli.stdio import STDERR, STDOUT
@@ -29,7 +29,7 @@ _WIDTH = 80
 _COLUMN = 11  # of figures
 _ROWS = 12  # of the histogram (tunable)
 _BAR = 34
-_RECENT = 5 * SECOND  # of the current rate and percentiles (tunable)
+_RECENT = 5 * SECOND  # of the current rate (tunable)
 _STYLES = {"better": "green", "passed": "green", "worse": "bold red", "failed": "bold red"}
 
 
@@ -64,22 +64,20 @@ def live_progress(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress
 
 
 class View:
-    """The picture of the progress so far: a bar, the counts, the recent rate and latency."""
+    """The picture of the progress so far: a bar, the counts, the recent rate."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
-        self._progress = Progress()
-        self._recent: deque[tuple[int, TimeBucket]] = deque([(0, TimeBucket())])
+        self._recent: deque[Progress] = deque([Progress()])
 
     def add(self, progress: Progress) -> None:
-        self._progress = progress
-        self._recent.append((progress.elapsed, progress.recent))
+        self._recent.append(progress)
         # The oldest one kept only marks the beginning of the recent time.
-        while len(self._recent) > 1 and self._recent[1][0] <= progress.elapsed - _RECENT:
+        while len(self._recent) > 1 and self._recent[1].elapsed <= progress.elapsed - _RECENT:
             self._recent.popleft()
 
     def draw(self) -> Group:
-        plan, progress = self._plan, self._progress
+        plan, progress = self._plan, self._recent[-1]
         shares = [(progress.answered + progress.failed) / plan.requests] if plan.requests else []
         shares += [progress.elapsed / plan.duration] if plan.duration else []
         done = min(1.0, max(shares, default=0.0))  # the limit reached first counts
@@ -99,28 +97,25 @@ class View:
             Text(printable(plan.path), "bold", overflow="ellipsis", no_wrap=True),
             grid,
             counts,
-            Text.assemble(("now       ", "bold"), self._now()),
+            Text.assemble(("now       ", "bold"), self._rate()),
         )
 
     def _time(self, done: float) -> str:
-        if not self._progress.elapsed:
+        elapsed = self._recent[-1].elapsed
+        if not elapsed:
             return "warming up" if self._plan.warmup else "starting"
-        text = f"{self._progress.elapsed / SECOND:.1f} s"
+        text = f"{elapsed / SECOND:.1f} s"
         if self._plan.duration is not None:
             text += f" of {self._plan.duration / SECOND:.1f} s"
         return text if self._plan.requests is None else f"{text}, {done:.0%}"
 
-    def _now(self) -> str:
-        """Return rate and percentiles of the last seconds."""
-        whole = TimeBucket()
-        (begin, _), *recent = self._recent
-        for _, bucket in recent:
-            whole.merge(bucket)
-        times, span = whole.times, self._progress.elapsed - begin
-        if not times.count or not span:
-            return fmt.NOT_AVAILABLE
-        p50, p99 = (format_ns(times.percentile(q) or 0) for q in (50, 99))
-        return f"{format_rate(times.count * SECOND / span)}, p50 {p50}, p99 {p99}"
+    def _rate(self) -> str:
+        """Return the rate of the last seconds."""
+        first, last = self._recent[0], self._recent[-1]
+        if last.elapsed == first.elapsed:
+            return NOT_AVAILABLE
+        per_second = (last.answered - first.answered) * SECOND / (last.elapsed - first.elapsed)
+        return format_rate(per_second)
 
 
 # Report

@@ -325,8 +325,8 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
         ("p98>5ms", "unknown figure 'p98'"),
         ("p99>5", "p99 cannot be '5'"),
         ("p99=5ms", "unknown operator '='"),
-        ("rate", "'rate' has no operator"),
-        ("", "the condition is empty"),
+        ("rate", "no operator after rate"),
+        ("", "unknown figure ''"),
     ],
 )
 def test_an_invalid_condition_is_refused_before_any_load(endpoint, expression, complaint):

@@ -172,14 +172,14 @@ def test_an_unknown_figure_is_answered_with_all_names(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the condition is empty: write one such as p99>5ms"),
-        ("  ", "the condition is empty: write one such as p99>5ms"),
-        (">5ms", "'>5ms' has no figure: write one such as p99 before '>'"),
-        ("p99", "'p99' has no operator: write p99, one of < <= > >= == != and a value"),
-        ("p99 5ms", "'p99 5ms' has no operator: write p99, one of < <= > >= == != and a value"),
+        ("", "unknown figure '': use one of min mean max"),
+        ("  ", "unknown figure '': use one of"),
+        (">5ms", "unknown figure '': use one of"),
+        ("p99", "no operator after p99: use one of < <= > >= == !="),
+        ("p99 5ms", "no operator after p99: use one of < <= > >= == !="),
         ("p99<<5ms", "unknown operator '<<': use one of < <= > >= == !="),
-        ("p99>", "p99 is compared with nothing: give a time"),
-        ("rate<", "rate is compared with nothing: give a number of responses per second"),
+        ("p99>", "p99 cannot be '': give a time"),
+        ("rate<", "rate cannot be '': give a number of responses per second"),
     ],
 )
 def test_a_missing_part_of_a_condition_is_named(text, message):
