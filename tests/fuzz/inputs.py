@@ -1,0 +1,26 @@
+"""Which inputs a run has, and how one of them is repeated alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+SOAK = int(os.environ.get("SIPC_SOAK", "3"))
+ROUNDS = max(1, SOAK // 3)
+
+
+def rounds(size: int) -> list[object]:
+    """Divide the numbers of all inputs into tests; SIPC_SEED stands for one number."""
+    if chosen := os.environ.get("SIPC_SEED"):
+        return [pytest.param(range(int(chosen), int(chosen) + 1), id=chosen)]
+    return [
+        pytest.param(range(at * size, (at + 1) * size), id=f"{at * size}-{(at + 1) * size - 1}")
+        for at in range(ROUNDS)
+    ]
+
+
+def hint(number: int) -> str:
+    """How to repeat one input."""
+    test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0].rpartition("[")[0]
+    return f"to repeat this input alone: SIPC_SEED={number} pytest {test!r}"
