@@ -1,0 +1,216 @@
+"""Servers under test: system calls fail while they start, while they serve, while they stop."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from faults import judge
+from faults.judge import Case, judge_answer, judge_text
+from helpers.command import SIPC, environment
+from helpers.injection import STOPPED, Fault, Strace, wait_until_stopped
+from helpers.procfs import MARK, processes
+from helpers.waiting import wait_until
+from helpers.wire import connect, decode, is_listening, message, receive_all
+
+SMALL = b"hello"
+LARGE = bytes(range(256)) * 1200
+ENDS = "ends"
+WORKER = shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("echo_worker.py"))])
+HANDLER = f"cat && echo end >>{ENDS}"
+SERVERS = {
+    "exec": ("--exec", HANDLER),
+    "worker": ("--worker", WORKER),
+    "prestart": ("--exec", HANDLER, "--prestart", "2"),
+    "whole": ("--exec", HANDLER, "--whole-request"),
+}
+
+
+class Served:
+    """A `sipc serve` that is stopped before its first line, and its log in a file."""
+
+    def __init__(self, folder: Path, scenario: str) -> None:
+        self.folder = folder
+        self.path = folder / "sock"
+        self.scenario = scenario
+        self.mark = uuid.uuid4().hex
+        self._log = folder / "log"
+        self.sent_whole = 0
+        self.case: Case | None = None
+        options = ["--threads", "2", "--kill-after", "1s", "-v", *SERVERS[scenario]]
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", STOPPED, SIPC, "serve", str(self.path), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=folder,
+                env=environment(**{MARK: self.mark}),
+            )
+        self.pid = self.process.pid
+        wait_until_stopped(self.pid)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def is_up(self) -> bool:
+        """Wait until it listens or has ended; return whether it listens."""
+
+        def settled() -> bool:
+            said = "listening on" in self.log
+            return said or self.process.poll() is not None or is_listening(self.path)
+
+        wait_until(settled, "it to listen or to end", judge.LIMIT)
+        return self.process.poll() is None
+
+    def ask(self, payload: bytes) -> tuple[bytes, bool]:
+        """Send a whole request; a connection that fails is a truncated response."""
+        wire = b""
+        with suppress(ConnectionError, FileNotFoundError):
+            with connect(self.path) as connection:
+                connection.settimeout(judge.LIMIT)
+                self.sent_whole += 1
+                with suppress(BrokenPipeError):
+                    connection.sendall(message(payload))
+                wire = receive_all(connection)
+        return decode(wire)
+
+    def use(self, case: Case) -> None:
+        """Two requests, and a client that is gone in the middle of its own."""
+        for payload in SMALL, LARGE:
+            try:
+                judge_answer(case, f"{len(payload)} bytes", payload, *self.ask(payload))
+            except TimeoutError:
+                case.must(False, f"a request of {len(payload)} bytes hangs")
+        with suppress(ConnectionError, FileNotFoundError):
+            with connect(self.path) as connection:
+                connection.sendall(message(SMALL)[:-4])
+
+    def check_alive(self, case: Case) -> None:
+        """After a fault, the server goes on, and no handler took half a request for whole."""
+        if self.process.poll() is not None:
+            case.must(False, f"the server ended with status {self.process.returncode}")
+            return
+        try:
+            case.must(self.ask(SMALL) == (SMALL, True), "the server does not go on")
+        except TimeoutError:
+            case.must(False, "the server hangs afterwards")
+
+    def check_ends(self, case: Case) -> None:
+        ends = self.folder / ENDS
+        seen = ends.read_text().count("end") if ends.exists() else 0
+        case.must(seen <= self.sent_whole, "a handler took half a request for whole")
+
+    def stop(self, case: Case) -> None:
+        """SIGTERM twice ends it, and leaves nothing."""
+        for _ in range(2):
+            if self.process.poll() is None:
+                self.process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(judge.LIMIT / 4)
+        self.check_stopped(case)
+
+    def check_stopped(self, case: Case) -> None:
+        case.must(self.process.poll() is not None, "two SIGTERM do not end the server")
+        self.process.kill()
+        case.status = self.process.wait()
+        try:
+            wait_until(lambda: not processes(self.mark), "no process left", judge.LIMIT / 4)
+        except AssertionError:
+            case.must(False, f"processes left: {processes(self.mark)}")
+            for pid in processes(self.mark):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        case.said = self.log.splitlines()[-12:]
+        self.check_ends(case)
+        left = [entry.name for entry in self.folder.iterdir() if entry.name not in KNOWN]
+        case.must(not left, f"files left: {left}")
+
+
+KNOWN = {"log", ENDS, "trace"}
+
+
+def start(folder: Path, scenario: str) -> Served:
+    """Start a server that has answered a request, so that its threads are there."""
+    served = Served(folder, scenario)
+    served.go_on()
+    assert served.is_up(), served.log
+    for payload in SMALL, LARGE:
+        assert served.ask(payload) == (payload, True), served.log
+    return served
+
+
+def count_running(served: Served, fault: Fault) -> list[str]:
+    """Return the calls of the traced threads while it is in use."""
+    case = Case(served.scenario, fault)
+    with Strace(served.pid, served.folder / "trace", fault, inject=False) as strace:
+        served.use(case)
+        served.check_alive(case)
+    assert not case.broken, case
+    return strace.calls()
+
+
+def fail_running(served: Served, fault: Fault) -> Case:
+    """Let a call fail while it serves."""
+    case = Case(served.scenario, fault)
+    before = len(served.log)
+    with Strace(served.pid, served.folder / "trace", fault) as strace:
+        served.use(case)
+    case.injected = strace.injected()
+    served.check_alive(case)
+    served.check_ends(case)
+    judge_text(case, served.log[before:])
+    return case
+
+
+def calls_at(folder: Path, scenario: str, phase: str) -> list[str]:
+    """Return the calls of a server that starts, or that stops."""
+    fault = Fault("all", "EIO")
+    case, calls = _at(folder, scenario, fault, phase, inject=False)
+    assert not case.broken, case
+    return calls
+
+
+def fail_at(folder: Path, scenario: str, fault: Fault, phase: str) -> Case:
+    """Let a call fail while it starts, or while it stops."""
+    return _at(folder, scenario, fault, phase, inject=True)[0]
+
+
+def _at(
+    folder: Path, scenario: str, fault: Fault, phase: str, *, inject: bool
+) -> tuple[Case, list[str]]:
+    case = Case(f"{scenario}-{phase}", fault)
+    served = start(folder, scenario) if phase == "stop" else Served(folder, scenario)
+    try:
+        with Strace(served.pid, folder / "trace", fault, inject=inject) as strace:
+            if phase == "start":
+                served.go_on()
+                try:
+                    served.is_up()
+                except AssertionError:
+                    case.must(False, "it neither listens nor ends")
+            else:
+                with connect(served.path) as connection:
+                    connection.sendall(message(SMALL)[:-4])
+                    served.stop(case)
+        case.injected = strace.injected()
+        if phase == "start":
+            if served.process.poll() is None:
+                served.use(case)
+                served.check_alive(case)
+            served.stop(case)
+        judge_text(case, served.log)
+    finally:
+        served.process.kill()
+        served.process.wait()
+    return case, strace.calls()
