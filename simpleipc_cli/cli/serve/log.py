@@ -122,8 +122,8 @@ def _json_object(priority: Priority, event: str, fields: Mapping[str, Any]) -> s
     """Return one object; cut its texts if the line would be too long."""
     line = ""
     for max_text in _MAX_TEXTS:
-        level = priority.name.lower()
-        record = {"time": _now(), "level": level, "event": event, **_cut(dict(fields), max_text)}
+        record = {"time": _now(), "level": priority.name.lower(), "event": event}
+        record |= {name: _cut(value, max_text) for name, value in fields.items()}
         line = json.dumps(record)
         if len(line) < MAX_LINE:
             break
@@ -131,17 +131,13 @@ def _json_object(priority: Priority, event: str, fields: Mapping[str, Any]) -> s
 
 
 def _cut(value: Any, max_text: int) -> Any:
-    """Cut the texts in a value to `max_text` characters, and make them JSON-safe."""
-    match value:
-        case str():
-            value = json_safe(value)
-            return value if len(value) <= max_text else value[:max_text] + "..."
-        case list():
-            return [_cut(part, max_text) for part in value]
-        case dict():
-            return {name: _cut(part, max_text) for name, part in value.items()}
-        case _:
-            return value
+    """Cut a text, or each text in a list, to `max_text` characters, and make it JSON-safe."""
+    if isinstance(value, list):
+        return [_cut(text, max_text) for text in value]
+    if not isinstance(value, str):
+        return value
+    value = json_safe(value)
+    return value if len(value) <= max_text else value[:max_text] + "..."
 
 
 def _now() -> str:
