@@ -130,7 +130,7 @@ def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
         return []
     covering = Timeline()
     covering.merge(timeline)
-    covering.extend(elapsed)
+    covering.bucket_at(max(0, elapsed - 1))
     buckets = covering.buckets
     enough *= timeline.width
     joined = 1

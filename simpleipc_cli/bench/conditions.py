@@ -146,8 +146,8 @@ def parse(text: str) -> Condition:
     if name not in KINDS:
         raise ValueError(f"unknown figure {name!r}: use one of {_FIGURES}")
     if sign not in _OPERATORS:
-        problem = f"unknown operator {sign!r}" if sign else f"no operator after {name}"
-        raise ValueError(f"{problem}: use one of {' '.join(_OPERATORS)}")
+        error = f"unknown operator {sign!r}" if sign else f"no operator after {name}"
+        raise ValueError(f"{error}: use one of {' '.join(_OPERATORS)}")
     kind = KINDS[name]
     try:
         return Condition(text, name.removeprefix("total."), sign, _PARSERS[kind](value))

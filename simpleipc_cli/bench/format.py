@@ -126,7 +126,7 @@ def describe_condition(result: ConditionResult) -> str:
     """Describe a condition and its result: "fail if p99>5ms: p99 is 3.20 ms"."""
     found = f"{result.condition.figure} is {_found(result)}"
     if result.holds is None:
-        found += f", which counts as failed{_remedy(result)}"
+        found += f", which counts as failed{_hint(result)}"
     return f"fail if {result.condition.text}: {found}"
 
 
@@ -138,7 +138,7 @@ def _found(result: ConditionResult) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _remedy(result: ConditionResult) -> str:
+def _hint(result: ConditionResult) -> str:
     return "" if result.bounds is None else f": use -n {result.samples_needed} or more"
 
 
@@ -226,7 +226,7 @@ def _facts(report: Report) -> dict[str, str]:
 
 def _result(result: ConditionResult) -> str:
     if result.holds is None:
-        return f"failed{_remedy(result)}"
+        return f"failed{_hint(result)}"
     return "failed" if result.holds else "passed"
 
 

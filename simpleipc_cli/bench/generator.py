@@ -354,7 +354,7 @@ class Generator:
         results.first_byte.record(exchange.first_byte - start)
         if self._plan.interval is not None:
             results.response.record(response)
-        results.timeline.record(exchange.end - self._counted_from, response)
+        results.timeline.bucket_at(exchange.end - self._counted_from).times.record(response)
         results.bytes_out += self._request.size
         results.bytes_in += exchange.reader.payload_bytes
 
@@ -364,7 +364,7 @@ class Generator:
         self._schedule.release(now + _REFUSED_PAUSE if kind == "refused" else now)
         if exchange.due >= self._counted_from:
             self.results.failures.setdefault(kind, Histogram()).record(now - exchange.start)
-            self.results.timeline.record_failure(now - self._counted_from)
+            self.results.timeline.bucket_at(now - self._counted_from).failures += 1
 
     def _close(self, exchange: TimedExchange) -> None:
         stream, exchange.stream = exchange.stream, None

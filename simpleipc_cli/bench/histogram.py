@@ -25,9 +25,6 @@ from typing import Any
 PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9, 99.99)
 """The percentiles of a report, in percent."""
 
-HIGHEST = (1 << 47) - 1
-"""The longest recordable time in nanoseconds, 39 hours; longer ones are recorded as this."""
-
 FEW = 3
 """If fewer samples lie beyond a percentile, it is marked: it is likely to be too low.
 
@@ -47,7 +44,7 @@ _MIN_ROW = 1.02  # ratio of the ends of a row, so that they differ in three digi
 
 
 def bucket_of(ns: int, bits: int = _BITS) -> int:
-    """Return the index of the bucket of a time from 0 to HIGHEST."""
+    """Return the index of the bucket of a time of 0 ns or more."""
     shift = ns.bit_length() - bits
     # Of the bits kept the first is always set, hence bits - 1 for each power of two.
     return (shift << (bits - 1)) + (ns >> shift) if shift > 0 else ns
@@ -95,10 +92,10 @@ def has_few_beyond(q: float, count: int) -> bool:
 class Histogram:
     """Counts of times, to 0.1 %, with exact count, sums, minimum and maximum.
 
-    There are at most 19,968 buckets, of which those in use take memory.
+    Only buckets in use take memory: at most 19,968 for times below 39 hours.
     """
 
-    __slots__ = ("_bits", "_counts", "clamped", "count", "max", "min", "sum_of_squares", "total")
+    __slots__ = ("_bits", "_counts", "count", "max", "min", "sum_of_squares", "total")
 
     def __init__(self, bits: int = _BITS) -> None:
         self._bits = bits
@@ -108,9 +105,7 @@ class Histogram:
         self.min: int | None = None
         """The exact shortest time in nanoseconds; None without times."""
         self.max: int | None = None
-        """The longest time in nanoseconds, exact up to HIGHEST; None without times."""
-        self.clamped = 0
-        """How many of them were longer than HIGHEST and recorded as HIGHEST."""
+        """The exact longest time in nanoseconds; None without times."""
         self.total = 0
         """The exact sum of all times, in nanoseconds."""
         self.sum_of_squares = 0
@@ -119,11 +114,12 @@ class Histogram:
     def record(self, ns: int, count: int = 1) -> None:
         """Add a time of 0 ns or more, `count` times.
 
-        Every request calls it several times, hence bucket_of() is inlined and one comparison
-        covers the rare cases: a time outside the range recorded so far.
+        Every request calls it several times, hence bucket_of() is inlined.
         """
-        if self.min is None or self.max is None or not self.min <= ns <= self.max:
-            ns = self._widen(ns, count)
+        if self.min is None or ns < self.min:
+            self.min = ns
+        if self.max is None or ns > self.max:
+            self.max = ns
         shift = ns.bit_length() - self._bits
         index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
         self._counts[index] += count
@@ -132,15 +128,6 @@ class Histogram:
         self.total += product
         self.sum_of_squares += ns * product
 
-    def _widen(self, ns: int, count: int) -> int:
-        """Extend the range to a time and return it, limited to HIGHEST."""
-        if ns > HIGHEST:
-            self.clamped += count
-            ns = HIGHEST
-        self.min = ns if self.min is None else min(self.min, ns)
-        self.max = ns if self.max is None else max(self.max, ns)
-        return ns
-
     def merge(self, other: Histogram) -> None:
         """Add all times of `other`, which keeps the same number of bits."""
         for index, count in other._counts.items():
@@ -148,7 +135,6 @@ class Histogram:
         ends = [end for end in (self.min, self.max, other.min, other.max) if end is not None]
         self.min, self.max = min(ends, default=None), max(ends, default=None)
         self.count += other.count
-        self.clamped += other.clamped
         self.total += other.total
         self.sum_of_squares += other.sum_of_squares
 
@@ -232,7 +218,6 @@ class Histogram:
             "max": self.max,
             "total": self.total,
             "sum_of_squares": self.sum_of_squares,
-            "clamped": self.clamped,
             "buckets": [list(bucket) for bucket in self.buckets()],
         }
 
@@ -249,7 +234,7 @@ class Histogram:
         histogram.count = sum(histogram._counts.values())
         if histogram.count != data["count"]:
             raise ValueError(f"count is {data['count']!a}, but the buckets hold {histogram.count}")
-        for name in ("min", "max", "clamped", "total", "sum_of_squares"):
+        for name in ("min", "max", "total", "sum_of_squares"):
             setattr(histogram, name, data[name])
         return histogram
 
@@ -320,19 +305,6 @@ class Timeline:
         self.width = FIRST_WIDTH
         """Nanoseconds in each bucket."""
 
-    def record(self, at: int, ns: int) -> None:
-        """Add a response that came `at` nanoseconds after the start and took `ns`."""
-        self._bucket_at(at).times.record(ns)
-
-    def record_failure(self, at: int) -> None:
-        """Add a failure `at` nanoseconds after the start."""
-        self._bucket_at(at).failures += 1
-
-    def extend(self, end: int) -> None:
-        """Cover the time up to `end` nanoseconds after the start."""
-        if end > 0:
-            self._bucket_at(end - 1)
-
     def merge(self, other: Timeline) -> None:
         """Add all requests of `other`, which has the same start."""
         while self.width < other.width:
@@ -340,9 +312,9 @@ class Timeline:
         # The ratio of two widths is a power of two: each narrow bucket lies inside one wide bucket.
         ratio = self.width // other.width
         for index, bucket in enumerate(other.buckets):
-            self._bucket_at(index // ratio * self.width).merge(bucket)
+            self.bucket_at(index // ratio * self.width).merge(bucket)
 
-    def _bucket_at(self, at: int) -> TimeBucket:
+    def bucket_at(self, at: int) -> TimeBucket:
         """Return the bucket of a moment, after widening and adding buckets as needed."""
         while at >= MAX_TIME_BUCKETS * self.width:
             self._widen()

@@ -11,6 +11,7 @@ from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report, Settings
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
+LONGEST = (1 << 47) - 1  # 39 hours
 
 STARTED_AT = "2026-01-02T03:04:05+00:00"
 
@@ -32,7 +33,7 @@ class Run:
         results.first_byte.record((end - start) * 9 // 10)
         if self.settings.rate is not None:
             results.response.record(end - due)
-        results.timeline.record(end, end - due)
+        results.timeline.bucket_at(end).times.record(end - due)
         results.bytes_out += 64
         results.bytes_in += 4096
         results.elapsed = max(results.elapsed, end)
@@ -40,7 +41,7 @@ class Run:
     def fail(self, kind: str, start: int, end: int) -> None:
         self.results.started += 1
         self.results.failures.setdefault(kind, Histogram()).record(end - start)
-        self.results.timeline.record_failure(end)
+        self.results.timeline.bucket_at(end).failures += 1
         self.results.elapsed = max(self.results.elapsed, end)
 
     def report(self, cpu_share: float = 0.31, partial: bool = False) -> Report:
@@ -159,10 +160,10 @@ def results_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Resu
         if is_open:
             results.response.record(ns * 2, count)
     for number in range(answered):
-        results.timeline.record(number * 1_000, MS + 1_000 * (number % 1_000))
+        results.timeline.bucket_at(number * 1_000).times.record(MS + 1_000 * (number % 1_000))
     for number in range(failed):
         results.failures.setdefault("timeout", Histogram()).record(7 * MS)
-        results.timeline.record_failure(number)
+        results.timeline.bucket_at(number).failures += 1
     results.bytes_out, results.bytes_in, results.elapsed = 10 * answered, 20 * answered, 2 * SECOND
     return results
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from helpers.bench_reports import CLOSED, MS, OPEN, report_of
+from helpers.bench_reports import CLOSED, LONGEST, MS, OPEN, report_of
 
 from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.generator import FAILURES
-from simpleipc_cli.bench.histogram import HIGHEST, Histogram
+from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.cli.bench.terminal import print_report
 
 
@@ -102,7 +102,7 @@ def test_control_characters_of_a_path_are_escaped(text_of):
     assert text_of(report).startswith("/run/\\x1b[2J\\n\\udcff\n")
 
 
-@pytest.mark.parametrize("longest", [1, MS, HIGHEST], ids=["1 ns", "1 ms", "39 h"])
+@pytest.mark.parametrize("longest", [1, MS, LONGEST], ids=["1 ns", "1 ms", "39 h"])
 @pytest.mark.parametrize("count", [1, 10**9], ids=["few", "very many"])
 @pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
 def test_the_report_fits_80_columns(text_of, longest, count, settings):

@@ -4,6 +4,7 @@ from itertools import pairwise
 from math import log10
 
 import pytest
+from helpers.bench_reports import LONGEST
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from simpleipc_cli.bench.charts import (
     rate_scale,
     time_scale,
 )
-from simpleipc_cli.bench.histogram import HIGHEST
 
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
 HOUR = 3_600 * SECOND
@@ -35,9 +35,9 @@ def names(scale) -> list[str]:
         (200 * US, 40 * MS, "300 us|1 ms|3 ms|10 ms|30 ms"),
         (MS, 20 * MS, "1 ms|2 ms|5 ms|10 ms|20 ms"),
         (0, 900, "1 ns|10 ns|100 ns|1 us"),
-        (1, HIGHEST, "1 ns|1 us|1 ms|1 s|1000 s"),
+        (1, LONGEST, "1 ns|1 us|1 ms|1 s|1000 s"),
         (0, 0, "1 ns|2 ns|5 ns|10 ns"),
-        (HIGHEST, HIGHEST, "0|50000 s|100000 s|150000 s"),
+        (LONGEST, LONGEST, "0|50000 s|100000 s|150000 s"),
     ],
 )
 def test_latencies_have_few_round_ticks_with_units(lowest, highest, expected):
@@ -64,7 +64,7 @@ def test_a_log_scale_clips_values_beyond_its_ends():
         round(scale.position(10 * ns) - scale.position(ns), 6) for ns in (MS, 10 * MS, 100 * MS)
     }
     assert len(steps) == 1
-    assert (scale.position(1), scale.position(HIGHEST)) == (0, 100)
+    assert (scale.position(1), scale.position(LONGEST)) == (0, 100)
     assert latency_scale(MS, 9 * MS).transform is float
 
 

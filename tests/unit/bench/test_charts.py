@@ -9,7 +9,17 @@ from itertools import pairwise
 from math import log10
 
 import pytest
-from helpers.bench_reports import MS, SECOND, US, Run, closed_loop, failing, open_loop, stalled
+from helpers.bench_reports import (
+    LONGEST,
+    MS,
+    SECOND,
+    US,
+    Run,
+    closed_loop,
+    failing,
+    open_loop,
+    stalled,
+)
 from helpers.html import Axis, points, read
 
 from simpleipc_cli.bench.charts import (
@@ -18,7 +28,6 @@ from simpleipc_cli.bench.charts import (
     throughput_over_time,
 )
 from simpleipc_cli.bench.conditions import parse_ns
-from simpleipc_cli.bench.histogram import HIGHEST
 
 STALL = (4 * SECOND, 6 * SECOND)
 EVERY_CHART = (latency_by_percentile, latency_over_time, throughput_over_time)
@@ -305,7 +314,7 @@ def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
 @pytest.mark.parametrize("chart", EVERY_CHART)
 @pytest.mark.parametrize(
     "times",
-    [[], [1], [0] * 300, [HIGHEST] * 300, [HIGHEST + 5, 0, 1] * 100, [7] * 2_000],
+    [[], [1], [0] * 300, [LONGEST] * 300, [LONGEST + 5, 0, 1] * 100, [7] * 2_000],
     ids=["none", "one", "0 ns", "39 h", "both", "alike"],
 )
 @pytest.mark.parametrize("apart", [0, 1, 10**13], ids=["at once", "1 ns", "3 h"])

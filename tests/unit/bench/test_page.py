@@ -6,12 +6,11 @@ import re
 
 import pytest
 from helpers import report_style as style
-from helpers.bench_reports import MS, Run, closed_loop, failing, open_loop, stalled
+from helpers.bench_reports import LONGEST, MS, Run, closed_loop, failing, open_loop, stalled
 from helpers.html import VOID, read, table
 
 from simpleipc_cli.bench.conditions import evaluate, parse
 from simpleipc_cli.bench.format import sections
-from simpleipc_cli.bench.histogram import HIGHEST
 from simpleipc_cli.bench.page import to_html
 from simpleipc_cli.bench.report import Report
 
@@ -37,8 +36,8 @@ REPORTS = {
     "none": lambda: Run().report(),
     "one": lambda: only(MS),
     "all failed": lambda: refused(1_000),
-    "39 h": lambda: only(*[HIGHEST] * 400),
-    "too long": lambda: only(*[HIGHEST + 1] * 400),
+    "39 h": lambda: only(*[LONGEST] * 400),
+    "too long": lambda: only(*[LONGEST + 1] * 400),
     "ns": lambda: only(*range(400)),
     "long path": lambda: only(MS, path="/very-long-name" * 300),
 }

@@ -15,9 +15,9 @@ MS, SECOND = 1_000_000, 1_000_000_000
 def timeline_of(moments, failed=()) -> Timeline:
     timeline = Timeline()
     for at in moments:
-        timeline.record(at, MS)
+        timeline.bucket_at(at).times.record(MS)
     for at in failed:
-        timeline.record_failure(at)
+        timeline.bucket_at(at).failures += 1
     return timeline
 
 
