@@ -65,15 +65,10 @@ def format_ns(ns: float) -> str:
     if round(ns) < 1000:
         return f"{round(ns)} ns"
     for unit in ("us", "ms", "s"):
-        number = ns / NANOSECONDS[unit]
-        # The digits change where rounding would add one.
-        if number < 9.995:
-            return f"{number:.2f} {unit}"
-        if number < 99.95:
-            return f"{number:.1f} {unit}"
-        if number < 999.5:
-            return f"{number:.0f} {unit}"
-    return f"{number:.0f} s"
+        number = f"{ns / NANOSECONDS[unit]:#.3g}".rstrip(".")
+        if float(number) < 1000:
+            return f"{number} {unit}"
+    return f"{ns / NANOSECONDS['s']:.0f} s"
 
 
 def format_figure(name: str, value: float | int | None) -> str:
@@ -253,8 +248,7 @@ def _times_section(report: Report) -> Section:
     columns = [_time_figures(histogram) for histogram in times.values()]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     rows.append(("samples", *(f"{histogram.count:,}" for histogram in times.values())))
-    notes = [text for mark, text in _MARKS.items() if any(c[0] == mark for r in rows for c in r)]
-    notes += [_TIME_DESCRIPTIONS[name] for name in times]
+    notes = [*_marks_of(rows), *(_TIME_DESCRIPTIONS[name] for name in times)]
     return Section("Times", Table(("", *map(_spaced, times)), rows), notes)
 
 
@@ -264,7 +258,13 @@ def _failures_section(report: Report) -> Section:
     for kind, times in sorted(report.results.failures.items(), key=lambda item: -item[1].count):
         figures = _time_figures(times)
         rows.append((kind, f"{times.count:,}", *(figures[name] for name in _FAILURE_FIGURES)))
-    return Section("Failures", Table(("", "count", *_FAILURE_FIGURES), rows))
+    return Section("Failures", Table(("", "count", *_FAILURE_FIGURES), rows), _marks_of(rows))
+
+
+def _marks_of(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return what the marks in a table mean."""
+    used = {cell[0] for _, *cells in rows for cell in cells}
+    return [text for mark, text in _MARKS.items() if mark in used]
 
 
 def _time_figures(times: Histogram) -> dict[str, str]:

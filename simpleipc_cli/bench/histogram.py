@@ -114,12 +114,12 @@ class Histogram:
     def record(self, ns: int, count: int = 1) -> None:
         """Add a time of 0 ns or more, `count` times.
 
-        Every request calls it several times, hence bucket_of() is inlined.
+        Every request calls it several times, hence bucket_of() is inlined and one comparison
+        covers the rare case: a time outside the range recorded so far.
         """
-        if self.min is None or ns < self.min:
-            self.min = ns
-        if self.max is None or ns > self.max:
-            self.max = ns
+        if self.min is None or self.max is None or not self.min <= ns <= self.max:
+            self.min = ns if self.min is None else min(self.min, ns)
+            self.max = ns if self.max is None else max(self.max, ns)
         shift = ns.bit_length() - self._bits
         index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
         self._counts[index] += count

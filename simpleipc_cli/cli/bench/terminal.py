@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -64,7 +63,7 @@ def live_progress(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress
 
 
 class View:
-    """The picture of the progress so far: a bar, the counts, the recent rate."""
+    """The picture of the progress so far: the time, the counts, the recent rate."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
@@ -77,37 +76,26 @@ class View:
             self._recent.popleft()
 
     def draw(self) -> Group:
-        plan, progress = self._plan, self._recent[-1]
-        shares = [(progress.answered + progress.failed) / plan.requests] if plan.requests else []
-        shares += [progress.elapsed / plan.duration] if plan.duration else []
-        done = min(1.0, max(shares, default=0.0))  # the limit reached first counts
-        grid = Table.grid(padding=(0, 2))
-        bar = ProgressBar(
-            total=1.0,
-            completed=done,
-            width=40,
-            pulse=not shares,
-            complete_style="cyan",
-            finished_style="green",
-        )
-        grid.add_row(Text("progress", "bold"), bar, Text(self._time(done)))
+        progress = self._recent[-1]
         counts = Text.assemble(("requests  ", "bold"), f"{progress.answered:,} answered, ")
         counts.append(f"{progress.failed:,} failed", "red" if progress.failed else "")
         return Group(
-            Text(printable(plan.path), "bold", overflow="ellipsis", no_wrap=True),
-            grid,
+            Text(printable(self._plan.path), "bold", overflow="ellipsis", no_wrap=True),
+            Text.assemble(("progress  ", "bold"), self._time(progress)),
             counts,
             Text.assemble(("now       ", "bold"), self._rate()),
         )
 
-    def _time(self, done: float) -> str:
-        elapsed = self._recent[-1].elapsed
-        if not elapsed:
-            return "warming up" if self._plan.warmup else "starting"
-        text = f"{elapsed / SECOND:.1f} s"
-        if self._plan.duration is not None:
-            text += f" of {self._plan.duration / SECOND:.1f} s"
-        return text if self._plan.requests is None else f"{text}, {done:.0%}"
+    def _time(self, progress: Progress) -> str:
+        plan = self._plan
+        if not progress.elapsed:
+            return "warming up" if plan.warmup else "starting"
+        text = f"{progress.elapsed / SECOND:.1f} s"
+        if plan.duration is not None:
+            text += f" of {plan.duration / SECOND:.1f} s"
+        if plan.requests is not None:
+            text += f", {(progress.answered + progress.failed) / plan.requests:.0%}"
+        return text
 
     def _rate(self) -> str:
         """Return the rate of the last seconds."""
