@@ -199,12 +199,14 @@ def _run(options: _Options, given: set[str]) -> int:
             report = measure(plan, options.processes, options.rate, stop.on_progress)
         results = evaluate(options.conditions, report.bounds())
         changes = None if baseline is None else report.compare(baseline)
-        for name, render in renders.items():
-            text = render(report, results, changes).encode("utf-8", "surrogateescape")
-            outputs[name].write(memoryview(text))
-            outputs[name].commit()
-    if not (options.quiet or "-" in renders):
-        print_report(report, results, changes)
+        try:
+            for name in sorted(renders, key=lambda name: name != "-"):
+                text = renders[name](report, results, changes).encode("utf-8", "surrogateescape")
+                outputs[name].write(memoryview(text))
+                outputs[name].commit()
+        finally:  # the report reaches standard output even if a file cannot be written
+            if not (options.quiet or "-" in renders):
+                print_report(report, results, changes)
     if stop.signal:
         return SIGNALLED + stop.signal
     return _exit_status(report, results)

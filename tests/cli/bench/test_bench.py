@@ -468,13 +468,16 @@ def test_files_that_cannot_be_written_are_an_error_before_any_load(endpoint, fol
     assert os.listdir(folder) == ["sock"]
 
 
-def test_a_full_disk_leaves_the_old_file(endpoint, folder):
+@pytest.mark.parametrize("options", ["", "--csv -"], ids=["the report", "a dash"])
+def test_a_full_disk_leaves_the_old_file_and_the_report_is_printed(endpoint, folder, options):
     (folder / "report").write_text("old")
-    command = f'ulimit -f 1; exec "{SIPC}" bench "{endpoint}" -n 99 -q --json "{folder}/report"'
+    command = f'ulimit -f 1; exec "{SIPC}" bench "{endpoint}" -n 99 --json "{folder}/report"'
     with RespondingServer(endpoint):
-        done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment())
+        command = ["bash", "-c", f"{command} {options}"]
+        done = subprocess.run(command, capture_output=True, env=environment())
     assert done.returncode == 1
     assert re.fullmatch(rb"sipc bench: cannot write to [^\n]+: [^\n]+\n", done.stderr)
+    assert re.search(rb"^rate", done.stdout, re.M)
     assert (folder / "report").read_text() == "old"
     assert sorted(os.listdir(folder)) == ["report", "sock"]
 

@@ -59,6 +59,8 @@ first byte: from the start of a request to the first byte of its response
 Failures
                count         mean          p50          p99          max
 timeout            2      7.00 ms     ~7.00 ms            -      7.00 ms
+"-": too few samples
+"~": fewer than 3 samples lie beyond, likely to be too low
 
 Latency (service time)
 1.00 ms to 1.01 ms  ##################################  12  100.0 %
