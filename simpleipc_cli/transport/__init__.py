@@ -36,52 +36,46 @@ if TYPE_CHECKING:
         Poller,
         WakeupEvent,
     )
-    from simpleipc_cli.transport.unix import listener, poller, start_lock, stdio, stream
-    from simpleipc_cli.transport.unix.listener import listen, listener_from_fd
-    from simpleipc_cli.transport.unix.poller import is_hung_up
-    from simpleipc_cli.transport.unix.start_lock import StartLock, real_path
-    from simpleipc_cli.transport.unix.stream import endpoint_info
+    from simpleipc_cli.transport.unix import listener, lock, poller, stdio, stream
+    from simpleipc_cli.transport.unix.listener import listener_from_fd
     from simpleipc_cli.transport.windows import listener as win_listener
+    from simpleipc_cli.transport.windows import lock as win_lock
     from simpleipc_cli.transport.windows import poller as win_poller
-    from simpleipc_cli.transport.windows import start_lock as win_start_lock
     from simpleipc_cli.transport.windows import stdio as win_stdio
     from simpleipc_cli.transport.windows import stream as win_stream
 
-    new_connection_watcher: Callable[[Connection], ConnectionWatcher]
-    new_file_reader: Callable[[int], FileReader]
-    new_file_writer: Callable[[int], FileWriter]
-    new_latch: Callable[[], Latch]
-    new_poller: Callable[[], Poller]
-    new_scalable_poller: Callable[[], Poller]
-    new_wakeup_event: Callable[[], WakeupEvent]
-
-    # Both systems offer the same.
-    _connects: list[Callable[[str, Deadline], Stream]] = [stream.connect, win_stream.connect]
-    _connects_nowait: list[Callable[[str], Stream]] = [
-        *(stream.connect_nowait, win_stream.connect_nowait)
-    ]
-    _infos: list[Callable[[str], dict[str, object]]] = [
-        *(stream.endpoint_info, win_stream.endpoint_info)
-    ]
-    _listens: list[base_server.Listen] = [listener.listen, win_listener.listen]
-    _locks: list[Callable[[str], base_server.StartLock]] = [
-        *(start_lock.StartLock, win_start_lock.StartLock)
-    ]
-    _real_paths: list[Callable[[str], str]] = [start_lock.real_path, win_start_lock.real_path]
-    _hangups: list[Callable[[int], bool]] = [poller.is_hung_up, win_poller.is_hung_up]
-    _latches: list[Callable[[], Latch]] = [poller.UnixLatch, win_poller.WinLatch]
-    _events: list[Callable[[], WakeupEvent]] = [
-        *(poller.UnixWakeupEvent, win_poller.WinWakeupEvent)
-    ]
-    _pollers: list[Callable[[], Poller]] = [
-        *(poller.UnixPoller, poller.UnixScalablePoller),
-        *(win_poller.WinPoller, win_poller.WinScalablePoller),
-    ]
-    _watchers: list[Callable[[Connection], ConnectionWatcher]] = [
-        *(poller.UnixConnectionWatcher, win_poller.WinConnectionWatcher)
-    ]
-    _readers: list[Callable[[int], FileReader]] = [*(stdio.UnixFileReader, win_stdio.WinFileReader)]
-    _writers: list[Callable[[int], FileWriter]] = [*(stdio.UnixFileWriter, win_stdio.WinFileWriter)]
+    # mypy checks both sides of each condition: both systems offer the same.
+    _unix = bool(_SYSTEM)
+    _connect: Callable[[str, Deadline], Stream] = stream.connect if _unix else win_stream.connect
+    _connect_nowait: Callable[[str], Stream] = (
+        stream.connect_nowait if _unix else win_stream.connect_nowait
+    )
+    endpoint_info: Callable[[str], dict[str, object]] = (
+        stream.endpoint_info if _unix else win_stream.endpoint_info
+    )
+    listen: base_server.Listen = listener.listen if _unix else win_listener.listen
+    StartLock: Callable[[str], base_server.StartLock] = (
+        lock.StartLock if _unix else win_lock.StartLock
+    )
+    real_path: Callable[[str], str] = lock.real_path if _unix else win_lock.real_path
+    is_hung_up: Callable[[int], bool] = poller.is_hung_up if _unix else win_poller.is_hung_up
+    new_poller: Callable[[], Poller] = poller.UnixPoller if _unix else win_poller.WinPoller
+    new_scalable_poller: Callable[[], Poller] = (
+        poller.UnixScalablePoller if _unix else win_poller.WinScalablePoller
+    )
+    new_wakeup_event: Callable[[], WakeupEvent] = (
+        poller.UnixWakeupEvent if _unix else win_poller.WinWakeupEvent
+    )
+    new_latch: Callable[[], Latch] = poller.UnixLatch if _unix else win_poller.WinLatch
+    new_file_reader: Callable[[int], FileReader] = (
+        stdio.UnixFileReader if _unix else win_stdio.WinFileReader
+    )
+    new_file_writer: Callable[[int], FileWriter] = (
+        stdio.UnixFileWriter if _unix else win_stdio.WinFileWriter
+    )
+    new_connection_watcher: Callable[[Connection], ConnectionWatcher] = (
+        poller.UnixConnectionWatcher if _unix else win_poller.WinConnectionWatcher
+    )
 
 __all__ = [
     "HANGUP",
@@ -122,7 +116,7 @@ _EXPORTS = {
     "Listener": "transport.base_server",
     "Poller": "transport.base_server",
     "WakeupEvent": "transport.base_server",
-    "StartLock": f"{_SYSTEM}.start_lock",
+    "StartLock": f"{_SYSTEM}.lock",
     "endpoint_info": f"{_SYSTEM}.stream",
     "is_hung_up": f"{_SYSTEM}.poller",
     "listen": f"{_SYSTEM}.listener",
@@ -134,7 +128,7 @@ _EXPORTS = {
     "new_poller": f"{_SYSTEM}.poller:{_PREFIX}Poller",
     "new_scalable_poller": f"{_SYSTEM}.poller:{_PREFIX}ScalablePoller",
     "new_wakeup_event": f"{_SYSTEM}.poller:{_PREFIX}WakeupEvent",
-    "real_path": f"{_SYSTEM}.start_lock",
+    "real_path": f"{_SYSTEM}.lock",
 }
 
 __getattr__ = lazy_exports(__name__, _EXPORTS)

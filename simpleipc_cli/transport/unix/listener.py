@@ -16,7 +16,7 @@ from collections.abc import Callable
 from simpleipc_cli.errors import NotASocket, PermissionDenied, SipcError
 from simpleipc_cli.transport.base import OutOfDescriptors
 from simpleipc_cli.transport.base_server import Listener
-from simpleipc_cli.transport.unix.path_lock import ParentFolder, PathLock
+from simpleipc_cli.transport.unix.lock import ParentFolder, PathLock
 from simpleipc_cli.transport.unix.stream import UnixStream, endpoint_error, errno_hint, new_socket
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -12,6 +12,7 @@ from time import sleep
 
 from simpleipc_cli import system
 from simpleipc_cli.transport.base_server import FileReader, FileWriter
+from simpleipc_cli.transport.unix.stream import fd_path
 
 _POLL_INTERVAL = 0.01  # seconds, where no event reports space (tunable)
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking (pipe(7))
@@ -61,7 +62,7 @@ def _nonblocking(descriptor: int) -> int:
     if os.isatty(descriptor):
         flags = os.O_WRONLY | system.O_NONBLOCK_FLAGS | system.OPEN_FLAGS
         try:
-            return os.open(f"/proc/self/fd/{descriptor}", flags)
+            return os.open(fd_path(descriptor), flags)
         except OSError:
             pass  # such as another user's
     return descriptor

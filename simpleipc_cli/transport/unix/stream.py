@@ -221,11 +221,16 @@ class SocketAddress:
         if len(raw) <= MAX_ADDRESS:
             return raw
         self._descriptor = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._descriptor}"
+        return fd_path(self._descriptor)
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
+
+
+def fd_path(descriptor: int) -> str:
+    """Return a short path to an open file or folder, however long its own is (proc(5))."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911

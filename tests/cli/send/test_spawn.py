@@ -68,7 +68,7 @@ def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoi
         done = subprocess.run([*command, "--spawn", "touch here"], capture_output=True, cwd=folder)
     assert done.stdout == b"x"
     assert b"simpleipc_cli.client" in done.stderr
-    for name in (b"autostart", b"process", b"start_lock"):
+    for name in (b"autostart", b"process", b"unix.lock"):
         assert name not in done.stderr
     assert os.listdir(folder) == ["sock"]
 

@@ -1,4 +1,9 @@
-"""Which server gets a path: the check whether it is free, and git's lock on that decision."""
+"""The locks of a path: one for taking it, one for starting a server for it.
+
+PathLock is git's `PATH.lock`, under which a server decides whether the path is free. StartLock is
+another file beside the path, for clients: of many that find no server, its holder starts one. Both
+are held with flock(2), which the kernel releases however the holder ends.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +17,29 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
     AddressInUse,
     Cancelled,
+    EndpointError,
     NotASocket,
     PathNotFound,
     PermissionDenied,
     SipcError,
 )
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
-from simpleipc_cli.transport.unix.stream import file_type, lower_strerror, new_socket
+from simpleipc_cli.transport.unix.stream import (
+    errno_hint,
+    fd_path,
+    file_type,
+    lower_strerror,
+    new_socket,
+)
 
-LOCK_STALE_AFTER = 5.0
-"""Age in seconds of a lock that a dead server has left. Git holds it for milliseconds."""
-
+_STALE_AFTER = 5.0  # seconds; git holds the lock for milliseconds, a dead server leaves it
 _TIMEOUT = 12.0  # seconds; long enough for a lock to become stale (tunable)
 _POLL_INTERVAL = 0.01  # seconds between tries to get the lock (tunable)
 _MAX_NAME = 255  # bytes in a file's name (NAME_MAX of Linux)
+
+_START_LOCK_PREFIX = b".sipc-spawn-"
+# For reading and writing, which some file systems require; never blocks on a planted FIFO.
+_START_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class ParentFolder:
@@ -53,7 +67,7 @@ class ParentFolder:
 
     def address(self, name: str) -> str:
         """Return a socket address for a name in the folder, short however long its path."""
-        return f"/proc/self/fd/{self.descriptor}/{name}"
+        return f"{fd_path(self.descriptor)}/{name}"
 
     def unlink(self, name: str) -> None:
         os.unlink(name, dir_fd=self.descriptor)
@@ -95,7 +109,7 @@ def _is_listening(descriptor: int, path: str) -> bool:
     probing = new_socket(path)
     try:
         probing.setblocking(False)
-        probing.connect(f"/proc/self/fd/{descriptor}")
+        probing.connect(fd_path(descriptor))
     except BlockingIOError:
         return True  # its queue is full
     except ConnectionRefusedError:
@@ -141,7 +155,7 @@ class PathLock:
             time.sleep(_POLL_INTERVAL)
 
     def __exit__(self, *_: object) -> None:
-        if self._is_current(self._descriptor):
+        if is_at_path(self._descriptor, self._name, self._folder.descriptor):
             self._folder.unlink(self._name)
         os.close(self._descriptor)
 
@@ -155,7 +169,7 @@ class PathLock:
             self._descriptor = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return False
-        if lock_nowait(self._descriptor) and self._is_current(self._descriptor):
+        if self._lock(self._descriptor):
             return True
         os.close(self._descriptor)  # after a long delay: another process took it for stale
         return False
@@ -174,11 +188,7 @@ class PathLock:
             if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
                 raise self._in_the_way(f"it is {file_type(mode)}")
             # The flock comes before the last check: its holder decides about this very file.
-            if (
-                self._is_old(descriptor)
-                and lock_nowait(descriptor)
-                and self._is_current(descriptor)
-            ):
+            if self._is_old(descriptor) and self._lock(descriptor):
                 self._folder.unlink(self._name)
         finally:
             os.close(descriptor)
@@ -193,7 +203,90 @@ class PathLock:
         if self._found[0] != found.st_ino:
             self._found = (found.st_ino, now)
         age = max(time.time() - found.st_mtime, now - self._found[1])
-        return age > LOCK_STALE_AFTER
+        return age > _STALE_AFTER
 
-    def _is_current(self, descriptor: int) -> bool:
-        return is_at_path(descriptor, self._name, self._folder.descriptor)
+    def _lock(self, descriptor: int) -> bool:
+        """Lock an open file; False if another process has the lock, or has replaced the file."""
+        folder = self._folder.descriptor
+        return lock_nowait(descriptor) and is_at_path(descriptor, self._name, folder)
+
+
+class StartLock:
+    """The right to start a server for one path.
+
+    It is never stale; a killed holder leaves an empty file at most, which the next one takes over
+    and removes. Git's PATH.lock is not used: the server that is started takes that. A lock on the
+    folder would make two endpoints wait for each other, for ever if one server calls the other, and
+    any user may lock a folder such as /tmp.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder, name = os.path.split(path)
+        # The longest names may share a lock, so that one client waits for another.
+        raw = (_START_LOCK_PREFIX + os.fsencode(name))[:_MAX_NAME]
+        self._folder = folder or "."
+        self._descriptor = -1
+        self.path = os.path.join(folder, os.fsdecode(raw))
+        """The lock file's path, for messages."""
+
+    def take(self) -> bool:
+        """Take the lock without waiting; False while another process has it.
+
+        Raises PathNotFound without the folder, PermissionDenied if no file can be created there,
+        EndpointError.
+        """
+        try:
+            descriptor = os.open(self.path, _START_LOCK_FLAGS, 0o600)
+        except PermissionError as error:
+            if os.path.lexists(self.path):
+                return False  # the lock of another user, whose client may be starting a server
+            raise self._explained(error) from None
+        except OSError as error:
+            raise self._explained(error) from None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size:
+                raise EndpointError(
+                    f"{self.path} is in the way: it is not a lock file", "remove it"
+                )
+            if lock_nowait(descriptor) and is_at_path(descriptor, self.path):
+                self._descriptor, descriptor = descriptor, -1
+                return True
+            return False
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Release the lock, if it was taken, and remove the file.
+
+        The file is removed first, and only by the lock's holder: so a client that opened it before
+        finds that it is no longer the lock.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        try:
+            if is_at_path(descriptor, self.path):
+                os.unlink(self.path)
+        except OSError:
+            pass  # it stays, unlocked
+        os.close(descriptor)
+
+    def _explained(self, error: OSError) -> EndpointError:
+        if error.errno == errno.ENOENT:
+            return PathNotFound(
+                f"there is no folder {self._folder} to start a server in",
+                "create it first, or choose another path",
+            )
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return PermissionDenied(
+                f"cannot start a server in {self._folder}: {lower_strerror(error)}",
+                "start the server yourself, or choose another path",
+            )
+        return EndpointError(f"cannot lock {self.path}: {lower_strerror(error)}", errno_hint(error))
+
+
+def real_path(path: str) -> str:
+    """Return the absolute path without links, as servers refuse those. Raises OSError."""
+    return os.path.realpath(path)

@@ -1,4 +1,4 @@
-"""Which client starts a server for a path, on Windows: see unix.start_lock.
+"""Which client starts a server for a path, on Windows: see unix.lock.
 
 A pipe beside that of the endpoint, limited to one instance. The system closes it however its
 holder ends.
