@@ -16,9 +16,13 @@ from simpleipc_cli.errors import AddressInUse, EndpointError, PermissionDenied
 from simpleipc_cli.transport.base import READ
 from simpleipc_cli.transport.base_server import Listener
 from simpleipc_cli.transport.windows import win32
-from simpleipc_cli.transport.windows.overlapped_pipe import PIPE_BUFFER
 from simpleipc_cli.transport.windows.poller import Pollable, completion_port
-from simpleipc_cli.transport.windows.stream import WinStream, endpoint_error, pipe_name
+from simpleipc_cli.transport.windows.stream import (
+    PIPE_BUFFER,
+    WinStream,
+    endpoint_error,
+    pipe_name,
+)
 
 _FREE_INSTANCES = 8  # for clients that come before the port's thread runs again (tunable)
 _OTHERS_WRITE = 0o002
@@ -88,7 +92,7 @@ def _listen_error(error: OSError, name: str, path: str) -> EndpointError:
     return endpoint_error(error, path)
 
 
-class WinListener(Listener, Pollable):
+class WinListener(Pollable, Listener):
     """A named pipe that clients can open."""
 
     def __init__(self, name: str, path: str, backlog: int, guard: int, rules: str) -> None:
@@ -113,9 +117,6 @@ class WinListener(Listener, Pollable):
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return READ if self._queue else 0
-
-    def fileno(self) -> int:
-        return self.descriptor
 
     def accept(self) -> WinStream:
         with self._lock:

@@ -42,8 +42,11 @@ class Pollable(ABC):
 
     def __init__(self) -> None:
         self.descriptor = next(_numbers)
-        self._pollers: set[WinPoller] = set()
+        self.pollers: set[WinPoller] = set()
         _pollables[self.descriptor] = self
+
+    def fileno(self) -> int:
+        return self.descriptor
 
     @abstractmethod
     def ready(self, wanted: int) -> int:
@@ -51,14 +54,8 @@ class Pollable(ABC):
 
     def notify(self) -> None:
         """Report a possible change. Takes no lock: a signal handler may call it."""
-        for poller in tuple(self._pollers):
+        for poller in tuple(self.pollers):
             poller.wake(self.descriptor)
-
-    def add_poller(self, poller: WinPoller) -> None:
-        self._pollers.add(poller)
-
-    def remove_poller(self, poller: WinPoller) -> None:
-        self._pollers.discard(poller)
 
     def unregister(self) -> None:
         """Remove the pollable from all pollers; its number is never used again."""
@@ -109,7 +106,7 @@ class WinPoller(Poller):
             self._callbacks[descriptor] = callback
         if self._wanted.get(descriptor) != events:
             self._wanted[descriptor] = events
-            _pollables[descriptor].add_poller(self)
+            _pollables[descriptor].pollers.add(self)
             self._maybe_ready.add(descriptor)
 
     def unregister(self, descriptor: int) -> None:
@@ -118,7 +115,7 @@ class WinPoller(Poller):
             self._maybe_ready.discard(descriptor)
             pollable = _pollables.get(descriptor)
             if pollable is not None:
-                pollable.remove_poller(self)
+                pollable.pollers.discard(self)
 
     def discard(self, descriptor: int) -> None:
         self.unregister(descriptor)
@@ -174,7 +171,7 @@ class WinPoller(Poller):
 WinScalablePoller = WinPoller
 
 
-class WinWakeupEvent(WakeupEvent, Pollable):
+class WinWakeupEvent(Pollable, WakeupEvent):
     """A flag."""
 
     def __init__(self) -> None:
@@ -183,9 +180,6 @@ class WinWakeupEvent(WakeupEvent, Pollable):
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return READ if self._is_set else 0
-
-    def fileno(self) -> int:
-        return self.descriptor
 
     def set(self) -> None:
         self._is_set = True
@@ -198,7 +192,7 @@ class WinWakeupEvent(WakeupEvent, Pollable):
         self.unregister()
 
 
-class WinLatch(Latch, Pollable):
+class WinLatch(Pollable, Latch):
     """A flag that is set once and never cleared."""
 
     def __init__(self) -> None:
@@ -207,9 +201,6 @@ class WinLatch(Latch, Pollable):
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return HANGUP if self._set else 0
-
-    def fileno(self) -> int:
-        return self.descriptor
 
     def set(self) -> None:
         self._set = True

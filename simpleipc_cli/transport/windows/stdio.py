@@ -33,9 +33,6 @@ class ThreadedFile(Pollable):
         self._busy = _thread.allocate_lock()  # held from a call until it has returned
         self._outcome: int | bytes | OSError | None = None
 
-    def fileno(self) -> int:
-        return self.descriptor
-
     def _start(self, call: Callable[[], int | bytes]) -> None:
         """Start a call while idle, the last outcome having been taken. Raises SipcError."""
         if self._calls is None:
