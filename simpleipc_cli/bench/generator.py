@@ -178,12 +178,12 @@ class Generator:
         plan: LoadPlan,
         begin: int,
         *,
-        stop: int | None = None,
+        is_stopped: Callable[[], bool] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        """`begin` is when the first request is due, `stop` a descriptor that ends the load.
+        """`begin` is when the first request is due; `is_stopped` is asked whether to end the load.
 
-        `on_progress` is called regularly.
+        Both callbacks are called every quarter of a second.
         """
         self.results = Results()
         self._plan = plan
@@ -192,12 +192,10 @@ class Generator:
         self._to_start = _NEVER if plan.requests is None else plan.requests
         self._schedule = Schedule(begin + plan.offset, plan.interval, plan.concurrency)
         self._request = Request(plan.payload, plan.size)
-        self._stop, self._stopped = stop, False
+        self._is_stopped, self._stopped = is_stopped, False
         self._on_progress = on_progress
         self._next_report = begin + _REPORT_INTERVAL
         self._poller: Poller = new_scalable_poller()
-        if stop is not None:
-            self._poller.register(stop, READ)
         self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
         self._busy: deque[TimedExchange] = deque()  # waiting for a place in the server's queue
         self._next_busy_retry = 0
@@ -312,9 +310,8 @@ class Generator:
         """Wait for events, and write and read where possible."""
         answered = []  # counted after all reads, which would be delayed by counting
         for descriptor, events in self._poller.wait(timeout):
-            if descriptor == self._stop:
-                self._stopped = True
-            elif (exchange := self._in_flight.get(descriptor)) is not None:
+            exchange = self._in_flight.get(descriptor)
+            if exchange is not None:
                 try:
                     if self._advance(exchange, events):
                         answered.append(exchange)
@@ -375,10 +372,12 @@ class Generator:
             self._poller.discard(descriptor)
 
     def _report_progress(self, now: int) -> None:
-        """Report, if a report is due."""
+        """Report, if a report is due, and notice a stop."""
         if now < self._next_report:
             return
         self._next_report = now + _REPORT_INTERVAL
+        if self._is_stopped is not None and self._is_stopped():
+            self._stopped = True
         if self._on_progress is None:
             return
         elapsed = max(0, now - self._counted_from)

@@ -28,7 +28,6 @@ from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import new_connection_watcher
 
 _START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
 _STOP_TIMEOUT = 5.0  # seconds until a process that should stop is killed
@@ -283,15 +282,15 @@ def _process_main(plan: LoadPlan, connection: Connection) -> None:
 
 def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Results | SipcError:
     """Return the results, or the error that ended the load."""
-    watcher = new_connection_watcher(connection)
+    poll = system.fd_poll(connection.fileno(), writing=True)
 
     def on_progress(progress: Progress) -> None:
         # A parent that cannot draw, for example on a halted terminal, must not block the load.
-        if watcher.is_writable():
+        if poll.poll(0):
             connection.send(progress)
 
     try:
-        return Generator(plan, begin, stop=watcher.fileno(), on_progress=on_progress).run()
+        return Generator(plan, begin, is_stopped=connection.poll, on_progress=on_progress).run()
     except (BrokenPipeError, ConnectionResetError):
         raise  # the parent has ended
     except OSError as error:
@@ -300,5 +299,3 @@ def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Result
         )
     except SipcError as error:
         return error
-    finally:
-        watcher.close()

@@ -23,12 +23,10 @@ else:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
 
     from simpleipc_cli.deadline import Deadline
     from simpleipc_cli.transport import base_server
     from simpleipc_cli.transport.base_server import (
-        ConnectionWatcher,
         FileReader,
         FileWriter,
         Latch,
@@ -73,15 +71,11 @@ if TYPE_CHECKING:
     new_file_writer: Callable[[int], FileWriter] = (
         stdio.UnixFileWriter if _unix else win_stdio.WinFileWriter
     )
-    new_connection_watcher: Callable[[Connection], ConnectionWatcher] = (
-        poller.UnixConnectionWatcher if _unix else win_poller.WinConnectionWatcher
-    )
 
 __all__ = [
     "HANGUP",
     "READ",
     "WRITE",
-    "ConnectionWatcher",
     "FileReader",
     "FileWriter",
     "Latch",
@@ -98,7 +92,6 @@ __all__ = [
     "is_hung_up",
     "listen",
     "listener_from_fd",
-    "new_connection_watcher",
     "new_file_reader",
     "new_file_writer",
     "new_latch",
@@ -109,7 +102,6 @@ __all__ = [
 ]
 
 _EXPORTS = {
-    "ConnectionWatcher": "transport.base_server",
     "FileReader": "transport.base_server",
     "FileWriter": "transport.base_server",
     "Latch": "transport.base_server",
@@ -121,7 +113,6 @@ _EXPORTS = {
     "is_hung_up": f"{_SYSTEM}.poller",
     "listen": f"{_SYSTEM}.listener",
     "listener_from_fd": f"{_SYSTEM}.listener",
-    "new_connection_watcher": f"{_SYSTEM}.poller:{_PREFIX}ConnectionWatcher",
     "new_file_reader": f"{_SYSTEM}.stdio:{_PREFIX}FileReader",
     "new_file_writer": f"{_SYSTEM}.stdio:{_PREFIX}FileWriter",
     "new_latch": f"{_SYSTEM}.poller:{_PREFIX}Latch",

@@ -112,22 +112,6 @@ class Poller(ABC):
         """Free the poller's resources."""
 
 
-class ConnectionWatcher(ABC):
-    """Watches a connection of `multiprocessing` to another process."""
-
-    @abstractmethod
-    def fileno(self) -> int:
-        """Return the descriptor to poll: READ or HANGUP when something can be received."""
-
-    @abstractmethod
-    def is_writable(self) -> bool:
-        """Return whether a small object can probably be sent without blocking."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the watcher's resources; the connection stays open."""
-
-
 class WakeupEvent(ABC):
     """Wakes up the thread that polls for it."""
 

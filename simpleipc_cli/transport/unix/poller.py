@@ -7,12 +7,11 @@ import select
 from math import ceil
 
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
-from simpleipc_cli.transport.base_server import ConnectionWatcher, Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import Latch, Poller, WakeupEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
 
 # poll's and epoll's numbers are the same (poll(2), epoll_ctl(2)).
 _TO_KERNEL = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
@@ -180,23 +179,3 @@ class UnixLatch(Latch):
     def close(self) -> None:
         self.set()
         os.close(self._reader)
-
-
-class UnixConnectionWatcher(ConnectionWatcher):
-    """The connection's socket."""
-
-    def __init__(self, connection: Connection) -> None:
-        """`connection` must stay open until close()."""
-        self._descriptor = connection.fileno()
-        self._poller = UnixPoller()
-        self._poller.register(self._descriptor, WRITE)
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def is_writable(self) -> bool:
-        """Ask poll(2), for which a socket is writable when most of its buffer is free."""
-        return bool(self._poller.wait(0))
-
-    def close(self) -> None:
-        self._poller.close()

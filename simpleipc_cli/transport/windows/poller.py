@@ -17,13 +17,12 @@ from math import ceil
 from time import monotonic, sleep
 
 from simpleipc_cli.transport.base import HANGUP, READ
-from simpleipc_cli.transport.base_server import ConnectionWatcher, Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import Latch, Poller, WakeupEvent
 from simpleipc_cli.transport.windows import win32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
     from typing import Any
 
 _MAX_TIMEOUT = 86400.0  # seconds; a wait's milliseconds end at 49 days
@@ -212,32 +211,6 @@ class WinLatch(Pollable, Latch):
     def close(self) -> None:
         self._set = True
         self.unregister()
-
-
-class WinConnectionWatcher(ConnectionWatcher):
-    """A latch that a thread sets when the connection can be read."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._latch = WinLatch()
-        _thread.start_new_thread(self._wait, ())
-
-    def _wait(self) -> None:
-        try:
-            self._connection.poll(None)
-        except OSError:
-            pass  # the peer has closed: the latch reports that, too
-        self._latch.set()
-
-    def fileno(self) -> int:
-        return self._latch.fileno()
-
-    def is_writable(self) -> bool:
-        """Return True: the system does not report it."""
-        return True
-
-    def close(self) -> None:
-        self._latch.close()
 
 
 class CompletionPort:

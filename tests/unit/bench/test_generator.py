@@ -87,10 +87,13 @@ class Scripted(ScriptedServer):
         self.held.close()
 
 
-def run(path, stop=None, on_progress=None, **plan) -> load.Results:
+def run(path, is_stopped=None, on_progress=None, **plan) -> load.Results:
     plan.setdefault("timeout", int(TIMEOUT) * SECOND)
     generator = Generator(
-        LoadPlan(str(path), **plan), load.monotonic_ns(), stop=stop, on_progress=on_progress
+        LoadPlan(str(path), **plan),
+        load.monotonic_ns(),
+        is_stopped=is_stopped,
+        on_progress=on_progress,
     )
     results = generator.run()
     assert results.started == results.total.count + results.failed() + results.unfinished
@@ -326,25 +329,19 @@ def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
 
 
 def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
-    reader, writer = os.pipe()
-
-    def respond(server, connection, payload):
-        hold(server, connection, payload)
-        if len(server.payloads) == 3:
-            os.close(writer)
-
-    with Scripted(endpoint, respond) as server:
-        results = run(endpoint, stop=reader, concurrency=3, duration=3600 * SECOND)
-    os.close(reader)
+    with Scripted(endpoint, hold) as server:
+        results = run(
+            endpoint,
+            is_stopped=lambda: len(server.payloads) == 3,
+            concurrency=3,
+            duration=3600 * SECOND,
+        )
     assert (results.started, results.unfinished, results.failures) == (3, 3, {})
     assert len(server.payloads) == 3
 
 
 def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint):
-    reader, writer = os.pipe()
-    os.close(writer)
-    results = run(endpoint, stop=reader, interval=1, duration=3600 * SECOND)
-    os.close(reader)
+    results = run(endpoint, is_stopped=lambda: True, interval=1, duration=3600 * SECOND)
     assert failures(results) == {"refused": results.started}
     assert results.skipped > 0
 
