@@ -24,8 +24,8 @@ from simpleipc_cli.process.windows.spawn import (
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Latch
 from simpleipc_cli.transport.windows import win32
-from simpleipc_cli.transport.windows.stream import PIPE_BUFFER, OverlappedPipe
 from simpleipc_cli.transport.windows.poller import Pollable, completion_port
+from simpleipc_cli.transport.windows.stream import PIPE_BUFFER, OverlappedPipe
 
 _CTRL_BREAK = 1
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
