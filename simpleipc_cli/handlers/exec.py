@@ -17,7 +17,7 @@ from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import Latch
+from simpleipc_cli.transport import WakeupEvent
 
 PER_REQUEST = (
     "UNIXREMOTEPID",
@@ -87,7 +87,7 @@ class ProcessRun(StdioPipes, HandlerRun):
         status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
-    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Stop the process and its children. Without `kill_now` it gets the whole grace period."""
         try:
             self.process.stop(grace_period, kill_now)

@@ -16,7 +16,7 @@ from simpleipc_cli.server.handler import Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import Latch
+from simpleipc_cli.transport import WakeupEvent
 
 
 class IdleProcess:
@@ -101,7 +101,7 @@ class PrestartHandler(SupervisedHandler[IdleProcess]):
 
     # -- idle processes --------------------------------------------------------------------
 
-    def _maintain(self, kill_now: Latch) -> float | None:
+    def _maintain(self, kill_now: WakeupEvent) -> float | None:
         """Stop processes that cannot be used, start those that are missing."""
         while (idle := self._take_unusable()) is not None:
             if idle.has_failed():
@@ -138,7 +138,9 @@ class PrestartHandler(SupervisedHandler[IdleProcess]):
         self._has_failed = True
         self._delay_next_start()
 
-    def _stop_idle(self, idle: IdleProcess, grace_period: float, kill_now: Latch | None) -> None:
+    def _stop_idle(
+        self, idle: IdleProcess, grace_period: float, kill_now: WakeupEvent | None
+    ) -> None:
         """Stop a process without ending its input, which would be an empty request."""
         try:
             idle.run.stop(grace_period, kill_now)

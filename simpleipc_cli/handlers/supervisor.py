@@ -16,7 +16,7 @@ from simpleipc_cli.process import Command, prepare_spawn
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, Latch, new_latch, new_scalable_poller, new_wakeup_event
+from simpleipc_cli.transport import READ, WakeupEvent, new_scalable_poller, new_wakeup_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (t
 
 PROCESS_FDS = 3
 """Descriptors of an idle process: two pipes and a pidfd."""
-SUPERVISOR_FDS = 5
-"""Descriptors of a supervisor: epoll, wakeup, both ends of a latch, one spare."""
+SUPERVISOR_FDS = 4
+"""Descriptors of a supervisor: epoll, two wakeup events, one spare."""
 
 _Idle = TypeVar("_Idle")
 
@@ -36,10 +36,10 @@ _Idle = TypeVar("_Idle")
 class Supervisor:
     """Calls `maintain` in a thread: when a process has exited, after wake(), and when it is due."""
 
-    def __init__(self, maintain: Callable[[Latch], float | None]) -> None:
+    def __init__(self, maintain: Callable[[WakeupEvent], float | None]) -> None:
         """`maintain` returns the seconds until its next call, or None.
 
-        It gets a latch that is set when processes that are being stopped must be killed. start()
+        It gets an event that is set when processes that are being stopped must be killed. start()
         must follow. Raises SipcError without free descriptors.
         """
         self._maintain = maintain
@@ -47,7 +47,7 @@ class Supervisor:
         self._processes: dict[int, ChildProcess] = {}
         self._is_closing = False
         try:
-            self._kill_now: Latch = new_latch()
+            self._kill_now: WakeupEvent = new_wakeup_event()
             self._wakeup = new_wakeup_event()
             self._poller = new_scalable_poller()
             self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
@@ -79,7 +79,7 @@ class Supervisor:
         """Have `maintain` called soon. Can be called from a signal handler."""
         self._wakeup.set()
 
-    def close(self, kill_now: Latch) -> None:
+    def close(self, kill_now: WakeupEvent) -> None:
         """End the thread once `maintain` has returned; `kill_now` cuts that short."""
         self._is_closing = True
         self._wakeup.set()
@@ -150,7 +150,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._generation += 1
         self._wake_supervisor()
 
-    def close(self, grace_period: float, kill_now: Latch) -> None:
+    def close(self, grace_period: float, kill_now: WakeupEvent) -> None:
         """Stop all idle processes at the same time."""
         if self._supervisor is not None:
             self._supervisor.close(kill_now)
@@ -166,11 +166,11 @@ class SupervisedHandler(Handler, Generic[_Idle]):
             thread.join()
 
     @abstractmethod
-    def _maintain(self, kill_now: Latch) -> float | None:
+    def _maintain(self, kill_now: WakeupEvent) -> float | None:
         """Replace idle processes as needed; see Supervisor."""
 
     @abstractmethod
-    def _stop_idle(self, idle: _Idle, grace_period: float, kill_now: Latch | None) -> None:
+    def _stop_idle(self, idle: _Idle, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Stop a process that is no longer in the list. Log failures."""
 
     def _start_supervisor(self) -> None:

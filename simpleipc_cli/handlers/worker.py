@@ -15,7 +15,7 @@ from simpleipc_cli.process import describe
 from simpleipc_cli.server.config import LINGER
 from simpleipc_cli.server.handler import HandlerRun, Result
 from simpleipc_cli.text import quoted
-from simpleipc_cli.transport import READ, Latch, new_poller
+from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Worker:
         status = self.process.status()
         return "closed its standard output" if status is None else f"ended: {describe(status)[1]}"
 
-    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Stop the process and its group; its input stays open until then. Raises SipcError."""
         try:
             self.process.stop(grace_period, kill_now)
@@ -101,7 +101,7 @@ class Worker:
             self._poller.close()
             self.pipes.close()
 
-    def shutdown(self, grace_period: float, kill_now: Latch | None) -> None:
+    def shutdown(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """End the input of an idle worker, then stop it unless it exits. Raises SipcError."""
         self.pipes.end_input()
         self.process.wait(min(grace_period, _EXIT_TIMEOUT), kill_now)
@@ -117,7 +117,7 @@ class WorkerRun(HandlerRun):
         self,
         worker: Worker,
         can_keep: Callable[[Worker], bool],
-        on_stopped: Callable[[WorkerRun, float, Latch | None], None],
+        on_stopped: Callable[[WorkerRun, float, WakeupEvent | None], None],
     ) -> None:
         """stop() calls `on_stopped`, which does not block if the run is reusable and `can_keep`."""
         self.worker = worker
@@ -278,7 +278,7 @@ class WorkerRun(HandlerRun):
         self.stop(0.0, None)
         return True
 
-    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Keep the worker if it is reusable, else stop it."""
         self.worker.requests += 1
         self.worker.responses += self._response.complete

@@ -18,7 +18,7 @@ from simpleipc_cli.server.handler import Request
 from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import Latch
+from simpleipc_cli.transport import WakeupEvent
 
 
 class WorkerPool(SupervisedHandler[Worker]):
@@ -152,7 +152,9 @@ class WorkerPool(SupervisedHandler[Worker]):
         """Return whether the worker may answer another request after its current one."""
         return worker.generation == self._generation and worker.requests + 1 != self._max_requests
 
-    def _on_stopped(self, run: WorkerRun, grace_period: float, kill_now: Latch | None) -> None:
+    def _on_stopped(
+        self, run: WorkerRun, grace_period: float, kill_now: WakeupEvent | None
+    ) -> None:
         """Keep or stop the worker of a run that has ended."""
         worker = run.worker
         if run.is_answered and self._has_failed:
@@ -170,7 +172,7 @@ class WorkerPool(SupervisedHandler[Worker]):
                 self._record_failure(f"{worker} {run.failure}")
         self._stop_worker(worker, grace_period, kill_now, end_input=False)
 
-    def _keep(self, worker: Worker, grace_period: float, kill_now: Latch | None) -> None:
+    def _keep(self, worker: Worker, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Make a worker that has answered idle, or replace it."""
         is_used_up = self._max_requests is not None and worker.requests >= self._max_requests
         if is_used_up or worker.generation != self._generation:
@@ -194,12 +196,12 @@ class WorkerPool(SupervisedHandler[Worker]):
         log(f"{worker} {text} while idle; replacing it")
         self._stop_worker(worker, self._grace_period, None, end_input=False)
 
-    def _retire(self, worker: Worker, grace_period: float, kill_now: Latch | None) -> None:
+    def _retire(self, worker: Worker, grace_period: float, kill_now: WakeupEvent | None) -> None:
         self._log.debug(f"replacing {worker} after {worker.responses} responses")
         self._stop_worker(worker, grace_period, kill_now, end_input=True)
 
     def _stop_worker(
-        self, worker: Worker, grace_period: float, kill_now: Latch | None, *, end_input: bool
+        self, worker: Worker, grace_period: float, kill_now: WakeupEvent | None, *, end_input: bool
     ) -> None:
         """Stop a worker, then release its slot. Raises SipcError."""
         if self._supervisor is not None:
@@ -220,7 +222,7 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     # -- idle workers ----------------------------------------------------------------------
 
-    def _maintain(self, kill_now: Latch) -> float | None:
+    def _maintain(self, kill_now: WakeupEvent) -> float | None:
         """Replace idle workers that have exited or are of an older generation."""
         while (worker := self._next_unusable()) is not None:
             try:
@@ -244,12 +246,12 @@ class WorkerPool(SupervisedHandler[Worker]):
     def _is_unusable(self, worker: Worker) -> bool:
         return worker.generation != self._generation or worker.process.status() is not None
 
-    def close(self, grace_period: float, kill_now: Latch) -> None:
+    def close(self, grace_period: float, kill_now: WakeupEvent) -> None:
         super().close(grace_period, kill_now)
         numbers = (f"{value} {name}" for name, value in self.stats().items())
         self._log.debug(", ".join(numbers).replace("_", " "))
 
-    def _stop_idle(self, idle: Worker, grace_period: float, kill_now: Latch | None) -> None:
+    def _stop_idle(self, idle: Worker, grace_period: float, kill_now: WakeupEvent | None) -> None:
         try:
             self._stop_worker(idle, grace_period, kill_now, end_input=True)
         except SipcError as error:

@@ -15,7 +15,7 @@ from simpleipc_cli.errors import AddressInUse, SipcError, TimedOut
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, Latch, new_poller
+from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
 _MAX_READS = 16  # for the content of a pipe of the maximum size (pipe(7): 1 MiB)
 _MAX_STDERR = 4096  # bytes of standard error that are kept (tunable)
@@ -46,7 +46,7 @@ class ChildProcess(ABC):
         """Return the exit status, or minus the signal that killed it; None while it runs."""
 
     @abstractmethod
-    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Terminate all its processes, and kill them after `grace_period` seconds.
 
         `kill_now`, if any, cuts that short. Returns when none is left. Raises SipcError if the
@@ -57,7 +57,7 @@ class ChildProcess(ABC):
         """Stop it if that does not block; False if stop() must be called, without delay."""
         return False
 
-    def wait(self, seconds: float, kill_now: Latch | None) -> bool:
+    def wait(self, seconds: float, kill_now: WakeupEvent | None) -> bool:
         """Wait until the child exits; False if it did not in time, or before `kill_now` is set."""
         if self.status() is not None:
             return True
@@ -65,7 +65,7 @@ class ChildProcess(ABC):
         poller = new_poller()
         poller.register(self.descriptor, READ)
         if kill_now is not None:
-            poller.register(kill_now.fileno(), 0)
+            poller.register(kill_now.fileno(), READ)
         try:
             while self.status() is None:
                 left = end - monotonic()

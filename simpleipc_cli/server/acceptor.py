@@ -23,7 +23,7 @@ _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunab
 _WARN_AGAIN = 60.0  # seconds without a shortage after which the next is logged (tunable)
 _MAX_BATCH = 256  # connections accepted in a row (tunable)
 _FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
-_FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup, latches, and some spare
+_FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup events, and some spare
 MIN_FDS = _FDS_OF_SERVER + _FDS_PER_REQUEST + 2
 """How many descriptors a server must be allowed at least."""
 

@@ -45,7 +45,7 @@ class Exchange(ExchangeState):
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown. For the event loop."""
-        self._step(self._on_latch)
+        self._step(self._on_shutdown_phase)
 
     def detach_from_loop(self) -> None:
         """Stop polling on the event loop: attach_to_thread() is called next."""
@@ -147,8 +147,8 @@ class Exchange(ExchangeState):
                 wanted[run.exit] = READ, self._on_exit
         if self.may_block:
             shutdown = self.context.shutdown
-            latch = shutdown.aborting if self.is_draining else shutdown.draining
-            wanted[latch.fileno()] = 0, self._on_latch
+            phase = shutdown.aborting if self.is_draining else shutdown.draining
+            wanted[phase.fileno()] = READ, self._on_shutdown_phase
         self._run_timeouts(now, reading=reading, writing=writing)
         polled = self.polled
         if polled.keys() - wanted.keys():
@@ -214,7 +214,7 @@ class Exchange(ExchangeState):
                 self.due = self.timeouts.update(now, running=self.running, progress=0)
         return Step.DONE
 
-    def _on_latch(self, _events: int) -> Step:
+    def _on_shutdown_phase(self, _events: int) -> Step:
         """Enter the next phase of the shutdown."""
         if self.is_draining:
             raise Abort(Outcome.ABORTED, "the server stopped before the response was complete")

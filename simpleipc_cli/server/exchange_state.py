@@ -15,7 +15,13 @@ from simpleipc_cli.server.config import LINGER, ServerConfig
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers, RequestBuffer
 from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
-from simpleipc_cli.transport import Latch, Poller, Stream, new_latch, new_scalable_poller
+from simpleipc_cli.transport import (
+    Poller,
+    Stream,
+    WakeupEvent,
+    new_scalable_poller,
+    new_wakeup_event,
+)
 
 
 class Timeout:
@@ -46,21 +52,21 @@ _KINDS = (
 
 
 class Shutdown:
-    """One latch for each phase; a phase that has begun does not end."""
+    """One event for each phase; a phase that has begun does not end."""
 
     def __init__(self) -> None:
         """Raises OSError without free descriptors."""
-        self.draining: Latch = new_latch()
+        self.draining: WakeupEvent = new_wakeup_event()
         """Answer all connected clients, but wait only briefly for those that send nothing."""
-        self.aborting: Latch = new_latch()
+        self.aborting: WakeupEvent = new_wakeup_event()
         """End every request now; handlers get their grace period."""
-        self.killing: Latch = new_latch()
+        self.killing: WakeupEvent = new_wakeup_event()
         """End handlers without a grace period."""
 
     def close(self) -> None:
         """Free the descriptors."""
-        for latch in (self.draining, self.aborting, self.killing):
-            latch.close()
+        for phase in (self.draining, self.aborting, self.killing):
+            phase.close()
 
 
 @dataclass(slots=True, eq=False)

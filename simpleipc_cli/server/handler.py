@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import Latch, Peer
+from simpleipc_cli.transport import Peer, WakeupEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class HandlerRun(ABC):
         """Return how the run ended; None while it is running."""
 
     @abstractmethod
-    def stop(self, grace_period: float, kill_now: Latch) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent) -> None:
         """Terminate the run and its children, and kill them after `grace_period` seconds.
 
         `kill_now` cuts the grace period short. Blocks until it is done. The run's input is not
@@ -141,5 +141,5 @@ class Handler(ABC):
         """Return its counters by name."""
         return {}
 
-    def close(self, grace_period: float, kill_now: Latch) -> None:  # noqa: B027
+    def close(self, grace_period: float, kill_now: WakeupEvent) -> None:  # noqa: B027
         """End all idle processes as HandlerRun.stop() does, after all runs have been stopped."""

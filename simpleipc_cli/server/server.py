@@ -1,7 +1,7 @@
 """A server from its first connection to its last response: the event loop and the shutdown.
 
 The main thread accepts connections and runs exchanges. Its threads communicate by a wakeup
-descriptor, the latches of the shutdown, and the queue of the worker threads.
+descriptor, the events of the shutdown, and the queue of the worker threads.
 """
 
 from __future__ import annotations

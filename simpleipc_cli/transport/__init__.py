@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.base_server import (
         FileReader,
         FileWriter,
-        Latch,
         Listener,
         Poller,
         WakeupEvent,
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
     new_wakeup_event: Callable[[], WakeupEvent] = (
         poller.UnixWakeupEvent if _unix else win_poller.WinWakeupEvent
     )
-    new_latch: Callable[[], Latch] = poller.UnixLatch if _unix else win_poller.WinLatch
     new_file_reader: Callable[[int], FileReader] = (
         stdio.UnixFileReader if _unix else win_stdio.WinFileReader
     )
@@ -78,7 +76,6 @@ __all__ = [
     "WRITE",
     "FileReader",
     "FileWriter",
-    "Latch",
     "Listener",
     "OutOfDescriptors",
     "Peer",
@@ -94,7 +91,6 @@ __all__ = [
     "listener_from_fd",
     "new_file_reader",
     "new_file_writer",
-    "new_latch",
     "new_poller",
     "new_scalable_poller",
     "new_wakeup_event",
@@ -104,7 +100,6 @@ __all__ = [
 _EXPORTS = {
     "FileReader": "transport.base_server",
     "FileWriter": "transport.base_server",
-    "Latch": "transport.base_server",
     "Listener": "transport.base_server",
     "Poller": "transport.base_server",
     "WakeupEvent": "transport.base_server",
@@ -115,7 +110,6 @@ _EXPORTS = {
     "listener_from_fd": f"{_SYSTEM}.listener",
     "new_file_reader": f"{_SYSTEM}.stdio:{_PREFIX}FileReader",
     "new_file_writer": f"{_SYSTEM}.stdio:{_PREFIX}FileWriter",
-    "new_latch": f"{_SYSTEM}.poller:{_PREFIX}Latch",
     "new_poller": f"{_SYSTEM}.poller:{_PREFIX}Poller",
     "new_scalable_poller": f"{_SYSTEM}.poller:{_PREFIX}ScalablePoller",
     "new_wakeup_event": f"{_SYSTEM}.poller:{_PREFIX}WakeupEvent",

@@ -113,15 +113,19 @@ class Poller(ABC):
 
 
 class WakeupEvent(ABC):
-    """Wakes up the thread that polls for it."""
+    """Wakes up the threads that poll for it. One that is never cleared says that a phase began."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to poll: READ from set() to clear()."""
+        """Return the descriptor to poll: READ from set() to clear(), for all that poll it."""
 
     @abstractmethod
     def set(self) -> None:
-        """Wake up the polling thread. Can be called from any thread and from a signal handler."""
+        """Set the event; may be called again, from any thread and from a signal handler."""
+
+    @abstractmethod
+    def is_set(self) -> bool:
+        """Return whether the event is set."""
 
     @abstractmethod
     def clear(self) -> None:
@@ -129,27 +133,7 @@ class WakeupEvent(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free the event's resources; it must not be set after this."""
-
-
-class Latch(ABC):
-    """An event that happens once, such as a stop, and that many threads can poll for."""
-
-    @abstractmethod
-    def fileno(self) -> int:
-        """Return the descriptor to poll: HANGUP once the latch is set."""
-
-    @abstractmethod
-    def set(self) -> None:
-        """Set the latch. May be called again, and from a signal handler."""
-
-    @abstractmethod
-    def is_set(self) -> bool:
-        """Return whether the latch has been set."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the latch's resources; it must not be polled after this."""
+        """Free the event's resources; it must not be set or polled after this."""
 
 
 class FileReader(ABC):

@@ -26,7 +26,6 @@ from simpleipc_cli.transport import (
     connect_nowait,
     is_hung_up,
     listen,
-    new_latch,
     new_poller,
     new_scalable_poller,
     new_wakeup_event,
@@ -436,21 +435,24 @@ def test_a_wakeup_event_wakes_another_thread(poller):
     wakeup.close()
 
 
-def test_a_latch_wakes_all_pollers_for_ever():
-    latch = new_latch()
+def test_a_wakeup_event_wakes_all_pollers_until_it_is_cleared():
+    wakeup = new_wakeup_event()
     pollers = [new_poller() for _ in range(5)]
     for poller in pollers:
-        poller.register(latch.fileno(), 0)
+        poller.register(wakeup.fileno(), READ)
         assert poller.wait(0) == []
-    assert not latch.is_set()
-    latch.set()
-    latch.set()
-    assert latch.is_set()
+    assert not wakeup.is_set()
+    wakeup.set()
+    wakeup.set()
+    assert wakeup.is_set()
     for poller in pollers * 2:
-        assert reported(poller) == {latch.fileno(): HANGUP}
+        assert reported(poller) == {wakeup.fileno(): READ}
+    wakeup.clear()
+    assert not wakeup.is_set()
     for poller in pollers:
+        assert poller.wait(0) == []
         poller.close()
-    latch.close()
+    wakeup.close()
 
 
 def test_dispatch_calls_the_callback_of_what_is_ready(poller):

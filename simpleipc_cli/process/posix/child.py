@@ -26,7 +26,7 @@ from simpleipc_cli.process import base
 from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
 from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import Latch, new_poller
+from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
 # Runs "$@" with a soft descriptor limit. POSIX has no -S and -n, but every shell on Linux does.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
@@ -62,7 +62,7 @@ class ChildProcess(base.ChildProcess):
                 self._status = found.si_status if exited else -found.si_status
         return self._status
 
-    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         end = monotonic() + grace_period
         if not self._is_reaped:
             self._end_child(end, kill_now)
@@ -82,7 +82,7 @@ class ChildProcess(base.ChildProcess):
         os.close(self.descriptor)
         _reap_in_background(self.pid)
 
-    def _end_child(self, end: float, kill_now: Latch | None) -> None:
+    def _end_child(self, end: float, kill_now: WakeupEvent | None) -> None:
         try:
             self._signal(signal.SIGTERM)  # before it is reaped: see above
             if not self.wait(end - monotonic(), kill_now):
@@ -98,7 +98,7 @@ class ChildProcess(base.ChildProcess):
         finally:
             os.close(self.descriptor)
 
-    def _wait_for_group(self, end: float, kill_now: Latch | None) -> bool:
+    def _wait_for_group(self, end: float, kill_now: WakeupEvent | None) -> bool:
         """Wait until the group is empty, by polling: its members are not our children.
 
         While it has a member, its number cannot be given to another group.
@@ -107,7 +107,7 @@ class ChildProcess(base.ChildProcess):
             return True
         poller = new_poller()
         if kill_now is not None:
-            poller.register(kill_now.fileno(), 0)
+            poller.register(kill_now.fileno(), READ)
         delays = Backoff(*_GROUP_DELAYS)
         delay = delays.next()
         while self._group_exists(ignore_zombies=delay > _SCAN_AFTER):

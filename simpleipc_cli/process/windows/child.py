@@ -22,7 +22,7 @@ from simpleipc_cli.process.windows.spawn import (
     duplicate_stderr,
 )
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, Latch
+from simpleipc_cli.transport import READ, WakeupEvent
 from simpleipc_cli.transport.windows import win32
 from simpleipc_cli.transport.windows.poller import Pollable, completion_port
 from simpleipc_cli.transport.windows.stream import PIPE_BUFFER, OverlappedPipe
@@ -59,7 +59,7 @@ class ChildProcess(base.ChildProcess, Pollable):
     def status(self) -> int | None:
         return int(win32.api.GetExitCodeProcess(self._handle)) if self._has_exited else None
 
-    def stop(self, grace_period: float, kill_now: Latch | None) -> None:
+    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
         """Send Ctrl-Break to the child alone, and after the grace period kill all."""
         try:
             if not self._has_exited and self._send_ctrl_break():

@@ -7,7 +7,7 @@ import select
 from math import ceil
 
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
-from simpleipc_cli.transport.base_server import Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import Poller, WakeupEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,14 +140,20 @@ class UnixWakeupEvent(WakeupEvent):
     def __init__(self) -> None:
         """Raises OSError without a free descriptor."""
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_set = False
 
     def fileno(self) -> int:
         return self._descriptor
 
     def set(self) -> None:
+        self._is_set = True
         os.eventfd_write(self._descriptor, 1)
 
+    def is_set(self) -> bool:
+        return self._is_set
+
     def clear(self) -> None:
+        self._is_set = False
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
@@ -155,27 +161,3 @@ class UnixWakeupEvent(WakeupEvent):
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-class UnixLatch(Latch):
-    """A pipe: when its writing end is closed, all that poll the reading end get HANGUP."""
-
-    def __init__(self) -> None:
-        """Raises OSError without free descriptors."""
-        self._reader, self._writer = os.pipe()
-
-    def fileno(self) -> int:
-        return self._reader
-
-    def set(self) -> None:
-        # The number is removed first: a signal handler may call this in between.
-        writer, self._writer = self._writer, -1
-        if writer >= 0:
-            os.close(writer)
-
-    def is_set(self) -> bool:
-        return self._writer < 0
-
-    def close(self) -> None:
-        self.set()
-        os.close(self._reader)

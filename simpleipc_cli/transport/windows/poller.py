@@ -17,7 +17,7 @@ from math import ceil
 from time import monotonic, sleep
 
 from simpleipc_cli.transport.base import HANGUP, READ
-from simpleipc_cli.transport.base_server import Latch, Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import Poller, WakeupEvent
 from simpleipc_cli.transport.windows import win32
 
 TYPE_CHECKING = False
@@ -184,32 +184,13 @@ class WinWakeupEvent(Pollable, WakeupEvent):
         self._is_set = True
         self.notify()
 
+    def is_set(self) -> bool:
+        return self._is_set
+
     def clear(self) -> None:
         self._is_set = False
 
     def close(self) -> None:
-        self.unregister()
-
-
-class WinLatch(Pollable, Latch):
-    """A flag that is set once and never cleared."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._set = False
-
-    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
-        return HANGUP if self._set else 0
-
-    def set(self) -> None:
-        self._set = True
-        self.notify()
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def close(self) -> None:
-        self._set = True
         self.unregister()
 
 
