@@ -31,8 +31,8 @@ class UnixListener(Listener):
 
         The kernel reuses inode numbers, but not this one while the socket is open.
         """
+        self.path = path
         self._socket = listening
-        self._path = path
         self._identity = identity
 
     def fileno(self) -> int:
@@ -49,14 +49,14 @@ class UnixListener(Listener):
             if error.errno in _OUT_OF_DESCRIPTORS:
                 raise OutOfDescriptors from None
             raise SipcError(
-                f"cannot accept on {self._path}: {error.strerror}",
+                f"cannot accept on {self.path}: {error.strerror}",
                 errno_hint(error, "restart the server"),
             ) from error
         return UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor))
 
     def owns_path(self) -> bool:
         try:
-            found = os.lstat(self._path)
+            found = os.lstat(self.path)
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == self._identity
@@ -65,7 +65,7 @@ class UnixListener(Listener):
         """Remove the path without a lock: no server takes a path on which another listens."""
         if self.owns_path():
             try:
-                os.unlink(self._path)
+                os.unlink(self.path)
             except OSError:
                 pass  # gone, or no longer permitted: it is stale from now on
         self._socket.shutdown(_socket.SHUT_RD)
@@ -156,24 +156,14 @@ class UnixInheritedListener(UnixListener):
     def __init__(self, listening: _socket.socket) -> None:
         super().__init__(listening, _name_of(listening), (0, 0))
 
-    @property
-    def path(self) -> str:
-        """The absolute path, or "@" and an abstract name."""
-        return self._path
-
-    @property
-    def is_abstract(self) -> bool:
-        """Whether it has a name that is not a file (unix(7))."""
-        return isinstance(self._socket.getsockname(), bytes)
-
     def is_at(self, path: str) -> bool:
         """Return whether `path` names this socket, in any spelling."""
-        if self.is_abstract:
-            return path == self._path
+        if isinstance(self._socket.getsockname(), bytes):  # abstract: no file (unix(7))
+            return path == self.path
         try:
-            return os.path.samefile(path, self._path)
+            return os.path.samefile(path, self.path)
         except (OSError, ValueError):
-            return os.path.abspath(path) == self._path
+            return os.path.abspath(path) == self.path
 
     def owns_path(self) -> bool:
         """Return True: the service manager owns the path."""
@@ -222,7 +212,7 @@ def _check_listening(given: _socket.socket, descriptor: int) -> None:
 
 
 def _name_of(listening: _socket.socket) -> str:
-    """Return the socket's name; NULs of an abstract one as "@", as in /proc/net/unix."""
+    """Return the absolute path, or an abstract name with "@" for NUL, as in /proc/net/unix."""
     name: str | bytes = listening.getsockname()
     if isinstance(name, bytes):
         return os.fsdecode(name.replace(b"\0", b"@"))

@@ -15,7 +15,7 @@ _SUFFIX = ".sipc-spawn"
 
 
 class StartLock:
-    """The right to start a server for one path."""
+    """The right to start a server for one path.."""
 
     def __init__(self, path: str) -> None:
         """Raises NotASocket."""

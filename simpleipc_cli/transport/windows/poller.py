@@ -68,13 +68,10 @@ def is_hung_up(descriptor: int) -> bool:
 
 
 class _Event:
-    """Wakes up a thread. Closed with its last reference, as it may be set until then."""
+    """An event of the system. Closed with its last reference, as it may be set until then."""
 
     def __init__(self) -> None:
         self.handle: int = win32.overlapped.CreateEvent(None, False, False, None)
-
-    def set(self) -> None:
-        win32.overlapped.SetEvent(self.handle)
 
     def __del__(self) -> None:
         win32.api.CloseHandle(self.handle)
@@ -96,7 +93,7 @@ class WinPoller(Poller):
         self._notified.append(descriptor)
         event = self._event
         if self._is_waiting and event is not None:
-            event.set()
+            win32.overlapped.SetEvent(event.handle)
 
     def register(
         self, descriptor: int, events: int, callback: Callable[[int], object] | None = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import _thread
 import os
+from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport.base import READ, WRITE
@@ -29,14 +31,14 @@ class ThreadedFile(Pollable):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._file = descriptor
-        self._calls: SimpleQueue[Callable[[], int | bytes]] | None = None  # once it has a thread
+        self._calls: SimpleQueue[Callable[[], object]] | None = None  # once it has a thread
         self._busy = _thread.allocate_lock()  # held from a call until it has returned
-        self._outcome: int | bytes | OSError | None = None
+        self._outcome: Any = None  # what the last call returned, or its OSError
 
-    def _start(self, call: Callable[[], int | bytes]) -> None:
+    def _start(self, call: Callable[[], object]) -> None:
         """Start a call while idle, the last outcome having been taken. Raises SipcError."""
         if self._calls is None:
-            calls: SimpleQueue[Callable[[], int | bytes]] = SimpleQueue()
+            calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
             try:
                 _thread.start_new_thread(self._run, (calls,))
             except RuntimeError as error:
@@ -45,7 +47,7 @@ class ThreadedFile(Pollable):
         self._busy.acquire()
         self._calls.put(call)
 
-    def _run(self, calls: SimpleQueue[Callable[[], int | bytes]]) -> None:
+    def _run(self, calls: SimpleQueue[Callable[[], object]]) -> None:
         while True:
             call = calls.get()
             try:
@@ -59,8 +61,8 @@ class ThreadedFile(Pollable):
     def _is_idle(self) -> bool:
         return not self._busy.locked()
 
-    def _take_outcome(self) -> int | bytes | None:
-        """Return the outcome of the last call, once. Raises OSError."""
+    def _take_outcome(self) -> Any:
+        """Return the outcome of the last call, once, then None. Raises OSError."""
         outcome, self._outcome = self._outcome, None
         if isinstance(outcome, OSError):
             raise outcome
@@ -78,15 +80,14 @@ class WinFileReader(ThreadedFile, FileReader):
         if self._left or (self._is_idle and self._outcome is not None):
             return READ
         if wanted & READ and self._is_idle:
-            self._start(lambda: os.read(self._file, _CHUNK))
+            self._start(partial(os.read, self._file, _CHUNK))
         return 0
 
     def read_nowait(self, limit: int) -> bytes:
         if not self._left:
-            found = self._take_outcome() if self._is_idle else None
+            found: bytes | None = self._take_outcome() if self._is_idle else None
             if found is None:
                 raise BlockingIOError
-            assert isinstance(found, bytes)  # noqa: S101
             self._left = found
         data, self._left = self._left[:limit], self._left[limit:]
         return data
@@ -99,18 +100,14 @@ class WinFileWriter(ThreadedFile, FileWriter):
         return WRITE if self._is_idle else 0
 
     def write_nowait(self, payload: memoryview) -> int:
-        """Write, waiting shortly for a fast reader: see FileWriter."""
+        """Write, waiting shortly for a fast reader."""
         written = 0
         while self._is_idle:
-            count = self._take_outcome() or 0
-            assert isinstance(count, int)  # noqa: S101
-            written += count
+            written += self._take_outcome() or 0
             if written == len(payload):
                 break
-            self._write(bytes(payload[written : written + _CHUNK]))
+            piece = bytes(payload[written : written + _CHUNK])
+            self._start(partial(os.write, self._file, piece))
             if self._busy.acquire(timeout=_WRITE_TIMEOUT):
                 self._busy.release()
         return written
-
-    def _write(self, piece: bytes) -> None:
-        self._start(lambda: os.write(self._file, piece))
