@@ -43,13 +43,18 @@ def listen(
     if group is not None:
         raise EndpointError(f"{path} cannot be given to a group", "leave the group out")
     name = pipe_name(path)
-    guard = _take_guard(name, path)
+    guard = 0
     try:
-        return WinListener(
-            name, path, backlog, guard, _access_rules(for_all=bool(mode & _OTHERS_WRITE))
-        )
+        # A second pipe, which only one server can have. The listener also asks for
+        # FILE_FLAG_FIRST_PIPE_INSTANCE, as git's servers have none; but Wine 8 ignores that flag.
+        guard = win32.create_lock_pipe(name + ".lock")
+        if not guard:
+            raise AddressInUse(f"another server is listening on {path}")
+        rules = _access_rules(for_all=bool(mode & _OTHERS_WRITE))
+        return WinListener(name, backlog, guard, rules)
     except BaseException as error:
-        win32.api.CloseHandle(guard)
+        if guard:
+            win32.api.CloseHandle(guard)
         if isinstance(error, OSError):
             raise _listen_error(error, name, path) from error
         raise
@@ -64,20 +69,6 @@ def _access_rules(*, for_all: bool) -> str:
     """
     rules = f"D:P(A;;GA;;;{win32.own_user()})"
     return rules + "(A;;GRGW;;;WD)" if for_all else rules
-
-
-def _take_guard(name: str, path: str) -> int:
-    """Create a second pipe, which only one server can have.
-
-    The listener also asks for FILE_FLAG_FIRST_PIPE_INSTANCE, as git's servers create no guard; but
-    Wine 8 ignores that flag.
-    """
-    try:
-        return win32.create_lock_pipe(name + ".lock")
-    except OSError as error:
-        if win32.winerror(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
-            raise AddressInUse(f"another server is listening on {path}") from None
-        raise endpoint_error(error, path) from error
 
 
 def _listen_error(error: OSError, name: str, path: str) -> EndpointError:
@@ -95,11 +86,10 @@ def _listen_error(error: OSError, name: str, path: str) -> EndpointError:
 class WinListener(Pollable, Listener):
     """A named pipe that clients can open."""
 
-    def __init__(self, name: str, path: str, backlog: int, guard: int, rules: str) -> None:
+    def __init__(self, name: str, backlog: int, guard: int, rules: str) -> None:
         """Take over the guard. Raises OSError."""
         super().__init__()
         self._name = name
-        self._path = path
         self._backlog = backlog
         self._guard = guard
         self._access = win32.SecurityDescriptor(rules)

@@ -29,10 +29,8 @@ class StartLock:
         try:
             self._handle = win32.create_lock_pipe(self.path)
         except OSError as error:
-            if win32.winerror(error) in (win32.PIPE_BUSY, win32.ACCESS_DENIED):
-                return False
             raise endpoint_error(error, self.path) from error
-        return True
+        return bool(self._handle)
 
     def release(self) -> None:
         """Release the lock, if it was taken."""

@@ -71,13 +71,16 @@ def strerror(error: OSError) -> str:
 def create_lock_pipe(name: str) -> int:
     """Create a pipe that can exist once, and ends with its process; return its handle.
 
-    Raises OSError with PIPE_BUSY or ACCESS_DENIED if it exists.
+    Return 0 if it exists. Raises OSError.
     """
-    return int(
-        api.CreateNamedPipe(
-            name, api.PIPE_ACCESS_INBOUND, REJECT_REMOTE_CLIENTS, 1, 0, 0, 0, api.NULL
-        )
-    )
+    access = api.PIPE_ACCESS_INBOUND
+    try:
+        pipe = api.CreateNamedPipe(name, access, REJECT_REMOTE_CLIENTS, 1, 0, 0, 0, api.NULL)
+    except OSError as error:
+        if winerror(error) in (PIPE_BUSY, ACCESS_DENIED):
+            return 0
+        raise
+    return int(pipe)
 
 
 def peer_pid(pipe: int, *, of_client: bool) -> int:
