@@ -57,9 +57,7 @@ class ParentFolder:
         try:
             self.descriptor = os.open(self._parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise PathNotFound(
-                f"there is no folder {self._parent}", "create it first, or choose another path"
-            ) from None
+            raise _no_folder(self._parent) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,6 +117,10 @@ def _is_listening(descriptor: int, path: str) -> bool:
     finally:
         probing.close()
     return True
+
+
+def _no_folder(folder: str) -> PathNotFound:
+    return PathNotFound(f"there is no folder {folder}", "create it first, or choose another path")
 
 
 class PathLock:
@@ -275,10 +277,7 @@ class StartLock:
 
     def _explained(self, error: OSError) -> EndpointError:
         if error.errno == errno.ENOENT:
-            return PathNotFound(
-                f"there is no folder {self._folder} to start a server in",
-                "create it first, or choose another path",
-            )
+            return _no_folder(self._folder)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return PermissionDenied(
                 f"cannot start a server in {self._folder}: {lower_strerror(error)}",

@@ -148,9 +148,8 @@ def _connect(path: str, deadline: Deadline | None) -> UnixStream:
                     raise
                 connecting.setblocking(True)
                 _connect_blocking(connecting, address, deadline)
-            else:
-                if deadline is not None:
-                    connecting.setblocking(True)
+        if deadline is not None:
+            connecting.setblocking(True)
     except BaseException as error:
         connecting.close()
         if isinstance(error, OSError):
@@ -187,7 +186,6 @@ def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline
                 raise
             continue
         break
-    connecting.setblocking(True)
     if left is not None:
         _set_timeout(connecting, _socket.SO_SNDTIMEO, None)
 
