@@ -6,7 +6,6 @@ They may be shared with other programs, so their flags are not changed.
 from __future__ import annotations
 
 import os
-import select
 import stat
 from time import sleep
 
@@ -39,15 +38,14 @@ class UnixFileWriter(FileWriter):
         self._descriptor = descriptor
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._target = _nonblocking(descriptor)
+        self._poll = system.fd_poll(self._target, writing=True)
 
     def fileno(self) -> int:
         return self._descriptor
 
     def write_nowait(self, payload: memoryview) -> int:
         size = len(payload)
-        poll = select.poll()
-        poll.register(self._target, select.POLLOUT)
-        while payload and (self._is_file or poll.poll(0)):
+        while payload and (self._is_file or self._poll.poll(0)):
             try:
                 piece = payload if self._is_file else payload[:_PIPE_BUF]
                 payload = payload[os.write(self._target, piece) :]

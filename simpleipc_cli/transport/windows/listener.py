@@ -147,15 +147,14 @@ class WinListener(Pollable, Listener):
 
     def _fill_up(self) -> None:
         """Make instances, as many as the queue may hold."""
-        while self._is_open and len(self._free) < self._max_free():
+        while self._is_open:
+            if len(self._free) >= min(_FREE_INSTANCES, self._backlog - len(self._queue)):
+                return
             try:
                 self._add_instance(first=False)
             except OSError as error:
                 if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # its client has closed
                     return  # out of memory: accept() tries again
-
-    def _max_free(self) -> int:
-        return min(_FREE_INSTANCES, self._backlog - len(self._queue))
 
     def _add_instance(self, *, first: bool) -> None:
         """Make an instance, and wait for its client. Raises OSError."""

@@ -105,7 +105,7 @@ def test_too_few_descriptors_are_reported_at_the_start(endpoint, folder, number)
 
 @pytest.mark.parametrize(
     ("handler", "least"),
-    [(("--worker", "cat"), 40), (("--exec", "cat", "--prestart", 4), 49)],
+    [(("--worker", "cat"), 39), (("--exec", "cat", "--prestart", 4), 48)],
     ids=["worker", "prestart"],
 )
 def test_handlers_that_wait_count_in_the_minimum_of_descriptors(endpoint, handler, least):
