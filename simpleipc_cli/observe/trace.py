@@ -19,7 +19,7 @@ from _thread import allocate_lock
 from datetime import datetime
 
 from simpleipc_cli.errors import ProtocolError
-from simpleipc_cli.observe.observer import ObservedStream, StreamObserver
+from simpleipc_cli.observe.stream import ObservedStream
 from simpleipc_cli.pktline import FLUSH, HEADER_SIZE, NEED_DATA, Data, Decoder
 from simpleipc_cli.text import quoted
 from simpleipc_cli.transport import WRITE, Poller, new_poller
@@ -59,12 +59,12 @@ class Tracer:
         `name` is one word that identifies the connection; `event` ("connected to") and `path`
         go into its first line.
         """
-        trace = _Trace(self._write, name)
         raw = path.encode("utf-8", "surrogateescape")
         shown = quoted(raw[:_MAX_PATH_SHOWN]) + ("..." if len(raw) > _MAX_PATH_SHOWN else "")
         peer = stream.peer()
-        trace.write(f"= {event} {shown}: pid={peer.pid} uid={peer.uid} gid={peer.gid}")
-        return _TracedStream(stream, trace)
+        traced = _TracedStream(stream, self._write, name)
+        traced.trace(f"= {event} {shown}: pid={peer.pid} uid={peer.uid} gid={peer.gid}")
+        return traced
 
     def _write(self, line: str) -> None:
         for sink in self._sinks:
@@ -76,19 +76,30 @@ class Tracer:
 
 
 class _TracedStream(ObservedStream):
-    """Keeps cause and effect in order: a request is traced before its response.
+    """Traces one connection, and keeps cause and effect in order: a request before its response.
 
     One thread may write while another reads, and sent bytes are traced after the write. So the
     trace of received bytes waits for the end of a write, and no write blocks meanwhile.
     """
 
-    __slots__ = ("_order", "_poller", "_trace")
-
-    def __init__(self, stream: Stream, trace: _Trace) -> None:
-        super().__init__(stream, trace)
-        self._trace = trace
+    def __init__(self, stream: Stream, write_line: Callable[[str], None], name: str) -> None:
+        super().__init__(stream)
+        self._write_line = write_line
+        self._name = name
+        self._sent = _Direction(self._trace_sent, "> sent")
+        self._received = _Direction(self.trace, "< received")
+        self._last_write = datetime.now().astimezone()
+        self._closed = False
         self._order = allocate_lock()
         self._poller: Poller | None = None
+
+    def trace(self, text: str, time: datetime | None = None) -> None:
+        """Write a line, with the time now or that given."""
+        time = time or datetime.now().astimezone()
+        self._write_line(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
+
+    def _trace_sent(self, text: str) -> None:
+        self.trace(text, self._last_write)
 
     def _report_read(self, buffer: Buffer, count: int) -> int:
         with self._order:
@@ -103,7 +114,7 @@ class _TracedStream(ObservedStream):
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
         with self._order:
-            self._trace.before_write()
+            self._last_write = datetime.now().astimezone()
             return super().write_nowait(buffers)
 
     def _wait_for_space(self) -> None:
@@ -118,28 +129,6 @@ class _TracedStream(ObservedStream):
             self._poller.close()
             self._poller = None
 
-
-class _Trace(StreamObserver):
-    """The trace of one connection."""
-
-    def __init__(self, write: Callable[[str], None], name: str) -> None:
-        self._write_line = write
-        self._name = name
-        self._sent = _Direction(self._write_sent, "> sent")
-        self._received = _Direction(self.write, "< received")
-        self._last_write = datetime.now().astimezone()
-        self._closed = False
-
-    def write(self, text: str, time: datetime | None = None) -> None:
-        time = time or datetime.now().astimezone()
-        self._write_line(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
-
-    def _write_sent(self, text: str) -> None:
-        self.write(text, self._last_write)
-
-    def before_write(self) -> None:
-        self._last_write = datetime.now().astimezone()
-
     def on_sent(self, data: memoryview) -> None:
         self._sent.feed(data)
 
@@ -152,7 +141,7 @@ class _Trace(StreamObserver):
 
     def on_write_error(self, reason: str) -> None:
         if not self._closed:
-            self._write_sent(f"> not sent: {reason}")
+            self._trace_sent(f"> not sent: {reason}")
 
     def on_close(self) -> None:
         if self._closed:
@@ -161,7 +150,7 @@ class _Trace(StreamObserver):
         self._last_write = datetime.now().astimezone()
         for direction in (self._sent, self._received):
             direction.finish()
-        self.write(f"= closed: sent {self._sent.counts}, received {self._received.counts}")
+        self.trace(f"= closed: sent {self._sent.counts}, received {self._received.counts}")
 
 
 class _Direction:

@@ -10,7 +10,7 @@ from simpleipc_cli.cli.output import Output
 from simpleipc_cli.cli.send import SendOptions
 from simpleipc_cli.cli.stdio import STDERR, Input, format_error, print_error
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.observe.stats import TransferStats
+from simpleipc_cli.observe.stream import TransferStats
 from simpleipc_cli.text import json_safe
 
 TYPE_CHECKING = False

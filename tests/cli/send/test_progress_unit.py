@@ -14,7 +14,7 @@ from helpers.waiting import wait_until
 from simpleipc_cli.cli import stdio
 from simpleipc_cli.cli.send import diagnostics
 from simpleipc_cli.cli.send.diagnostics import Progress
-from simpleipc_cli.observe.stats import TransferStats
+from simpleipc_cli.observe.stream import TransferStats
 
 
 @pytest.fixture

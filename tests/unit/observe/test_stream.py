@@ -10,34 +10,35 @@ import pytest
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed, TimedOut
-from simpleipc_cli.observe.observer import ObservedStream, StreamObserver
+from simpleipc_cli.observe.stream import ObservedStream
 from simpleipc_cli.transport.base import Stream
 from simpleipc_cli.transport.unix.stream import UnixStream
 
 
-class Notes(StreamObserver):
+class NotingStream(ObservedStream):
     """Keeps all that is reported to it."""
 
-    def __init__(self) -> None:
-        self.wrote = b""
-        self.read = b""
+    def __init__(self, stream) -> None:
+        super().__init__(stream)
+        self.sent = b""
+        self.received = b""
         self.events: list[str] = []
 
-    def on_sent(self, piece: memoryview) -> None:
-        assert isinstance(piece, memoryview)
-        assert piece
-        self.wrote += piece
+    def on_sent(self, data: memoryview) -> None:
+        assert isinstance(data, memoryview)
+        assert data
+        self.sent += data
 
-    def on_received(self, piece: memoryview) -> None:
-        assert isinstance(piece, memoryview)
-        assert piece
-        self.read += piece
+    def on_received(self, data: memoryview) -> None:
+        assert isinstance(data, memoryview)
+        assert data
+        self.received += data
 
     def on_eof(self) -> None:
         self.events.append("end")
 
-    def on_write_error(self, why: str) -> None:
-        self.events.append(f"write error: {why}")
+    def on_write_error(self, reason: str) -> None:
+        self.events.append(f"write error: {reason}")
 
     def on_close(self) -> None:
         self.events.append("close")
@@ -45,13 +46,12 @@ class Notes(StreamObserver):
 
 @pytest.fixture
 def pair():
-    """An observed stream, what its observer notes, and the other end."""
+    """An observed stream that notes its events, and the other end."""
     ours, theirs = socket.socketpair()
     stream = UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, ours.detach()))
-    notes = Notes()
     with theirs:
         theirs.settimeout(30)
-        yield ObservedStream(stream, notes), notes, theirs
+        yield NotingStream(stream), theirs
         stream.close()
 
 
@@ -67,7 +67,7 @@ def test_all_methods_are_passed_on():
 
 
 def test_the_peer_is_passed_on(pair):
-    stream, _, _ = pair
+    stream, _ = pair
     inner = stream._stream
     assert stream.fileno() == inner.fileno() >= 0
     assert vars_of(stream.peer()) == vars_of(inner.peer())
@@ -78,17 +78,17 @@ def vars_of(peer) -> tuple[int, int, int]:
 
 
 def test_a_short_write_is_reported_as_far_as_it_went(pair):
-    stream, notes, theirs = pair
+    stream, theirs = pair
     buffers = [bytes([number]) * 30_000 for number in range(100)]
     whole = b"".join(buffers)
     count = stream.write_nowait(buffers)
     assert 0 < count < len(whole), "the socket took all: the test needs more"
-    assert notes.wrote == whole[:count]
+    assert stream.sent == whole[:count]
     with pytest.raises(BlockingIOError):
         stream.write_nowait(buffers)
-    assert notes.wrote == whole[:count]
+    assert stream.sent == whole[:count]
     assert receive(theirs, count) == whole[:count]
-    assert notes.events == []
+    assert stream.events == []
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 9, 10])
@@ -97,14 +97,13 @@ def test_written_bytes_are_reported_across_buffers(size):
         def write(self, buffers):
             return size
 
-    notes = Notes()
-    stream = ObservedStream(Short(), notes)
+    stream = NotingStream(Short())
     assert stream.write([b"0009", memoryview(b"hello"), bytearray(b"0000")]) == size
-    assert notes.wrote == b"0009hello0000"[:size]
+    assert stream.sent == b"0009hello0000"[:size]
 
 
 def test_waiting_writes_are_reported_when_they_end(pair):
-    stream, notes, theirs = pair
+    stream, theirs = pair
     payload = bytes(1_000_000)
     got = []
     reader = threading.Thread(target=lambda: got.append(receive(theirs, len(payload))))
@@ -113,12 +112,12 @@ def test_waiting_writes_are_reported_when_they_end(pair):
     while left:
         left = left[stream.write([left]) :]
     reader.join()
-    assert notes.wrote == payload == got[0]
+    assert stream.sent == payload == got[0]
 
 
 @pytest.mark.parametrize("now", [False, True])
 def test_reads_are_reported_and_then_the_end(pair, now):
-    stream, notes, theirs = pair
+    stream, theirs = pair
     buffer = bytearray(b"-" * 100)
 
     def read() -> int:
@@ -126,54 +125,53 @@ def test_reads_are_reported_and_then_the_end(pair, now):
 
     theirs.sendall(b"hello")
     assert stream.peek_nowait()
-    assert notes.read == b"", "a peek is not reported"
+    assert stream.received == b"", "a peek is not reported"
     assert read() == 5
     assert buffer.startswith(b"hello-")
-    assert notes.read == b"hello"
+    assert stream.received == b"hello"
     theirs.close()
     assert read() == 0
-    assert notes.events == ["end"]
+    assert stream.events == ["end"]
 
 
 def test_a_read_without_bytes_is_not_reported(pair):
-    stream, notes, _ = pair
+    stream, _ = pair
     with pytest.raises(BlockingIOError):
         stream.read_nowait(bytearray(1))
     with pytest.raises(TimedOut):
         stream.read(bytearray(1), Deadline(0))
     with pytest.raises(BlockingIOError):
         stream.peek_nowait()
-    assert (notes.read, notes.events) == (b"", [])
+    assert (stream.received, stream.events) == (b"", [])
 
 
 def test_a_refused_write_is_reported_and_raised(pair):
-    stream, notes, theirs = pair
+    stream, theirs = pair
     theirs.close()
     for write in (stream.write, stream.write_nowait):
         with pytest.raises(PeerClosed):
             write([b"x"])
-    assert notes.wrote == b""
-    assert notes.events == ["write error: the other end has hung up"] * 2
+    assert stream.sent == b""
+    assert stream.events == ["write error: the other end has hung up"] * 2
 
 
 def test_closing_is_reported_before_it_happens():
     """What a thread that reads finds afterwards is known to be our own doing."""
-    notes = Notes()
 
     class Felt:
         def shutdown(self) -> None:
-            notes.events.append("felt")
+            stream.events.append("felt")
 
         close = shutdown
 
-    stream = ObservedStream(Felt(), notes)
+    stream = NotingStream(Felt())
     stream.shutdown()
     stream.close()
-    assert notes.events == ["close", "felt", "close", "felt"]
+    assert stream.events == ["close", "felt", "close", "felt"]
 
 
 def test_close_and_shut_down_are_passed_on(pair):
-    stream, _, theirs = pair
+    stream, theirs = pair
     stream.shutdown()
     assert stream.read(bytearray(1), Deadline(30)) == 0
     assert theirs.recv(1) == b""
