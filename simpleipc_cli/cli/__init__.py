@@ -59,13 +59,12 @@ def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
 
 def _run_parsed(verb: str, given: dict[str, Any]) -> int:
     if verb == "send":
-        from simpleipc_cli.cli.send import SendOptions  # noqa: PLC0415 - only one verb is loaded
-        from simpleipc_cli.cli.send.run import run as send  # noqa: PLC0415
+        from simpleipc_cli.cli.send import run as send  # noqa: PLC0415 - only one verb is loaded
 
-        return send(SendOptions(**given))
-    from simpleipc_cli.cli.probe.run import ProbeOptions, run  # noqa: PLC0415
+        return send.run(send.SendOptions(**given))
+    from simpleipc_cli.cli.probe import run as probe  # noqa: PLC0415
 
-    return run(ProbeOptions(**given))
+    return probe.run(probe.ProbeOptions(**given))
 
 
 def _discard_unwritten_output() -> None:

@@ -15,8 +15,7 @@ from simpleipc_cli.cli.options import (
     trace_options,
     wait_option,
 )
-from simpleipc_cli.cli.send import SendOptions
-from simpleipc_cli.cli.send.run import run
+from simpleipc_cli.cli.send.run import SendOptions, run
 
 EXAMPLES = """\b
 Examples:

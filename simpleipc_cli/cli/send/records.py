@@ -11,8 +11,7 @@ from simpleipc_cli.batch.connector import Connector
 from simpleipc_cli.cli.exitcodes import exit_code
 from simpleipc_cli.cli.output import MessageOutput, open_output
 from simpleipc_cli.cli.parse import resolve_endpoint
-from simpleipc_cli.cli.send import SendOptions
-from simpleipc_cli.cli.send.run import NullDiagnostics, connect, make_diagnostics, open_source
+from simpleipc_cli.cli.send.run import Diagnostics, SendOptions, connect, open_source
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
@@ -23,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simpleipc_cli.cli.send.diagnostics import Diagnostics
     from simpleipc_cli.transport import Stream
 
 _RESERVED_FDS = 16  # for files that are open for a moment (tunable)
@@ -36,10 +34,10 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
     Raises SipcError, Terminated.
     """
     endpoint = resolve_endpoint(options.path)
-    with make_diagnostics(options, endpoint.path) as diagnostics:
+    with Diagnostics(options, endpoint.path) as diagnostics:
 
         def describe(number: int, error: SipcError) -> bytes:
-            diagnostics.hide_progress()
+            diagnostics.hide_bar()
             line = printable(f"sipc send: record {number}: {error.text}")
             return line.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -73,7 +71,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
             if error is None:
                 target.commit()
             else:
-                diagnostics.record_failure(error)
+                diagnostics.failure = error
         finally:
             source.close()
             if target is not None:
@@ -85,7 +83,7 @@ def _connect_nowait(
     options: SendOptions,
     endpoint: Endpoint,
     deadline: Deadline,
-    diagnostics: Diagnostics | NullDiagnostics,
+    diagnostics: Diagnostics,
 ) -> Callable[[], Stream]:
     """Return a function that connects without waiting, unless it starts a server."""
     number = count(1)

@@ -7,24 +7,50 @@ from time import monotonic
 
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.output import open_output
-from simpleipc_cli.cli.parse import resolve_endpoint
-from simpleipc_cli.cli.stdio import STDERR, STDIN, open_input, print_error
+from simpleipc_cli.cli.parse import Options, resolve_endpoint
+from simpleipc_cli.cli.stdio import STDERR, STDIN, format_error, open_input, print_error
 from simpleipc_cli.client import connect_with_retry, exchange, probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
+from simpleipc_cli.text import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.output import Output
-    from simpleipc_cli.cli.send import SendOptions
-    from simpleipc_cli.cli.send.diagnostics import Diagnostics
+    from simpleipc_cli.cli.send.diagnostics import Progress
     from simpleipc_cli.cli.stdio import Input
     from simpleipc_cli.endpoint import Endpoint
     from simpleipc_cli.errors import SipcError
+    from simpleipc_cli.observe.stream import TransferStats
+    from simpleipc_cli.observe.trace import Tracer
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Stream
+
+_MAX_REQUEST_ID = 64  # bytes shown; it comes from the environment
+
+
+class SendOptions(Options):
+    """The options of `sipc send`; times in seconds, None for no limit."""
+
+    path: str | None = None
+    data: str | None = None
+    data_file: str | None = None
+    output: str | None = None
+    connect_timeout: float | None = 1.0
+    max_time: float | None = None
+    wait: float | None = None
+    has_wait: bool = False
+    """Whether --wait is given."""
+    spawn: str | None = None
+    expected: Expectation | None = None
+    trace: bool = False
+    trace_file: str | None = None
+    stats: bool = False
+    progress: bool | None = None
+    """None shows it on a suitable terminal."""
 
 
 def run(options: SendOptions) -> int:
@@ -33,7 +59,7 @@ def run(options: SendOptions) -> int:
     Raises SipcError, Terminated.
     """
     endpoint = resolve_endpoint(options.path)
-    with make_diagnostics(options, endpoint.path) as diagnostics:
+    with Diagnostics(options, endpoint.path) as diagnostics:
         deadline = Deadline(options.max_time)
         source = target = None
         read_more: Callable[[], Buffer] | None = None
@@ -118,37 +144,105 @@ def connect(options: SendOptions, endpoint: Endpoint, deadline: Deadline) -> Str
     )
 
 
-def make_diagnostics(options: SendOptions, path: str) -> Diagnostics | NullDiagnostics:
-    """Return what the options ask for; it is loaded only if something may be shown."""
-    progress = os.isatty(STDERR) if options.progress is None else options.progress
-    if not (progress or options.trace or options.trace_file is not None or options.stats):
-        return NullDiagnostics()
-    started_at = monotonic()  # includes the time to load the module
-    from simpleipc_cli.cli.send.diagnostics import Diagnostics  # noqa: PLC0415
+class Diagnostics:
+    """Shows what the options ask for besides the response, in a `with` around all exchanges.
 
-    return Diagnostics(options, path, started_at)
+    Loads only the modules for that.
+    """
 
+    def __init__(self, options: SendOptions, path: str) -> None:
+        """Open nothing yet: the statistics include errors of open()."""
+        self._options = options
+        self._path = path
+        self._stats: TransferStats | None = None
+        self._tracer: Tracer | None = None
+        self._progress: Progress | None = None
+        self.failure: SipcError | None = None
+        """An error that is not raised, for the statistics."""
+        if options.stats:
+            started_at = monotonic()  # includes the time to load the module
+            from simpleipc_cli.observe.stream import TransferStats  # noqa: PLC0415
 
-class NullDiagnostics:
-    """Shows nothing. Has the methods of Diagnostics."""
+            self._stats = TransferStats(started_at)
 
-    def __enter__(self) -> NullDiagnostics:
+    def __enter__(self) -> Diagnostics:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Remove the bar, close the trace, and print the statistics."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._tracer is not None:
+            self._tracer.close()
+        if self._options.stats and self._stats is not None:
+            from simpleipc_cli.cli.send.diagnostics import format_stats  # noqa: PLC0415
+
+            print_error(format_stats(self._stats, self._path, error or self.failure))
 
     def open(self, source: Input | None, *, has_records: bool = False) -> None:
-        pass
+        """Open the trace and prepare the progress display, before anything is read or sent.
 
-    def observe(self, stream: Stream, number: int = 1) -> Stream:  # noqa: ARG002
+        `source` is None if the request is on the command line. With `has_records` the total is
+        unknown, because separators are not sent. Raises SipcError if the trace cannot be opened.
+        """
+        options = self._options
+        if options.trace or options.trace_file is not None:
+            from simpleipc_cli.cli.line_writer import open_trace  # noqa: PLC0415 - only for these
+
+            self._tracer = open_trace(self._warn, on_stderr=options.trace, path=options.trace_file)
+        is_live = not options.trace and _has_live_display()
+        is_typed = source is not None and source.is_terminal
+        is_shown = options.progress
+        if is_shown is None:
+            is_shown = is_live and not is_typed and not os.environ.get("NO_COLOR")
+        if is_shown:
+            from simpleipc_cli.cli.send.diagnostics import PROGRESS_AFTER, Progress  # noqa: PLC0415
+            from simpleipc_cli.observe.stream import TransferStats  # noqa: PLC0415
+
+            self._stats = self._stats or TransferStats()
+            self._progress = Progress(
+                self._stats,
+                None if source is None or has_records else source.size,
+                is_live=is_live,
+                delay=0.0 if options.progress else PROGRESS_AFTER,
+            )
+
+    def observe(self, stream: Stream, number: int = 1) -> Stream:
+        """Return the stream to use instead; `number` identifies it within this process."""
+        if self._progress is not None:
+            self._progress.start()
+        if self._stats is not None:
+            stream = self._stats.observe(stream)
+        if self._tracer is not None:
+            stream = self._tracer.observe(
+                stream, f"{os.getpid()}-{number}", _connect_event(), self._path
+            )
         return stream
 
     def hide_progress_before(self, output: Output) -> None:
-        pass
+        """Remove the display when the first part of the response goes to the terminal."""
+        if self._progress is not None and output.is_terminal:
+            output.before_first_write = self._progress.stop
 
-    def hide_progress(self) -> None:
-        pass
+    def hide_bar(self) -> None:
+        """Remove a bar: something will be written to standard error. Lines continue."""
+        if self._progress is not None and self._progress.is_live:
+            self._progress.stop()
 
-    def record_failure(self, error: SipcError) -> None:
-        pass
+    def _warn(self, error: SipcError) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        print_error(format_error("send", error))
+
+
+def _has_live_display() -> bool:
+    """Return whether stderr is a terminal on which a bar can be drawn and removed."""
+    return os.isatty(STDERR) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+
+
+def _connect_event() -> str:
+    """Name the request that a handler of `sipc serve` answers, to match a proxy's two traces."""
+    request = os.environ.get("SIPC_REQUEST_ID")
+    if not request:
+        return "connected to"
+    return f"connected for request {quoted(os.fsencode(request)[:_MAX_REQUEST_ID])} to"

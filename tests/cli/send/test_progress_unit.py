@@ -29,7 +29,7 @@ def own_terminal(monkeypatch):
 
 
 def test_it_waits_for_one_second():
-    assert diagnostics._PROGRESS_AFTER == 1.0
+    assert diagnostics.PROGRESS_AFTER == 1.0
 
 
 @pytest.mark.parametrize("live", [True, False])
