@@ -15,7 +15,6 @@ from simpleipc_cli.errors import ProtocolError
 
 Buffer = bytes | bytearray | memoryview
 
-
 MAX_PACKET = 65520
 """Bytes in the longest packet, its header included (0xfff0)."""
 
@@ -27,19 +26,15 @@ MAX_PAYLOAD = MAX_PACKET - HEADER_SIZE
 FLUSH_PACKET = b"0000"
 
 _NOTHING = memoryview(b"")
-_FULL_HEADER = b"%04x" % MAX_PACKET
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _EXPECTED = "expected 0000, or 0004 to fff0, in hexadecimal"
 _RESERVED = {1: "a delim packet (0001)", 2: "a response-end packet (0002)"}
 
 
 class Event:
-    """An event of the decoder."""
+    """What next_event() returns: Data, FLUSH or NEED_DATA."""
 
     __slots__ = ()
-
-    def __repr__(self) -> str:
-        return type(self).__name__
 
 
 class Data(Event):
@@ -56,24 +51,12 @@ class Data(Event):
         self.payload = payload
         self.ends_packet = ends_packet
 
-    def __repr__(self) -> str:
-        return f"Data({len(self.payload)} bytes, ends_packet={self.ends_packet})"
 
+FLUSH = Event()
+"""A flush packet: the message is complete."""
 
-class Flush(Event):
-    """A flush packet: the message is complete."""
-
-    __slots__ = ()
-
-
-class NeedData(Event):
-    """The buffer is used up: receive more."""
-
-    __slots__ = ()
-
-
-FLUSH = Flush()
-NEED_DATA = NeedData()
+NEED_DATA = Event()
+"""The buffer is used up: receive more."""
 
 
 class Decoder:
@@ -185,12 +168,8 @@ def encode(payload: Buffer) -> list[Buffer]:
     the end.
     """
     view = memoryview(payload)
-    size = len(view)
-    if 0 < size <= MAX_PAYLOAD:
-        return [b"%04x" % (size + HEADER_SIZE), view]
     pieces: list[Buffer] = []
-    for start in range(0, size, MAX_PAYLOAD):
+    for start in range(0, len(view), MAX_PAYLOAD):
         piece = view[start : start + MAX_PAYLOAD]
-        full = len(piece) == MAX_PAYLOAD
-        pieces += (_FULL_HEADER if full else b"%04x" % (len(piece) + HEADER_SIZE), piece)
+        pieces += (b"%04x" % (len(piece) + HEADER_SIZE), piece)
     return pieces

@@ -9,7 +9,6 @@ no record is started without space for its response, and input is read only when
 from __future__ import annotations
 
 from simpleipc_cli.batch.connector import RecordExchange
-from simpleipc_cli.batch.records import RecordSplitter
 from simpleipc_cli.batch.reorder import BufferUsage, OrderedOutput, OutputFailed, WriteBuffer
 from simpleipc_cli.errors import SipcError, TimedOut
 from simpleipc_cli.transport import READ, WRITE, new_poller
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 
 BUFFER_SIZE = 64 * 1024
 """Bytes moved at once, in each direction; also the bytes of a request in memory."""
+
+MAX_HELD = 64 * 1024
+"""Bytes of an incomplete record from which on it is returned as it arrives: a full packet."""
 
 MAX_RESPONSES = 1000
 """Responses, complete or not, from the oldest incomplete response on (tunable)."""
@@ -170,22 +172,17 @@ class Batch:
     def _read_input(self) -> None:
         self._input_is_ready = False
         try:
-            data = self._source.read_nowait(BUFFER_SIZE)
+            self._splitter.feed(self._source.read_nowait(BUFFER_SIZE))
         except BlockingIOError:
-            return  # another process has read it
+            pass  # another process has read it
         except SipcError as error:
             self._on_input_error(error)
-            return
-        if data:
-            self._splitter.feed(data)
-        else:
-            self._splitter.feed_eof()
 
     def _on_chunk(self, payload: bytes, ends_record: bool) -> None:
         is_first = not self._inside
+        self._inside = not ends_record
         if is_first:
             self._current = self._new_exchange()
-        self._inside = not ends_record
         exchange = self._current
         if exchange is None:
             return  # already answered or failed: the rest of its record is dropped
@@ -336,3 +333,63 @@ class Batch:
         if self._output.oldest is not None or self._buffer:
             late = TimedOut("the output did not take the responses in time")
             self._record_failure(self._output.oldest or self._started, late)
+
+
+class RecordSplitter:
+    """Splits a stream of bytes, however it is sliced, into chunks of records.
+
+    A record ends at its separator, which is not part of it, or at the end of the input. A short
+    record is returned in one chunk when it is complete, so that a line that is still being typed
+    occupies no server. A long one is returned as it arrives, so that it need not fit into memory.
+    """
+
+    __slots__ = ("_data", "_held", "_position", "_separator", "_started", "input_ended")
+
+    def __init__(self, separator: bytes) -> None:
+        """`separator` is one byte."""
+        self._separator = separator
+        self._data = b""
+        self._position = 0
+        self._held = bytearray()  # the beginning of a record of which nothing was returned yet
+        self._started = False  # whether a chunk of an incomplete record was returned
+        self.input_ended = False
+
+    @property
+    def inside_record(self) -> bool:
+        """Whether the bytes searched so far end within a record."""
+        return self._started or bool(self._held)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether next_chunk() has nothing to return before feed()."""
+        return not self.input_ended and self._position >= len(self._data)
+
+    def feed(self, data: bytes) -> None:
+        """Add input, nothing at its end. Only when `needs_data` is true."""
+        self._data = data
+        self._position = 0
+        self.input_ended = not data
+
+    def next_chunk(self) -> tuple[bytes, bool] | None:
+        """Return the next bytes of a record, and whether they are its last.
+
+        None if more data is needed or, once `input_ended` is true, at the end.
+        """
+        data, start = self._data, self._position
+        end = data.find(self._separator, start)
+        if end >= 0:
+            self._position = end + 1
+            return self._chunk(data[start:end], True)
+        self._position = len(data)
+        if start < len(data):
+            if self._started or len(self._held) + len(data) - start >= MAX_HELD:
+                return self._chunk(data[start:], False)
+            self._held += data[start:]
+        return self._chunk(b"", True) if self.input_ended and self.inside_record else None
+
+    def _chunk(self, payload: bytes, ends_record: bool) -> tuple[bytes, bool]:
+        self._started = not ends_record
+        if self._held:
+            payload = bytes(self._held) + payload
+            self._held.clear()
+        return payload, ends_record

@@ -199,17 +199,6 @@ def test_data_may_not_be_added_before_all_events_are_read():
         decoder.receive_data(b"0005b")
 
 
-def test_events_have_a_readable_repr():
-    decoder = Decoder()
-    decoder.receive_data(b"0006ab00040000")
-    assert [repr(decoder.next_event()) for _ in range(4)] == [
-        "Data(2 bytes, ends_packet=True)",
-        "Data(0 bytes, ends_packet=True)",
-        "Flush",
-        "NeedData",
-    ]
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64, 1000, 100_000])
 def test_payload_is_not_copied_and_returned_once_per_packet_and_slice(size):
     packets = [pattern(length) for length in (1, 100, 1, MAX_PAYLOAD, 3)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.batch.records import MAX_HELD, RecordSplitter
+from simpleipc_cli.batch.batch import MAX_HELD, RecordSplitter
 
 
 def all_chunks(splitter: RecordSplitter) -> list[tuple[bytes, bool]]:
@@ -15,11 +15,11 @@ def split(*slices: bytes, separator: bytes = b"\n") -> list[tuple[bytes, bool]]:
     """Return all chunks of an input that arrives in these slices."""
     splitter = RecordSplitter(separator)
     chunks = []
-    for data in slices:
+    for data in filter(None, slices):
         splitter.feed(data)
         chunks += all_chunks(splitter)
         assert splitter.needs_data
-    splitter.feed_eof()
+    splitter.feed(b"")
     chunks += all_chunks(splitter)
     assert splitter.input_ended
     assert not splitter.needs_data
@@ -80,7 +80,7 @@ def test_records_do_not_depend_on_how_the_input_is_sliced(lengths, slices, ended
     for size in slices:
         chunks.append(data[:size])
         data = data[size:]
-    assert records(split(*(chunk for chunk in [*chunks, data] if chunk))) == expected
+    assert records(split(*chunks, data)) == expected
 
 
 def test_a_short_record_is_passed_on_once_it_is_complete():
@@ -105,7 +105,7 @@ def test_a_long_record_is_passed_on_as_it_is_read():
     splitter.feed(b"\nnext")
     assert all_chunks(splitter) == [(b"", True)]
     assert splitter.inside_record
-    splitter.feed_eof()
+    splitter.feed(b"")
     assert all_chunks(splitter) == [(b"next", True)]
 
 
