@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from time import sleep
 
-from simpleipc_cli.client import connect_with_retry, probe
+from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import (
@@ -27,7 +26,7 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.process import Command, Detached, describe, start_detached
 from simpleipc_cli.system import BlockedSignals
-from simpleipc_cli.transport import StartLock, Stream, real_path
+from simpleipc_cli.transport import StartLock, Stream, connect, real_path
 
 START_TIMEOUT = 10.0
 """Default time, in seconds, in which the server must listen (tunable)."""
@@ -55,14 +54,13 @@ def connect_or_start(
     to connect. A command that still runs is terminated first, which may take two seconds.
     """
     limit = deadline.capped(START_TIMEOUT if wait is None else wait.remaining())
+    busy_timeout = connect_timeout if wait is None else None
     path = _real_path(endpoint)
     command = Command(line, environment.get("PATH", os.defpath))
     environment = {**environment, "SIPC_PATH": path}
     lock = StartLock(path)
     with BlockedSignals() as signals:
-        attempts = ConnectAttempts(
-            endpoint, signals, connect_timeout, limit, wait_if_busy=wait is not None
-        )
+        attempts = ConnectAttempts(endpoint, signals, busy_timeout, limit)
         try:
             while not lock.take():
                 if (stream := attempts.connect()) is not None:
@@ -100,49 +98,37 @@ class ConnectAttempts:
         self,
         endpoint: Endpoint,
         signals: BlockedSignals,
-        connect_timeout: float | None,
+        busy_timeout: float | None,
         limit: Deadline,
-        *,
-        wait_if_busy: bool,
     ) -> None:
+        """`busy_timeout` (seconds) limits one try at a busy endpoint."""
         self.limit = limit
         self.error: EndpointError = PathNotFound(f"{endpoint.path} does not exist")
         """Why the last try failed."""
         self._endpoint = endpoint
         self._signals = signals
-        self._connect_timeout = connect_timeout
-        self._wait_if_busy = wait_if_busy
+        self._busy_timeout = busy_timeout
         self._backoff = Backoff(*_RETRY_DELAYS)
 
     def connect(self) -> Stream | None:
         """Try once; return None if no server listens. Raises EndpointError for other reasons."""
-        while True:
-            try:
-                with self._signals.unblocked():
-                    return connect_with_retry(
-                        self._endpoint.path_checked,
-                        connect_timeout=self._connect_timeout,
-                        deadline=self.limit,
-                    )
-            except ServerBusy:
-                if not self._wait_if_busy or self.limit.expired():
-                    raise
-            except (NotListening, PathNotFound) as error:
-                self.error = error
-                return None
-            self.delay()
+        try:
+            with self._signals.unblocked():
+                limit = self.limit.capped(self._busy_timeout)
+                return connect(self._endpoint.path_checked(), limit)
+        except ServerBusy:
+            raise
+        except (NotListening, PathNotFound) as error:
+            self.error = error
+            return None
 
     def delay(self, server: Detached | None = None) -> None:
         """Wait before the next try, at most until the server exits."""
-        left = self.limit.remaining()
-        delay = self._backoff.next()
-        if left is not None:
-            delay = min(delay, left)
         with self._signals.unblocked():
             if server is None:
-                sleep(delay)
+                self.limit.sleep(self._backoff.next())
             else:
-                server.wait(delay)
+                server.wait(self._backoff.next())
 
     def is_listening(self) -> bool:
         """Probe without waiting."""

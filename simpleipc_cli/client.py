@@ -7,7 +7,7 @@ writes the part of the request that does not fit into the kernel's buffer.
 from __future__ import annotations
 
 import _thread
-from time import monotonic, sleep
+from time import monotonic
 
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import (
@@ -51,19 +51,17 @@ def connect_with_retry(
 
     Raises the EndpointError of the last try.
     """
-    deadline = deadline or Deadline(None)
+    limit = deadline or Deadline(None)
+    if wait is not None:
+        limit = limit.capped(wait.remaining())
     backoff = Backoff(*_RETRY_DELAYS)
     while True:
-        limit = deadline.capped(connect_timeout)
-        if wait is not None:
-            limit = limit.capped(wait.remaining())
         try:
-            return connect(resolve_path(), limit)
+            return connect(resolve_path(), limit.capped(connect_timeout))
         except (NotListening, PathNotFound):
-            if wait is None or wait.expired() or deadline.expired():
+            if wait is None or limit.expired():
                 raise
-        left = [time for time in (wait.remaining(), deadline.remaining()) if time is not None]
-        sleep(min(backoff.next(), *left) if left else backoff.next())
+        limit.sleep(backoff.next())
 
 
 def exchange(
@@ -90,7 +88,7 @@ def exchange(
         writer.finish()
     sender: _Sender | None = None
     try:
-        if write_pending_nowait(stream, writer) and (writer.pending or read_more is not None):
+        if _write_pending_nowait(stream, writer) and (writer.pending or read_more is not None):
             sender = _Sender(stream, writer, read_more)
             sender.start()
         _receive(stream, on_data, deadline)
@@ -106,7 +104,7 @@ def exchange(
             sender.join_and_close()
 
 
-def write_pending_nowait(stream: Stream, writer: MessageWriter) -> bool:
+def _write_pending_nowait(stream: Stream, writer: MessageWriter) -> bool:
     """Write what the stream takes without blocking; return False if the peer has closed."""
     try:
         while writer.pending:
@@ -235,13 +233,11 @@ def probe(
     the last try and that call together. Raises what `on_connected` raises.
     """
     started_at = monotonic()
-    limit = Deadline(timeout)
 
     def resolve_and_start_clock() -> str:
-        nonlocal started_at, limit
+        nonlocal started_at
         path = resolve_path()
         started_at = monotonic()  # only the last try is timed
-        limit = Deadline(timeout)
         return path
 
     try:
@@ -255,7 +251,7 @@ def probe(
     if on_connected is None:
         stream.close()
     else:
-        on_connected(stream, limit)
+        on_connected(stream, Deadline(None if timeout is None else timeout - seconds))
     return result
 
 
@@ -266,10 +262,7 @@ def wait_until_gone(
     backoff = Backoff(*_RETRY_DELAYS)
     while True:
         result = probe(resolve_path, timeout=timeout, deadline=wait)
-        if result.error is not None and not isinstance(result.error, ServerBusy):
+        is_gone = result.error is not None and not isinstance(result.error, ServerBusy)
+        if is_gone or wait.expired():
             return result
-        if wait.expired():
-            return result
-        left = wait.remaining()
-        delay = backoff.next()
-        sleep(delay if left is None else min(delay, left))
+        wait.sleep(backoff.next())

@@ -5,7 +5,7 @@ All times are seconds as floats, on the monotonic clock. `None` means "no limit"
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, sleep
 
 NEVER = float("inf")
 """A time that is never reached."""
@@ -26,6 +26,11 @@ class Deadline:
 
     def expired(self) -> bool:
         return self._at is not None and monotonic() >= self._at
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, at most until the deadline."""
+        left = self.remaining()
+        sleep(seconds if left is None else min(seconds, left))
 
     def capped(self, seconds: float | None) -> Deadline:
         """Return the earlier of this deadline and `seconds` from now."""
