@@ -21,7 +21,7 @@ from simpleipc_cli.errors import (
     ServerBusy,
     SipcError,
 )
-from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.pktline import MessageReader, MessageWriter
 from simpleipc_cli.transport import connect
 
 TYPE_CHECKING = False

@@ -1,17 +1,21 @@
-"""pkt-line framing: bytes in, events out, without any input or output.
+"""pkt-lines, and messages made of them: bytes in, events or payload out, no input or output.
 
 A pkt-line is four hexadecimal digits, the length of the whole packet, and then the
 payload. Lengths below 4 are special packets without a payload. Source: git's
 Documentation/gitprotocol-common.txt ("pkt-line Format") and pkt-line.h; the largest
 packet is LARGE_PACKET_MAX in pkt-line.h.
 
-Pass received bytes to `Decoder.receive_data()`, then call `next_event()` until it returns
-NEED_DATA.
+A message is packets ended by a flush. Neither its reader nor its writer holds more of it than
+the buffers passed to it.
 """
 
 from __future__ import annotations
 
-from simpleipc_cli.errors import ProtocolError
+from simpleipc_cli.errors import IncompleteMessage, ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Buffer = bytes | bytearray | memoryview
 
@@ -24,6 +28,9 @@ MAX_PAYLOAD = MAX_PACKET - HEADER_SIZE
 """Bytes of payload in the longest packet."""
 
 FLUSH_PACKET = b"0000"
+
+MAX_BUFFERS = 1024
+"""Buffers that one gathering write takes (IOV_MAX of Linux)."""
 
 _NOTHING = memoryview(b"")
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
@@ -62,6 +69,7 @@ NEED_DATA = Event()
 class Decoder:
     """Turns bytes, however they are split into buffers, into events.
 
+    Pass received bytes to receive_data(), then call next_event() until it returns NEED_DATA.
     Holds the buffer passed to it until that is used up, and then at most a partial header.
     """
 
@@ -173,3 +181,107 @@ def encode(payload: Buffer) -> list[Buffer]:
         piece = view[start : start + MAX_PAYLOAD]
         pieces += (b"%04x" % (len(piece) + HEADER_SIZE), piece)
     return pieces
+
+
+class MessageReader:
+    """Turns the bytes of one message into its payload."""
+
+    __slots__ = ("_decoder", "complete", "packets", "payload_bytes", "trailing_bytes")
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self.complete = False
+        """Whether the flush has been received."""
+        self.packets = 0
+        """Complete packets, not counting the flush."""
+        self.payload_bytes = 0
+        self.trailing_bytes = 0
+        """Bytes after the flush, which were dropped: they belong to no message."""
+
+    def feed(self, data: Buffer) -> Iterator[memoryview]:
+        """Yield the payload in `data`, as views of it. Exhaust the iterator before the next call.
+
+        Raises ProtocolError at a malformed packet, after yielding the payload before it.
+        """
+        if self.complete:
+            self.trailing_bytes += len(data)
+            return
+        decoder = self._decoder
+        decoder.receive_data(data)
+        while (event := decoder.next_event()) is not NEED_DATA:
+            if event is FLUSH:
+                self.complete = True
+                self.trailing_bytes = decoder.unread
+                return
+            if isinstance(event, Data):
+                self.packets += event.ends_packet
+                self.payload_bytes += len(event.payload)
+                if event.payload:
+                    yield event.payload
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the last buffer after the header of a malformed packet."""
+        return self._decoder.unread
+
+    def feed_eof(self) -> None:
+        """Note the end of the stream. Raises IncompleteMessage unless the message is complete."""
+        if self.complete:
+            return
+        where = "inside a packet" if self.inside_packet else "without a flush packet"
+        raise IncompleteMessage(
+            f"the message was cut off {where}, after {self._decoder.offset} bytes"
+        )
+
+    @property
+    def inside_packet(self) -> bool:
+        """Whether a packet has started and is not complete."""
+        return self._decoder.inside_packet
+
+
+class MessageWriter:
+    """Turns payload into packets, and keeps the buffers that have not been written yet."""
+
+    __slots__ = ("finished", "payload_bytes", "pending")
+
+    def __init__(self) -> None:
+        self.pending: list[Buffer] = []
+        """The buffers to write next, in order."""
+        self.finished = False
+        """Whether the flush has been added."""
+        self.payload_bytes = 0
+
+    def write(self, payload: Buffer) -> None:
+        """Add payload. The buffer must not change until it has been written."""
+        size = len(payload)
+        self.payload_bytes += size
+        if 0 < size <= MAX_PAYLOAD:
+            self.pending += (b"%04x" % (size + HEADER_SIZE), memoryview(payload))
+        else:
+            self.pending += encode(payload)
+
+    def finish(self) -> None:
+        """Add the flush, which completes the message."""
+        self.pending.append(FLUSH_PACKET)
+        self.finished = True
+
+    def advance(self, count: int) -> None:
+        """Remove the first `count` pending bytes, which have been written."""
+        consume(self.pending, count)
+
+    def clear(self) -> None:
+        """Drop the pending buffers: the peer will not read them."""
+        self.pending.clear()
+
+
+def consume(buffers: list[Buffer], count: int) -> None:
+    """Remove the first `count` bytes from a list of buffers; there must be as many."""
+    whole = 0
+    for buffer in buffers:
+        if count < len(buffer):
+            break
+        count -= len(buffer)
+        whole += 1
+    del buffers[:whole]
+    if count:
+        buffers[0] = memoryview(buffers[0])[count:]

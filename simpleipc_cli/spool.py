@@ -10,7 +10,7 @@ import tempfile
 
 from simpleipc_cli import system
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.message import MAX_BUFFERS, consume
+from simpleipc_cli.pktline import MAX_BUFFERS, consume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

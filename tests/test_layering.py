@@ -18,7 +18,7 @@ PACKAGE = Path(simpleipc_cli.__file__).parent
 
 # A module or package imports itself and what stands above it in this list.
 LAYERS = """
-    lazy errors deadline pktline message text system spool transport observe endpoint client server
+    lazy errors deadline pktline text system spool transport observe endpoint client server
     process handlers batch bench autostart cli __main__
 """.split()
 
@@ -255,7 +255,7 @@ def test_loaded_modules_are_found():
 
 
 def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
-    needed = {"client", "message", "transport", "pktline", "deadline", "errors"}
+    needed = {"client", "transport", "pktline", "deadline", "errors"}
     assert {f"simpleipc_cli.{name}" for name in needed} <= loaded_by_client
 
 

@@ -13,7 +13,7 @@ from simpleipc_cli.errors import (
     PeerClosed,
     ServerBusy,
 )
-from simpleipc_cli.message import MessageReader, MessageWriter, consume
+from simpleipc_cli.pktline import MessageReader, MessageWriter, consume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from simpleipc_cli.errors import PeerClosed, ProtocolError
-from simpleipc_cli.message import MessageReader
-from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer
+from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer, MessageReader
 from simpleipc_cli.process import describe
 from simpleipc_cli.server.config import LINGER
 from simpleipc_cli.server.handler import HandlerRun, Result

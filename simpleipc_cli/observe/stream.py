@@ -10,7 +10,7 @@ from abc import abstractmethod
 from time import monotonic
 
 from simpleipc_cli.errors import ProtocolError, SipcError
-from simpleipc_cli.message import MessageReader
+from simpleipc_cli.pktline import MessageReader
 from simpleipc_cli.transport import Stream
 
 TYPE_CHECKING = False

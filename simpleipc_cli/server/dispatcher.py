@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
-from simpleipc_cli.message import MessageReader, MessageWriter
+from simpleipc_cli.pktline import MessageReader, MessageWriter
 from simpleipc_cli.server.exchange import Exchange
 from simpleipc_cli.server.exchange_state import ServerContext, Timeouts
 from simpleipc_cli.server.handler import Request

@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 
 from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
-from simpleipc_cli.message import consume
+from simpleipc_cli.pktline import consume
 from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
 from simpleipc_cli.server.exchange_state import Abort, ExchangeState, Step, Timeout
 from simpleipc_cli.server.handler import Result

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from simpleipc_cli.deadline import NEVER, InactivityTimer
-from simpleipc_cli.message import MessageWriter
+from simpleipc_cli.pktline import MessageWriter
 from simpleipc_cli.server.config import LINGER, ServerConfig
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers, RequestBuffer

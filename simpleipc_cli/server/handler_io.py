@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simpleipc_cli.errors import PeerClosed
-from simpleipc_cli.message import MessageReader, consume
-from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.pktline import Buffer, MessageReader, consume
 from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Stream

@@ -19,7 +19,7 @@ from simpleipc_cli.errors import (
     SipcError,
     TimedOut,
 )
-from simpleipc_cli.message import MessageReader
+from simpleipc_cli.pktline import MessageReader
 from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_poller
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.message import MAX_BUFFERS
+from simpleipc_cli.pktline import MAX_BUFFERS
 from simpleipc_cli.spool import Spool
 
 

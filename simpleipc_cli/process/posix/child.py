@@ -20,8 +20,7 @@ from time import monotonic
 
 from simpleipc_cli.deadline import Backoff
 from simpleipc_cli.errors import PeerClosed, SipcError
-from simpleipc_cli.message import MAX_BUFFERS
-from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.pktline import MAX_BUFFERS, Buffer
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
 from simpleipc_cli.system import grow_pipe

@@ -22,7 +22,7 @@ from simpleipc_cli.errors import (
     SipcError,
     TimedOut,
 )
-from simpleipc_cli.message import MAX_BUFFERS
+from simpleipc_cli.pktline import MAX_BUFFERS
 from simpleipc_cli.transport.base import Peer, Stream
 
 TYPE_CHECKING = False

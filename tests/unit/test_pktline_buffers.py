@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleipc_cli.message import MAX_BUFFERS, consume
+from simpleipc_cli.pktline import MAX_BUFFERS, consume
 
 KINDS = {"bytes": bytes, "bytearray": bytearray, "memoryview": memoryview}
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpleipc_cli.errors import IncompleteMessage, ProtocolError
-from simpleipc_cli.message import MessageReader, MessageWriter
-from simpleipc_cli.pktline import MAX_PAYLOAD, encode
+from simpleipc_cli.pktline import MAX_PAYLOAD, MessageReader, MessageWriter, encode
 
 TOKEN = b"builtin:0.29396.20261122T070917.133261Z:"
 
