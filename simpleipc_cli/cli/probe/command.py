@@ -15,7 +15,7 @@ from simpleipc_cli.cli.options import (
     path_argument,
     wait_option,
 )
-from simpleipc_cli.cli.probe.run import ProbeOptions, ProbeRequest, run
+from simpleipc_cli.cli.probe.run import ProbeOptions, run
 
 EXAMPLES = """\b
 Examples:
@@ -74,7 +74,12 @@ def probe(
         raise click.UsageError("--expect and --expect-regex require --data (it may be empty)")
     if has_wait_gone and data is not None:
         raise click.UsageError("--data cannot be combined with --wait-gone")
-    request = None if data is None else ProbeRequest(os.fsencode(data), expected)
     return run(
-        ProbeOptions(**given, has_wait=has_wait, has_wait_gone=has_wait_gone, request=request)
+        ProbeOptions(
+            **given,
+            has_wait=has_wait,
+            has_wait_gone=has_wait_gone,
+            data=None if data is None else os.fsencode(data),
+            expected=expected,
+        )
     )

@@ -35,58 +35,6 @@ _OUTCOMES = (
 )
 
 
-class ProbeRequest:
-    """The request of `--data`, and what became of it."""
-
-    def __init__(self, payload: bytes, expected: Expectation | None) -> None:
-        """Without `expected`, every complete response is good."""
-        self._payload = payload
-        self._expected = expected
-        self.is_sent = False
-        self.error: SipcError | None = None
-        """Why the response is not good; None if it is, or if nothing was sent."""
-        self.bytes = 0
-        """Bytes of the response's payload."""
-        self.seconds: float | None = None
-        """Time from the connection to the end of the response, or to the error."""
-
-    def send(self, stream: Stream, deadline: Deadline) -> None:
-        """Exchange the request for its response, and close the stream; record errors."""
-        self.is_sent = True
-        started_at = monotonic()
-        try:
-            exchange(stream, self._payload, None, self._on_data, deadline)
-            if self._expected is not None:
-                self._expected.check(deadline)
-        except SipcError as error:
-            self.error = error
-        finally:
-            self.seconds = monotonic() - started_at
-            if self._expected is not None:
-                self._expected.close()
-
-    def _on_data(self, payload: memoryview) -> None:
-        self.bytes += len(payload)
-        if self._expected is not None:
-            self._expected.feed(payload)
-
-    @property
-    def outcome(self) -> str | None:
-        """In words; None if nothing was sent."""
-        if not self.is_sent:
-            return None
-        if self.error is None:
-            return "answered" if self._expected is None else "answered as expected"
-        return next(text for kind, text in _OUTCOMES if isinstance(self.error, kind))
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "response": self.outcome,
-            "response_bytes": self.bytes if self.is_sent else None,
-            "response_seconds": None if self.seconds is None else round(self.seconds, 6),
-        }
-
-
 class ProbeOptions(Options):
     """The options of `sipc probe`; times in seconds, None for no limit."""
 
@@ -100,13 +48,52 @@ class ProbeOptions(Options):
     has_wait_gone: bool = False
     """Whether --wait-gone is given."""
     timeout: float | None = 3.0
-    request: ProbeRequest | None = None
+    data: bytes | None = None
+    expected: Expectation | None = None
+    """What the response to `data` must be; None accepts every complete response."""
+
+
+class _Reply:
+    """The response to `--data`, or why there is none."""
+
+    def __init__(self, options: ProbeOptions) -> None:
+        self._request = options.data or b""
+        self._expected = options.expected
+        self.outcome: str | None = None
+        """In words; None if nothing was sent."""
+        self.error: SipcError | None = None
+        """Why the response is not good; None if it is, or if nothing was sent."""
+        self.bytes = 0
+        """Bytes of its payload."""
+        self.seconds = 0.0
+        """Time from the connection to the end of the response, or to the error."""
+
+    def receive(self, stream: Stream, deadline: Deadline) -> None:
+        """Send the request, receive the response, and close the stream; record errors."""
+        started_at = monotonic()
+        try:
+            exchange(stream, self._request, None, self._on_data, deadline)
+            if self._expected is not None:
+                self._expected.check(deadline)
+            self.outcome = "answered" if self._expected is None else "answered as expected"
+        except SipcError as error:
+            self.error = error
+            self.outcome = next(text for kind, text in _OUTCOMES if isinstance(error, kind))
+        finally:
+            self.seconds = monotonic() - started_at
+            if self._expected is not None:
+                self._expected.close()
+
+    def _on_data(self, payload: memoryview) -> None:
+        self.bytes += len(payload)
+        if self._expected is not None:
+            self._expected.feed(payload)
 
 
 def run(options: ProbeOptions) -> int:
     """Probe, print the result, and return the exit status. Raises SipcError, Terminated."""
     endpoint = resolve_endpoint(options.path)
-    request = options.request
+    reply = _Reply(options)
     if options.has_wait_gone:
         result = wait_until_gone(
             endpoint.path_checked, timeout=options.timeout, wait=Deadline(options.wait_gone)
@@ -117,25 +104,28 @@ def run(options: ProbeOptions) -> int:
             endpoint.path_checked,
             timeout=options.timeout,
             wait=Deadline(options.wait) if options.has_wait else None,
-            on_connected=None if request is None else request.send,
+            on_connected=None if options.data is None else reply.receive,
         )
-        status = exit_code(_first_error(result, request))
+        status = exit_code(result.error or reply.error)
     if result.error is not None and status == ExitCode.FAILURE and not options.as_json:
         raise result.error  # says nothing about the endpoint: the probe itself failed
     if options.as_json:
         import json  # noqa: PLC0415 - only for --json
 
-        print_line(json.dumps(_to_json(endpoint.path, result, request)))
+        found = _to_json(endpoint.path, result, reply)
+        if options.data is not None:
+            found |= {
+                "response": reply.outcome,
+                "response_bytes": reply.bytes if reply.outcome else None,
+                "response_seconds": round(reply.seconds, 6) if reply.outcome else None,
+            }
+        print_line(json.dumps(found))
     elif not options.quiet:
-        outcome = f", {request.outcome}" if request is not None and request.is_sent else ""
+        outcome = f", {reply.outcome}" if reply.outcome else ""
         print_line(printable(f"{endpoint.path}: {result.state}{outcome}"))
-        if request is not None and request.error is not None:
-            raise request.error  # which has details
+        if reply.error is not None:
+            raise reply.error  # which has details
     return status
-
-
-def _first_error(result: ProbeResult, request: ProbeRequest | None) -> SipcError | None:
-    return result.error or (None if request is None else request.error)
 
 
 def _wait_gone_status(result: ProbeResult) -> int:
@@ -146,11 +136,11 @@ def _wait_gone_status(result: ProbeResult) -> int:
     return exit_code(result.error)
 
 
-def _to_json(path: str, result: ProbeResult, request: ProbeRequest | None) -> dict[str, object]:
+def _to_json(path: str, result: ProbeResult, reply: _Reply) -> dict[str, object]:
     """Return the object for --json; null is what is unknown."""
     from simpleipc_cli.transport import endpoint_info  # noqa: PLC0415 - only for --json
 
-    error = _first_error(result, request)
+    error = result.error or reply.error
     return {
         "path": json_safe(path),
         "state": result.state,
@@ -159,5 +149,4 @@ def _to_json(path: str, result: ProbeResult, request: ProbeRequest | None) -> di
         "pid": result.peer.pid if result.peer else None,
         "uid": result.peer.uid if result.peer and result.peer.uid >= 0 else None,
         "connect_seconds": round(result.seconds, 6),
-        **({} if request is None else request.to_json()),
     }
