@@ -138,12 +138,12 @@ class Batch:
         """Return whether another record may be started."""
         if self._buffer.is_full or self._messages.is_full:
             return False
-        usage, in_flight = self._usage, len(self._exchanges)
+        usage, in_flight, responses = self._usage, len(self._exchanges), self._output.responses
         # An exchange may need two: for its connection, and for a response on disk.
         descriptors = usage.files + 2 * (in_flight + 1)
-        return not self._output or (
+        return not responses or (
             in_flight < self._jobs
-            and len(self._output) < MAX_RESPONSES
+            and len(responses) < MAX_RESPONSES
             and usage.size < MAX_WAITING
             and descriptors <= self._max_descriptors
         )
@@ -286,8 +286,7 @@ class Batch:
         self._poll(source.fileno(), READ * wants_input)
         self._poll(self._buffer.sink.fileno(), WRITE * bool(self._buffer))
         self._poll(messages.sink.fileno(), WRITE * bool(messages))
-        times = (self._connector.remaining(), self._deadline.remaining())
-        timeout = min((time for time in times if time is not None), default=None)
+        timeout = self._deadline.capped(self._connector.remaining()).remaining()
         for descriptor, events in self._poller.wait(timeout):
             if descriptor == source.fileno():
                 self._input_is_ready = True
@@ -330,9 +329,10 @@ class Batch:
             late = TimedOut(f"no more data arrived from {self._source.name} in time")
             self._record_failure(self._started + 1, not_listening or late)
         self._output.write_nowait()
-        if self._output.oldest is not None or self._buffer:
+        if not self._output.is_idle:
+            responses = self._output.responses
             late = TimedOut("the output did not take the responses in time")
-            self._record_failure(self._output.oldest or self._started, late)
+            self._record_failure(responses[0].number if responses else self._started, late)
 
 
 class RecordSplitter:

@@ -101,17 +101,16 @@ class Connector:
         self,
         connect: Callable[[], Stream],
         *,
-        connect_timeout: float | None,
-        wait: float | None,
+        timeout: float | None,
         waits: bool,
     ) -> None:
         """`connect` connects at once or raises EndpointError.
 
-        An exchange waits `connect_timeout` seconds for a free place in the queue of a busy server;
-        with `waits`, instead of that, `wait` seconds for a server that listens. None: no limit.
+        An exchange waits `timeout` seconds (None: no limit) for a free place in the queue of a
+        busy server; with `waits`, also for a server that listens.
         """
         self._connect = connect
-        self._timeout = wait if waits else connect_timeout
+        self._timeout = timeout
         self._transient_errors = (NotListening, PathNotFound) if waits else (ServerBusy,)
         self._queue: deque[RecordExchange] = deque()
         self._backoff = Backoff(*_RETRY_DELAYS)
@@ -158,9 +157,8 @@ class Connector:
         """Return the seconds until connect_ready() is due; None if the queue is empty."""
         if not self._queue:
             return None
-        left = max(0.0, self._retry_at - monotonic())
-        limit = self._queue[0].connect_deadline.remaining()
-        return left if limit is None else min(left, limit)
+        limit = self._queue[0].connect_deadline
+        return limit.capped(max(0.0, self._retry_at - monotonic())).remaining()
 
     def check(self) -> EndpointError | None:
         """Connect and close; return the error if that fails."""

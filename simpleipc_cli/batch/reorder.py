@@ -37,8 +37,6 @@ MAX_MEMORY_EACH = 64 * 1024
 MAX_MEMORY = 16 * 1024 * 1024
 """Bytes of all responses that wait in memory (tunable)."""
 
-_NEWLINE = b"\n"
-
 
 class OutputFailed(Exception):
     """The output cannot be written to, which ends the batch: no record caused it."""
@@ -50,8 +48,6 @@ class OutputFailed(Exception):
 
 class WriteBuffer:
     """Joins small pieces in front of a sink into one write."""
-
-    __slots__ = ("_bytes", "sink")
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -86,8 +82,6 @@ class WriteBuffer:
 
 class BufferUsage:
     """What all waiting responses occupy."""
-
-    __slots__ = ("files", "folder", "memory", "size")
 
     def __init__(self, folder: str) -> None:
         """`folder` is for the files, which have no names."""
@@ -176,26 +170,18 @@ class OrderedOutput:
         self._buffer = buffer
         self._usage = usage
         self._separator = separator
-        self._responses: deque[PendingResponse] = deque()
-
-    def __len__(self) -> int:
-        """Return the number of responses that are incomplete or not written."""
-        return len(self._responses)
+        self.responses: deque[PendingResponse] = deque()
+        """Those that are incomplete or not written, in order."""
 
     @property
     def is_idle(self) -> bool:
         """Whether everything has been written."""
-        return not self._responses and not self._buffer
-
-    @property
-    def oldest(self) -> int | None:
-        """The number of the oldest response that is incomplete or not written."""
-        return self._responses[0].number if self._responses else None
+        return not self.responses and not self._buffer
 
     def new_response(self, number: int) -> PendingResponse:
-        """Add the response to the next record. Numbers rise by one."""
+        """Add the response to the next record."""
         response = PendingResponse(number, self._usage)
-        self._responses.append(response)
+        self.responses.append(response)
         return response
 
     def deliver(self, response: PendingResponse, payload: memoryview) -> None:
@@ -203,9 +189,9 @@ class OrderedOutput:
 
         Raises OutputFailed; SipcError if it cannot be stored.
         """
-        response.needs_newline = payload[-1] != _NEWLINE[0]
+        response.needs_newline = payload[-1] != ord("\n")
         buffer = self._buffer
-        if response is self._responses[0] and not response.is_waiting and not buffer.is_full:
+        if response is self.responses[0] and not response.is_waiting and not buffer.is_full:
             buffer.add(payload)
             if buffer.is_full:
                 buffer.flush_nowait()
@@ -220,7 +206,7 @@ class OrderedOutput:
 
     def _refill(self) -> bool:
         """Move what is next to the buffer; return whether there was anything."""
-        responses, buffer = self._responses, self._buffer
+        responses, buffer = self.responses, self._buffer
         moved = False
         while responses and not buffer.is_full:
             first = responses[0]
@@ -230,7 +216,7 @@ class OrderedOutput:
                 except SipcError as error:  # after a missing part nothing may follow
                     raise OutputFailed(error) from error
             elif first.complete:
-                if self._separator != _NEWLINE or first.needs_newline:
+                if self._separator != b"\n" or first.needs_newline:
                     buffer.add(self._separator)
                 responses.popleft().close()
             else:
@@ -240,5 +226,6 @@ class OrderedOutput:
 
     def close(self) -> None:
         """Drop everything that was not written."""
-        while self._responses:
-            self._responses.popleft().close()
+        for response in self.responses:
+            response.close()
+        self.responses.clear()

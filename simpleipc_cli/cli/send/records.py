@@ -50,8 +50,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
             diagnostics.hide_progress_before(target)
             connector = Connector(
                 _connect_nowait(options, endpoint, deadline, diagnostics),
-                connect_timeout=options.connect_timeout,
-                wait=options.wait,
+                timeout=options.wait if options.has_wait else options.connect_timeout,
                 waits=options.has_wait,
             )
             target.open()

@@ -38,8 +38,7 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
             MessageOutput(Deadline(None)),
             Connector(
                 lambda: connect(str(endpoint), Deadline(0.0)),
-                connect_timeout=None,
-                wait=None,
+                timeout=None,
                 waits=False,
             ),
             separator=b"\n",
