@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Backoff, Deadline
@@ -60,7 +61,8 @@ def connect_or_start(
     environment = {**environment, "SIPC_PATH": path}
     lock = StartLock(path)
     with BlockedSignals() as signals:
-        attempts = ConnectAttempts(endpoint, signals, busy_timeout, limit)
+        missing = PathNotFound(f"{endpoint.path} does not exist")
+        attempts = ConnectAttempts(endpoint, signals, busy_timeout, limit, missing)
         try:
             while not lock.take():
                 if (stream := attempts.connect()) is not None:
@@ -91,31 +93,25 @@ def _real_path(endpoint: Endpoint) -> str:
         raise PathNotFound(f"cannot resolve {path}: {error.strerror}") from error
 
 
+@dataclass
 class ConnectAttempts:
     """Tries to connect until a deadline that all tries share."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        signals: BlockedSignals,
-        busy_timeout: float | None,
-        limit: Deadline,
-    ) -> None:
-        """`busy_timeout` (seconds) limits one try at a busy endpoint."""
-        self.limit = limit
-        self.error: EndpointError = PathNotFound(f"{endpoint.path} does not exist")
-        """Why the last try failed."""
-        self._endpoint = endpoint
-        self._signals = signals
-        self._busy_timeout = busy_timeout
-        self._backoff = Backoff(*_RETRY_DELAYS)
+    endpoint: Endpoint
+    signals: BlockedSignals
+    busy_timeout: float | None
+    """Seconds that limit one try at a busy endpoint."""
+    limit: Deadline
+    error: EndpointError
+    """Why the last try failed."""
+    backoff: Backoff = field(default_factory=lambda: Backoff(*_RETRY_DELAYS))
 
     def connect(self) -> Stream | None:
         """Try once; return None if no server listens. Raises EndpointError for other reasons."""
         try:
-            with self._signals.unblocked():
-                limit = self.limit.capped(self._busy_timeout)
-                return connect(self._endpoint.path_checked(), limit)
+            with self.signals.unblocked():
+                limit = self.limit.capped(self.busy_timeout)
+                return connect(self.endpoint.path_checked(), limit)
         except ServerBusy:
             raise
         except (NotListening, PathNotFound) as error:
@@ -124,15 +120,15 @@ class ConnectAttempts:
 
     def delay(self, server: Detached | None = None) -> None:
         """Wait before the next try, at most until the server exits."""
-        with self._signals.unblocked():
+        with self.signals.unblocked():
             if server is None:
-                self.limit.sleep(self._backoff.next())
+                self.limit.sleep(self.backoff.next())
             else:
-                server.wait(self._backoff.next())
+                server.wait(self.backoff.next())
 
     def is_listening(self) -> bool:
         """Probe without waiting."""
-        result = probe(self._endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
+        result = probe(self.endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
         return result.error is None or isinstance(result.error, ServerBusy)
 
     def extended_error(self, detail: str, hint: str) -> EndpointError:

@@ -32,20 +32,9 @@ class Endpoint:
         Another user could have created the directory. Once it is ours it cannot be replaced, as
         /tmp is sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
         """
-        if self._private_folder is not None:
-            self._check_private(self._private_folder)
-        return self.path
-
-    def ensure_parent(self) -> str:
-        """Return the path for a server; create the private directory if it is missing.
-
-        Raises PermissionDenied, SipcError.
-        """
-        if self._private_folder is not None:
-            _make_private(self._private_folder)
-        return self.path_checked()
-
-    def _check_private(self, folder: str) -> None:
+        folder = self._private_folder
+        if folder is None:
+            return self.path
         try:
             status = os.lstat(folder)
         except OSError:
@@ -57,6 +46,25 @@ class Endpoint:
         if stat.S_IMODE(status.st_mode) != _PRIVATE:
             mode = stat.S_IMODE(status.st_mode)
             raise PermissionDenied(f"{folder} has mode {mode:04o}, not 0700", _HINT)
+        return self.path
+
+    def ensure_parent(self) -> str:
+        """Return the path for a server; create the private directory if it is missing.
+
+        Raises PermissionDenied, SipcError.
+        """
+        folder = self._private_folder
+        if folder is None:
+            return self.path
+        try:
+            os.mkdir(folder, _PRIVATE)
+            os.chmod(folder, _PRIVATE)  # independent of the umask
+        except FileExistsError:
+            pass
+        except OSError as error:
+            kind = PermissionDenied if isinstance(error, PermissionError) else SipcError
+            raise kind(f"cannot create the directory {folder}: {error.strerror}", _HINT) from error
+        return self.path_checked()
 
 
 def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
@@ -72,14 +80,3 @@ def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
         return Endpoint(os.path.join(environment.get("LOCALAPPDATA", ""), "sipc.sock"))
     folder = f"/tmp/sipc-{user}"  # noqa: S108 - owner and mode are checked
     return Endpoint(f"{folder}/sipc.sock", folder, user)
-
-
-def _make_private(folder: str) -> None:
-    try:
-        os.mkdir(folder, _PRIVATE)
-        os.chmod(folder, _PRIVATE)  # independent of the umask
-    except FileExistsError:
-        pass
-    except OSError as error:
-        kind = PermissionDenied if isinstance(error, PermissionError) else SipcError
-        raise kind(f"cannot create the directory {folder}: {error.strerror}", _HINT) from error

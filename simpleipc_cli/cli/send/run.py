@@ -61,6 +61,7 @@ def run(options: SendOptions) -> int:
     endpoint = resolve_endpoint(options.path)
     with Diagnostics(options, endpoint.path) as diagnostics:
         deadline = Deadline(options.max_time)
+        expected = options.expected
         source = target = None
         read_more: Callable[[], Buffer] | None = None
         first_chunk: Buffer = os.fsencode(options.data or "")
@@ -76,28 +77,22 @@ def run(options: SendOptions) -> int:
             diagnostics.hide_progress_before(target)
             target.open()
             stream = diagnostics.observe(connect(options, endpoint, deadline))
-            exchange(stream, first_chunk, read_more, _on_data(options, target), deadline)
-            if options.expected is not None:
-                options.expected.check(deadline)
+            write = target.write
+
+            def on_data(payload: memoryview) -> None:
+                if expected is not None:
+                    expected.feed(payload)
+                write(payload)
+
+            exchange(stream, first_chunk, read_more, on_data, deadline)
+            if expected is not None:
+                expected.check(deadline)
             target.commit()
         finally:
-            for resource in (source, target, options.expected):
+            for resource in (source, target, expected):
                 if resource is not None:
                     resource.close()
     return ExitCode.OK
-
-
-def _on_data(options: SendOptions, target: Output) -> Callable[[memoryview], None]:
-    """Return the function that gets the response."""
-    expected = options.expected
-    if expected is None:
-        return target.write
-
-    def check_and_write(payload: memoryview) -> None:
-        expected.feed(payload)
-        target.write(payload)
-
-    return check_and_write
 
 
 def open_source(options: SendOptions, deadline: Deadline, content: str) -> Input:
