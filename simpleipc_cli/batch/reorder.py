@@ -83,15 +83,16 @@ class WriteBuffer:
 class BufferUsage:
     """What all waiting responses occupy."""
 
+    size = 0
+    """Bytes, in memory and on disk."""
+    memory = 0
+    """Bytes in memory."""
+    files = 0
+    """Open files, each of which occupies a descriptor."""
+
     def __init__(self, folder: str) -> None:
         """`folder` is for the files, which have no names."""
         self.folder = folder
-        self.size = 0
-        """Bytes, in memory and on disk."""
-        self.memory = 0
-        """Bytes in memory."""
-        self.files = 0
-        """Open files, each of which occupies a descriptor."""
 
 
 class PendingResponse:
