@@ -212,14 +212,17 @@ class Conversations:
             for one in able:
                 one.stall = 0
         poll = select.poll()
-        for one in able:
-            poll.register(one.connection, one.events())
+        events = {one: one.events() for one in able}
+        for one, wanted in events.items():
+            poll.register(one.connection, wanted)
         if listener is not None:
             poll.register(listener, select.POLLIN)
-        ready = {number for number, _ in poll.poll(TIMEOUT * 1000)}
-        assert ready or not self.open, "stuck:\n" + "\n".join(str(one.plan) for one in self.open)
-        for one in able:
-            if one.connection.fileno() in ready or not one.events():
+        timeout = TIMEOUT * 1000 if all(events.values()) else 0
+        ready = {number for number, _ in poll.poll(timeout)}
+        is_stuck = not ready and timeout > 0 and self.open
+        assert not is_stuck, "stuck:\n" + "\n".join(str(one.plan) for one in self.open)
+        for one, wanted in events.items():
+            if one.connection.fileno() in ready or not wanted:
                 one.step()
         over = [one for one in self.open if one.is_over]
         self.open = [one for one in self.open if not one.is_over]

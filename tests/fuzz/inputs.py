@@ -1,4 +1,8 @@
-"""Which inputs a run has, and how one of them is repeated alone."""
+"""Which inputs a run has, and how one of them is repeated alone.
+
+The number of an input is its seed. A round has 11,004 inputs: 4,800 conversations with servers,
+6,204 responses to clients. SIPC_SOAK=300 makes a hundred rounds, 1,100,400 inputs.
+"""
 
 from __future__ import annotations
 
