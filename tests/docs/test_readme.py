@@ -124,8 +124,12 @@ def test_the_recipes_do_what_they_say(folder, is_short):
     assert lines[16].startswith("= connected for request")
     assert lines[17:19] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
     assert lines[21].startswith("= closed: ")
-    assert lines[22:25] == ["pong", "demo.sock", f"closed loop, at most 4 at once, for {time}"]
-    assert f"open loop, 100/s offered, at most 100 at once, for {time}" in lines
+    assert lines[22:24] == ["pong", "demo.sock"]
+    loads = [line for line in lines if line.startswith("load ")]
+    assert f"closed loop, at most 4 at once, for {time}" in loads[0]
+    assert any(
+        f"open loop, 100/s offered, at most 100 at once, for {time}" in load for load in loads
+    )
     assert lines[lines.index("UNO") :][:3] == ["UNO", "DUE", "TRE"]
     assert lines[-4].endswith("sent: good evening")
     assert lines[-3:] == ["demo.sock: path not found", "status 4", "6"]
