@@ -126,10 +126,8 @@ def test_the_recipes_do_what_they_say(folder, is_short):
     assert lines[21].startswith("= closed: ")
     assert lines[22:24] == ["pong", "demo.sock"]
     loads = [line for line in lines if line.startswith("load ")]
-    assert f"closed loop, at most 4 at once, for {time}" in loads[0]
-    assert any(
-        f"open loop, 100/s offered, at most 100 at once, for {time}" in load for load in loads
-    )
+    assert re.search(f"closed loop, at most 4 at once, .* for {time}$", loads[0])
+    assert re.search(f"open loop, 100/s offered, at most 100 at once, .* for {time}$", loads[1])
     assert lines[lines.index("UNO") :][:3] == ["UNO", "DUE", "TRE"]
     assert lines[-4].endswith("sent: good evening")
     assert lines[-3:] == ["demo.sock: path not found", "status 4", "6"]
