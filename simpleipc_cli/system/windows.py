@@ -87,10 +87,12 @@ class _Poll:
     """Waits until a pipe can be read. For nothing else does the system report readiness."""
 
     def __init__(self, descriptor: int, *, writing: bool) -> None:
-        runtime: Any = import_module("msvcrt")
-        self._native: Any = import_module("_winapi")
-        self._handle: int = runtime.get_osfhandle(descriptor)
-        self._must_wait = not writing and self._native.GetFileType(self._handle) == _PIPE
+        self._must_wait = False
+        if not writing:  # else it may be a handle, the number of a `multiprocessing` connection
+            runtime: Any = import_module("msvcrt")
+            self._native: Any = import_module("_winapi")
+            self._handle: int = runtime.get_osfhandle(descriptor)
+            self._must_wait = self._native.GetFileType(self._handle) == _PIPE
 
     def poll(self, milliseconds: float | None = None, /) -> bool:
         end = None if milliseconds is None else monotonic() + milliseconds / 1000
