@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from faults import judge
 from faults.judge import Case, judge_answer, judge_text
 from helpers.command import SIPC, environment
 from helpers.injection import STOPPED, Fault, Strace, wait_until_stopped
-from helpers.procfs import MARK, processes
+from helpers.procfs import MARK, children, descriptors, processes, state
 from helpers.waiting import wait_until
 from helpers.wire import connect, decode, is_listening, message, receive_all
 
@@ -30,6 +31,8 @@ SERVERS = {
     "prestart": ("--exec", HANDLER, "--prestart", "2"),
     "whole": ("--exec", HANDLER, "--whole-request"),
 }
+KEPT = {"exec": 0, "worker": 1, "prestart": 2, "whole": 0}
+"""How many processes a server keeps that has no request."""
 
 
 class Served:
@@ -42,7 +45,7 @@ class Served:
         self.mark = uuid.uuid4().hex
         self._log = folder / "log"
         self.sent_whole = 0
-        self.case: Case | None = None
+        self._open: Counter[str] = Counter()
         options = ["--threads", "2", "--kill-after", "1s", "-v", *SERVERS[scenario]]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
@@ -105,6 +108,28 @@ class Served:
             case.must(self.ask(SMALL) == (SMALL, True), "the server does not go on")
         except TimeoutError:
             case.must(False, "the server hangs afterwards")
+        for what, settled in ("children", self._has_no_zombie), ("descriptors", self._has_no_more):
+            try:
+                wait_until(settled, what, judge.LIMIT / 4)
+            except AssertionError:
+                case.must(False, f"{what} that stay: {self._kept()}")
+            except FileNotFoundError:
+                return  # the server has ended: the next request notices
+
+    def note_descriptors(self) -> None:
+        """Take what is open as what should be open whenever no request is there."""
+        self._open = Counter(map(kind, descriptors(self.pid)))
+
+    def _has_no_zombie(self) -> bool:
+        with suppress(FileNotFoundError):  # a child that is reaped meanwhile
+            return all(state(child) != "Z" for child in children(self.pid))
+        return self.process.poll() is not None
+
+    def _kept(self) -> list[str]:
+        return sorted((Counter(map(kind, descriptors(self.pid))) - self._open).elements())
+
+    def _has_no_more(self) -> bool:
+        return not self._open or not self._kept()
 
     def check_ends(self, case: Case) -> None:
         ends = self.folder / ENDS
@@ -147,7 +172,15 @@ def start(folder: Path, scenario: str) -> Served:
     assert served.is_up(), served.log
     for payload in SMALL, LARGE:
         assert served.ask(payload) == (payload, True), served.log
+    wait_until(lambda: len(children(served.pid)) <= KEPT[scenario], "handlers to end")
+    if not KEPT[scenario]:  # else a process may just be starting
+        served.note_descriptors()
     return served
+
+
+def kind(name: str) -> str:
+    """Return what a descriptor is, without its number."""
+    return name.partition(":[")[0]
 
 
 def count_running(served: Served, fault: Fault) -> list[str]:

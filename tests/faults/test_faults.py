@@ -19,6 +19,47 @@ pytestmark = [pytest.mark.soak, *needs_strace]
 
 SAMPLE = """
 exec accept4:EMFILE:1:main
+exec accept4:EPERM:1:main
+exec clone3:EAGAIN:1:all
+exec execve:ENOMEM:1:all
+exec dup2:EIO:2:all
+exec fcntl:ENOMEM:4:main
+exec getsockname:EIO:1:main
+exec ioctl:EPERM:1:main
+exec kill:EPERM:1:main
+exec mmap:ENOMEM:1:main
+exec pidfd_open:EMFILE:1:main
+exec pipe2:ENFILE:1:main
+exec prlimit64:EPERM:1:main
+exec epoll_wait:EINTR:1:main
+exec poll:EINTR:1:main
+exec readv:EAGAIN:1:main
+exec recvfrom:EINTR:1:main
+exec sendmsg:EAGAIN:1:main
+exec setpgid:EPERM:1:all
+exec vfork:ENOSYS:1:all
+exec waitid:EINTR:1:main
+exec write:ENOSPC:1:main
+exec writev:EAGAIN:1:main
+worker accept4:ENFILE:1:main
+worker readv:EINTR:1:main
+worker sendmsg:EAGAIN:1:main
+worker writev:EAGAIN:1:main
+prestart accept4:ENOMEM:1:main
+prestart sendto:EINTR:1:main
+prestart recvfrom:EAGAIN:1:main
+whole accept4:EIO:1:main
+send connect:EMFILE:1:all
+send socket:ENFILE:1:all
+send readv:EIO:1:all
+send sendmsg:ENOMEM:1:all
+send recvfrom:EINTR:1:all
+send write:ENOSPC:1:all
+send preadv2:ENOSYS:1:all
+lines connect:EAGAIN:1:all
+lines sendmsg:EINTR:1:all
+lines recvfrom:EAGAIN:1:all
+probe connect:ENOMEM:1:all
 """
 
 
