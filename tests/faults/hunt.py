@@ -8,6 +8,7 @@ one name fail, each on its own.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from faults import asking, judge, serving
 from faults.judge import Case
+from helpers import leftovers
 from helpers.injection import ERRNOS, Fault, spread
 
 NOT_MADE_TO_FAIL = {
@@ -67,7 +69,7 @@ class Running:
 
     def _started(self) -> serving.Served:
         if self._server is None:
-            self._server = serving.start(Path(tempfile.mkdtemp(prefix="sipc-")), self._scenario)
+            self._server = serving.start(new_folder(), self._scenario)
         return self._server
 
     def faults(self, most: int) -> list[Fault]:
@@ -120,9 +122,15 @@ class Once:
         return []
 
 
+def new_folder() -> Path:
+    """Make a folder with a short path: socket addresses are short."""
+    parent = leftovers.folder() if leftovers.MARK in os.environ else None
+    return Path(tempfile.mkdtemp(prefix="sipc-", dir=parent))
+
+
 @contextmanager
 def temporary() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="sipc-"))
+    folder = new_folder()
     try:
         yield folder
     finally:

@@ -45,6 +45,12 @@ def judge_text(case: Case, text: str) -> None:
     case.must("internal error" not in text, "an error that does not name its call and object")
 
 
+def judge_log(case: Case, log: str) -> None:
+    """A server writes nothing to standard output, so no error is one of that."""
+    judge_text(case, log)
+    case.must("standard output" not in log, "the error of another object")
+
+
 def judge_answer(case: Case, what: str, expected: bytes, got: bytes, whole: bool) -> None:
     """A complete message is the right one, a truncated one is the beginning of it."""
     if whole:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from faults import judge
-from faults.judge import Case, judge_answer, judge_text
+from faults.judge import Case, judge_answer, judge_log
 from helpers.command import SIPC, environment
 from helpers.injection import STOPPED, Fault, Strace, wait_until_stopped
 from helpers.procfs import MARK, children, descriptors, processes, state
@@ -202,7 +202,7 @@ def fail_running(served: Served, fault: Fault) -> Case:
     case.injected = strace.injected()
     served.check_alive(case)
     served.check_ends(case)
-    judge_text(case, served.log[before:])
+    judge_log(case, served.log[before:])
     return case
 
 
@@ -242,7 +242,7 @@ def _at(
                 served.use(case)
                 served.check_alive(case)
             served.stop(case)
-        judge_text(case, served.log)
+        judge_log(case, served.log)
     finally:
         served.process.kill()
         served.process.wait()

@@ -72,9 +72,12 @@ def fault_of(text: str) -> Fault:
 def test_a_failing_call_breaks_no_rule(row):
     scenario, text = row.split()
     hunting = hunt(scenario)
-    case = hunting.run(fault_of(text))
-    assert not case.broken + hunting.end(), case
-    assert case.injected
+    try:
+        case = hunting.run(fault_of(text))
+    finally:
+        broken = hunting.end()
+    assert not case.broken + broken, str(case)
+    assert case.injected, "the call was not made"
 
 
 if SOAK > 3:
@@ -85,6 +88,9 @@ if SOAK > 3:
         hunting = hunt(scenario)
         every = hunting.faults(5)
         chosen = random.Random(0).sample(every, min(SOAK, len(every)))
-        cases = [hunting.run(fault) for fault in chosen]
-        broken = [str(case) for case in cases if case.broken]
-        assert not broken + hunting.end(), "\n".join(broken)
+        try:
+            cases = [hunting.run(fault) for fault in chosen]
+        finally:
+            broken = hunting.end()
+        broken += [str(case) for case in cases if case.broken]
+        assert not broken, "\n".join(broken)
