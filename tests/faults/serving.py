@@ -113,7 +113,7 @@ class Served:
                 wait_until(settled, what, judge.LIMIT / 4)
             except AssertionError:
                 case.must(False, f"{what} that stay: {self._kept()}")
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 return  # the server has ended: the next request notices
 
     def note_descriptors(self) -> None:
@@ -121,7 +121,7 @@ class Served:
         self._open = Counter(map(kind, descriptors(self.pid)))
 
     def _has_no_zombie(self) -> bool:
-        with suppress(FileNotFoundError):  # a child that is reaped meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # a child that is reaped meanwhile
             return all(state(child) != "Z" for child in children(self.pid))
         return self.process.poll() is not None
 
