@@ -39,15 +39,12 @@ class Spool:
         """Add bytes. Raises SipcError when the disk is full, and keeps what fitted."""
         left = list(buffers)
         while left:
-            consume(left, self._write(left[:MAX_BUFFERS]))
-
-    def _write(self, buffers: list[Buffer]) -> int:
-        try:
-            written = system.write_at(self._open(), buffers, self._end)
-        except OSError as error:
-            raise self._error("write to", error) from error
-        self._end += written
-        return written
+            try:
+                written = system.write_at(self._open(), left[:MAX_BUFFERS], self._end)
+            except OSError as error:
+                raise self._error("write to", error) from error
+            self._end += written
+            consume(left, written)
 
     def take(self, limit: int) -> bytes:
         """Remove and return the oldest bytes, at most `limit`. Truncates the file when empty."""

@@ -1,51 +1,33 @@
-"""A process per request: the payload is its standard input, its output is the response."""
+"""A process for each request: the payload is its standard input, its output is the response.
+
+It is started for the request, or before it: then the request need not wait for the start. The
+supervisor's thread starts such a process in place of each one that has got its request.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import monotonic
 
-from simpleipc_cli.process import (
-    ChildProcess,
-    Command,
-    StdioPipes,
-    WorkerPipes,
-    describe,
-    prepare_spawn,
-)
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
+from simpleipc_cli.process import ChildProcess, StdioPipes, describe, prepare_spawn
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
-from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import WakeupEvent
-
-PER_REQUEST = (
-    "UNIXREMOTEPID",
-    "UNIXREMOTEEUID",
-    "UNIXREMOTEEGID",
-    "SIPC_REQUEST_ID",
-)
-"""Environment variables of one request: not for processes that are started before it."""
-
-_OF_A_REQUEST = {"UNIXLOCALPATH", *PER_REQUEST}
 
 _QUICK = 0.05  # seconds that a start on the event loop may take (tunable)
 _QUICK_FOR = 10.0  # seconds after a quick start in which others are expected to be (tunable)
 
 
 class ProcessHandler(Handler):
-    """Starts a command for every request."""
+    """Starts a process for every request."""
 
     accepts_spooled = StdioPipes.accepts_file
 
-    def __init__(
-        self, command: Command, environment: Mapping[str, str], limit: DescriptorLimit
-    ) -> None:
-        """Every handler gets `environment`, and the variables of its request."""
-        self._command = command
-        kept = {name: value for name, value in environment.items() if name not in _OF_A_REQUEST}
-        self._environment = {**kept, "PROTO": "UNIX"}
-        self._limit = limit
+    def __init__(self, program: Program) -> None:
+        self._program = program
         self._quick_until = 0.0
 
     def start(self) -> None:
@@ -61,36 +43,45 @@ class ProcessHandler(Handler):
         return self.run(request, None)
 
     def run(self, request: Request, spooled: Spool | None) -> ProcessRun:
-        variables = {
-            "UNIXLOCALPATH": request.path,
-            "UNIXREMOTEPID": str(request.peer.pid),
-            "SIPC_REQUEST_ID": request.id,
-        }
+        variables = {"UNIXREMOTEPID": str(request.peer.pid), "SIPC_REQUEST_ID": request.id}
         if HAS_OWNERSHIP:
             variables["UNIXREMOTEEUID"] = str(request.peer.uid)
             variables["UNIXREMOTEEGID"] = str(request.peer.gid)
         began = monotonic()
-        run = start_process(self._command, self._environment, self._limit, spooled, variables)
+        run = _start_process(self._program, variables, spooled)
         now = monotonic()
         self._quick_until = now + _QUICK_FOR if now < began + _QUICK else 0.0
         return run
 
 
 class ProcessRun(StdioPipes, HandlerRun):
-    """A running handler process, and our ends of its pipes. Made by start_process()."""
+    """A running handler process, and our ends of its pipes. Made by _start_process()."""
 
     process: ChildProcess
+    grace_period: float
     on_stopped: Callable[[], None] | None = None
     """Called after the process has been stopped."""
+    generation = 0
+    """Which reload it follows, if it was started before its request."""
+    is_rejected = False
+    """Whether a request could not use it."""
+
+    def can_answer(self) -> bool:
+        """Return whether it runs, or has written its response and exited with status 0.
+
+        Exit status 0 without output may mean that it timed out waiting for input.
+        """
+        status = self.process.status()
+        return status is None or (status == 0 and self.has_output())
 
     def result(self) -> Result | None:
         status = self.process.status()
         return None if status is None else Result(status == 0, *describe(status))
 
-    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
+    def stop(self, kill_now: WakeupEvent | None) -> None:
         """Stop the process and its children. Without `kill_now` it gets the whole grace period."""
         try:
-            self.process.stop(grace_period, kill_now)
+            self.process.stop(self.grace_period, kill_now)
         finally:
             self.close()
             if self.on_stopped is not None:
@@ -105,28 +96,100 @@ class ProcessRun(StdioPipes, HandlerRun):
         return True
 
 
-def start_process(
-    command: Command,
-    environment: Mapping[str, str],
-    limit: DescriptorLimit,
-    spooled: Spool | None,
-    variables: Mapping[str, str],
+def _start_process(
+    program: Program, variables: Mapping[str, str], spooled: Spool | None = None
 ) -> ProcessRun:
-    """Start a handler with a pipe or the spooled request as its standard input. Raises SipcError.
+    """Start a process with a pipe or the spooled request as its standard input.
 
-    `environment` must never change; `variables` are added to it.
+    `variables` are added to its environment. Raises SipcError.
     """
     run = ProcessRun(None if spooled is None else spooled.descriptor())
-    run.process = run.spawn(command, environment, limit, variables)
+    run.process = run.spawn(program.command, program.environment, program.limit, variables)
     run.exit = run.process.descriptor
+    run.grace_period = program.grace_period
     if spooled is not None:
         spooled.close()
     return run
 
 
-def start_worker(
-    command: Command, environment: Mapping[str, str], limit: DescriptorLimit
-) -> tuple[ChildProcess, StdioPipes]:
-    """Start a persistent process with pipes to and from it. Raises SipcError."""
-    pipes = WorkerPipes()
-    return pipes.spawn(command, environment, limit, {}), pipes
+class PrestartHandler(SupervisedHandler[ProcessRun]):
+    """Answers requests with idle processes, or with new ones if none is idle."""
+
+    def __init__(self, program: Program, *, count: int) -> None:
+        """Keep `count` processes idle from start() on."""
+        super().__init__(program)
+        self._on_demand = ProcessHandler(program)
+        self._count = count
+        self.min_fds = self.held_fds = count * PROCESS_FDS + SUPERVISOR_FDS
+
+    def start(self) -> None:
+        super().start()
+        self._start_supervisor()
+
+    def run_nowait(self, request: Request) -> ProcessRun | None:
+        run = self._take_idle() or self._on_demand.run_nowait(request)
+        if run is not None:
+            run.on_stopped = self._wake_supervisor
+        return run
+
+    def run(self, request: Request, spooled: Spool | None) -> ProcessRun:
+        run = self._take_idle() or self._on_demand.run(request, spooled)
+        run.on_stopped = self._wake_supervisor
+        return run
+
+    def _take_idle(self) -> ProcessRun | None:
+        """Return the oldest process that can answer; the supervisor replaces the others."""
+        with self._lock:
+            for idle in self._idle:
+                if not self._is_replaced(idle) and idle.can_answer():
+                    self._remove(idle)
+                    if self._has_failed:
+                        self._reset_backoff()
+                    return idle
+                idle.is_rejected = True
+        return None
+
+    def _maintain(self, kill_now: WakeupEvent) -> float | None:
+        """Stop processes that cannot be used, start those that are missing."""
+        while (idle := self._take_unusable()) is not None:
+            if status := idle.process.status():
+                self._record_failure(describe(status)[1])
+            self._stop_logged(idle, kill_now)
+        while len(self._idle) < self._count:
+            left = self._retry_at - monotonic()
+            if left > 0:
+                return left
+            generation = self._generation  # before the process can read its files
+            try:
+                run = _start_process(self._program, {})
+            except SipcError as error:
+                self._record_failure(str(error))
+                continue
+            run.generation = generation
+            with self._lock:
+                self._idle.append(run)
+                if self._supervisor is not None:
+                    self._supervisor.add(run.process)
+        return None
+
+    def _is_replaced(self, idle: ProcessRun) -> bool:
+        return idle.generation != self._generation or idle.is_rejected
+
+    def _is_unusable(self, idle: ProcessRun) -> bool:
+        return self._is_replaced(idle) or bool(idle.process.status())
+
+    def _remove(self, idle: ProcessRun) -> None:
+        self._idle.remove(idle)
+        if self._supervisor is not None:
+            self._supervisor.remove(idle.process)
+
+    def _record_failure(self, reason: str) -> None:
+        """Log the first of several failures in a row, and back off."""
+        if not self._has_failed:
+            self._log.warning(f"a prestarted handler ended before its request: {reason}")
+        self._has_failed = True
+        self._delay_next_start()
+
+    def _stop(self, idle: ProcessRun, kill_now: WakeupEvent | None) -> None:
+        """Stop a process without ending its input, which would be an empty request."""
+        idle.stop(kill_now)

@@ -9,16 +9,13 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from simpleipc_cli.errors import PeerClosed, ProtocolError
+from simpleipc_cli.handlers.base import Program
 from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer, MessageReader
-from simpleipc_cli.process import describe
-from simpleipc_cli.server.config import LINGER
+from simpleipc_cli.process import WorkerPipes, describe
+from simpleipc_cli.server.context import LINGER
 from simpleipc_cli.server.handler import HandlerRun, Result
 from simpleipc_cli.text import quoted
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from simpleipc_cli.process import ChildProcess, StdioPipes
 
 _EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
@@ -29,23 +26,21 @@ _STATUS_DELAY = 0.1  # seconds to wait for the exit after the end of the output 
 class Worker:
     """A running worker process, and our ends of its pipes."""
 
-    def __init__(
-        self, slot: int, generation: int, process: ChildProcess, pipes: StdioPipes
-    ) -> None:
-        """Take over process and pipes. A replacement may get the same `slot`."""
+    def __init__(self, program: Program, slot: int, generation: int) -> None:
+        """Start the process. A replacement may get the same `slot`. Raises SipcError."""
         self.slot = slot
         self.generation = generation
-        self.process = process
-        self.writer = pipes.input
-        self.reader = pipes.output
+        self.pipes = WorkerPipes()
+        environment = {**program.environment, "SIPC_WORKER": str(slot)}
+        self.process = self.pipes.spawn(program.command, environment, program.limit, {})
         self.requests = 0
         self.responses = 0
         """Complete ones."""
-        self.pipes = pipes
+        self._grace_period = program.grace_period
         self._idle_since = 0.0
         self._poller = new_poller()  # kept, as each request checks an idle worker
-        self._poller.register(self.reader, READ)
-        self._poller.register(self.writer, 0)
+        self._poller.register(self.pipes.output, READ)
+        self._poller.register(self.pipes.input, 0)
 
     def __str__(self) -> str:
         return f"worker {self.slot} (process {self.process.pid})"
@@ -66,9 +61,9 @@ class Worker:
         """
         has_read_all = self._reads_all()
         ready = [descriptor for descriptor, _ in self._poller.wait(0)]
-        if self.reader in ready:
+        if self.pipes.output in ready:
             return self._describe_output()
-        if self.writer in ready:
+        if self.pipes.input in ready:
             return "closed its standard input"
         return None if has_read_all else f"did not read the rest of its request within {LINGER:g} s"
 
@@ -92,19 +87,20 @@ class Worker:
         status = self.process.status()
         return "closed its standard output" if status is None else f"ended: {describe(status)[1]}"
 
-    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
-        """Stop the process and its group; its input stays open until then. Raises SipcError."""
+    def stop(self, kill_now: WakeupEvent | None, *, end_input: bool) -> None:
+        """Stop the process and its group. Raises SipcError.
+
+        `end_input` is for an idle worker, which then may exit before that. Without it, its input
+        stays open until it is stopped.
+        """
         try:
-            self.process.stop(grace_period, kill_now)
+            if end_input:
+                self.pipes.end_input()
+                self.process.wait(min(self._grace_period, _EXIT_TIMEOUT), kill_now)
+            self.process.stop(self._grace_period, kill_now)
         finally:
             self._poller.close()
             self.pipes.close()
-
-    def shutdown(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
-        """End the input of an idle worker, then stop it unless it exits. Raises SipcError."""
-        self.pipes.end_input()
-        self.process.wait(min(grace_period, _EXIT_TIMEOUT), kill_now)
-        self.stop(grace_period, kill_now)
 
 
 class WorkerRun(HandlerRun):
@@ -116,12 +112,12 @@ class WorkerRun(HandlerRun):
         self,
         worker: Worker,
         can_keep: Callable[[Worker], bool],
-        on_stopped: Callable[[WorkerRun, float, WakeupEvent | None], None],
+        on_stopped: Callable[[WorkerRun, WakeupEvent | None], None],
     ) -> None:
         """stop() calls `on_stopped`, which does not block if the run is reusable and `can_keep`."""
         self.worker = worker
-        self.input = worker.writer
-        self.output = worker.reader
+        self.input = worker.pipes.input
+        self.output = worker.pipes.output
         self.exit = worker.process.descriptor
         self.failure = ""
         """What the worker did wrong."""
@@ -129,6 +125,7 @@ class WorkerRun(HandlerRun):
         """What it wrote after the end of its response, quoted."""
         self.request_unread = False
         """Whether it failed and had not read a byte of the request."""
+        self.response = MessageReader()
         self._can_keep = can_keep
         self._on_stopped = on_stopped
         # The packet being written. Its length has been written. The caller offers the bytes again
@@ -137,7 +134,6 @@ class WorkerRun(HandlerRun):
         self._left = 0
         self._flush = FLUSH_PACKET  # the unwritten part of it
         self._written = 0
-        self._response = MessageReader()
         self._wrote_nothing = True
         self._output_ended_at = 0.0
         self._failure_result: Result | None = None
@@ -145,12 +141,7 @@ class WorkerRun(HandlerRun):
     @property
     def is_reusable(self) -> bool:
         """Whether the worker has read the whole request and written exactly one response."""
-        return self._response.complete and not self._flush and not self.unexpected_output
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the response is complete."""
-        return self._response.complete
+        return self.response.complete and not self._flush and not self.unexpected_output
 
     # -- the request -----------------------------------------------------------------------
 
@@ -226,25 +217,21 @@ class WorkerRun(HandlerRun):
         """Return the payload in `data`; end the output at the flush, and at a malformed packet."""
         pieces = []
         try:
-            for piece in self._response.feed(data):
+            for piece in self.response.feed(data):
                 pieces.append(piece)  # noqa: PERF402 - keeps the pieces before a malformed packet
         except ProtocolError as error:
-            bad = data[max(0, len(data) - self._response.unread - HEADER_SIZE) :]
+            bad = data[max(0, len(data) - self.response.unread - HEADER_SIZE) :]
             self.failure = f"wrote a malformed packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
             self.output = -1
-        if self._response.complete:
+        if self.response.complete:
             self.output = -1
-            end = len(data) - self._response.trailing_bytes
+            end = len(data) - self.response.trailing_bytes
             if end < len(data):
                 self.unexpected_output = quoted(data[end:][:_MAX_QUOTED])
         return pieces
 
-    def end_output(self) -> None:
-        """Keep the pipe for the next response."""
-        self.output = -1
-
     def result(self) -> Result | None:
-        if self._response.complete:
+        if self.response.complete:
             return Result(True, "-", "answered")
         if self._failure_result is None and self.output < 0:
             self._failure_result = self._find_failure()
@@ -274,11 +261,11 @@ class WorkerRun(HandlerRun):
     def stop_nowait(self) -> bool:
         if not self.is_reusable or not self._can_keep(self.worker):
             return False
-        self.stop(0.0, None)
+        self.stop(None)
         return True
 
-    def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
+    def stop(self, kill_now: WakeupEvent | None) -> None:
         """Keep the worker if it is reusable, else stop it."""
         self.worker.requests += 1
-        self.worker.responses += self._response.complete
-        self._on_stopped(self, grace_period, kill_now)
+        self.worker.responses += self.response.complete
+        self._on_stopped(self, kill_now)

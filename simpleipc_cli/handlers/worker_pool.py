@@ -6,18 +6,13 @@ of one, is replaced: no client gets data of another one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.exec import start_worker
-from simpleipc_cli.handlers.supervisor import PROCESS_FDS, SUPERVISOR_FDS, SupervisedHandler
+from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
-from simpleipc_cli.process import Command
 from simpleipc_cli.server.handler import Request
-from simpleipc_cli.server.log import Log
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import WakeupEvent
 
 
@@ -26,28 +21,16 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     accepts_spooled = False
 
-    def __init__(
-        self,
-        command: Command,
-        environment: Mapping[str, str],
-        limit: DescriptorLimit,
-        log: Log,
-        *,
-        max_workers: int,
-        max_requests: int | None,
-        grace_period: float,
-    ) -> None:
+    def __init__(self, program: Program, *, max_workers: int, max_requests: int | None) -> None:
         """Start at most `max_workers`, each for at most `max_requests` requests."""
-        super().__init__(command, environment, limit, log, grace_period=grace_period)
+        super().__init__(program)
         self._max_requests = max_requests
+        self.min_fds = PROCESS_FDS + SUPERVISOR_FDS
         self.held_fds = SUPERVISOR_FDS
         # All under the lock. A worker's slot is free again only when its process is gone.
         self._free_slots = list(range(max_workers, 0, -1))  # the smallest last
         self._failure = ""  # the last reason why a worker did not start
         self._started = self._failed = self._ended = 0
-
-    def min_fds(self) -> int:
-        return PROCESS_FDS + SUPERVISOR_FDS
 
     def stats(self) -> dict[str, int]:
         """Return the counters; `started` is the sum of `running` and `ended`.
@@ -73,14 +56,13 @@ class WorkerPool(SupervisedHandler[Worker]):
             worker = self._idle[-1]  # the last in is the first out: its caches are warm
             if worker.generation != self._generation or not worker.is_ready():
                 return None
-            self._idle.pop()
-            self._count_fds()
+            self._remove(worker)
         return WorkerRun(worker, self._can_keep, self._on_stopped)
 
     def run(self, request: Request, spooled: Spool | None) -> WorkerRun:  # noqa: ARG002
-        return WorkerRun(self._take_worker(request.path), self._can_keep, self._on_stopped)
+        return WorkerRun(self._take_worker(), self._can_keep, self._on_stopped)
 
-    def _take_worker(self, path: str) -> Worker:
+    def _take_worker(self) -> Worker:
         """Return an idle worker, or a new one. Raises SipcError."""
         while True:
             with self._lock:
@@ -89,15 +71,14 @@ class WorkerPool(SupervisedHandler[Worker]):
                 if not self._idle:
                     slot = self._take_slot()
                     break
-                worker = self._idle.pop()
-                self._count_fds()
-            if worker.generation != self._generation:
-                self._retire(worker, self._grace_period, None)
-            elif (text := worker.unexpected_output()) is None:
+                worker = self._idle[-1]
+                self._remove(worker)
+            is_current = worker.generation == self._generation
+            text = worker.unexpected_output() if is_current else None
+            if is_current and text is None:
                 return worker
-            else:
-                self._replace_idle(worker, text)
-        return self._start_worker(slot, path)
+            self._replace(worker, text, None)
+        return self._start_worker(slot)
 
     def _take_slot(self) -> int:
         """Return a free slot. Raises SipcError during a backoff. Under the lock."""
@@ -115,24 +96,22 @@ class WorkerPool(SupervisedHandler[Worker]):
         self._free_slots.sort(reverse=True)
         self._lock.notify()
 
-    def _start_worker(self, slot: int, path: str) -> Worker:
-        environment = {**self._environment, "UNIXLOCALPATH": path, "SIPC_WORKER": str(slot)}
+    def _start_worker(self, slot: int) -> Worker:
         generation = self._generation  # before the worker can read its files
         try:
-            process, pipes = start_worker(self._command, environment, self._limit)
+            worker = Worker(self._program, slot, generation)
         except SipcError as error:
             with self._lock:
                 self._record_failure(str(error))
                 self._release_slot(slot)
             raise SipcError(f"cannot start a worker: {error}", error.hint) from error
-        worker = Worker(slot, generation, process, pipes)
         with self._lock:
             self._started += 1
             if self._supervisor is None:
                 self._start_supervisor()
             supervisor = self._supervisor
         if supervisor is not None:  # else an exit is noticed when the worker is needed
-            supervisor.add(process)
+            supervisor.add(worker.process)
         self._log.debug(f"started {worker}")
         return worker
 
@@ -152,12 +131,10 @@ class WorkerPool(SupervisedHandler[Worker]):
         """Return whether the worker may answer another request after its current one."""
         return worker.generation == self._generation and worker.requests + 1 != self._max_requests
 
-    def _on_stopped(
-        self, run: WorkerRun, grace_period: float, kill_now: WakeupEvent | None
-    ) -> None:
-        """Keep or stop the worker of a run that has ended."""
+    def _on_stopped(self, run: WorkerRun, kill_now: WakeupEvent | None) -> None:
+        """Keep or stop the worker of a run that has ended. Raises SipcError."""
         worker = run.worker
-        if run.is_answered and self._has_failed:
+        if run.response.complete and self._has_failed:
             self._reset_backoff()
         if run.unexpected_output:
             self._log.warning(
@@ -165,94 +142,72 @@ class WorkerPool(SupervisedHandler[Worker]):
                 "replacing it"
             )
         elif run.is_reusable:
-            self._keep(worker, grace_period, kill_now)
+            self._keep(worker, kill_now)
             return
         elif run.request_unread and not worker.responses:
             with self._lock:
                 self._record_failure(f"{worker} {run.failure}")
-        self._stop_worker(worker, grace_period, kill_now, end_input=False)
+        self._stop(worker, kill_now, end_input=False)
 
-    def _keep(self, worker: Worker, grace_period: float, kill_now: WakeupEvent | None) -> None:
+    def _keep(self, worker: Worker, kill_now: WakeupEvent | None) -> None:
         """Make a worker that has answered idle, or replace it."""
         is_used_up = self._max_requests is not None and worker.requests >= self._max_requests
         if is_used_up or worker.generation != self._generation:
-            self._retire(worker, grace_period, kill_now)
+            self._replace(worker, None, kill_now)
             return
         worker.mark_idle()
         with self._lock:
             self._idle.append(worker)
-            self._count_fds()
+            self.held_fds += PROCESS_FDS
             self._lock.notify()
             # The supervisor checks idle workers only, and has ignored earlier events of this one.
             is_unusable = self._is_unusable(worker)
         if is_unusable:
             self._wake_supervisor()
 
-    # -- stopping --------------------------------------------------------------------------
-
-    def _replace_idle(self, worker: Worker, text: str) -> None:
-        """Stop an idle worker that has written something or exited, as `text` says."""
-        log = self._log.debug if text == "ended: exit status 0" else self._log.warning
-        log(f"{worker} {text} while idle; replacing it")
-        self._stop_worker(worker, self._grace_period, None, end_input=False)
-
-    def _retire(self, worker: Worker, grace_period: float, kill_now: WakeupEvent | None) -> None:
-        self._log.debug(f"replacing {worker} after {worker.responses} responses")
-        self._stop_worker(worker, grace_period, kill_now, end_input=True)
-
-    def _stop_worker(
-        self, worker: Worker, grace_period: float, kill_now: WakeupEvent | None, *, end_input: bool
-    ) -> None:
-        """Stop a worker, then release its slot. Raises SipcError."""
-        if self._supervisor is not None:
-            self._supervisor.remove(worker.process)
-        try:
-            if end_input:
-                worker.shutdown(grace_period, kill_now)
-            else:
-                worker.stop(grace_period, kill_now)
-        finally:
-            with self._lock:
-                self._ended += 1
-                self._release_slot(worker.slot)
-
-    def _count_fds(self) -> None:
-        """Under the lock."""
-        self.held_fds = len(self._idle) * PROCESS_FDS + SUPERVISOR_FDS
-
     # -- idle workers ----------------------------------------------------------------------
 
     def _maintain(self, kill_now: WakeupEvent) -> float | None:
         """Replace idle workers that have exited or are of an older generation."""
-        while (worker := self._next_unusable()) is not None:
-            try:
-                if worker.process.status() is None:
-                    self._retire(worker, self._grace_period, kill_now)
-                else:
-                    self._replace_idle(worker, worker.unexpected_output() or "ended")
-            except SipcError as error:
-                self._log.warning(error.text)
+        while (worker := self._take_unusable()) is not None:
+            has_exited = worker.process.status() is not None
+            text = worker.unexpected_output() or "ended" if has_exited else None
+            self._replace(worker, text, kill_now)
         return None
 
-    def _next_unusable(self) -> Worker | None:
-        with self._lock:
-            for worker in self._idle:
-                if self._is_unusable(worker):
-                    self._idle.remove(worker)
-                    self._count_fds()
-                    return worker
-        return None
+    def _is_unusable(self, idle: Worker) -> bool:
+        return idle.generation != self._generation or idle.process.status() is not None
 
-    def _is_unusable(self, worker: Worker) -> bool:
-        return worker.generation != self._generation or worker.process.status() is not None
+    def _remove(self, idle: Worker) -> None:
+        self._idle.remove(idle)
+        self.held_fds -= PROCESS_FDS
 
-    def close(self, grace_period: float, kill_now: WakeupEvent) -> None:
-        super().close(grace_period, kill_now)
-        numbers = (f"{value} {name}" for name, value in self.stats().items())
-        self._log.debug(", ".join(numbers).replace("_", " "))
+    # -- stopping --------------------------------------------------------------------------
 
-    def _stop_idle(self, idle: Worker, grace_period: float, kill_now: WakeupEvent | None) -> None:
+    def _replace(self, worker: Worker, text: str | None, kill_now: WakeupEvent | None) -> None:
+        """Stop an idle worker, whose output or exit `text` describes, if there was any."""
+        if text is None:
+            self._log.debug(f"replacing {worker} after {worker.responses} responses")
+        else:
+            log = self._log.debug if text == "ended: exit status 0" else self._log.warning
+            log(f"{worker} {text} while idle; replacing it")
         try:
-            self._stop_worker(idle, grace_period, kill_now, end_input=True)
+            self._stop(worker, kill_now, end_input=text is None)
         except SipcError as error:
             self._log.warning(error.text)
+
+    def _stop(self, idle: Worker, kill_now: WakeupEvent | None, *, end_input: bool = True) -> None:
+        """Stop a worker, which need not be idle without `end_input`; then release its slot."""
+        if self._supervisor is not None:
+            self._supervisor.remove(idle.process)
+        try:
+            idle.stop(kill_now, end_input=end_input)
+        finally:
+            with self._lock:
+                self._ended += 1
+                self._release_slot(idle.slot)
+
+    def close(self, kill_now: WakeupEvent) -> None:
+        super().close(kill_now)
+        numbers = (f"{value} {name}" for name, value in self.stats().items())
+        self._log.debug(", ".join(numbers).replace("_", " "))

@@ -133,10 +133,6 @@ class StdioPipes(ABC):
     def has_output(self) -> bool:
         """Return whether read() would return data."""
 
-    def end_output(self) -> None:
-        """Read no more."""
-        self.output = -1
-
     @abstractmethod
     def close(self) -> None:
         """Close what is still open."""

@@ -13,9 +13,8 @@ from time import monotonic
 
 from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
+from simpleipc_cli.server.context import DRAIN_IDLE_TIMEOUT, ServerContext
 from simpleipc_cli.server.dispatcher import Dispatcher
-from simpleipc_cli.server.exchange_state import ServerContext
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Stream
 
@@ -114,7 +113,9 @@ class Acceptor:
             self._close_idle(stream)
 
     def close_listener(self) -> None:
-        """Accept no more connections."""
+        """Accept no more connections. May be called again."""
+        if not self.is_open:
+            return
         if not self._is_draining:
             self._listener.stop_listening()
         self.is_open = False
@@ -159,10 +160,7 @@ class Acceptor:
                 self.idle[stream] = monotonic()
                 self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
             else:
-                if has_data:
-                    self._dispatcher.submit(stream, stream.fileno(), stream.peer())
-                else:
-                    self._close_without_data(stream)
+                self._on_first_data(stream, has_data=has_data)
             in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
             if in_use > self._descriptors.current - self._reserved and self._is_short(stream):
                 self._pause()
@@ -182,13 +180,13 @@ class Acceptor:
         except BlockingIOError:
             return
         self._remove_idle(stream)
-        if has_data:
-            self._dispatcher.submit(stream, stream.fileno(), stream.peer())
-        else:
-            self._close_without_data(stream)
+        self._on_first_data(stream, has_data=has_data)
 
-    def _close_without_data(self, stream: Stream) -> None:
-        """Close a connection that its client has closed without having sent data."""
+    def _on_first_data(self, stream: Stream, *, has_data: bool) -> None:
+        """Submit a connection that has sent data, and close one that has ended without any."""
+        if has_data:
+            self._dispatcher.submit(stream)
+            return
         self._counters.closed_without_data += 1
         self._log.debug("client connected and closed without sending data")
         stream.close()

@@ -17,13 +17,11 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
-from simpleipc_cli.pktline import MessageReader, MessageWriter
+from simpleipc_cli.server.context import Log, Outcome, RequestRecord, ServerContext
 from simpleipc_cli.server.exchange import Exchange
-from simpleipc_cli.server.exchange_state import ServerContext, Timeouts
+from simpleipc_cli.server.exchange_state import IoBuffers, RequestBuffer, Timeouts, timeout_limits
 from simpleipc_cli.server.handler import Request
-from simpleipc_cli.server.handler_io import IoBuffers, QuitRequest, RequestBuffer
-from simpleipc_cli.server.log import Log, Outcome, RequestRecord
-from simpleipc_cli.transport import Peer, Stream, new_poller
+from simpleipc_cli.transport import Stream, new_poller
 
 _JOIN_TIMEOUT = 5.0  # seconds for threads that end at once (tunable)
 
@@ -107,25 +105,16 @@ class WorkerThreads:
 class Dispatcher:
     """All requests from their first byte to their end. For the main thread."""
 
-    def __init__(
-        self,
-        context: ServerContext,
-        *,
-        on_done: Callable[[RequestRecord], None],
-        on_last_request: Callable[[], None],
-    ) -> None:
-        """Any thread calls `on_done` when a request has ended.
-
-        `on_last_request` is called when the maximum number of requests has arrived.
-        """
+    def __init__(self, context: ServerContext, on_done: Callable[[], None]) -> None:
+        """Any thread calls `on_done` when a request has ended."""
         self._context = context
         self._on_done = on_done
-        self._on_last_request = on_last_request
+        self._timeout_limits = timeout_limits(context.config)
         self._pid = os.getpid()
         self.threads = WorkerThreads(log=context.log, on_over=self._finish)
 
-        self.queue: deque[tuple[Stream, int, Request, float]] = deque()
-        """Requests beyond the concurrency limit, and when each arrived."""
+        self.queue: deque[tuple[Stream, int, RequestRecord]] = deque()
+        """Requests beyond the concurrency limit: stream, its descriptor, record."""
         self._on_loop: set[Exchange] = set()
         self._free_buffers: list[IoBuffers] = []
         self._is_draining = False
@@ -152,21 +141,22 @@ class Dispatcher:
             counters = self._context.counters
             return counters.as_dict(in_flight=self._in_flight, queued=queued, idle=idle)
 
-    def submit(self, stream: Stream, descriptor: int, peer: Peer) -> None:
+    def submit(self, stream: Stream) -> None:
         """Enqueue the request on a connection that has sent data."""
-        now = monotonic()
-        counters, observe = self._context.counters, self._context.observe
-        counters.requests += 1
+        context = self._context
+        context.counters.requests += 1
+        descriptor = stream.fileno()
+        request = Request(f"{self._pid}-{context.counters.requests}", stream.peer())
+        record = RequestRecord(request)
         with self._lock:
             self.unanswered += 1
-            self._last_active = now
-        request_id = f"{self._pid}-{counters.requests}"
-        if observe is not None:
-            stream = observe(stream, request_id)
-        self.queue.append((stream, descriptor, Request(request_id, self._context.path, peer), now))
+            self._last_active = record.started_at
+        if context.observe is not None:
+            stream = context.observe(stream, request.id)
+        self.queue.append((stream, descriptor, record))
         self.start_queued()
-        if counters.requests == self._context.config.max_requests:
-            self._on_last_request()
+        if context.counters.requests == context.config.max_requests:
+            context.shutdown.is_requested = True
 
     def start_queued(self) -> None:
         """Start queued requests, up to the concurrency limit."""
@@ -175,13 +165,20 @@ class Dispatcher:
         self._is_starting = True
         try:
             while self.queue and self._in_flight < self._context.config.max_concurrency:
-                self._start(*self.queue.popleft())
+                self._start(*self._take_from_queue())
         finally:
             self._is_starting = False
 
-    def _start(self, stream: Stream, descriptor: int, request: Request, arrived_at: float) -> None:
+    def _take_from_queue(self) -> tuple[Stream, int, RequestRecord]:
+        """Take the oldest request from the queue, to start or to abort it."""
+        stream, descriptor, record = self.queue.popleft()
+        arrived_at, record.started_at = record.started_at, monotonic()
+        record.queue_time = record.started_at - arrived_at
         with self._lock:
             self._in_flight += 1
+        return stream, descriptor, record
+
+    def _start(self, stream: Stream, descriptor: int, record: RequestRecord) -> None:
         config = self._context.config
         buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
         exchange = Exchange(
@@ -189,22 +186,15 @@ class Dispatcher:
             on_change=self._on_change,
             stream=stream,
             stream_fd=descriptor,
-            request=request,
-            record=RequestRecord(request.id, request.peer),
+            record=record,
             buffers=buffers,
-            writer=MessageWriter(),
             buffer=RequestBuffer(
-                MessageReader(),
-                buffers.request,
-                config.spool_folder,
-                config.whole_request,
-                None if config.quit_on is None else QuitRequest(config.quit_on),
+                buffers.request, config.spool_folder, config.whole_request, config.quit_on
             ),
-            timeouts=Timeouts(config),
+            timeouts=Timeouts(self._timeout_limits),
             poller=self._context.poller,
             needs_thread=config.whole_request,
         )
-        exchange.record.queue_time = exchange.record.started_at - arrived_at
         self._on_loop.add(exchange)
         if self._is_draining:
             exchange.on_shutdown()
@@ -244,13 +234,9 @@ class Dispatcher:
     def abort_queued(self) -> None:
         """Close the connections of all requests that have not been started."""
         while self.queue:
-            stream, _, request, arrived_at = self.queue.popleft()
-            record = RequestRecord(request.id, request.peer, outcome=Outcome.ABORTED)
-            record.detail = "the server stopped before the request was started"
-            record.queue_time = record.started_at - arrived_at
+            stream, _, record = self._take_from_queue()
+            record.set_failure(Outcome.ABORTED, "the server stopped before the request was started")
             stream.close()
-            with self._lock:
-                self._in_flight += 1
             self._report(record)
         if self.threads.is_starved:
             self.threads.abort_queued()
@@ -269,5 +255,7 @@ class Dispatcher:
             counters.outcomes[record.outcome] += 1
             counters.bytes_in += record.bytes_in
             counters.bytes_out += record.bytes_out
+        if record.is_quit:
+            self._context.shutdown.is_requested = True
         self._context.log.request(record)
-        self._on_done(record)
+        self._on_done()

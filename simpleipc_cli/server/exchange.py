@@ -17,11 +17,9 @@ from time import monotonic
 
 from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.pktline import consume
-from simpleipc_cli.server.config import DRAIN_IDLE_TIMEOUT
-from simpleipc_cli.server.exchange_state import Abort, ExchangeState, Step, Timeout
+from simpleipc_cli.server.context import Outcome
+from simpleipc_cli.server.exchange_state import Abort, ExchangeState, HandlerIO, Step, Timeout
 from simpleipc_cli.server.handler import Result
-from simpleipc_cli.server.handler_io import HandlerIO
-from simpleipc_cli.server.log import Outcome
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, is_hung_up
 
 _MAX_ON_LOOP = 1 << 20  # bytes that an exchange may move before it gets a thread (tunable)
@@ -175,11 +173,10 @@ class Exchange(ExchangeState):
                 running |= Timeout.INPUT_DRAIN
         elif io is not None and not writing and io.is_lingering:
             running |= Timeout.OUTPUT_LINGER
-        if running != self.running or self.progress & self.ever_running:
+        if running != self.running or self.progress & running:
             self.due = self.timeouts.update(now, running=running, progress=self.progress)
             self.running = running
-            self.ever_running |= running
-        self.progress = 0
+            self.progress = 0
 
     def _unregister(self, *descriptors: int) -> None:
         for descriptor in descriptors:
@@ -202,7 +199,7 @@ class Exchange(ExchangeState):
                 if self.io.has_exited:
                     text = "the handler exited, but another process holds its output open"
                     self.record.warnings.append(text)
-                self.io.run.end_output()
+                self.io.run.output = -1
                 self._end_response(self.io.run.result())
                 return self._send()
             case Timeout.INPUT_DRAIN:
@@ -219,7 +216,7 @@ class Exchange(ExchangeState):
         if self.is_draining:
             raise Abort(Outcome.ABORTED, "the server stopped before the response was complete")
         self.is_draining = True
-        self.timeouts.max_read_idle = DRAIN_IDLE_TIMEOUT
+        self.timeouts.shorten_read_idle()
         self.progress |= Timeout.READ_IDLE
         return Step.DONE
 
@@ -323,12 +320,13 @@ class Exchange(ExchangeState):
         try:
             handler = self.context.handler
             if not self.may_block:
-                run = handler.run_nowait(self.request)
+                run = handler.run_nowait(self.record.request)
                 if run is None:
                     return Step.WOULD_BLOCK
             else:
                 is_spooled = self.context.config.whole_request and handler.accepts_spooled
-                run = handler.run(self.request, self.buffer.take_spool() if is_spooled else None)
+                spooled = self.buffer.take_spool() if is_spooled else None
+                run = handler.run(self.record.request, spooled)
         except SipcError as error:
             self._fail(Outcome.SPAWN_FAILED, error.text)
             return Step.DONE
@@ -377,8 +375,6 @@ class Exchange(ExchangeState):
         if not self.is_client_gone:
             for piece in pieces:
                 self.writer.write(piece)
-        if not pieces and io.run.output >= 0:
-            io.run.end_output()
         if io.run.output < 0:
             io.is_lingering = io.has_exited or io.run.is_persistent
             result = io.run.result()
@@ -438,7 +434,7 @@ class Exchange(ExchangeState):
             try:
                 if self.may_block:
                     self.io = None
-                    run.stop(self.context.config.grace_period, self.context.shutdown.killing)
+                    run.stop(self.context.shutdown.killing)
                 elif not run.stop_nowait():
                     return Step.WOULD_BLOCK
             except SipcError as error:

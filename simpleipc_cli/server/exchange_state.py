@@ -1,6 +1,8 @@
-"""The state of one exchange: its fields, its timeouts, and what all exchanges share.
+"""The parts of an exchange: its state, its timeouts, and the bytes between client and handler.
 
-exchange.py decides what changes it.
+None of them decides: exchange.py does. RequestBuffer holds what has been read from the client and
+not yet written to the handler: in the buffer that it was read into until more is read, then on
+disk. HandlerIO writes it.
 """
 
 from __future__ import annotations
@@ -10,18 +12,23 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from simpleipc_cli.deadline import NEVER, InactivityTimer
-from simpleipc_cli.pktline import MessageWriter
-from simpleipc_cli.server.config import LINGER, ServerConfig
-from simpleipc_cli.server.handler import Handler, Request
-from simpleipc_cli.server.handler_io import HandlerIO, IoBuffers, RequestBuffer
-from simpleipc_cli.server.log import Counters, Log, Outcome, RequestRecord
-from simpleipc_cli.transport import (
-    Poller,
-    Stream,
-    WakeupEvent,
-    new_scalable_poller,
-    new_wakeup_event,
+from simpleipc_cli.errors import PeerClosed
+from simpleipc_cli.pktline import Buffer, MessageReader, MessageWriter, consume
+from simpleipc_cli.server.context import (
+    DRAIN_IDLE_TIMEOUT,
+    LINGER,
+    Outcome,
+    RequestRecord,
+    ServerConfig,
+    ServerContext,
 )
+from simpleipc_cli.server.handler import HandlerRun
+from simpleipc_cli.spool import Spool
+from simpleipc_cli.transport import Poller, Stream
+
+_MAX_PIPE_CONTENT = 1 << 16  # bytes that a pipe holds (pipe(7))
+_BUFFER_SIZE = 512 * 1024
+"""Bytes moved at once: several full packets, and little memory with many requests."""
 
 
 class Timeout:
@@ -41,59 +48,29 @@ class Timeout:
     """A worker that has answered must read the rest of the request."""
 
 
-_KINDS = (
-    Timeout.READ_IDLE,
-    Timeout.PACKET,
-    Timeout.WRITE_IDLE,
-    Timeout.HANDLER,
-    Timeout.OUTPUT_LINGER,
-    Timeout.INPUT_DRAIN,
-)
-
-
-class Shutdown:
-    """One event for each phase; a phase that has begun does not end."""
-
-    def __init__(self) -> None:
-        """Raises OSError without free descriptors."""
-        self.draining: WakeupEvent = new_wakeup_event()
-        """Answer all connected clients, but wait only briefly for those that send nothing."""
-        self.aborting: WakeupEvent = new_wakeup_event()
-        """End every request now; handlers get their grace period."""
-        self.killing: WakeupEvent = new_wakeup_event()
-        """End handlers without a grace period."""
-
-    def close(self) -> None:
-        """Free the descriptors."""
-        for phase in (self.draining, self.aborting, self.killing):
-            phase.close()
-
-
-@dataclass(slots=True, eq=False)
-class ServerContext:
-    """What all parts of a server share."""
-
-    path: str
-    """The endpoint's absolute path."""
-    handler: Handler
-    config: ServerConfig
-    log: Log
-    observe: Callable[[Stream, str], Stream] | None
-    """Wraps a request's stream; also gets the request's id."""
-    poller: Poller = field(default_factory=new_scalable_poller)
-    """The poller of the event loop."""
-    shutdown: Shutdown = field(default_factory=Shutdown)
-    counters: Counters = field(default_factory=Counters)
+def timeout_limits(config: ServerConfig) -> dict[int, float | None]:
+    """Return the limit of each kind in seconds; the first of two that expire is reported."""
+    return {
+        Timeout.READ_IDLE: config.read_timeout,
+        Timeout.PACKET: config.read_timeout,
+        Timeout.WRITE_IDLE: config.write_timeout,
+        Timeout.HANDLER: config.handler_timeout,
+        Timeout.OUTPUT_LINGER: LINGER,
+        Timeout.INPUT_DRAIN: LINGER,
+    }
 
 
 @dataclass(slots=True)
 class Timeouts:
     """One inactivity timer for each kind, made when it first runs."""
 
-    config: ServerConfig
-    max_read_idle: float = NEVER
-    """Seconds that limit the read timeout."""
+    limits: dict[int, float | None]
     timers: dict[int, InactivityTimer] = field(default_factory=dict)
+
+    def shorten_read_idle(self) -> None:
+        """Wait only briefly from the next reset on, as the server drains."""
+        limit = min(self.limits[Timeout.READ_IDLE] or NEVER, DRAIN_IDLE_TIMEOUT)
+        self.limits = {**self.limits, Timeout.READ_IDLE: limit}
 
     def update(self, now: float, *, running: int, progress: int) -> float:
         """Reset the kinds in `progress`, then let those in `running` run and the others pause.
@@ -101,38 +78,203 @@ class Timeouts:
         Return the monotonic time when the first expires, or NEVER.
         """
         due = NEVER
-        for kind in _KINDS:
+        for kind, limit in self.limits.items():
             timer = self.timers.get(kind)
             if timer is None:
                 if not running & kind:
                     continue
-                timer = self.timers[kind] = InactivityTimer(self._limit(kind))
+                timer = self.timers[kind] = InactivityTimer(limit)
             elif progress & kind:
-                timer.limit = self._limit(kind)
+                timer.limit = limit
                 timer.reset(now)
             timer.set_running(bool(running & kind), now)
             due = min(due, timer.expires_at())
         return due
 
-    def _limit(self, kind: int) -> float | None:
-        config = self.config
-        if kind == Timeout.READ_IDLE:
-            limit = min(config.read_timeout or NEVER, self.max_read_idle)
-            return None if limit == NEVER else limit
-        limits = {
-            Timeout.PACKET: config.read_timeout,
-            Timeout.WRITE_IDLE: config.write_timeout,
-            Timeout.HANDLER: config.handler_timeout,
-        }
-        return limits.get(kind, LINGER)
-
     def expired(self, now: float) -> tuple[int, float]:
         """Return a kind that has expired, and its limit; 0 if none has."""
-        for kind in _KINDS:
+        for kind in self.limits:
             timer = self.timers.get(kind)
             if timer is not None and timer.limit is not None and timer.remaining(now) == 0.0:
                 return kind, timer.limit
         return 0, 0.0
+
+
+@dataclass(slots=True)
+class RequestBuffer:
+    """One request on its way from the client to the handler."""
+
+    buffer: memoryview
+    """The buffer that the request is read into."""
+    spool_folder: str
+    is_held: bool
+    """Whether the whole request goes to disk before the handler gets it."""
+    quit_on: bytes | None
+    """The payload that asks the server to stop, if any does."""
+    quit_matched: int = 0
+    """How many bytes are equal to those of `quit_on`; more than it has once one differs."""
+    reader: MessageReader = field(default_factory=MessageReader)
+    """Decodes the request, and knows whether it is complete."""
+    chunks: list[Buffer] = field(default_factory=list)
+    """The next bytes for the handler; load() brings more of them from disk."""
+    spool: Spool | None = None
+    """The bytes after `chunks`, on disk."""
+    has_unsent: bool = False
+    """Whether `chunks` or `spool` has bytes for the handler."""
+    is_discarding: bool = False
+    """Whether the rest is dropped as it arrives."""
+    sent_prefix: bytearray = field(default_factory=bytearray)
+    """The bytes that a persistent handler has taken, while they fit into a pipe."""
+    sent_bytes: int = 0
+
+    def is_started(self) -> bool:
+        """Return whether this is a request for the handler: it has payload, or is complete.
+
+        A prefix of the quit request is not.
+        """
+        if self.reader.complete:
+            return True
+        if self.quit_on is not None and self.quit_matched <= len(self.quit_on):
+            return False
+        return self.reader.payload_bytes > 0
+
+    def is_quit_request(self) -> bool:
+        """Return whether the request is complete and asks the server to stop."""
+        text = self.quit_on
+        return text is not None and self.reader.complete and self.quit_matched == len(text)
+
+    def read(self, stream: Stream) -> bool:
+        """Read from the client; return False at the end of the stream.
+
+        Raises BlockingIOError without data, ProtocolError, IncompleteMessage at an end before the
+        flush, and SipcError if the disk is full.
+        """
+        if self.chunks and not self.spool:
+            self._store(self.chunks)  # they are in the buffer that is read into next
+            self.chunks = []
+        count = stream.read_nowait(self.buffer)
+        if not count:
+            self.reader.feed_eof()
+            return False
+        payload: list[Buffer] = list(self.reader.feed(self.buffer[:count]))
+        if self.quit_on is not None:
+            self._match(self.quit_on, payload)
+        if payload and not self.is_discarding:
+            if self.is_held or self.has_unsent:
+                self._store(payload)
+            else:
+                self.chunks = payload
+            self.has_unsent = True
+        return True
+
+    def _match(self, text: bytes, payload: list[Buffer]) -> None:
+        for piece in payload:
+            end = self.quit_matched + len(piece)
+            is_equal = text[self.quit_matched : end] == piece
+            self.quit_matched = end if is_equal else len(text) + 1
+
+    def _store(self, payload: list[Buffer]) -> None:
+        if self.spool is None:
+            self.spool = Spool(self.spool_folder)
+        self.spool.append(payload)
+
+    def take_spool(self) -> Spool:
+        """Return the whole request, which was held. The caller closes it."""
+        self.has_unsent = False
+        if self.spool is None:
+            self.spool = Spool(self.spool_folder)
+        return self.spool
+
+    def load(self) -> list[Buffer]:
+        """Return the next bytes for the handler. Raises SipcError if the disk cannot be read."""
+        if not self.chunks and self.spool is not None:
+            self.chunks = [self.spool.take(len(self.buffer))]
+        return self.chunks
+
+    def remember(self, count: int) -> None:
+        """Keep a copy of the first `count` bytes of `chunks` for rewind()."""
+        self.sent_bytes += count
+        if self.sent_bytes <= _MAX_PIPE_CONTENT:
+            self.sent_prefix += b"".join(self.chunks)[:count]
+
+    def rewind(self) -> bool:
+        """Queue all that was remembered for another handler; return whether that is possible.
+
+        It is possible while all written bytes may still be in a pipe.
+        """
+        if self.is_discarding or self.sent_bytes != len(self.sent_prefix):
+            return False
+        if self.sent_prefix:
+            self.chunks.insert(0, bytes(self.sent_prefix))
+            self.has_unsent = True
+        self.sent_prefix.clear()
+        self.sent_bytes = 0
+        return True
+
+    def discard(self) -> None:
+        """Drop the bytes for the handler, and all that are read from now on."""
+        self.is_discarding = True
+        self.has_unsent = False
+        self.chunks = []
+        if self.spool is not None:
+            self.spool.close()
+
+
+class IoBuffers:
+    """The two buffers of one exchange, lent by the dispatcher. Untouched pages cost no memory."""
+
+    def __init__(self) -> None:
+        self.request = memoryview(bytearray(_BUFFER_SIZE))
+        self.response = memoryview(bytearray(_BUFFER_SIZE))
+
+
+@dataclass(slots=True)
+class HandlerIO:
+    """One run, which is fed from the request buffer."""
+
+    run: HandlerRun
+    has_exited: bool = False
+    is_lingering: bool = False
+    """Whether the end of the run is near: a handler has exited and its output is still open, or
+    the output of a worker has ended and its exit is due."""
+
+    def wants_input(self, request: RequestBuffer) -> bool:
+        """Return whether it gets the rest of the request even after its response."""
+        return self.run.is_persistent and self.run.input >= 0 and not request.is_discarding
+
+    def feed(self, request: RequestBuffer) -> bool:
+        """Write as much as the handler takes; return whether the whole request is written.
+
+        Raises SipcError if the disk cannot be read.
+        """
+        run = self.run
+        while request.has_unsent:
+            chunks = request.chunks or request.load()
+            try:
+                count = run.write(chunks, last=request.reader.complete and not request.spool)
+            except BlockingIOError:
+                return False
+            except PeerClosed:
+                self.abandon_input(request)
+                return False
+            if run.is_persistent:
+                request.remember(count)
+            if count < sum(map(len, chunks)):
+                consume(chunks, count)
+                return False  # a short write: the poller reports when there is space
+            request.chunks = []
+            request.has_unsent = bool(request.spool)
+        return request.reader.complete and not request.is_discarding
+
+    def abandon_input(self, request: RequestBuffer) -> None:
+        """Write no more, because the handler reads no more.
+
+        A worker may be about to exit without having read the request, which then goes to another
+        worker.
+        """
+        self.run.abandon_input()
+        if not self.run.is_persistent:
+            request.discard()
 
 
 class Step(Enum):
@@ -145,13 +287,12 @@ class Step(Enum):
     """The step has changed nothing and must be repeated on a worker thread."""
 
 
+@dataclass(eq=False)
 class Abort(Exception):
     """Ends the exchange without a complete response."""
 
-    def __init__(self, outcome: Outcome, detail: str = "") -> None:
-        super().__init__(detail)
-        self.outcome = outcome
-        self.detail = detail
+    outcome: Outcome
+    detail: str
 
 
 @dataclass(slots=True, eq=False)
@@ -164,15 +305,14 @@ class ExchangeState:
     `needs_thread`, or lets `due` be earlier."""
     stream: Stream
     stream_fd: int
-    request: Request
     record: RequestRecord
     buffers: IoBuffers
-    writer: MessageWriter
     buffer: RequestBuffer
     timeouts: Timeouts
     poller: Poller
     needs_thread: bool
 
+    writer: MessageWriter = field(default_factory=MessageWriter)
     io: HandlerIO | None = None
     is_over: bool = False
 
@@ -185,10 +325,8 @@ class ExchangeState:
     """Monotonic time at which to call resume() if nothing happens."""
     running: int = 0
     """The timeouts that run."""
-    ever_running: int = 0
-    """The timeouts that run or have run."""
     progress: int = 0
-    """The timeouts to reset."""
+    """The timeouts to reset, before they run again."""
     has_handler_timeout: bool = False
 
     must_start: bool = False

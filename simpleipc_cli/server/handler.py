@@ -21,8 +21,6 @@ class Request:
     """A request before its first byte."""
 
     id: str
-    path: str
-    """The endpoint's absolute path."""
     peer: Peer
 
 
@@ -51,7 +49,7 @@ class HandlerRun(ABC):
     input: int
     """Descriptor to write the request to; -1 once it is closed. HANGUP: the run reads no more."""
     output: int
-    """Descriptor to read the response from; -1 at end of file."""
+    """Descriptor to read the response from; -1 at end of file. Set to -1 to read no more."""
     exit: int
     """Descriptor that is readable, and stays so, from when the run has exited."""
 
@@ -80,21 +78,16 @@ class HandlerRun(ABC):
         """
 
     @abstractmethod
-    def end_output(self) -> None:
-        """Read no more of the response. May be called again."""
-
-    @abstractmethod
     def result(self) -> Result | None:
         """Return how the run ended; None while it is running."""
 
     @abstractmethod
-    def stop(self, grace_period: float, kill_now: WakeupEvent) -> None:
-        """Terminate the run and its children, and kill them after `grace_period` seconds.
+    def stop(self, kill_now: WakeupEvent) -> None:
+        """Terminate the run and its children, and kill them after the grace period.
 
-        `kill_now` cuts the grace period short. Blocks until it is done. The run's input is not
-        ended before that: its reader must not take that for the end of the request. Must be
-        called once for every run, even if it has exited. Raises SipcError if something cannot
-        be killed.
+        `kill_now` cuts that short. Blocks until it is done. The run's input is not ended before
+        that: its reader must not take that for the end of the request. Must be called once for
+        every run, even if it has exited. Raises SipcError if something cannot be killed.
         """
 
     def stop_nowait(self) -> bool:
@@ -107,8 +100,10 @@ class Handler(ABC):
 
     accepts_spooled = True
     """Whether run() takes a spooled request; else that is written to the run."""
+    min_fds = 0
+    """How many descriptors it needs at least, not counting those of runs."""
     held_fds = 0
-    """How many descriptors it holds now, not counting those of runs."""
+    """How many it holds now, not counting those of runs."""
 
     @abstractmethod
     def run(self, request: Request, spooled: Spool | None) -> HandlerRun:
@@ -127,10 +122,6 @@ class Handler(ABC):
     def start(self) -> None:  # noqa: B027
         """Prepare for requests: the server begins to serve, and threads may be started."""
 
-    def min_fds(self) -> int:
-        """Return how many descriptors it needs at least, not counting those of runs."""
-        return 0
-
     def reload(self) -> None:  # noqa: B027 - most keep nothing
         """Replace idle processes now, and busy ones when they finish.
 
@@ -141,5 +132,5 @@ class Handler(ABC):
         """Return its counters by name."""
         return {}
 
-    def close(self, grace_period: float, kill_now: WakeupEvent) -> None:  # noqa: B027
+    def close(self, kill_now: WakeupEvent) -> None:  # noqa: B027
         """End all idle processes as HandlerRun.stop() does, after all runs have been stopped."""

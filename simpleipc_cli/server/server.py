@@ -12,11 +12,9 @@ from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.acceptor import Acceptor
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.context import Log, ServerConfig, ServerContext
 from simpleipc_cli.server.dispatcher import Dispatcher
-from simpleipc_cli.server.exchange_state import ServerContext
 from simpleipc_cli.server.handler import Handler
-from simpleipc_cli.server.log import Log, RequestRecord
 from simpleipc_cli.server.systemd import Notifier
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_wakeup_event
@@ -39,7 +37,6 @@ class Server:
     def __init__(
         self,
         listener: Listener,
-        path: str,
         *,
         handler: Handler,
         config: ServerConfig,
@@ -48,7 +45,7 @@ class Server:
         observe: Callable[[Stream, str], Stream] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        """Take over the listener; `path` is its absolute path. Raises OSError.
+        """Take over the listener. Raises OSError.
 
         `observe` may wrap each connection; it gets the request's id, and must not raise.
         `notifier` is kept informed of shutdown and watchdog.
@@ -56,19 +53,16 @@ class Server:
         self._listener = listener
         self._config = config
         self._log = log
-        self._notifier = notifier or Notifier()
+        self._notifier = notifier or Notifier({})
         self._wakeup = new_wakeup_event()
-        self._context = ServerContext(path, handler, config, log, observe)
+        self._context = ServerContext(handler, config, log, observe)
         self._shutdown = self._context.shutdown
         self._poller = self._context.poller
         self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
-        self._dispatcher = Dispatcher(
-            self._context, on_done=self._on_done, on_last_request=self._on_last_request
-        )
+        self._dispatcher = Dispatcher(self._context, self._on_done)
         self._acceptor = Acceptor(listener, self._context, self._dispatcher, descriptors)
 
         self.stop_calls = 0
-        self._is_stopping = False  # a stop is requested
         self._is_accepting = True  # no stop has begun
         self._stats_requested = False
         self._reload_requested = False
@@ -82,7 +76,7 @@ class Server:
     def stop(self) -> None:
         """Begin to stop; the second call stops at once."""
         self.stop_calls += 1
-        self._is_stopping = True
+        self._shutdown.is_requested = True
         if self.stop_calls > 1:
             if self._dispatcher.unanswered:  # handlers that are killed may end their requests soon
                 self._exit_reason = ExitReason.ABORTED
@@ -126,7 +120,7 @@ class Server:
         now = monotonic()
         if now >= dispatcher.due:
             dispatcher.resume_due(now)
-        if self._is_stopping or now >= min(self._housekeeping_due, acceptor.retry_at):
+        if self._shutdown.is_requested or now >= min(self._housekeeping_due, acceptor.retry_at):
             self._housekeeping()
 
     def close(self) -> None:
@@ -139,15 +133,10 @@ class Server:
         self._wakeup.clear()
         self._housekeeping_due = 0.0
 
-    def _on_last_request(self) -> None:
-        self._is_stopping = True
-
-    def _on_done(self, record: RequestRecord) -> None:
-        """A request has ended. Called by any thread."""
-        if record.is_quit:
-            self._is_stopping = True
-            self._wakeup.set()
-        elif self._dispatcher.queue or not self._is_accepting or self._acceptor.retry_at != NEVER:
+    def _on_done(self) -> None:
+        """Wake the main thread if it waits for the end of a request. Called by any thread."""
+        is_stopping = self._shutdown.is_requested
+        if self._dispatcher.queue or is_stopping or self._acceptor.retry_at != NEVER:
             self._wakeup.set()
 
     def _housekeeping(self) -> None:
@@ -159,7 +148,7 @@ class Server:
             self._acceptor.maintain()
             self._check_path()
             self._check_idle()
-            if self._is_stopping:
+            if self._shutdown.is_requested:
                 self._begin_drain()
         if not self._is_accepting:
             self._drain()
@@ -199,7 +188,7 @@ class Server:
         end = self._idle_end()
         if end is not None and monotonic() >= end:
             self._log.debug(f"idle for {self._config.idle_timeout:g} s")
-            self._is_stopping = True
+            self._shutdown.is_requested = True
 
     def _check_path(self) -> None:
         now = monotonic()
@@ -208,7 +197,7 @@ class Server:
         self._path_checked = now
         if not self._listener.owns_path():
             self._exit_reason = ExitReason.PATH_LOST
-            self._is_stopping = True
+            self._shutdown.is_requested = True
 
     # -- shutdown --------------------------------------------------------------------------
 
@@ -237,27 +226,20 @@ class Server:
         self._shutdown.aborting.set()
         self._drain_deadline = Deadline(None)
         self._dispatcher.on_shutdown()
-        if self._acceptor.is_open:
-            self._acceptor.close_listener()
+        self._acceptor.close_listener()
         self._acceptor.close_all_idle()
         self._dispatcher.abort_queued()
 
     def _end(self) -> None:
         """Free everything, also after an internal error."""
-        if self._acceptor.is_open:
-            self._acceptor.close_listener()
-        if self._dispatcher.unanswered:
-            self._abort_all()
-        self._dispatcher.threads.close()
-        self._context.handler.close(self._config.grace_period, self._shutdown.killing)
-        self._acceptor.close_all_idle()
-        self._poller.close()
-
-    def _abort_all(self) -> None:
-        """End all requests after an internal error, entering each phase in order."""
-        self._shutdown.killing.set()
-        for phase in (self._shutdown.draining, self._shutdown.aborting):
-            if not phase.is_set():
+        self._acceptor.close_listener()
+        if self._dispatcher.unanswered:  # after an internal error
+            self._shutdown.killing.set()
+            for phase in (self._shutdown.draining, self._shutdown.aborting):
                 phase.set()
                 self._dispatcher.on_shutdown()
-        self._dispatcher.abort_queued()
+            self._dispatcher.abort_queued()
+        self._dispatcher.threads.close()
+        self._context.handler.close(self._shutdown.killing)
+        self._acceptor.close_all_idle()
+        self._poller.close()

@@ -63,62 +63,39 @@ def passed_descriptor(environment: Mapping[str, str]) -> int | None:
     return named[0]
 
 
-def new_notifier(environment: Mapping[str, str], warn: Callable[[str], None]) -> Notifier:
-    """Return the notifier of the service manager, which may be none; see Notifier for `warn`."""
-    micros = environment.get("WATCHDOG_USEC", "")
-    is_ours = environment.get("WATCHDOG_PID") in {None, str(os.getpid())}
-    seconds = 0.0
-    if is_ours and micros.isdecimal() and len(micros) <= 20:  # 64 bits at most
-        seconds = int(micros) / 1_000_000
-    return Notifier(environment.get("NOTIFY_SOCKET", ""), watchdog=seconds or None, warn=warn)
-
-
 class Notifier:
-    """Notifies a service manager, if there is one. For one thread."""
+    """Notifies a service manager, if the environment names one. For one thread."""
 
     def __init__(
-        self,
-        address: str = "",
-        *,
-        watchdog: float | None = None,
-        warn: Callable[[str], None] = lambda _: None,
+        self, environment: Mapping[str, str], warn: Callable[[str], None] = lambda _: None
     ) -> None:
-        """`address` is a path, or "@" and an abstract name; "" means no manager.
-
-        The manager takes the server for dead after `watchdog` seconds without a message; it gets
-        one twice as often (sd_watchdog_enabled(3)). `warn` is called once if a message fails.
-        """
+        """`warn` is called once if a message fails."""
+        address = environment.get("NOTIFY_SOCKET", "")  # a path, or "@" and an abstract name
         name = os.fsencode(address)
         self._address = b"\0" + name[1:] if name[:1] == b"@" else name
-        self._interval: float | None = None
-        if watchdog is not None and address:
-            self._interval = max(watchdog / 2, _MIN_INTERVAL)
+        self._interval = _watchdog_interval(environment) if address else None
         self._next = monotonic()
         self._warn = warn
-        self._warned = False
+        self._has_warned = False
         self._socket: _socket.socket | None = None
-        if address:
-            self._open(address)
-
-    def _open(self, address: str) -> None:
-        if address[0] not in "/@":
+        if address[:1] in {"/", "@"}:
+            try:
+                self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+            except OSError as error:
+                self._warn_once(error)
+                return
+            limit = struct.pack("@ll", _SEND_TIMEOUT, 0)
+            self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
+        elif address:
             self._warn_once(f"{address}: neither a path nor an abstract name")
-            return
-        try:
-            self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-        except OSError as error:
-            self._warn_once(str(error.strerror))
-            return
-        limit = struct.pack("@ll", _SEND_TIMEOUT, 0)
-        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
 
     def ready(self, status: str) -> None:
         """Report that the server listens; `status` is one printable line for people."""
-        self._send_state("READY=1", status)
+        self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self, status: str) -> None:
         """Report that the server has begun to stop."""
-        self._send_state("STOPPING=1", status)
+        self._send(f"STOPPING=1\nSTATUS={status}")
 
     def remaining(self) -> float | None:
         """Return the seconds until tick() should be called; None if it need not be."""
@@ -136,20 +113,26 @@ class Notifier:
             self._socket = None
         self._interval = None
 
-    def _send_state(self, state: str, status: str) -> None:
-        status = status.replace("\n", " ")  # another line would be an assignment of its own
-        self._send(f"{state}\nSTATUS={status}", 0)
-
-    def _send(self, text: str, flags: int) -> None:
+    def _send(self, text: str, flags: int = 0) -> None:
         if self._socket is None:
             return
         data = text.encode("utf-8", "backslashreplace")
         try:
             self._socket.sendto(data, flags | _socket.MSG_NOSIGNAL, self._address)
         except OSError as error:
-            self._warn_once(error.strerror or str(error))
+            self._warn_once(error)
 
-    def _warn_once(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn_once(self, error: OSError | str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            reason = getattr(error, "strerror", None) or error
             self._warn(f"cannot notify the service manager: {reason}: check NOTIFY_SOCKET")
+
+
+def _watchdog_interval(environment: Mapping[str, str]) -> float | None:
+    """Return the seconds between messages: half the time after which we are taken for dead."""
+    micros = environment.get("WATCHDOG_USEC", "")
+    is_ours = environment.get("WATCHDOG_PID") in {None, str(os.getpid())}
+    if not is_ours or not micros.isdecimal() or len(micros) > 20:  # 64 bits at most
+        return None
+    return max(int(micros) / 2_000_000, _MIN_INTERVAL) if int(micros) else None

@@ -12,9 +12,8 @@ from helpers.wire import decode
 from simpleipc_cli.client import exchange
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.context import Log, ServerConfig
 from simpleipc_cli.server.handler import Handler, HandlerRun, Result
-from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.server import Server
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, connect, listen, new_poller, new_wakeup_event
@@ -205,17 +204,14 @@ class ScriptedRun(HandlerRun):
             self.output = -1
         return [buffer[:count]] if count else []
 
-    def end_output(self):
-        self.output = -1
-
     def result(self):
         status = self._status
         return None if status is None else Result(status == 0, str(status), f"status {status}")
 
-    def stop(self, grace_period, kill_now):
+    def stop(self, kill_now):
         self._ended.set()
         self.end_input()
-        self.end_output()
+        self.output = -1
         self._reader.close()
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
@@ -245,17 +241,17 @@ class EchoRun(HandlerRun):
         pass
 
     def read(self, buffer):
+        if not self._kept:
+            self.output = -1
+            self._result = Result(True, "0", "status 0")
+            return []
         kept, self._kept = self._kept, b""
-        return [memoryview(kept)] if kept else []
-
-    def end_output(self):
-        self.output = -1
-        self._result = Result(True, "0", "status 0")
+        return [memoryview(kept)]
 
     def result(self):
         return self._result
 
-    def stop(self, grace_period, kill_now):
+    def stop(self, kill_now):
         for wakeup in self._events:
             wakeup.close()
 
@@ -360,7 +356,6 @@ class InProcessServer:
         listener = listen(path, mode=0o600, backlog=100)
         self._server = Server(
             listener,
-            path,
             handler=handler,
             config=config,
             log=self.log,

@@ -116,7 +116,6 @@ def test_a_handler_knows_its_request_and_peer(path):
     with serving(path, act):
         ask(path)
         ask(path)
-    assert [request.path for request in seen] == [path, path]
     assert len({request.id for request in seen}) == 2
     assert all(request.peer.pid > 0 for request in seen)
 

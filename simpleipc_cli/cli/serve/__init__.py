@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.context import ServerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +12,7 @@ class ServeOptions:
     """The options of `sipc serve`; times in seconds. None means no limit, or not given."""
 
     config: ServerConfig
+    kill_after: float
     command: str | None
     worker: str | None
     max_requests_per_worker: int | None

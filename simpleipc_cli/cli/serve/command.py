@@ -23,7 +23,7 @@ from simpleipc_cli.cli.options import (
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
 from simpleipc_cli.server import systemd
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.system import SPOOL_FOLDER
 
 TYPE_CHECKING = False
@@ -195,7 +195,6 @@ def _take_config(given: dict[str, Any]) -> ServerConfig:
         read_timeout=given.pop("read_timeout"),
         write_timeout=given.pop("write_timeout"),
         handler_timeout=given.pop("timeout"),
-        grace_period=given.pop("kill_after"),
         drain_timeout=given.pop("drain_timeout"),
         max_requests=given.pop("count"),
         idle_timeout=given.pop("idle_timeout"),

@@ -11,7 +11,7 @@ from typing import Any
 from simpleipc_cli.cli.line_writer import MAX_LINE, LineWriter, Priority
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.server.log import Log, RequestRecord
+from simpleipc_cli.server.context import Log, RequestRecord
 from simpleipc_cli.text import json_safe, printable
 
 _MAX_WARNINGS = 4  # in JSON, so that a line stays short
@@ -91,7 +91,8 @@ class LineLog(Log):
 def _request_text(record: RequestRecord, seconds: float, warnings: list[str]) -> str:
     """Return `1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered` and the like."""
     line = (
-        f"{record.id} pid={record.peer.pid} in={record.bytes_in} out={record.bytes_out} "
+        f"{record.request.id} pid={record.request.peer.pid} "
+        f"in={record.bytes_in} out={record.bytes_out} "
         f"status={record.status} time={seconds:.3f}s: {record.outcome.value.replace('_', ' ')}"
     )
     if record.detail:
@@ -100,9 +101,9 @@ def _request_text(record: RequestRecord, seconds: float, warnings: list[str]) ->
 
 
 def _request_fields(record: RequestRecord, seconds: float, warnings: list[str]) -> dict[str, Any]:
-    peer = record.peer
+    peer = record.request.peer
     return {
-        "id": record.id,
+        "id": record.request.id,
         "pid": peer.pid,
         "uid": peer.uid if peer.uid >= 0 else None,  # users have no numbers on Windows
         "gid": peer.gid,

@@ -16,12 +16,13 @@ from simpleipc_cli.cli.serve.log import LineLog
 from simpleipc_cli.cli.stdio import format_error, print_error
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
-from simpleipc_cli.handlers.exec import ProcessHandler
+from simpleipc_cli.handlers.base import Program, handler_environment
+from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
 from simpleipc_cli.process import Command, PidFile
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
+from simpleipc_cli.server.context import Log
 from simpleipc_cli.server.handler import Handler
-from simpleipc_cli.server.log import Log
 from simpleipc_cli.server.server import ExitReason, Server
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.text import printable
@@ -129,11 +130,10 @@ def run(
                 )
             except Cancelled:
                 return SIGNALLED + signals.first
-            notifier = systemd.new_notifier(os.environ, log.warning)
+            notifier = systemd.Notifier(os.environ, log.warning)
             try:
                 server = Server(
                     listener,
-                    absolute,
                     handler=handler,
                     config=options.config,
                     log=log,
@@ -208,36 +208,23 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
         log.warning(f"sipc serve: command not found: {line}: requests fail until it exists")
-    environment = systemd.without_own_variables(os.environ)
+    environment = handler_environment(systemd.without_own_variables(os.environ), path)
+    program = Program(command, environment, limit, log, options.kill_after)
     if options.prestart is not None:
-        from simpleipc_cli.handlers.prestart import PrestartHandler  # noqa: PLC0415
-
-        return PrestartHandler(
-            command,
-            environment,
-            limit,
-            log,
-            path=path,
-            count=options.prestart,
-            grace_period=options.config.grace_period,
-        )
+        return PrestartHandler(program, count=options.prestart)
     if options.worker is None:
-        return ProcessHandler(command, environment, limit)
+        return ProcessHandler(program)
     from simpleipc_cli.handlers.worker_pool import WorkerPool  # noqa: PLC0415
 
     return WorkerPool(
-        command,
-        environment,
-        limit,
-        log,
+        program,
         max_workers=options.config.max_concurrency,
         max_requests=options.max_requests_per_worker,
-        grace_period=options.config.grace_period,
     )
 
 
 def _check_limit(descriptors: DescriptorLimit, handler: Handler) -> None:
-    needed = MIN_FDS + handler.min_fds()
+    needed = MIN_FDS + handler.min_fds
     if descriptors.maximum < needed:
         raise SipcError(
             f"the limit of {descriptors.maximum} file descriptors is too low",

@@ -33,7 +33,7 @@ from helpers.wire import (
 )
 from helpers.workers import serve_workers
 
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.server.server import ExitReason
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))

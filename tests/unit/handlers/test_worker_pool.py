@@ -13,10 +13,11 @@ from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import WORKER, ask_worker
 
+from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.worker import Worker
 from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process.posix.spawn import Command, best_spawn
-from simpleipc_cli.server.config import ServerConfig
+from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 
@@ -24,15 +25,9 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 def serving(path, command: str = WORKER, threads: int = 2):
     """A server in a thread; the handler."""
     log, descriptors = RecordingLog(), DescriptorLimit()
-    handler = WorkerPool(
-        Command(command, os.environ["PATH"]),
-        os.environ,
-        descriptors,
-        log,
-        max_workers=threads,
-        max_requests=None,
-        grace_period=2.0,
-    )
+    environment = handler_environment(os.environ, str(path))
+    program = Program(Command(command, os.environ["PATH"]), environment, descriptors, log, 2.0)
+    handler = WorkerPool(program, max_workers=threads, max_requests=None)
     config = ServerConfig(max_concurrency=threads)
     server = InProcessServer(str(path), handler, config, log, descriptors)
     try:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from simpleipc_cli.server.systemd import new_notifier
+from simpleipc_cli.server.systemd import Notifier
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_missing_service_manager_is_reported_once(folder, name):
     with socket.socket(socket.AF_UNIX) as stream:
         stream.bind(str(folder / "stream"))
         stream.listen()
-        manager = new_notifier(
+        manager = Notifier(
             {"NOTIFY_SOCKET": name.format(folder), "WATCHDOG_USEC": "1"}, said.append
         )
         manager.ready("listening")
@@ -49,7 +49,7 @@ def test_without_a_watchdog_no_keep_alive_is_due(folder, more):
         listening.bind(str(folder / "notify"))
         listening.setblocking(False)
         said: list[str] = []
-        manager = new_notifier({"NOTIFY_SOCKET": str(folder / "notify"), **more}, said.append)
+        manager = Notifier({"NOTIFY_SOCKET": str(folder / "notify"), **more}, said.append)
         assert manager.remaining() is None
         manager.tick()
         manager.close()
@@ -59,9 +59,7 @@ def test_without_a_watchdog_no_keep_alive_is_due(folder, more):
 
 
 def test_a_keep_alive_is_due_twice_in_the_time_of_the_watchdog(folder):
-    manager = new_notifier(
-        {"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "7200000000"}, print
-    )
+    manager = Notifier({"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "7200000000"}, print)
     assert manager.remaining() == 0
     manager.tick()
     assert 3500 < manager.remaining() <= 3600

@@ -1,15 +1,54 @@
-"""The server's log records and counters, without their format."""
+"""What all parts of a server share: configuration, log and counters, the events of its shutdown.
+
+Times are seconds, sizes bytes, None means no limit. A log knows its format, the server does not.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
-from simpleipc_cli.transport import Peer
+from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.system import SPOOL_FOLDER
+from simpleipc_cli.transport import (
+    Poller,
+    Stream,
+    WakeupEvent,
+    new_scalable_poller,
+    new_wakeup_event,
+)
+
+DRAIN_IDLE_TIMEOUT = 1.0
+"""Seconds after which a connection that sends nothing is closed while the server drains."""
+
+LINGER = 1.0
+"""Seconds without output after which the output of a handler that has exited is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The server's limits and choices; `sipc serve --help` describes each.
+
+    `sipc serve` passes them all: the defaults of its options are in cli/serve/command.py.
+    """
+
+    max_concurrency: int = 8
+    max_request: int | None = None
+    read_timeout: float | None = 30.0
+    write_timeout: float | None = 60.0
+    handler_timeout: float | None = None
+    drain_timeout: float | None = 10.0
+    max_requests: int | None = None
+    idle_timeout: float | None = None
+    quit_on: bytes | None = None
+    allowed_users: frozenset[int] | None = None
+    whole_request: bool = False
+    finish_on_hangup: bool = False
+    spool_folder: str = SPOOL_FOLDER
 
 
 class Outcome(Enum):
@@ -31,19 +70,14 @@ class Outcome(Enum):
     @property
     def is_error(self) -> bool:
         """Whether the administrator should know; clients may close at any time."""
-        return self not in {
-            Outcome.ANSWERED,
-            Outcome.CLIENT_CLOSED,
-            Outcome.REQUEST_INCOMPLETE,
-        }
+        return self not in {Outcome.ANSWERED, Outcome.CLIENT_CLOSED, Outcome.REQUEST_INCOMPLETE}
 
 
 @dataclass(slots=True)
 class RequestRecord:
     """The log record of one request."""
 
-    id: str
-    peer: Peer
+    request: Request
     outcome: Outcome = Outcome.ANSWERED
     detail: str = ""
     """The reason of a failure; may quote the client's bytes, escaped."""
@@ -57,6 +91,7 @@ class RequestRecord:
     queue_time: float = 0.0
     """Seconds from its first byte until it was taken from the queue."""
     started_at: float = field(default_factory=monotonic)
+    """When it was taken from the queue; before that, when it arrived."""
     is_quit: bool = False
     """Whether it asked the server to stop."""
 
@@ -145,3 +180,38 @@ class Counters:
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }
+
+
+class Shutdown:
+    """One event for each phase; a phase that has begun does not end."""
+
+    def __init__(self) -> None:
+        """Raises OSError without free descriptors."""
+        self.draining: WakeupEvent = new_wakeup_event()
+        """Answer all connected clients, but wait only briefly for those that send nothing."""
+        self.aborting: WakeupEvent = new_wakeup_event()
+        """End every request now; handlers get their grace period."""
+        self.killing: WakeupEvent = new_wakeup_event()
+        """End handlers without a grace period."""
+        self.is_requested = False
+        """Whether the server is to begin to stop. Set, never cleared, by any thread."""
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        for phase in (self.draining, self.aborting, self.killing):
+            phase.close()
+
+
+@dataclass(slots=True, eq=False)
+class ServerContext:
+    """What all parts of a server share."""
+
+    handler: Handler
+    config: ServerConfig
+    log: Log
+    observe: Callable[[Stream, str], Stream] | None
+    """Wraps a request's stream; also gets the request's id."""
+    poller: Poller = field(default_factory=new_scalable_poller)
+    """The poller of the event loop."""
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    counters: Counters = field(default_factory=Counters)

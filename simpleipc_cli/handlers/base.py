@@ -1,9 +1,10 @@
-"""Handlers that keep idle processes, and the thread that watches these."""
+"""What handlers share: the program that they run, and the supervision of its idle processes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Lock, Thread
 from time import monotonic
@@ -11,16 +12,17 @@ from typing import Generic, TypeVar
 
 from simpleipc_cli.deadline import Backoff
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.exec import PER_REQUEST
 from simpleipc_cli.process import Command, prepare_spawn
+from simpleipc_cli.server.context import Log
 from simpleipc_cli.server.handler import Handler
-from simpleipc_cli.server.log import Log
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, WakeupEvent, new_scalable_poller, new_wakeup_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.process import ChildProcess
+
+_OF_A_REQUEST = {"UNIXREMOTEPID", "UNIXREMOTEEUID", "UNIXREMOTEEGID", "SIPC_REQUEST_ID"}
 
 _POLL_INTERVAL = 0.05  # seconds between checks whether to kill now (tunable)
 _START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (tunable)
@@ -33,6 +35,28 @@ SUPERVISOR_FDS = 4
 _Idle = TypeVar("_Idle")
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a handler runs, and how."""
+
+    command: Command
+    environment: Mapping[str, str]
+    """Of each process; must never change. Made by handler_environment()."""
+    limit: DescriptorLimit
+    log: Log
+    grace_period: float
+    """Seconds from SIGTERM to SIGKILL."""
+
+
+def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, str]:
+    """Return what all processes get, without the variables that only one request has.
+
+    `environment` is the server's, `path` the endpoint's absolute path.
+    """
+    kept = {name: value for name, value in environment.items() if name not in _OF_A_REQUEST}
+    return {**kept, "PROTO": "UNIX", "UNIXLOCALPATH": path}
+
+
 class Supervisor:
     """Calls `maintain` in a thread: when a process has exited, after wake(), and when it is due."""
 
@@ -40,27 +64,21 @@ class Supervisor:
         """`maintain` returns the seconds until its next call, or None.
 
         It gets an event that is set when processes that are being stopped must be killed. start()
-        must follow. Raises SipcError without free descriptors.
+        must follow. Raises OSError without free descriptors.
         """
         self._maintain = maintain
         self._lock = Lock()
         self._processes: dict[int, ChildProcess] = {}
         self._is_closing = False
-        try:
-            self._kill_now: WakeupEvent = new_wakeup_event()
-            self._wakeup = new_wakeup_event()
-            self._poller = new_scalable_poller()
-            self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
-        except OSError as error:
-            raise SipcError(f"cannot supervise idle handlers: {error.strerror}") from error
+        self._kill_now: WakeupEvent = new_wakeup_event()
+        self._wakeup = new_wakeup_event()
+        self._poller = new_scalable_poller()
+        self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         self._thread = Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises SipcError if the system has no more threads."""
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise SipcError(f"cannot supervise idle handlers: {error}") from error
+        """Start the thread. Raises RuntimeError if the system has no more threads."""
+        self._thread.start()
 
     def add(self, process: ChildProcess) -> None:
         """Notice when this process exits."""
@@ -119,22 +137,9 @@ class Supervisor:
 class SupervisedHandler(Handler, Generic[_Idle]):
     """A handler with idle processes, which a supervisor maintains."""
 
-    def __init__(
-        self,
-        command: Command,
-        environment: Mapping[str, str],
-        limit: DescriptorLimit,
-        log: Log,
-        *,
-        grace_period: float,
-    ) -> None:
-        """Processes get `environment`; `grace_period` (seconds) is for idle ones."""
-        self._command = command
-        kept = {name: value for name, value in environment.items() if name not in PER_REQUEST}
-        self._environment = {**kept, "PROTO": "UNIX"}
-        self._limit = limit
-        self._log = log
-        self._grace_period = grace_period
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._log = program.log
         self._supervisor: Supervisor | None = None
         self._generation = 0  # generation of new processes; set by a signal handler
         self._lock = Condition(Lock())
@@ -150,16 +155,14 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._generation += 1
         self._wake_supervisor()
 
-    def close(self, grace_period: float, kill_now: WakeupEvent) -> None:
+    def close(self, kill_now: WakeupEvent) -> None:
         """Stop all idle processes at the same time."""
         if self._supervisor is not None:
             self._supervisor.close(kill_now)
             self._supervisor = None
         with self._lock:
             idle, self._idle = self._idle, []
-        threads = [
-            Thread(target=self._stop_idle, args=(each, grace_period, kill_now)) for each in idle
-        ]
+        threads = [Thread(target=self._stop_logged, args=(each, kill_now)) for each in idle]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -170,16 +173,39 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         """Replace idle processes as needed; see Supervisor."""
 
     @abstractmethod
-    def _stop_idle(self, idle: _Idle, grace_period: float, kill_now: WakeupEvent | None) -> None:
-        """Stop a process that is no longer in the list. Log failures."""
+    def _is_unusable(self, idle: _Idle) -> bool:
+        """Return whether an idle process must be replaced."""
+
+    @abstractmethod
+    def _remove(self, idle: _Idle) -> None:
+        """Remove a process from the list. Under the lock."""
+
+    @abstractmethod
+    def _stop(self, idle: _Idle, kill_now: WakeupEvent | None) -> None:
+        """Stop a process that is no longer in the list. Raises SipcError."""
+
+    def _take_unusable(self) -> _Idle | None:
+        with self._lock:
+            for idle in self._idle:
+                if self._is_unusable(idle):
+                    self._remove(idle)
+                    return idle
+        return None
+
+    def _stop_logged(self, idle: _Idle, kill_now: WakeupEvent | None) -> None:
+        try:
+            self._stop(idle, kill_now)
+        except SipcError as error:
+            self._log.warning(error.text)
 
     def _start_supervisor(self) -> None:
         """Start the supervisor; log a warning if that fails."""
         try:
             self._supervisor = Supervisor(self._maintain)  # its thread needs the attribute
             self._supervisor.start()
-        except SipcError as error:
-            self._log.warning(error.text)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self._log.warning(f"cannot supervise idle handlers: {reason}")
 
     def _wake_supervisor(self) -> None:
         if self._supervisor is not None:
