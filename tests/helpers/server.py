@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from helpers.command import SIPC, environment
-from helpers.procfs import MARK, children, descriptors, processes
+from helpers.procfs import MARK, children, descriptors, is_in_syscall, processes
 from helpers.report import show_on_failure
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import is_listening
@@ -101,7 +101,7 @@ class Server(LoggedProcess):
 
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log
-        return is_listening(self.path) and "anon_inode:[eventpoll]" in descriptors(self.pid)
+        return is_listening(self.path) and is_in_syscall(self.pid, "epoll_wait")
 
     def counters(self) -> dict[str, int]:
         """Return what SIGUSR1 makes the server log. Connections must add up at any time."""

@@ -184,8 +184,9 @@ def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
     endpoint, pid_file, folder
 ):
     """A process that a handler left must not hold the lock of the server."""
-    command = f"setsid sleep 1000 >/dev/null 2>&1 & echo $! >{folder}/left"
-    with Server(endpoint, command, "--pid-file", pid_file) as server:
+    leave = "setsid sh -c 'echo $$ >left; exec sleep 1000' >/dev/null 2>&1 &"
+    command = f"{leave} while [ ! -s left ]; do sleep .01; done"
+    with Server(endpoint, command, "--pid-file", pid_file, cwd=folder) as server:
         assert ask(endpoint, b"") == (b"", True)
         server.signal(signal.SIGKILL)
         server.wait()
