@@ -23,6 +23,8 @@ from helpers.workers import WorkerServer
 
 REVERSING_WORKER = f"{sys.executable} -IS {Path(__file__).with_name('reversing_worker.py')}"
 THREADS = 8
+# A request that the server takes for unfinished stays, and the test names it.
+NO_TIMEOUTS = ("--read-timeout", "0", "--write-timeout", "0")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FuzzedServer:
 
     def start(self, endpoint) -> Server:
         kind = WorkerServer if self.kept_processes else Server
-        server = kind(endpoint, None, "-q", *self.options)
+        server = kind(endpoint, None, "-q", *NO_TIMEOUTS, *self.options)
         # The server accepts in order, so it has counted the connections that looked whether it
         # listens.
         assert ask(endpoint, b"first") == (self.respond(b"first"), True)
