@@ -112,8 +112,6 @@ class ConnectAttempts:
             with self.signals.unblocked():
                 limit = self.limit.capped(self.busy_timeout)
                 return connect(self.endpoint.path_checked(), limit)
-        except ServerBusy:
-            raise
         except (NotListening, PathNotFound) as error:
             self.error = error
             return None

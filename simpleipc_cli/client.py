@@ -58,7 +58,7 @@ def connect_with_retry(
     while True:
         try:
             return connect(resolve_path(), limit.capped(connect_timeout))
-        except (NotListening, PathNotFound):
+        except (NotListening, PathNotFound, ServerBusy):
             if wait is None or limit.expired():
                 raise
         limit.sleep(backoff.next())

@@ -3,7 +3,8 @@
     SipcError                    any failure without a class of its own
     |-- EndpointError            about the endpoint, before any byte was sent
     |   |-- NotListening         a socket exists, no process accepts on it
-    |   |   `-- ServerBusy       a server listens, its queue stayed full until the deadline
+    |   |-- ServerBusy           a server listens, its queue stayed full until the deadline
+    |   |-- OutOfResources       no free descriptor or memory to connect with
     |   |-- PathNotFound         no such endpoint
     |   |-- NotASocket           not a stream endpoint, or no endpoint can have this name
     |   |-- PermissionDenied     the system refuses access
@@ -51,10 +52,16 @@ class NotListening(EndpointError):
     hint = "start a server there, or wait for one with --wait"
 
 
-class ServerBusy(NotListening):
+class ServerBusy(EndpointError):
     """A server listens, but its queue stayed full until the deadline."""
 
     hint = "try again later, or wait longer with --wait"
+
+
+class OutOfResources(EndpointError):
+    """This process, or the system, has no free descriptor or memory to connect with."""
+
+    hint = "raise the descriptor limit, or try again later"
 
 
 class PathNotFound(EndpointError):

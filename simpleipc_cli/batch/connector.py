@@ -9,6 +9,7 @@ from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import (
     EndpointError,
     NotListening,
+    OutOfResources,
     PathNotFound,
     PeerClosed,
     ServerBusy,
@@ -111,7 +112,9 @@ class Connector:
         """
         self._connect = connect
         self._timeout = timeout
-        self._transient_errors = (NotListening, PathNotFound) if waits else (ServerBusy,)
+        self._transient_errors: tuple[type[EndpointError], ...] = (ServerBusy,)
+        if waits:
+            self._transient_errors += (NotListening, PathNotFound)
         self._queue: deque[RecordExchange] = deque()
         self._backoff = Backoff(*_RETRY_DELAYS)
         self._retry_at = 0.0
@@ -169,6 +172,6 @@ class Connector:
         return None
 
     def _is_transient(self, error: EndpointError, has_connected: bool) -> bool:
-        if type(error) is EndpointError:  # the client has no free descriptor
+        if isinstance(error, OutOfResources):  # an exchange that ends frees its descriptor
             return has_connected
         return isinstance(error, self._transient_errors)

@@ -8,7 +8,13 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from simpleipc_cli.batch.connector import Exchange
-from simpleipc_cli.errors import EndpointError, IncompleteMessage, ProtocolError, ServerBusy
+from simpleipc_cli.errors import (
+    EndpointError,
+    IncompleteMessage,
+    OutOfResources,
+    ProtocolError,
+    ServerBusy,
+)
 from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, Buffer, encode
 from simpleipc_cli.transport import connect_nowait
 
@@ -71,15 +77,15 @@ class TimedExchange(Exchange):
     def connect(self, path: str) -> int | None:
         """Connect; return the descriptor, or None if the server's queue is full.
 
-        Raises ExchangeFailed, or EndpointError if the client is short of descriptors.
+        Raises ExchangeFailed, OutOfResources.
         """
         try:
             self.stream = stream = connect_nowait(path)
         except ServerBusy:
             return None
-        except EndpointError as error:
-            if type(error) is EndpointError:
-                raise
+        except OutOfResources:
+            raise
+        except EndpointError:
             raise ExchangeFailed("refused") from None
         self.connected = monotonic_ns()
         return stream.fileno()

@@ -39,6 +39,7 @@ NAMES = {number: name for name, number in vars(ExitCode).items() if name.isupper
 
 _BY_ERROR = (
     (errors.NotListening, ExitCode.NOT_LISTENING),
+    (errors.ServerBusy, ExitCode.NOT_LISTENING),
     (errors.PathNotFound, ExitCode.PATH_NOT_FOUND),
     (errors.NotASocket, ExitCode.INVALID_PATH),
     (errors.PermissionDenied, ExitCode.PERMISSION),

@@ -12,7 +12,6 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
     IncompleteMessage,
     NotASocket,
-    NotListening,
     PathNotFound,
     ProtocolError,
     ServerBusy,
@@ -257,7 +256,7 @@ def test_a_probe_of_a_full_backlog_finds_it_busy(path):
     clients = all_that_can_connect(path)
     found = probe(lambda: path, timeout=0.05)
     assert found.state == "busy"
-    assert isinstance(found.error, NotListening)
+    assert isinstance(found.error, ServerBusy)
     with pytest.raises(ServerBusy):
         connect_with_retry(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
     for stream in clients:

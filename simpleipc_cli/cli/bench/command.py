@@ -31,7 +31,13 @@ from simpleipc_cli.cli.stdio import read_whole
 from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import ExpectationFailed, NotListening, PathNotFound, SipcError
+from simpleipc_cli.errors import (
+    ExpectationFailed,
+    NotListening,
+    PathNotFound,
+    ServerBusy,
+    SipcError,
+)
 
 Render = Callable[[Report, Sequence[ConditionResult], Mapping[str, Change] | None], str]
 
@@ -259,7 +265,9 @@ def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
 def _check_listening(endpoint: Endpoint) -> None:
     """Raise EndpointError if no server listens: a report of failures alone does not help."""
     error = probe(endpoint.path_checked, timeout=_PROBE_TIMEOUT).error
-    if isinstance(error, (NotListening, PathNotFound)):
+    if isinstance(error, ServerBusy):
+        error.hint = "try again later"  # there is no --wait here
+    elif isinstance(error, (NotListening, PathNotFound)):
         error.hint = "start a server there, or wait for one with sipc probe --wait"
     if error is not None:
         raise error

@@ -14,7 +14,7 @@ from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.send.run import Diagnostics, SendOptions, connect, open_source
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError
+from simpleipc_cli.errors import NotListening, PathNotFound, SipcError
 from simpleipc_cli.system import SPOOL_FOLDER, get_fd_limits, set_fd_limit
 from simpleipc_cli.text import printable
 
@@ -92,8 +92,8 @@ def _connect_nowait(
         nonlocal may_start
         try:
             stream: Stream = transport.connect(endpoint.path_checked(), Deadline(0.0))
-        except (NotListening, PathNotFound) as error:
-            if isinstance(error, ServerBusy) or not may_start:
+        except (NotListening, PathNotFound):
+            if not may_start:
                 raise
             may_start = False  # if it fails, it is not tried again for every record
             stream = connect(options, endpoint, deadline)

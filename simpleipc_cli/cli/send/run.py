@@ -11,7 +11,7 @@ from simpleipc_cli.cli.parse import Options, resolve_endpoint
 from simpleipc_cli.cli.stdio import STDERR, STDIN, format_error, open_input, print_error
 from simpleipc_cli.client import connect_with_retry, exchange, probe
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import NotListening, PathNotFound, TimedOut
+from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, TimedOut
 from simpleipc_cli.text import quoted
 
 TYPE_CHECKING = False
@@ -124,7 +124,7 @@ def connect(options: SendOptions, endpoint: Endpoint, deadline: Deadline) -> Str
             wait=wait if options.spawn is None else None,
             deadline=deadline,
         )
-    except (NotListening, PathNotFound):
+    except (NotListening, PathNotFound, ServerBusy):
         if options.spawn is None:
             raise
     from simpleipc_cli.autostart import connect_or_start  # noqa: PLC0415 - only for --spawn

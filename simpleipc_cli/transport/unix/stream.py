@@ -15,6 +15,7 @@ from simpleipc_cli.errors import (
     EndpointError,
     NotASocket,
     NotListening,
+    OutOfResources,
     PathNotFound,
     PeerClosed,
     PermissionDenied,
@@ -122,8 +123,8 @@ class UnixStream(Stream):
 def connect(path: str, deadline: Deadline) -> UnixStream:
     """Connect to the socket at `path`; while its queue is full, wait.
 
-    Raises NotListening (ServerBusy if the queue stays full until the deadline), PathNotFound,
-    NotASocket, PermissionDenied.
+    Raises NotListening, ServerBusy if the queue stays full until the deadline, OutOfResources,
+    PathNotFound, NotASocket, PermissionDenied.
     """
     return _connect(path, deadline)
 
@@ -163,7 +164,7 @@ def new_socket(path: str, flags: int = 0) -> _socket.socket:
     try:
         return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | flags)
     except OSError as error:
-        raise EndpointError(f"no socket for {path}: {error.strerror}", errno_hint(error)) from None
+        raise _other_error(f"no socket for {path}: {error.strerror}", error) from None
 
 
 def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
@@ -249,7 +250,12 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
             return NotASocket(f"{path}: {lower_strerror(error)}")
         case _:
-            return EndpointError(f"{path}: {lower_strerror(error)}", errno_hint(error))
+            return _other_error(f"{path}: {lower_strerror(error)}", error)
+
+
+def _other_error(text: str, error: OSError) -> EndpointError:
+    is_scarce = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+    return (OutOfResources if is_scarce else EndpointError)(text, errno_hint(error))
 
 
 def errno_hint(error: OSError, default: str = "choose another path") -> str:

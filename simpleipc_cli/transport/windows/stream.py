@@ -17,6 +17,7 @@ import os
 from simpleipc_cli.errors import (
     EndpointError,
     NotASocket,
+    OutOfResources,
     PathNotFound,
     PeerClosed,
     PermissionDenied,
@@ -350,8 +351,8 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:
             return PermissionDenied(f"{path}: {win32.strerror(error)}", "check whose server it is")
         case win32.INVALID_NAME | win32.BAD_PATHNAME | win32.NAME_TOO_LONG | win32.BAD_NETPATH:
             return NotASocket(f"{path}: {win32.strerror(error)}")
-        case _:
-            return EndpointError(
+        case _:  # most are shortages: of memory, handles or quota
+            return OutOfResources(
                 f"{path}: {win32.strerror(error)}", "end some programs, or choose another path"
             )
 

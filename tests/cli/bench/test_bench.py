@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection, Pipe
 from unittest.mock import patch
 
 import pytest
-from helpers.command import SIPC, Program, environment, sipc
+from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children
 from helpers.resource_tracker import stop_resource_tracker
 from helpers.scripted_server import RespondingServer
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import message
+from helpers.wire import connect, message
 
 from simpleipc_cli.bench import format as fmt
 from simpleipc_cli.bench import processes as generator_processes
@@ -557,6 +557,16 @@ def test_a_run_without_requests_is_a_failure(endpoint):
         server.go_on.set()
     assert done.returncode == 1
     assert b"sipc bench: no request was" in done.stderr
+
+
+def test_a_busy_server_is_an_error_whose_remedy_bench_has(endpoint):
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(endpoint))
+        busy.listen(0)
+        with connect(endpoint):
+            done = sipc("bench", endpoint, "-n", "1")
+    assert_error_line(done, 3, "is busy")
+    assert b"--wait" not in done.stderr
 
 
 def test_two_names_of_one_file_are_noticed(endpoint, folder):

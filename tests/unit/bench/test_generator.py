@@ -17,7 +17,7 @@ from simpleipc_cli.bench import generator as load
 from simpleipc_cli.bench.generator import Generator, LoadPlan
 from simpleipc_cli.bench.histogram import rank_of
 from simpleipc_cli.bench.processes import split
-from simpleipc_cli.errors import EndpointError, PathNotFound, ServerBusy
+from simpleipc_cli.errors import EndpointError, OutOfResources, PathNotFound, ServerBusy
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -355,11 +355,19 @@ def test_the_last_report_has_all_requests(endpoint):
 
 def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
     def connecting(path):
-        raise EndpointError("no socket")
+        raise OutOfResources("no socket")
 
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
-    with pytest.raises(EndpointError, match="no socket"):
+    with pytest.raises(OutOfResources, match="no socket"):
         run(endpoint, requests=1)
+
+
+def test_an_error_without_a_class_of_its_own_is_no_shortage(endpoint, monkeypatch):
+    def connecting(path):
+        raise EndpointError("input/output error")
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    assert failures(run(endpoint, requests=1)) == {"refused": 1}
 
 
 # With a scripted clock

@@ -7,7 +7,13 @@ import os
 
 import pytest
 
-from simpleipc_cli.errors import EndpointError, NotASocket, PathNotFound, PermissionDenied
+from simpleipc_cli.errors import (
+    EndpointError,
+    NotASocket,
+    OutOfResources,
+    PathNotFound,
+    PermissionDenied,
+)
 from simpleipc_cli.transport.unix.stream import endpoint_error
 
 
@@ -18,8 +24,8 @@ from simpleipc_cli.transport.unix.stream import endpoint_error
         (errno.EACCES, PermissionDenied, "owner and mode"),
         (errno.EROFS, PermissionDenied, "choose another path"),
         (errno.ENAMETOOLONG, NotASocket, "choose another path"),
-        (errno.EMFILE, EndpointError, "ulimit -n"),
-        (errno.ENOMEM, EndpointError, "free memory"),
+        (errno.EMFILE, OutOfResources, "ulimit -n"),
+        (errno.ENOMEM, OutOfResources, "free memory"),
         (errno.ENOSPC, EndpointError, "free space"),
         (errno.EAFNOSUPPORT, EndpointError, "sandbox"),
         (errno.EIO, EndpointError, "choose another path"),
