@@ -22,6 +22,26 @@ The text of an error says what happened to what; `hint` says what the user can d
 
 from __future__ import annotations
 
+import errno
+
+_MEMORY = "free memory, or try again later"
+_REMEDIES = {
+    errno.EMFILE: "raise the descriptor limit (ulimit -n)",
+    errno.ENFILE: "close programs: the whole system has no free descriptor",
+    errno.ENOMEM: _MEMORY,
+    errno.ENOBUFS: _MEMORY,
+    errno.EAGAIN: "raise the limit of processes, or try again later",  # of fork(2) and clone(2)
+    errno.ENOSPC: "free space there, or choose another path",
+    errno.EDQUOT: "free space there, or choose another path",
+    errno.EROFS: "choose another path",
+    errno.EIO: "check the device, or choose another path",
+}
+
+
+def errno_hint(error: OSError, default: str) -> str:
+    """Return the remedy for what the system lacks; `default` for any other error."""
+    return _REMEDIES.get(error.errno or 0, default)
+
 
 class SipcError(Exception):
     """What happened, and in `hint` what to do about it (may be empty).

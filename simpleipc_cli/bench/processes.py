@@ -26,7 +26,7 @@ from simpleipc_cli.bench.generator import (
 )
 from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.errors import SipcError, errno_hint
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 _START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
@@ -168,7 +168,7 @@ class GeneratorProcesses:
         except OSError as error:
             raise SipcError(
                 f"cannot start another process: {error.strerror}",
-                "raise the limits (ulimit -u and -n) or use fewer --processes",
+                errno_hint(error, "use fewer --processes"),
             ) from None
         self._processes.append(process)
 
@@ -295,7 +295,8 @@ def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Result
         raise  # the parent has ended
     except OSError as error:
         return SipcError(
-            f"cannot generate load: {error.strerror}", "check the limits of the system (ulimit -a)"
+            f"cannot generate load: {error.strerror}",
+            errno_hint(error, "check the limits of the system (ulimit -a)"),
         )
     except SipcError as error:
         return error

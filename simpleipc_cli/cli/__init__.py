@@ -14,7 +14,14 @@ import sys
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated, exit_code
 from simpleipc_cli.cli.parse import OPTIONS, VERBS, NeedsClick, parse_simple
-from simpleipc_cli.cli.stdio import STDERR, STDOUT, fill_standard_fds, format_error, print_error
+from simpleipc_cli.cli.stdio import (
+    STDERR,
+    STDOUT,
+    fill_standard_fds,
+    format_error,
+    print_error,
+    unexpected_error,
+)
 from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
@@ -110,6 +117,8 @@ def _run_and_report(verb: str, run: Callable[[], int]) -> int:
         return run()
     except Exception as error:
         shown = _error_to_show(error)
+        if os.environ.get("SIPC_DEBUG") == "1":
+            sys.__excepthook__(type(error), error, error.__traceback__)
         line = format_error(verb, shown)
         if verb == "serve":
             from simpleipc_cli.cli import line_writer  # noqa: PLC0415 - others do without
@@ -123,12 +132,9 @@ def _run_and_report(verb: str, run: Callable[[], int]) -> int:
 def _error_to_show(error: Exception) -> SipcError:
     if isinstance(error, SipcError):
         return error
-    if isinstance(error, OSError):  # raised by click's output
-        what = f"cannot write to standard output: {error.strerror}"
-        return SipcError(what, "check where it goes")
     if _raised:  # Python can replace Terminated by a SyntaxError or RuntimeError
         raise Terminated(_raised[0])
-    return SipcError(f"unexpected {type(error).__name__}: {error}", "please report this")
+    return unexpected_error(error)
 
 
 def _handle_signals() -> None:

@@ -12,6 +12,7 @@ import click
 
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.options import option_given
+from simpleipc_cli.cli.output import write_error
 from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
@@ -96,6 +97,8 @@ def run() -> int:
         status = app.main(prog_name="sipc", standalone_mode=False)
         if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
+    except OSError as error:  # of the help, or the version: Verb handles those of verbs
+        raise write_error("standard output", error) from error
     except click.ClickException as error:
         try:
             error.show()

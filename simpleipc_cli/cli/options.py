@@ -14,6 +14,7 @@ import click
 from click.types import FuncParamType
 
 from simpleipc_cli.cli.parse import resolve_endpoint, seconds
+from simpleipc_cli.cli.stdio import unexpected_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +81,16 @@ def _id(kind: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or int(text) > _MAX_ID:
         raise ValueError(f"there is no {kind} {text!r}: give a name or a number")
     return int(text)
+
+
+class Verb(click.Command):
+    """A verb: click takes an OSError for one of its own writes, and ends quietly after EPIPE."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            raise unexpected_error(error) from error
 
 
 DURATION = FuncParamType(duration)

@@ -15,7 +15,7 @@ from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
 from simpleipc_cli.cli.stdio import STDERR, STDIN, STDOUT, wait_until_ready
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, TimedOut
+from simpleipc_cli.errors import SipcError, TimedOut, errno_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Output:
     def _write_error(self, error: OSError) -> SipcError | Terminated:
         if isinstance(error, BrokenPipeError):
             return Terminated(SIGPIPE)
-        return _write_error(self._name, error)
+        return write_error(self._name, error)
 
     def commit(self) -> None:
         """Make the output final: all of it was written. Raises SipcError."""
@@ -152,7 +152,7 @@ class FileOutput(Output):
         try:
             self._path = os.path.realpath(path)  # a symlink stays, its target is replaced
         except OSError as error:
-            raise _write_error(path, error) from error
+            raise write_error(path, error) from error
         folder, name = os.path.split(self._path)
         # A name may have 255 bytes: leave space for the suffix.
         self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
@@ -169,7 +169,7 @@ class FileOutput(Output):
             self._descriptor = os.open(self._temporary, flags, mode)
             self._is_owned = True
         except OSError as error:
-            raise _write_error(self._name, error) from error
+            raise write_error(self._name, error) from error
         if old is not None and system.HAS_OWNERSHIP:
             self._copy_ownership(old)
 
@@ -200,7 +200,7 @@ class FileOutput(Output):
             os.close(self._descriptor)  # some file systems report a full disk only here
             os.replace(self._temporary, self._path)
         except OSError as error:
-            raise _write_error(self._name, error) from error
+            raise write_error(self._name, error) from error
         self._temporary = ""
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
             descriptor = _open_special(path, deadline)
             return Output(descriptor, path, deadline, is_owned=True)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     if not os.path.basename(path):
         raise SipcError(f"{path!r} is not the name of a file", "give another after -o")
     return FileOutput(path)
@@ -268,8 +268,9 @@ def _open_special(path: str, deadline: Deadline) -> int:
         sleep(_POLL_INTERVAL)
 
 
-def _write_error(name: str, error: OSError) -> SipcError:
-    hint = "free space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "choose another place"
+def write_error(name: str, error: OSError) -> SipcError:
+    """Return what to report for an error of writing to `name`."""
+    hint = errno_hint(error, "choose another place")
     return SipcError(f"cannot write to {name}: {error.strerror}", hint)
 
 

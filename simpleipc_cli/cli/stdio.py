@@ -13,7 +13,7 @@ from _thread import allocate_lock
 
 from simpleipc_cli import system
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, TimedOut
+from simpleipc_cli.errors import SipcError, TimedOut, errno_hint
 from simpleipc_cli.pktline import MAX_PAYLOAD
 from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.text import printable
@@ -46,6 +46,23 @@ def fill_standard_fds() -> None:
 def format_error(verb: str, error: SipcError) -> str:
     """Return `sipc VERB: what happened: what to do about it`."""
     return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
+
+
+def unexpected_error(error: Exception) -> SipcError:
+    """Return what to report for an exception that no code expects.
+
+    An error of the system gets the name of the function that called it, and what it called it for.
+    """
+    if not isinstance(error, OSError):
+        hint = "please report this, with what SIPC_DEBUG=1 shows"
+        return SipcError(f"unexpected {type(error).__name__}: {error}", hint)
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    call = "a system call" if traceback is None else traceback.tb_frame.f_code.co_qualname
+    place = "" if error.filename is None else f" ({error.filename!r})"
+    hint = errno_hint(error, "set SIPC_DEBUG=1 to see where")
+    return SipcError(f"{call}{place} failed: {error.strerror or error}", hint)
 
 
 def print_error(line: str) -> None:
@@ -169,7 +186,8 @@ class Input:
             raise self._read_error(OSError(errno.EIO, "its terminal is gone"))
 
     def _read_error(self, error: OSError) -> SipcError:
-        return SipcError(f"cannot read {self.name}: {error.strerror}", "check where it comes from")
+        hint = errno_hint(error, "check where it comes from")
+        return SipcError(f"cannot read {self.name}: {error.strerror}", hint)
 
     def close(self) -> None:
         """Close an owned descriptor: at once, or after another thread's read."""
@@ -194,7 +212,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
         descriptor = os.open(name, os.O_RDONLY | system.OPEN_FLAGS)
     except OSError as error:
         raise SipcError(
-            f"cannot read {name}: {error.strerror}", "check its name and mode"
+            f"cannot read {name}: {error.strerror}", errno_hint(error, "check its name and mode")
         ) from error
     return Input(descriptor, name, deadline, is_owned=True)
 

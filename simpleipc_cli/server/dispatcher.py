@@ -64,7 +64,7 @@ class WorkerThreads:
         except RuntimeError as error:  # the system has no more; the server tries again later
             if not self._has_warned:
                 self._has_warned = True
-                self._log.warning(f"{error}: raise the limit (ulimit -u) or lower --threads")
+                self._log.warning(f"{error}: raise the limit of processes or lower --threads")
             return
         self._threads.append(thread)
 

@@ -25,7 +25,14 @@ from simpleipc_cli.bench.processes import Interrupted, measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.options import DURATION, SIZE, option_given, path_argument, resolve_endpoint
+from simpleipc_cli.cli.options import (
+    DURATION,
+    SIZE,
+    Verb,
+    option_given,
+    path_argument,
+    resolve_endpoint,
+)
 from simpleipc_cli.cli.output import Output, open_output
 from simpleipc_cli.cli.stdio import read_whole
 from simpleipc_cli.client import probe
@@ -77,7 +84,7 @@ _file_option = partial(click.option, metavar="FILE")
 _text_option = partial(click.option, metavar="TEXT")
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @path_argument
 @_count_option(
     "-c",

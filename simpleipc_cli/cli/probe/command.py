@@ -9,6 +9,7 @@ import click
 
 from simpleipc_cli.cli.options import (
     DURATION,
+    Verb,
     expect_options,
     expectation,
     option_given,
@@ -23,7 +24,7 @@ Examples:
   sipc probe --wait 10s demo.sock"""
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @path_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; see the exit status.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all details.")

@@ -8,6 +8,7 @@ import click
 
 from simpleipc_cli.cli.options import (
     DURATION,
+    Verb,
     expect_options,
     expectation,
     option_given,
@@ -23,7 +24,7 @@ Examples:
   sipc send demo.sock --wait 10s -d ping -o response.bin"""
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @path_argument
 @click.option("-d", "--data", metavar="TEXT", help="Send TEXT without changes.")
 @click.option("--data-file", metavar="FILE", help="Send the content of FILE; - is standard input.")

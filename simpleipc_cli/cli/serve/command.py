@@ -11,6 +11,7 @@ import click
 from simpleipc_cli.cli.options import (
     DURATION,
     SIZE,
+    Verb,
     duration_or_zero,
     group,
     octal,
@@ -40,7 +41,7 @@ _count_option = partial(click.option, metavar="N", type=click.IntRange(1))
 _duration_option = partial(click.option, type=DURATION)
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @path_argument
 # The handler.
 @click.option(

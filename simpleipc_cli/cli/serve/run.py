@@ -13,9 +13,9 @@ from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.log import LineLog
-from simpleipc_cli.cli.stdio import format_error, print_error
+from simpleipc_cli.cli.stdio import format_error, print_error, unexpected_error
 from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import Cancelled, SipcError
+from simpleipc_cli.errors import Cancelled, SipcError, errno_hint
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
 from simpleipc_cli.process import Command, PidFile
@@ -144,7 +144,7 @@ def run(
             except OSError as error:
                 listener.stop_listening()
                 listener.close()
-                hint = "raise the limit of file descriptors (ulimit -n)"
+                hint = errno_hint(error, "set SIPC_DEBUG=1 to see where")
                 raise SipcError(f"cannot start: {error.strerror}", hint) from error
             signals.attach(server)
             log.info(f"listening on {path}")
@@ -173,12 +173,21 @@ def _exit_status(
 
 @contextmanager
 def _errors_logged(log: Log, options: ServeOptions) -> Iterator[None]:
-    """Write the error that ends the server to its log file, too: a daemon has no stderr."""
+    """Write the error that ends the server to its log file, too: a daemon has no stderr.
+
+    With --verbose, an unexpected one with its traceback.
+    """
+    if options.verbose:
+        import traceback  # noqa: PLC0415 - loaded now: later there may be no free descriptor
     try:
         yield
-    except SipcError as error:
+    except Exception as error:
+        shown = error if isinstance(error, SipcError) else unexpected_error(error)
         if options.log_file is not None:
-            log.error(f"sipc serve: {error.text}")
+            log.error(f"sipc serve: {shown.text}")
+        if options.verbose and shown is not error:
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                log.debug(line)
         raise
 
 

@@ -25,7 +25,7 @@ from functools import partial
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, SpawnFailed
+from simpleipc_cli.errors import SipcError, SpawnFailed, errno_hint
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix.child import ChildProcess
 from simpleipc_cli.process.posix.spawn import ALL_SIGNALS, SHELL, Command
@@ -101,7 +101,8 @@ def daemonize(_command: object, _environment: object) -> PendingDaemon | base.Re
         pid = os.fork()
     except OSError as error:
         raise SipcError(
-            f"cannot go into the background: {error.strerror}", "check the limits (ulimit -a)"
+            f"cannot go into the background: {error.strerror}",
+            errno_hint(error, "check the limits"),
         ) from error
     if pid:
         os.close(writer)
@@ -120,7 +121,8 @@ def _leave_caller() -> None:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise SipcError(
-            f"cannot open {os.devnull}: {error.strerror}", "check that it is the null device"
+            f"cannot open {os.devnull}: {error.strerror}",
+            errno_hint(error, "check that it is the null device"),
         ) from error
     for number in (0, 1):
         os.dup2(null, number)  # inheritable
@@ -183,7 +185,8 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
             return Detached(ChildProcess(pid), stderr, ours.pop_all())
     except OSError as error:
         raise SpawnFailed(
-            f"cannot start {command.line[:60]!r}: {error.strerror}", "check the limits (ulimit -a)"
+            f"cannot start {command.line[:60]!r}: {error.strerror}",
+            errno_hint(error, "check the command"),
         ) from error
 
 
@@ -192,7 +195,7 @@ def _start_drain(stderr: int, released: int, environment: Mapping[str, str]) -> 
     files = [(stderr, 1), (released, 2)]
     pid = _start(environment, files, SHELL, [SHELL, "-c", _DRAIN])
     if os.waitpid(pid, 0)[1]:
-        raise SpawnFailed("no process can be started", "allow more processes (ulimit -u)")
+        raise SpawnFailed("no process can be started", "raise the limit of processes")
 
 
 def _start(

@@ -19,7 +19,7 @@ from threading import Thread
 from time import monotonic
 
 from simpleipc_cli.deadline import Backoff
-from simpleipc_cli.errors import PeerClosed, SipcError
+from simpleipc_cli.errors import PeerClosed, SipcError, errno_hint
 from simpleipc_cli.pktline import MAX_BUFFERS, Buffer
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
@@ -50,7 +50,7 @@ class ChildProcess(base.ChildProcess):
             os.waitpid(pid, 0)
             raise SipcError(
                 f"cannot watch process {pid}: {error.strerror}",
-                "raise the descriptor limit (ulimit -n)",
+                errno_hint(error, "check the limits"),
             ) from error
 
     def status(self) -> int | None:
@@ -212,7 +212,7 @@ class StdioPipes(base.StdioPipes):
             self.close()
             raise SipcError(
                 f"no pipe for the handler: {error.strerror}",
-                "raise the descriptor limit (ulimit -n)",
+                errno_hint(error, "check the limits"),
             ) from error
         self.output = self._reader  # set to -1 at end of file; the reader stays open
         self._child_files = [(stdin, 0), (stdout, 1)]
@@ -241,7 +241,7 @@ class StdioPipes(base.StdioPipes):
             if isinstance(error, OSError):
                 raise SipcError(
                     f"cannot start {command.line!r}: {error.strerror}",
-                    "check the limits (ulimit -a)",
+                    errno_hint(error, "check the command"),
                 ) from error
             raise
         self._close_child_ends()

@@ -13,7 +13,7 @@ import stat
 from time import sleep
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.errors import SipcError, errno_hint
 from simpleipc_cli.process import base
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
 
@@ -96,9 +96,7 @@ class PidFile(base.PidFile):
             return self._no_folder()
         if error.errno == errno.ELOOP and os.path.islink(self._path):
             return self._not_written("it is a symbolic link", "give the name of its target")
-        hint = "choose another place"
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            hint = "free space there, or choose another place"
+        hint = errno_hint(error, "choose another path")
         return self._not_written(str(error.strerror).lower(), hint)
 
 

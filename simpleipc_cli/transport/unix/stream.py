@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from simpleipc_cli import errors
 from simpleipc_cli.errors import (
     EndpointError,
     NotASocket,
@@ -260,17 +261,9 @@ def _other_error(text: str, error: OSError) -> EndpointError:
 
 def errno_hint(error: OSError, default: str = "choose another path") -> str:
     """Return a remedy for an error that has no class of its own."""
-    match error.errno:
-        case errno.EMFILE | errno.ENFILE:
-            return "raise the descriptor limit (ulimit -n)"
-        case errno.ENOMEM | errno.ENOBUFS:
-            return "free memory, or try again later"
-        case errno.ENOSPC | errno.EDQUOT:
-            return "free space there, or choose another path"
-        case errno.EAFNOSUPPORT | errno.EPERM | errno.EACCES:
-            return "allow Unix domain sockets in this process's sandbox"
-        case _:
-            return default
+    if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES):
+        default = "allow Unix domain sockets in this process's sandbox"
+    return errors.errno_hint(error, default)
 
 
 def lower_strerror(error: OSError) -> str:
