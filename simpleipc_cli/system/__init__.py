@@ -5,6 +5,7 @@ base.System lists and documents what it offers. Loads little: every call of ever
 
 from __future__ import annotations
 
+import os
 import sys
 
 if sys.platform == "win32":
@@ -12,8 +13,22 @@ if sys.platform == "win32":
 else:
     from simpleipc_cli.system.posix import *  # noqa: F403
 
+
+def absolute_path(path: str, resolve: Callable[[str], str] = os.path.abspath) -> str:
+    """Return the absolute path; `path` itself if the working directory was removed.
+
+    os.path.realpath as `resolve` resolves links, too.
+    """
+    try:
+        return resolve(path)
+    except OSError:
+        return path
+
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simpleipc_cli.system import base, posix, windows
 
     FdPoll = base.FdPoll

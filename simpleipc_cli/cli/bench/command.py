@@ -45,6 +45,7 @@ from simpleipc_cli.errors import (
     ServerBusy,
     SipcError,
 )
+from simpleipc_cli.system import absolute_path
 
 Render = Callable[[Report, Sequence[ConditionResult], Mapping[str, Change] | None], str]
 
@@ -204,6 +205,7 @@ def _run(options: _Options, given: set[str]) -> int:
             outputs[name] = open_output(name, Deadline(None))
             stack.callback(outputs[name].close)
             outputs[name].open()
+        _leave_removed_directory(plan.path)
         # multiprocessing runs `python -c`, which would import modules from the working directory
         # first ("Command line and environment", Python 3.11).
         os.environ["PYTHONSAFEPATH"] = "1"
@@ -238,7 +240,7 @@ def _renders(options: _Options) -> dict[str, Render]:
     for name, render in forms:
         if name is None:
             continue
-        target = os.path.realpath("/dev/stdout" if name == "-" else name)
+        target = absolute_path("/dev/stdout" if name == "-" else name, os.path.realpath)
         if target in targets:
             raise click.UsageError(f"two reports cannot both be written to {name}")
         targets.add(target)
@@ -278,6 +280,16 @@ def _check_listening(endpoint: Endpoint) -> None:
         error.hint = "start a server there, or wait for one with sipc probe --wait"
     if error is not None:
         raise error
+
+
+def _leave_removed_directory(path: str) -> None:
+    """Leave a working directory that was removed: multiprocessing needs one that has a path."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        if not os.path.isabs(path):
+            raise SipcError("the working directory was removed", "change to another") from None
+        os.chdir("/")
 
 
 def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:

@@ -25,7 +25,7 @@ from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.context import ServerConfig
-from simpleipc_cli.system import SPOOL_FOLDER
+from simpleipc_cli.system import SPOOL_FOLDER, absolute_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def _check(options: ServeOptions) -> None:
             "--prestart cannot be combined with --whole-request: the first starts handlers "
             "before their requests, the second after them"
         )
-    files = [os.path.realpath(path) for path in (options.pid_file, options.log_file) if path]
+    names = [path for path in (options.pid_file, options.log_file) if path]
+    files = [absolute_path(path, os.path.realpath) for path in names]
     if len(files) == 2 and files[0] == files[1]:
         raise click.UsageError("--pid-file and --log-file are the same file")
 

@@ -115,7 +115,7 @@ def run(
     log = LineLog(options)
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()
-        absolute = os.path.abspath(path) if listener is None else path
+        absolute = system.absolute_path(path) if listener is None else path
         handler = _new_handler(options, absolute, descriptors, log)
         _check_limit(descriptors, handler)
         signals = SignalRouter(sighup_reloads=options.sighup_reloads)

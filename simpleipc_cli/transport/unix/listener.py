@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 
 from simpleipc_cli.errors import NotASocket, PermissionDenied, SipcError
+from simpleipc_cli.system import absolute_path
 from simpleipc_cli.transport.base import OutOfDescriptors
 from simpleipc_cli.transport.base_server import Listener
 from simpleipc_cli.transport.unix.lock import ParentFolder, PathLock
@@ -163,7 +164,7 @@ class UnixInheritedListener(UnixListener):
         try:
             return os.path.samefile(path, self.path)
         except (OSError, ValueError):
-            return os.path.abspath(path) == self.path
+            return absolute_path(path) == self.path
 
     def owns_path(self) -> bool:
         """Return True: the service manager owns the path."""
@@ -216,4 +217,4 @@ def _name_of(listening: _socket.socket) -> str:
     name: str | bytes = listening.getsockname()
     if isinstance(name, bytes):
         return os.fsdecode(name.replace(b"\0", b"@"))
-    return os.path.abspath(name)
+    return absolute_path(name)
