@@ -13,7 +13,7 @@ from enum import IntEnum
 from threading import Lock
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.stdio import STDERR
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor
 from simpleipc_cli.errors import SipcError, errno_hint
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ class LineWriter:
         self._is_torn = False  # the last line was written in part
         self._descriptor = STDERR if path is None else self._open(path)
         self._poll = _poll_for(self._descriptor)
-        self._is_journal = path is None and is_journal()
+        self._is_journal = is_journal(self._descriptor)
         self.format_lost: Callable[[int], str] = self._format_lost
         """Makes the line that says how many lines were lost."""
 
@@ -83,7 +83,7 @@ class LineWriter:
 
     def reopen(self) -> None:
         """Open the file again by its name; on SipcError the old one stays open."""
-        if self._path is None:
+        if self._path is None or named_descriptor(self._path, STDOUT) is not None:
             return
         new = self._open(self._path)
         with self._lock:
@@ -139,8 +139,9 @@ class LineWriter:
 
     def _open(self, path: str) -> int:
         """Open without blocking: a named pipe must have a reader. Raises SipcError."""
+        named = named_descriptor(path, STDOUT)
         try:
-            return os.open(path, _FLAGS, self._mode)
+            return os.open(path, _FLAGS, self._mode) if named is None else os.dup(named)
         except OSError as error:
             why = "no process reads it" if error.errno == errno.ENXIO else error.strerror
             what = f"cannot open the {self._kind} file {path}: {why}"
@@ -159,12 +160,12 @@ def with_priority(text: str, priority: Priority) -> str:
     return "\n".join(f"<{priority:d}>{line}" for line in text.split("\n"))
 
 
-def is_journal() -> bool:
-    """Return whether stderr is what JOURNAL_STREAM names: systemd.exec(5).
+def is_journal(descriptor: int = STDERR) -> bool:
+    """Return whether a descriptor is what JOURNAL_STREAM names: systemd.exec(5).
 
     Processes whose stderr was redirected inherit the variable, too.
     """
-    found = os.fstat(STDERR)
+    found = os.fstat(descriptor)
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
@@ -175,9 +176,9 @@ def open_trace(
     from simpleipc_cli.observe.trace import Tracer  # noqa: PLC0415 - a log does not need it
 
     sinks = []
-    if on_stderr or path == "-":  # standard output is for the response
+    if on_stderr:
         sinks.append(LineWriter(kind="trace", on_error=on_error))
-    if path is not None and path != "-":
+    if path is not None:
         # Payload may be secret: a new file is for its owner alone.
         sinks.append(LineWriter(path, kind="trace", mode=0o600, on_error=on_error))
     return Tracer(*sinks)

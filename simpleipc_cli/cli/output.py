@@ -13,7 +13,7 @@ from time import sleep
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
-from simpleipc_cli.cli.stdio import STDERR, STDIN, STDOUT, wait_until_ready
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor, wait_until_ready
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut, errno_hint
 
@@ -218,7 +218,7 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
     if path is None or path == "-":
         return Output(STDOUT, "standard output", deadline)
     try:
-        descriptor = _named_descriptor(path)
+        descriptor = named_descriptor(path, STDOUT)
         if descriptor is not None:
             return Output(os.dup(descriptor), path, deadline, is_owned=True)
         found = _stat_or_none(path)
@@ -230,16 +230,6 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
     if not os.path.basename(path):
         raise SipcError(f"{path!r} is not the name of a file", "give another after -o")
     return FileOutput(path)
-
-
-def _named_descriptor(path: str) -> int | None:
-    """Return N for /dev/fd/N and the like, which name an open descriptor and not its file."""
-    named = {"/dev/stdin": STDIN, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}
-    if path in named:
-        return named[path]
-    folder, number = os.path.split(path)
-    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal() and len(number) < 10
-    return int(number) if is_one else None
 
 
 def _stat_or_none(path: str) -> os.stat_result | None:

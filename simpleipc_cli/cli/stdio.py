@@ -204,10 +204,24 @@ class Input:
             self._in_use.release()
 
 
+def named_descriptor(path: str, standard: int) -> int | None:
+    """Return N for /dev/fd/N and the like, `standard` for "-", None for any other path.
+
+    Such a path names an open descriptor, not its file, which may be a socket: it is not opened.
+    """
+    named = {"-": standard, "/dev/stdin": STDIN, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}
+    if path in named:
+        return named[path]
+    folder, number = os.path.split(path)
+    is_one = folder in {"/dev/fd", "/proc/self/fd"} and number.isdecimal() and len(number) < 10
+    return int(number) if is_one else None
+
+
 def open_input(name: str, deadline: Deadline) -> Input:
     """Open a file to read; "-" is standard input. Raises SipcError."""
-    if name == "-":
-        return Input(STDIN, "standard input", deadline)
+    descriptor = named_descriptor(name, STDIN)
+    if descriptor is not None:
+        return Input(descriptor, "standard input" if name == "-" else name, deadline)
     try:
         descriptor = os.open(name, os.O_RDONLY | system.OPEN_FLAGS)
     except OSError as error:

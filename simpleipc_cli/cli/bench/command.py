@@ -34,7 +34,7 @@ from simpleipc_cli.cli.options import (
     resolve_endpoint,
 )
 from simpleipc_cli.cli.output import Output, open_output
-from simpleipc_cli.cli.stdio import read_whole
+from simpleipc_cli.cli.stdio import STDIN, STDOUT, named_descriptor, read_whole
 from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
@@ -192,7 +192,8 @@ def _run(options: _Options, given: set[str]) -> int:
     """Measure and report; return the exit status. `given`: see _plan()."""
     if (options.data is not None) + (options.data_file is not None) + ("size" in given) > 1:
         raise click.UsageError("--data, --data-file and --size exclude each other")
-    if options.data_file == options.baseline == "-":
+    inputs = options.data_file, options.baseline
+    if all(name and named_descriptor(name, STDIN) == STDIN for name in inputs):
         raise click.UsageError("--data-file and --baseline cannot both be standard input")
     renders = _renders(options)
     baseline = None if options.baseline is None else _read_baseline(options.baseline)
@@ -240,6 +241,8 @@ def _renders(options: _Options) -> dict[str, Render]:
     for name, render in forms:
         if name is None:
             continue
+        if named_descriptor(name, STDOUT) == STDOUT:
+            name = "-"  # noqa: PLW2901 - one name for standard output
         target = absolute_path("/dev/stdout" if name == "-" else name, os.path.realpath)
         if target in targets:
             raise click.UsageError(f"two reports cannot both be written to {name}")

@@ -8,7 +8,14 @@ from time import monotonic
 from simpleipc_cli.cli.exitcodes import ExitCode
 from simpleipc_cli.cli.output import open_output
 from simpleipc_cli.cli.parse import Options, resolve_endpoint
-from simpleipc_cli.cli.stdio import STDERR, STDIN, format_error, open_input, print_error
+from simpleipc_cli.cli.stdio import (
+    STDERR,
+    STDIN,
+    format_error,
+    named_descriptor,
+    open_input,
+    print_error,
+)
 from simpleipc_cli.client import connect_with_retry, exchange, probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, TimedOut
@@ -98,7 +105,7 @@ def run(options: SendOptions) -> int:
 def open_source(options: SendOptions, deadline: Deadline, content: str) -> Input:
     """Open the input, and say so if it is a terminal. Raises SipcError."""
     name = options.data_file or "-"
-    if name == "-" and os.isatty(STDIN):
+    if named_descriptor(name, STDIN) == STDIN and os.isatty(STDIN):
         print_error(f"sipc send: reading {content} from the terminal: end it with Ctrl-D")
     return open_input(name, deadline)
 

@@ -23,6 +23,7 @@ from simpleipc_cli.cli.options import (
 )
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.system import SPOOL_FOLDER, absolute_path
@@ -226,6 +227,11 @@ def _check(options: ServeOptions) -> None:
             "--prestart cannot be combined with --whole-request: the first starts handlers "
             "before their requests, the second after them"
         )
+    if options.pid_file is not None and named_descriptor(options.pid_file, STDOUT) is not None:
+        raise click.UsageError("--pid-file must name a file: it is also a lock")
+    for name, path in (("--log-file", options.log_file), ("--trace-file", options.trace_file)):
+        if path and options.background and named_descriptor(path, STDOUT) not in {None, STDERR}:
+            raise click.UsageError(f"{name}: only stderr is kept open with --background")
     names = [path for path in (options.pid_file, options.log_file) if path]
     files = [absolute_path(path, os.path.realpath) for path in names]
     if len(files) == 2 and files[0] == files[1]:
