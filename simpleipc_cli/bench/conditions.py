@@ -163,6 +163,9 @@ def parse_ns(text: str) -> int:
     if not re.fullmatch(rf"(?:{_NUMBER_WITH_UNIT})+", text, re.ASCII):
         raise ValueError(f"{text!r} is not a duration: give one such as 5ms, 200us or 1.5s")
     parts = re.findall(_NUMBER_WITH_UNIT, text, re.ASCII)
+    units = [NANOSECONDS[unit] for _, unit in parts]
+    if units != sorted(set(units), reverse=True):
+        raise ValueError(f"{text!r} is not a duration: each unit once, the largest first")
     total = sum(Decimal(number) * NANOSECONDS[unit] for number, unit in parts)
     return int(Decimal(total).to_integral_value(ROUND_HALF_EVEN))
 
@@ -183,7 +186,7 @@ def _share(text: str) -> float:
 
 
 def _size(text: str) -> int:
-    found = _match(r"(\d+)([KMGT]?)", text)
+    found = _match(r"(\d+)([KMGT]?)", text.upper())
     return int(found[1]) * _SIZE_UNITS[found[2]]
 
 

@@ -16,6 +16,13 @@ from simpleipc_cli.cli.output import write_error
 from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
+# Not docstrings, here and in verbs: Python leaves those out with -OO.
+HELP = """Speak Simple-IPC, git's protocol between local processes.
+
+A client connects to a Unix domain socket, sends one request and gets one response. Serve
+requests, send them, check whether a server is listening, and measure its rate and latency.
+"""
+
 EPILOG = """\b
 Examples:
   sipc serve demo.sock --exec ./handler.sh
@@ -80,15 +87,12 @@ def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> objec
         "max_content_width": 80,
         "show_default": True,
     },
+    help=HELP,
     epilog=EPILOG,
 )
 @click.version_option(package_name="simpleipc-cli", prog_name="sipc")
 def app() -> None:
-    """Speak Simple-IPC, git's protocol between local processes.
-
-    A client connects to a Unix domain socket, sends one request and gets one response. Serve
-    requests, send them, check whether a server is listening, and measure its rate and latency.
-    """
+    """Run `sipc`."""
 
 
 def run() -> int:

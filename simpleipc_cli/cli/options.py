@@ -43,7 +43,7 @@ def duration_or_zero(text: str) -> float:
 
 def size(text: str) -> int | None:
     """Convert a number of bytes; 0 becomes None, no limit."""
-    found = re.fullmatch(r"(\d{1,15})([KMGT]?)", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)", text.upper(), re.ASCII)
     if not found:
         raise ValueError(f"{text!r} is not a size: give one such as 4096, 64K, 10M or 1G")
     return int(found[1]) * _UNITS[found[2]] or None

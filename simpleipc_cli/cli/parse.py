@@ -117,7 +117,10 @@ def seconds(text: str) -> float | None:
         number = parts[0][0]
         found = float(number) if number.strip(".") else None  # .5 and 5. are numbers, too
     elif parts and all(unit in _UNITS and all(number.split(".")) for number, unit in parts):
+        units = [_UNITS[unit] for _, unit in parts]
         found = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if units != sorted(set(units), reverse=True):  # each once, the largest first
+            found = None
     else:
         found = None
     return None if found is None or found > _MAX_SECONDS else found

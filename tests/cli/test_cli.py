@@ -37,6 +37,14 @@ def test_every_verb_has_help_with_examples_that_fits_a_terminal(verb, option):
     assert re.search(examples, done.stdout)
 
 
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_has_its_text_without_docstrings(verb):
+    def get_help(level):
+        return sipc(*verb.split(), "--help", env=environment(PYTHONOPTIMIZE=level)).stdout
+
+    assert get_help("2") == get_help("0") != b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -84,7 +92,7 @@ def check_usage_error(done) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "x", "-1", "1x", "1 s", "inf", "nan", "1e3", "1s1", "\u0661s"]
+    "value", ["", "x", "-1", "1x", "1 s", "inf", "nan", "1e3", "1s1", "\u0661s", "5s5s", "1s1m"]
 )
 def test_a_bad_duration_is_a_usage_error_that_shows_a_good_one(endpoint, value):
     done = run_cli("probe", "--wait", value, endpoint)
@@ -97,11 +105,17 @@ def test_a_duration_may_be_written_in_many_ways(endpoint, value):
     assert run_cli("probe", "--wait", value, endpoint).returncode == 4
 
 
-@pytest.mark.parametrize("value", ["", "x", "-1", "1k", "1KB", "1.5M", "0x10", "9" * 5000])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1KB", "1.5M", "0x10", "9" * 5000])
 def test_a_bad_size_is_a_usage_error_that_shows_a_good_one(endpoint, value):
     done = run_cli("serve", endpoint, "--exec", "cat", "--max-request", value)
     assert done.returncode == 2
     assert b"64K" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["4096", "64K", "64k", "10m", "1G", "1t", "0"])
+def test_a_size_may_have_a_small_or_a_large_unit(endpoint, value):
+    done = run_cli("bench", endpoint, "--size", value)
+    assert done.returncode == 4  # no usage error
 
 
 @pytest.mark.parametrize("value", ["", "8", "888", "1777", "rw", "-600", "0o600"])

@@ -59,6 +59,19 @@ _STOP_SIGNALS = [
     if name in signal.Signals.__members__
 ]
 
+HELP = """Measure the rate and the latency of an endpoint.
+
+Ctrl-C ends the load and reports the results until then. Files are written completely or
+not at all; - is standard output, in place of the text report. Without PATH: $SIPC_PATH,
+else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+
+EXPR is a figure, one of < <= > >= == != and a value. Figures: min mean max stddev p50 p75
+p90 p95 p99 p99.9 p99.99, alone or after connect. first_byte. service. response.; rate
+errors error_rate requests late skipped bytes_in bytes_out.
+
+Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
+"""
+
 EXAMPLES = """\b
 Examples:
   sipc bench demo.sock -c 4 -z 10s -d ping
@@ -85,7 +98,7 @@ _file_option = partial(click.option, metavar="FILE")
 _text_option = partial(click.option, metavar="TEXT")
 
 
-@click.command(cls=Verb, epilog=EXAMPLES)
+@click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
 @path_argument
 @_count_option(
     "-c",
@@ -147,18 +160,7 @@ _text_option = partial(click.option, metavar="TEXT")
 @click.option("-q", "--quiet", is_flag=True, help="Print no report.")
 @click.pass_context
 def bench(ctx: click.Context, /, **options: Any) -> int:
-    """Measure the rate and the latency of an endpoint.
-
-    Ctrl-C ends the load and reports the results until then. Files are written completely or
-    not at all; - is standard output, in place of the text report. Without PATH: $SIPC_PATH,
-    else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
-
-    EXPR is a figure, one of < <= > >= == != and a value. Figures: min mean max stddev p50 p75
-    p90 p95 p99 p99.9 p99.99, alone or after connect. first_byte. service. response.; rate
-    errors error_rate requests late skipped bytes_in bytes_out.
-
-    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
-    """
+    """Run `sipc bench`."""
     given = {name for name in ("duration", "size") if option_given(ctx, name)}
     return _run(_Options(**options), given)
 

@@ -18,13 +18,25 @@ from simpleipc_cli.cli.options import (
 )
 from simpleipc_cli.cli.probe.run import ProbeOptions, run
 
+HELP = """Check whether a server is listening on PATH.
+
+Connects and closes without sending a byte. Exit status: 0 listening, 3 not listening,
+4 no such path, 5 not a socket, 8 permission denied. Without PATH: $SIPC_PATH, else
+sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+
+With --data it sends a request, too. The exit status is also 6 if there is no response in
+time, 7 if it is truncated or malformed, and 10 if it is not as expected.
+
+Durations: 500ms, 2s, 1m30s; 0 means no limit.
+"""
+
 EXAMPLES = """\b
 Examples:
   sipc probe -q demo.sock && echo 'the server is listening'
   sipc probe --wait 10s demo.sock"""
 
 
-@click.command(cls=Verb, epilog=EXAMPLES)
+@click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
 @path_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; see the exit status.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all details.")
@@ -56,17 +68,7 @@ def probe(
     expect_regex: str | None,
     **given: Any,
 ) -> int:
-    """Check whether a server is listening on PATH.
-
-    Connects and closes without sending a byte. Exit status: 0 listening, 3 not listening,
-    4 no such path, 5 not a socket, 8 permission denied. Without PATH: $SIPC_PATH, else
-    sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
-
-    With --data it sends a request, too. The exit status is also 6 if there is no response in
-    time, 7 if it is truncated or malformed, and 10 if it is not as expected.
-
-    Durations: 500ms, 2s, 1m30s; 0 means no limit.
-    """
+    """Run `sipc probe`."""
     has_wait, has_wait_gone = option_given(ctx, "wait"), option_given(ctx, "wait_gone")
     if has_wait and has_wait_gone:
         raise click.UsageError("--wait cannot be combined with --wait-gone")

@@ -121,8 +121,9 @@ def run(options: ProbeOptions) -> int:
             }
         print_line(json.dumps(found))
     elif not options.quiet:
+        shown = endpoint.path or "''"
         outcome = f", {reply.outcome}" if reply.outcome else ""
-        print_line(printable(f"{endpoint.path}: {result.state}{outcome}"))
+        print_line(printable(f"{shown}: {result.state}{outcome}"))
         if reply.error is not None:
             raise reply.error  # which has details
     return status

@@ -18,13 +18,25 @@ from simpleipc_cli.cli.options import (
 )
 from simpleipc_cli.cli.send.run import SendOptions, run
 
+HELP = """Send one request to PATH, from standard input, and print the response.
+
+Both are passed on as they arrive, whatever their size. Without PATH: $SIPC_PATH, else
+sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+
+With --lines or --null each record of the input is a request of its own. Responses are
+printed in the order of the records. A failed record is reported with its number, the others
+continue, and the exit status is that of the first failure.
+
+Durations: 500ms, 2s, 1m30s; 0 means no limit.
+"""
+
 EXAMPLES = """\b
 Examples:
   echo hello | sipc send demo.sock
   sipc send demo.sock --wait 10s -d ping -o response.bin"""
 
 
-@click.command(cls=Verb, epilog=EXAMPLES)
+@click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
 @path_argument
 @click.option("-d", "--data", metavar="TEXT", help="Send TEXT without changes.")
 @click.option("--data-file", metavar="FILE", help="Send the content of FILE; - is standard input.")
@@ -93,17 +105,7 @@ def send(
     expect_regex: str | None,
     **given: Any,
 ) -> int:
-    """Send one request to PATH, from standard input, and print the response.
-
-    Both are passed on as they arrive, whatever their size. Without PATH: $SIPC_PATH, else
-    sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
-
-    With --lines or --null each record of the input is a request of its own. Responses are
-    printed in the order of the records. A failed record is reported with its number, the others
-    continue, and the exit status is that of the first failure.
-
-    Durations: 500ms, 2s, 1m30s; 0 means no limit.
-    """
+    """Run `sipc send`."""
     expected = expectation(expect, expect_regex)
     options = SendOptions(**given, has_wait=option_given(ctx, "wait"), expected=expected)
     if options.spawn is not None and not options.spawn.strip():

@@ -32,6 +32,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.transport.unix.listener import UnixInheritedListener
 
+HELP = """Listen on PATH and answer each request with a command.
+
+--exec starts it for each request, --worker keeps it running.
+
+SIGTERM or SIGINT stops the server after it has answered all connected clients; a second
+signal stops it at once. Without PATH: $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else
+in /tmp/sipc-UID.
+
+Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
+"""
+
 EXAMPLES = """\b
 Examples:
   sipc serve demo.sock --exec ./handler.sh
@@ -42,7 +53,7 @@ _count_option = partial(click.option, metavar="N", type=click.IntRange(1))
 _duration_option = partial(click.option, type=DURATION)
 
 
-@click.command(cls=Verb, epilog=EXAMPLES)
+@click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
 @path_argument
 # The handler.
 @click.option(
@@ -165,16 +176,7 @@ _duration_option = partial(click.option, type=DURATION)
 @trace_options
 @click.pass_context
 def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
-    """Listen on PATH and answer each request with a command.
-
-    --exec starts it for each request, --worker keeps it running.
-
-    SIGTERM or SIGINT stops the server after it has answered all connected clients; a second
-    signal stops it at once. Without PATH: $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else
-    in /tmp/sipc-UID.
-
-    Durations: 500ms, 2s, 1m30s; sizes: 4096, 64K, 10M; 0 means no limit.
-    """
+    """Run `sipc serve`."""
     options = ServeOptions(config=_take_config(given), **given)
     _check(options)
     if option_given(ctx, "max_wait") and not options.background:

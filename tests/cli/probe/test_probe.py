@@ -60,6 +60,11 @@ def test_each_state_has_its_words_and_its_status(states, state, status):
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (status, b"", b"")
 
 
+def test_an_empty_path_is_shown_in_quotes():
+    done = run_cli("probe", "")
+    assert (done.returncode, done.stdout) == (5, b"'': invalid path\n")
+
+
 def test_the_installed_command_reports_a_state(states):
     done = sipc("probe", states / "not listening")
     line = f"{states}/not listening: not listening\n".encode()
