@@ -19,8 +19,10 @@ from simpleipc_cli.cli.stdio import (
     STDOUT,
     fill_standard_fds,
     format_error,
+    is_journal,
     print_error,
     unexpected_error,
+    with_priority,
 )
 from simpleipc_cli.errors import SipcError
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _ENDING: list[int] = [getattr(_signal, name) for name in system.ENDING_SIGNALS]
 _COMPLETION = "_SIPC_COMPLETE"  # with this variable set, click completes words
+_ERROR_PRIORITY = 3  # syslog(3)
 _RESEND_DELAY = 0.05  # seconds (tunable)
 
 _raised: list[int] = []
@@ -120,11 +123,8 @@ def _run_and_report(verb: str, run: Callable[[], int]) -> int:
         if os.environ.get("SIPC_DEBUG") == "1":
             sys.__excepthook__(type(error), error, error.__traceback__)
         line = format_error(verb, shown)
-        if verb == "serve":
-            from simpleipc_cli.cli import line_writer  # noqa: PLC0415 - others do without
-
-            if line_writer.is_journal():
-                line = line_writer.with_priority(line, line_writer.Priority.ERROR)
+        if verb == "serve" and is_journal():
+            line = with_priority(line, _ERROR_PRIORITY)
         print_error(line)
         return exit_code(shown)
 

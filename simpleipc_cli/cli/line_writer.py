@@ -13,7 +13,7 @@ from enum import IntEnum
 from threading import Lock
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, is_journal, named_descriptor, with_priority
 from simpleipc_cli.errors import SipcError, errno_hint
 
 TYPE_CHECKING = False
@@ -153,20 +153,6 @@ def _poll_for(descriptor: int) -> system.FdPoll | None:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     return system.fd_poll(descriptor, writing=True)
-
-
-def with_priority(text: str, priority: Priority) -> str:
-    """Prefix each line with `<priority>`, which systemd's journal takes off: sd-daemon(3)."""
-    return "\n".join(f"<{priority:d}>{line}" for line in text.split("\n"))
-
-
-def is_journal(descriptor: int = STDERR) -> bool:
-    """Return whether a descriptor is what JOURNAL_STREAM names: systemd.exec(5).
-
-    Processes whose stderr was redirected inherit the variable, too.
-    """
-    found = os.fstat(descriptor)
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def open_trace(

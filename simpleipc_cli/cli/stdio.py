@@ -75,6 +75,20 @@ def print_error(line: str) -> None:
         pass
 
 
+def with_priority(text: str, priority: int) -> str:
+    """Prefix each line with `<priority>`, which systemd's journal takes off: sd-daemon(3)."""
+    return "\n".join(f"<{priority:d}>{line}" for line in text.split("\n"))
+
+
+def is_journal(descriptor: int = STDERR) -> bool:
+    """Return whether a descriptor is what JOURNAL_STREAM names: systemd.exec(5).
+
+    Processes whose stderr was redirected inherit the variable, too.
+    """
+    found = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 class Input:
     """A request's bytes, read from a descriptor."""
 

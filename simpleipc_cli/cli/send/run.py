@@ -163,8 +163,13 @@ class Diagnostics:
         """An error that is not raised, for the statistics."""
         if options.stats:
             started_at = monotonic()  # includes the time to load the module
+            # Now: there may be no free descriptor when a failure is reported.
+            import json  # noqa: F401, PLC0415 - for format_stats()
+
+            from simpleipc_cli.cli.send.diagnostics import format_stats  # noqa: PLC0415
             from simpleipc_cli.observe.stream import TransferStats  # noqa: PLC0415
 
+            self._format_stats = format_stats
             self._stats = TransferStats(started_at)
 
     def __enter__(self) -> Diagnostics:
@@ -177,9 +182,7 @@ class Diagnostics:
         if self._tracer is not None:
             self._tracer.close()
         if self._options.stats and self._stats is not None:
-            from simpleipc_cli.cli.send.diagnostics import format_stats  # noqa: PLC0415
-
-            print_error(format_stats(self._stats, self._path, error or self.failure))
+            print_error(self._format_stats(self._stats, self._path, error or self.failure))
 
     def open(self, source: Input | None, *, has_records: bool = False) -> None:
         """Open the trace and prepare the progress display, before anything is read or sent.

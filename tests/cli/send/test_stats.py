@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import subprocess
 from time import monotonic
@@ -139,6 +140,18 @@ def test_an_exchange_that_a_signal_ends(endpoint, number):
             found = figures(client.stderr.read())
     assert (found["outcome"], found["status"]) == ("interrupted", 128 + number)
     assert (found["bytes_sent"], found["bytes_received"]) == (5, 5)
+
+
+def test_an_exchange_that_a_signal_ends_when_no_file_can_be_opened(endpoint):
+    """So no module can be loaded either."""
+    with scripted_server(endpoint, echo):
+        with start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client:
+            feed(client, b"hello")
+            assert client.stdout.read(5) == b"hello"
+            resource.prlimit(client.pid, resource.RLIMIT_NOFILE, (3, 3))
+            client.send_signal(signal.SIGTERM)
+            assert client.wait() == 143
+            assert figures(client.stderr.read())["outcome"] == "interrupted"
 
 
 def test_a_pipeline_whose_reader_ends(endpoint):

@@ -13,7 +13,8 @@ import pytest
 from helpers.command import SIPC, Program, environment
 from helpers.wire import ask
 
-from simpleipc_cli.cli.line_writer import Priority, with_priority
+from simpleipc_cli.cli.line_writer import Priority
+from simpleipc_cli.cli.stdio import with_priority
 
 HANDLER = "read -r what; case $what in fail) exit 3;; linger) sleep 60 & ;; esac"
 ALL_KINDS = ["<6>", "<6>", "<3>", "<4>", "<6>", "<7>"]
