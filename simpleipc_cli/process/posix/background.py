@@ -85,6 +85,7 @@ class PendingDaemon(base.PendingDaemon):
         server = ChildProcess(self._pid)
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             os.kill(self._pid, number)
+            os.kill(self._pid, signal.SIGCONT)  # a stopped process does not see SIGTERM
             if server.wait(_GRACE_PERIOD, None):
                 os.waitpid(self._pid, 0)
                 return

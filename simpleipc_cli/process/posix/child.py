@@ -1,7 +1,7 @@
 """Processes on POSIX systems, and the pipes between the server and them.
 
-A child gets a process group of its own, default signal handling and the descriptor limit that
-this process was started with. It is watched through a pidfd. It is reaped only after its group
+A child gets a session of its own, default signal handling and the descriptor limit that this
+process was started with. It is watched through a pidfd. It is reaped only after its group
 has been signalled: until then neither its number nor its group's can be reused.
 
 The child's ends of the pipes block, ours never do.
@@ -36,7 +36,7 @@ _SCAN_AFTER = 0.005  # seconds: delay from which on polls scan /proc for zombies
 
 
 class ChildProcess(base.ChildProcess):
-    """A child that leads a process group of its own."""
+    """A child that leads a session of its own, and so a process group that it cannot leave."""
 
     def __init__(self, pid: int) -> None:
         """Take over a child. If no descriptor is free, kill it and raise SipcError."""
@@ -84,6 +84,8 @@ class ChildProcess(base.ChildProcess):
     def _end_child(self, end: float, kill_now: WakeupEvent | None) -> None:
         try:
             self._signal(signal.SIGTERM)  # before it is reaped: see above
+            if self._status is None:
+                self._signal(signal.SIGCONT)  # a stopped process does not see SIGTERM
             if not self.wait(end - monotonic(), kill_now):
                 self._signal(signal.SIGKILL)
                 if not self.wait(_KILL_TIMEOUT, None):  # another user's, or blocked in the kernel
@@ -104,6 +106,7 @@ class ChildProcess(base.ChildProcess):
         """
         if not self._group_exists(ignore_zombies=False):
             return True
+        self._signal(signal.SIGCONT)
         poller = new_poller()
         if kill_now is not None:
             poller.register(kill_now.fileno(), READ)
@@ -129,19 +132,13 @@ class ChildProcess(base.ChildProcess):
         return not ignore_zombies or _has_living_member(self.pid)
 
     def _signal(self, number: int) -> bool:
-        """Signal the group, and the child, which may have left it; False if neither exists."""
+        """Signal the group; False if it does not exist."""
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            if self._is_reaped:
-                return False
+            return False
         except PermissionError:
             pass  # its members now run as another user
-        if number and self._status is None and not self._is_reaped:
-            try:
-                signal.pidfd_send_signal(self.descriptor, number)
-            except (ProcessLookupError, PermissionError):
-                pass
         return True
 
 

@@ -41,8 +41,8 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
-# These values are the same in glibc, musl and the BSDs.
-_SETPGROUP, _SETSIGDEF, _SETSIGMASK = 0x02, 0x04, 0x08
+# Flags of the C libraries of Linux. Others have another value for _SETSID, or none.
+_SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 
 # Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t, whose sizes Python
 # does not know. Those of glibc, the largest, are 336, 80 and 128.
@@ -130,7 +130,10 @@ def _places(word: str, search_path: str) -> list[str]:
 
 
 class Program(NamedTuple):
-    """A program to start, as the leader of a process group, with default signal handling."""
+    """A program to start, as the leader of a session, with default signal handling.
+
+    In its session there is no terminal that it could wait for, and it cannot leave its group.
+    """
 
     path: str
     arguments: list[str]
@@ -167,9 +170,9 @@ def spawn_os(program: Program) -> int:
         program.arguments,
         {**program.environment, **program.variables},
         file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in program.files],
-        setpgroup=0,
         setsigmask=(),
         setsigdef=ALL_SIGNALS,
+        setsid=True,
     )
 
 
@@ -189,6 +192,7 @@ class _LibcSpawn:
         self._pointer_size = ctypes.sizeof(ctypes.c_char_p)
         # Short calls keep the interpreter lock: getting it back could take milliseconds.
         quick = ctypes.PyDLL(None)
+        quick.epoll_create1  # noqa: B018 - not a C library of Linux without it
         self._spawn = ctypes.CDLL(None).posix_spawn
         self._init = quick.posix_spawn_file_actions_init
         self._add_dup2 = quick.posix_spawn_file_actions_adddup2
@@ -204,8 +208,7 @@ class _LibcSpawn:
         for number in ALL_SIGNALS:
             quick.sigaddset(signals, int(number))  # refuses the two that glibc uses itself
         _check(quick.posix_spawnattr_setsigdefault(attributes, signals))
-        _check(quick.posix_spawnattr_setpgroup(attributes, 0))
-        flags = self._c.c_short(_SETPGROUP | _SETSIGDEF | _SETSIGMASK)
+        flags = self._c.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)
         _check(quick.posix_spawnattr_setflags(attributes, flags))
         return attributes
 

@@ -201,9 +201,28 @@ def test_a_signal_to_the_waiting_process_at_any_moment_leaves_a_listening_server
         assert os.listdir(folder) == []
 
 
-def test_a_server_that_does_not_terminate_is_killed(background):
+def test_a_stopped_server_is_terminated_and_cleans_up(background, folder):
     with background.waiting_for_lock() as (parent, child):
         stop_process(child)
+        parent.terminate()
+        assert completed(parent).returncode == 143
+    background.check_nothing_left()
+    assert os.listdir(folder) == []
+
+
+IGNORE_SIGTERM = """
+import signal
+handle = signal.signal
+signal.signal = lambda number, handler: handle(
+    number, signal.SIG_IGN if number == signal.SIGTERM else handler
+)
+"""
+
+
+def test_a_server_that_does_not_terminate_is_killed(background, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(IGNORE_SIGTERM)
+    env = background.environment(PYTHONPATH=str(tmp_path))
+    with background.waiting_for_lock(env=env) as (parent, child):
         parent.terminate()
         assert completed(parent).returncode == 143
         assert not Path(f"/proc/{child}").exists()

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -202,18 +201,6 @@ def test_zombies_in_the_process_group_are_not_waited_for(endpoint, folder):
         for _ in range(3):
             assert ask(endpoint, b"hello") == (b"hello", True)
         container.kill()
-
-
-def test_a_handler_that_leaves_its_process_group_is_ended(endpoint, folder):
-    code = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); "
-    code += f"open('{folder}/left', 'w').close(); time.sleep(1000)"
-    command = f'exec {sys.executable} -ISc "{code}"'
-    with Server(endpoint, command, "--kill-after", "100ms") as server:
-        with connect(endpoint) as client:
-            client.sendall(message(b"hello"))
-            wait_until((folder / "left").exists, "it has left")
-        server.wait_for_log("client closed")
-        server.wait_until_idle()
 
 
 @needs_root

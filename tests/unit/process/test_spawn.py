@@ -91,7 +91,7 @@ def test_each_program_has_its_own_environment(start):
         assert dict(line.split("=", 1) for line in written.splitlines()) == given | variables
 
 
-def test_a_program_leads_a_group_and_has_default_signals(start):
+def test_a_program_leads_a_session_and_has_default_signals(start):
     kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGPIPE, 34)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, 35])
     try:
@@ -103,8 +103,8 @@ def test_a_program_leads_a_group_and_has_default_signals(start):
     lines = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
     assert int(lines["SigBlk"], 16) == 0
     assert int(lines["SigIgn"], 16) & ~(0b11 << 31) == 0  # two are glibc's own
-    pid, _, rest = status.splitlines()[-1].partition(" ")  # pid (name) state parent group
-    assert rest.split()[3] == pid
+    pid, _, rest = status.splitlines()[-1].partition(" ")  # pid (name) state parent group session
+    assert rest.split()[3:5] == [pid, pid]
 
 
 @pytest.mark.parametrize(
