@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         WorkerPipes,
         describe,
         prepare_spawn,
+        reap_orphans,
     )
     from simpleipc_cli.process.posix.pidfile import PidFile
     from simpleipc_cli.process.posix.spawn import Command
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     # Both systems offer the same functions. The classes have base classes.
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
+    _reapers: list[Callable[[], None]] = [child.reap_orphans, win_child.reap_orphans]
     _starts: list[Callable[[Any, dict[str, str]], base.Detached]] = [
         background.start_detached,
         win_background.start_detached,
@@ -50,6 +52,7 @@ __all__ = [
     "daemonize",
     "describe",
     "prepare_spawn",
+    "reap_orphans",
     "start_detached",
 ]
 
@@ -57,7 +60,7 @@ _SYSTEM = "process.windows" if sys.platform == "win32" else "process.posix"
 _EXPORTS = {
     **dict.fromkeys(("Detached", "daemonize", "start_detached"), f"{_SYSTEM}.background"),
     **dict.fromkeys(
-        ("ChildProcess", "StdioPipes", "WorkerPipes", "describe", "prepare_spawn"),
+        ("ChildProcess", "StdioPipes", "WorkerPipes", "describe", "prepare_spawn", "reap_orphans"),
         f"{_SYSTEM}.child",
     ),
     "Command": f"{_SYSTEM}.spawn",

@@ -18,7 +18,7 @@ from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError, errno_hint
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
-from simpleipc_cli.process import Command, PidFile
+from simpleipc_cli.process import Command, PidFile, reap_orphans
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
 from simpleipc_cli.server.context import Log
@@ -150,6 +150,7 @@ def run(
             log.info(f"listening on {path}")
             on_listening()
             notifier.ready(f"listening on {printable(path)}")
+            reap_orphans()
             reason = server.run()
             signals.ignore()
             server.close()

@@ -14,14 +14,15 @@ import os
 import signal
 import struct
 import termios
-from collections.abc import Mapping, Sequence
-from threading import Thread
+from collections.abc import Callable, Mapping, Sequence
+from threading import Thread, get_ident
 from time import monotonic
 
 from simpleipc_cli.deadline import Backoff
 from simpleipc_cli.errors import PeerClosed, SipcError, errno_hint
 from simpleipc_cli.pktline import MAX_BUFFERS, Buffer
 from simpleipc_cli.process import base
+from simpleipc_cli.process.posix import orphans
 from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
 from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -43,11 +44,13 @@ class ChildProcess(base.ChildProcess):
         self.pid = pid
         self._status: int | None = None
         self._is_reaped = False
+        orphans.own_children.add(pid)
         try:
             self.descriptor = os.pidfd_open(pid)
         except OSError as error:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            orphans.own_children.discard(pid)
             raise SipcError(
                 f"cannot watch process {pid}: {error.strerror}",
                 errno_hint(error, "check the limits"),
@@ -96,6 +99,7 @@ class ChildProcess(base.ChildProcess):
                     )
             os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
             self._is_reaped = True
+            orphans.own_children.discard(self.pid)
         finally:
             os.close(self.descriptor)
 
@@ -142,6 +146,17 @@ class ChildProcess(base.ChildProcess):
         return True
 
 
+def _start_child(command: Command, start: Callable[[str, list[str]], int]) -> ChildProcess:
+    thread = get_ident()
+    orphans.starting.add(thread)
+    try:
+        return ChildProcess(command.start(start))
+    finally:
+        orphans.starting.discard(thread)
+        if orphans.is_due:
+            orphans.reap()
+
+
 def _reap_in_background(pid: int) -> None:
     """Reap a child whenever it exits, so that it leaves no zombie."""
     if os.waitpid(pid, os.WNOHANG) != (0, 0):
@@ -179,6 +194,9 @@ def describe(status: int) -> tuple[str, str]:
     except ValueError:
         name = f"signal {-status}"
     return name.replace(" ", "-"), f"killed by {name}"
+
+
+reap_orphans: Callable[[], None] = orphans.reap_orphans
 
 
 def prepare_spawn() -> None:
@@ -232,7 +250,7 @@ class StdioPipes(base.StdioPipes):
                 )
 
         try:
-            process = ChildProcess(command.start(start))
+            process = _start_child(command, start)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):

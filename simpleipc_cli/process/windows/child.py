@@ -96,6 +96,10 @@ def prepare_spawn() -> None:
     """Do nothing: CreateProcess needs no preparation."""
 
 
+def reap_orphans() -> None:
+    """Do nothing: processes have no parent that must reap them."""
+
+
 @cache
 def _own_user_only() -> win32.SecurityDescriptor:
     """Let only our user open the pipes. Raises OSError."""

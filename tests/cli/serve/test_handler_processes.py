@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import threading
 
-from helpers.command import SIPC, environment
+import pytest
+from helpers.command import SIPC, Program, environment, needs_root
 from helpers.procfs import children, state
 from helpers.server import Server
 from helpers.terminal import terminal
@@ -53,3 +56,72 @@ def test_a_stopped_process_of_a_handler_gets_sigterm(endpoint, folder):
     with Server(endpoint, command, "--kill-after", "1000s"):
         assert ask(endpoint, b"") == (b"", True)
         wait_until((folder / "ended").exists, "its end")
+
+
+# -- orphans -------------------------------------------------------------------------------
+
+SUBREAPER = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+AS_SUBREAPER = [sys.executable, "-ISc", SUBREAPER]
+AS_INIT = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def leaves_orphan(gate) -> str:
+    """Return a command that leaves a process outside of its group, which waits at the gate.
+
+    It goes on when that process has left the group and closed its output.
+    """
+    return f": $(setsid sh -c 'exec >/dev/null; {gate.wait}' &); cat"
+
+
+def check_orphans_are_reaped(endpoint, gate, server: int) -> None:
+    for _ in range(3):
+        assert ask(endpoint, b"hello") == (b"hello", True)
+    wait_until(lambda: len(children(server)) == 3, "the orphans to be the server's")
+    gate.open()
+    wait_until(lambda: not children(server), "no zombies")
+
+
+def test_a_child_subreaper_reaps_orphans(endpoint, gate):
+    with Server(endpoint, leaves_orphan(gate), wrapper=AS_SUBREAPER) as server:
+        check_orphans_are_reaped(endpoint, gate, server.pid)
+
+
+@needs_root
+def test_the_first_process_of_a_container_reaps_orphans(endpoint, gate):
+    serve = [SIPC, "serve", endpoint, "--exec", leaves_orphan(gate)]
+    with Program([*AS_INIT, *serve], stderr=subprocess.DEVNULL, env=environment()) as container:
+        wait_until(lambda: is_listening(endpoint), "the server to listen")
+        (server,) = children(container.pid)
+        check_orphans_are_reaped(endpoint, gate, server)
+        container.kill()
+
+
+def test_a_child_subreaper_reaps_orphans_that_it_had_before(endpoint):
+    before = "import os; os.fork() or os._exit(0)\n"  # a zombie, as nobody waits for it
+    with Server(endpoint, "cat", wrapper=[sys.executable, "-ISc", before + SUBREAPER]) as server:
+        wait_until(lambda: not children(server.pid), "no zombie")
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [((), 3), (("--prestart", 2), 0)], ids=["exec", "prestart"]
+)
+def test_handlers_keep_their_status_beside_orphans(endpoint, options, status):
+    command = f"setsid true >/dev/null 2>&1 & echo pong; exit {status}"
+    answers = []
+
+    def send() -> None:
+        answers.extend([ask(endpoint, b"x") for _ in range(20)])
+
+    with Server(endpoint, command, "--threads", 4, *options, wrapper=AS_SUBREAPER) as server:
+        clients = [threading.Thread(target=send) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert answers == [(b"pong\n", status == 0)] * 80
+        assert server.stop() == 0
+        assert server.log.count(f"status={status}") == 80
