@@ -6,12 +6,13 @@ supervisor's thread starts such a process in place of each one that has got its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
-from simpleipc_cli.process import ChildProcess, StdioPipes, describe, prepare_spawn
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, describe, prepare_spawn
 from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
@@ -29,29 +30,35 @@ class ProcessHandler(Handler):
     def __init__(self, program: Program) -> None:
         self._program = program
         self._quick_until = 0.0
+        self.guardian = Guardian()
 
     def start(self) -> None:
         prepare_spawn()
 
-    def run_nowait(self, request: Request) -> ProcessRun | None:
+    def run_nowait(self, request: Request, payload: Sequence[Buffer] | None) -> ProcessRun | None:
         """Start a process if the last one was started quickly.
 
         A start waits for the program's file to be read, and a file system may hang.
         """
         if monotonic() >= self._quick_until:
             return None
-        return self.run(request, None)
+        return self.run(request, None, payload)
 
-    def run(self, request: Request, spooled: Spool | None) -> ProcessRun:
+    def run(
+        self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
+    ) -> ProcessRun:
         variables = {"UNIXREMOTEPID": str(request.peer.pid), "SIPC_REQUEST_ID": request.id}
         if HAS_OWNERSHIP:
             variables["UNIXREMOTEEUID"] = str(request.peer.uid)
             variables["UNIXREMOTEEGID"] = str(request.peer.gid)
         began = monotonic()
-        run = _start_process(self._program, variables, spooled)
+        run = _start_process(self._program, variables, self.guardian, spooled, payload)
         now = monotonic()
         self._quick_until = now + _QUICK_FOR if now < began + _QUICK else 0.0
         return run
+
+    def close(self, kill_now: WakeupEvent) -> None:  # noqa: ARG002 - no process is idle
+        self.guardian.close()
 
 
 class ProcessRun(StdioPipes, HandlerRun):
@@ -97,13 +104,20 @@ class ProcessRun(StdioPipes, HandlerRun):
 
 
 def _start_process(
-    program: Program, variables: Mapping[str, str], spooled: Spool | None = None
+    program: Program,
+    variables: Mapping[str, str],
+    guardian: Guardian,
+    spooled: Spool | None = None,
+    payload: Sequence[Buffer] | None = None,
 ) -> ProcessRun:
     """Start a process with a pipe or the spooled request as its standard input.
 
-    `variables` are added to its environment. Raises SipcError.
+    `payload` is the whole request, if it has arrived. `variables` are added to the environment.
+    Raises SipcError.
     """
     run = ProcessRun(None if spooled is None else spooled.descriptor())
+    if spooled is None and (payload is None or not run.write_whole(payload)):
+        run.guard_input(guardian)
     run.process = run.spawn(program.command, program.environment, program.limit, variables)
     run.exit = run.process.descriptor
     run.grace_period = program.grace_period
@@ -126,14 +140,20 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         super().start()
         self._start_supervisor()
 
-    def run_nowait(self, request: Request) -> ProcessRun | None:
-        run = self._take_idle() or self._on_demand.run_nowait(request)
+    def close(self, kill_now: WakeupEvent) -> None:
+        super().close(kill_now)
+        self._on_demand.close(kill_now)
+
+    def run_nowait(self, request: Request, payload: Sequence[Buffer] | None) -> ProcessRun | None:
+        run = self._take_idle() or self._on_demand.run_nowait(request, payload)
         if run is not None:
             run.on_stopped = self._wake_supervisor
         return run
 
-    def run(self, request: Request, spooled: Spool | None) -> ProcessRun:
-        run = self._take_idle() or self._on_demand.run(request, spooled)
+    def run(
+        self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
+    ) -> ProcessRun:
+        run = self._take_idle() or self._on_demand.run(request, spooled, payload)
         run.on_stopped = self._wake_supervisor
         return run
 
@@ -161,7 +181,7 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
                 return left
             generation = self._generation  # before the process can read its files
             try:
-                run = _start_process(self._program, {})
+                run = _start_process(self._program, {}, self._on_demand.guardian)
             except SipcError as error:
                 self._record_failure(str(error))
                 continue

@@ -6,11 +6,13 @@ of one, is replaced: no client gets data of another one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
+from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.server.handler import Request
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import WakeupEvent
@@ -48,7 +50,11 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     # -- one request -----------------------------------------------------------------------
 
-    def run_nowait(self, request: Request) -> WorkerRun | None:  # noqa: ARG002
+    def run_nowait(
+        self,
+        request: Request,  # noqa: ARG002
+        payload: Sequence[Buffer] | None,  # noqa: ARG002 - the server feeds it
+    ) -> WorkerRun | None:
         """Use an idle worker; to start one may take time."""
         with self._lock:
             if not self._idle:
@@ -59,7 +65,12 @@ class WorkerPool(SupervisedHandler[Worker]):
             self._remove(worker)
         return WorkerRun(worker, self._can_keep, self._on_stopped)
 
-    def run(self, request: Request, spooled: Spool | None) -> WorkerRun:  # noqa: ARG002
+    def run(
+        self,
+        request: Request,  # noqa: ARG002
+        spooled: Spool | None,  # noqa: ARG002
+        payload: Sequence[Buffer] | None,  # noqa: ARG002
+    ) -> WorkerRun:
         return WorkerRun(self._take_worker(), self._can_keep, self._on_stopped)
 
     def _take_worker(self) -> Worker:

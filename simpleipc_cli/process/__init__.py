@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         prepare_spawn,
         reap_orphans,
     )
+    from simpleipc_cli.process.posix.guardian import Guardian
     from simpleipc_cli.process.posix.pidfile import PidFile
     from simpleipc_cli.process.posix.spawn import Command
     from simpleipc_cli.process.windows import background as win_background
@@ -45,6 +46,7 @@ __all__ = [
     "ChildProcess",
     "Command",
     "Detached",
+    "Guardian",
     "PidFile",
     "ReadyPipe",
     "StdioPipes",
@@ -64,6 +66,7 @@ _EXPORTS = {
         f"{_SYSTEM}.child",
     ),
     "Command": f"{_SYSTEM}.spawn",
+    "Guardian": "process.windows.child" if sys.platform == "win32" else "process.posix.guardian",
     "PidFile": f"{_SYSTEM}.pidfile",
     "ReadyPipe": "process.base",
 }

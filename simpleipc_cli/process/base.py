@@ -103,6 +103,20 @@ class StdioPipes(ABC):
         failure, closes all pipes and raises SipcError.
         """
 
+    def write_whole(self, payload: Sequence[Buffer]) -> bool:  # noqa: ARG002
+        """Write a small request and end the input; return False if that is not possible.
+
+        To be called before spawn(): whatever happens to the server then, the child gets it whole.
+        """
+        return False
+
+    def guard_input(self, guardian: Any) -> None:  # noqa: B027 - see Guardian
+        """Have the child killed before its input ends because the server is killed.
+
+        To be called before spawn(), for a child that takes the end of its input for the end of a
+        request.
+        """
+
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:
         """Write some of `payload`; return how many bytes.

@@ -320,13 +320,13 @@ class Exchange(ExchangeState):
         try:
             handler = self.context.handler
             if not self.may_block:
-                run = handler.run_nowait(self.record.request)
+                run = handler.run_nowait(self.record.request, self.buffer.whole())
                 if run is None:
                     return Step.WOULD_BLOCK
             else:
                 is_spooled = self.context.config.whole_request and handler.accepts_spooled
                 spooled = self.buffer.take_spool() if is_spooled else None
-                run = handler.run(self.record.request, spooled)
+                run = handler.run(self.record.request, spooled, self.buffer.whole())
         except SipcError as error:
             self._fail(Outcome.SPAWN_FAILED, error.text)
             return Step.DONE
@@ -334,7 +334,10 @@ class Exchange(ExchangeState):
         self.io = io = HandlerIO(run)
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
-        if run.input >= 0 and io.feed(self.buffer):
+        if run.input < 0:  # it has the whole request
+            self.buffer.chunks = []
+            self.buffer.has_unsent = False
+        elif io.feed(self.buffer):
             run.end_input()
         return Step.DONE
 

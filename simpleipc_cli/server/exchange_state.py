@@ -180,10 +180,13 @@ class RequestBuffer:
 
     def take_spool(self) -> Spool:
         """Return the whole request, which was held. The caller closes it."""
-        self.has_unsent = False
         if self.spool is None:
             self.spool = Spool(self.spool_folder)
         return self.spool
+
+    def whole(self) -> list[Buffer] | None:
+        """Return the whole request, if it has arrived and is in memory."""
+        return self.chunks if self.reader.complete and self.spool is None else None
 
     def load(self) -> list[Buffer]:
         """Return the next bytes for the handler. Raises SipcError if the disk cannot be read."""

@@ -106,13 +106,20 @@ class Handler(ABC):
     """How many it holds now, not counting those of runs."""
 
     @abstractmethod
-    def run(self, request: Request, spooled: Spool | None) -> HandlerRun:
+    def run(
+        self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
+    ) -> HandlerRun:
         """Start a run. `spooled` is the whole request, if the server has waited for it.
 
-        In that case `input` of the run is -1 from the start. Raises SipcError.
+        `payload` is the whole request, if it has arrived and is in memory. If the run takes one of
+        them, its `input` is -1 from the start. Raises SipcError.
         """
 
-    def run_nowait(self, request: Request) -> HandlerRun | None:  # noqa: ARG002
+    def run_nowait(
+        self,
+        request: Request,  # noqa: ARG002
+        payload: Sequence[Buffer] | None,  # noqa: ARG002
+    ) -> HandlerRun | None:
         """Start a run if that does not block; return None if run() must be called instead.
 
         Raises SipcError.

@@ -261,7 +261,7 @@ class EchoHandler(Handler):
 
     accepts_spooled = False
 
-    def run(self, request, spooled):
+    def run(self, request, spooled, payload):
         return EchoRun()
 
 
@@ -274,7 +274,7 @@ class ScriptedHandler(Handler):
         self._act = act
         self._pairs = pairs
 
-    def run(self, request, spooled):
+    def run(self, request, spooled, payload):
         return ScriptedRun(self._act, request, self._pairs)
 
 

@@ -148,7 +148,7 @@ class Broken(Handler):
     def __init__(self, error):
         self._error = error
 
-    def run(self, request, spooled):
+    def run(self, request, spooled, payload):
         raise self._error
 
 

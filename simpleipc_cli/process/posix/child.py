@@ -15,6 +15,7 @@ import signal
 import struct
 import termios
 from collections.abc import Callable, Mapping, Sequence
+from select import PIPE_BUF
 from threading import Thread, get_ident
 from time import monotonic
 
@@ -23,6 +24,7 @@ from simpleipc_cli.errors import PeerClosed, SipcError, errno_hint
 from simpleipc_cli.pktline import MAX_BUFFERS, Buffer
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix import orphans
+from simpleipc_cli.process.posix.guardian import Guardian
 from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
 from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -214,6 +216,8 @@ class StdioPipes(base.StdioPipes):
 
     def __init__(self, stdin: int | None = None) -> None:
         self.input = self.output = self._reader = -1
+        self._guardian: Guardian | None = None
+        self._guarded = 0  # the guardian's number of the input
         self._child_ends: list[int] = []
         try:
             if stdin is None:
@@ -260,7 +264,21 @@ class StdioPipes(base.StdioPipes):
                 ) from error
             raise
         self._close_child_ends()
+        if self._guardian is not None:
+            self._guardian.assign(self._guarded, process.pid)
         return process
+
+    def write_whole(self, payload: Sequence[Buffer]) -> bool:
+        if sum(map(len, payload)) > PIPE_BUF:
+            return False
+        if payload:
+            os.writev(self.input, payload)  # all of it, as a pipe holds that much
+        self.end_input()
+        return True
+
+    def guard_input(self, guardian: Guardian) -> None:
+        self._guarded = guardian.hold(self.input)
+        self._guardian = guardian
 
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
         try:
@@ -276,6 +294,8 @@ class StdioPipes(base.StdioPipes):
         descriptor, self.input = self.input, -1
         if descriptor >= 0:
             os.close(descriptor)
+            if self._guardian is not None:
+                self._guardian.release(self._guarded)
 
     def unread(self) -> int:
         return _unread(self.input)

@@ -86,6 +86,13 @@ class ChildProcess(base.ChildProcess, Pollable):
         self.unregister()
 
 
+class Guardian:
+    """Nothing: each child is in a job, which ends with the server."""
+
+    def close(self) -> None:
+        pass
+
+
 def describe(status: int) -> tuple[str, str]:
     """Return how a process ended, as one word and as a message."""
     word = str(status) if status < _CRASHED else f"0x{status:08X}"

@@ -1,0 +1,170 @@
+"""A process that outlives a killed server by a moment, so that no handler takes this for an end.
+
+When a server is killed by SIGKILL, the kernel closes its ends of all pipes. A handler that still
+waits for its request, or for the rest of it, would take that for the end of a request, which no
+client has sent. So the guardian holds the writing end of such a pipe, too, until the request is
+complete. When the server is gone it kills these handlers before it closes the pipes.
+
+This file is also the guardian's program: it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from itertools import count
+from threading import Lock
+
+_SHELL = "/bin/sh"
+
+_HOLD, _ASSIGN, _RELEASE = range(3)
+_MESSAGE = struct.Struct("=BQQ")  # what to do, the pipe's number, the handler's process group
+_SERVER = 1  # the guardian's descriptor of its connection to the server
+
+# In the background, so that init adopts it. A shell redirects standard input there.
+_START = '"$@" &'
+
+_POLL_INTERVAL = 20  # milliseconds between looks for a handler that is being started (tunable)
+
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Guardian:
+    """The server's connection to its guardian, which is started with the first pipe to hold.
+
+    For any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._numbers = count(1)
+        self._connection: socket.socket | None = None
+
+    def hold(self, descriptor: int) -> int:
+        """Have a pipe's writing end held; return its number, or 0 if that is impossible."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = _start_program()
+                number = next(self._numbers)
+                socket.send_fds(self._connection, [_MESSAGE.pack(_HOLD, number, 0)], [descriptor])
+            except OSError:  # without processes or descriptors, or it was killed
+                self._disconnect()  # the next call starts another
+                return 0
+            return number
+
+    def assign(self, number: int, group: int) -> None:
+        """Say which process group reads that pipe."""
+        self._send(_ASSIGN, number, group)
+
+    def release(self, number: int) -> None:
+        """Have a pipe closed: its request is complete, or its handler has ended."""
+        self._send(_RELEASE, number, 0)
+
+    def close(self) -> None:
+        """End the process, and wait for that. All handlers have ended."""
+        if self._connection is not None:
+            self._connection.shutdown(socket.SHUT_WR)
+            self._connection.recv(1)  # its end of the connection is closed when it exits
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _send(self, action: int, number: int, group: int) -> None:
+        if number and self._connection is not None:
+            try:
+                self._connection.send(_MESSAGE.pack(action, number, group))
+            except OSError:
+                pass  # it was killed: the handlers are as safe as without it
+
+
+def _start_program() -> socket.socket:
+    """Start the guardian in a session of its own, out of reach of a terminal's signals."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        pid = os.posix_spawn(
+            _SHELL,
+            [_SHELL, "-c", _START, _SHELL, sys.executable, "-I", "-S", __file__],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SERVER),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ],
+            setsid=True,
+            setsigmask=(),
+        )
+    if os.waitpid(pid, 0)[1]:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return ours
+
+
+def main() -> None:
+    """Hold pipes until the server is gone, then end their handlers."""
+    for number in _IGNORED:  # a service manager sends them to every process of a service
+        signal.signal(number, signal.SIG_IGN)
+    held = _serve(socket.socket(fileno=_SERVER))
+    unassigned = select.poll()  # read by handlers that the server was starting
+    for pipe, group in held.values():
+        if group:
+            _kill(group)
+        else:
+            unassigned.register(pipe, 0)
+    names = {pipe: f"pipe:[{os.fstat(pipe).st_ino}]" for pipe, group in held.values() if not group}
+    while names:
+        for process in _processes():
+            if _input(process) in names.values():
+                _kill(int(process))  # it leads its group
+        for pipe, _ in unassigned.poll(_POLL_INTERVAL):  # it has no reader left
+            unassigned.unregister(pipe)
+            del names[pipe]
+
+
+def _processes() -> list[str]:
+    try:
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []  # these handlers wait for ever
+
+
+def _input(process: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process}/fd/0")
+    except OSError:
+        return ""  # it has ended, or is another user's
+
+
+def _kill(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass  # it has ended
+
+
+def _serve(server: socket.socket) -> dict[int, tuple[int, int]]:
+    """Return what is held when the server is gone: pipe and process group by number."""
+    held: dict[int, tuple[int, int]] = {}
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(server, _MESSAGE.size, 1)
+        if not message:
+            return held
+        action, number, group = _MESSAGE.unpack(message)
+        if action == _HOLD:
+            held[number] = (descriptors[0], 0)
+        elif number not in held:
+            pass  # another guardian held it, and was killed
+        elif action == _ASSIGN:
+            held[number] = (held[number][0], group)
+        else:
+            os.close(held.pop(number)[0])
+
+
+if __name__ == "__main__":
+    main()
