@@ -101,8 +101,11 @@ def _start_program() -> socket.socket:
             setsid=True,
             setsigmask=(),
         )
-    if os.waitpid(pid, 0)[1]:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    try:
+        if os.waitpid(pid, 0)[1]:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    except ChildProcessError:
+        pass  # it was reaped with the orphans
     return ours
 
 
