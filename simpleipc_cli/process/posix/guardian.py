@@ -29,7 +29,7 @@ _SERVER = 1  # the guardian's descriptor of its connection to the server
 # In the background, so that init adopts it. A shell redirects standard input there.
 _START = '"$@" &'
 
-_POLL_INTERVAL = 20  # milliseconds between looks for a handler that is being started (tunable)
+_POLL_INTERVAL = 20  # milliseconds between scans for a handler that is being started (tunable)
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
