@@ -10,7 +10,7 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 from typing import Generic, TypeVar
 
-from simpleipc_cli.deadline import Backoff
+from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.process import Command, prepare_spawn
 from simpleipc_cli.server.context import Log
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _OF_A_REQUEST = {"UNIXREMOTEPID", "UNIXREMOTEEUID", "UNIXREMOTEEGID", "SIPC_REQUEST_ID"}
 
 _POLL_INTERVAL = 0.05  # seconds between checks whether to kill now (tunable)
+_KILL_TIMEOUT = 0.5  # seconds from `kill_now` until threads that hang are left (tunable)
+_MAX_STOP = 5.0  # seconds that a stop may take beyond the grace period, unless a thread hangs
 _START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (tunable)
 
 PROCESS_FDS = 3
@@ -97,14 +99,15 @@ class Supervisor:
         """Have `maintain` called soon. Can be called from a signal handler."""
         self._wakeup.set()
 
-    def close(self, kill_now: WakeupEvent) -> None:
-        """End the thread once `maintain` has returned; `kill_now` cuts that short."""
+    def close(self, seconds: float, kill_now: WakeupEvent) -> None:
+        """End the thread once `maintain` has returned; `kill_now` cuts that short.
+
+        A thread that hangs is left after some seconds, with what it uses.
+        """
         self._is_closing = True
         self._wakeup.set()
-        while self._thread.is_alive():
-            self._thread.join(_POLL_INTERVAL)
-            if kill_now.is_set():
-                self._kill_now.set()
+        if not _join(self._thread, seconds, kill_now, self._kill_now.set):
+            return
         self._poller.close()
         self._wakeup.close()
         self._kill_now.close()
@@ -134,6 +137,24 @@ class Supervisor:
         self._poller.unregister(number)
 
 
+def _join(
+    thread: Thread, seconds: float, kill_now: WakeupEvent, on_kill: Callable[[], object] = bool
+) -> bool:
+    """Wait for a thread, only briefly once `kill_now` is set; return whether it has ended.
+
+    `on_kill` is called when that is set.
+    """
+    deadline = Deadline(seconds)
+    is_killing = False
+    while thread.is_alive() and not deadline.expired():
+        thread.join(_POLL_INTERVAL)
+        if kill_now.is_set() and not is_killing:
+            is_killing = True
+            on_kill()
+            deadline = Deadline(_KILL_TIMEOUT)
+    return not thread.is_alive()
+
+
 class SupervisedHandler(Handler, Generic[_Idle]):
     """A handler with idle processes, which a supervisor maintains."""
 
@@ -157,8 +178,9 @@ class SupervisedHandler(Handler, Generic[_Idle]):
 
     def close(self, kill_now: WakeupEvent) -> None:
         """Stop all idle processes at the same time."""
+        seconds = self._program.grace_period + _MAX_STOP
         if self._supervisor is not None:
-            self._supervisor.close(kill_now)
+            self._supervisor.close(seconds, kill_now)
             self._supervisor = None
         with self._lock:
             idle, self._idle = self._idle, []
@@ -166,7 +188,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            _join(thread, seconds, kill_now)
 
     @abstractmethod
     def _maintain(self, kill_now: WakeupEvent) -> float | None:

@@ -94,6 +94,9 @@ class ProcessRun(StdioPipes, HandlerRun):
             if self.on_stopped is not None:
                 self.on_stopped()
 
+    def kill(self) -> None:
+        self.process.kill()
+
     def stop_nowait(self) -> bool:
         if not self.process.stop_nowait():
             return False

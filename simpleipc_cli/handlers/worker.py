@@ -258,6 +258,9 @@ class WorkerRun(HandlerRun):
         status_word = "-" if status is None else describe(status)[0]
         return Result(False, status_word, f"{self.worker} {self.failure}", request_unread=may_retry)
 
+    def kill(self) -> None:
+        self.worker.process.kill()
+
     def stop_nowait(self) -> bool:
         if not self.is_reusable or not self._can_keep(self.worker):
             return False

@@ -53,6 +53,10 @@ class ChildProcess(ABC):
         child cannot be killed.
         """
 
+    @abstractmethod
+    def kill(self) -> None:
+        """Kill all its processes without waiting for their exit. Raises OSError."""
+
     def stop_nowait(self) -> bool:
         """Stop it if that does not block; False if stop() must be called, without delay."""
         return False

@@ -42,6 +42,8 @@ class ServerConfig:
     write_timeout: float | None = 60.0
     handler_timeout: float | None = None
     drain_timeout: float | None = 10.0
+    abort_timeout: float = 5.0
+    """Seconds in which aborted requests end, unless a thread hangs."""
     max_requests: int | None = None
     idle_timeout: float | None = None
     quit_on: bytes | None = None

@@ -36,13 +36,14 @@ class WorkerThreads:
         self._queue: SimpleQueue[Exchange | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._busy = 0  # exchanges that have a thread or wait for one, under the lock
+        self._unfinished: set[Exchange] = set()  # with a thread or waiting for one, under the lock
+        self._has_hung = False  # a thread is stuck in an exchange
         self._has_warned = False
 
     @property
     def is_starved(self) -> bool:
         """Whether exchanges wait for a thread and there is none."""
-        return bool(self._busy) and not self._threads
+        return bool(self._unfinished) and not self._threads
 
     @property
     def is_ended(self) -> bool:
@@ -50,13 +51,13 @@ class WorkerThreads:
 
     def submit(self, exchange: Exchange) -> None:
         with self._lock:
-            self._busy += 1
+            self._unfinished.add(exchange)
         self._queue.put(exchange)
         self.add_thread()
 
     def add_thread(self) -> None:
         """Start a thread if there are fewer threads than exchanges. For the main thread."""
-        if len(self._threads) >= self._busy:
+        if len(self._threads) >= len(self._unfinished):
             return
         thread = threading.Thread(target=self._run, daemon=True)
         try:
@@ -76,29 +77,45 @@ class WorkerThreads:
         except Empty:
             pass
 
+    def take_unfinished(self) -> tuple[Exchange, ...]:
+        """Return the exchanges of threads that hang, which do not report them any more."""
+        with self._lock:
+            hung = tuple(self._unfinished)
+            self._unfinished.clear()
+        self._has_hung = self._has_hung or bool(hung)
+        return hung
+
     def close(self) -> None:
-        """End all threads; the exchanges of busy ones are aborting."""
+        """End all threads that do not hang; the exchanges of busy ones are aborting."""
         for _ in self._threads:
             self._queue.put(None)
-        deadline = Deadline(_JOIN_TIMEOUT)
+        deadline = Deadline(0.0 if self._has_hung else _JOIN_TIMEOUT)
         for thread in self._threads:
             thread.join(deadline.remaining())
 
     def _run(self) -> None:
         while (exchange := self._queue.get()) is not None:
-            self._run_one(exchange)
+            try:
+                self._run_one(exchange)
+            except Exception as error:  # a defect: the thread must go on with other exchanges
+                self._log.warning(f"unexpected {type(error).__name__} in a thread: {error}")
             del exchange  # its memory is not kept while the thread waits
 
     def _run_one(self, exchange: Exchange) -> None:
-        with closing(new_poller()) as poller:
-            exchange.attach_to_thread(poller)
-            while not exchange.is_over:
-                due = exchange.due
-                poller.dispatch(None if due == NEVER else max(0.0, due - monotonic()))
-                if not exchange.is_over and monotonic() >= exchange.due:
-                    exchange.resume()
+        try:
+            with closing(new_poller()) as poller:
+                exchange.attach_to_thread(poller)
+                while not exchange.is_over:
+                    due = exchange.due
+                    poller.dispatch(None if due == NEVER else max(0.0, due - monotonic()))
+                    if not exchange.is_over and monotonic() >= exchange.due:
+                        exchange.resume()
+        except Exception as error:  # no memory to wait with, say
+            exchange.end_after_defect(error)
         with self._lock:
-            self._busy -= 1
+            if exchange not in self._unfinished:
+                return
+            self._unfinished.remove(exchange)
         self._on_over(exchange)
 
 
@@ -240,6 +257,17 @@ class Dispatcher:
             self._report(record)
         if self.threads.is_starved:
             self.threads.abort_queued()
+
+    def abandon(self) -> None:
+        """End the requests whose threads hang, and kill their handlers."""
+        for exchange in self.threads.take_unfinished():
+            exchange.record.set_failure(Outcome.ABORTED, "its thread hangs")
+            if (io := exchange.io) is not None:
+                try:
+                    io.run.kill()
+                except OSError as error:
+                    exchange.record.warnings.append(f"cannot kill the handler: {error.strerror}")
+            self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
         """Free what an exchange has used. For any thread."""

@@ -70,7 +70,7 @@ class Exchange(ExchangeState):
                 self.record.set_failure(Outcome.INTERNAL_ERROR, error.text)
                 step = self._end()
         except Exception as error:  # a defect: other exchanges must go on
-            step = self._end_after_defect(error)
+            step = self.end_after_defect(error)
         if step is Step.WOULD_BLOCK:
             self.needs_thread = True
         if not self.may_block and (self.is_over or self.needs_thread or self.due < due):
@@ -112,7 +112,8 @@ class Exchange(ExchangeState):
         self.is_over = True
         return Step.DONE
 
-    def _end_after_defect(self, error: Exception) -> Step:
+    def end_after_defect(self, error: Exception) -> Step:
+        """End, whatever else fails."""
         self.record.set_failure(Outcome.INTERNAL_ERROR, repr(error))
         try:
             return self._end()
@@ -436,12 +437,13 @@ class Exchange(ExchangeState):
             run = self.io.run
             try:
                 if self.may_block:
-                    self.io = None
                     run.stop(self.context.shutdown.killing)
                 elif not run.stop_nowait():
                     return Step.WOULD_BLOCK
             except SipcError as error:
                 self.record.warnings.append(error.text)
+            except OSError as error:  # it must not be stopped again: its descriptors are closed
+                self.record.warnings.append(f"cannot stop the handler: {error.strerror}")
             self.io = None
         self.must_stop = False
         return Step.DONE

@@ -90,6 +90,13 @@ class HandlerRun(ABC):
         every run, even if it has exited. Raises SipcError if something cannot be killed.
         """
 
+    @abstractmethod
+    def kill(self) -> None:
+        """Kill the run and its children without waiting for their exit. Raises OSError.
+
+        For a server that ends while the thread hangs that would stop the run.
+        """
+
     def stop_nowait(self) -> bool:
         """Stop the run if that does not block; return False if stop() must be called instead."""
         return False

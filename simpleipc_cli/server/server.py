@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from threading import Lock
 from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
@@ -20,6 +21,7 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_wakeup_event
 
 _MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs one more system call (tunable)
+_KILL_TIMEOUT = 0.5  # seconds from the second stop() until threads that hang are left (tunable)
 _PATH_CHECK = 0.4  # seconds between checks of the path: twice within the promised second
 
 
@@ -62,7 +64,10 @@ class Server:
         self._dispatcher = Dispatcher(self._context, self._on_done)
         self._acceptor = Acceptor(listener, self._context, self._dispatcher, descriptors)
 
-        self.stop_calls = 0
+        self._may_drain = Lock()  # the first stop() takes it, for good
+        self.must_abort = False
+        """Whether stop() was called twice."""
+        self._kill_deadline = self._abort_deadline = NEVER  # when threads that hang are left
         self._is_accepting = True  # no stop has begun
         self._stats_requested = False
         self._reload_requested = False
@@ -75,9 +80,10 @@ class Server:
 
     def stop(self) -> None:
         """Begin to stop; the second call stops at once."""
-        self.stop_calls += 1
         self._shutdown.is_requested = True
-        if self.stop_calls > 1:
+        if not self._may_drain.acquire(blocking=False) and not self.must_abort:
+            self.must_abort = True
+            self._kill_deadline = monotonic() + _KILL_TIMEOUT
             if self._dispatcher.unanswered:  # handlers that are killed may end their requests soon
                 self._exit_reason = ExitReason.ABORTED
             self._shutdown.killing.set()  # here: the main thread may wait for a handler
@@ -156,7 +162,7 @@ class Server:
 
     def _next_housekeeping(self) -> float:
         now = monotonic()
-        due = self._acceptor.due
+        due = min(self._acceptor.due, self._kill_deadline, self._abort_deadline)
         for remaining in (self._drain_deadline.remaining(), self._notifier.remaining()):
             if remaining is not None:
                 due = min(due, now + remaining)
@@ -214,8 +220,10 @@ class Server:
     def _drain(self) -> None:
         """Answer clients in the kernel's queue, and abort when the drain timeout has passed."""
         self._acceptor.drain()
-        if self.stop_calls > 1 or self._drain_deadline.expired():
+        if self.must_abort or self._drain_deadline.expired():
             self._abort()
+        if monotonic() >= min(self._kill_deadline, self._abort_deadline):
+            self._abandon()
 
     def _abort(self) -> None:
         """End all requests; what waits for a worker thread ends when it gets one."""
@@ -225,10 +233,17 @@ class Server:
             self._exit_reason = ExitReason.ABORTED
         self._shutdown.aborting.set()
         self._drain_deadline = Deadline(None)
+        self._abort_deadline = monotonic() + self._config.abort_timeout
         self._dispatcher.on_shutdown()
         self._acceptor.close_listener()
         self._acceptor.close_all_idle()
         self._dispatcher.abort_queued()
+
+    def _abandon(self) -> None:
+        """End without the threads that hang: in a disk that does not answer, say."""
+        self._kill_deadline = self._abort_deadline = NEVER
+        self._shutdown.killing.set()
+        self._dispatcher.abandon()
 
     def _end(self) -> None:
         """Free everything, also after an internal error."""
@@ -240,6 +255,7 @@ class Server:
                 self._dispatcher.on_shutdown()
             self._dispatcher.abort_queued()
         self._dispatcher.threads.close()
+        self._dispatcher.abandon()
         self._context.handler.close(self._shutdown.killing)
         self._acceptor.close_all_idle()
         self._poller.close()

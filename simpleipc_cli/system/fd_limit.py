@@ -12,6 +12,8 @@ from simpleipc_cli.system import get_fd_limits, set_fd_limit
 
 _MAX = 1 << 20  # the default of fs.nr_open in Linux
 
+_MAX_START = 1.0  # seconds to wait for starts; one whose program's disk hangs never ends (tunable)
+
 
 class DescriptorLimit:
     """The process's own soft limit on open files. Make one object in a process."""
@@ -26,11 +28,11 @@ class DescriptorLimit:
         self._spawning = 0
 
     def raise_to_maximum(self) -> bool:
-        """Raise the limit to the maximum; return False if that is not possible."""
+        """Raise the limit to the maximum; return False if that is not possible now."""
         return self.current < self.maximum and self._set(self.maximum)
 
     def lower(self) -> None:
-        """Return to the original limit; descriptors beyond it stay open."""
+        """Return to the original limit if that is possible now; open descriptors stay open."""
         self._set(self.original)
 
     @property
@@ -42,8 +44,8 @@ class DescriptorLimit:
         with self._changed:
             self._setting = True  # no more children are started, so the wait ends
             try:
-                self._changed.wait_for(lambda: not self._spawning)
-                done = set_fd_limit(limit)
+                is_free = self._changed.wait_for(lambda: not self._spawning, _MAX_START)
+                done = is_free and set_fd_limit(limit)
             finally:
                 self._setting = False
                 self._changed.notify_all()

@@ -208,6 +208,9 @@ class ScriptedRun(HandlerRun):
         status = self._status
         return None if status is None else Result(status == 0, str(status), f"status {status}")
 
+    def kill(self):
+        self._ended.set()
+
     def stop(self, kill_now):
         self._ended.set()
         self.end_input()
@@ -250,6 +253,9 @@ class EchoRun(HandlerRun):
 
     def result(self):
         return self._result
+
+    def kill(self):
+        pass
 
     def stop(self, kill_now):
         for wakeup in self._events:

@@ -234,6 +234,16 @@ def test_idle_connections_do_not_delay_the_end_of_the_server(path, client):
     assert read_all(streams[0]) == b""
 
 
+def test_two_threads_that_stop_the_server_abort_its_exchanges(path, client):
+    gate = PausedHandler()
+    with serving(path, gate.act, drain_timeout=None) as server:
+        client(message(b"x"))
+        gate.wait_until_begun()
+        for _ in range(2):
+            threading.Thread(target=server.stop).start()
+        assert server.end() is ExitReason.ABORTED
+
+
 @pytest.mark.parametrize("how", ["a second stop", "out of time"])
 def test_exchanges_are_aborted_by_a_second_stop_or_the_drain_timeout(path, client, how):
     begun = threading.Event()

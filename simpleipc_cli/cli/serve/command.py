@@ -50,6 +50,8 @@ Examples:
   sipc serve demo.sock --worker ./worker.py"""
 
 _count_option = partial(click.option, metavar="N", type=click.IntRange(1))
+_MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread hangs (tunable)
+
 _duration_option = partial(click.option, type=DURATION)
 
 
@@ -200,6 +202,7 @@ def _take_config(given: dict[str, Any]) -> ServerConfig:
         write_timeout=given.pop("write_timeout"),
         handler_timeout=given.pop("timeout"),
         drain_timeout=given.pop("drain_timeout"),
+        abort_timeout=given["kill_after"] + _MAX_KILL,
         max_requests=given.pop("count"),
         idle_timeout=given.pop("idle_timeout"),
         quit_on=None if quit_on is None else os.fsencode(quit_on),

@@ -166,7 +166,7 @@ def _exit_status(
     if reason is ExitReason.COMPLETED:
         return ExitCode.OK
     hint = "allow more time with --drain-timeout"
-    if server.stop_calls > 1:
+    if server.must_abort:
         hint = "a second signal aborts, a single one lets requests finish"
     log.error(f"sipc serve: not all requests were answered: {hint}")
     return SIGNALLED + signals.first if signals.first else ExitCode.FAILURE

@@ -74,6 +74,9 @@ class ChildProcess(base.ChildProcess):
             self._signal(signal.SIGKILL)
             self._wait_for_group(monotonic() + _KILL_TIMEOUT, None)
 
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
     def stop_nowait(self) -> bool:
         if not self._is_reaped:
             if self.status() is None:

@@ -71,6 +71,9 @@ class ChildProcess(base.ChildProcess, Pollable):
         finally:
             self._close()
 
+    def kill(self) -> None:
+        self._job.kill()
+
     def _send_ctrl_break(self) -> bool:
         """Return False if we have no console, through which it is sent."""
         kernel = win32.dll("kernel32")

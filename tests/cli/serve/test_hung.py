@@ -1,0 +1,123 @@
+"""`sipc serve` ends, although a thread hangs or fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+from helpers.command import environment
+from helpers.hung_disk import hung_disk, needs_fuse
+from helpers.injection import Fault, Strace, needs_strace
+from helpers.procfs import children
+from helpers.server import Server
+from helpers.waiting import wait_until
+from helpers.wire import ask, connect, message, receive_all
+
+
+@pytest.fixture
+def spool(folder):
+    (folder / "spool").mkdir()
+    return folder / "spool"
+
+
+@needs_fuse
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_server_whose_thread_hangs(endpoint, spool, number):
+    """The thread waits for a disk that does not answer: the request is to be stored there."""
+    env = environment(TMPDIR=str(spool))
+    with Server(endpoint, "cat", "--whole-request", env=env) as server:
+        with hung_disk(spool) as wait_until_used, connect(endpoint) as client:
+            client.sendall(message(b"x"))
+            assert wait_until_used()
+            server.signal(number)
+            wait_until(lambda: not endpoint.exists(), "the first signal to be handled")
+            server.signal(number)
+            assert server.wait() == 128 + number
+            assert receive_all(client) == b""
+        assert "aborted: its thread hangs" in server.log
+        assert "not all requests were answered: a second signal aborts" in server.log
+
+
+@needs_fuse
+def test_the_handler_of_a_thread_that_hangs_is_killed(endpoint, spool):
+    """It writes, and the client does not read: more of the request is to be stored on the disk."""
+    env = environment(TMPDIR=str(spool))
+    request = memoryview(message(bytes(8_000_000)))
+    with Server(endpoint, "trap '' TERM; yes & yes", env=env) as server:
+        with hung_disk(spool) as wait_until_used, connect(endpoint) as client:
+            client.setblocking(False)
+
+            def waits_after_more_data() -> bool:
+                nonlocal request
+                with suppress(BlockingIOError):
+                    request = request[client.send(request) :]
+                return wait_until_used(0)
+
+            wait_until(waits_after_more_data, "its thread to hang")
+            assert children(server.pid)
+            server.signal()
+            wait_until(lambda: not endpoint.exists(), "the first signal to be handled")
+            server.signal()
+            assert server.wait() == 143
+        assert "aborted: its thread hangs" in server.log
+
+
+@needs_fuse
+def test_the_drain_timeout_ends_a_server_whose_thread_hangs(endpoint, spool):
+    env = environment(TMPDIR=str(spool))
+    options = ("--whole-request", "--drain-timeout", "10ms", "--kill-after", "0")
+    with Server(endpoint, "cat", *options, env=env) as server:
+        with hung_disk(spool) as wait_until_used, connect(endpoint) as client:
+            client.sendall(message(b"x"))
+            assert wait_until_used()
+            assert server.stop() == 143
+        assert "not all requests were answered: allow more time" in server.log
+
+
+@needs_fuse
+@pytest.mark.parametrize("calls", [1, 2], ids=["one signal", "two signals"])
+def test_a_supervisor_that_hangs_is_left(endpoint, folder, calls):
+    """Its thread starts a program on a disk that does not answer."""
+    (folder / "disk").mkdir()
+    program = folder / "disk" / "handler"
+    program.write_text("#!/bin/sh\ncat\n")
+    program.chmod(0o755)
+    kill_after = "0" if calls == 1 else "60s"
+    with Server(endpoint, str(program), "--prestart", 1, "--kill-after", kill_after) as server:
+        wait_until(lambda: children(server.pid), "its handler")
+        (idle,) = children(server.pid)
+        with hung_disk(folder / "disk") as wait_until_used:
+            os.kill(idle, signal.SIGKILL)
+            assert wait_until_used()
+            server.signal()
+            if calls == 2:
+                wait_until(lambda: not endpoint.exists(), "the first signal to be handled")
+                server.signal()
+            assert server.wait() == 0, "all requests were answered"
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("poll", "ENOMEM", 1, "threads"), Fault("poll", "EPERM", 2, "threads")], ids=str
+)
+class TestFailingThread:
+    pytestmark = needs_strace
+
+    def test_a_thread_whose_wait_fails_ends_its_request_alone(self, endpoint, folder, gate, fault):
+        """No second signal is needed: nothing waits for the request."""
+        with Server(endpoint, f"{gate.wait}; cat", "--whole-request") as server:
+            with connect(endpoint) as first, connect(endpoint) as second:
+                first.sendall(message(b"x"))  # starts the thread
+                wait_until(lambda: children(server.pid), "its handler")
+                gate.open(1)
+                assert receive_all(first) == message(b"x")
+                with Strace(server.pid, folder / "strace", fault) as strace:
+                    second.sendall(message(b"y"))
+                    gate.open(1)
+                    assert receive_all(second) == b""
+                    assert strace.injected()
+                server.wait_for_log("internal error")
+            gate.open()
+            assert ask(endpoint, b"z") == (b"z", True)
+            assert server.stop() == 0
