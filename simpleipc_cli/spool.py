@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class Spool:
     """A first-in, first-out queue of bytes on disk. Creates its file for the first byte."""
 
-    __slots__ = ("_end", "_file", "_folder", "_start")
+    __slots__ = ("_end", "_file", "_folders", "_start")
 
-    def __init__(self, folder: str) -> None:
-        """Spool in `folder`, which should be on a disk, not in memory."""
-        self._folder = folder
+    def __init__(self, *folders: str) -> None:
+        """Spool in the first folder that works; it should be on a disk, not in memory."""
+        self._folders: Sequence[str] = folders
         self._file: IO[bytes] | None = None
         self._start = 0
         self._end = 0
@@ -75,14 +75,35 @@ class Spool:
 
     def _open(self) -> int:
         if self._file is None:
-            try:
-                self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
-            except OSError as error:
-                raise self._error("create", error) from error
+            self._file = self._create()
         return self._file.fileno()
+
+    def _create(self) -> IO[bytes]:
+        *others, last = self._folders
+        for folder in others:
+            try:
+                return tempfile.TemporaryFile(buffering=0, dir=folder)
+            except OSError:
+                pass  # the next one may work
+        try:
+            return tempfile.TemporaryFile(buffering=0, dir=last)
+        except OSError as error:
+            raise self._error("create", error) from error
 
     def _error(self, action: str, error: OSError) -> SipcError:
         return SipcError(
-            f"cannot {action} a spool file in {self._folder}: {error.strerror}",
+            f"cannot {action} a spool file in {' or '.join(self._folders)}: {error.strerror}",
             "free space there, or set TMPDIR to another directory",
         )
+
+
+def usable_folders(folders: Sequence[str]) -> Sequence[str]:
+    """Return the folders from the first one on that takes files; none if no folder does."""
+    for number, folder in enumerate(folders):
+        try:
+            with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+                file.write(b"x")
+        except OSError:
+            continue
+        return folders[number:]
+    return ()

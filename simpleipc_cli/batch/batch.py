@@ -15,7 +15,7 @@ from simpleipc_cli.transport import READ, WRITE, new_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from simpleipc_cli.batch.connector import Connector
@@ -63,7 +63,7 @@ class Batch:
         separator: bytes,
         jobs: int,
         descriptors: int,
-        spool_folder: str,
+        spool_folders: Sequence[str],
         deadline: Deadline,
         describe: Callable[[int, SipcError], bytes],
     ) -> None:
@@ -80,7 +80,7 @@ class Batch:
         self._deadline = deadline
         self._describe = describe
 
-        self._usage = BufferUsage(spool_folder)
+        self._usage = BufferUsage(*spool_folders)
         self._buffer = WriteBuffer(sink)
         self._output = OrderedOutput(self._buffer, self._usage, separator)
 

@@ -90,9 +90,9 @@ class BufferUsage:
     files = 0
     """Open files, each of which occupies a descriptor."""
 
-    def __init__(self, folder: str) -> None:
-        """`folder` is for the files, which have no names."""
-        self.folder = folder
+    def __init__(self, *folders: str) -> None:
+        """The first of `folders` that works is for the files, which have no names."""
+        self.folders = folders
 
 
 class PendingResponse:
@@ -130,7 +130,7 @@ class PendingResponse:
         if self._spool is None:
             from simpleipc_cli.spool import Spool  # noqa: PLC0415 - most responses need no spool
 
-            self._spool = Spool(usage.folder)
+            self._spool = Spool(*usage.folders)
             usage.files += 1
         before = len(self._spool)
         try:

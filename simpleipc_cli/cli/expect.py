@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from simpleipc_cli import system
+from simpleipc_cli.cli.parse import spool_folders
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import ExpectationFailed, TimedOut
 from simpleipc_cli.spool import Spool
@@ -53,9 +54,9 @@ class FixedText:
 class RegexMatch:
     """A regular expression matches somewhere in the response, which is spooled to disk."""
 
-    def __init__(self, pattern: re.Pattern[bytes], folder: str) -> None:
+    def __init__(self, pattern: re.Pattern[bytes], *folders: str) -> None:
         self._pattern = pattern
-        self._spool = Spool(folder)
+        self._spool = Spool(*folders)
 
     def feed(self, payload: memoryview) -> None:
         """Add a part of the response, valid only during the call. Raises SipcError."""
@@ -127,4 +128,4 @@ def regex_match(text: str) -> RegexMatch:
         raise click.BadParameter(
             f"{shown} is not a regular expression: {why}", param_hint="--expect-regex"
         ) from None
-    return RegexMatch(compiled, os.environ.get("TMPDIR") or system.SPOOL_FOLDER)
+    return RegexMatch(compiled, *spool_folders())

@@ -71,6 +71,12 @@ class NeedsClick(Exception):
     """The command line is more than this module parses."""
 
 
+def spool_folders() -> list[str]:
+    """Return the directories for spooled bytes, best first; some of them may not work."""
+    folders = (os.environ.get("TMPDIR"), *system.SPOOL_FOLDERS)
+    return list(dict.fromkeys(folder for folder in folders if folder))
+
+
 def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
     """Return the parameters given, by click's names. Raises NeedsClick."""
     given: dict[str, Any] = {}

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
 from simpleipc_cli.server.handler import Handler, Request
-from simpleipc_cli.system import SPOOL_FOLDER
+from simpleipc_cli.system import SPOOL_FOLDERS
 from simpleipc_cli.transport import (
     Poller,
     Stream,
@@ -50,7 +50,7 @@ class ServerConfig:
     allowed_users: frozenset[int] | None = None
     whole_request: bool = False
     finish_on_hangup: bool = False
-    spool_folder: str = SPOOL_FOLDER
+    spool_folders: Sequence[str] = SPOOL_FOLDERS
 
 
 class Outcome(Enum):

@@ -206,7 +206,7 @@ class Dispatcher:
             record=record,
             buffers=buffers,
             buffer=RequestBuffer(
-                buffers.request, config.spool_folder, config.whole_request, config.quit_on
+                buffers.request, config.spool_folders, config.whole_request, config.quit_on
             ),
             timeouts=Timeouts(self._timeout_limits),
             poller=self._context.poller,

@@ -7,7 +7,7 @@ disk. HandlerIO writes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -106,7 +106,7 @@ class RequestBuffer:
 
     buffer: memoryview
     """The buffer that the request is read into."""
-    spool_folder: str
+    spool_folders: Sequence[str]
     is_held: bool
     """Whether the whole request goes to disk before the handler gets it."""
     quit_on: bytes | None
@@ -175,13 +175,13 @@ class RequestBuffer:
 
     def _store(self, payload: list[Buffer]) -> None:
         if self.spool is None:
-            self.spool = Spool(self.spool_folder)
+            self.spool = Spool(*self.spool_folders)
         self.spool.append(payload)
 
     def take_spool(self) -> Spool:
         """Return the whole request, which was held. The caller closes it."""
         if self.spool is None:
-            self.spool = Spool(self.spool_folder)
+            self.spool = Spool(*self.spool_folders)
         return self.spool
 
     def whole(self) -> list[Buffer] | None:

@@ -42,8 +42,8 @@ class System(Protocol):
     """Names of the signals on which a server logs its counters."""
     HAS_OWNERSHIP: bool
     """Whether files have owners, groups and modes."""
-    SPOOL_FOLDER: str
-    """The directory for spooled bytes if $TMPDIR is not set."""
+    SPOOL_FOLDERS: tuple[str, ...]
+    """The directories for spooled bytes, best first, after $TMPDIR."""
     OPEN_FLAGS: int
     """Flags for every file that is opened: child processes must not inherit it."""
     O_NONBLOCK_FLAGS: int

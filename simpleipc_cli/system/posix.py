@@ -22,7 +22,7 @@ STATS_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
 
 HAS_OWNERSHIP = True
 
-SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - spool files have no names; /tmp may be in memory
+SPOOL_FOLDERS: tuple[str, ...] = ("/var/tmp", "/tmp")  # noqa: S108 - files without names
 OPEN_FLAGS = os.O_CLOEXEC
 O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 

@@ -28,7 +28,7 @@ STATS_SIGNALS: tuple[str, ...] = ()
 
 HAS_OWNERSHIP = False
 
-SPOOL_FOLDER = gettempdir()
+SPOOL_FOLDERS: tuple[str, ...] = (gettempdir(),)
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _NOT_INHERITED: int = getattr(os, "O_NOINHERIT", 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.pktline import MAX_BUFFERS
-from simpleipc_cli.spool import Spool
+from simpleipc_cli.spool import Spool, usable_folders
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,15 @@ def test_no_folder_to_write_in_is_an_error_with_a_remedy(tmp_path, name):
         spool.append([b"a"])
     assert folder in str(caught.value)
     assert "TMPDIR" in caught.value.hint
+
+
+def test_the_first_folder_that_works_is_used(tmp_path, disk):
+    folders = [str(tmp_path / "missing"), str(disk), "/nonexistent"]
+    assert usable_folders(folders) == folders[1:]
+    assert not usable_folders(folders[::2])
+    with closing(Spool(*folders)) as spool:
+        spool.append([b"a"])
+        assert os.readlink(f"/proc/self/fd/{spool.descriptor()}").startswith(f"{disk}/")
 
 
 def test_a_file_that_cannot_be_read_back_is_an_error_with_a_remedy(spool, disk, monkeypatch):

@@ -10,12 +10,12 @@ from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
 from simpleipc_cli.cli.exitcodes import exit_code
 from simpleipc_cli.cli.output import MessageOutput, open_output
-from simpleipc_cli.cli.parse import resolve_endpoint
+from simpleipc_cli.cli.parse import resolve_endpoint, spool_folders
 from simpleipc_cli.cli.send.run import Diagnostics, SendOptions, connect, open_source
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, SipcError
-from simpleipc_cli.system import SPOOL_FOLDER, get_fd_limits, set_fd_limit
+from simpleipc_cli.system import get_fd_limits, set_fd_limit
 from simpleipc_cli.text import printable
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
                 separator=separator,
                 jobs=jobs,
                 descriptors=_max_fds(jobs),
-                spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+                spool_folders=spool_folders(),
                 deadline=deadline,
                 describe=describe,
             )

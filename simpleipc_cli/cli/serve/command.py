@@ -21,12 +21,13 @@ from simpleipc_cli.cli.options import (
     trace_options,
     user,
 )
+from simpleipc_cli.cli.parse import spool_folders
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
 from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.context import ServerConfig
-from simpleipc_cli.system import SPOOL_FOLDER, absolute_path
+from simpleipc_cli.system import absolute_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _take_config(given: dict[str, Any]) -> ServerConfig:
         allowed_users=frozenset(given.pop("allowed_users")) or None,
         whole_request=given.pop("whole_request"),
         finish_on_hangup=given.pop("on_hangup") == "finish",
-        spool_folder=os.environ.get("TMPDIR") or SPOOL_FOLDER,
+        spool_folders=spool_folders(),
     )
 
 

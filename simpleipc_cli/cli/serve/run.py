@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from simpleipc_cli import system
@@ -21,9 +22,10 @@ from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
 from simpleipc_cli.process import Command, PidFile, reap_orphans
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
-from simpleipc_cli.server.context import Log
+from simpleipc_cli.server.context import Log, ServerConfig
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.server import ExitReason, Server
+from simpleipc_cli.spool import usable_folders
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.text import printable
 from simpleipc_cli.transport import Listener, Stream, listen
@@ -116,6 +118,7 @@ def run(
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()
         absolute = system.absolute_path(path) if listener is None else path
+        config = _check_spool(options.config, log)
         handler = _new_handler(options, absolute, descriptors, log)
         _check_limit(descriptors, handler)
         signals = SignalRouter(sighup_reloads=options.sighup_reloads)
@@ -135,7 +138,7 @@ def run(
                 server = Server(
                     listener,
                     handler=handler,
-                    config=options.config,
+                    config=config,
                     log=log,
                     descriptors=descriptors,
                     observe=observe,
@@ -231,6 +234,17 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
         max_workers=options.config.max_concurrency,
         max_requests=options.max_requests_per_worker,
     )
+
+
+def _check_spool(config: ServerConfig, log: Log) -> ServerConfig:
+    """Leave out the spool folders that do not work; log a warning if none does."""
+    if usable := usable_folders(config.spool_folders):
+        return replace(config, spool_folders=usable)
+    log.warning(
+        f"sipc serve: no file can be written in {' or '.join(config.spool_folders)}: requests that "
+        "must be stored fail: set TMPDIR to a directory with free space"
+    )
+    return config
 
 
 def _check_limit(descriptors: DescriptorLimit, handler: Handler) -> None:

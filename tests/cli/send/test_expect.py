@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 
 import pytest
-from helpers.command import environment
+from helpers.command import environment, sipc
 from helpers.inprocess_cli import run_cli, signals_kept
 from helpers.procfs import descriptors, peak_memory
 from helpers.scripted_server import respond_with, scripted_server
@@ -285,12 +286,19 @@ def test_a_response_waits_for_its_search_in_a_file_without_a_name_in_tmpdir(endp
         assert client.wait() == 0
 
 
-def test_a_response_that_cannot_be_stored_for_its_search_is_reported(server, folder):
+def test_a_response_is_stored_elsewhere_if_tmpdir_is_gone(server, folder):
     env = environment(TMPDIR=str(folder / "missing"))
     done = send(server, b"x", "--expect-regex", "x", env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"x", b"")
+
+
+def test_a_response_that_cannot_be_stored_for_its_search_is_reported(server, folder):
+    limited = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))}
+    env = environment(TMPDIR=str(folder))
+    done = sipc("send", server.path, "-d", "x", "--expect-regex", "x", env=env, **limited)
     assert done.returncode == 1
-    assert re.fullmatch(rb"sipc send: [^\n]+missing[^\n]+TMPDIR[^\n]+\n", done.stderr)
-    assert send(server, b"x", "--expect", "x", env=env).returncode == 0
+    assert re.fullmatch(rb"sipc send: [^\n]+%b[^\n]+TMPDIR[^\n]+\n" % bytes(folder), done.stderr)
+    assert sipc("send", server.path, "-d", "x", "--expect", "x", **limited).returncode == 0
 
 
 HARD = ("a" * 60 + "b", "(a|a)*$c")  # takes 2 to the power of 60 steps

@@ -437,13 +437,23 @@ def test_a_full_disk_fails_the_response_that_waits_and_no_other(endpoint, folder
     assert not two.strip(b"x")
 
 
-def test_a_missing_folder_fails_the_response_that_waits_and_no_other(endpoint, folder):
-    done = respond_out_of_turn(endpoint, folder / "missing")
-    assert done.returncode == 1
-    assert failed_records(done.stderr) == [2]
-    assert b"TMPDIR" in done.stderr
-    assert done.stdout.startswith(b"one\nx")
-    assert done.stdout.endswith(b"x\nthree\n")
+def test_a_response_that_waits_is_stored_elsewhere_if_tmpdir_is_gone(endpoint, folder):
+    sent = threading.Event()
+
+    def conversation(connection):
+        number = receive_request(connection)
+        if number == b"2":
+            connection.sendall(message(b"x" * 3_000_000))
+            sent.set()
+        else:
+            assert sent.wait(TIMEOUT)
+            connection.sendall(message(number))
+
+    with ScriptedServer(endpoint, conversation):
+        env = environment(TMPDIR=str(folder / "missing"))
+        done = sipc("send", endpoint, "--lines", "-j", 3, input=b"1\n2\n3\n", env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"1\n" + b"x" * 3_000_000 + b"\n3\n"
 
 
 def respond_out_of_turn(endpoint, spool) -> subprocess.CompletedProcess[bytes]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from threading import Event
 
 import pytest
-from helpers.command import SIPC, Program, needs_root, sipc
+from helpers.command import SIPC, Program, environment, needs_root, sipc
 from helpers.procfs import children, descriptors, is_in_syscall, peak_memory, stop_process
 from helpers.server import Server
 from helpers.waiting import wait_until
@@ -329,6 +329,27 @@ def test_a_request_longer_than_allowed_is_refused(server_for, folder):
     server.wait_for_log("too large: more than 1024 bytes")
     server.wait_until_idle()
     assert not (folder / "eof").exists()
+
+
+@needs_root
+def test_requests_are_stored_in_the_first_folder_that_works(endpoint, folder):
+    """Not in a TMPDIR that is gone, nor in a /var/tmp that is read-only."""
+    read_only = 'mount -t tmpfs -o ro none /var/tmp && exec "$@"'
+    env = environment(TMPDIR=str(folder / "missing"))
+    wrapper = ("unshare", "-m", "sh", "-c", read_only, "-")
+    with Server(endpoint, "cat", "--whole-request", wrapper=wrapper, env=env) as server:
+        assert ask(endpoint, bytes(MIB)) == (bytes(MIB), True)
+        assert "TMPDIR" not in server.log
+
+
+def test_a_server_warns_at_the_start_if_no_folder_takes_files(endpoint):
+    wrapper = ("prlimit", "--fsize=0")
+    with Server(endpoint, "cat", "--whole-request", wrapper=wrapper) as server:
+        line = server.log.splitlines()[0]
+        assert line.startswith("sipc serve: no file can be written in ")
+        assert "/var/tmp or /tmp: requests that must be stored fail: set TMPDIR" in line
+        assert ask(endpoint, b"x") == (b"", False)
+        server.wait_for_log("internal error: cannot write to a spool file")
 
 
 @needs_root

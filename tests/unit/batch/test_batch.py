@@ -44,7 +44,7 @@ def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypa
             separator=b"\n",
             jobs=2,
             descriptors=100,
-            spool_folder=str(folder),
+            spool_folders=[str(folder)],
             deadline=Deadline(None),
             describe=lambda number, error: b"%d %s\n" % (number, error.text.encode()),
         )
