@@ -7,7 +7,7 @@ a request ends.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import partial
 from time import monotonic
 
@@ -19,7 +19,7 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Stream
 
 _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
-_WARN_AGAIN = 60.0  # seconds without a shortage after which the next is logged (tunable)
+_WARN_AGAIN = 60.0  # seconds without a warning after which the next like it is logged (tunable)
 _MAX_BATCH = 256  # connections accepted in a row (tunable)
 _FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
 _FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup events, and some spare
@@ -51,7 +51,10 @@ class Acceptor:
 
         # Idle connections and since when, the longest idle first.
         self.idle: OrderedDict[Stream, float] = OrderedDict()
-        self._warned_at: float | None = None  # when descriptors last ran out
+        self._warned: dict[str, float] = {}  # warnings, and when each was last due
+        self._refused: Counter[int] = Counter()  # connections by user, within a second
+        self.refused_due = NEVER
+        """Monotonic time at which to call maintain(), or drain(), which then log how many."""
         self._is_draining = False
         self.retry_at = NEVER
         """Monotonic time at which to accept again, while that is paused."""
@@ -64,8 +67,8 @@ class Acceptor:
     @property
     def due(self) -> float:
         """Monotonic time at which to call maintain() or drain(), or NEVER."""
-        due = self.retry_at
-        if due == NEVER and self._is_draining and self.is_open:
+        due = min(self.retry_at, self.refused_due)
+        if self.retry_at == NEVER and self._is_draining and self.is_open:
             return 0.0
         if self._is_draining and self.idle:
             due = min(due, next(iter(self.idle.values())) + DRAIN_IDLE_TIMEOUT)
@@ -73,6 +76,8 @@ class Acceptor:
 
     def maintain(self) -> None:
         """Accept again after a pause if there are descriptors, and lower an unneeded limit."""
+        if monotonic() >= self.refused_due:
+            self._log_refused()
         descriptors = self._descriptors
         if descriptors.is_raised:
             in_use = descriptors.current - _FDS_OF_SERVER - self._free_fds()
@@ -100,6 +105,8 @@ class Acceptor:
     def drain(self) -> None:
         """Empty the kernel's queue, and close connections that have been idle for too long."""
         now = monotonic()
+        if now >= self.refused_due:
+            self._log_refused()
         if self.is_open and (self.retry_at == NEVER or now >= self.retry_at):
             self.retry_at = NEVER
             if self._must_wait():
@@ -120,6 +127,7 @@ class Acceptor:
             self._listener.stop_listening()
         self.is_open = False
         self.retry_at = NEVER
+        self._log_refused()
         self._listener.close()
 
     def close_all_idle(self) -> None:
@@ -146,7 +154,7 @@ class Acceptor:
                 self._pause()
                 return False
             except SipcError as error:
-                self._log.warning(error.text)
+                self._warn(error.text)
                 self._pause()
                 return False
             self._counters.accepted += 1
@@ -157,8 +165,9 @@ class Acceptor:
             try:
                 has_data = stream.peek_nowait()
             except BlockingIOError:
-                self.idle[stream] = monotonic()
-                self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
+                self._add_idle(stream)
+            except OSError as error:
+                self._drop(stream, error)
             else:
                 self._on_first_data(stream, has_data=has_data)
             in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
@@ -168,16 +177,45 @@ class Acceptor:
         return False
 
     def _is_allowed(self, stream: Stream) -> bool:
-        peer = stream.peer()
+        """Return whether the client's user is allowed; log each user once a second."""
+        try:
+            peer = stream.peer()
+        except OSError as error:
+            self._warn(f"refused a connection: its user is unknown: {error.strerror}")
+            return False
         if peer.uid in (self._config.allowed_users or ()):
             return True
-        self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user")
+        if not self._refused:
+            self.refused_due = monotonic() + 1.0
+        self._refused[peer.uid] += 1
+        if self._refused[peer.uid] == 1:
+            self._log.info(f"refused uid={peer.uid} pid={peer.pid}: not allowed by --allow-user")
         return False
+
+    def _log_refused(self) -> None:
+        for uid, count in self._refused.items():
+            if count > 1:
+                text = f"refused uid={uid} {count - 1} more times: not allowed by --allow-user"
+                self._log.info(text)
+        self._refused.clear()
+        self.refused_due = NEVER
+
+    def _add_idle(self, stream: Stream) -> None:
+        self.idle[stream] = monotonic()
+        try:
+            self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
+        except OSError as error:  # the kernel has no memory to watch it with
+            del self.idle[stream]
+            self._drop(stream, error)
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
         try:
             has_data = stream.peek_nowait()
         except BlockingIOError:
+            return
+        except OSError as error:
+            self._remove_idle(stream)
+            self._drop(stream, error)
             return
         self._remove_idle(stream)
         self._on_first_data(stream, has_data=has_data)
@@ -185,10 +223,19 @@ class Acceptor:
     def _on_first_data(self, stream: Stream, *, has_data: bool) -> None:
         """Submit a connection that has sent data, and close one that has ended without any."""
         if has_data:
-            self._dispatcher.submit(stream)
+            try:
+                self._dispatcher.submit(stream)
+            except OSError as error:
+                self._drop(stream, error)
             return
         self._counters.closed_without_data += 1
         self._log.debug("client connected and closed without sending data")
+        stream.close()
+
+    def _drop(self, stream: Stream, error: OSError) -> None:
+        """Close a connection on which a system call has failed before there was a request."""
+        self._counters.closed_without_data += 1
+        self._warn(f"a connection failed and was closed: {error.strerror}")
         stream.close()
 
     def _remove_idle(self, stream: Stream) -> None:
@@ -222,7 +269,10 @@ class Acceptor:
         """
         if self._descriptors.raise_to_maximum():
             return True
-        self._warn()
+        self._warn(
+            "out of file descriptors: closing idle connections and pausing accept: "
+            "raise the limit (ulimit -n)"
+        )
         if not self.idle:
             return False
         stream, since = next(iter(self.idle.items()))
@@ -231,15 +281,12 @@ class Acceptor:
         self._close_idle(stream)
         return True
 
-    def _warn(self) -> None:
-        """Log the first of repeated shortages."""
+    def _warn(self, text: str) -> None:
+        """Log the first of repeated warnings."""
         now = monotonic()
-        if self._warned_at is None or now > self._warned_at + _WARN_AGAIN:
-            self._log.warning(
-                "out of file descriptors: closing idle connections and pausing accept: "
-                "raise the limit (ulimit -n)"
-            )
-        self._warned_at = now
+        if now > self._warned.get(text, -_WARN_AGAIN) + _WARN_AGAIN:
+            self._log.warning(text)
+        self._warned[text] = now
 
     def _close_idle(self, stream: Stream) -> None:
         """Close an idle connection, unless it has sent data that no event has reported yet.

@@ -62,7 +62,10 @@ class WorkerThreads:
         thread = threading.Thread(target=self._run, daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # the system has no more; the server tries again later
+        except (
+            RuntimeError,
+            MemoryError,
+        ) as error:  # the server tries again later
             if not self._has_warned:
                 self._has_warned = True
                 self._log.warning(f"{error}: raise the limit of processes or lower --threads")
@@ -159,11 +162,15 @@ class Dispatcher:
             return counters.as_dict(in_flight=self._in_flight, queued=queued, idle=idle)
 
     def submit(self, stream: Stream) -> None:
-        """Enqueue the request on a connection that has sent data."""
+        """Enqueue the request on a connection that has sent data.
+
+        Raises OSError, and then leaves it, if the system does not say who the client is.
+        """
         context = self._context
+        peer = stream.peer()
         context.counters.requests += 1
         descriptor = stream.fileno()
-        request = Request(f"{self._pid}-{context.counters.requests}", stream.peer())
+        request = Request(f"{self._pid}-{context.counters.requests}", peer)
         record = RequestRecord(request)
         with self._lock:
             self.unanswered += 1
@@ -197,7 +204,13 @@ class Dispatcher:
 
     def _start(self, stream: Stream, descriptor: int, record: RequestRecord) -> None:
         config = self._context.config
-        buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
+        try:
+            buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
+        except MemoryError:
+            record.set_failure(Outcome.INTERNAL_ERROR, "out of memory")
+            stream.close()
+            self._report(record)
+            return
         exchange = Exchange(
             context=self._context,
             on_change=self._on_change,

@@ -115,7 +115,7 @@ class Server:
     def run_once(self) -> None:
         """Wait for events and call their owners, then do what is due."""
         acceptor, dispatcher = self._acceptor, self._dispatcher
-        due = min(dispatcher.due, self._housekeeping_due, acceptor.retry_at)
+        due = min(dispatcher.due, self._housekeeping_due, acceptor.retry_at, acceptor.refused_due)
         timeout = None
         if due != NEVER:
             timeout = due - monotonic()
@@ -126,7 +126,9 @@ class Server:
         now = monotonic()
         if now >= dispatcher.due:
             dispatcher.resume_due(now)
-        if self._shutdown.is_requested or now >= min(self._housekeeping_due, acceptor.retry_at):
+        if self._shutdown.is_requested or now >= min(
+            self._housekeeping_due, acceptor.retry_at, acceptor.refused_due
+        ):
             self._housekeeping()
 
     def close(self) -> None:

@@ -37,6 +37,8 @@ exec readv:EAGAIN:1:main
 exec recvfrom:EINTR:1:main
 exec sendmsg:EAGAIN:1:main
 exec setpgid:EPERM:1:all
+exec recvfrom:EPERM:1:main
+exec getsockopt:ENOMEM:1:main
 exec vfork:ENOSYS:1:all
 exec waitid:EINTR:1:main
 exec write:ENOSPC:1:main
@@ -49,6 +51,7 @@ prestart accept4:ENOMEM:1:main
 prestart sendto:EINTR:1:main
 prestart recvfrom:EAGAIN:1:main
 whole accept4:EIO:1:main
+whole poll:ENOMEM:1:threads
 send connect:EMFILE:1:all
 send socket:ENFILE:1:all
 send readv:EIO:1:all

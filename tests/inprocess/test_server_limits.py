@@ -12,6 +12,7 @@ from helpers.inprocess_server import (
     ask,
     payload_of,
     raw_clients,
+    raw_response_to,
     read_all,
     run_concurrently,
     serving,
@@ -22,6 +23,7 @@ from helpers.wire import message
 
 from simpleipc_cli.client import probe
 from simpleipc_cli.errors import AddressInUse, IncompleteMessage, PathNotFound
+from simpleipc_cli.server import dispatcher
 from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.transport import connect_nowait, listen
 
@@ -154,6 +156,19 @@ def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
         gate.open()
         assert done.wait(TIMEOUT)
         assert server.log.outcomes(1) == ["client_closed"]
+
+
+def test_a_request_without_memory_for_it_ends_and_no_other(path, monkeypatch):
+    def fail():
+        raise MemoryError
+
+    with serving(path) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatcher, "IoBuffers", fail)
+            assert raw_response_to(path, message(b"x")) == b""
+            assert server.log.outcomes(1) == ["internal_error"]
+        assert server.log.records[0].detail == "out of memory"
+        assert ask(path) == b"ping"
 
 
 # the end

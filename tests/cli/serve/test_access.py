@@ -66,6 +66,21 @@ def test_only_allowed_users_are_answered(endpoint, open_folder):
 
 
 @needs_root
+def test_refused_connections_are_counted_and_logged_once_a_second(endpoint):
+    with Server(endpoint, "cat", "--allow-user", "nobody") as server:
+        for _ in range(500):
+            with connect(endpoint) as client:
+                assert receive_all(client) == b""
+        server.wait_for_log("^refused uid=0 ")
+        assert server.counters()["refused"] == 500
+        assert server.stop() == 0
+    lines = re.findall(r"^refused uid=0 pid=\d+: not allowed", server.log, re.M)
+    counts = re.findall(r"^refused uid=0 (\d+) more times: not allowed by", server.log, re.M)
+    assert len(lines) + sum(map(int, counts)) == 500
+    assert len(lines) < 250
+
+
+@needs_root
 def test_several_users_may_be_allowed(endpoint, open_folder):
     options = ["--allow-user", "nobody", "--allow-user", "0"]
     with Server(endpoint, "cat", *options):

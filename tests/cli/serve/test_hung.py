@@ -1,4 +1,4 @@
-"""`sipc serve` ends, although a thread hangs or fails."""
+"""`sipc serve` when a thread hangs, or a system call of one connection fails."""
 
 from __future__ import annotations
 
@@ -121,3 +121,49 @@ class TestFailingThread:
             gate.open()
             assert ask(endpoint, b"z") == (b"z", True)
             assert server.stop() == 0
+
+
+@pytest.mark.parametrize("call", ["recvfrom", "getsockopt"])
+@pytest.mark.parametrize("error", ["EPERM", "EACCES", "ENOMEM"])
+class TestFailingConnection:
+    pytestmark = needs_strace
+
+    def test_a_connection_whose_call_fails_ends_alone(self, endpoint, folder, call, error):
+        """recvfrom looks whether there is data, getsockopt asks for the client's user."""
+        with Server(endpoint, "cat") as server:
+            with connect(endpoint) as idle:
+                wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+                fault = Fault(call, error, 1, "main")
+                with (
+                    Strace(server.pid, folder / "strace", fault) as strace,
+                    connect(endpoint) as client,
+                ):
+                    with suppress(BrokenPipeError):
+                        client.sendall(message(b"x"))
+                    assert receive_all(client) == b""
+                    assert strace.injected()
+                server.wait_for_log("^a connection failed and was closed: ")
+                idle.sendall(message(b"y"))
+                assert receive_all(idle) == message(b"y")
+            assert server.counters()["closed_without_data"] == 1
+            assert server.stop() == 0
+
+    def test_an_idle_connection_whose_call_fails_ends_alone(self, endpoint, folder, call, error):
+        with Server(endpoint, "cat") as server:
+            with connect(endpoint) as idle:
+                wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+                with Strace(server.pid, folder / "strace", Fault(call, error, 1, "main")):
+                    idle.sendall(message(b"x"))
+                    assert receive_all(idle) == b""
+            assert ask(endpoint, b"y") == (b"y", True)
+
+
+class TestUnknownUser:
+    pytestmark = needs_strace
+
+    def test_a_client_whose_user_is_unknown_is_refused(self, endpoint, folder):
+        with Server(endpoint, "cat", "--allow-user", str(os.getuid())) as server:
+            with Strace(server.pid, folder / "strace", Fault("getsockopt", "ENOMEM", 1, "main")):
+                assert ask(endpoint, b"x") == (b"", False)
+            server.wait_for_log("^refused a connection: its user is unknown: ")
+            assert ask(endpoint, b"x") == (b"x", True)
