@@ -15,6 +15,7 @@ from simpleipc_cli.deadline import NEVER
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.context import DRAIN_IDLE_TIMEOUT, ServerContext
 from simpleipc_cli.server.dispatcher import Dispatcher
+from simpleipc_cli.system import count_open_fds
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Stream
 
@@ -23,6 +24,7 @@ _WARN_AGAIN = 60.0  # seconds without a warning after which the next like it is 
 _MAX_BATCH = 256  # connections accepted in a row (tunable)
 _FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
 _FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup events, and some spare
+_SPARE_FDS = 6  # for files that are open for a moment (tunable)
 MIN_FDS = _FDS_OF_SERVER + _FDS_PER_REQUEST + 2
 """How many descriptors a server must be allowed at least."""
 
@@ -58,7 +60,11 @@ class Acceptor:
         self._is_draining = False
         self.retry_at = NEVER
         """Monotonic time at which to accept again, while that is paused."""
-        self._reserved = _FDS_OF_SERVER + context.config.max_concurrency * _FDS_PER_REQUEST
+        # What was inherited counts, too; but one request must be possible.
+        own_fds = max(_FDS_OF_SERVER, count_open_fds() + _SPARE_FDS)
+        most = descriptors.maximum - self._handler.min_fds - _FDS_PER_REQUEST - 2
+        self._own_fds = max(_FDS_OF_SERVER, min(own_fds, most))
+        self._reserved = self._own_fds + context.config.max_concurrency * _FDS_PER_REQUEST
         self._batch = 1  # connections to accept at the next event
         self.is_open = True
         """Whether clients may be in the kernel's queue that must still be accepted."""
@@ -80,7 +86,7 @@ class Acceptor:
             self._log_refused()
         descriptors = self._descriptors
         if descriptors.is_raised:
-            in_use = descriptors.current - _FDS_OF_SERVER - self._free_fds()
+            in_use = descriptors.current - self._own_fds - self._free_fds()
             if in_use <= descriptors.original // 2:
                 descriptors.lower()
         if self.retry_at == NEVER or monotonic() < self.retry_at:
@@ -256,7 +262,7 @@ class Acceptor:
         unanswered = self._dispatcher.unanswered
         running = min(self._config.max_concurrency, unanswered + 1)
         in_use = len(self.idle) + unanswered + running * _FDS_PER_REQUEST + self._handler.held_fds
-        return self._descriptors.current - _FDS_OF_SERVER - in_use
+        return self._descriptors.current - self._own_fds - in_use
 
     def _must_wait(self) -> bool:
         """Return whether only the end of a request can free a descriptor."""

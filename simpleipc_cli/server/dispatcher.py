@@ -113,8 +113,10 @@ class WorkerThreads:
                     poller.dispatch(None if due == NEVER else max(0.0, due - monotonic()))
                     if not exchange.is_over and monotonic() >= exchange.due:
                         exchange.resume()
-        except Exception as error:  # no memory to wait with, say
-            exchange.end_after_defect(error)
+        except OSError as error:  # no memory to wait with, say
+            exchange.end_after_defect(f"cannot wait for events: {error.strerror}")
+        except Exception as error:
+            exchange.end_after_defect(repr(error))
         with self._lock:
             if exchange not in self._unfinished:
                 return

@@ -70,7 +70,7 @@ class Exchange(ExchangeState):
                 self.record.set_failure(Outcome.INTERNAL_ERROR, error.text)
                 step = self._end()
         except Exception as error:  # a defect: other exchanges must go on
-            step = self.end_after_defect(error)
+            step = self.end_after_defect(repr(error))
         if step is Step.WOULD_BLOCK:
             self.needs_thread = True
         if not self.may_block and (self.is_over or self.needs_thread or self.due < due):
@@ -112,9 +112,9 @@ class Exchange(ExchangeState):
         self.is_over = True
         return Step.DONE
 
-    def end_after_defect(self, error: Exception) -> Step:
+    def end_after_defect(self, text: str) -> Step:
         """End, whatever else fails."""
-        self.record.set_failure(Outcome.INTERNAL_ERROR, repr(error))
+        self.record.set_failure(Outcome.INTERNAL_ERROR, text)
         try:
             return self._end()
         except Exception as second:

@@ -52,6 +52,9 @@ class System(Protocol):
     def get_fd_limits(self) -> tuple[int, int]:
         """Return the soft and the hard limit of open descriptors, sys.maxsize for none."""
 
+    def count_open_fds(self) -> int:
+        """Return how many descriptors are open; 3, the standard streams, if that is unknown."""
+
     def set_fd_limit(self, soft: int, /) -> bool:
         """Set the soft limit of open descriptors. Return False if refused."""
 

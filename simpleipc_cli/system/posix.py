@@ -38,6 +38,13 @@ def get_fd_limits() -> tuple[int, int]:
     return sys.maxsize if soft == none else soft, sys.maxsize if hard == none else hard
 
 
+def count_open_fds() -> int:
+    try:
+        return len(os.listdir("/dev/fd")) - 1  # without that of the directory
+    except OSError:
+        return 3
+
+
 def set_fd_limit(soft: int) -> bool:
     import resource  # noqa: PLC0415 - few callers need it
 

@@ -42,7 +42,8 @@ def judge_text(case: Case, text: str) -> None:
         not re.search(r"^\S*(Error|Exception|Warning)\b.*:", text, re.M), "Python's own error"
     )
     case.must("unexpected" not in text, "an unexpected exception")
-    case.must("internal error" not in text, "an error that does not name its call and object")
+    named = not re.search(r"internal error: \w+\(", text)
+    case.must(named, "an error that does not name its call and object")
 
 
 def judge_log(case: Case, log: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import count
 
 from simpleipc_cli import transport
@@ -15,7 +14,7 @@ from simpleipc_cli.cli.send.run import Diagnostics, SendOptions, connect, open_s
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, SipcError
-from simpleipc_cli.system import get_fd_limits, set_fd_limit
+from simpleipc_cli.system import count_open_fds, get_fd_limits, set_fd_limit
 from simpleipc_cli.text import printable
 
 TYPE_CHECKING = False
@@ -106,16 +105,9 @@ def _connect_nowait(
 def _max_fds(jobs: int) -> int:
     """Return how many more descriptors may be opened; raise the soft limit only if necessary."""
     soft, hard = get_fd_limits()
-    used = _open_fds() + _RESERVED_FDS
+    used = count_open_fds() + _RESERVED_FDS
     wanted = used + 2 * jobs + _SPOOL_FDS
     new = min(wanted, hard)
     if soft < new and set_fd_limit(new):  # otherwise fewer requests are in flight
         soft = new
     return soft - used
-
-
-def _open_fds() -> int:
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:  # no /proc here
-        return 3

@@ -284,3 +284,23 @@ def test_sigint_during_an_import_prints_no_traceback(endpoint, module, status):
     )
     assert done.returncode == status
     assert done.stderr == b""
+
+
+def test_descriptors_inherited_at_the_start_are_counted(endpoint, gate):
+    """Requests wait for the descriptors that are left, and do not fail."""
+    inherited = [os.open(os.devnull, os.O_RDONLY) for _ in range(44)]
+    try:
+        with (
+            Server(
+                endpoint, f"{gate.wait}; cat", wrapper=allowed(64), pass_fds=inherited
+            ) as server,
+            open_connections(endpoint, 20) as clients,
+        ):
+            for client in clients:
+                client.sendall(message(b"x"))
+            server.wait_for_log("^out of file descriptors")
+            gate.open()
+            assert [decode(receive_all(client)) for client in clients] == [(b"x", True)] * 20
+    finally:
+        for descriptor in inherited:
+            os.close(descriptor)
