@@ -13,7 +13,13 @@ from time import sleep
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
-from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor, wait_until_ready
+from simpleipc_cli.cli.stdio import (
+    STDERR,
+    STDOUT,
+    named_descriptor,
+    open_in_time,
+    wait_until_ready,
+)
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut, errno_hint
 
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import FileWriter
 
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
-_POLL_INTERVAL = 0.01  # seconds between tries to open a named pipe, or to write (tunable)
+_POLL_INTERVAL = 0.01  # seconds between tries to write (tunable)
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
 
 
@@ -223,7 +229,7 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
             return Output(os.dup(descriptor), path, deadline, is_owned=True)
         found = _stat_or_none(path)
         if found is not None and not stat.S_ISREG(found.st_mode):
-            descriptor = _open_special(path, deadline)
+            descriptor = open_in_time(path, os.O_WRONLY, deadline)
             return Output(descriptor, path, deadline, is_owned=True)
     except OSError as error:
         raise write_error(path, error) from error
@@ -237,25 +243,6 @@ def _stat_or_none(path: str) -> os.stat_result | None:
         return os.stat(path)
     except FileNotFoundError:
         return None
-
-
-def _open_special(path: str, deadline: Deadline) -> int:
-    """Open a device, or a named pipe once a process reads it. Raises TimedOut, OSError."""
-    flags = os.O_WRONLY | system.OPEN_FLAGS
-    if deadline.remaining() is None:
-        return os.open(path, flags)
-    while True:
-        try:
-            descriptor = os.open(path, flags | system.O_NONBLOCK_FLAGS)
-        except OSError as error:
-            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
-                raise
-        else:
-            os.set_blocking(descriptor, True)
-            return descriptor
-        if deadline.expired():
-            raise TimedOut(f"no process opened {path} to read in time")
-        sleep(_POLL_INTERVAL)
 
 
 def write_error(name: str, error: OSError) -> SipcError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from _thread import allocate_lock
+from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 
 from simpleipc_cli import system
 from simpleipc_cli.deadline import Deadline
@@ -237,12 +237,46 @@ def open_input(name: str, deadline: Deadline) -> Input:
     if descriptor is not None:
         return Input(descriptor, "standard input" if name == "-" else name, deadline)
     try:
-        descriptor = os.open(name, os.O_RDONLY | system.OPEN_FLAGS)
+        descriptor = open_in_time(name, os.O_RDONLY, deadline)
     except OSError as error:
         raise SipcError(
             f"cannot read {name}: {error.strerror}", errno_hint(error, "check its name and mode")
         ) from error
     return Input(descriptor, name, deadline, is_owned=True)
+
+
+def open_in_time(path: str, flags: int, deadline: Deadline) -> int:
+    """Open a file; a named pipe waits for a process that opens its other end.
+
+    Raises TimedOut, OSError.
+    """
+    flags |= system.OPEN_FLAGS
+    left = deadline.remaining()
+    if left is None or stat.S_ISREG(os.stat(path).st_mode):
+        return os.open(path, flags)
+    outcome: list[int | OSError] = []
+    opened = allocate_lock()
+    opened.acquire()
+
+    def open_file() -> None:
+        try:
+            outcome.append(os.open(path, flags))
+        except OSError as error:
+            outcome.append(error)
+        opened.release()
+
+    # Not every system can open a pipe without waiting, and then wait for the other process.
+    try:
+        start_new_thread(open_file, ())
+    except RuntimeError as error:
+        raise SipcError(f"{error} to open {path} with", "raise the limit of processes") from None
+    if not opened.acquire(timeout=min(left, TIMEOUT_MAX)):
+        purpose = "read" if flags & os.O_WRONLY else "write"
+        what = f"no process opened {path} to {purpose} in time"
+        raise TimedOut(what, "allow more time, or start that process")
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    return outcome[0]
 
 
 def read_whole(name: str) -> bytes:

@@ -41,7 +41,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
             return line.encode("utf-8", "backslashreplace") + b"\n"
 
         deadline = Deadline(options.max_time)
-        source = open_source(options, deadline, "records")
+        source = open_source(options, endpoint, deadline, "records")
         target = None
         try:
             diagnostics.open(source, has_records=True)

@@ -24,6 +24,7 @@ from simpleipc_cli.text import quoted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from simpleipc_cli.cli.expect import Expectation
     from simpleipc_cli.cli.output import Output
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from simpleipc_cli.observe.trace import Tracer
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Stream
+
+    _Found = TypeVar("_Found")
 
 _MAX_REQUEST_ID = 64  # bytes shown; it comes from the environment
 
@@ -74,10 +77,10 @@ def run(options: SendOptions) -> int:
         first_chunk: Buffer = os.fsencode(options.data or "")
         try:
             if options.data is None:
-                source = open_source(options, deadline, "the request")
+                source = open_source(options, endpoint, deadline, "the request")
             diagnostics.open(source)
             if source is not None:
-                first_chunk = _read_first(source, endpoint)
+                first_chunk = _wait_for_input(source.read_first, endpoint)
                 if first_chunk and not source.at_eof:
                     read_more = source.read_more
             target = open_output(options.output, deadline)
@@ -102,18 +105,20 @@ def run(options: SendOptions) -> int:
     return ExitCode.OK
 
 
-def open_source(options: SendOptions, deadline: Deadline, content: str) -> Input:
+def open_source(
+    options: SendOptions, endpoint: Endpoint, deadline: Deadline, content: str
+) -> Input:
     """Open the input, and say so if it is a terminal. Raises SipcError."""
     name = options.data_file or "-"
     if named_descriptor(name, STDIN) == STDIN and os.isatty(STDIN):
         print_error(f"sipc send: reading {content} from the terminal: end it with Ctrl-D")
-    return open_input(name, deadline)
+    return _wait_for_input(lambda: open_input(name, deadline), endpoint)
 
 
-def _read_first(source: Input, endpoint: Endpoint) -> memoryview:
-    """Read the first data. If none arrives in time, report a missing server instead."""
+def _wait_for_input(wait: Callable[[], _Found], endpoint: Endpoint) -> _Found:
+    """Call `wait`. If it raises TimedOut, report a missing server instead."""
     try:
-        return source.read_first()
+        return wait()
     except TimedOut:
         result = probe(endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
         if result.error is not None:

@@ -8,10 +8,10 @@ import socket
 import subprocess
 
 import pytest
-from helpers.command import SIPC, Program, assert_error_line
+from helpers.command import SIPC, Program, assert_error_line, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
-from helpers.scripted_server import endless_response, scripted_server
+from helpers.scripted_server import ScriptedServer, endless_response, scripted_server
 from helpers.sending import EchoServer, start_send
 from helpers.server import Server
 from helpers.waiting import wait_until
@@ -146,15 +146,52 @@ def test_max_time_ends_an_endless_response(endpoint, folder, wire, output):
     assert os.listdir(folder) == ["sock"]
 
 
-def test_max_time_covers_a_named_pipe_without_a_reader(endpoint, folder):
+NAMED_PIPES = {
+    "input": (["--data-file", "pipe"], "write"),
+    "input of --lines": (["--lines", "--data-file", "pipe"], "write"),
+    "output": (["-d", "x", "-o", "pipe"], "read"),
+    "output of --lines": (["--lines", "-o", "pipe"], "read"),
+}
+each_named_pipe = pytest.mark.parametrize(
+    ("options", "purpose"), NAMED_PIPES.values(), ids=NAMED_PIPES
+)
+
+
+@each_named_pipe
+def test_max_time_ends_a_wait_for_the_other_end_of_a_named_pipe(endpoint, folder, options, purpose):
     os.mkfifo(folder / "pipe")
-    with EchoServer(endpoint) as server:
-        done = run_cli("send", endpoint, "-d", "x", "-m", "50ms", "-o", folder / "pipe")
-        assert_error_line(done, 6)
-        assert not server.accepted
+
+    def conversation(connection):
+        assert connection.recv(1) == b""  # it may look whether there is a server
+
+    with ScriptedServer(endpoint, conversation):
+        done = sipc("send", endpoint, "-m", "50ms", *options, input=b"x\n", cwd=folder)
+    assert_error_line(done, 6, f"no process opened pipe to {purpose} in time")
 
 
-@pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without -m", "with -m"])
+@pytest.mark.parametrize("lines", [[], ["--lines"]], ids=["one request", "--lines"])
+def test_a_named_pipe_without_a_writer_and_a_missing_server_is_a_missing_server(
+    endpoint, folder, lines
+):
+    os.mkfifo(folder / "pipe")
+    options = ["-m", "50ms", "--data-file", "pipe", *lines]
+    assert_error_line(sipc("send", endpoint, *options, cwd=folder), 4)
+
+
+each_limit = pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without -m", "with -m"])
+
+
+@each_limit
+def test_a_named_pipe_gives_the_request(endpoint, folder, limit):
+    os.mkfifo(folder / "pipe")
+    command = [SIPC, "send", endpoint, *limit, "--data-file", folder / "pipe"]
+    with EchoServer(endpoint), Program(command, stdout=subprocess.PIPE) as client:
+        (folder / "pipe").write_bytes(b"x")
+        assert client.stdout.read() == b"x"
+        assert client.wait() == 0
+
+
+@each_limit
 def test_a_named_pipe_takes_the_response(endpoint, folder, limit):
     os.mkfifo(folder / "pipe")
     command = [SIPC, "send", endpoint, "-d", "x", *limit, "-o", folder / "pipe"]
