@@ -14,6 +14,7 @@ from time import sleep
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
 from simpleipc_cli.cli.stdio import (
+    CHUNK,
     STDERR,
     STDOUT,
     named_descriptor,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 _POLL_INTERVAL = 0.01  # seconds between tries to write (tunable)
+_NOT_REPLACEABLE = {errno.EACCES, errno.EBUSY, errno.EPERM, errno.EROFS, errno.EXDEV}
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
 
 
@@ -150,7 +152,10 @@ class MessageOutput(Output):
 
 
 class FileOutput(Output):
-    """A file that appears under its name only when it is complete."""
+    """A file that appears under its name only when it is complete.
+
+    An old file that can be written to but not replaced, such as a mount point, is overwritten then.
+    """
 
     def __init__(self, path: str) -> None:
         """Check the path; create no file yet. Raises SipcError."""
@@ -164,20 +169,31 @@ class FileOutput(Output):
         self._temporary = os.path.join(folder, f".{name[:40]}.sipc-{os.urandom(6).hex()}")
 
     def open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
         try:
             old = _stat_or_none(self._path)
             if old is not None and not os.access(
                 self._path, os.W_OK, effective_ids=_USE_EFFECTIVE_IDS
             ):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            mode = 0o666 if old is None else 0o600  # restricted until the group is set
-            self._descriptor = os.open(self._temporary, flags, mode)
-            self._is_owned = True
+            try:
+                # Restricted until the group is set.
+                self._create_temporary(0o666 if old is None else 0o600)
+            except OSError as error:
+                if old is None or error.errno not in _NOT_REPLACEABLE:
+                    raise
+                folder = os.environ.get("TMPDIR") or system.SPOOL_FOLDER
+                self._temporary = os.path.join(folder, os.path.basename(self._temporary))
+                self._create_temporary(0o600)
+                return
         except OSError as error:
             raise write_error(self._name, error) from error
         if old is not None and system.HAS_OWNERSHIP:
             self._copy_ownership(old)
+
+    def _create_temporary(self, mode: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
+        self._descriptor = os.open(self._temporary, flags, mode)
+        self._is_owned = True
 
     def _copy_ownership(self, old: os.stat_result) -> None:
         """Keep owner and mode where that is permitted, as a shell's redirection does."""
@@ -202,12 +218,27 @@ class FileOutput(Output):
 
     def commit(self) -> None:
         try:
+            _sync(self._descriptor)  # before the rename: after a power cut no file is half written
             self._is_owned = False
             os.close(self._descriptor)  # some file systems report a full disk only here
-            os.replace(self._temporary, self._path)
+            try:
+                os.replace(self._temporary, self._path)
+            except OSError as error:
+                if error.errno not in _NOT_REPLACEABLE:
+                    raise
+                self._overwrite()  # close() removes the temporary file
+            else:
+                self._temporary = ""
         except OSError as error:
             raise write_error(self._name, error) from error
-        self._temporary = ""
+
+    def _overwrite(self) -> None:
+        # In a sticky folder O_CREAT is refused for another user's file (fs.protected_regular).
+        target = os.open(self._path, os.O_WRONLY | os.O_TRUNC | system.OPEN_FLAGS)
+        with open(target, "wb", buffering=0) as file, open(self._temporary, "rb") as complete:
+            while data := complete.read(CHUNK):
+                file.write(data)
+            _sync(target)
 
     def close(self) -> None:
         """Close it; what was not committed is removed, and the old file stays."""
@@ -217,6 +248,15 @@ class FileOutput(Output):
                 os.unlink(self._temporary)
             except OSError:
                 pass
+
+
+def _sync(descriptor: int) -> None:
+    """Write a file to its disk, where the file system can do that. Raises OSError."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+            raise
 
 
 def open_output(path: str | None, deadline: Deadline) -> Output:

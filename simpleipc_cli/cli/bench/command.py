@@ -217,14 +217,20 @@ def _run(options: _Options, given: set[str]) -> int:
             report = measure(plan, options.processes, options.rate, stop.on_progress)
         results = evaluate(options.conditions, report.bounds())
         changes = None if baseline is None else report.compare(baseline)
+        failures: list[SipcError] = []
         try:
             for name in sorted(renders, key=lambda name: name != "-"):
                 text = renders[name](report, results, changes).encode("utf-8", "surrogateescape")
-                outputs[name].write(memoryview(text))
-                outputs[name].commit()
+                try:
+                    outputs[name].write(memoryview(text))
+                    outputs[name].commit()
+                except SipcError as error:
+                    failures.append(error)
         finally:  # the report reaches standard output even if a file cannot be written
             if not (options.quiet or "-" in renders):
                 print_report(report, results, changes)
+    if failures:
+        raise failures[0]
     if stop.signal:
         return SIGNALLED + stop.signal
     return _exit_status(report, results)

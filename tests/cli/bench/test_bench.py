@@ -15,7 +15,14 @@ from multiprocessing.connection import Connection, Pipe
 from unittest.mock import patch
 
 import pytest
-from helpers.command import SIPC, Program, assert_error_line, environment, sipc
+from helpers.command import (
+    SIPC,
+    Program,
+    assert_error_line,
+    environment,
+    needs_root,
+    sipc,
+)
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children
 from helpers.resource_tracker import stop_resource_tracker
@@ -479,6 +486,28 @@ def test_a_full_disk_leaves_the_old_file_and_the_report_is_printed(endpoint, fol
     assert re.fullmatch(rb"sipc bench: cannot write to [^\n]+: [^\n]+\n", done.stderr)
     assert re.search(rb"^rate", done.stdout, re.M)
     assert (folder / "report").read_text() == "old"
+    assert sorted(os.listdir(folder)) == ["report", "sock"]
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_others(endpoint, folder):
+    with RespondingServer(endpoint):
+        done = run_bench(endpoint, "-n", "9", "--json", "/dev/full", "--csv", folder / "csv")
+    assert_error_line(done, 1, "/dev/full", stdout=done.stdout)
+    assert re.search(rb"^rate", done.stdout, re.M)
+    assert (folder / "csv").read_bytes()
+
+
+@needs_root
+def test_the_report_overwrites_a_mount_point(endpoint, folder):
+    (folder / "report").touch()
+    mount = 'mount --bind "$0" "$0" && exec "$@"'
+    wrapper = ["unshare", "--mount", "sh", "-c", mount, folder / "report"]
+    with RespondingServer(endpoint):
+        command = [*wrapper, SIPC, "bench", endpoint, "-n", "9", "--json", folder / "report"]
+        done = subprocess.run(command, capture_output=True, env=environment())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.search(rb"^rate", done.stdout, re.M)
+    assert json.loads((folder / "report").read_bytes())["counts"]["answered"] == 9
     assert sorted(os.listdir(folder)) == ["report", "sock"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -294,6 +295,91 @@ def test_a_user_who_may_not_give_a_file_away_keeps_its_group_or_drops_the_rights
     assert response.read_text() == "x"
     assert (found.st_uid, found.st_gid) == (os.geteuid(), group)
     assert stat.S_IMODE(found.st_mode) == mode
+
+
+def mount_point(response) -> list[str]:
+    mount = 'mount --bind "$0" "$0" && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount, str(response)]
+
+
+def file_of_another_user_in_a_sticky_folder(response) -> list[str]:
+    response.chmod(0o666)
+    os.chown(response, 1234, -1)
+    os.chown(response.parent, 1234, -1)
+    response.parent.chmod(0o1777)
+    return unprivileged()
+
+
+def file_in_a_folder_that_cannot_be_written_to(response) -> list[str]:
+    response.parent.chmod(0o555)
+    return unprivileged()
+
+
+NOT_REPLACEABLE = [
+    mount_point,
+    file_of_another_user_in_a_sticky_folder,
+    file_in_a_folder_that_cannot_be_written_to,
+]
+each_not_replaceable = pytest.mark.parametrize("protect", NOT_REPLACEABLE)
+
+
+@needs_root
+@each_not_replaceable
+@pytest.mark.parametrize("lines", [[], ["--lines"]], ids=["one request", "--lines"])
+def test_a_file_that_cannot_be_replaced_is_overwritten(endpoint, response, protect, lines):
+    inode = response.stat().st_ino
+    spool = response.parent / "spool"
+    spool.mkdir()
+    with EchoServer(endpoint):
+        command = [
+            *protect(response),
+            "env",
+            f"TMPDIR={spool}",
+            SIPC,
+            "send",
+            endpoint,
+            *lines,
+            "-o",
+            response,
+        ]
+        done = run(*command, input=b"x\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert response.read_text() == "x\n"
+    assert response.stat().st_ino == inode
+    assert sorted(os.listdir(response.parent)) == ["response", "sock", "spool"]
+    assert not os.listdir(spool)
+
+
+@needs_root
+@each_not_replaceable
+def test_a_failed_exchange_leaves_a_file_that_cannot_be_replaced(endpoint, response, protect):
+    with EchoServer(endpoint):
+        command = [
+            *protect(response),
+            SIPC,
+            "send",
+            endpoint,
+            "-d",
+            "x",
+            "--expect",
+            "y",
+            "-o",
+            response,
+        ]
+        assert_error_line(run(*command), 10)
+    assert is_as_before(response)
+
+
+@pytest.mark.parametrize("result", ["0", "-1 EINVAL"], ids=["that can", "that cannot"])
+def test_the_file_is_on_disk_before_it_gets_its_name(server, folder, result):
+    """A file system that cannot write it to disk at once is no error."""
+    log = folder / "log"
+    fault = [] if result == "0" else ["-e", "inject=fsync:error=EINVAL"]
+    calls = ["strace", "-f", "-o", log, "-e", "trace=fsync,rename,renameat", *fault]
+    done = run(*calls, SIPC, "send", server.path, "-d", "x", "-o", folder / "response")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.fullmatch(rf"\d+ +fsync\(\d+\) += {result}.*\n\d+ +rename.*\n.*\n", log.read_text())
+    assert (folder / "response").read_text() == "x"
 
 
 NAMES = {
