@@ -28,6 +28,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress import Progress as Bar
+
     from simpleipc_cli.transport import FileWriter
 
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
@@ -289,6 +293,43 @@ def write_error(name: str, error: OSError) -> SipcError:
     """Return what to report for an error of writing to `name`."""
     hint = errno_hint(error, "choose another place")
     return SipcError(f"cannot write to {name}: {error.strerror}", hint)
+
+
+def rich_console() -> Console:
+    """Return a console on standard error for a LiveDisplay."""
+    from rich.console import Console  # noqa: PLC0415 - takes long to load
+
+    class CursorConsole(Console):
+        """Does not hide the cursor: a stopped or killed process could not show it again."""
+
+        def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
+            return False
+
+    terminal = open(STDERR, "w", errors="replace", closefd=False)  # noqa: SIM115
+    return CursorConsole(file=terminal, force_terminal=True)
+
+
+class LiveDisplay:
+    """Draws a live display of rich while this process is in the terminal's foreground.
+
+    In the background it would draw over the shell's prompt, or be stopped (stty tostop).
+    """
+
+    def __init__(self, display: Live | Bar) -> None:
+        self._display = display
+        self._is_shown = False
+
+    def refresh(self) -> None:
+        if system.in_foreground(STDERR):
+            if not self._is_shown:
+                self._display.start()
+                self._is_shown = True
+            self._display.refresh()
+
+    def stop(self) -> None:
+        """Remove it."""
+        if self._is_shown and system.in_foreground(STDERR):
+            self._display.stop()
 
 
 def print_line(text: str) -> None:

@@ -94,6 +94,9 @@ class System(Protocol):
     def exit_by_signal(self, number: int, /) -> None:
         """End with a signal's default action. Return where that is impossible."""
 
+    def in_foreground(self, terminal: int) -> bool:
+        """Return whether this process may write to a terminal; True without job control."""
+
     def BlockedSignals(self) -> SignalBlock:
         """Return a context in which the signals that end a program are blocked."""
 

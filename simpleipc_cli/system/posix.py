@@ -119,6 +119,13 @@ def exit_by_signal(number: int) -> None:
     _signal.raise_signal(number)
 
 
+def in_foreground(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return True
+
+
 class BlockedSignals:
     """Blocks the signals that end a program."""
 

@@ -133,6 +133,10 @@ def exit_by_signal(_number: int) -> None:
     pass  # only an exit status is possible
 
 
+def in_foreground(_terminal: int) -> bool:
+    return True  # there are no background jobs
+
+
 class BlockedSignals:
     """Windows has no signal mask: handlers are replaced by one that records the signal."""
 

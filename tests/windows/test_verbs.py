@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -322,3 +323,28 @@ def test_client_and_server_have_the_same_default_path(wine):
     with wine.server("--exec", "echo hello"):
         assert wine.sipc("send", "-d", "x").out.strip() == "hello"
         assert wine.sipc("probe", "-q").status == 0
+
+
+def test_a_failed_exchange_leaves_the_old_file_and_no_other(wine, path, folder):
+    (folder / "response").write_bytes(b"old")
+    with wine.server(path, "--exec", "echo hello"):
+        output = windows_path(folder / "response")
+        ran = wine.sipc("send", path, "-d", "x", "--expect", "y", "-o", output)
+    assert ran.status == 10, ran.err
+    assert (folder / "response").read_bytes() == b"old"
+    assert [name for name in os.listdir(folder) if ".sipc-" in name] == []
+
+
+def test_a_failed_bench_leaves_no_file(wine, path, folder):
+    with wine.server(path, "--exec", "echo hello"):
+        written, missing = map(windows_path, (folder / "json", folder / "missing" / "csv"))
+        ran = wine.sipc("bench", path, "-n", "2", "--json", written, "--csv", missing)
+    assert ran.status == 1
+    assert "cannot write to" in ran.err
+    assert [name for name in os.listdir(folder) if "json" in name] == []
+
+
+def test_a_terminal_shows_a_bar(wine, path, sleeper):
+    with wine.server(path, "--exec", sleeper):
+        with wine.terminal("send", path, "-d", "x", "--progress") as (_, tty):
+            tty.wait_for(b"received")

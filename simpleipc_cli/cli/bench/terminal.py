@@ -20,7 +20,7 @@ from simpleipc_cli.bench.format import NOT_AVAILABLE, format_ns, format_rate, se
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.histogram import Histogram, text_histogram
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.cli.output import print_line
+from simpleipc_cli.cli.output import LiveDisplay, print_line, rich_console
 from simpleipc_cli.cli.stdio import STDERR, STDOUT
 from simpleipc_cli.text import printable
 
@@ -53,13 +53,24 @@ def live_progress(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress
         return
     view = View(plan)
     # Without rich's refresh thread: no thread may exist while processes are started.
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+    live = Live(
+        console=rich_console(),
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    display = LiveDisplay(live)
 
-        def show(progress: Progress) -> None:
-            view.add(progress)
-            live.update(view.draw(), refresh=True)
+    def show(progress: Progress) -> None:
+        view.add(progress)
+        live.update(view.draw())
+        display.refresh()
 
+    try:
         yield show
+    finally:
+        display.stop()
 
 
 class View:

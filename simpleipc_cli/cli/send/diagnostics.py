@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from threading import Event, Thread
 
 from simpleipc_cli.cli.exitcodes import NAMES, Terminated, exit_code
-from simpleipc_cli.cli.stdio import STDERR, print_error
+from simpleipc_cli.cli.output import LiveDisplay, rich_console
+from simpleipc_cli.cli.stdio import print_error
 from simpleipc_cli.observe.stream import TransferStats
 from simpleipc_cli.text import json_safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress as Bar
 
 PROGRESS_AFTER = 1.0
@@ -127,26 +126,21 @@ class Progress:
         return self._stats.sent.payload, self._stats.received.payload
 
     def _draw_bar(self) -> None:
-        """Draw a bar while this process is in the terminal's foreground."""
+        """Draw a bar."""
         bar = _new_bar()
         totals = (self._total, None)
         tasks = [
             bar.add_task(name, total=total, size="")
             for name, total in zip(("sent", "received"), totals, strict=True)
         ]
-        is_shown = False
+        display = LiveDisplay(bar)
         while True:
             for task, done, total in zip(tasks, self._bytes(), totals, strict=True):
                 bar.update(task, completed=done, size=_size(done, total))
-            if _in_foreground():
-                if not is_shown:
-                    bar.start()
-                    is_shown = True
-                bar.refresh()
+            display.refresh()
             if self._stopping.wait(_REDRAW_INTERVAL):
                 break
-        if is_shown and _in_foreground():
-            bar.stop()
+        display.stop()
 
 
 def _size(done: int, total: int | None = None) -> str:
@@ -154,14 +148,6 @@ def _size(done: int, total: int | None = None) -> str:
     from rich.filesize import decimal  # noqa: PLC0415 - only for progress
 
     return decimal(done) if total is None else f"{decimal(done)} of {decimal(total)}"
-
-
-def _in_foreground() -> bool:
-    """Return whether this process may write to the terminal; True without job control."""
-    try:
-        return os.tcgetpgrp(STDERR) == os.getpgrp()
-    except OSError:
-        return True
 
 
 def _new_bar() -> Bar:
@@ -173,22 +159,9 @@ def _new_bar() -> Bar:
         progress.TextColumn("{task.fields[size]}", style="progress.download"),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(compact=True),
-        console=_console(),
+        console=rich_console(),
         auto_refresh=False,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
     )
-
-
-def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - takes long to load
-
-    class CursorConsole(Console):
-        """Does not hide the cursor: a stopped or killed process could not show it again."""
-
-        def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
-            return False
-
-    terminal = open(STDERR, "w", errors="replace", closefd=False)  # noqa: SIM115
-    return CursorConsole(file=terminal, force_terminal=True)

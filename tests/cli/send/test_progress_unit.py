@@ -11,7 +11,8 @@ import pytest
 from helpers.terminal import Screen, terminal, wait_for_bar
 from helpers.waiting import wait_until
 
-from simpleipc_cli.cli import stdio
+from simpleipc_cli import system
+from simpleipc_cli.cli import output, stdio
 from simpleipc_cli.cli.send import diagnostics
 from simpleipc_cli.cli.send.diagnostics import Progress
 from simpleipc_cli.observe.stream import TransferStats
@@ -21,7 +22,7 @@ from simpleipc_cli.observe.stream import TransferStats
 def own_terminal(monkeypatch):
     """A terminal as standard error of the display."""
     with terminal() as tty:
-        for module in (diagnostics, stdio):
+        for module in (output, stdio):
             monkeypatch.setattr(module, "STDERR", tty.slave)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
@@ -89,8 +90,7 @@ def test_an_error_of_the_display_is_not_reported(own_terminal, monkeypatch):
 
 JOBS = """
 set -m
-module=simpleipc_cli.cli.send.diagnostics
-ask() {{ {python} -c "from $module import _in_foreground as f; print(f())"; }}
+ask() {{ {python} -c "from simpleipc_cli.system import in_foreground as f; print(f(2))"; }}
 ask >{folder}/background & wait
 ask >{folder}/foreground
 """
@@ -113,11 +113,11 @@ def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
     asked = []
     foreground = threading.Event()
 
-    def in_foreground() -> bool:
+    def in_foreground(_terminal: int) -> bool:
         asked.append(own_terminal.output)
         return foreground.is_set()
 
-    monkeypatch.setattr(diagnostics, "_in_foreground", in_foreground)
+    monkeypatch.setattr(system, "in_foreground", in_foreground)
     monkeypatch.setattr(diagnostics, "_REDRAW_INTERVAL", 0.01)
     shown = Progress(TransferStats(), None, is_live=True, delay=0.0)
     shown.start()
