@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from threading import Condition, Lock, Thread
+from threading import Condition, Event, Lock, Thread
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -62,16 +62,17 @@ def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, 
 class Supervisor:
     """Calls `maintain` in a thread: when a process has exited, after wake(), and when it is due."""
 
-    def __init__(self, maintain: Callable[[WakeupEvent], float | None]) -> None:
+    def __init__(self, maintain: Callable[[WakeupEvent], float | None], log: Log) -> None:
         """`maintain` returns the seconds until its next call, or None.
 
         It gets an event that is set when processes that are being stopped must be killed. start()
         must follow. Raises OSError without free descriptors.
         """
         self._maintain = maintain
+        self._log = log
         self._lock = Lock()
         self._processes: dict[int, ChildProcess] = {}
-        self._is_closing = False
+        self._closing = Event()
         self._kill_now: WakeupEvent = new_wakeup_event()
         self._wakeup = new_wakeup_event()
         self._poller = new_scalable_poller()
@@ -86,8 +87,11 @@ class Supervisor:
         """Notice when this process exits."""
         number = process.descriptor
         with self._lock:
+            try:
+                self._poller.register(number, READ, partial(self._on_exit, number))
+            except OSError:
+                return  # no memory: its exit is noticed when it is needed
             self._processes[number] = process
-            self._poller.register(number, READ, partial(self._on_exit, number))
 
     def remove(self, process: ChildProcess) -> None:
         """Stop watching a process. Call it before the process is stopped."""
@@ -104,7 +108,7 @@ class Supervisor:
 
         A thread that hangs is left after some seconds, with what it uses.
         """
-        self._is_closing = True
+        self._closing.set()
         self._wakeup.set()
         if not _join(self._thread, seconds, kill_now, self._kill_now.set):
             return
@@ -114,10 +118,17 @@ class Supervisor:
 
     def _run(self) -> None:
         timeout: float | None = 0.0
-        while not self._is_closing:
-            self._poller.dispatch(timeout)
-            if not self._is_closing:
-                timeout = self._maintain(self._kill_now)
+        backoff = Backoff(*_START_DELAYS)
+        while not self._closing.is_set():
+            try:
+                self._poller.dispatch(timeout)
+                if not self._closing.is_set():
+                    timeout = self._maintain(self._kill_now)
+                backoff.reset()
+            except Exception as error:  # a defect: idle processes still need the thread
+                self._log.warning(f"unexpected {type(error).__name__} in a thread: {error}")
+                self._closing.wait(backoff.next())
+                timeout = 0.0
 
     def _on_wakeup(self, _events: int) -> None:
         self._wakeup.clear()
@@ -184,9 +195,15 @@ class SupervisedHandler(Handler, Generic[_Idle]):
             self._supervisor = None
         with self._lock:
             idle, self._idle = self._idle, []
-        threads = [Thread(target=self._stop_logged, args=(each, kill_now)) for each in idle]
-        for thread in threads:
-            thread.start()
+        threads = []
+        for each in idle:
+            thread = Thread(target=self._stop_logged, args=(each, kill_now), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more: stop them one after the other
+                self._stop_logged(each, kill_now)
+            else:
+                threads.append(thread)
         for thread in threads:
             _join(thread, seconds, kill_now)
 
@@ -223,7 +240,9 @@ class SupervisedHandler(Handler, Generic[_Idle]):
     def _start_supervisor(self) -> None:
         """Start the supervisor; log a warning if that fails."""
         try:
-            self._supervisor = Supervisor(self._maintain)  # its thread needs the attribute
+            self._supervisor = Supervisor(
+                self._maintain, self._log
+            )  # its thread needs the attribute
             self._supervisor.start()
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error

@@ -210,8 +210,9 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         """Log the first of several failures in a row, and back off."""
         if not self._has_failed:
             self._log.warning(f"a prestarted handler ended before its request: {reason}")
-        self._has_failed = True
-        self._delay_next_start()
+        with self._lock:
+            self._has_failed = True
+            self._delay_next_start()
 
     def _stop(self, idle: ProcessRun, kill_now: WakeupEvent | None) -> None:
         """Stop a process without ending its input, which would be an empty request."""

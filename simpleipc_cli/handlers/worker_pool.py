@@ -111,11 +111,13 @@ class WorkerPool(SupervisedHandler[Worker]):
         generation = self._generation  # before the worker can read its files
         try:
             worker = Worker(self._program, slot, generation)
-        except SipcError as error:
+        except Exception as error:
             with self._lock:
                 self._record_failure(str(error))
                 self._release_slot(slot)
-            raise SipcError(f"cannot start a worker: {error}", error.hint) from error
+            if isinstance(error, SipcError):
+                raise SipcError(f"cannot start a worker: {error}", error.hint) from error
+            raise  # a defect, or no memory: other requests need the slot
         with self._lock:
             self._started += 1
             if self._supervisor is None:
@@ -146,7 +148,8 @@ class WorkerPool(SupervisedHandler[Worker]):
         """Keep or stop the worker of a run that has ended. Raises SipcError."""
         worker = run.worker
         if run.response.complete and self._has_failed:
-            self._reset_backoff()
+            with self._lock:
+                self._reset_backoff()
         if run.unexpected_output:
             self._log.warning(
                 f"{worker} wrote past the end of its response ({run.unexpected_output}); "
