@@ -33,6 +33,7 @@ from simpleipc_cli.bench.compare import (
 )
 from simpleipc_cli.bench.generator import COUNTS, Results
 from simpleipc_cli.bench.histogram import PERCENTILES, Histogram, percentile_name
+from simpleipc_cli.text import json_safe
 
 SCHEMA, VERSION = "sipc-bench", 1
 
@@ -146,7 +147,7 @@ class Report:
         return {
             "schema": SCHEMA,
             "version": VERSION,
-            "path": self.path,
+            "path": json_safe(self.path),
             "started_at": self.started_at,
             "partial": self.partial,
             "settings": asdict(self.settings),

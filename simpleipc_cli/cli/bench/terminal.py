@@ -1,4 +1,4 @@
-"""The progress and the report of `sipc bench` on a terminal, in at most 80 columns."""
+"""The progress and the report of `sipc bench`, on a terminal in at most 80 columns."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from simpleipc_cli.cli.stdio import STDERR, STDOUT
 from simpleipc_cli.text import printable
 
 _WIDTH = 80
+_UNLIMITED = 10_000  # columns: a program that reads the report wants whole lines
 _COLUMN = 11  # of figures
 _ROWS = 12  # of the histogram (tunable)
 _BAR = 34
@@ -127,7 +128,11 @@ def print_report(
     out = io.StringIO()
     has_colour = _wants_colour(STDOUT)
     console = Console(
-        file=out, force_terminal=has_colour, no_color=not has_colour, width=_WIDTH, highlight=False
+        file=out,
+        force_terminal=has_colour,
+        no_color=not has_colour,
+        width=_WIDTH if os.isatty(STDOUT) else _UNLIMITED,
+        highlight=False,
     )
     console.print(Text(printable(report.path), "bold"), soft_wrap=True)  # for copying
     for number, section in enumerate(sections(report, conditions, changes)):

@@ -497,6 +497,13 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_others(endpoint, folder
     assert (folder / "csv").read_bytes()
 
 
+def test_a_path_that_is_no_text_is_valid_json(folder):
+    path = folder / "\udcff"
+    with RespondingServer(path):
+        done = run_bench(path, "-n", "9", "--json", "-")
+    assert json.loads(done.stdout)["path"] == f"{folder}/\\udcff"
+
+
 @needs_root
 def test_the_report_overwrites_a_mount_point(endpoint, folder):
     (folder / "report").touch()

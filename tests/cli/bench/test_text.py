@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 from helpers.bench_reports import CLOSED, LONGEST, MS, OPEN, report_of
 
 from simpleipc_cli.bench.conditions import evaluate, parse
+from simpleipc_cli.bench.format import sections
 from simpleipc_cli.bench.generator import FAILURES
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.cli.bench.terminal import print_report
@@ -104,10 +106,22 @@ def test_control_characters_of_a_path_are_escaped(text_of):
     assert text_of(report).startswith("/run/\\x1b[2J\\n\\udcff\n")
 
 
+def test_a_program_that_reads_the_report_gets_whole_lines(text_of):
+    report = report_of(settings={**OPEN, "processes": 16, "requests": 10**9, "warmup": MS})
+    text = text_of(report)
+    found = list(sections(report, (), None))
+    facts = [row[-1] for section in found for row in section.table.rows if section.table.has_words]
+    assert max(map(len, facts)) > 69, "it does not fit beside its name"
+    for whole in facts:
+        assert f" {whole}\n" in text
+
+
 @pytest.mark.parametrize("longest", [1, MS, LONGEST], ids=["1 ns", "1 ms", "39 h"])
 @pytest.mark.parametrize("count", [1, 10**9], ids=["few", "very many"])
 @pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "open"])
-def test_the_report_fits_80_columns(text_of, longest, count, settings):
+def test_the_report_fits_80_columns_of_a_terminal(text_of, monkeypatch, longest, count, settings):
+    monkeypatch.setattr(os, "isatty", lambda _descriptor: True)
+    monkeypatch.setenv("NO_COLOR", "1")
     report = report_of(settings={**settings, "processes": 16, "requests": count, "warmup": MS})
     results = report.results
     for histogram in (results.total, results.connect, results.first_byte, results.response):
