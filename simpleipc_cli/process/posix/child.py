@@ -1,14 +1,16 @@
 """Processes on POSIX systems, and the pipes between the server and them.
 
 A child gets a session of its own, default signal handling and the descriptor limit that this
-process was started with. It is watched through a pidfd. It is reaped only after its group
-has been signalled: until then neither its number nor its group's can be reused.
+process was started with. It is watched through a pidfd, or by a thread where there are none. It is
+reaped only after its group has been signalled: until then neither its number nor its group's can
+be reused.
 
 The child's ends of the pipes block, ours never do.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -33,6 +35,8 @@ from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 # Runs "$@" with a soft descriptor limit. POSIX has no -S and -n, but every shell on Linux does.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
+_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
 _GROUP_DELAYS = (0.001, 0.02)  # seconds between polls of a group: first and longest (tunable)
 _SCAN_AFTER = 0.005  # seconds: delay from which on polls scan /proc for zombies
@@ -42,13 +46,13 @@ class ChildProcess(base.ChildProcess):
     """A child that leads a session of its own, and so a process group that it cannot leave."""
 
     def __init__(self, pid: int) -> None:
-        """Take over a child. If no descriptor is free, kill it and raise SipcError."""
+        """Take over a child. If it cannot be watched, kill it and raise SipcError."""
         self.pid = pid
         self._status: int | None = None
         self._is_reaped = False
         orphans.own_children.add(pid)
         try:
-            self.descriptor = os.pidfd_open(pid)
+            self.descriptor = _watch(pid)
         except OSError as error:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -60,7 +64,7 @@ class ChildProcess(base.ChildProcess):
 
     def status(self) -> int | None:
         if self._status is None and not self._is_reaped:
-            found = os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is not None:
                 exited = found.si_code == os.CLD_EXITED
                 self._status = found.si_status if exited else -found.si_status
@@ -102,7 +106,7 @@ class ChildProcess(base.ChildProcess):
                         f"process {self.pid} cannot be ended",
                         "check whose it is, and what it waits for",
                     )
-            os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
+            os.waitid(os.P_PID, self.pid, os.WEXITED)
             self._is_reaped = True
             orphans.own_children.discard(self.pid)
         finally:
@@ -149,6 +153,34 @@ class ChildProcess(base.ChildProcess):
         except PermissionError:
             pass  # its members now run as another user
         return True
+
+
+def _watch(pid: int) -> int:
+    """Return a descriptor that is READ once a child has exited. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except AttributeError:  # not Linux
+        pass
+    except OSError as error:
+        if error.errno in _SCARCE:
+            raise
+    # The kernel is too old, or a sandbox forbids it.
+    reader, writer = os.pipe()
+    try:
+        Thread(target=_close_at_exit, args=(writer, pid), daemon=True).start()
+    except RuntimeError as error:
+        os.close(reader)
+        os.close(writer)
+        raise OSError(errno.EAGAIN, str(error)) from error
+    return reader
+
+
+def _close_at_exit(descriptor: int, pid: int) -> None:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        pass  # reaped by now
+    os.close(descriptor)
 
 
 def _start_child(command: Command, start: Callable[[str, list[str]], int]) -> ChildProcess:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
-from helpers.command import SIPC, Program, environment, needs_root
+from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
+from helpers.injection import needs_strace
 from helpers.procfs import children, state
 from helpers.server import Server
 from helpers.terminal import terminal
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, is_listening, message
+from helpers.workers import ask_worker, serve_workers
 
 # -- sessions and signals ------------------------------------------------------------------
 
@@ -125,3 +129,79 @@ def test_handlers_keep_their_status_beside_orphans(endpoint, options, status):
         assert answers == [(b"pong\n", status == 0)] * 80
         assert server.stop() == 0
         assert server.log.count(f"status={status}") == 80
+
+
+# -- without pidfds ------------------------------------------------------------------------
+
+OLD_PYTHON = "import os; del os.pidfd_open, os.P_PIDFD"
+
+
+@pytest.fixture
+def no_pidfds(tmp_path):
+    """Return the environment of programs whose Python knows no pidfds."""
+    (tmp_path / "sitecustomize.py").write_text(OLD_PYTHON)
+    return environment(PYTHONPATH=str(tmp_path))
+
+
+@needs_strace[0]
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+def test_a_system_that_refuses_pidfds_runs_handlers(endpoint, error):
+    strace = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=pidfd_open"]
+    strace += ["-e", f"inject=pidfd_open:error={error}"]
+    serve = [SIPC, "serve", endpoint, "--exec", "cat", "--count", "3"]
+    with Program([*strace, *serve], stderr=subprocess.DEVNULL, env=environment()) as server:
+        wait_until(lambda: is_listening(endpoint), "the server to listen")
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.wait(TIMEOUT) == 0
+
+
+def test_without_pidfds_handlers_end_with_their_clients(endpoint, folder, no_pidfds):
+    with Server(endpoint, f": >{folder}/begun; sleep 1000", env=no_pidfds) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b""))
+            wait_until((folder / "begun").exists, "the handler to begin")
+        server.wait_for_log("client closed")
+        server.wait_until_idle()
+
+
+def test_without_pidfds_failures_are_noticed(endpoint, no_pidfds):
+    with Server(endpoint, "cat; kill -KILL $$", env=no_pidfds):
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", False)
+
+
+def test_without_pidfds_prestarted_handlers_are_replaced(endpoint, no_pidfds):
+    with Server(endpoint, "cat", "--prestart", 2, env=no_pidfds) as server:
+        wait_until(lambda: len(children(server.pid)) == 2, "two handlers")
+        killed = children(server.pid)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: len(children(server.pid)) == 2 and not set(children(server.pid)) & set(killed),
+            "two others",
+        )
+        assert ask(endpoint, b"hello") == (b"hello", True)
+        assert server.stop() == 0
+
+
+def test_without_pidfds_workers_are_replaced(endpoint, no_pidfds):
+    with serve_workers(endpoint, env=no_pidfds) as server:
+        (worker,) = {int(ask_worker(endpoint, "pid")) for _ in range(3)}
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not children(server.pid), "its end to be noticed")
+        assert int(ask_worker(endpoint, "pid")) != worker
+
+
+def test_without_pidfds_a_server_is_started_on_demand(endpoint, no_pidfds):
+    spawn = "exec sipc serve --exec cat --count 1"
+    done = sipc("send", endpoint, "--spawn", spawn, input=b"hello", env=no_pidfds)
+    assert (done.returncode, done.stdout) == (0, b"hello")
+
+
+def test_without_pidfds_a_daemon_that_does_not_listen_is_terminated(endpoint, folder, no_pidfds):
+    (folder / "sock.lock").touch()
+    options = ("--background", "--max-wait", "300ms")
+    done = sipc("serve", endpoint, "--exec", "cat", *options, env=no_pidfds)
+    assert_error_line(done, 6, "within 0.3 s")
+    assert os.listdir(folder) == ["sock.lock"]
