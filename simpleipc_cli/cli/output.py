@@ -13,6 +13,7 @@ from time import sleep
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
+from simpleipc_cli.cli.parse import spool_folders
 from simpleipc_cli.cli.stdio import (
     CHUNK,
     STDERR,
@@ -185,14 +186,24 @@ class FileOutput(Output):
             except OSError as error:
                 if old is None or error.errno not in _NOT_REPLACEABLE:
                     raise
-                folder = os.environ.get("TMPDIR") or system.SPOOL_FOLDER
-                self._temporary = os.path.join(folder, os.path.basename(self._temporary))
-                self._create_temporary(0o600)
+                self._create_elsewhere(error)
                 return
         except OSError as error:
             raise write_error(self._name, error) from error
         if old is not None and system.HAS_OWNERSHIP:
             self._copy_ownership(old)
+
+    def _create_elsewhere(self, error: OSError) -> None:
+        """Create the temporary file in the first folder that works. Raises `error` if none does."""
+        name = os.path.basename(self._temporary)
+        for folder in spool_folders():
+            self._temporary = os.path.join(folder, name)
+            try:
+                self._create_temporary(0o600)
+            except OSError:
+                continue
+            return
+        raise error
 
     def _create_temporary(self, mode: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
