@@ -62,6 +62,7 @@ class Server:
         self._poller = self._context.poller
         self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
         self._dispatcher = Dispatcher(self._context, self._on_done)
+        self._descriptors = descriptors
         self._acceptor = Acceptor(listener, self._context, self._dispatcher, descriptors)
 
         self._may_drain = Lock()  # the first stop() takes it, for good
@@ -124,6 +125,8 @@ class Server:
         if dispatcher.queue:
             dispatcher.start_queued()
         now = monotonic()
+        if self._housekeeping_due == NEVER:
+            self._housekeeping_due = now + _PATH_CHECK  # the event may have changed what is due
         if now >= dispatcher.due:
             dispatcher.resume_due(now)
         if self._shutdown.is_requested or now >= min(
@@ -168,8 +171,15 @@ class Server:
         for remaining in (self._drain_deadline.remaining(), self._notifier.remaining()):
             if remaining is not None:
                 due = min(due, now + remaining)
-        if self._is_accepting or self._dispatcher.threads.is_starved:
-            due = min(due, now + _PATH_CHECK)  # a thread may be free by then
+        if self._dispatcher.threads.is_starved or (
+            self._is_accepting
+            and (
+                self._listener.can_lose_path
+                or self._descriptors.is_raised
+                or self._dispatcher.unanswered
+            )
+        ):
+            due = min(due, now + _PATH_CHECK)  # a thread or descriptors may be free by then
         if self._is_accepting and (idle_end := self._idle_end()) is not None:
             due = min(due, idle_end)
         return due

@@ -42,6 +42,8 @@ class Listener(ABC):
 
     is_externally_owned = False
     """Whether the service manager keeps the listener, so that its queue is for the next server."""
+    can_lose_path = True
+    """Whether owns_path() may become False."""
 
     @abstractmethod
     def fileno(self) -> int:
@@ -51,9 +53,9 @@ class Listener(ABC):
     def accept(self) -> Stream:
         """Return the next connection. Raises BlockingIOError if none waits, OutOfDescriptors."""
 
-    @abstractmethod
     def owns_path(self) -> bool:
-        """Return whether the path still leads to this listener."""
+        """Return whether the path still leads to this listener, True if that is not known."""
+        return True
 
     @abstractmethod
     def stop_listening(self) -> None:

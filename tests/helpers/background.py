@@ -46,7 +46,7 @@ class Background(Spawning):
             lock.unlink(missing_ok=True)
 
     def _has_bound(self) -> bool:
-        return any(re.match(r"\.sipc-[0-9a-f]+$", name) for name in os.listdir(self.folder))
+        return any(re.search(r"\.sipc-[0-9a-f]+$", name) for name in os.listdir(self.folder))
 
     def check_nothing_left(self) -> None:
         super().check_nothing_left()

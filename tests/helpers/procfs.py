@@ -126,10 +126,12 @@ def waits_to_write(pid: int) -> bool:
     )
 
 
-def wakeups(pid: int) -> int:
-    """Return how often a process has gone to sleep."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+def waits_for_ever(pid: int) -> bool:
+    """Whether a process waits in epoll_wait(2) without a timeout."""
+    if not is_in_syscall(pid, "epoll_wait"):
+        return False
+    timeout = Path(f"/proc/{pid}/syscall").read_text().split()[4:5]
+    return timeout != [] and int(timeout[0], 16) & 0xFFFFFFFF == 0xFFFFFFFF
 
 
 def stop_process(pid: int) -> None:

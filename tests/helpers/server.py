@@ -152,6 +152,6 @@ class Server(LoggedProcess):
     def check_nothing_left(self) -> None:
         wait_until(lambda: not processes(self.mark), f"no process left: {processes(self.mark)}")
         folder = Path(self.path).parent
-        left = [name for name in os.listdir(folder) if re.search(r"^\.sipc-|\.lock$", name)]
+        left = [name for name in os.listdir(folder) if re.search(r"\.sipc-|\.lock$", name)]
         assert not left
         assert "Traceback" not in self.log

@@ -62,7 +62,7 @@ class Spawning:
 
     def check_nothing_left(self) -> None:
         wait_until(lambda: not self.left(), f"no process left: {self.left()}")
-        left = [name for name in os.listdir(self.folder) if re.search(r"^\.sipc-|\.lock$", name)]
+        left = [name for name in os.listdir(self.folder) if re.search(r"\.sipc-|\.lock$", name)]
         assert not left
 
     def __enter__(self) -> Spawning:

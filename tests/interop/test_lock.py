@@ -52,7 +52,7 @@ def lock_of(repository) -> Path:
 def left_over(repository) -> list[str]:
     """What only a server that starts has any need of."""
     names = os.listdir(repository.endpoint.parent)
-    return [name for name in names if name.endswith(".lock") or name.startswith(".sipc-")]
+    return [name for name in names if name.endswith(".lock") or ".sipc-" in name]
 
 
 def test_git_s_daemon_does_not_replace_sipc(repository):

@@ -1,8 +1,9 @@
 """A server's pid file: its process id, for scripts, and a lock that other servers respect.
 
-A new file is complete, and locked with flock(2), before it gets its name: no process reads half
-of it, and an unlocked file is a dead server's. The server that gets the lock of a dead server's
-file replaces that file, so of servers that start at once one wins.
+The file is locked with flock(2) before the process id is written into it, by one call: a process
+that reads it early finds it empty. An unlocked file is a dead server's. Of servers that start at
+once the one that gets the lock wins. The file never has a second name: hard links are missing on
+some file systems, and on others have inodes, so locks, of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from simpleipc_cli.process import base
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
 
 _MODE = 0o644
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TIMEOUT = 1.0  # seconds; to replace a dead server's file takes milliseconds (tunable)
 _POLL_INTERVAL = 0.01  # seconds (tunable)
 
@@ -25,75 +27,66 @@ _POLL_INTERVAL = 0.01  # seconds (tunable)
 class PidFile(base.PidFile):
     """The pid file of this process."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        # In the same directory, so that it can be renamed to the path. The length of its name is
-        # fixed, so that it is never too long.
-        name = f".sipc-pid-{os.urandom(8).hex()}"
-        self._temporary = os.path.join(os.path.dirname(path), name)
-
     def __exit__(self, *_: object) -> None:
         if is_at_path(self._descriptor, self._path):
             _unlink(self._path)
         os.close(self._descriptor)
 
     def _create(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._descriptor = os.open(self._temporary, flags, 0o600)
-        try:
-            lock_nowait(self._descriptor)
-            os.write(self._descriptor, b"%d\n" % os.getpid())
-            os.fchmod(self._descriptor, _MODE)  # whatever the umask
-            self._claim_path()
-        except BaseException:
-            os.close(self._descriptor)
-            _unlink(self._temporary)
-            raise
-
-    def _claim_path(self) -> None:
-        """Rename the temporary file to the path."""
         deadline = Deadline(_TIMEOUT)
-        while True:
-            try:
-                os.link(self._temporary, self._path, follow_symlinks=False)
-            except FileExistsError:
-                if self._replace(is_last_try=deadline.expired()):
-                    return
-                sleep(_POLL_INTERVAL)
-            else:
-                _unlink(self._temporary)
-                return
+        while not self._take(is_last_try=deadline.expired()):
+            sleep(_POLL_INTERVAL)
 
-    def _replace(self, *, is_last_try: bool) -> bool:
-        """Replace a dead server's file; False if the file is gone, or about to be.
+    def _take(self, *, is_last_try: bool) -> bool:
+        """Create the file, or take over a dead server's; False to try again.
 
-        If it is locked by a process other than the one that it names, that process is replacing
-        it: an error only in the last try. Raises AddressInUse, SipcError.
+        If it is locked by a process other than the one that it names, that process is writing it:
+        an error only in the last try. Raises OSError, AddressInUse, SipcError.
         """
+        is_writable = True
         try:
-            found = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
+            descriptor = os.open(self._path, _FLAGS | os.O_RDWR | os.O_CREAT, _MODE)
+        except PermissionError:  # such as another user's file in a folder of ours
+            if not os.path.lexists(self._path):
+                raise
+            is_writable = False
+            descriptor = os.open(self._path, _FLAGS | os.O_RDONLY)
         try:
-            mode = os.fstat(found).st_mode
+            mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                raise self._in_the_way("a directory" if stat.S_ISDIR(mode) else "not a pid file")
-            pid = self._pid_in(found)
-            is_locked = not lock_nowait(found)
-            if not is_at_path(found, self._path):
-                return False
-            if is_locked:
+                raise self._in_the_way("not a pid file")
+            pid = self._pid_in(descriptor)
+            if not lock_nowait(descriptor):
                 if is_last_try or _is_alive(pid):
                     raise self._in_use(pid)
                 return False
-            os.rename(self._temporary, self._path)
+            if not is_at_path(descriptor, self._path):
+                return False
+            if not is_writable:
+                os.unlink(self._path)
+                return False
+            self._write(descriptor)
+            self._descriptor, descriptor = descriptor, -1
             return True
         finally:
-            os.close(found)
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _write(self, descriptor: int) -> None:
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                os.fchmod(descriptor, _MODE)  # whatever the umask
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except BaseException:
+            _unlink(self._path)
+            raise
 
     def _explained(self, error: OSError) -> SipcError:
         if error.errno == errno.ENOENT:
             return self._no_folder()
+        if error.errno == errno.EISDIR:
+            return self._in_the_way("a directory")
         if error.errno == errno.ELOOP and os.path.islink(self._path):
             return self._not_written("it is a symbolic link", "give the name of its target")
         hint = errno_hint(error, "choose another path")

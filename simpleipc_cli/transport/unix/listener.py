@@ -18,7 +18,13 @@ from simpleipc_cli.system import absolute_path
 from simpleipc_cli.transport.base import OutOfDescriptors
 from simpleipc_cli.transport.base_server import Listener
 from simpleipc_cli.transport.unix.lock import ParentFolder, PathLock
-from simpleipc_cli.transport.unix.stream import UnixStream, endpoint_error, errno_hint, new_socket
+from simpleipc_cli.transport.unix.stream import (
+    UnixStream,
+    endpoint_error,
+    errno_hint,
+    is_bound,
+    new_socket,
+)
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SOCKET_UNIT = "use a socket unit that has ListenStream= with a path"
@@ -57,18 +63,23 @@ class UnixListener(Listener):
 
     def owns_path(self) -> bool:
         try:
-            found = os.lstat(self.path)
-        except OSError:
+            return self._is_at_path()
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:
+            return True  # not known: a folder may be without permission for a moment
+
+    def _is_at_path(self) -> bool:
+        found = os.lstat(self.path)
         return (found.st_dev, found.st_ino) == self._identity
 
     def stop_listening(self) -> None:
         """Remove the path without a lock: no server takes a path on which another listens."""
-        if self.owns_path():
-            try:
+        try:
+            if self._is_at_path():
                 os.unlink(self.path)
-            except OSError:
-                pass  # gone, or no longer permitted: it is stale from now on
+        except OSError:
+            pass  # gone, or no longer permitted: it is stale from now on
         self._socket.shutdown(_socket.SHUT_RD)
 
     def close(self) -> None:
@@ -99,28 +110,40 @@ def listen(
 def _listen(
     folder: ParentFolder, mode: int, group: int | None, backlog: int, cancelled: Callable[[], bool]
 ) -> UnixListener:
-    folder.is_path_free()
+    folder.check_path()
     listening = new_socket(folder.path)
-    temporary = f".sipc-{os.urandom(8).hex()}"
     try:
         os.fchmod(listening.fileno(), mode)  # bind() takes this mode, less the umask
-        listening.bind(folder.address(temporary))
+        name = folder.bind(listening)
         try:
             if group is not None:
-                _chgrp(group, temporary, folder)
-            os.chmod(temporary, mode, dir_fd=folder.descriptor)  # new and ours: not a link
-            found = os.stat(temporary, dir_fd=folder.descriptor, follow_symlinks=False)
+                _chgrp(group, name, folder)
+            os.chmod(name, mode, dir_fd=folder.descriptor)  # new and ours: not a link
             listening.listen(backlog)
             listening.setblocking(False)
             with PathLock(folder, cancelled):
-                _claim_path(folder, temporary)
+                # No link(2) in place of these two: it is missing on some file systems, and on
+                # others each of the names is another inode, where no client finds the socket.
+                folder.check_path()
+                folder.rename(name)
+                name = folder.name
+                found = folder.stat(name)
+                _check_reachable(folder.path)
         except BaseException:
-            folder.unlink(temporary)
+            folder.unlink(name)
             raise
     except BaseException:
         listening.close()
         raise
     return UnixListener(listening, folder.path, (found.st_dev, found.st_ino))
+
+
+def _check_reachable(path: str) -> None:
+    if not is_bound(path):
+        raise NotASocket(
+            f"no client can connect to {path}: its file system cannot hold a socket",
+            "choose a path on another file system",
+        )
 
 
 def _chgrp(group: int, name: str, folder: ParentFolder) -> None:
@@ -132,19 +155,6 @@ def _chgrp(group: int, name: str, folder: ParentFolder) -> None:
         ) from None
 
 
-def _claim_path(folder: ParentFolder, temporary: str) -> None:
-    """Give the path to the socket with the temporary name, if it may be taken."""
-    if not folder.is_path_free():
-        folder.rename(temporary)
-        return
-    try:
-        folder.link(temporary)
-    except FileExistsError:  # made by a program that does not use the lock: report what it is
-        folder.is_path_free()
-        raise
-    folder.unlink(temporary)
-
-
 class UnixInheritedListener(UnixListener):
     """A listening socket that the service manager created and keeps open.
 
@@ -153,6 +163,7 @@ class UnixInheritedListener(UnixListener):
     """
 
     is_externally_owned = True
+    can_lose_path = False
 
     def __init__(self, listening: _socket.socket) -> None:
         super().__init__(listening, _name_of(listening), (0, 0))

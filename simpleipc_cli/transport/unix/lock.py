@@ -7,6 +7,7 @@ are held with flock(2), which the kernel releases however the holder ends.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import stat
@@ -25,8 +26,10 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
 from simpleipc_cli.transport.unix.stream import (
+    MAX_ADDRESS,
+    O_PATH,
+    SocketAddress,
     errno_hint,
-    fd_path,
     file_type,
     lower_strerror,
     new_socket,
@@ -37,7 +40,8 @@ _TIMEOUT = 12.0  # seconds; long enough for a lock to become stale (tunable)
 _POLL_INTERVAL = 0.01  # seconds between tries to get the lock (tunable)
 _MAX_NAME = 255  # bytes in a file's name (NAME_MAX of Linux)
 
-_START_LOCK_PREFIX = b".sipc-spawn-"
+_FOLDER_FLAGS = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_START_LOCK_MODE = 0o600
 # For reading and writing, which some file systems require; never blocks on a planted FIFO.
 _START_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -55,7 +59,7 @@ class ParentFolder:
 
     def __enter__(self) -> ParentFolder:
         try:
-            self.descriptor = os.open(self._parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.descriptor = os.open(self._parent, _FOLDER_FLAGS)
         except FileNotFoundError:
             raise _no_folder(self._parent) from None
         return self
@@ -63,51 +67,52 @@ class ParentFolder:
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
-    def address(self, name: str) -> str:
-        """Return a socket address for a name in the folder, short however long its path."""
-        return f"{fd_path(self.descriptor)}/{name}"
+    def bind(self, listening: _socket.socket) -> str:
+        """Bind the socket to a new name in the folder, and return that.
+
+        `ss` and getpeername() show this name for ever: the path and a suffix where that fits.
+        """
+        suffix = f".sipc-{os.urandom(4).hex()}"
+        path = os.path.abspath(self.path) + suffix
+        if len(os.fsencode(path)) > MAX_ADDRESS:
+            path = os.path.join(self._parent, suffix)
+        with SocketAddress(path, is_new=True) as address:
+            listening.bind(address)
+        return os.path.basename(path)
+
+    def stat(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
 
     def unlink(self, name: str) -> None:
         os.unlink(name, dir_fd=self.descriptor)
-
-    def link(self, temporary: str) -> None:
-        """Link the path to the file `temporary`. Raises FileExistsError."""
-        fd = self.descriptor
-        os.link(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
 
     def rename(self, temporary: str) -> None:
         """Rename the file `temporary` to the path, replacing any other file."""
         fd = self.descriptor
         os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
 
-    def is_path_free(self) -> bool:
-        """Return True if the path does not exist, False if it is a stale socket.
+    def check_path(self) -> None:
+        """Return if the path does not exist, or is a stale socket.
 
         Raises AddressInUse if a server listens on it, NotASocket, PermissionDenied.
         """
         try:
-            descriptor = os.open(
-                self.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor
-            )
-        except FileNotFoundError:
-            return True
-        try:
-            mode = os.fstat(descriptor).st_mode
+            mode = self.stat(self.name).st_mode
             if not stat.S_ISSOCK(mode):
                 raise NotASocket(f"{self.path} is {file_type(mode)}, not a socket")
-            if _is_listening(descriptor, self.path):
+            if _is_listening(self.path):
                 raise AddressInUse(f"another server is listening on {self.path}")
-        finally:
-            os.close(descriptor)
-        return False
+        except FileNotFoundError:
+            return
 
 
-def _is_listening(descriptor: int, path: str) -> bool:
-    """Return whether a server listens on the socket with this O_PATH descriptor."""
+def _is_listening(path: str) -> bool:
+    """Return whether a server listens on the socket at `path`."""
     probing = new_socket(path)
     try:
         probing.setblocking(False)
-        probing.connect(fd_path(descriptor))
+        with SocketAddress(path) as address:
+            probing.connect(address)
     except BlockingIOError:
         return True  # its queue is full
     except ConnectionRefusedError:
@@ -142,10 +147,10 @@ class PathLock:
         """The lock of another process: its inode, and the time when it was found."""
 
     def __enter__(self) -> None:
-        """Raises AddressInUse and others as is_path_free() does, Cancelled, SipcError, OSError."""
+        """Raises AddressInUse and others as check_path() does, Cancelled, SipcError, OSError."""
         deadline = Deadline(_TIMEOUT)
         while not self._create():
-            self._folder.is_path_free()
+            self._folder.check_path()
             self._remove_stale()
             if self._cancelled():
                 raise Cancelled(f"stopped while waiting for the lock {self._path}")
@@ -180,32 +185,45 @@ class PathLock:
         """Remove another's file if its process is dead."""
         try:
             descriptor = self._open(os.O_RDONLY | os.O_NONBLOCK)
-        except (FileNotFoundError, PermissionError):  # gone, or its age cannot be known
+        except FileNotFoundError:
+            return
+        except PermissionError:  # made with another umask, or another user's: nor is its flock seen
+            if self._is_old(self._folder.stat(self._name)):
+                self._unlink_stale()
             return
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, or a socket
                 raise
             raise self._in_the_way(lower_strerror(error)) from error
         try:
-            if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
-                raise self._in_the_way(f"it is {file_type(mode)}")
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise self._in_the_way(f"it is {file_type(found.st_mode)}")
             # The flock comes before the last check: its holder decides about this very file.
-            if self._is_old(descriptor) and self._lock(descriptor):
-                self._folder.unlink(self._name)
+            if self._is_old(found) and self._lock(descriptor):
+                self._unlink_stale()
         finally:
             os.close(descriptor)
 
     def _in_the_way(self, what: str) -> SipcError:
         return SipcError(f"the lock {self._path} cannot be taken: {what}", "remove it")
 
-    def _is_old(self, descriptor: int) -> bool:
+    def _is_old(self, found: os.stat_result) -> bool:
         """Compare its time or, as clocks may be set back, how long we have seen it."""
-        found = os.fstat(descriptor)
         now = time.monotonic()
         if self._found[0] != found.st_ino:
             self._found = (found.st_ino, now)
         age = max(time.time() - found.st_mtime, now - self._found[1])
         return age > _STALE_AFTER
+
+    def _unlink_stale(self) -> None:
+        try:
+            self._folder.unlink(self._name)
+        except PermissionError as error:  # in a folder such as /tmp: another user's
+            raise PermissionDenied(
+                f"the old lock {self._path} cannot be removed: {lower_strerror(error)}",
+                "have its owner remove it, or choose another path",
+            ) from error
 
     def _lock(self, descriptor: int) -> bool:
         """Lock an open file; False if another process has the lock, or has replaced the file."""
@@ -224,8 +242,9 @@ class StartLock:
 
     def __init__(self, path: str) -> None:
         folder, name = os.path.split(path)
+        # Each user has a lock of their own: one that another user left in /tmp cannot be opened.
         # The longest names may share a lock, so that one client waits for another.
-        raw = (_START_LOCK_PREFIX + os.fsencode(name))[:_MAX_NAME]
+        raw = os.fsencode(f".sipc-spawn-{os.geteuid()}-{name}")[:_MAX_NAME]
         self._folder = folder or "."
         self._descriptor = -1
         self.path = os.path.join(folder, os.fsdecode(raw))
@@ -238,11 +257,10 @@ class StartLock:
         EndpointError.
         """
         try:
-            descriptor = os.open(self.path, _START_LOCK_FLAGS, 0o600)
+            descriptor = os.open(self.path, _START_LOCK_FLAGS, _START_LOCK_MODE)
         except PermissionError as error:
-            if os.path.lexists(self.path):
-                return False  # the lock of another user, whose client may be starting a server
-            raise self._explained(error) from None
+            self._repair(error)
+            return False
         except OSError as error:
             raise self._explained(error) from None
         try:
@@ -258,6 +276,20 @@ class StartLock:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
+    def _repair(self, error: OSError) -> None:
+        """Make our lock file accessible, which was made with another umask."""
+        try:
+            found = os.lstat(self.path)
+            if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode):
+                os.chmod(self.path, _START_LOCK_MODE)
+                return
+        except OSError:
+            raise self._explained(error) from None
+        raise PermissionDenied(
+            f"{self.path} is in the way: it belongs to another user (uid {found.st_uid})",
+            "have its owner remove it, or choose another path",
+        )
 
     def release(self) -> None:
         """Release the lock, if it was taken, and remove the file.

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MAX_ADDRESS = 107
 """Bytes of a path that fit into a socket address, not counting its NUL (unix(7))."""
 
+O_PATH = getattr(os, "O_PATH", 0)
+"""Opens any file or folder, also without permission to read it; 0, to read, where it is missing."""
+
 _UCRED_SIZE = 12  # bytes of a struct ucred: three numbers (unix(7))
 _MAX_BLOCKED = 1.0
 """Seconds in one system call (tunable). Python checks for signals only between calls: a signal
@@ -203,34 +206,85 @@ def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> 
 class SocketAddress:
     """A path as a socket address, in a `with`.
 
-    A path that is too long is opened, and named by its descriptor.
+    A path that is too long gets a short name: that of a descriptor, or without /proc that of a
+    symbolic link in a private directory.
     """
 
-    __slots__ = ("_descriptor", "_path")
+    __slots__ = ("_descriptor", "_folder", "_is_new", "_path")
 
-    def __init__(self, path: str) -> None:
-        """Raises NotASocket for a name that no file can have."""
+    def __init__(self, path: str, *, is_new: bool = False) -> None:
+        """`is_new`: there is no such file yet, but its folder, and the name is a short one.
+
+        Raises NotASocket for a name that no file can have.
+        """
         if not path or "\0" in path:
             raise NotASocket("the path is empty" if not path else "the path has a NUL in it")
         self._path = path
+        self._is_new = is_new
         self._descriptor = -1
+        self._folder = ""
 
     def __enter__(self) -> str | bytes:
-        """Return the address. Raises OSError."""
+        """Return the address. Raises OSError about the path, EndpointError."""
         raw = os.fsencode(self._path)
         if len(raw) <= MAX_ADDRESS:
             return raw
-        self._descriptor = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
-        return fd_path(self._descriptor)
+        if not self._is_new:
+            return self._shorten(self._path)
+        folder, name = os.path.split(self._path)
+        return f"{self._shorten(folder)}/{name}"
+
+    def _shorten(self, path: str) -> str:
+        if O_PATH:
+            self._descriptor = os.open(path, O_PATH | os.O_CLOEXEC)
+            short = fd_path(self._descriptor)
+            if os.path.lexists(short):
+                return short
+        import tempfile  # noqa: PLC0415 - only for long paths without /proc
+
+        try:
+            self._folder = tempfile.mkdtemp(prefix="sipc-")
+            os.symlink(os.path.abspath(path), f"{self._folder}/s")
+        except OSError as error:
+            self.__exit__()
+            raise EndpointError(
+                f"no short name for {path}: {lower_strerror(error)}",
+                errno_hint(error, "choose a shorter path"),
+            ) from error
+        return f"{self._folder}/s"
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
+        if self._folder:
+            try:
+                os.unlink(f"{self._folder}/s")
+            except FileNotFoundError:
+                pass  # it could not be made
+            os.rmdir(self._folder)
 
 
 def fd_path(descriptor: int) -> str:
     """Return a short path to an open file or folder, however long its own is (proc(5))."""
     return f"/proc/self/fd/{descriptor}"
+
+
+def is_bound(path: str) -> bool:
+    """Return False if the kernel finds no socket of a process at the file `path`.
+
+    A datagram socket asks: connected to a stream socket it gets EPROTOTYPE, and that one nothing.
+    """
+    probing = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        with SocketAddress(path) as address:
+            probing.connect(address)
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        pass  # EPROTOTYPE, or EACCES, as the mode may be without permission for us
+    finally:
+        probing.close()
+    return True
 
 
 def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
@@ -276,8 +330,10 @@ def _refused(path: str) -> EndpointError:
     """Explain ECONNREFUSED: Linux gives it for a stale socket, and for any other file."""
     try:
         mode = os.stat(path).st_mode
-    except OSError:
+    except FileNotFoundError:
         return PathNotFound(f"{path} no longer exists")
+    except OSError as error:
+        return endpoint_error(error, path)
     if stat.S_ISSOCK(mode):
         return NotListening(f"no server is listening on {path}")
     return NotASocket(f"{path} is {file_type(mode)}, not a socket")

@@ -86,6 +86,8 @@ def _listen_error(error: OSError, name: str, path: str) -> EndpointError:
 class WinListener(Pollable, Listener):
     """A named pipe that clients can open."""
 
+    can_lose_path = False
+
     def __init__(self, name: str, backlog: int, guard: int, rules: str) -> None:
         """Take over the guard. Raises OSError."""
         super().__init__()
@@ -116,10 +118,6 @@ class WinListener(Pollable, Listener):
             stream = self._queue.popleft()
             self._fill_up()
         return stream
-
-    def owns_path(self) -> bool:
-        """Return True: a pipe's name cannot be taken away."""
-        return True
 
     def stop_listening(self) -> None:
         """Refuse new clients. The name is in use until the last connection is closed."""

@@ -44,6 +44,9 @@ def gate(folder):
         yield it
 
 
+LOCK = f".sipc-spawn-{os.geteuid()}-sock"
+
+
 @pytest.fixture
 def stale(endpoint):
     with socket.socket(socket.AF_UNIX) as left:
@@ -53,7 +56,7 @@ def stale(endpoint):
 @contextmanager
 def held_lock(folder):
     """Hold the lock of a client that starts a server."""
-    path = folder / ".sipc-spawn-sock"
+    path = folder / LOCK
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield path
@@ -252,7 +255,7 @@ def test_a_signal_at_any_system_call_harms_no_later_client(endpoint, folder, tmp
                 if not listening:
                     spawning.check_nothing_left()
             assert spawning.send(SERVE).stdout == b"hello", (call, count)
-            (folder / ".sipc-spawn-sock").unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
         assert os.listdir(folder) == []
     assert met > len(moments) / 2, "some, but not all, come after the end"
 
@@ -270,7 +273,7 @@ def moments_of_a_start(endpoint, tmp_path) -> list[tuple[str, int]]:
     for line in (tmp_path / "trace").read_text().splitlines():
         if call := re.match(r"\w+(?=\()", line):
             counts[call[0]] += 1
-            begun = begun or ".sipc-spawn-sock" in line
+            begun = begun or LOCK in line
             # Where things begin and end, unless there is time for all.
             if begun and (SOAK >= 20 or re.match(BEGINNINGS_AND_ENDS, line)):
                 moments.append((call[0], counts[call[0]]))
@@ -327,7 +330,7 @@ def test_the_command_of_a_killed_client_can_write_its_log_and_listen(
     gate.open()
     assert run_cli("send", endpoint, "-d", "x", "--wait", "1h").stdout == b"x"
     assert spawning.send("false").stdout == b"hello"
-    (folder / ".sipc-spawn-sock").unlink()  # of the killed client; no other has started since
+    (folder / LOCK).unlink()  # of the killed client; no other has started since
 
 
 def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folder):
@@ -335,7 +338,7 @@ def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folde
         pid = int(spawning.wait_for_lines("starts", 1)[0])
         client.kill()
         client.communicate()
-    assert (folder / ".sipc-spawn-sock").exists()
+    assert (folder / LOCK).exists()
     assert spawning.send(SERVE, cwd=folder).stdout == b"hello"
     os.killpg(pid, signal.SIGKILL)
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
@@ -345,7 +348,7 @@ def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folde
 def test_waiting_for_the_start_of_another_client_has_the_same_limits(spawning, folder, limits):
     with held_lock(folder):
         done = spawning.send("touch here", *limits, cwd=folder)
-    lock = str(folder / ".sipc-spawn-sock")
+    lock = str(folder / LOCK)
     assert_error_line(done, 4, "does not exist", "has not finished", lock)
     assert os.listdir(folder) == []
 
@@ -361,7 +364,7 @@ def test_while_another_client_starts_a_server_any_server_will_do(spawning, endpo
 
 @pytest.mark.parametrize("removed", [True, False], ids=["ended", "killed"])
 def test_when_another_client_has_ended_the_next_one_starts_a_server(spawning, folder, removed):
-    path = folder / ".sipc-spawn-sock"
+    path = folder / LOCK
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with spawning.start(f"echo x >>starts; {SERVE}", cwd=folder) as client:
@@ -400,7 +403,7 @@ def test_of_many_clients_some_killed_all_others_get_responses(endpoint, folder, 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "file"])
 def test_a_file_that_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
-    lock = folder / ".sipc-spawn-sock"
+    lock = folder / LOCK
     match kind:
         case "folder":
             lock.mkdir()
@@ -411,7 +414,7 @@ def test_a_file_that_is_no_lock_but_has_its_name_is_left_alone(spawning, folder,
         case "file":
             lock.write_text("precious")
     assert_error_line(spawning.send("touch here", cwd=folder), 1, str(lock))
-    assert os.listdir(folder) == [".sipc-spawn-sock"]
+    assert os.listdir(folder) == [LOCK]
     lock.rmdir() if kind == "folder" else lock.unlink()
 
 

@@ -57,7 +57,7 @@ def test_the_server_sends_nothing_before_it_listens(notify_socket, folder, endpo
     lock.touch()
     env = environment(NOTIFY_SOCKET=str(folder / "notify"))
     with Program([SIPC, "serve", endpoint, "--exec", "cat"], env=env) as server:
-        wait_until(lambda: any(n.startswith(".sipc-") for n in os.listdir(folder)), "it to wait")
+        wait_until(lambda: any(".sipc-" in n for n in os.listdir(folder)), "it to wait")
         server.terminate()
         assert server.wait() == 143
     notify_socket.setblocking(False)

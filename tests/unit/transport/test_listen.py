@@ -9,16 +9,20 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from helpers.wire import is_listening
+from helpers.command import needs_root
+from helpers.users import become
+from helpers.wire import connect, is_listening
 
+from simpleipc_cli.errors import PermissionDenied
 from simpleipc_cli.transport import listen
+from simpleipc_cli.transport.unix.stream import is_bound
 
 
 @contextmanager
 def listening(path, mode: int = 0o600):
     listener = listen(str(path), mode=mode, backlog=5)
     try:
-        yield
+        yield listener
     finally:
         listener.stop_listening()
         listener.close()
@@ -53,3 +57,87 @@ def test_a_lock_left_by_a_dead_server_is_removed_once_it_is_old(endpoint, folder
     with listening(endpoint):
         assert is_listening(endpoint)
         assert not lock.exists()
+
+
+@needs_root
+def test_a_lock_without_permission_is_removed_once_it_is_old(endpoint, folder):
+    """A umask of 0777 makes such a one."""
+    folder.chmod(0o1777)
+    lock = folder / "sock.lock"
+    lock.touch(mode=0)
+    os.chown(lock, 65534, -1)
+    os.utime(lock, (time.time() - 6.0,) * 2)
+    with become(65534), listening(endpoint):
+        assert is_listening(endpoint)
+        assert not lock.exists()
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o644, 0o600], ids=oct)
+def test_an_old_lock_of_another_user_in_a_sticky_folder_is_named(endpoint, folder, mode):
+    folder.chmod(0o1777)
+    lock = folder / "sock.lock"
+    lock.touch(mode=mode)
+    os.utime(lock, (time.time() - 6.0,) * 2)
+    with become(65534), pytest.raises(PermissionDenied, match=f"the old lock {lock} cannot be"):
+        listen(str(endpoint), mode=0o600, backlog=5)
+    assert os.listdir(folder) == ["sock.lock"]
+
+
+@needs_root
+def test_a_path_that_cannot_be_seen_for_a_moment_is_still_ours(endpoint, folder):
+    with listening(endpoint) as listener:
+        folder.chmod(0)
+        with become(65534):
+            assert listener.owns_path()
+        folder.chmod(0o700)
+        assert listener.owns_path()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "folder replaced"])
+def test_a_path_that_was_taken_away_is_no_longer_ours(folder, how):
+    inner = folder / "inner"
+    inner.mkdir()
+    endpoint = inner / "sock"
+    with listening(endpoint) as listener:
+        endpoint.unlink()
+        if how == "replaced":
+            endpoint.touch()
+        elif how == "folder replaced":
+            inner.rmdir()
+            inner.touch()
+        assert not listener.owns_path()
+    assert endpoint.exists() == (how == "replaced")
+
+
+@pytest.mark.parametrize("length", [60, 93, 94, 107])
+def test_a_connection_shows_the_servers_path_where_it_fits(folder, length):
+    endpoint = folder / ("n" * (length - len(str(folder)) - 1))
+    with listening(endpoint), connect(endpoint) as client:
+        shown = client.getpeername()
+        assert shown.startswith(str(endpoint) if length <= 93 else f"{folder}/.sipc-")
+
+
+def test_to_ask_whether_a_socket_is_found_takes_no_place_in_its_queue(endpoint):
+    with listening(endpoint) as listener:
+        clients = []
+        while is_bound(str(endpoint)):
+            client = socket.socket(socket.AF_UNIX)
+            clients.append(client)
+            client.setblocking(False)
+            try:
+                client.connect(str(endpoint))
+            except BlockingIOError:
+                break
+        assert is_bound(str(endpoint)), "also while the queue is full"
+        for client in clients[:-1]:
+            client.send(b"x")
+            accepted = listener.accept()
+            assert accepted.peek_nowait()
+            accepted.close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        for client in clients:
+            client.close()
+    endpoint.touch()
+    assert not is_bound(str(endpoint))

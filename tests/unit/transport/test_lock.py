@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from helpers.command import needs_root
+from helpers.users import become
 
-from simpleipc_cli.errors import EndpointError, PathNotFound
+from simpleipc_cli.errors import EndpointError, PathNotFound, PermissionDenied
 from simpleipc_cli.transport import StartLock
 
 
@@ -69,6 +71,43 @@ def test_a_file_with_content_is_not_taken_for_a_lock(path):
     with pytest.raises(EndpointError, match="in the way"):
         lock.take()
     assert os.path.getsize(lock.path) == 8
+
+
+@needs_root
+def test_the_lock_that_another_user_left_is_not_in_the_way(path, folder):
+    folder.chmod(0o1777)
+    with become(1234):
+        left = StartLock(path)
+        assert left.take()
+    with become(65534):
+        lock = StartLock(path)
+        assert lock.take()
+        lock.release()
+    left.release()
+    assert os.listdir(folder) == []
+
+
+@needs_root
+def test_a_file_of_another_user_that_has_the_name_of_our_lock_is_named(path, folder):
+    folder.chmod(0o1777)
+    with become(65534):
+        lock = StartLock(path)
+    os.close(os.open(lock.path, os.O_CREAT, 0o600))
+    with become(65534), pytest.raises(PermissionDenied, match=f"{lock.path} .* another user"):
+        lock.take()
+
+
+@needs_root
+def test_our_lock_without_permission_is_taken_over(path, folder):
+    """A client with a umask of 0777 that was killed leaves such a one."""
+    folder.chmod(0o1777)
+    with become(65534):
+        lock = StartLock(path)
+        os.close(os.open(lock.path, os.O_CREAT, 0))
+        assert not lock.take()
+        assert lock.take()
+        lock.release()
+    assert os.listdir(folder) == []
 
 
 # Takes the lock a number of times, each time alone: making a folder fails if it exists.
