@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from simpleipc_cli import system
 from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
 
 TYPE_CHECKING = False
@@ -37,12 +38,16 @@ class Endpoint:
             return self.path
         try:
             status = os.lstat(folder)
-        except OSError:
+        except FileNotFoundError:
             raise PathNotFound(f"{self.path} does not exist") from None
+        except OSError as error:
+            raise PermissionDenied(f"cannot check {folder}: {error.strerror}", _HINT) from error
         if not stat.S_ISDIR(status.st_mode):
             raise PermissionDenied(f"{folder} is not a directory", _HINT)
         if status.st_uid != self._user:
             raise PermissionDenied(f"{folder} belongs to another user (uid {status.st_uid})", _HINT)
+        if system.is_ambiguous_user(status.st_uid):
+            raise PermissionDenied(f"{folder} may belong to another user", _HINT)
         if stat.S_IMODE(status.st_mode) != _PRIVATE:
             mode = stat.S_IMODE(status.st_mode)
             raise PermissionDenied(f"{folder} has mode {mode:04o}, not 0700", _HINT)

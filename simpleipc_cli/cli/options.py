@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from click.types import FuncParamType
 
+from simpleipc_cli import system
 from simpleipc_cli.cli.parse import resolve_endpoint, seconds
 from simpleipc_cli.cli.stdio import unexpected_error
 
@@ -61,9 +62,12 @@ def user(name: str) -> int:
     import pwd  # noqa: PLC0415 - not every platform has it
 
     try:
-        return pwd.getpwnam(name).pw_uid
+        number = pwd.getpwnam(name).pw_uid
     except (KeyError, ValueError):
-        return _id("user", name)
+        number = _id("user", name)
+    if system.is_ambiguous_user(number):
+        raise ValueError(f"uid {number} stands for every user that is unknown in this namespace")
+    return number
 
 
 def group(name: str) -> int:

@@ -61,6 +61,9 @@ class System(Protocol):
     def user_id(self) -> int:
         """Return the effective user id, -1 where users have no number."""
 
+    def is_ambiguous_user(self, user: int, /) -> bool:
+        """Return whether the number may stand for more than one user."""
+
     def set_binary_stdio(self) -> None:
         """Make the standard streams pass bytes unchanged."""
 

@@ -27,6 +27,8 @@ OPEN_FLAGS = os.O_CLOEXEC
 O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 
 _PIPE_SIZE = 1 << 20  # bytes; the default maximum of Linux (fs.pipe-max-size, pipe(7))
+_OVERFLOW_USER = 65534  # the default of /proc/sys/kernel/overflowuid
+_ALL_USERS = 0xFFFFFFFF  # the last number is no user's (user_namespaces(7))
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -59,6 +61,18 @@ def set_fd_limit(soft: int) -> bool:
 
 def user_id() -> int:
     return os.geteuid()
+
+
+def is_ambiguous_user(user: int) -> bool:
+    # The kernel shows this number for every user that has none in this user namespace.
+    if user != _OVERFLOW_USER:
+        return False
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            mapped = sum(int(line.split()[2]) for line in file)
+    except (OSError, ValueError, IndexError):
+        return False  # no user namespaces
+    return mapped < _ALL_USERS
 
 
 def set_binary_stdio() -> None:

@@ -55,6 +55,10 @@ def user_id() -> int:
     return -1
 
 
+def is_ambiguous_user(user: int) -> bool:  # noqa: ARG001 - users have no number
+    return False
+
+
 def set_binary_stdio() -> None:
     """Switch off the C library's text mode: it adds a byte at line ends and stops at Ctrl-Z."""
     runtime: Any = import_module("msvcrt")

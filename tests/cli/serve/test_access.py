@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.command import needs_root, sipc
+from helpers.command import SIPC, environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
 from helpers.waiting import TIMEOUT
@@ -137,6 +137,34 @@ def test_unknown_users_and_groups_are_usage_errors(endpoint, option, value):
     assert done.returncode == 2
     assert b"there is no" in done.stderr
     assert not endpoint.exists()
+
+
+NAMESPACE = ["unshare", "--user"]
+needs_namespaces = pytest.mark.skipif(
+    subprocess.run(["sh", "-c", "unshare --user true"], capture_output=True).returncode != 0,
+    reason="makes user namespaces",
+)
+
+
+@needs_namespaces
+@pytest.mark.parametrize("options", [[], ["--map-root-user"]], ids=["no user", "root"])
+def test_a_number_that_stands_for_many_users_cannot_be_allowed(endpoint, options):
+    """The kernel shows it for every user that the namespace does not know."""
+    serve = [SIPC, "serve", endpoint, "--exec", "cat", "--allow-user", "65534"]
+    done = subprocess.run([*NAMESPACE, *options, *serve], capture_output=True, env=environment())
+    assert done.returncode == 2
+    assert b"uid 65534 stands for every user that is unknown" in done.stderr
+    assert not endpoint.exists()
+
+
+@needs_namespaces
+def test_a_users_folder_is_not_trusted_if_its_owner_is_unknown(folder):
+    """The default path's, which must be our own."""
+    code = f"from simpleipc_cli.endpoint import Endpoint\nfolder = {str(folder)!r}\n"
+    code += "Endpoint(folder + '/sock', folder, 65534).path_checked()"
+    done = subprocess.run([*NAMESPACE, sys.executable, "-c", code], capture_output=True)
+    assert b"PermissionDenied" in done.stderr
+    assert b"may belong to another user" in done.stderr
 
 
 @needs_root
