@@ -15,6 +15,7 @@ from helpers.background import Background, as_nobody
 from helpers.command import SIPC, Program, assert_error_line, environment, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
+from helpers.users import become
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 
@@ -51,8 +52,8 @@ def test_the_pid_file_is_complete_before_the_path_is_taken(endpoint, pid_file, f
     lock = folder / "sock.lock"
     lock.touch()
     with Program([SIPC, *serve_with(endpoint, pid_file)], env=environment()) as server:
-        wait_until(pid_file.exists, "the pid file")
-        assert pid_file.read_bytes() == b"%d\n" % server.pid
+        found = wait_until(lambda: pid_file.exists() and pid_file.read_bytes(), "the pid file")
+        assert found == b"%d\n" % server.pid
         assert not endpoint.exists()
         server.terminate()
         assert server.wait() == 143
@@ -137,6 +138,18 @@ def test_what_is_no_pid_file_is_reported_and_not_replaced(folder, endpoint, name
     assert_error_line(refused(endpoint, name, cwd=folder), 1, words)
     assert sorted(os.listdir(folder)) == before
     assert (folder / "notes").read_text() == "12 precious words"
+
+
+@needs_root
+def test_the_file_that_another_users_dead_server_left_is_replaced(folder):
+    """In a folder of ours: once the server ran as root, say."""
+    pid_file = folder / "pid"
+    pid_file.write_text(f"{a_dead_pid()}\n")
+    os.chown(folder, 65534, -1)
+    with become(65534), PidFile(str(pid_file)):
+        assert pid_file.read_bytes() == b"%d\n" % os.getpid()
+        assert pid_file.stat().st_uid == 65534
+    assert os.listdir(folder) == []
 
 
 @needs_root
