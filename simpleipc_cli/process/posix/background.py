@@ -34,6 +34,7 @@ from simpleipc_cli.transport import HANGUP, READ, new_poller
 
 _GRACE_PERIOD = 2.0  # seconds after a signal that ends a process (tunable)
 _CHUNK = 1 << 16
+_MAX_FDS = 1 << 16  # descriptors checked without /proc; the limit may be a thousand million
 
 # Standard output is the pipe to drain, standard error one that ends when we detach: descriptors
 # above 2 may be ours, and a shell redirects the standard input of background jobs. It runs in the
@@ -50,7 +51,7 @@ def inheritable_fds() -> list[int]:
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
-        numbers = list(range(os.sysconf("SC_OPEN_MAX")))
+        numbers = list(range(min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS)))
     return [number for number in numbers if number > 2 and _is_inheritable(number)]
 
 

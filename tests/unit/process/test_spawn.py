@@ -84,6 +84,18 @@ def test_a_program_has_only_the_given_descriptors(start):
     assert len(found - given) == 1  # its own, of the folder
 
 
+def test_without_proc_not_every_possible_descriptor_is_looked_at(monkeypatch):
+    """A container's limit may be a thousand million; here nobody can set it so high."""
+
+    def no_proc(_path):
+        raise FileNotFoundError
+
+    before = inheritable_fds()
+    monkeypatch.setattr("os.listdir", no_proc)
+    monkeypatch.setattr("os.sysconf", lambda _name: 1 << 60)
+    assert inheritable_fds() == before
+
+
 def test_each_program_has_its_own_environment(start):
     one, other = {"NAME": "one", "MORE": ""}, {"NAME": "other"}
     for given, variables in ((one, {"ID": "1"}), (one, {"ID": "2"}), (other, {}), (one, {})):
