@@ -61,7 +61,9 @@ def descriptors(pid: int) -> list[str]:
     connection to the guardian of handlers' input, which is opened for the first long request.
     """
     sockets = Path(f"/proc/{pid}/net/unix").read_text(errors="replace").splitlines()[1:]
-    guardians = {f"socket:[{row[6]}]" for row in map(str.split, sockets) if row[4] == _SEQPACKET}
+    guardians = {
+        f"socket:[{row[6]}]" for row in map(str.split, sockets) if row[4:5] == [_SEQPACKET]
+    }
     links = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
