@@ -240,9 +240,8 @@ class SupervisedHandler(Handler, Generic[_Idle]):
     def _start_supervisor(self) -> None:
         """Start the supervisor; log a warning if that fails."""
         try:
-            self._supervisor = Supervisor(
-                self._maintain, self._log
-            )  # its thread needs the attribute
+            # Its thread needs the attribute.
+            self._supervisor = Supervisor(self._maintain, self._log)
             self._supervisor.start()
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
-from helpers.injection import needs_strace
-from helpers.procfs import children, state
+from helpers.injection import Fault, Strace, needs_strace
+from helpers.procfs import children, is_in_syscall, processes, state
 from helpers.server import Server
 from helpers.terminal import terminal
 from helpers.waiting import TIMEOUT, wait_until
@@ -205,3 +205,46 @@ def test_without_pidfds_a_daemon_that_does_not_listen_is_terminated(endpoint, fo
     done = sipc("serve", endpoint, "--exec", "cat", *options, env=no_pidfds)
     assert_error_line(done, 6, "within 0.3 s")
     assert os.listdir(folder) == ["sock.lock"]
+
+
+# -- without threads -----------------------------------------------------------------------
+
+NO_THREAD = Fault("clone,clone3", "EAGAIN", 1, "main")
+
+
+class Prestarting(Server):
+    """A server that has two handlers waiting while it is idle."""
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: self.handlers_in_read() == 2, "two handlers that wait")
+
+    def handlers_in_read(self) -> int:
+        return sum(is_in_syscall(pid, "read") for pid in processes(self.mark))
+
+
+@pytest.mark.parametrize("handler", ["prestarted", "worker"])
+@needs_strace[0]
+@needs_strace[1]
+def test_without_a_free_thread_idle_handlers_are_stopped(endpoint, folder, handler):
+    if handler == "prestarted":
+        server = Prestarting(endpoint, f"cat; : >{folder}/eof", "--prestart", 2)
+        server.wait_until_idle()
+    else:
+        server = serve_workers(endpoint)
+        ask_worker(endpoint, "pid")
+    with server, Strace(server.pid, folder / "trace", NO_THREAD) as strace:
+        assert server.stop() == 0
+    assert strace.injected()
+    assert not (folder / "eof").exists()
+
+
+@needs_strace[0]
+@needs_strace[1]
+def test_a_failing_call_does_not_end_the_supervision(endpoint, folder):
+    fault = Fault("/^epoll_p?wait$", "ENOMEM", 1, "threads")
+    with serve_workers(endpoint) as server:
+        worker = int(ask_worker(endpoint, "pid"))
+        with Strace(server.pid, folder / "trace", fault):
+            os.kill(worker, signal.SIGKILL)
+            server.wait_for_log("unexpected OSError in a thread: .*Cannot allocate memory")
+        wait_until(lambda: not children(server.pid), "its end to be noticed")

@@ -128,6 +128,19 @@ def test_a_worker_that_exits_before_it_is_idle_is_replaced_without_a_request(end
         wait_until(lambda: handler.stats()["workers_running"] == 0, "the worker to be removed")
 
 
+def test_a_start_without_memory_leaves_room_for_another_worker(endpoint, monkeypatch):
+    with serving(endpoint, threads=1) as handler:
+
+        def fail(*_: object):
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Worker, "__init__", fail)
+            assert ask(endpoint, b"pid") == (b"", False)
+        ask_worker(endpoint, "pid")
+        assert handler.stats()["workers_failed_to_start"] == 1
+
+
 def test_workers_that_run_started_failed_and_ended_are_counted(endpoint, folder):
     command = f"test -e {folder}/good || exit 1; exec {WORKER}"
     with serving(endpoint, command, threads=1) as handler:
