@@ -42,7 +42,7 @@ class Exchange(ExchangeState):
         self._step(None)
 
     def on_shutdown(self) -> None:
-        """Enter the next phase of the shutdown. For the event loop."""
+        """Enter the next phase of the shutdown."""
         self._step(self._on_shutdown_phase)
 
     def detach_from_loop(self) -> None:
@@ -53,7 +53,11 @@ class Exchange(ExchangeState):
         """Continue in a worker thread, which dispatches `poller` until the exchange is over."""
         self.may_block = True
         self.poller = poller
-        self.resume()
+        if self.context.shutdown.aborting.is_set():  # before a handler is started
+            self.is_draining = True
+            self.on_shutdown()
+        else:
+            self.resume()
 
     def _step(self, on_event: Callable[[int], Step] | None, events: int = 0) -> None:
         """Handle one event, then do everything that follows from it."""
