@@ -90,20 +90,24 @@ class ProcessRun(StdioPipes, HandlerRun):
         try:
             self.process.stop(self.grace_period, kill_now)
         finally:
-            self.close()
-            if self.on_stopped is not None:
-                self.on_stopped()
+            self._on_end()
 
     def kill(self) -> None:
         self.process.kill()
 
     def stop_nowait(self) -> bool:
-        if not self.process.stop_nowait():
-            return False
+        is_over = True
+        try:
+            is_over = self.process.stop_nowait()
+        finally:
+            if is_over:
+                self._on_end()
+        return is_over
+
+    def _on_end(self) -> None:
         self.close()
         if self.on_stopped is not None:
             self.on_stopped()
-        return True
 
 
 def _start_process(

@@ -6,9 +6,10 @@ Each message is packets ended by a flush, as on the wire.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic, sleep
 
-from simpleipc_cli.errors import PeerClosed, ProtocolError
+from simpleipc_cli.errors import PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.handlers.base import Program
 from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer, MessageReader
 from simpleipc_cli.process import WorkerPipes, describe
@@ -38,16 +39,24 @@ class Worker:
         """Complete ones."""
         self._grace_period = program.grace_period
         self._idle_since = 0.0
-        self._poller = new_poller()  # kept, as each request checks an idle worker
-        self._poller.register(self.pipes.output, READ)
-        self._poller.register(self.pipes.input, 0)
+        try:
+            self._poller = new_poller()  # kept, as each request checks an idle worker
+            self._poller.register(self.pipes.output, READ)
+            self._poller.register(self.pipes.input, 0)
+        except OSError as error:
+            self.process.stop(0.0, None)
+            self.pipes.close()
+            raise SipcError(f"cannot poll the worker: {error.strerror}") from error
 
     def __str__(self) -> str:
         return f"worker {self.slot} (process {self.process.pid})"
 
     def is_ready(self) -> bool:
         """Return whether it has read everything and written nothing since its response."""
-        return not self.pipes.unread() and not self._poller.wait(0)
+        try:
+            return not self.pipes.unread() and not self._poller.wait(0)
+        except (OSError, SipcError):
+            return False  # unexpected_output() says why
 
     def mark_idle(self) -> None:
         """Note that it waits for its next request."""
@@ -59,8 +68,11 @@ class Worker:
         It gets LINGER seconds from its response to read all of its last request. What is left in
         the pipe would keep the next client waiting.
         """
-        has_read_all = self._reads_all()
-        ready = [descriptor for descriptor, _ in self._poller.wait(0)]
+        try:
+            has_read_all = self._reads_all()
+            ready = [descriptor for descriptor, _ in self._poller.wait(0)]
+        except (OSError, SipcError) as error:
+            return f"cannot be checked ({getattr(error, 'strerror', error)})"
         if self.pipes.output in ready:
             return self._describe_output()
         if self.pipes.input in ready:
@@ -96,7 +108,8 @@ class Worker:
         try:
             if end_input:
                 self.pipes.end_input()
-                self.process.wait(min(self._grace_period, _EXIT_TIMEOUT), kill_now)
+                with suppress(SipcError):  # stop() ends it
+                    self.process.wait(min(self._grace_period, _EXIT_TIMEOUT), kill_now)
             self.process.stop(self._grace_period, kill_now)
         finally:
             self._poller.close()

@@ -43,7 +43,10 @@ class ChildProcess(ABC):
 
     @abstractmethod
     def status(self) -> int | None:
-        """Return the exit status, or minus the signal that killed it; None while it runs."""
+        """Return the exit status, or minus the signal that killed it; None while it runs.
+
+        Raises SipcError.
+        """
 
     @abstractmethod
     def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
@@ -62,23 +65,31 @@ class ChildProcess(ABC):
         return False
 
     def wait(self, seconds: float, kill_now: WakeupEvent | None) -> bool:
-        """Wait until the child exits; False if it did not in time, or before `kill_now` is set."""
+        """Wait until the child exits; False if it did not in time, or before `kill_now` is set.
+
+        Raises SipcError.
+        """
         if self.status() is not None:
             return True
         end = monotonic() + seconds
         poller = new_poller()
-        poller.register(self.descriptor, READ)
-        if kill_now is not None:
-            poller.register(kill_now.fileno(), READ)
         try:
+            poller.register(self.descriptor, READ)
+            if kill_now is not None:
+                poller.register(kill_now.fileno(), READ)
             while self.status() is None:
                 left = end - monotonic()
                 if left <= 0 or (kill_now is not None and kill_now.is_set()):
                     return False
                 poller.wait(left)
+        except OSError as error:
+            raise self._wait_error(error) from error
         finally:
             poller.close()
         return True
+
+    def _wait_error(self, error: OSError) -> SipcError:
+        return SipcError(f"cannot wait for process {self.pid}: {error.strerror}")
 
 
 class StdioPipes(ABC):

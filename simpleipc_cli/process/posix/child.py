@@ -64,7 +64,11 @@ class ChildProcess(base.ChildProcess):
 
     def status(self) -> int | None:
         if self._status is None and not self._is_reaped:
-            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            try:
+                found = os.waitid(os.P_PID, self.pid, flags)
+            except OSError as error:
+                raise self._wait_error(error) from error
             if found is not None:
                 exited = found.si_code == os.CLD_EXITED
                 self._status = found.si_status if exited else -found.si_status
@@ -83,15 +87,18 @@ class ChildProcess(base.ChildProcess):
 
     def stop_nowait(self) -> bool:
         if not self._is_reaped:
-            if self.status() is None:
-                return False
+            try:
+                if self.status() is None:
+                    return False
+            except SipcError:
+                return False  # stop() kills it
             self._end_child(0.0, None)
         return not self._group_exists(ignore_zombies=False)
 
     def detach(self) -> None:
         """Let it run on. It is no longer watched, but reaped while this process runs."""
         os.close(self.descriptor)
-        _reap_in_background(self.pid)
+        _reap(self.pid)
 
     def _end_child(self, end: float, kill_now: WakeupEvent | None) -> None:
         try:
@@ -101,16 +108,17 @@ class ChildProcess(base.ChildProcess):
             if not self.wait(end - monotonic(), kill_now):
                 self._signal(signal.SIGKILL)
                 if not self.wait(_KILL_TIMEOUT, None):  # another user's, or blocked in the kernel
-                    _reap_in_background(self.pid)
                     raise SipcError(
                         f"process {self.pid} cannot be ended",
                         "check whose it is, and what it waits for",
                     )
-            os.waitid(os.P_PID, self.pid, os.WEXITED)
-            self._is_reaped = True
-            orphans.own_children.discard(self.pid)
+        except SipcError:
+            self._signal(signal.SIGKILL)  # also if it is not known whether it has exited
+            raise
         finally:
+            self._is_reaped = True  # only here is the descriptor closed: once
             os.close(self.descriptor)
+            _reap(self.pid)
 
     def _wait_for_group(self, end: float, kill_now: WakeupEvent | None) -> bool:
         """Wait until the group is empty, by polling: its members are not our children.
@@ -129,7 +137,10 @@ class ChildProcess(base.ChildProcess):
             left = end - monotonic()
             if left <= 0 or (kill_now is not None and kill_now.is_set()):
                 return False
-            poller.wait(min(delay, left))
+            try:
+                poller.wait(min(delay, left))
+            except OSError:
+                return False  # without a way to wait, the group is killed now
             delay = delays.next()
         return True
 
@@ -140,8 +151,8 @@ class ChildProcess(base.ChildProcess):
         try:  # as a container's first process we are also the parent of all orphans
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
                 pass
-        except ChildProcessError:
-            pass
+        except OSError:
+            pass  # none of them is our child
         return not ignore_zombies or _has_living_member(self.pid)
 
     def _signal(self, number: int) -> bool:
@@ -150,8 +161,8 @@ class ChildProcess(base.ChildProcess):
             os.killpg(self.pid, number)
         except ProcessLookupError:
             return False
-        except PermissionError:
-            pass  # its members now run as another user
+        except OSError:
+            pass  # its members now run as another user, or a sandbox forbids the call
         return True
 
 
@@ -194,14 +205,27 @@ def _start_child(command: Command, start: Callable[[str, list[str]], int]) -> Ch
             orphans.reap()
 
 
-def _reap_in_background(pid: int) -> None:
-    """Reap a child whenever it exits, so that it leaves no zombie."""
-    if os.waitpid(pid, os.WNOHANG) != (0, 0):
+def _reap(pid: int) -> None:
+    """Reap a child: now if it has exited, else whenever it does. It leaves no zombie."""
+    if _wait(pid, os.WNOHANG):
         return
     try:
-        Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
+        Thread(target=_wait, args=(pid, 0), daemon=True).start()
     except RuntimeError:
         pass  # no thread is available: a zombie until we exit
+
+
+def _wait(pid: int, flags: int) -> bool:
+    """Return whether the child has exited and is reaped."""
+    try:
+        if os.waitpid(pid, flags) == (0, 0):
+            return False
+    except ChildProcessError:
+        pass  # reaped by now
+    except OSError:
+        return False  # a sandbox forbids the call
+    orphans.own_children.discard(pid)
+    return True
 
 
 def _has_living_member(group: int) -> bool:
@@ -357,9 +381,8 @@ class StdioPipes(base.StdioPipes):
             os.close(descriptor)
 
     def _close_child_ends(self) -> None:
-        for descriptor in self._child_ends:
-            os.close(descriptor)
-        self._child_ends = []
+        while self._child_ends:
+            os.close(self._child_ends.pop())
 
 
 class WorkerPipes(StdioPipes):

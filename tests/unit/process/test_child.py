@@ -1,0 +1,53 @@
+"""Ending a child process while system calls fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from helpers.waiting import wait_until
+
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.process.posix.child import StdioPipes
+from simpleipc_cli.process.posix.spawn import Command
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+
+
+@pytest.fixture
+def pipes():
+    pipes = StdioPipes()
+    yield pipes
+    pipes.close()
+
+
+def start(pipes):
+    return pipes.spawn(Command("sleep 1000", os.environ["PATH"]), os.environ, DescriptorLimit(), {})
+
+
+def failing(*_arguments):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_child_whose_exit_cannot_be_noticed_is_killed_and_reaped(monkeypatch, pipes):
+    child = start(pipes)
+    monkeypatch.setattr(os, "waitid", failing)
+    assert not child.stop_nowait()
+    with pytest.raises(SipcError, match=f"cannot wait for process {child.pid}: Input/output"):
+        child.stop(1000.0, None)
+    wait_until(lambda: not Path(f"/proc/{child.pid}").exists(), "it to be reaped")
+
+
+def test_a_child_is_closed_once_even_if_its_end_failed(monkeypatch, pipes):
+    child = start(pipes)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "waitid", failing)
+        with pytest.raises(SipcError):
+            child.stop(1000.0, None)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(child.descriptor)
+    with open(os.devnull) as other:
+        os.dup2(other.fileno(), child.descriptor)
+    child.stop(0.0, None)
+    os.close(child.descriptor)
