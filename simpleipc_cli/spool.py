@@ -61,9 +61,15 @@ class Spool:
         return taken
 
     def descriptor(self) -> int:
-        """Return the file, at its first byte. Only valid before the first take()."""
+        """Return the file, at its first byte. Only valid before the first take().
+
+        Raises SipcError.
+        """
         descriptor = self._open()
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        except OSError as error:
+            raise self._error("read", error) from error
         return descriptor
 
     def close(self) -> None:

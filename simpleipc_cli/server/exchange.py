@@ -71,7 +71,7 @@ class Exchange(ExchangeState):
                 self.record.set_failure(abort.outcome, abort.detail)
                 step = self._end()
             except SipcError as error:
-                self.record.set_failure(Outcome.INTERNAL_ERROR, error.text)
+                self.record.set_failure(Outcome.ABORTED, error.text)
                 step = self._end()
         except Exception as error:  # a defect: other exchanges must go on
             step = self.end_after_defect(repr(error))
@@ -159,7 +159,10 @@ class Exchange(ExchangeState):
         for descriptor, (events, on_event) in wanted.items():
             if polled.get(descriptor) != events:
                 polled[descriptor] = events
-                self.poller.register(descriptor, events, partial(self._step, on_event))
+                try:
+                    self.poller.register(descriptor, events, partial(self._step, on_event))
+                except OSError as error:
+                    raise SipcError(f"cannot poll a descriptor: {error.strerror}") from error
         moved = reader.payload_bytes + self.writer.payload_bytes
         if moved + reader.packets * _PACKET_COST > _MAX_ON_LOOP:
             self.needs_thread = True
@@ -273,7 +276,7 @@ class Exchange(ExchangeState):
         except ProtocolError as error:
             raise Abort(Outcome.MALFORMED, str(error)) from None
         except SipcError as error:  # a full disk fails this request alone
-            self._fail(Outcome.INTERNAL_ERROR, error.text)
+            self._fail(Outcome.ABORTED, error.text)
             return Step.DONE
         self.progress |= Timeout.READ_IDLE | Timeout.WRITE_IDLE
         if buffer.reader.packets != packets or not buffer.reader.inside_packet:

@@ -44,6 +44,14 @@ exec waitid:EINTR:1:main
 exec write:ENOSPC:1:main
 exec writev:EAGAIN:1:main
 exec kill:EIO:1:main
+exec waitid:EIO:1:main
+exec readv:EIO:1:main
+exec writev:EMFILE:1:main
+exec epoll_ctl:ENOSPC:1:main
+exec poll:ENOMEM:1:main
+exec sendmsg:EIO:1:main
+exec sendto:ENOMEM:1:main
+exec recvfrom:EPERM:2:main
 worker accept4:ENFILE:1:main
 worker readv:EINTR:1:main
 worker sendmsg:EAGAIN:1:main
@@ -53,10 +61,12 @@ prestart accept4:ENOMEM:1:main
 prestart sendto:EINTR:1:main
 prestart recvfrom:EAGAIN:1:main
 prestart kill:EIO:1:main
+prestart write:EPERM:1:main
 whole accept4:EIO:1:main
 whole poll:ENOMEM:1:threads
 whole kill:EAGAIN:1:threads
 whole wait4:EPERM:1:threads
+whole lseek:EIO:1:threads
 send connect:EMFILE:1:all
 send socket:ENFILE:1:all
 send readv:EIO:1:all

@@ -344,6 +344,10 @@ class StdioPipes(base.StdioPipes):
             count = os.writev(self.input, payload[:MAX_BUFFERS])
         except BrokenPipeError:
             raise PeerClosed("the handler has closed its standard input") from None
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise SipcError(f"cannot write to the handler: {error.strerror}") from error
         if count >= self._bulk and not self._is_input_enlarged:
             self._is_input_enlarged = True
             grow_pipe(self.input)
@@ -360,7 +364,12 @@ class StdioPipes(base.StdioPipes):
         return _unread(self.input)
 
     def read(self, buffer: memoryview) -> list[memoryview]:
-        count = os.readv(self._reader, [buffer])
+        try:
+            count = os.readv(self._reader, [buffer])
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise SipcError(f"cannot read the handler's output: {error.strerror}") from error
         if count >= self._bulk and not self._is_output_enlarged:
             self._is_output_enlarged = True
             grow_pipe(self._reader)
@@ -392,7 +401,10 @@ class WorkerPipes(StdioPipes):
 
 
 def _unread(descriptor: int) -> int:
-    """Return how many bytes are in a pipe, also when it has no reader."""
+    """Return how many bytes are in a pipe, also when it has no reader. Raises SipcError."""
     size = struct.pack("@i", 0)
-    (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, size))
+    try:
+        (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, size))
+    except OSError as error:
+        raise SipcError(f"cannot query the handler's pipe: {error.strerror}") from error
     return int(found)

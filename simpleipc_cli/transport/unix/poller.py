@@ -6,6 +6,7 @@ import os
 import select
 from math import ceil
 
+from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
 from simpleipc_cli.transport.base_server import Poller, WakeupEvent
 
@@ -28,10 +29,13 @@ _FROM_KERNEL = [
 
 
 def is_hung_up(descriptor: int) -> bool:
-    """Return whether the other end has closed the connection."""
+    """Return whether the other end has closed the connection. Raises SipcError."""
     poll = select.poll()
     poll.register(descriptor, 0)
-    return bool(poll.poll(0))
+    try:
+        return bool(poll.poll(0))
+    except OSError as error:
+        raise SipcError(f"cannot poll the connection: {error.strerror}") from error
 
 
 class UnixPoller(Poller):
@@ -147,7 +151,10 @@ class UnixWakeupEvent(WakeupEvent):
 
     def set(self) -> None:
         self._is_set = True
-        os.eventfd_write(self._descriptor, 1)
+        try:
+            os.eventfd_write(self._descriptor, 1)
+        except OSError:
+            pass  # EAGAIN: it is set; no other error may end what only wakes another thread
 
     def is_set(self) -> bool:
         return self._is_set

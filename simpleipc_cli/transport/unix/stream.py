@@ -80,12 +80,18 @@ class UnixStream(Stream):
                 continue
             except ConnectionResetError:
                 return 0
+            except OSError as error:
+                raise _read_error(error) from error
 
     def read_nowait(self, buffer: Buffer) -> int:
         try:
             return self._socket.recv_into(buffer, 0, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise
         except ConnectionResetError:
             return 0
+        except OSError as error:
+            raise _read_error(error) from error
 
     def peek_nowait(self) -> bool:
         try:
@@ -122,6 +128,11 @@ class UnixStream(Stream):
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _read_error(error: OSError) -> SipcError:
+    hint = errno_hint(error, "try again later")
+    return SipcError(f"cannot read from the connection: {error.strerror}", hint)
 
 
 def connect(path: str, deadline: Deadline) -> UnixStream:
