@@ -121,11 +121,18 @@ def reset_signals() -> None:
 
 def set_timer(seconds: float, handler: Callable[[int, object], object]) -> None:
     _signal.signal(_signal.SIGALRM, handler)
-    _signal.setitimer(_signal.ITIMER_REAL, seconds)
+    _set_itimer(seconds)
 
 
 def stop_timer() -> None:
-    _signal.setitimer(_signal.ITIMER_REAL, 0)
+    _set_itimer(0)
+
+
+def _set_itimer(seconds: float) -> None:
+    try:
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+    except OSError:
+        pass  # a sandbox forbids it: there is no timer
 
 
 def exit_by_signal(number: int) -> None:
@@ -201,10 +208,11 @@ def lock_nowait(descriptor: int) -> bool:
 def is_at_path(descriptor: int, path: str, folder: int | None = None) -> bool:
     """Return whether `path`, relative to the descriptor `folder`, still names this open file.
 
-    The lock of a file that was removed or replaced protects nothing.
+    The lock of a file that was removed or replaced protects nothing. Raises OSError if the system
+    does not tell.
     """
     try:
         found = os.stat(path, dir_fd=folder, follow_symlinks=False)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return os.path.samestat(found, os.fstat(descriptor))

@@ -28,7 +28,11 @@ class PidFile(base.PidFile):
     """The pid file of this process."""
 
     def __exit__(self, *_: object) -> None:
-        if is_at_path(self._descriptor, self._path):
+        try:
+            is_ours = is_at_path(self._descriptor, self._path)
+        except OSError:
+            is_ours = True  # its flock is ours, so no server has replaced it
+        if is_ours:
             _unlink(self._path)
         os.close(self._descriptor)
 

@@ -161,10 +161,22 @@ class PathLock:
                 )
             time.sleep(_POLL_INTERVAL)
 
-    def __exit__(self, *_: object) -> None:
-        if is_at_path(self._descriptor, self._name, self._folder.descriptor):
-            self._folder.unlink(self._name)
-        os.close(self._descriptor)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove the file. An error of that never replaces the one that ended the block."""
+        try:
+            if self._is_ours():
+                self._folder.unlink(self._name)
+        except OSError:
+            if kind is None:
+                raise
+        finally:
+            os.close(self._descriptor)
+
+    def _is_ours(self) -> bool:
+        try:
+            return is_at_path(self._descriptor, self._name, self._folder.descriptor)
+        except OSError:
+            return True  # its flock is ours, so no server has replaced it
 
     def _open(self, flags: int) -> int:
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
@@ -176,8 +188,12 @@ class PathLock:
             self._descriptor = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return False
-        if self._lock(self._descriptor):
-            return True
+        try:
+            if self._lock(self._descriptor):
+                return True
+        except OSError as error:
+            self.__exit__(type(error))
+            raise
         os.close(self._descriptor)  # after a long delay: another process took it for stale
         return False
 
@@ -273,6 +289,8 @@ class StartLock:
                 self._descriptor, descriptor = descriptor, -1
                 return True
             return False
+        except OSError as error:
+            raise self._explained(error) from error
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
