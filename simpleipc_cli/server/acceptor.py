@@ -62,8 +62,8 @@ class Acceptor:
         """Monotonic time at which to accept again, while that is paused."""
         # What was inherited counts, too; but one request must be possible.
         own_fds = max(_FDS_OF_SERVER, count_open_fds() + _SPARE_FDS)
-        most = descriptors.maximum - self._handler.min_fds - _FDS_PER_REQUEST - 2
-        self._own_fds = max(_FDS_OF_SERVER, min(own_fds, most))
+        max_own = descriptors.maximum - self._handler.min_fds - _FDS_PER_REQUEST - 2
+        self._own_fds = max(_FDS_OF_SERVER, min(own_fds, max_own))
         self._reserved = self._own_fds + context.config.max_concurrency * _FDS_PER_REQUEST
         self._batch = 1  # connections to accept at the next event
         self.is_open = True

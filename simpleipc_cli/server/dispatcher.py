@@ -73,10 +73,12 @@ class WorkerThreads:
         self._threads.append(thread)
 
     def abort_queued(self) -> None:
-        """Run what is queued on this thread, as there is no other. For an aborting server."""
+        """Abort what is queued on this thread, as there is no other."""
         try:
             while (exchange := self._queue.get_nowait()) is not None:
-                self._run_one(exchange)
+                exchange.may_block = exchange.is_draining = True
+                exchange.on_shutdown()
+                self._end(exchange)
         except Empty:
             pass
 
@@ -117,6 +119,9 @@ class WorkerThreads:
             exchange.end_after_defect(f"cannot wait for events: {error.strerror}")
         except Exception as error:
             exchange.end_after_defect(repr(error))
+        self._end(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
         with self._lock:
             if exchange not in self._unfinished:
                 return
@@ -166,7 +171,7 @@ class Dispatcher:
     def submit(self, stream: Stream) -> None:
         """Enqueue the request on a connection that has sent data.
 
-        Raises OSError, and then leaves it, if the system does not say who the client is.
+        Raises OSError, and then leaves it, if the peer is unknown.
         """
         context = self._context
         peer = stream.peer()
