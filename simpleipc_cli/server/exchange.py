@@ -47,7 +47,7 @@ class Exchange(ExchangeState):
 
     def detach_from_loop(self) -> None:
         """Stop polling on the event loop: attach_to_thread() is called next."""
-        self._unregister(*self.polled)
+        self.unregister(*self.polled)
 
     def attach_to_thread(self, poller: Poller) -> None:
         """Continue in a worker thread, which dispatches `poller` until the exchange is over."""
@@ -155,7 +155,7 @@ class Exchange(ExchangeState):
         self._run_timeouts(now, reading=reading, writing=writing)
         polled = self.polled
         if polled.keys() - wanted.keys():
-            self._unregister(*(polled.keys() - wanted.keys()))
+            self.unregister(*(polled.keys() - wanted.keys()))
         for descriptor, (events, on_event) in wanted.items():
             if polled.get(descriptor) != events:
                 polled[descriptor] = events
@@ -185,11 +185,6 @@ class Exchange(ExchangeState):
             self.due = self.timeouts.update(now, running=running, progress=self.progress)
             self.running = running
             self.progress = 0
-
-    def _unregister(self, *descriptors: int) -> None:
-        for descriptor in descriptors:
-            if self.polled.pop(descriptor, None) is not None:
-                self.poller.unregister(descriptor)
 
     def _on_timeout(self, now: float) -> Step:
         kind, limit = self.timeouts.expired(now)
@@ -343,8 +338,7 @@ class Exchange(ExchangeState):
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
         if run.input < 0:  # it has the whole request
-            self.buffer.chunks = []
-            self.buffer.has_unsent = False
+            self.buffer.clear()
         elif io.feed(self.buffer):
             run.end_input()
         return Step.DONE
@@ -353,7 +347,7 @@ class Exchange(ExchangeState):
         """Write what the handler takes of the request; end its input after the last byte."""
         descriptor = io.run.input
         if descriptor >= 0 and io.feed(self.buffer):
-            self._unregister(descriptor)
+            self.unregister(descriptor)
             io.run.end_input()  # if there is no space for it, the descriptor is polled again
         if self.is_response_over and not io.wants_input(self.buffer):
             self._discard_rest()
@@ -434,7 +428,7 @@ class Exchange(ExchangeState):
 
     def _stop_handler(self) -> Step:
         """Stop the handler with everything it started; before that, close an ending connection."""
-        self._unregister(*self.polled)
+        self.unregister(*self.polled)
         if self.is_ending and not self.is_closed:
             self.is_closed = True
             self.stream.close()

@@ -214,11 +214,15 @@ class RequestBuffer:
         self.sent_bytes = 0
         return True
 
+    def clear(self) -> None:
+        """Drop the bytes for the handler that are in memory."""
+        self.has_unsent = False
+        self.chunks = []
+
     def discard(self) -> None:
         """Drop the bytes for the handler, and all that are read from now on."""
         self.is_discarding = True
-        self.has_unsent = False
-        self.chunks = []
+        self.clear()
         if self.spool is not None:
             self.spool.close()
 
@@ -345,3 +349,9 @@ class ExchangeState:
     is_closed: bool = False
     """Whether the connection is closed."""
     is_ending: bool = False
+
+    def unregister(self, *descriptors: int) -> None:
+        """Poll these descriptors no longer."""
+        for descriptor in descriptors:
+            if self.polled.pop(descriptor, None) is not None:
+                self.poller.unregister(descriptor)

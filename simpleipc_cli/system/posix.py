@@ -208,8 +208,8 @@ def lock_nowait(descriptor: int) -> bool:
 def is_at_path(descriptor: int, path: str, folder: int | None = None) -> bool:
     """Return whether `path`, relative to the descriptor `folder`, still names this open file.
 
-    The lock of a file that was removed or replaced protects nothing. Raises OSError if the system
-    does not tell.
+    The lock of a file that was removed or replaced protects nothing. Raises OSError if that
+    cannot be found out.
     """
     try:
         found = os.stat(path, dir_fd=folder, follow_symlinks=False)
