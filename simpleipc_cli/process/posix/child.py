@@ -330,8 +330,11 @@ class StdioPipes(base.StdioPipes):
     def write_whole(self, payload: Sequence[Buffer]) -> bool:
         if sum(map(len, payload)) > PIPE_BUF:
             return False
-        if payload:
-            os.writev(self.input, payload)  # all of it, as a pipe holds that much
+        try:
+            if payload:
+                os.writev(self.input, payload)  # all of it, as a pipe holds that much
+        except OSError:  # the next try reports it
+            return False
         self.end_input()
         return True
 
