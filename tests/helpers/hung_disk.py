@@ -8,10 +8,12 @@ import select
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from helpers.procfs import children
 from helpers.waiting import TIMEOUT
 
 _MNT_DETACH = 2
@@ -29,7 +31,8 @@ needs_fuse = pytest.mark.skipif(
 def hung_disk(folder: Path) -> Iterator[Callable[..., bool]]:
     """Mount it on `folder`; yield a function that waits until a process waits for it.
 
-    The function takes the seconds to wait, and returns whether a process does.
+    The function takes the process, or the parent of the process, and the seconds to wait, and
+    returns whether it does. Others may look at what is mounted.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kernel = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -39,7 +42,7 @@ def hung_disk(folder: Path) -> Iterator[Callable[..., bool]]:
             pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
         try:
             _answer_init(kernel)
-            yield lambda seconds=TIMEOUT: bool(select.select([kernel], [], [], seconds)[0])
+            yield partial(_is_used, kernel)
         finally:
             libc.umount2(os.fsencode(folder), _MNT_DETACH)
     finally:
@@ -51,3 +54,14 @@ def _answer_init(kernel: int) -> None:
     (unique,) = struct.unpack_from("<Q", request, 8)
     body = _INIT_ANSWER.pack(7, 31, 0, 0, 1, 1, 4096, 1, 1, 0, *[0] * 8)
     os.write(kernel, _HEADER.pack(_HEADER.size + len(body), 0, unique) + body)
+
+
+def _is_used(kernel: int, pid: int, seconds: float = TIMEOUT) -> bool:
+    if not select.select([kernel], [], [], seconds)[0]:
+        return False
+    # Others may look at what is mounted.
+    tasks = [*Path(f"/proc/{pid}/task").iterdir(), *(Path(f"/proc/{it}") for it in children(pid))]
+    try:
+        return any((task / "wchan").read_text() == "request_wait_answer" for task in tasks)
+    except (FileNotFoundError, ProcessLookupError):  # one has just ended
+        return False

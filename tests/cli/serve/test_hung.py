@@ -28,9 +28,9 @@ def test_a_second_signal_ends_a_server_whose_thread_hangs(endpoint, spool, numbe
     """The thread waits for a disk that does not answer: the request is to be stored there."""
     env = environment(TMPDIR=str(spool))
     with Server(endpoint, "cat", "--whole-request", env=env) as server:
-        with hung_disk(spool) as wait_until_used, connect(endpoint) as client:
+        with hung_disk(spool) as is_used_by, connect(endpoint) as client:
             client.sendall(message(b"x"))
-            assert wait_until_used()
+            wait_until(lambda: is_used_by(server.pid), "its thread to hang")
             server.signal(number)
             wait_until(lambda: not endpoint.exists(), "the first signal to be handled")
             server.signal(number)
@@ -46,14 +46,14 @@ def test_the_handler_of_a_thread_that_hangs_is_killed(endpoint, spool):
     env = environment(TMPDIR=str(spool))
     request = memoryview(message(bytes(8_000_000)))
     with Server(endpoint, "trap '' TERM; yes & yes", env=env) as server:
-        with hung_disk(spool) as wait_until_used, connect(endpoint) as client:
+        with hung_disk(spool) as is_used_by, connect(endpoint) as client:
             client.setblocking(False)
 
             def waits_after_more_data() -> bool:
                 nonlocal request
                 with suppress(BlockingIOError):
                     request = request[client.send(request) :]
-                return wait_until_used(0)
+                return is_used_by(server.pid, 0)
 
             wait_until(waits_after_more_data, "its thread to hang")
             assert children(server.pid)
@@ -69,9 +69,9 @@ def test_the_drain_timeout_ends_a_server_whose_thread_hangs(endpoint, spool):
     env = environment(TMPDIR=str(spool))
     options = ("--whole-request", "--drain-timeout", "10ms", "--kill-after", "0")
     with Server(endpoint, "cat", *options, env=env) as server:
-        with hung_disk(spool) as wait_until_used, connect(endpoint) as client:
+        with hung_disk(spool) as is_used_by, connect(endpoint) as client:
             client.sendall(message(b"x"))
-            assert wait_until_used()
+            wait_until(lambda: is_used_by(server.pid), "its thread to hang")
             assert server.stop() == 143
         assert "not all requests were answered: allow more time" in server.log
 
@@ -88,9 +88,9 @@ def test_a_supervisor_that_hangs_is_left(endpoint, folder, calls):
     with Server(endpoint, str(program), "--prestart", 1, "--kill-after", kill_after) as server:
         wait_until(lambda: children(server.pid), "its handler")
         (idle,) = children(server.pid)
-        with hung_disk(folder / "disk") as wait_until_used:
+        with hung_disk(folder / "disk") as is_used_by:
             os.kill(idle, signal.SIGKILL)
-            assert wait_until_used()
+            wait_until(lambda: is_used_by(server.pid), "its thread to hang")
             server.signal()
             if calls == 2:
                 wait_until(lambda: not endpoint.exists(), "the first signal to be handled")
