@@ -101,7 +101,7 @@ class Acceptor:
         """Remove the endpoint's path; accept only clients that have connected already."""
         self._is_draining = True
         self._poller.unregister(self._listener.fileno())
-        self._listener.stop_listening()
+        self._stop_listening()
         if self._listener.is_externally_owned:
             self.close_listener()
         now = monotonic()
@@ -130,11 +130,16 @@ class Acceptor:
         if not self.is_open:
             return
         if not self._is_draining:
-            self._listener.stop_listening()
+            self._stop_listening()
         self.is_open = False
         self.retry_at = NEVER
         self._log_refused()
         self._listener.close()
+
+    def _stop_listening(self) -> None:
+        warning = self._listener.stop_listening()
+        if warning is not None:
+            self._log.warning(warning)
 
     def close_all_idle(self) -> None:
         """Close all connections that have not sent data."""

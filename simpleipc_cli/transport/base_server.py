@@ -58,11 +58,12 @@ class Listener(ABC):
         return True
 
     @abstractmethod
-    def stop_listening(self) -> None:
+    def stop_listening(self) -> str | None:
         """Remove the path, if it still leads here, and refuse new clients.
 
-        Clients that have connected can still be accepted. If it is externally owned, this does
-        nothing, and no client may be accepted after it.
+        Return a warning if the path stays, as a stale socket. Clients that have connected can still
+        be accepted. If it is externally owned, this does nothing, and no client may be accepted
+        after it.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 
 import pytest
 from faults.hunt import SCENARIOS, hunt
@@ -74,10 +75,14 @@ send sendmsg:ENOMEM:1:all
 send recvfrom:EINTR:1:all
 send write:ENOSPC:1:all
 send preadv2:ENOSYS:1:all
+send recvfrom:EIO:1:all
+send setitimer:EPERM:1:all
 lines connect:EAGAIN:1:all
 lines sendmsg:EINTR:1:all
 lines recvfrom:EAGAIN:1:all
+lines recvfrom:EIO:1:all
 probe connect:ENOMEM:1:all
+exec-stop setitimer:ENOSYS:1:all
 """
 
 
@@ -96,6 +101,13 @@ def test_a_failing_call_breaks_no_rule(row):
         broken = hunting.end()
     assert not case.broken + broken, str(case)
     assert case.injected, "the call was not made"
+
+
+def test_a_path_that_stays_after_the_stop_is_named():
+    case = hunt("exec-stop").run(fault_of("unlink:EPERM:1:all"))
+    assert case.broken == ["files left: ['sock']"], str(case)
+    warnings = [line for line in case.said if re.match(r"cannot remove /.*/sock: Operation", line)]
+    assert len(warnings) == 1, str(case)
 
 
 if SOAK > 3:

@@ -73,14 +73,18 @@ class UnixListener(Listener):
         found = os.lstat(self.path)
         return (found.st_dev, found.st_ino) == self._identity
 
-    def stop_listening(self) -> None:
+    def stop_listening(self) -> str | None:
         """Remove the path without a lock: no server takes a path on which another listens."""
+        warning = None
         try:
             if self._is_at_path():
                 os.unlink(self.path)
-        except OSError:
-            pass  # gone, or no longer permitted: it is stale from now on
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            warning = f"cannot remove {self.path}: {error.strerror}"
         self._socket.shutdown(_socket.SHUT_RD)
+        return warning
 
     def close(self) -> None:
         self._socket.close()
