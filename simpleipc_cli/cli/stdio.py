@@ -53,6 +53,9 @@ def unexpected_error(error: Exception) -> SipcError:
 
     An error of the system gets the name of the function that called it, and what it called it for.
     """
+    if isinstance(error, ImportError):
+        hint = "check the installation, and the limits of files and memory"
+        return SipcError(f"cannot load a module of Python: {error}", hint)
     if not isinstance(error, OSError):
         hint = "please report this, with what SIPC_DEBUG=1 shows"
         return SipcError(f"unexpected {type(error).__name__}: {error}", hint)

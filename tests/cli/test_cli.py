@@ -143,6 +143,19 @@ def test_python_m_is_another_way_in(endpoint):
     assert done.returncode == 4
 
 
+@pytest.mark.parametrize("verb", ["send", "probe"])
+def test_a_module_that_cannot_be_loaded_is_named(endpoint, verb):
+    module = f"simpleipc_cli.cli.{verb}.run"
+    code = f"import sys; sys.modules[{module!r}] = None; from simpleipc_cli.cli import main; main()"
+    command = [sys.executable, "-c", code, verb, endpoint]
+    done = subprocess.run(command, capture_output=True, env=environment())
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(b"sipc %s: cannot load a module of Python: " % verb.encode())
+    assert module.encode() in line
+    assert line.endswith(b": check the installation, and the limits of files and memory")
+
+
 def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
     with ScriptedServer(endpoint, echo):
         for verb, *options in (["probe"], ["send", "-d", "x"]):
