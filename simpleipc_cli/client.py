@@ -146,7 +146,8 @@ class _Sender:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
             self._end()
-            raise SipcError(f"{error} to send with", "raise the limit of processes") from None
+            hint = "raise the limits of processes and memory"  # Python does not say which
+            raise SipcError(f"{error} to send with", hint) from None
 
     def join_and_close(self) -> None:
         """Wait for the thread, unless it may be blocked on its input.

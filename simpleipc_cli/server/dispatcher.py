@@ -68,7 +68,8 @@ class WorkerThreads:
         ) as error:  # the server tries again later
             if not self._has_warned:
                 self._has_warned = True
-                self._log.warning(f"{error}: raise the limit of processes or lower --threads")
+                hint = "raise the limits of processes and memory, or lower --threads"
+                self._log.warning(f"{error}: {hint}")
             return
         self._threads.append(thread)
 

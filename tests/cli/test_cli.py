@@ -156,6 +156,29 @@ def test_a_module_that_cannot_be_loaded_is_named(endpoint, verb):
     assert line.endswith(b": check the installation, and the limits of files and memory")
 
 
+def test_without_a_thread_to_send_with_there_is_one_line(endpoint):
+    code = """
+import _thread, sys
+def fail(*_arguments):
+    raise RuntimeError("can't start new thread")
+_thread.start_new_thread = fail
+from simpleipc_cli.cli import main
+main()
+"""
+    with ScriptedServer(endpoint, echo):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "send", endpoint],
+            input=bytes(1 << 24),
+            capture_output=True,
+            env=environment(),
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        b"sipc send: can't start new thread to send with: "
+        b"raise the limits of processes and memory\n"
+    )
+
+
 def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
     with ScriptedServer(endpoint, echo):
         for verb, *options in (["probe"], ["send", "-d", "x"]):
