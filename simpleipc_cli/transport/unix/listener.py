@@ -12,6 +12,7 @@ import _socket
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from simpleipc_cli.errors import NotASocket, PermissionDenied, SipcError
 from simpleipc_cli.system import absolute_path
@@ -134,7 +135,8 @@ def _listen(
                 found = folder.stat(name)
                 _check_reachable(folder.path)
         except BaseException:
-            folder.unlink(name)
+            with suppress(OSError):  # the first error is reported
+                folder.unlink(name)
             raise
     except BaseException:
         listening.close()

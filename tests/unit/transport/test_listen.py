@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -13,7 +14,7 @@ from helpers.command import needs_root
 from helpers.users import become
 from helpers.wire import connect, is_listening
 
-from simpleipc_cli.errors import PermissionDenied
+from simpleipc_cli.errors import EndpointError, PermissionDenied
 from simpleipc_cli.transport import listen
 from simpleipc_cli.transport.unix.stream import is_bound
 
@@ -46,6 +47,37 @@ def test_a_stale_socket_is_replaced(endpoint):
     with listening(endpoint):
         assert is_listening(endpoint)
     assert not endpoint.exists()
+
+
+@pytest.mark.parametrize("is_stale", [True, False])
+def test_a_server_that_cannot_remove_its_lock_leaves_no_socket(endpoint, monkeypatch, is_stale):
+    if is_stale:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(endpoint))
+    unlink = os.unlink
+
+    def unlink_or_fail(name, **options):
+        if name == "sock.lock":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(name, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink_or_fail)
+    with pytest.raises(EndpointError, match="input/output error"):
+        listen(str(endpoint), mode=0o600, backlog=5)
+    assert os.listdir(endpoint.parent) == ["sock.lock"]
+
+
+def test_an_error_of_the_cleanup_does_not_replace_the_first(endpoint, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def refuse(*_arguments, **_options):
+        monkeypatch.setattr(os, "unlink", fail)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    with pytest.raises(EndpointError, match="input/output error"):
+        listen(str(endpoint), mode=0o600, backlog=5)
 
 
 @pytest.mark.parametrize("age", [6.0, 4.5, -3600.0], ids=["old", "soon old", "from the future"])
