@@ -168,6 +168,8 @@ def _connect(path: str, deadline: Deadline | None) -> UnixStream:
             connecting.setblocking(True)
     except BaseException as error:
         connecting.close()
+        if isinstance(error, BlockingIOError):
+            raise ServerBusy(f"{path} is busy: its queue is full") from None
         if isinstance(error, OSError):
             raise endpoint_error(error, path) from None
         raise
@@ -303,8 +305,6 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
     match error.errno:
         case errno.ECONNREFUSED:
             return _refused(path)
-        case errno.EAGAIN:
-            return ServerBusy(f"{path} is busy: its queue is full")
         case errno.ENOENT:
             return PathNotFound(f"{path} does not exist")
         case errno.EACCES | errno.EPERM:

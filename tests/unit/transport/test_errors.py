@@ -26,6 +26,7 @@ from simpleipc_cli.transport.unix.stream import endpoint_error
         (errno.ENAMETOOLONG, NotASocket, "choose another path"),
         (errno.EMFILE, OutOfResources, "ulimit -n"),
         (errno.ENOMEM, OutOfResources, "free memory"),
+        (errno.EAGAIN, EndpointError, ""),  # only of connect(2) it means a full queue
         (errno.ENOSPC, EndpointError, "free space"),
         (errno.EAFNOSUPPORT, EndpointError, "sandbox"),
         (errno.EIO, EndpointError, "choose another path"),
