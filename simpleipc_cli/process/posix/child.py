@@ -54,9 +54,8 @@ class ChildProcess(base.ChildProcess):
         try:
             self.descriptor = _watch(pid)
         except OSError as error:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            orphans.own_children.discard(pid)
+            self._signal(signal.SIGKILL)
+            _wait(pid, 0)
             raise SipcError(
                 f"cannot watch process {pid}: {error.strerror}",
                 errno_hint(error, "check the limits"),

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers.procfs import children
 from helpers.waiting import wait_until
 
 from simpleipc_cli.errors import SipcError
@@ -37,6 +38,18 @@ def test_a_child_whose_exit_cannot_be_noticed_is_killed_and_reaped(monkeypatch, 
     with pytest.raises(SipcError, match=f"cannot wait for process {child.pid}: Input/output"):
         child.stop(1000.0, None)
     wait_until(lambda: not Path(f"/proc/{child.pid}").exists(), "it to be reaped")
+
+
+def test_a_child_that_cannot_be_watched_is_not_started(monkeypatch, pipes):
+    def fail(_pid):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = children(os.getpid())
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", fail)
+        with pytest.raises(SipcError, match=r"cannot watch process \d+: Too many open files"):
+            start(pipes)
+    assert children(os.getpid()) == before
 
 
 def test_a_child_is_closed_once_even_if_its_end_failed(monkeypatch, pipes):
