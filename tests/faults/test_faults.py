@@ -103,6 +103,13 @@ def test_a_failing_call_breaks_no_rule(row):
     assert case.injected, "the call was not made"
 
 
+def test_what_a_server_cannot_start_without_is_named():
+    case = hunt("exec-start").run(fault_of("eventfd2:EPERM:1:all"))
+    assert not case.broken, str(case)
+    (line,) = case.said
+    assert re.match(r"sipc serve: cannot start: \w+\.__init__ failed: Operation not", line), line
+
+
 def test_a_path_that_stays_after_the_stop_is_named():
     case = hunt("exec-stop").run(fault_of("unlink:EPERM:1:all"))
     assert case.broken == ["files left: ['sock']"], str(case)

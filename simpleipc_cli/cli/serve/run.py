@@ -16,7 +16,7 @@ from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.log import LineLog
 from simpleipc_cli.cli.stdio import format_error, print_error, unexpected_error
 from simpleipc_cli.endpoint import Endpoint
-from simpleipc_cli.errors import Cancelled, SipcError, errno_hint
+from simpleipc_cli.errors import Cancelled, SipcError
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
 from simpleipc_cli.process import Command, PidFile, reap_orphans
@@ -147,8 +147,8 @@ def run(
             except OSError as error:
                 listener.stop_listening()
                 listener.close()
-                hint = errno_hint(error, "set SIPC_DEBUG=1 to see where")
-                raise SipcError(f"cannot start: {error.strerror}", hint) from error
+                failed = unexpected_error(error)
+                raise SipcError(f"cannot start: {failed}", failed.hint) from error
             signals.attach(server)
             log.info(f"listening on {path}")
             on_listening()
