@@ -110,6 +110,13 @@ def test_what_a_server_cannot_start_without_is_named():
     assert re.match(r"sipc serve: cannot start: \w+\.__init__ failed: Operation not", line), line
 
 
+def test_a_server_listens_even_if_its_process_cannot_be_found_out():
+    case = hunt("probe").run(fault_of("getsockopt:EPERM:1:all"))
+    assert case.injected, "the call was not made"
+    assert not case.broken, str(case)
+    assert case.status == 0
+
+
 def test_a_path_that_stays_after_the_stop_is_named():
     case = hunt("exec-stop").run(fault_of("unlink:EPERM:1:all"))
     assert case.broken == ["files left: ['sock']"], str(case)
