@@ -251,7 +251,7 @@ def probe(
     try:
         peer = stream.peer()
     except OSError:
-        peer = None  # a sandbox forbids to ask who listens
+        peer = None  # a sandbox forbids the call
     result = ProbeResult(None, peer, seconds)
     if on_connected is None:
         stream.close()
