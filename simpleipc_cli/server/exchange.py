@@ -75,8 +75,7 @@ class Exchange(ExchangeState):
                 step = self._end()
         except Exception as error:  # a defect: other exchanges must go on
             step = self.end_after_defect(repr(error))
-        if step is Step.WOULD_BLOCK:
-            self.needs_thread = True
+        self.needs_thread |= step is Step.WOULD_BLOCK
         if not self.may_block and (self.is_over or self.needs_thread or self.due < due):
             self.on_change(self)
 
@@ -132,7 +131,6 @@ class Exchange(ExchangeState):
         """Register the descriptors that the exchange waits for, and set `due`."""
         buffer, io, writing = self.buffer, self.io, bool(self.writer.pending)
         reader = buffer.reader
-        # The module's docstring says when the client's request is read.
         reading = not self.has_stream_ended and (io is None or not buffer.has_unsent or writing)
         wanted: dict[int, tuple[int, Callable[[int], Step]]] = {}
         if not self.is_client_gone:
