@@ -37,7 +37,7 @@ exec poll:EINTR:1:main
 exec readv:EAGAIN:1:main
 exec recvfrom:EINTR:1:main
 exec sendmsg:EAGAIN:1:main
-exec setpgid:EPERM:1:all
+exec setsid:EPERM:1:all
 exec recvfrom:EPERM:1:main
 exec getsockopt:ENOMEM:1:main
 exec vfork:ENOSYS:1:all
