@@ -31,6 +31,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def call_path(error: BaseException) -> str:
+    """Return the functions, with lines, through which an exception came, the outermost first."""
+    calls = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        calls.append(f"{traceback.tb_frame.f_code.co_qualname}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return " > ".join(calls)
+
+
 def json_safe(text: str) -> str:
     """Escape lone surrogates, which strict JSON readers refuse.
 

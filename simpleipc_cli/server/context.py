@@ -5,6 +5,7 @@ Times are seconds, sizes bytes, None means no limit. A log knows its format, the
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from time import monotonic
 
 from simpleipc_cli.server.handler import Handler, Request
 from simpleipc_cli.system import SPOOL_FOLDERS
+from simpleipc_cli.text import call_path
 from simpleipc_cli.transport import (
     Poller,
     Stream,
@@ -98,7 +100,13 @@ class RequestRecord:
     """Whether it asked the server to stop."""
 
     def set_failure(self, outcome: Outcome, detail: str) -> None:
-        """Record the first failure; ignore later ones."""
+        """Record the first failure; ignore later ones.
+
+        For a defect, note where the exception that is being handled was raised.
+        """
+        error = sys.exc_info()[1]
+        if outcome is Outcome.INTERNAL_ERROR and error is not None:
+            self.debug_notes.append(f"raised in {call_path(error)}")
         if self.outcome is Outcome.ANSWERED:
             self.outcome = outcome
             self.detail = detail

@@ -106,7 +106,7 @@ _CALLS = {
 def is_in_syscall(pid: int, call: str) -> bool:
     """Whether a process waits in a system call."""
     try:
-        number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+        number = Path(f"/proc/{pid}/syscall").read_text().partition(" ")[0]  # may be empty
     except OSError:
         return False
     return number.isdecimal() and int(number) in _CALLS[os.uname().machine][call]

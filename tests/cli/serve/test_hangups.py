@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import re
 import signal
 import socket
 import struct
@@ -461,3 +462,13 @@ def test_a_request_that_ends_with_an_internal_error_delays_no_other(endpoint):
             wait_until(lambda: not endpoint.exists(), "it to begin to stop")
         assert server.wait() == 143
         assert "RuntimeError('a defect')" in server.log
+
+
+@pytest.mark.parametrize("options", [[], ["-v"]], ids=["plain", "verbose"])
+def test_the_log_shows_on_request_where_an_internal_error_was_raised(endpoint, options):
+    with Server(endpoint, "echo", *options, program=(sys.executable, "-c", BROKEN)) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"x"))
+            assert receive_all(client) == b""
+        line = server.wait_for_log(r"RuntimeError\('a defect'\)")
+        assert bool(re.search(r"raised in .* > fail:\d+", line)) == bool(options)
