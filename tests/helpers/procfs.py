@@ -136,6 +136,12 @@ def waits_for_ever(pid: int) -> bool:
     return timeout != [] and int(timeout[0], 16) & 0xFFFFFFFF == 0xFFFFFFFF
 
 
+def wakeups(pid: int) -> int:
+    """Return how often a process has gone to sleep."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+
+
 def stop_process(pid: int) -> None:
     """Stop a process, and wait until it stands still: a signal takes its time."""
     os.kill(pid, signal.SIGSTOP)

@@ -350,7 +350,7 @@ def test_a_server_warns_at_the_start_if_no_folder_takes_files(endpoint):
         assert line.startswith("sipc serve: no file can be written in ")
         assert "/var/tmp or /tmp: requests that must be stored fail: set TMPDIR" in line
         assert ask(endpoint, b"x") == (b"", False)
-        server.wait_for_log("internal error: cannot write to a spool file")
+        server.wait_for_log("aborted: cannot write to a spool file")
 
 
 @needs_root
