@@ -457,5 +457,5 @@ def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder
 def test_without_processes_there_is_one_line_and_nothing_left(spawning, folder):
     folder.chmod(0o777)
     done = limited(spawning, "RLIMIT_NPROC", 1, cwd="/")
-    assert_error_line(done, 1, "cannot start", "Resource temporarily unavailable", "ulimit")
+    assert_error_line(done, 1, "cannot start", "Resource temporarily unavailable", "limit")
     assert os.listdir(folder) == []

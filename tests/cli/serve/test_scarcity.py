@@ -294,10 +294,12 @@ def test_descriptors_inherited_at_the_start_are_counted(endpoint, gate):
             Server(
                 endpoint, f"{gate.wait}; cat", wrapper=allowed(64), pass_fds=inherited
             ) as server,
-            open_connections(endpoint, 20) as clients,
+            ExitStack() as stack,
         ):
-            for client in clients:
-                client.sendall(message(b"x"))
+            clients = []
+            for _ in range(20):  # one after the other: idle connections need descriptors, too
+                clients.append(stack.enter_context(connect(endpoint)))
+                clients[-1].sendall(message(b"x"))
             server.wait_for_log("^out of file descriptors")
             gate.open()
             assert [decode(receive_all(client)) for client in clients] == [(b"x", True)] * 20
