@@ -31,8 +31,8 @@ SERVERS = {
     "prestart": ("--exec", HANDLER, "--prestart", "2"),
     "whole": ("--exec", HANDLER, "--whole-request"),
 }
-KEPT = {"exec": 0, "worker": 1, "prestart": 2, "whole": 0}
-"""How many processes a server keeps that has no request."""
+KEPT = {"exec": 0, "worker": 2, "prestart": 2, "whole": 0}
+"""How many processes a server that has no request may keep after two requests."""
 
 
 class Served:

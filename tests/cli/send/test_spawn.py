@@ -154,7 +154,7 @@ def test_clients_at_once_start_one_server_and_all_get_responses(
             if before == "stale socket":
                 stale_socket(endpoint)
             elif before == "left lock":
-                (folder / ".sipc-spawn-sock").touch()
+                (folder / f".sipc-spawn-{os.geteuid()}-sock").touch()
             clients = [
                 spawning.start(COUNTED, data=f"{number}", cwd=folder) for number in range(count)
             ]
