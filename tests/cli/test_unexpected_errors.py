@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from helpers.command import SIPC, assert_error_line, environment
-from helpers.injection import needs_strace
+from helpers.injection import SAME_CALLS, needs_strace
 from helpers.inprocess_cli import run_cli
 from helpers.waiting import TIMEOUT
 
@@ -97,8 +97,9 @@ def test_the_log_has_the_error_that_ends_a_server_and_if_wanted_its_traceback(
 @needs_strace[1]
 def test_a_system_call_that_fails_is_not_told_as_an_error_of_standard_output(endpoint):
     """It waits for its input with poll(2)."""
-    command = ["strace", "-o", "/dev/null", "-e", "trace=poll", "-e", "inject=poll:error=ENOMEM"]
-    command += [SIPC, "send", endpoint, "-m", "1h"]
+    calls = SAME_CALLS["poll"]
+    command = ["strace", "-o", "/dev/null", "-e", f"trace={calls}"]
+    command += ["-e", f"inject={calls}:error=ENOMEM", SIPC, "send", endpoint, "-m", "1h"]
     done = subprocess.run(
         command, input=b"", capture_output=True, env=environment(), timeout=TIMEOUT
     )

@@ -51,6 +51,10 @@ class Fault:
         return f"{self.call}:{self.error}:{self.when}:{self.where}"
 
 
+SAME_CALLS = {"poll": "poll,ppoll"}
+"""Calls that Python makes in place of each other: select.poll() is ppoll(2) since 3.15."""
+
+
 class Strace:
     """An attached strace. Leaving the `with` detaches it; the process goes on."""
 
@@ -62,9 +66,10 @@ class Strace:
             "threads": [word for tid in threads if tid != pid for word in ("-p", str(tid))],
             "all": ["-f", "-p", str(pid)],
         }[fault.where]
-        command = ["strace", "-y", "-o", str(output), *targets, "-e", f"trace={fault.call}"]
+        calls = SAME_CALLS.get(fault.call, fault.call)
+        command = ["strace", "-y", "-o", str(output), *targets, "-e", f"trace={calls}"]
         if inject:
-            command += ["-e", f"inject={fault.call}:error={fault.error}:when={fault.when}"]
+            command += ["-e", f"inject={calls}:error={fault.error}:when={fault.when}"]
         self._count = targets.count("-p")
         self._process = None
         output.write_text("")

@@ -107,6 +107,7 @@ def _standard_streams(descriptors):
             open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
             for number, mode in enumerate(_MODES)
         ]
+        ours[2].reconfigure(line_buffering=True)  # as Python opens it
         sys.stdin, sys.stdout, sys.stderr = ours
         try:
             yield
