@@ -53,6 +53,13 @@ def state(pid: int) -> str:
 _SEQPACKET = "0005"
 
 
+def _unix_sockets(pid: int | str) -> list[list[str]]:
+    """The fields of all sockets in a process's network namespace; names may be any bytes."""
+    text = Path(f"/proc/{pid}/net/unix").read_text(errors="replace")
+    rows = [line.split(maxsplit=7) for line in text.split("\n")[1:]]
+    return [row for row in rows if len(row) >= 7]  # a name may have a newline
+
+
 def descriptors(pid: int) -> list[str]:
     """What a process has open.
 
@@ -60,10 +67,7 @@ def descriptors(pid: int) -> list[str]:
     ctypes makes, which may be before or after a test looks, and keeps it open. Also leaves out the
     connection to the guardian of handlers' input, which is opened for the first long request.
     """
-    sockets = Path(f"/proc/{pid}/net/unix").read_text(errors="replace").splitlines()[1:]
-    guardians = {
-        f"socket:[{row[6]}]" for row in map(str.split, sockets) if row[4:5] == [_SEQPACKET]
-    }
+    guardians = {f"socket:[{row[6]}]" for row in _unix_sockets(pid) if row[4] == _SEQPACKET}
     links = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -163,6 +167,5 @@ def peak_memory(pid: int) -> int:
 
 def has_listener(path) -> bool:
     """Return whether a socket listens on a path, without connecting to it."""
-    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
-    found = [line.split(maxsplit=7) for line in lines if line.endswith(f" {path}")]
-    return any(int(fields[3], 16) & ACCEPTS for fields in found)
+    rows = _unix_sockets("self")
+    return any(int(row[3], 16) & ACCEPTS for row in rows if row[7:] == [str(path)])
