@@ -16,7 +16,7 @@ from simpleipc_cli.bench.histogram import Histogram, percentile_name
 ChangeVerdict = Literal["better", "worse", "within noise", "too few samples"]
 
 MIN_CHANGE = 0.01
-"""A change by a smaller share of the old value is noise, whatever the statistics say."""
+"""A change by a smaller share of the old value is noise, even if it is significant."""
 
 _Z = 2.5758  # two-sided 99 % quantile of the normal distribution
 _MIN_FOR_MEAN = 30  # customary for the central limit theorem

@@ -225,8 +225,8 @@ class Histogram:
     def from_json(cls, data: dict[str, Any]) -> Histogram:
         """Read back what to_json() returned; unknown fields are ignored.
 
-        Raises ValueError if the count differs from that of the buckets; incomplete data raises
-        whatever using it raises.
+        Raises ValueError if the count differs from that of the buckets, and other errors for
+        incomplete data.
         """
         histogram = cls()
         for low, _, count in data["buckets"]:

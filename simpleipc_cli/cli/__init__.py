@@ -96,7 +96,7 @@ def _run_click() -> int:
 
 
 def _status(verb: str, run: Callable[[], int]) -> int:
-    """Run a verb and return its exit status, whatever happens.
+    """Run a verb and return its exit status, also after an error.
 
     Signals are handled until there is a status, also while an error is reported.
     """
@@ -138,7 +138,7 @@ def _error_to_show(error: Exception) -> SipcError:
 
 
 def _handle_signals() -> None:
-    """Handle the signals that end a program, whatever signal state was inherited.
+    """Handle the signals that end a program, in any inherited signal state.
 
     SIGINT and SIGHUP that are ignored stay so: shells and nohup(1) rely on that. SIGTERM does
     not: otherwise only SIGKILL could end the process.

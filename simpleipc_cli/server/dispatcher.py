@@ -62,10 +62,7 @@ class WorkerThreads:
         thread = threading.Thread(target=self._run, daemon=True)
         try:
             thread.start()
-        except (
-            RuntimeError,
-            MemoryError,
-        ) as error:  # the server tries again later
+        except (RuntimeError, MemoryError) as error:  # the server tries again later
             if not self._has_warned:
                 self._has_warned = True
                 hint = "raise the limits of processes and memory, or lower --threads"
@@ -77,9 +74,7 @@ class WorkerThreads:
         """Abort what is queued on this thread, as there is no other."""
         try:
             while (exchange := self._queue.get_nowait()) is not None:
-                exchange.may_block = exchange.is_draining = True
-                exchange.on_shutdown()
-                self._end(exchange)
+                self._run_one(exchange)
         except Empty:
             pass
 
@@ -120,9 +115,6 @@ class WorkerThreads:
             exchange.end_after_defect(f"cannot wait for events: {error.strerror}")
         except Exception as error:
             exchange.end_after_defect(repr(error))
-        self._end(exchange)
-
-    def _end(self, exchange: Exchange) -> None:
         with self._lock:
             if exchange not in self._unfinished:
                 return

@@ -3,7 +3,7 @@
 When a server is killed by SIGKILL, the kernel closes its ends of all pipes. A handler that still
 waits for its request, or for the rest of it, would take that for the end of a request, which no
 client has sent. So the guardian holds the writing end of such a pipe, too, until the request is
-complete. When the server is gone it kills these handlers before it closes the pipes.
+complete. When the server has ended, it kills these handlers before it closes the pipes.
 
 This file is also the guardian's program: it imports nothing of the package.
 """
@@ -110,7 +110,7 @@ def _start_program() -> socket.socket:
 
 
 def main() -> None:
-    """Hold pipes until the server is gone, then end their handlers."""
+    """Hold pipes until the server has ended, then end their handlers."""
     for number in _IGNORED:  # a service manager sends them to every process of a service
         signal.signal(number, signal.SIG_IGN)
     held = _serve(socket.socket(fileno=_SERVER))
@@ -152,7 +152,7 @@ def _kill(group: int) -> None:
 
 
 def _serve(server: socket.socket) -> dict[int, tuple[int, int]]:
-    """Return what is held when the server is gone: pipe and process group by number."""
+    """Return what is held when the server ends: pipe and process group by number."""
     held: dict[int, tuple[int, int]] = {}
     while True:
         message, descriptors, _, _ = socket.recv_fds(server, _MESSAGE.size, 1)
