@@ -125,13 +125,17 @@ class Server(LoggedProcess):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait_until_idle(self) -> None:
-        """Wait until no handler is left and every connection is closed."""
-        wait_until(lambda: not children(self.pid), "no handler left")
-        wait_until(
-            # A client may have been there when we first looked.
-            lambda: not Counter(descriptors(self.pid)) - Counter(self.open_at_start),
-            f"descriptors as at the start: {self.open_at_start} {descriptors(self.pid)}",
-        )
+        """Wait until no handler is left and every connection is closed, or the server has ended."""
+
+        def is_idle() -> bool:
+            try:
+                # A client may have been there when we first looked.
+                left = Counter(descriptors(self.pid)) - Counter(self.open_at_start)
+                return not children(self.pid) and not left
+            except OSError:
+                return self.process.poll() is not None  # it was ending
+
+        wait_until(is_idle, f"no handler, and no descriptors but {self.open_at_start}")
 
     def stop(self) -> int:
         self.signal()
@@ -141,11 +145,12 @@ class Server(LoggedProcess):
         return self
 
     def __exit__(self, kind, *_: object) -> None:
-        if self.process.poll() is None:
-            if kind is None:
+        try:
+            if kind is None and self.process.poll() is None:
                 self.wait_until_idle()
-            self.signal()
-        self.wait()
+        finally:
+            self.signal()  # nothing if it has ended
+            self.wait()
         if kind is None:
             self.check_nothing_left()
 
