@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.types import FuncParamType
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
 
 __all__ = ["resolve_endpoint"]
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _MAX_ID = 2**32 - 2  # of a user or group; one more means "unchanged" to chown(2)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -109,34 +106,29 @@ wait_option = click.option(
     help="Keep trying while the endpoint is missing, refuses or is busy.",
 )
 
+trace_option = click.option(
+    "--trace",
+    is_flag=True,
+    help="Log every packet to stderr with a timestamp and the start of its payload.",
+)
+trace_file_option = click.option(
+    "--trace-file",
+    metavar="FILE",
+    help="Append the trace to FILE; a new file has mode 0600, as payload may be secret.",
+)
 
-def trace_options(command: _Command) -> _Command:
-    """Add `--trace` and `--trace-file`."""
-    command = click.option(
-        "--trace-file",
-        metavar="FILE",
-        help="Append the trace to FILE; a new file has mode 0600, as payload may be secret.",
-    )(command)
-    return click.option(
-        "--trace",
-        is_flag=True,
-        help="Log every packet to stderr with a timestamp and the start of its payload.",
-    )(command)
-
-
-def expect_options(command: _Command) -> _Command:
-    """Add `--expect` and `--expect-regex`; see expectation()."""
-    command = click.option(
-        "--expect-regex",
-        metavar="RE",
-        help="Exit with status 10 unless RE, in Python's syntax, matches within the response.",
-    )(command)
-    return click.option(
-        "--expect",
-        metavar="TEXT",
-        help="Exit with status 10 unless the response is TEXT; a newline at the end of either is "
-        "ignored.",
-    )(command)
+# The verb passes both to expectation().
+expect_option = click.option(
+    "--expect",
+    metavar="TEXT",
+    help="Exit with status 10 unless the response is TEXT; a newline at the end of either is "
+    "ignored.",
+)
+expect_regex_option = click.option(
+    "--expect-regex",
+    metavar="RE",
+    help="Exit with status 10 unless RE, in Python's syntax, matches within the response.",
+)
 
 
 def expectation(text: str | None, pattern: str | None) -> Expectation | None:

@@ -10,7 +10,8 @@ import click
 from simpleipc_cli.cli.options import (
     DURATION,
     Verb,
-    expect_options,
+    expect_option,
+    expect_regex_option,
     expectation,
     option_given,
     path_argument,
@@ -43,22 +44,20 @@ Examples:
 @wait_option
 @click.option(
     "--wait-gone",
-    metavar="DURATION",
     type=DURATION,
     help="Keep probing until no server listens; then exit with status 0.",
 )
 @click.option(
     "-t",
     "--timeout",
-    metavar="DURATION",
     type=DURATION,
     default=f"{ProbeOptions.timeout:g}s",
-    show_default=True,
     help="Maximum time to wait for a free place in the queue of a busy server, and, with --data, "
     "for the response.",
 )
 @click.option("-d", "--data", metavar="TEXT", help="Send TEXT, and check the response.")
-@expect_options
+@expect_option
+@expect_regex_option
 @click.pass_context
 def probe(
     ctx: click.Context,

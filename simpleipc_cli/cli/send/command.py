@@ -9,11 +9,13 @@ import click
 from simpleipc_cli.cli.options import (
     DURATION,
     Verb,
-    expect_options,
+    expect_option,
+    expect_regex_option,
     expectation,
     option_given,
     path_argument,
-    trace_options,
+    trace_file_option,
+    trace_option,
     wait_option,
 )
 from simpleipc_cli.cli.send.run import SendOptions, run
@@ -49,19 +51,15 @@ Examples:
 )
 @click.option(
     "--connect-timeout",
-    metavar="DURATION",
     type=DURATION,
     default=f"{SendOptions.connect_timeout:g}s",
-    show_default=True,
     help="Maximum time to wait for a free place in the queue of a busy server.",
 )
 @click.option(
     "-m",
     "--max-time",
-    metavar="DURATION",
     type=DURATION,
     default="0",
-    show_default=True,
     help="Maximum time for everything.",
 )
 @wait_option
@@ -73,7 +71,6 @@ Examples:
     metavar="N",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     help="Have at most N requests in flight, with --lines or --null.",
 )
 @click.option(
@@ -82,8 +79,10 @@ Examples:
     help="If no server listens, start CMD, a shell command line, and wait until it listens: at "
     "most 10s, or the time of --wait.",
 )
-@expect_options
-@trace_options
+@expect_option
+@expect_regex_option
+@trace_option
+@trace_file_option
 @click.option(
     "--stats",
     is_flag=True,

@@ -18,7 +18,8 @@ from simpleipc_cli.cli.options import (
     option_given,
     path_argument,
     resolve_endpoint,
-    trace_options,
+    trace_file_option,
+    trace_option,
     user,
 )
 from simpleipc_cli.cli.parse import spool_folders
@@ -176,7 +177,8 @@ _duration_option = partial(click.option, type=DURATION)
 )
 @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Log debug details.")
-@trace_options
+@trace_option
+@trace_file_option
 @click.pass_context
 def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     """Run `sipc serve`."""
