@@ -67,38 +67,26 @@ class EndpointError(SipcError):
 
 
 class NotListening(EndpointError):
-    """The socket exists, but no process accepts on it."""
-
     hint = "start a server there, or wait for one with --wait"
 
 
 class ServerBusy(EndpointError):
-    """A server listens, but its queue stayed full until the deadline."""
-
     hint = "try again later, or wait longer with --wait"
 
 
 class OutOfResources(EndpointError):
-    """This process, or the system, has no free descriptor or memory to connect with."""
-
     hint = "raise the descriptor limit, or try again later"
 
 
 class PathNotFound(EndpointError):
-    """No file has that name."""
-
     hint = "check the path, start a server there, or wait for one with --wait"
 
 
 class NotASocket(EndpointError):
-    """The file is not a stream endpoint, or no endpoint can have that name."""
-
     hint = "choose another path"
 
 
 class PermissionDenied(EndpointError):
-    """The system refuses access."""
-
     hint = "check the owner and mode of the path and of its parent directories"
 
 
@@ -107,42 +95,28 @@ class Cancelled(EndpointError):
 
 
 class SpawnFailed(EndpointError):
-    """A server could not be started, or exited before it listened."""
-
     hint = "run the command by hand to see why it fails"
 
 
 class AddressInUse(EndpointError):
-    """Another server listens on the path."""
-
     hint = "stop that server first, or choose another path"
 
 
 class TimedOut(SipcError):
-    """Connected, but the exchange was not complete in time."""
-
     hint = "allow more time, or find out why the server is slow"
 
 
 class ExpectationFailed(SipcError):
-    """A response, or a measurement, is not as expected."""
-
     hint = "check the server's response, or change what is expected"
 
 
 class ProtocolError(SipcError):
-    """The bytes received are not valid Simple-IPC."""
-
     hint = "check that the peer speaks Simple-IPC"
 
 
 class IncompleteMessage(ProtocolError):
-    """The stream ended before the message's flush packet."""
-
     hint = "the peer failed or was stopped: check its log"
 
 
 class PeerClosed(SipcError):
-    """The peer has hung up and reads no more."""
-
     hint = "check the peer's log"
