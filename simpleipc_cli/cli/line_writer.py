@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simpleipc_cli.observe.trace import Tracer
+    from simpleipc_cli.observe import Tracer
 
 MAX_LINE = 4096
 """Bytes that a writable pipe takes in one write (PIPE_BUF of Linux)."""
@@ -159,7 +159,7 @@ def open_trace(
     on_error: Callable[[SipcError], None], *, on_stderr: bool, path: str | None
 ) -> Tracer:
     """Open the trace for --trace and --trace-file. Raises SipcError."""
-    from simpleipc_cli.observe.trace import Tracer  # noqa: PLC0415 - a log does not need it
+    from simpleipc_cli.observe import Tracer  # noqa: PLC0415 - a log does not need it
 
     sinks = []
     if on_stderr:

@@ -7,7 +7,7 @@ from threading import Event, Thread
 from simpleipc_cli.cli.exitcodes import NAMES, Terminated, exit_code
 from simpleipc_cli.cli.output import LiveDisplay, rich_console
 from simpleipc_cli.cli.stdio import print_error
-from simpleipc_cli.observe.stream import TransferStats
+from simpleipc_cli.observe import TransferStats
 from simpleipc_cli.text import json_safe
 
 TYPE_CHECKING = False

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.cli.stdio import Input
     from simpleipc_cli.endpoint import Endpoint
     from simpleipc_cli.errors import SipcError
-    from simpleipc_cli.observe.stream import TransferStats
-    from simpleipc_cli.observe.trace import Tracer
+    from simpleipc_cli.observe import Tracer, TransferStats
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.transport import Stream
 
@@ -172,7 +171,7 @@ class Diagnostics:
             import json  # noqa: F401, PLC0415 - for format_stats()
 
             from simpleipc_cli.cli.send.diagnostics import format_stats  # noqa: PLC0415
-            from simpleipc_cli.observe.stream import TransferStats  # noqa: PLC0415
+            from simpleipc_cli.observe import TransferStats  # noqa: PLC0415
 
             self._format_stats = format_stats
             self._stats = TransferStats(started_at)
@@ -207,7 +206,7 @@ class Diagnostics:
             is_shown = is_live and not is_typed and not os.environ.get("NO_COLOR")
         if is_shown:
             from simpleipc_cli.cli.send.diagnostics import PROGRESS_AFTER, Progress  # noqa: PLC0415
-            from simpleipc_cli.observe.stream import TransferStats  # noqa: PLC0415
+            from simpleipc_cli.observe import TransferStats  # noqa: PLC0415
 
             self._stats = self._stats or TransferStats()
             self._progress = Progress(

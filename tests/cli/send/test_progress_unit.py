@@ -15,7 +15,7 @@ from simpleipc_cli import system
 from simpleipc_cli.cli import output, stdio
 from simpleipc_cli.cli.send import diagnostics
 from simpleipc_cli.cli.send.diagnostics import Progress
-from simpleipc_cli.observe.stream import TransferStats
+from simpleipc_cli.observe import TransferStats
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed
-from simpleipc_cli.observe.trace import MAX_PAYLOAD_SHOWN, Tracer
+from simpleipc_cli.observe import MAX_PAYLOAD_SHOWN, Tracer
 from simpleipc_cli.transport import Peer
 from simpleipc_cli.transport.unix.stream import UnixStream
 

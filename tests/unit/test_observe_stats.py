@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.observe.stream import TransferStats
+from simpleipc_cli.observe import TransferStats
 
 
 class Script:

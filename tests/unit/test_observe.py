@@ -10,7 +10,7 @@ import pytest
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed, TimedOut
-from simpleipc_cli.observe.stream import ObservedStream
+from simpleipc_cli.observe import ObservedStream
 from simpleipc_cli.transport.base import Stream
 from simpleipc_cli.transport.unix.stream import UnixStream
 

@@ -1,4 +1,7 @@
-"""A trace: one line for each packet that passes a connection, in either direction.
+"""Count and trace what passes a stream, without changing it.
+
+Only the bytes that the system accepted or returned are reported: of a short write, those that
+were written. A trace has one line for each packet, in either direction:
 
     2025-11-22T13:45:01.123456+01:00 4711-1 = connected to "/run/sock": pid=99 uid=0 gid=0
     2025-11-22T13:45:01.123470+01:00 4711-1 > sent 0008 (8 bytes): "ping"
@@ -16,21 +19,23 @@ several programs do not mix in a pipe (PIPE_BUF of Linux).
 from __future__ import annotations
 
 from _thread import allocate_lock
+from abc import abstractmethod
 from datetime import datetime
+from time import monotonic
 
-from simpleipc_cli.errors import ProtocolError
-from simpleipc_cli.observe.stream import ObservedStream
-from simpleipc_cli.pktline import FLUSH, HEADER_SIZE, NEED_DATA, Data, Decoder
+from simpleipc_cli.errors import ProtocolError, SipcError
+from simpleipc_cli.pktline import FLUSH, HEADER_SIZE, NEED_DATA, Data, Decoder, MessageReader
 from simpleipc_cli.text import quoted
-from simpleipc_cli.transport import WRITE, Poller, new_poller
+from simpleipc_cli.transport import WRITE, Poller, Stream, new_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
 
+    from simpleipc_cli.deadline import Deadline
     from simpleipc_cli.pktline import Buffer
-    from simpleipc_cli.transport import Stream
+    from simpleipc_cli.transport import Peer
 
     class LineSink(Protocol):
         """A file that a trace goes to."""
@@ -45,6 +50,148 @@ MAX_PAYLOAD_SHOWN = 128
 """Bytes of a packet's payload that are shown (tunable)."""
 
 _MAX_PATH_SHOWN = 512  # bytes; each may be escaped to four characters
+
+
+class ObservedStream(Stream):
+    """Passes everything on to a stream, and reports it to its own methods `on_...`.
+
+    They must not raise, and must not block long. Each direction may have a thread of its own.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @abstractmethod
+    def on_sent(self, data: memoryview) -> None:
+        """Observe bytes that were written. They are valid only during the call."""
+
+    @abstractmethod
+    def on_received(self, data: memoryview) -> None:
+        """Observe bytes that were read. They are valid only during the call."""
+
+    def on_eof(self) -> None:
+        """The peer will write no more."""
+
+    def on_write_error(self, reason: str) -> None:
+        """Writing failed."""
+
+    def on_close(self) -> None:
+        """This end closes. May be called again; bytes in flight may be reported after it."""
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def peer(self) -> Peer:
+        return self._stream.peer()
+
+    def read(self, buffer: Buffer, deadline: Deadline) -> int:
+        return self._report_read(buffer, self._stream.read(buffer, deadline))
+
+    def read_nowait(self, buffer: Buffer) -> int:
+        return self._report_read(buffer, self._stream.read_nowait(buffer))
+
+    def _report_read(self, buffer: Buffer, count: int) -> int:
+        if count:
+            self.on_received(memoryview(buffer)[:count])
+        else:
+            self.on_eof()
+        return count
+
+    def peek_nowait(self) -> bool:
+        return self._stream.peek_nowait()
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        return self._write(self._stream.write, buffers)
+
+    def write_nowait(self, buffers: Sequence[Buffer]) -> int:
+        return self._write(self._stream.write_nowait, buffers)
+
+    def _write(self, write: Callable[[Sequence[Buffer]], int], buffers: Sequence[Buffer]) -> int:
+        try:
+            count = left = write(buffers)
+        except SipcError as error:
+            self.on_write_error(str(error))
+            raise
+        for buffer in buffers:
+            if not left:
+                break
+            data = memoryview(buffer)[:left]
+            left -= len(data)
+            self.on_sent(data)
+        return count
+
+    def shutdown(self) -> None:
+        self.on_close()  # first: an end of stream after it is our own
+        self._stream.shutdown()
+
+    def close(self) -> None:
+        self.on_close()
+        self._stream.close()
+
+
+class TransferStats:
+    """Counts all connections together, also while they are in use.
+
+    Times are seconds since the start. Each direction is counted by one thread at a time.
+    """
+
+    def __init__(self, started_at: float | None = None) -> None:
+        """`started_at` is a time of the monotonic clock; None for now."""
+        self._started_at = monotonic() if started_at is None else started_at
+        self.sent = Traffic()
+        self.received = Traffic()
+        self.connected: float | None = None
+        """Time of the first connection."""
+        self.first_byte: float | None = None
+        """Time of the first byte received."""
+
+    def elapsed(self) -> float:
+        return monotonic() - self._started_at
+
+    def observe(self, stream: Stream) -> Stream:
+        """Return the stream to use instead of `stream`, which is counted."""
+        if self.connected is None:
+            self.connected = self.elapsed()
+        return _CountedStream(stream, self)
+
+
+class Traffic:
+    """Counts of one direction, of all connections."""
+
+    def __init__(self) -> None:
+        self.payload = 0
+        """Bytes."""
+        self.packets = 0
+        """Complete packets, without flushes."""
+
+    def count(self, reader: MessageReader, data: memoryview) -> None:
+        """Count the bytes of one connection, up to its flush or the first malformed packet."""
+        payload, packets = reader.payload_bytes, reader.packets
+        try:
+            for _ in reader.feed(data):
+                pass
+        except ProtocolError:
+            pass  # it is raised again for what follows
+        self.payload += reader.payload_bytes - payload
+        self.packets += reader.packets - packets
+
+
+class _CountedStream(ObservedStream):
+    """Counts one connection."""
+
+    def __init__(self, stream: Stream, stats: TransferStats) -> None:
+        super().__init__(stream)
+        self._stats = stats
+        self._sent = MessageReader()
+        self._received = MessageReader()
+
+    def on_sent(self, data: memoryview) -> None:
+        self._stats.sent.count(self._sent, data)
+
+    def on_received(self, data: memoryview) -> None:
+        if self._stats.first_byte is None:
+            self._stats.first_byte = self._stats.elapsed()
+        self._stats.received.count(self._received, data)
 
 
 class Tracer:

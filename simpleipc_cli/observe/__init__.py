@@ -1,1 +1,0 @@
-"""Count and trace what passes a stream, without changing it."""
