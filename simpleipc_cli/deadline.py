@@ -95,9 +95,3 @@ class InactivityTimer:
         self._spent = 0.0
         if self._since is not None:
             self._since = now
-
-    def remaining(self, now: float) -> float | None:
-        """Return the seconds left, at least 0.0; None while it does not run."""
-        if self.limit is None or self._since is None:
-            return None
-        return max(0.0, self.limit - self._spent - (now - self._since))

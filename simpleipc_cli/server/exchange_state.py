@@ -95,7 +95,7 @@ class Timeouts:
         """Return a kind that has expired, and its limit; 0 if none has."""
         for kind in self.limits:
             timer = self.timers.get(kind)
-            if timer is not None and timer.limit is not None and timer.remaining(now) == 0.0:
+            if timer is not None and timer.limit is not None and timer.expires_at() <= now:
                 return kind, timer.limit
         return 0, 0.0
 

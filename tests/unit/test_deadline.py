@@ -70,28 +70,28 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 
 def test_the_timer_runs_out_only_while_it_runs():
     timer = InactivityTimer(10)
-    assert timer.remaining(0) is None
+    assert timer.expires_at() == NEVER
     timer.set_running(True, 100)
-    assert [timer.remaining(now) for now in (100, 104, 110, 200)] == [10, 6, 0, 0]
+    assert timer.expires_at() == 110
 
 
 def test_a_paused_timer_keeps_the_time_it_has_run():
     timer = InactivityTimer(10)
     timer.set_running(True, 0)
     timer.set_running(False, 4)
-    assert timer.remaining(50) is None
+    assert timer.expires_at() == NEVER
     timer.set_running(True, 100)
-    assert [timer.remaining(now) for now in (100, 103, 106)] == [6, 3, 0]
+    assert timer.expires_at() == 106
     timer.set_running(False, 101)
     timer.set_running(True, 200)
-    assert timer.remaining(200) == 5
+    assert timer.expires_at() == 205
 
 
 def test_starting_a_running_timer_again_changes_nothing():
     timer = InactivityTimer(10)
     timer.set_running(True, 0)
     timer.set_running(True, 7)
-    assert timer.remaining(8) == 2
+    assert timer.expires_at() == 10
 
 
 def test_pausing_a_paused_timer_again_changes_nothing():
@@ -100,7 +100,7 @@ def test_pausing_a_paused_timer_again_changes_nothing():
     timer.set_running(False, 1)
     timer.set_running(False, 9)
     timer.set_running(True, 20)
-    assert timer.remaining(20) == 9
+    assert timer.expires_at() == 29
 
 
 def test_progress_restarts_a_running_timer():
@@ -109,7 +109,7 @@ def test_progress_restarts_a_running_timer():
     timer.set_running(False, 3)
     timer.set_running(True, 5)
     timer.reset(8)
-    assert [timer.remaining(now) for now in (8, 12)] == [10, 6]
+    assert timer.expires_at() == 18
 
 
 def test_progress_resets_a_paused_timer_which_stays_paused():
@@ -117,26 +117,12 @@ def test_progress_resets_a_paused_timer_which_stays_paused():
     timer.set_running(True, 0)
     timer.set_running(False, 3)
     timer.reset(4)
-    assert timer.remaining(5) is None
+    assert timer.expires_at() == NEVER
     timer.set_running(True, 6)
-    assert timer.remaining(6) == 10
+    assert timer.expires_at() == 16
 
 
 def test_a_timer_without_a_limit_never_runs_out():
     timer = InactivityTimer(None)
     timer.set_running(True, 0)
-    assert timer.remaining(1e9) is None
-
-
-def test_a_timer_names_the_time_when_it_runs_out():
-    timer = InactivityTimer(10)
     assert timer.expires_at() == NEVER
-    timer.set_running(True, 100)
-    assert timer.expires_at() == 110
-    timer.set_running(False, 104)
-    assert timer.expires_at() == NEVER
-    timer.set_running(True, 200)
-    assert timer.expires_at() == 206
-    unlimited = InactivityTimer(None)
-    unlimited.set_running(True, 0)
-    assert unlimited.expires_at() == NEVER
