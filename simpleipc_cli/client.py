@@ -21,7 +21,7 @@ from simpleipc_cli.errors import (
     ServerBusy,
     SipcError,
 )
-from simpleipc_cli.pktline import MessageReader, MessageWriter
+from simpleipc_cli.pktline import MessageReader, MessageWriter, consume
 from simpleipc_cli.transport import connect
 
 TYPE_CHECKING = False
@@ -108,7 +108,7 @@ def _write_pending_nowait(stream: Stream, writer: MessageWriter) -> bool:
     """Write what the stream takes without blocking; return False if the peer has closed."""
     try:
         while writer.pending:
-            writer.advance(stream.write_nowait(writer.pending))
+            consume(writer.pending, stream.write_nowait(writer.pending))
     except BlockingIOError:
         pass
     except PeerClosed:
@@ -181,7 +181,7 @@ class _Sender:
         writer, stream = self._writer, self._stream
         while True:
             while writer.pending:
-                writer.advance(stream.write(writer.pending))
+                consume(writer.pending, stream.write(writer.pending))
             if writer.finished:
                 return
             payload = self._read_more() if self._read_more is not None else b""

@@ -73,13 +73,14 @@ class Decoder:
     Holds the buffer passed to it until that is used up, and then at most a partial header.
     """
 
-    __slots__ = ("_broken", "_data", "_header", "_left", "_position", "_seen")
+    __slots__ = ("_broken", "_data", "_header", "_position", "_seen", "missing")
 
     def __init__(self) -> None:
         self._data = _NOTHING
         self._position = 0
         self._header = b""  # a partial header
-        self._left = 0  # bytes of the current packet's payload not yet received
+        self.missing = 0
+        """Payload bytes of the current packet not yet received; 0 inside its header."""
         self._seen = 0  # bytes before self._data
         # The error's text. Storing the exception itself would create a reference cycle through its
         # traceback, and memory would be freed only by the garbage collector.
@@ -106,19 +107,14 @@ class Decoder:
     @property
     def inside_packet(self) -> bool:
         """Whether a packet has started and is not complete."""
-        return bool(self._left or self._header)
-
-    @property
-    def missing(self) -> int:
-        """Payload bytes of the current packet not yet received; 0 before its header is complete."""
-        return self._left
+        return bool(self.missing or self._header)
 
     def next_event(self) -> Event:
         """Return Data, FLUSH or NEED_DATA. Raises ProtocolError at an invalid packet.
 
         After a ProtocolError the stream cannot be decoded any further: every call raises it.
         """
-        if not self._left:
+        if not self.missing:
             if self._broken:
                 raise ProtocolError(self._broken)
             header = self._header
@@ -133,7 +129,7 @@ class Decoder:
             if header == FLUSH_PACKET:
                 return FLUSH
             try:
-                self._left = _packet_length(header, self.offset - HEADER_SIZE) - HEADER_SIZE
+                self.missing = _packet_length(header, self.offset - HEADER_SIZE) - HEADER_SIZE
             except ProtocolError as error:
                 self._broken = str(error)
                 raise
@@ -142,13 +138,13 @@ class Decoder:
         return self._next_data()
 
     def _next_data(self) -> Event:
-        payload = self._data[self._position : self._position + self._left]
+        payload = self._data[self._position : self._position + self.missing]
         size = len(payload)
-        if self._left and not size:
+        if self.missing and not size:
             return NEED_DATA
         self._position += size
-        self._left -= size
-        return Data(payload, not self._left)
+        self.missing -= size
+        return Data(payload, not self.missing)
 
 
 def _packet_length(header: bytes, offset: int) -> int:
@@ -186,10 +182,10 @@ def encode(payload: Buffer) -> list[Buffer]:
 class MessageReader:
     """Turns the bytes of one message into its payload."""
 
-    __slots__ = ("_decoder", "complete", "packets", "payload_bytes", "trailing_bytes")
+    __slots__ = ("complete", "decoder", "packets", "payload_bytes", "trailing_bytes")
 
     def __init__(self) -> None:
-        self._decoder = Decoder()
+        self.decoder = Decoder()
         self.complete = False
         """Whether the flush has been received."""
         self.packets = 0
@@ -206,7 +202,7 @@ class MessageReader:
         if self.complete:
             self.trailing_bytes += len(data)
             return
-        decoder = self._decoder
+        decoder = self.decoder
         decoder.receive_data(data)
         while (event := decoder.next_event()) is not NEED_DATA:
             if event is FLUSH:
@@ -219,24 +215,14 @@ class MessageReader:
                 if event.payload:
                     yield event.payload
 
-    @property
-    def unread(self) -> int:
-        """Bytes of the last buffer after the header of a malformed packet."""
-        return self._decoder.unread
-
     def feed_eof(self) -> None:
         """Note the end of the stream. Raises IncompleteMessage unless the message is complete."""
         if self.complete:
             return
-        where = "inside a packet" if self.inside_packet else "without a flush packet"
+        where = "inside a packet" if self.decoder.inside_packet else "without a flush packet"
         raise IncompleteMessage(
-            f"the message was cut off {where}, after {self._decoder.offset} bytes"
+            f"the message was cut off {where}, after {self.decoder.offset} bytes"
         )
-
-    @property
-    def inside_packet(self) -> bool:
-        """Whether a packet has started and is not complete."""
-        return self._decoder.inside_packet
 
 
 class MessageWriter:
@@ -264,14 +250,6 @@ class MessageWriter:
         """Add the flush, which completes the message."""
         self.pending.append(FLUSH_PACKET)
         self.finished = True
-
-    def advance(self, count: int) -> None:
-        """Remove the first `count` pending bytes, which have been written."""
-        consume(self.pending, count)
-
-    def clear(self) -> None:
-        """Drop the pending buffers: the peer will not read them."""
-        self.pending.clear()
 
 
 def consume(buffers: list[Buffer], count: int) -> None:

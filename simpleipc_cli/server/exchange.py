@@ -171,7 +171,7 @@ class Exchange(ExchangeState):
         reader = buffer.reader
         running = Timeout.HANDLER if self.has_handler_timeout else 0
         if reading and not reader.complete:
-            running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.inside_packet else 0)
+            running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.decoder.inside_packet else 0)
         if writing:
             running |= Timeout.WRITE_IDLE
         if io is not None and self.is_response_over:
@@ -243,7 +243,7 @@ class Exchange(ExchangeState):
                 if step is Step.NO_DATA:  # the client only stopped reading: no event will follow
                     raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
             self.is_client_gone = self.has_stream_ended = True
-            self.writer.clear()
+            self.writer.pending.clear()
             self.record.set_failure(Outcome.CLIENT_CLOSED, "the handler was allowed to finish")
         elif self.buffer.reader.complete:
             raise Abort(Outcome.CLIENT_CLOSED, "before the response was complete")
@@ -272,7 +272,7 @@ class Exchange(ExchangeState):
             self._fail(Outcome.ABORTED, error.text)
             return Step.DONE
         self.progress |= Timeout.READ_IDLE | Timeout.WRITE_IDLE
-        if buffer.reader.packets != packets or not buffer.reader.inside_packet:
+        if buffer.reader.packets != packets or not buffer.reader.decoder.inside_packet:
             self.progress |= Timeout.PACKET
         return self._on_data()
 
@@ -420,7 +420,7 @@ class Exchange(ExchangeState):
         self.must_start = False
         self.must_stop = True
         self.has_handler_timeout = False
-        self.writer.clear()
+        self.writer.pending.clear()
         self.is_response_over = True
         self._discard_rest()
 
