@@ -33,12 +33,11 @@ if TYPE_CHECKING:
         Poller,
         WakeupEvent,
     )
-    from simpleipc_cli.transport.unix import listener, lock, poller, stdio, stream
+    from simpleipc_cli.transport.unix import listener, lock, poller, stream
     from simpleipc_cli.transport.unix.listener import listener_from_fd
     from simpleipc_cli.transport.windows import listener as win_listener
     from simpleipc_cli.transport.windows import lock as win_lock
     from simpleipc_cli.transport.windows import poller as win_poller
-    from simpleipc_cli.transport.windows import stdio as win_stdio
     from simpleipc_cli.transport.windows import stream as win_stream
 
     # mypy checks both sides of each condition: both systems offer the same.
@@ -64,10 +63,10 @@ if TYPE_CHECKING:
         poller.UnixWakeupEvent if _unix else win_poller.WinWakeupEvent
     )
     new_file_reader: Callable[[int], FileReader] = (
-        stdio.UnixFileReader if _unix else win_stdio.WinFileReader
+        poller.UnixFileReader if _unix else win_poller.WinFileReader
     )
     new_file_writer: Callable[[int], FileWriter] = (
-        stdio.UnixFileWriter if _unix else win_stdio.WinFileWriter
+        poller.UnixFileWriter if _unix else win_poller.WinFileWriter
     )
 
 __all__ = [
@@ -108,8 +107,8 @@ _EXPORTS = {
     "is_hung_up": f"{_SYSTEM}.poller",
     "listen": f"{_SYSTEM}.listener",
     "listener_from_fd": f"{_SYSTEM}.listener",
-    "new_file_reader": f"{_SYSTEM}.stdio:{_PREFIX}FileReader",
-    "new_file_writer": f"{_SYSTEM}.stdio:{_PREFIX}FileWriter",
+    "new_file_reader": f"{_SYSTEM}.poller:{_PREFIX}FileReader",
+    "new_file_writer": f"{_SYSTEM}.poller:{_PREFIX}FileWriter",
     "new_poller": f"{_SYSTEM}.poller:{_PREFIX}Poller",
     "new_scalable_poller": f"{_SYSTEM}.poller:{_PREFIX}ScalablePoller",
     "new_wakeup_event": f"{_SYSTEM}.poller:{_PREFIX}WakeupEvent",

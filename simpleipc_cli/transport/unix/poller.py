@@ -1,14 +1,22 @@
-"""Wait for events on descriptors: by poll(2) for a few, by epoll(7) for many."""
+"""Wait for events on descriptors, and read and write standard streams without blocking.
+
+Pollers use poll(2) for a few descriptors, epoll(7) for many. Standard streams may be shared with
+other programs, so their flags are not changed.
+"""
 
 from __future__ import annotations
 
 import os
 import select
+import stat
 from math import ceil
+from time import sleep
 
+from simpleipc_cli import system
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.transport.base import HANGUP, READ, WRITE
-from simpleipc_cli.transport.base_server import Poller, WakeupEvent
+from simpleipc_cli.transport.base_server import FileReader, FileWriter, Poller, WakeupEvent
+from simpleipc_cli.transport.unix.stream import fd_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +28,8 @@ _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _MAX_TIMEOUT = 86400.0  # seconds; the kernel counts milliseconds up to 24 days
 _FINE_BELOW = 0.01  # seconds; below, a millisecond is too coarse (tunable)
 _MAX_FOR_SELECT = 1024  # descriptors that select(2) takes, numbered from 0 (FD_SETSIZE)
+_POLL_INTERVAL = 0.01  # seconds, where no event reports space (tunable)
+_PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking (pipe(7))
 _FROM_KERNEL = [
     (READ if flags & select.POLLIN else 0)
     | (WRITE if flags & select.POLLOUT else 0)
@@ -168,3 +178,52 @@ class UnixWakeupEvent(WakeupEvent):
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+class UnixFileReader(FileReader):
+    """A descriptor, to be read when the poller reports it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def read_nowait(self, limit: int) -> bytes:
+        """Read; it blocks if another program has read the data first."""
+        return os.read(self._descriptor, limit)
+
+
+class UnixFileWriter(FileWriter):
+    """A descriptor that is polled before each small write."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._target = _nonblocking(descriptor)
+        self._poll = system.fd_poll(self._target, writing=True)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write_nowait(self, payload: memoryview) -> int:
+        size = len(payload)
+        while payload and (self._is_file or self._poll.poll(0)):
+            try:
+                piece = payload if self._is_file else payload[:_PIPE_BUF]
+                payload = payload[os.write(self._target, piece) :]
+            except BlockingIOError:  # another writer was first, or there is no space for "\r\n"
+                sleep(_POLL_INTERVAL)  # poll reports space meanwhile
+                break
+        return size - len(payload)
+
+
+def _nonblocking(descriptor: int) -> int:
+    """Open a terminal again, for us alone, non-blocking: it may have space for a single byte."""
+    if os.isatty(descriptor):
+        flags = os.O_WRONLY | system.O_NONBLOCK_FLAGS | system.OPEN_FLAGS
+        try:
+            return os.open(fd_path(descriptor), flags)
+        except OSError:
+            pass  # such as another user's
+    return descriptor

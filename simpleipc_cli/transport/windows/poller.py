@@ -10,20 +10,25 @@ for 64 objects only.
 from __future__ import annotations
 
 import _thread
+import os
 from abc import ABC, abstractmethod
 from collections import deque
 from itertools import count
 from math import ceil
 from time import monotonic, sleep
 
-from simpleipc_cli.transport.base import HANGUP, READ
-from simpleipc_cli.transport.base_server import Poller, WakeupEvent
+from simpleipc_cli.errors import SipcError
+from simpleipc_cli.transport.base import HANGUP, READ, WRITE
+from simpleipc_cli.transport.base_server import FileReader, FileWriter, Poller, WakeupEvent
 from simpleipc_cli.transport.windows import win32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from queue import SimpleQueue
     from typing import Any
+
+    _Call = tuple[Callable[..., object], object]
 
 _MAX_TIMEOUT = 86400.0  # seconds; a wait's milliseconds end at 49 days
 _MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, does not interrupt a wait
@@ -31,6 +36,9 @@ _INFINITE = 0xFFFFFFFF
 # Seconds to wait for the outcome of an operation: if it moves no data, and if it moves data;
 # seconds between two polls for it (tunable).
 _OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
+
+_CHUNK = 64 * 1024  # bytes read or written at once (tunable)
+_WRITE_TIMEOUT = 0.2  # seconds in which a fast reader has taken what is written (tunable)
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is noticed
 _pollables: dict[int, Pollable] = {}
@@ -189,6 +197,103 @@ class WinWakeupEvent(Pollable, WakeupEvent):
 
     def close(self) -> None:
         self.unregister()
+
+
+class ThreadedFile(Pollable):
+    """A file with a thread for its calls, one after the other.
+
+    A standard stream is mostly a pipe that does not report whether it takes a byte, and whose
+    reads cannot be interrupted. A thread that blocks in one does not keep the process alive.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._file = descriptor
+        self._calls: SimpleQueue[_Call] | None = None  # once it has a thread
+        self._busy = _thread.allocate_lock()  # held from a call until it has returned
+        self._outcome: Any = None  # what the last call returned, or its OSError
+
+    def _start(self, function: Callable[..., object], argument: object) -> None:
+        """Start `function(descriptor, argument)` while idle. Take the last outcome before.
+
+        Raises SipcError.
+        """
+        if self._calls is None:
+            from queue import SimpleQueue  # noqa: PLC0415 - a small send does without
+
+            calls: SimpleQueue[_Call] = SimpleQueue()
+            try:
+                _thread.start_new_thread(self._run, (calls,))
+            except RuntimeError as error:
+                raise SipcError(f"{error} to wait for a file", "end some programs") from None
+            self._calls = calls
+        self._busy.acquire()
+        self._calls.put((function, argument))
+
+    def _run(self, calls: SimpleQueue[_Call]) -> None:
+        while True:
+            function, argument = calls.get()
+            try:
+                self._outcome = function(self._file, argument)
+            except OSError as error:
+                self._outcome = error
+            self._busy.release()
+            self.notify()
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._busy.locked()
+
+    def _take_outcome(self) -> Any:
+        """Return the outcome of the last call, once, then None. Raises OSError."""
+        outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+
+class WinFileReader(ThreadedFile, FileReader):
+    """A file that a thread reads while a poller watches it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._left = b""
+
+    def ready(self, wanted: int) -> int:
+        if self._left or (self._is_idle and self._outcome is not None):
+            return READ
+        if wanted & READ and self._is_idle:
+            self._start(os.read, _CHUNK)
+        return 0
+
+    def read_nowait(self, limit: int) -> bytes:
+        if not self._left:
+            found: bytes | None = self._take_outcome() if self._is_idle else None
+            if found is None:
+                raise BlockingIOError
+            self._left = found
+        data, self._left = self._left[:limit], self._left[limit:]
+        return data
+
+
+class WinFileWriter(ThreadedFile, FileWriter):
+    """A file that a thread writes to."""
+
+    def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
+        return WRITE if self._is_idle else 0
+
+    def write_nowait(self, payload: memoryview) -> int:
+        """Write, waiting shortly for a fast reader."""
+        written = 0
+        while self._is_idle:
+            written += self._take_outcome() or 0
+            if written == len(payload):
+                break
+            piece = bytes(payload[written : written + _CHUNK])
+            self._start(os.write, piece)
+            if self._busy.acquire(timeout=_WRITE_TIMEOUT):
+                self._busy.release()
+        return written
 
 
 class CompletionPort:
