@@ -274,9 +274,6 @@ class StartLock:
         """
         try:
             descriptor = os.open(self.path, _START_LOCK_FLAGS, _START_LOCK_MODE)
-        except PermissionError as error:
-            self._repair(error)
-            return False
         except OSError as error:
             raise self._explained(error) from None
         try:
@@ -294,20 +291,6 @@ class StartLock:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-
-    def _repair(self, error: OSError) -> None:
-        """Make our lock file accessible, which was made with another umask."""
-        try:
-            found = os.lstat(self.path)
-            if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode):
-                os.chmod(self.path, _START_LOCK_MODE)
-                return
-        except OSError:
-            raise self._explained(error) from None
-        raise PermissionDenied(
-            f"{self.path} is in the way: it belongs to another user (uid {found.st_uid})",
-            "have its owner remove it, or choose another path",
-        )
 
     def release(self) -> None:
         """Release the lock, if it was taken, and remove the file.
@@ -330,7 +313,7 @@ class StartLock:
             return _no_folder(self._folder)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return PermissionDenied(
-                f"cannot start a server in {self._folder}: {lower_strerror(error)}",
+                f"cannot start a server without its lock {self.path}: {lower_strerror(error)}",
                 "start the server yourself, or choose another path",
             )
         return EndpointError(f"cannot lock {self.path}: {lower_strerror(error)}", errno_hint(error))
