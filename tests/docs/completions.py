@@ -32,6 +32,30 @@ def _words(option: Option) -> tuple[str, ...] | None:
     return tuple(FIGURES) if option.value == "EXPR" else option.choices or None
 
 
+BASH_HELPERS = """\
+_sipc_files() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$1")
+}
+
+# Sockets, and directories that may contain sockets.
+_sipc_paths() {
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do
+        # The word may begin with a tilde, which [[ does not expand.
+        if [[ -S ${path/#\\~/$HOME} || -d ${path/#\\~/$HOME} ]]; then
+            COMPREPLY+=("$path")
+        fi
+    done < <(compgen -f -- "$1")
+}
+
+_sipc_words() {
+    mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
+}
+"""
+
+
 def bash() -> str:
     """Return the completion for bash, with or without the package bash-completion."""
     cases = "".join(_bash_verb(verb, options) for verb, options in verbs().items())
@@ -39,27 +63,7 @@ def bash() -> str:
     return f"""\
 # bash completion for sipc(1)
 {MADE}
-_sipc_files() {{
-    compopt -o filenames 2>/dev/null
-    mapfile -t COMPREPLY < <(compgen -f -- "$1")
-}}
-
-# Sockets, and directories that may contain sockets.
-_sipc_paths() {{
-    local path
-    compopt -o filenames 2>/dev/null
-    while IFS= read -r path; do
-        # The word may begin with a tilde, which [[ does not expand.
-        if [[ -S ${{path/#\\~/$HOME}} || -d ${{path/#\\~/$HOME}} ]]; then
-            COMPREPLY+=("$path")
-        fi
-    done < <(compgen -f -- "$1")
-}}
-
-_sipc_words() {{
-    mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
-}}
-
+{BASH_HELPERS}
 _sipc() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
     local verb='' options='' valued='' number named=0
