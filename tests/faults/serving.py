@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from faults import judge
 from faults.judge import Case, judge_answer, judge_log
+from helpers import workers
 from helpers.command import SIPC, environment
 from helpers.injection import STOPPED, Fault, Strace, wait_until_stopped
 from helpers.procfs import MARK, children, descriptors, processes, state
@@ -23,7 +23,7 @@ from helpers.wire import connect, decode, is_listening, message, receive_all
 SMALL = b"hello"
 LARGE = bytes(range(256)) * 1200
 ENDS = "ends"
-WORKER = shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("echo_worker.py"))])
+WORKER = f"{workers.WORKER} echo"
 HANDLER = f"cat && echo end >>{ENDS}"
 SERVERS = {
     "exec": ("--exec", HANDLER),

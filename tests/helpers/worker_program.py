@@ -1,6 +1,7 @@
 """A worker that does what its requests say: the first word is what, the rest its arguments.
 
-Each message is packets and a flush, over standard input and output.
+Each message is packets and a flush, over standard input and output. With the argument "echo" it
+returns every request instead.
 """
 
 from __future__ import annotations
@@ -115,4 +116,8 @@ if __name__ == "__main__":
     if "ignore" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
-        act(*request().decode().split())
+        payload = request()
+        if "echo" in sys.argv:
+            answer(payload)
+        else:
+            act(*payload.decode().split())
