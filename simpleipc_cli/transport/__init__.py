@@ -69,33 +69,6 @@ if TYPE_CHECKING:
         poller.UnixFileWriter if _unix else win_poller.WinFileWriter
     )
 
-__all__ = [
-    "HANGUP",
-    "READ",
-    "WRITE",
-    "FileReader",
-    "FileWriter",
-    "Listener",
-    "OutOfDescriptors",
-    "Peer",
-    "Poller",
-    "StartLock",
-    "Stream",
-    "WakeupEvent",
-    "connect",
-    "connect_nowait",
-    "endpoint_info",
-    "is_hung_up",
-    "listen",
-    "listener_from_fd",
-    "new_file_reader",
-    "new_file_writer",
-    "new_poller",
-    "new_scalable_poller",
-    "new_wakeup_event",
-    "real_path",
-]
-
 _EXPORTS = {
     "FileReader": "transport.base_server",
     "FileWriter": "transport.base_server",
