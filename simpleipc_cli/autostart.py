@@ -1,10 +1,10 @@
 """Start a server if none listens, wait for it, and connect (`send --spawn`).
 
-Of many clients at once, the one that gets the lock starts a server. It keeps the lock until a
-server listens. The others wait for the server or the lock, and probe again before they start
-anything. A client that receives a signal terminates the command that it started, unless that
-listens already. A killed client cannot: its command keeps running, and the next client starts
-another one; only one of the two gets the path.
+If several clients find no server, the one that gets the lock starts one. It keeps the lock until a
+server listens. The others wait for the server or the lock, and probe again before they start a
+server. A client that receives a signal terminates the command that it started, unless a server
+already listens. If a client is killed, its command keeps running and the next client starts another
+one: only one of the two servers gets the path.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def connect_or_start(
     time to wait for a busy server; `connect_timeout` and `deadline` are those of
     connect_with_retry(). SIGCHLD must not be ignored.
 
-    Raises SpawnFailed as soon as the command fails; else the EndpointError of the last try
-    to connect. A command that still runs is terminated first, which may take two seconds.
+    Raises SpawnFailed as soon as the command fails; else the EndpointError of the last try to
+    connect. If the command still runs, it is terminated first: this may take two seconds.
     """
     limit = deadline.capped(START_TIMEOUT if wait is None else wait.remaining())
     busy_timeout = connect_timeout if wait is None else None
@@ -95,12 +95,12 @@ def _real_path(endpoint: Endpoint) -> str:
 
 @dataclass
 class ConnectAttempts:
-    """Tries to connect until a deadline that all tries share."""
+    """Connects with retries until one deadline."""
 
     endpoint: Endpoint
     signals: BlockedSignals
     busy_timeout: float | None
-    """Seconds that limit one try at a busy endpoint."""
+    """Maximum time, in seconds, of one try while the endpoint is busy."""
     limit: Deadline
     error: EndpointError
     """Why the last try failed."""
@@ -152,10 +152,10 @@ def _start(attempts: ConnectAttempts, command: Command, environment: Mapping[str
 
 
 def _wait_for(server: Detached, attempts: ConnectAttempts) -> Stream | None:
-    """Connect as soon as a server listens; return None if the command failed or time is up.
+    """Connect as soon as a server listens; return None if the command failed or the time is over.
 
-    A command that succeeds has left its server in the background. A command that fails may
-    have lost against another server: so the endpoint is probed after its exit.
+    If the command exits with status 0, its server runs in the background. If it fails, another
+    server may have taken the path: so the endpoint is probed after the exit.
     """
     while True:
         status = server.status()

@@ -1,7 +1,7 @@
 """The client: connect with retries, exchange one request for one response, probe an endpoint.
 
-Request and response move at the same time, whichever the server reads or writes first: a thread
-writes the part of the request that does not fit into the kernel's buffer.
+Request and response are sent at the same time, so that the server may write before it reads: a
+thread writes the part of the request that does not fit into the kernel's buffer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Peer, Stream
 
 BUFFER_SIZE = 512 * 1024
-"""Bytes read at once: eight full packets. More gains nothing; less costs a tenth of the speed."""
+"""Bytes per read: eight full packets. A larger buffer is no faster, a smaller one 10 % slower."""
 
 _RETRY_DELAYS = (0.001, 0.05)  # seconds: first and longest (tunable)
 
@@ -46,8 +46,8 @@ def connect_with_retry(
 ) -> Stream:
     """Connect; with `wait`, retry while the endpoint is missing, refuses or is busy.
 
-    `resolve_path` returns the path and is called for each try. `connect_timeout` (seconds)
-    limits one try at a busy endpoint, `deadline` all tries.
+    `resolve_path` returns the path and is called before each try. `connect_timeout` (seconds)
+    limits one try while the endpoint is busy, `deadline` all tries together.
 
     Raises the EndpointError of the last try.
     """
@@ -71,16 +71,14 @@ def exchange(
     on_data: Callable[[memoryview], None],
     deadline: Deadline,
 ) -> None:
-    """Send a request, pass its response to `on_data` in pieces, and close the stream.
+    """Send a request, pass the response to `on_data` in pieces, and close the stream.
 
-    The request is `first_chunk`, then what `read_more()` returns until that is empty;
-    `read_more` may block and is called from another thread. Returns when the response is
-    complete, even if the request is not. A buffer passed to `on_data` is valid only during
-    the call.
+    The request is `first_chunk`, then the bytes from `read_more()`, until that returns none;
+    `read_more` may block and is called in another thread. Returns when the response is complete,
+    even if the request is not. A buffer passed to `on_data` is valid only during the call.
 
     Raises IncompleteMessage, ProtocolError, TimedOut, and what `read_more` and `on_data` raise.
-    After an error the request is left without its flush, so that the server does not take it
-    for complete.
+    After an error no flush is sent, so that the server sees that the request is truncated.
     """
     writer = MessageWriter()
     writer.write(first_chunk)
@@ -105,7 +103,7 @@ def exchange(
 
 
 def _write_pending_nowait(stream: Stream, writer: MessageWriter) -> bool:
-    """Write what the stream takes without blocking; return False if the peer has closed."""
+    """Write without blocking; return False if the peer has closed."""
     try:
         while writer.pending:
             consume(writer.pending, stream.write_nowait(writer.pending))
@@ -128,7 +126,7 @@ def _receive(stream: Stream, on_data: Callable[[memoryview], None], deadline: De
 
 
 class _Sender:
-    """Writes the rest of a request in a thread of its own."""
+    """Writes the rest of a request, in another thread."""
 
     def __init__(
         self, stream: Stream, writer: MessageWriter, read_more: Callable[[], Buffer] | None
@@ -137,7 +135,7 @@ class _Sender:
         self._writer = writer
         self._read_more = read_more
         self._running = _thread.allocate_lock()
-        self._first_user_done = _thread.allocate_lock()  # the second of two closes the stream
+        self._first_user_done = _thread.allocate_lock()  # the second user closes the stream
         self.failure: BaseException | None = None
 
     def start(self) -> None:
@@ -146,13 +144,13 @@ class _Sender:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
             self._end()
-            hint = "raise the limits of processes and memory"  # Python does not say which
+            hint = "raise the limits of processes and memory"  # the error does not name the limit
             raise SipcError(f"{error} to send with", hint) from None
 
     def join_and_close(self) -> None:
-        """Wait for the thread, unless it may be blocked on its input.
+        """Wait for the thread, unless it may block on its input.
 
-        The thread that uses the stream last closes it.
+        The last user of the stream closes it.
         """
         if self._read_more is None:
             self._running.acquire()
@@ -170,7 +168,7 @@ class _Sender:
         try:
             self._send()
         except PeerClosed:
-            pass  # the receiving side reports why
+            pass  # the thread that reads the response reports the error
         except BaseException as failure:
             self.failure = failure
             self._stream.shutdown()
@@ -192,7 +190,7 @@ class _Sender:
 
 
 class ProbeResult:
-    """What a probe found at an endpoint."""
+    """The result of probing an endpoint."""
 
     __slots__ = ("error", "peer", "seconds", "state")
 
@@ -202,7 +200,7 @@ class ProbeResult:
         self.peer = peer
         """The server's process, if it listens."""
         self.seconds = seconds
-        """How long the last try to connect took."""
+        """Duration of the last try to connect."""
         self.state = "listening" if error is None else _state(error)
 
 
@@ -229,9 +227,9 @@ def probe(
 ) -> ProbeResult:
     """Check whether a server listens: connect, and close without sending a byte.
 
-    `timeout` (seconds) limits one try at a busy endpoint; `wait` and `deadline` are those of
-    connect_with_retry(). `on_connected` gets the open stream instead; `timeout` then limits
-    the last try and that call together. Raises what `on_connected` raises.
+    `timeout` (seconds) limits one try while the endpoint is busy; `wait` and `deadline` are those
+    of connect_with_retry(). If `on_connected` is given, it is called with the open stream;
+    `timeout` then limits the last try and this call together. Raises what `on_connected` raises.
     """
     started_at = monotonic()
 

@@ -1,4 +1,4 @@
-"""Time limits and delays between retries, as objects that are passed down.
+"""Time limits, and delays between retries.
 
 All times are seconds as floats, on the monotonic clock. `None` means "no limit".
 """
@@ -12,7 +12,7 @@ NEVER = float("inf")
 
 
 class Deadline:
-    """A point in time at which work is abandoned, or no limit."""
+    """The time at which an operation must end, or no limit."""
 
     __slots__ = ("_at",)
 
@@ -28,7 +28,7 @@ class Deadline:
         return self._at is not None and monotonic() >= self._at
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, at most until the deadline."""
+        """Sleep until the deadline at the latest."""
         left = self.remaining()
         sleep(seconds if left is None else min(seconds, left))
 
@@ -61,22 +61,22 @@ class Backoff:
 
 
 class InactivityTimer:
-    """Limits the time without progress, and runs only while we wait for the peer.
+    """Limits the time without progress while this process waits for the peer.
 
-    A silent client must not occupy a thread without limit, but a client that waits for a slow
-    handler must not be punished for that: the timer pauses meanwhile.
+    A client that sends nothing must not occupy a thread without limit. A client that waits for a
+    slow handler must not time out: the timer pauses while the handler works.
     """
 
     __slots__ = ("_since", "_spent", "limit")
 
     def __init__(self, limit: float | None) -> None:
-        """`limit` in seconds; None never expires."""
+        """`limit` in seconds; None for no limit."""
         self.limit = limit
         self._spent = 0.0
         self._since: float | None = None
 
     def expires_at(self) -> float:
-        """Return the time at which it expires if it keeps running, or NEVER."""
+        """Return the time at which the timer expires if it is not paused, or NEVER."""
         if self.limit is None or self._since is None:
             return NEVER
         return self._since + self.limit - self._spent
@@ -91,7 +91,7 @@ class InactivityTimer:
             self._since = None
 
     def reset(self, now: float) -> None:
-        """Count from zero again, after progress."""
+        """Start again from zero, after progress."""
         self._spent = 0.0
         if self._since is not None:
             self._since = now

@@ -1,4 +1,4 @@
-"""Where an endpoint is: a given path, or the default on which server and clients agree."""
+"""The path of an endpoint: as given, or the default of server and clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HINT = "remove or repair it, or give the endpoint as PATH or in SIPC_PATH"
 
 
 class Endpoint:
-    """A path, and the directory that must be private, if any."""
+    """A path, and optionally a directory that must be private."""
 
     __slots__ = ("_private_folder", "_user", "path")
 
@@ -30,8 +30,8 @@ class Endpoint:
     def path_checked(self) -> str:
         """Return the path for a client. Call it before each try to connect.
 
-        Another user could have created the directory. Once it is ours it cannot be replaced, as
-        /tmp is sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
+        Another user may have created it. Nobody else can replace a directory of this user: /tmp is
+        sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
         """
         folder = self._private_folder
         if folder is None:
@@ -75,7 +75,7 @@ class Endpoint:
 def default_endpoint(environment: Mapping[str, str], user: int) -> Endpoint:
     """Return $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
-    On Windows, where users have no number (-1), the last is %LOCALAPPDATA%.
+    On Windows, where users have no number (-1), use %LOCALAPPDATA% in place of /tmp.
     """
     if path := environment.get("SIPC_PATH"):
         return Endpoint(path)

@@ -9,15 +9,15 @@
     |   |-- NotASocket           not a stream endpoint, or no endpoint can have this name
     |   |-- PermissionDenied     the system refuses access
     |   |-- Cancelled            stopped before the work began
-    |   |-- SpawnFailed          a server was to be started and could not be
+    |   |-- SpawnFailed          a server could not be started
     |   `-- AddressInUse         another server listens there
-    |-- TimedOut                 connected, but not finished in time
+    |-- TimedOut                 connected, but not complete in time
     |-- ExpectationFailed        a response or measurement is not as expected
     |-- ProtocolError            the bytes received are not Simple-IPC
     |   `-- IncompleteMessage    the message ended before its flush
-    `-- PeerClosed               the peer reads no more; what it wrote can still be read
+    `-- PeerClosed               the peer reads no more; its data can still be read
 
-The text of an error says what happened to what; `hint` says what the user can do about it.
+The text of an error names the failure and the object; `hint` is advice to the user.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _REMEDIES = {
 
 
 def errno_hint(error: OSError, default: str) -> str:
-    """Return the remedy for what the system lacks; `default` for any other error."""
+    """Return advice for errors about missing resources; `default` for any other error."""
     return _REMEDIES.get(error.errno or 0, default)
 
 
 class SipcError(Exception):
-    """What happened, and in `hint` what to do about it (may be empty).
+    """An error message, and in `hint` advice to the user (may be empty).
 
     Both are one line without a final full stop.
     """
@@ -58,7 +58,7 @@ class SipcError(Exception):
 
     @property
     def text(self) -> str:
-        """`what happened: what to do about it`."""
+        """`message: hint`."""
         return f"{self}: {self.hint}" if self.hint else str(self)
 
 

@@ -1,6 +1,6 @@
 """Names that a package exports but loads only when they are first used (PEP 562).
 
-A client that sends one small request must not pay for the server's modules.
+A client that sends one small request must not spend time on importing the server's modules.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def lazy_exports(package: str, exports: Mapping[str, str]) -> Callable[[str], object]:
     """Return a package's `__getattr__`. `exports` maps each name to `module` or `module:name`.
 
-    Modules are named as seen from `simpleipc_cli`.
+    Module names are relative to `simpleipc_cli`.
     """
 
     def load(name: str) -> object:

@@ -1,12 +1,12 @@
-"""pkt-lines, and messages made of them: bytes in, events or payload out, no input or output.
+"""Decode and encode pkt-lines, and messages made of them, without any input or output.
 
 A pkt-line is four hexadecimal digits, the length of the whole packet, and then the
 payload. Lengths below 4 are special packets without a payload. Source: git's
 Documentation/gitprotocol-common.txt ("pkt-line Format") and pkt-line.h; the largest
 packet is LARGE_PACKET_MAX in pkt-line.h.
 
-A message is packets ended by a flush. Neither its reader nor its writer holds more of it than
-the buffers passed to it.
+A message is a sequence of packets that ends with a flush. Reader and writer keep no part of a
+message except the buffers passed to them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_PAYLOAD = MAX_PACKET - HEADER_SIZE
 FLUSH_PACKET = b"0000"
 
 MAX_BUFFERS = 1024
-"""Buffers that one gathering write takes (IOV_MAX of Linux)."""
+"""Maximum number of buffers in one writev(2) or sendmsg(2) (IOV_MAX of Linux)."""
 
 _NOTHING = memoryview(b"")
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
@@ -39,7 +39,7 @@ _RESERVED = {1: "a delim packet (0001)", 2: "a response-end packet (0002)"}
 
 
 class Event:
-    """What next_event() returns: Data, FLUSH or NEED_DATA."""
+    """The result of next_event(): Data, FLUSH or NEED_DATA."""
 
     __slots__ = ()
 
@@ -67,10 +67,10 @@ NEED_DATA = Event()
 
 
 class Decoder:
-    """Turns bytes, however they are split into buffers, into events.
+    """Turns bytes into events. The bytes may be split into buffers at any position.
 
     Pass received bytes to receive_data(), then call next_event() until it returns NEED_DATA.
-    Holds the buffer passed to it until that is used up, and then at most a partial header.
+    Keeps the buffer until its last byte is used, and then at most a partial header.
     """
 
     __slots__ = ("_broken", "_data", "_header", "_position", "_seen", "missing")
@@ -87,7 +87,7 @@ class Decoder:
         self._broken = ""
 
     def receive_data(self, data: Buffer) -> None:
-        """Pass received bytes in. The buffer before must be used up (NEED_DATA)."""
+        """Add received bytes. The previous buffer must be used up (NEED_DATA)."""
         length = len(self._data)
         assert self._position == length or self._broken, "the previous buffer has not been used up"  # noqa: S101
         self._seen += length
@@ -112,7 +112,8 @@ class Decoder:
     def next_event(self) -> Event:
         """Return Data, FLUSH or NEED_DATA. Raises ProtocolError at an invalid packet.
 
-        After a ProtocolError the stream cannot be decoded any further: every call raises it.
+        After a ProtocolError the stream cannot be decoded any further: every later call raises the
+        error again.
         """
         if not self.missing:
             if self._broken:
@@ -166,10 +167,9 @@ def _quoted(header: bytes) -> str:
 
 
 def encode(payload: Buffer) -> list[Buffer]:
-    """Split a payload into packets: headers and views of the payload, in turn.
+    """Split a payload into packets; return headers and views of the payload alternately.
 
-    Adds no flush. An empty payload gives no packet: git's reader takes an empty packet for
-    the end.
+    Adds no flush. An empty payload gives no packet: git's reader treats an empty packet as the end.
     """
     view = memoryview(payload)
     pieces: list[Buffer] = []
@@ -192,12 +192,12 @@ class MessageReader:
         """Complete packets, not counting the flush."""
         self.payload_bytes = 0
         self.trailing_bytes = 0
-        """Bytes after the flush, which were dropped: they belong to no message."""
+        """Bytes after the flush: they belong to no message and are dropped."""
 
     def feed(self, data: Buffer) -> Iterator[memoryview]:
         """Yield the payload in `data`, as views of it. Exhaust the iterator before the next call.
 
-        Raises ProtocolError at a malformed packet, after yielding the payload before it.
+        Raises ProtocolError at a malformed packet, after yielding the payload that precedes it.
         """
         if self.complete:
             self.trailing_bytes += len(data)
@@ -253,7 +253,7 @@ class MessageWriter:
 
 
 def consume(buffers: list[Buffer], count: int) -> None:
-    """Remove the first `count` bytes from a list of buffers; there must be as many."""
+    """Remove the first `count` bytes from a list of buffers that has at least `count` bytes."""
     whole = 0
     for buffer in buffers:
         if count < len(buffer):

@@ -1,6 +1,6 @@
 """A queue of bytes in an unlinked file, for data that may be too large for memory.
 
-The file has no name, and its space is freed when the process ends, however it ends.
+The file has no name: the system frees its space when the process ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Spool:
     __slots__ = ("_end", "_file", "_folders", "_start")
 
     def __init__(self, *folders: str) -> None:
-        """Spool in the first folder that works; it should be on a disk, not in memory."""
+        """Spool in the first folder that accepts a file; a folder on tmpfs would use memory."""
         self._folders: Sequence[str] = folders
         self._file: IO[bytes] | None = None
         self._start = 0
@@ -36,7 +36,7 @@ class Spool:
         return self._end - self._start
 
     def append(self, buffers: Sequence[Buffer]) -> None:
-        """Add bytes. Raises SipcError when the disk is full, and keeps what fitted."""
+        """Add bytes. Raises SipcError when the disk is full, and keeps the bytes written so far."""
         left = list(buffers)
         while left:
             try:
@@ -47,7 +47,10 @@ class Spool:
             consume(left, written)
 
     def take(self, limit: int) -> bytes:
-        """Remove and return the oldest bytes, at most `limit`. Truncates the file when empty."""
+        """Remove and return the oldest bytes, at most `limit`.
+
+        Truncate the file when the queue is empty.
+        """
         if not self:
             return b""
         try:
@@ -61,7 +64,7 @@ class Spool:
         return taken
 
     def descriptor(self) -> int:
-        """Return the file, at its first byte. Only valid before the first take().
+        """Return the file's descriptor, at offset 0. Call it only before the first take().
 
         Raises SipcError.
         """
@@ -90,7 +93,7 @@ class Spool:
             try:
                 return tempfile.TemporaryFile(buffering=0, dir=folder)
             except OSError:
-                pass  # the next one may work
+                pass  # try the next folder
         try:
             return tempfile.TemporaryFile(buffering=0, dir=last)
         except OSError as error:
@@ -104,7 +107,7 @@ class Spool:
 
 
 def usable_folders(folders: Sequence[str]) -> Sequence[str]:
-    """Return the folders from the first one on that takes files; none if no folder does."""
+    """Return the folders, without those before the first one that accepts a file."""
     for number, folder in enumerate(folders):
         try:
             with tempfile.TemporaryFile(buffering=0, dir=folder) as file:

@@ -14,9 +14,9 @@ _ESCAPES = {
 
 
 def quoted(data: Buffer) -> str:
-    """Return bytes in double quotes: printable ASCII as it is, everything else escaped.
+    """Return bytes in double quotes: printable ASCII unchanged, everything else escaped.
 
-    After a `b` Python reads it as the same bytes.
+    With a `b` in front, the result is a Python literal for the same bytes.
     """
     return '"' + bytes(data).decode("latin-1").translate(_ESCAPES) + '"'
 
@@ -24,7 +24,7 @@ def quoted(data: Buffer) -> str:
 def printable(text: str) -> str:
     """Escape every character that is not printable, terminal controls included.
 
-    Loads no codec: the error to report may be that no file can be opened.
+    Loads no codec, so that it can print the error that no file can be opened.
     """
     if text.isprintable():
         return text
@@ -32,7 +32,7 @@ def printable(text: str) -> str:
 
 
 def call_path(error: BaseException) -> str:
-    """Return the functions, with lines, through which an exception came, the outermost first."""
+    """Return the functions and lines of an exception's traceback, the outermost first."""
     calls = []
     traceback = error.__traceback__
     while traceback is not None:

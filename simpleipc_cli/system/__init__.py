@@ -1,6 +1,6 @@
-"""What differs between operating systems and is neither transport nor process.
+"""System calls that differ between operating systems, except those of transport and process.
 
-base.System lists and documents what it offers. Loads little: every call of every verb needs it.
+base.System documents all functions. This package imports few modules, as every command loads it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each operating system's module offers; mypy holds both to it."""
+"""The functions of each operating system's module; mypy checks both modules against them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class FdPoll(Protocol):
     """Waits until a descriptor is ready, as select.poll does."""
 
     def poll(self, milliseconds: float | None = None, /) -> object:
-        """Wait, None without limit; return a true value if the descriptor is ready or closed."""
+        """Wait (None: without limit); return a true value if the descriptor is ready or closed."""
 
 
 class SignalBlock(Protocol):
-    """A context in which the signals that end a program are blocked. For the main thread."""
+    """A context that blocks the signals that end a program. Use it in the main thread only."""
 
     def __enter__(self) -> object: ...
 
@@ -43,32 +43,32 @@ class System(Protocol):
     HAS_OWNERSHIP: bool
     """Whether files have owners, groups and modes."""
     SPOOL_FOLDERS: tuple[str, ...]
-    """The directories for spooled bytes, best first, after $TMPDIR."""
+    """Directories for spool files, in the order in which they are tried after $TMPDIR."""
     OPEN_FLAGS: int
     """Flags for every file that is opened: child processes must not inherit it."""
     O_NONBLOCK_FLAGS: int
     """Flags for a file that may be a FIFO or a terminal."""
 
     def get_fd_limits(self) -> tuple[int, int]:
-        """Return the soft and the hard limit of open descriptors, sys.maxsize for none."""
+        """Return the soft and the hard limit of open descriptors; sys.maxsize means no limit."""
 
     def count_open_fds(self) -> int:
-        """Return how many descriptors are open; 3, the standard streams, if that is unknown."""
+        """Return the number of open descriptors; 3 (the standard streams) if it is unknown."""
 
     def set_fd_limit(self, soft: int, /) -> bool:
-        """Set the soft limit of open descriptors. Return False if refused."""
+        """Set the soft limit of open descriptors. Return False if the system refuses."""
 
     def user_id(self) -> int:
-        """Return the effective user id, -1 where users have no number."""
+        """Return the effective user id; -1 if users have no number."""
 
     def is_ambiguous_user(self, user: int, /) -> bool:
-        """Return whether the number may stand for more than one user."""
+        """Return whether several users may have this number."""
 
     def set_binary_stdio(self) -> None:
         """Make the standard streams pass bytes unchanged."""
 
     def grow_pipe(self, descriptor: int) -> None:
-        """Enlarge a pipe to a mebibyte where the system allows it; ignore anything else."""
+        """Enlarge a pipe to a mebibyte if the system allows it; ignore other files."""
 
     def read_into(self, descriptor: int, buffer: memoryview) -> int:
         """Read into a buffer; return the number of bytes, 0 at the end. Raises OSError."""
@@ -86,16 +86,16 @@ class System(Protocol):
         """Return an object that waits until a descriptor can be read or written."""
 
     def reset_signals(self) -> None:
-        """Unblock all signals and set SIGCHLD to its default: the parent may have changed both."""
+        """Unblock all signals and set SIGCHLD to its default; a process inherits both."""
 
     def set_timer(self, seconds: float, handler: Callable[[int, object], object], /) -> None:
         """Call `handler` in the main thread after some seconds."""
 
     def stop_timer(self) -> None:
-        """Stop that timer."""
+        """Stop the timer of set_timer()."""
 
     def exit_by_signal(self, number: int, /) -> None:
-        """End with a signal's default action. Return where that is impossible."""
+        """End the process with a signal's default action. Return if the system cannot do that."""
 
     def in_foreground(self, terminal: int) -> bool:
         """Return whether this process may write to a terminal; True without job control."""
@@ -106,9 +106,9 @@ class System(Protocol):
     def block_terminal_signals(self) -> AbstractContextManager[object]:
         """Return a context in which `multiprocessing` starts processes with signals blocked.
 
-        A terminal, or a CI system, sends its signals to all processes of a group, also to those
-        that have not run any code of ours yet.
+        A terminal or CI system signals all processes of a group, also new ones that have not
+        installed a handler yet.
         """
 
     def ignore_interrupt(self) -> None:
-        """Ignore Ctrl-C, in a process that was started in that context."""
+        """Ignore Ctrl-C. Call it in a process that was started within block_terminal_signals()."""

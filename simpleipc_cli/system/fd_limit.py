@@ -1,7 +1,7 @@
 """The limit on open descriptors.
 
-The server raises its own limit; handlers get the original one. It is raised only when needed:
-until then a child can be started without resetting it, which costs another execve().
+The server raises its own limit; handlers get the original one. It does so only when it needs more
+descriptors, as each child must then reset the limit by another execve().
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from simpleipc_cli.system import get_fd_limits, set_fd_limit
 
 _MAX = 1 << 20  # the default of fs.nr_open in Linux
 
-_MAX_START = 1.0  # seconds to wait for starts; one whose program's disk hangs never ends (tunable)
+_MAX_START = 1.0  # seconds to wait for starts; a start from a hung disk never ends (tunable)
 
 
 class DescriptorLimit:
-    """The process's own soft limit on open files. Make one object in a process."""
+    """The process's own soft limit on open files. Create only one object per process."""
 
     def __init__(self) -> None:
         self.original, hard = get_fd_limits()
@@ -32,12 +32,12 @@ class DescriptorLimit:
         return self.current < self.maximum and self._set(self.maximum)
 
     def lower(self) -> None:
-        """Return to the original limit if that is possible now; open descriptors stay open."""
+        """Return to the original limit if possible now; open descriptors stay open."""
         self._set(self.original)
 
     @property
     def is_raised(self) -> bool:
-        """Whether children must reset it."""
+        """Whether children must reset the limit."""
         return self.current != self.original
 
     def _set(self, limit: int) -> bool:
@@ -54,9 +54,9 @@ class DescriptorLimit:
         return done
 
     def __enter__(self) -> int | None:
-        """Keep the limit while a child is started; return the limit that the child must set.
+        """Prevent changes while a child is started; return the limit that the child must set.
 
-        Return None if it need not set one. Any number of threads can start children at once.
+        Return None if the child need not set the limit. Several threads may start children at once.
         """
         with self._changed:
             while self._setting:

@@ -28,7 +28,7 @@ O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 
 _PIPE_SIZE = 1 << 20  # bytes; the default maximum of Linux (fs.pipe-max-size, pipe(7))
 _OVERFLOW_USER = 65534  # the default of /proc/sys/kernel/overflowuid
-_ALL_USERS = 0xFFFFFFFF  # the last number is no user's (user_namespaces(7))
+_ALL_USERS = 0xFFFFFFFF  # no user has the last number (user_namespaces(7))
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -42,7 +42,7 @@ def get_fd_limits() -> tuple[int, int]:
 
 def count_open_fds() -> int:
     try:
-        return len(os.listdir("/dev/fd")) - 1  # without that of the directory
+        return len(os.listdir("/dev/fd")) - 1  # not counting listdir's own
     except OSError:
         return 3
 
@@ -132,7 +132,7 @@ def _set_itimer(seconds: float) -> None:
     try:
         _signal.setitimer(_signal.ITIMER_REAL, seconds)
     except OSError:
-        pass  # a sandbox forbids it: there is no timer
+        pass  # a sandbox forbids it: do without a timer
 
 
 def exit_by_signal(number: int) -> None:
@@ -170,7 +170,7 @@ class _UnblockedSignals:
     def __enter__(self) -> None:
         try:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
-        except BaseException:  # raised by a signal's handler, which runs at once
+        except BaseException:  # raised by the handler of a pending signal
             self.__exit__()
             raise
 
@@ -190,9 +190,9 @@ def ignore_interrupt() -> None:
 
 
 def lock_nowait(descriptor: int) -> bool:
-    """Lock an open file with flock(2); False if another process has the lock.
+    """Lock an open file with flock(2); return False if another process has the lock.
 
-    The kernel releases it however its holder ends. A file system without locks grants every lock.
+    The kernel releases it when the process ends. A file system without locks grants every lock.
     """
     import fcntl  # noqa: PLC0415 - for servers
 
@@ -208,8 +208,8 @@ def lock_nowait(descriptor: int) -> bool:
 def is_at_path(descriptor: int, path: str, folder: int | None = None) -> bool:
     """Return whether `path`, relative to the descriptor `folder`, still names this open file.
 
-    The lock of a file that was removed or replaced protects nothing. Raises OSError if that
-    cannot be found out.
+    The lock of a file that was removed or replaced protects nothing. Raises OSError if `path`
+    cannot be checked.
     """
     try:
         found = os.stat(path, dir_fd=folder, follow_symlinks=False)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 UNSUPPORTED_OPTIONS = frozenset(("--group", "--allow-user"))
 
-ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGBREAK")  # Ctrl-C, none, Ctrl-Break
+ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGBREAK")  # SIGINT: Ctrl-C
 STOP_SIGNALS = ENDING_SIGNALS
 RELOAD_SIGNALS: tuple[str, ...] = ()
 STATS_SIGNALS: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ def is_ambiguous_user(user: int) -> bool:  # noqa: ARG001 - users have no number
 
 
 def set_binary_stdio() -> None:
-    """Switch off the C library's text mode: it adds a byte at line ends and stops at Ctrl-Z."""
+    """Switch off text mode, which adds a byte to each line end and stops at Ctrl-Z."""
     runtime: Any = import_module("msvcrt")
     for descriptor in (0, 1, 2):
         runtime.setmode(descriptor, _BINARY)
@@ -77,11 +77,11 @@ def read_into(descriptor: int, buffer: memoryview) -> int:
 
 
 def read_into_nowait(_descriptor: int, _buffer: memoryview) -> int:
-    raise BlockingIOError  # Windows cannot do this
+    raise BlockingIOError  # Windows has no such call
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Moves the file's own offset, which no other code may use. See base.System."""
+    """Read at an offset. Moves the file's offset: no other code may rely on it. See base.System."""
     os.lseek(descriptor, offset, os.SEEK_SET)
     return os.read(descriptor, size)
 
@@ -92,11 +92,11 @@ def write_at(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
 
 
 class _Poll:
-    """Waits until a pipe can be read. For nothing else does the system report readiness."""
+    """Waits until a pipe can be read. The system reports readiness only for pipes."""
 
     def __init__(self, descriptor: int, *, writing: bool) -> None:
         self._must_wait = False
-        if not writing:  # else it may be a handle, the number of a `multiprocessing` connection
+        if not writing:  # else the number may be the handle of a `multiprocessing` connection
             runtime: Any = import_module("msvcrt")
             self._native: Any = import_module("_winapi")
             self._handle: int = runtime.get_osfhandle(descriptor)
@@ -114,7 +114,7 @@ class _Poll:
         try:
             return bool(self._native.PeekNamedPipe(self._handle, 0)[0])
         except OSError:
-            return True  # its writers are gone: a read reports that
+            return True  # all writers have closed: read() reports the end
 
 
 def fd_poll(descriptor: int, *, writing: bool) -> FdPoll:
@@ -126,7 +126,7 @@ def reset_signals() -> None:
 
 
 def set_timer(_seconds: float, _handler: Callable[[int, object], object]) -> None:
-    pass  # nothing can interrupt the main thread
+    pass  # no call can interrupt the main thread
 
 
 def stop_timer() -> None:
@@ -142,7 +142,7 @@ def in_foreground(_terminal: int) -> bool:
 
 
 class BlockedSignals:
-    """Windows has no signal mask: handlers are replaced by one that records the signal."""
+    """Replaces signal handlers by one that records the signal: Windows has no signal mask."""
 
     def __enter__(self) -> BlockedSignals:
         self._pending: list[int] = []
