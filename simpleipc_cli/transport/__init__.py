@@ -1,6 +1,6 @@
 """Streams, listeners and pollers of this operating system, under names that are the same on all.
 
-Other packages import these names and never ask which system it is. Names that only a server
+Other packages import these names and need not know the operating system. Names that only a server
 needs are loaded at their first use.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.windows import poller as win_poller
     from simpleipc_cli.transport.windows import stream as win_stream
 
-    # mypy checks both sides of each condition: both systems offer the same.
+    # mypy checks both branches of each condition: both systems have the same names.
     _unix = bool(_SYSTEM)
     _connect: Callable[[str, Deadline], Stream] = stream.connect if _unix else win_stream.connect
     _connect_nowait: Callable[[str], Stream] = (

@@ -1,10 +1,10 @@
-"""What a transport offers to clients: streams. A small send loads no more than this.
+"""The interface of a transport for clients: streams.
 
-Other packages use these names alone. A transport moves bytes and knows nothing of packets. It
-turns operating system errors into the package's own. Two plain exceptions pass, as loops are built
-on them: BlockingIOError ("not now") and OutOfDescriptors ("no descriptor for another connection").
+Other packages use only these names. A transport moves bytes and does not parse packets. It converts
+operating system errors into this package's exceptions, except two that event loops handle:
+BlockingIOError ("not ready") and OutOfDescriptors ("no descriptor for another connection").
 
-A *descriptor* is what the platform's Poller waits for: on Unix a file descriptor.
+A *descriptor* is a number that the platform's Poller can poll: on Unix a file descriptor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class OutOfDescriptors(Exception):
 
 
 class Peer:
-    """The process at the other end, as of when it connected or began to listen."""
+    """The process at the other end, at the time when it connected or started to listen."""
 
     __slots__ = ("gid", "pid", "uid")
 
@@ -35,7 +35,7 @@ class Peer:
 
 
 class Stream(ABC):
-    """One connection: bytes both ways."""
+    """One connection: a stream of bytes in each direction."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class Stream(ABC):
 
     @abstractmethod
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
-        """Wait for bytes and put them into `buffer`; return how many, 0 at the end or a reset.
+        """Wait for bytes and put them into `buffer`; return the count, 0 at the end or a reset.
 
         Raises TimedOut.
         """
@@ -64,22 +64,25 @@ class Stream(ABC):
 
     @abstractmethod
     def write(self, buffers: Sequence[Buffer]) -> int:
-        """Write some of `buffers`, waiting for space; return how many bytes. Raises PeerClosed."""
+        """Wait for space and write; return the number of bytes.
+
+        Raises PeerClosed.
+        """
 
     @abstractmethod
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
         """Write without waiting. Raises BlockingIOError, PeerClosed.
 
-        After BlockingIOError the same bytes must be offered again.
+        After BlockingIOError, pass the same bytes again.
         """
 
     @abstractmethod
     def shutdown(self) -> None:
-        """End both directions, which wakes up every thread that waits for this stream."""
+        """Shut down both directions, which wakes every thread that waits for this stream."""
 
     @abstractmethod
     def close(self) -> None:
-        """Hang up. The peer can still read what was written."""
+        """Close the connection. The peer can still read the bytes that were written."""
 
 
 READ = 1
@@ -87,6 +90,6 @@ WRITE = 2
 HANGUP = 4
 """Events of a Poller; HANGUP is always reported.
 
-HANGUP: the other end has closed; or of a pipe to write to, its reader has. A half-close, after
-which the other end still reads, is READ alone.
+HANGUP of a socket: the peer has closed; of a pipe's write end: all readers have closed. If the peer
+has closed only its sending direction, only READ is reported.
 """

@@ -1,4 +1,4 @@
-"""What a transport offers to servers: listeners, pollers and events. See base.py."""
+"""The interface of a transport for servers: listeners, pollers and events. See base.py."""
 
 from __future__ import annotations
 
@@ -31,69 +31,69 @@ if TYPE_CHECKING:
         path: str
 
         def take(self) -> bool:
-            """Take the lock without waiting; False while another process has it."""
+            """Take the lock without waiting; return False if another process has it."""
 
         def release(self) -> None:
-            """Release the lock, if it was taken."""
+            """Release the lock, if this object holds it."""
 
 
 class Listener(ABC):
     """An endpoint that accepts connections."""
 
     is_externally_owned = False
-    """Whether the service manager keeps the listener, so that its queue is for the next server."""
+    """Whether the service manager keeps the socket: the next server accepts its queue."""
     can_lose_path = True
-    """Whether owns_path() may become False."""
+    """Whether owns_path() can return False."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """The descriptor to poll."""
+        """Return the descriptor to poll."""
 
     @abstractmethod
     def accept(self) -> Stream:
         """Return the next connection. Raises BlockingIOError if none waits, OutOfDescriptors."""
 
     def owns_path(self) -> bool:
-        """Return whether the path still leads to this listener, True if that is not known."""
+        """Return whether the path still leads to this listener; True if this is unknown."""
         return True
 
     @abstractmethod
     def stop_listening(self) -> str | None:
-        """Remove the path, if it still leads here, and refuse new clients.
+        """Remove the path, if it still leads to this listener, and refuse new clients.
 
-        Return a warning if the path stays, as a stale socket. Clients that have connected can still
-        be accepted. If it is externally owned, this does nothing, and no client may be accepted
-        after it.
+        Return a warning if the path could not be removed. Clients in the queue can still be
+        accepted. An externally owned listener stays unchanged; do not accept clients after this
+        call.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Close it. Call stop_listening() and accept all clients first: others are reset.
+        """Close the listener. Clients in the queue are reset: accept them before.
 
-        If it is externally owned, none is reset.
+        If it is externally owned, no client is reset.
         """
 
 
 class Poller(ABC):
-    """Wait for events on many descriptors. For one thread at a time."""
+    """Waits for events on many descriptors. Only one thread at a time may use it."""
 
     @abstractmethod
     def register(
         self, descriptor: int, events: int, callback: Callable[[int], object] | None = None
     ) -> None:
-        """Add a descriptor, or change its events; events 0 report its HANGUP alone.
+        """Add a descriptor, or change its events; with events 0 only HANGUP is reported.
 
-        dispatch() passes `callback` the events that are ready. A change without
-        a callback keeps the present one.
+        dispatch() calls `callback` with the events that are ready. A change without a callback
+        keeps the previous callback.
         """
 
     @abstractmethod
     def unregister(self, descriptor: int) -> None:
-        """Remove a descriptor, which need not be registered. Call it before closing that."""
+        """Remove a descriptor, if it is registered. Call this before the descriptor is closed."""
 
     @abstractmethod
     def discard(self, descriptor: int) -> None:
-        """Remove a descriptor that has just been closed and of which no process has a copy."""
+        """Remove a descriptor that has just been closed, without duplicates."""
 
     @abstractmethod
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
@@ -116,15 +116,15 @@ class Poller(ABC):
 
 
 class WakeupEvent(ABC):
-    """Wakes up the threads that poll for it. One that is never cleared says that a phase began."""
+    """Wakes the threads that poll it. An event that is never cleared marks the start of a phase."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to poll: READ from set() to clear(), for all that poll it."""
+        """Return the descriptor to poll: all pollers report READ from set() until clear()."""
 
     @abstractmethod
     def set(self) -> None:
-        """Set the event; may be called again, from any thread and from a signal handler."""
+        """Set the event, repeatedly if needed. Any thread and any signal handler may call this."""
 
     @abstractmethod
     def is_set(self) -> bool:
@@ -132,22 +132,22 @@ class WakeupEvent(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Reset the event. Check for its reason after this, not before."""
+        """Reset the event. Check the condition that it signals after this call, not before."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free the event's resources; it must not be set or polled after this."""
+        """Free the event's resources. Do not set or poll it after this call."""
 
 
 class FileReader(ABC):
     """Reads an open file, such as standard input, without blocking.
 
-    It may read ahead. It lives as long as the process.
+    It may read more than was asked for. Keep it until the process ends.
     """
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to poll: READ when read_nowait() has data."""
+        """Return the descriptor to poll: READ if read_nowait() has data."""
 
     @abstractmethod
     def read_nowait(self, limit: int) -> bytes:
@@ -165,12 +165,11 @@ class FileWriter(ABC):
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to poll: WRITE when write_nowait() may take more."""
+        """Return the descriptor to poll: WRITE if write_nowait() may succeed."""
 
     @abstractmethod
     def write_nowait(self, payload: memoryview) -> int:
-        """Write as much as possible without blocking; return how many bytes.
+        """Write as much as possible without blocking; return the number of bytes.
 
-        The rest must be offered again before anything else: it may have been started. Raises
-        OSError.
+        Pass the rest again before any other bytes: its write may be pending. Raises OSError.
         """

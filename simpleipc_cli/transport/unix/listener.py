@@ -1,8 +1,8 @@
-"""Unix domain sockets, the server's half: a listener of our own, or one that we inherit.
+"""Listeners on Unix domain sockets: created by this process, or inherited.
 
-A listener of our own never shows a half-made endpoint: the socket is bound to a temporary name
-beside the path, listens, and only then gets the path. Whether the path may be taken is decided
-under git's `PATH.lock`, so that of servers starting at once, git's own included, exactly one wins
+A socket gets its path only when it listens: it is first bound to a temporary name in the same
+directory. Then the server checks, while it holds git's `PATH.lock`, that no other server has the
+path. So if several servers start at the same time, git's own included, exactly one gets the path
 (git: unix-stream-server.c).
 """
 
@@ -35,7 +35,7 @@ class UnixListener(Listener):
     """A listening Unix domain socket that has a path."""
 
     def __init__(self, listening: _socket.socket, path: str, identity: tuple[int, int]) -> None:
-        """Take over the socket; `identity` is the path's device and inode number.
+        """Own the socket; `identity` is the path's device and inode number.
 
         The kernel reuses inode numbers, but not this one while the socket is open.
         """
@@ -68,14 +68,14 @@ class UnixListener(Listener):
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # not known: a folder may be without permission for a moment
+            return True  # unknown: a folder may be inaccessible for a moment
 
     def _is_at_path(self) -> bool:
         found = os.lstat(self.path)
         return (found.st_dev, found.st_ino) == self._identity
 
     def stop_listening(self) -> str | None:
-        """Remove the path without a lock: no server takes a path on which another listens."""
+        """Remove the path. No lock is needed: no server takes a path on which another listens."""
         warning = None
         try:
             if self._is_at_path():
@@ -99,11 +99,11 @@ def listen(
     group: int | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> UnixListener:
-    """Listen on `path`, whose mode and group are exactly these from the first instant.
+    """Listen on `path`, which is created with this mode and group.
 
     A stale socket is replaced. Raises AddressInUse if a server listens there, NotASocket if
-    another file is there, PathNotFound without the folder, PermissionDenied, and Cancelled if
-    `cancelled` returns True while another process has the lock.
+    another file is there, PathNotFound if the folder is missing, PermissionDenied, and Cancelled if
+    `cancelled` returns True while another process holds the lock.
     """
     try:
         with ParentFolder(path) as folder:
@@ -123,12 +123,12 @@ def _listen(
         try:
             if group is not None:
                 _chgrp(group, name, folder)
-            os.chmod(name, mode, dir_fd=folder.descriptor)  # new and ours: not a link
+            os.chmod(name, mode, dir_fd=folder.descriptor)  # just created: not a link
             listening.listen(backlog)
             listening.setblocking(False)
             with PathLock(folder, cancelled):
-                # No link(2) in place of these two: it is missing on some file systems, and on
-                # others each of the names is another inode, where no client finds the socket.
+                # link(2) cannot replace these two calls: some file systems have none, and on others
+                # the new name is another inode, at which clients do not find the socket.
                 folder.check_path()
                 folder.rename(name)
                 name = folder.name
@@ -164,8 +164,8 @@ def _chgrp(group: int, name: str, folder: ParentFolder) -> None:
 class UnixInheritedListener(UnixListener):
     """A listening socket that the service manager created and keeps open.
 
-    It is never shut down, and its path never removed: clients that connect while no server runs
-    wait in its queue for the next one (sd_listen_fds(3)).
+    The server never shuts it down or removes its path: clients that connect while no server runs
+    wait in the queue for the next server (sd_listen_fds(3)).
     """
 
     is_externally_owned = True
@@ -175,7 +175,7 @@ class UnixInheritedListener(UnixListener):
         super().__init__(listening, _name_of(listening), (0, 0))
 
     def is_at(self, path: str) -> bool:
-        """Return whether `path` names this socket, in any spelling."""
+        """Return whether `path` leads to this socket."""
         if isinstance(self._socket.getsockname(), bytes):  # abstract: no file (unix(7))
             return path == self.path
         try:
@@ -192,9 +192,9 @@ class UnixInheritedListener(UnixListener):
 
 
 def listener_from_fd(descriptor: int) -> UnixInheritedListener:
-    """Return the listener with a descriptor that this process was started with.
+    """Return the listener of a descriptor that this process inherited.
 
-    Processes that we start do not inherit it. Raises NotASocket if it is not a listening Unix
+    Child processes do not inherit it. Raises NotASocket if it is not a listening Unix
     stream socket, SipcError if it is not open.
     """
     try:
@@ -205,7 +205,7 @@ def listener_from_fd(descriptor: int) -> UnixInheritedListener:
             "start the server by a socket unit, or unset LISTEN_FDS",
         ) from None
     try:
-        given = _socket.socket(-1, -1, -1, descriptor)  # -1: as the socket itself says
+        given = _socket.socket(-1, -1, -1, descriptor)  # -1: use the socket's own values
     except OSError as error:
         if error.errno != errno.ENOTSOCK:
             raise SipcError(f"descriptor {descriptor}: {error.strerror}", _SOCKET_UNIT) from error

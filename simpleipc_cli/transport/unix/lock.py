@@ -1,8 +1,8 @@
-"""The locks of a path: one for taking it, one for starting a server for it.
+"""Two locks for each path: one to listen on it, one to start a server for it.
 
-PathLock is git's `PATH.lock`, under which a server decides whether the path is free. StartLock is
-another file beside the path, for clients: of many that find no server, its holder starts one. Both
-are held with flock(2), which the kernel releases however the holder ends.
+PathLock is git's `PATH.lock`. A server holds it while it checks that the path is free. StartLock is
+another file in the same directory. If several clients find no server, the holder of this lock
+starts one. Both use flock(2), which the kernel releases when the holder ends or is killed.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from simpleipc_cli.transport.unix.stream import (
     new_socket,
 )
 
-_STALE_AFTER = 5.0  # seconds; git holds the lock for milliseconds, a dead server leaves it
+_STALE_AFTER = 5.0  # seconds; git holds the lock for milliseconds, a killed server leaves it
 _TIMEOUT = 12.0  # seconds; long enough for a lock to become stale (tunable)
 _POLL_INTERVAL = 0.01  # seconds between tries to get the lock (tunable)
 _MAX_NAME = 255  # bytes in a file's name (NAME_MAX of Linux)
 
 _FOLDER_FLAGS = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _START_LOCK_MODE = 0o600
-# For reading and writing, which some file systems require; never blocks on a planted FIFO.
+# Some file systems require O_RDWR for a lock. O_NONBLOCK: another user may have made a FIFO.
 _START_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class ParentFolder:
-    """The folder of a path, in a `with`: held open, so that it stays the same throughout."""
+    """The folder of a path. In a `with` it is open, so that all operations use the same folder."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -68,9 +68,9 @@ class ParentFolder:
         os.close(self.descriptor)
 
     def bind(self, listening: _socket.socket) -> str:
-        """Bind the socket to a new name in the folder, and return that.
+        """Bind the socket to a new name in the folder; return the name.
 
-        `ss` and getpeername() show this name for ever: the path and a suffix where that fits.
+        `ss` and getpeername() always show this name: the path and a suffix, if both fit.
         """
         suffix = f".sipc-{os.urandom(4).hex()}"
         path = os.path.abspath(self.path) + suffix
@@ -87,7 +87,7 @@ class ParentFolder:
         os.unlink(name, dir_fd=self.descriptor)
 
     def rename(self, temporary: str) -> None:
-        """Rename the file `temporary` to the path, replacing any other file."""
+        """Rename the file `temporary` to the path; replace any other file there."""
         fd = self.descriptor
         os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
 
@@ -131,14 +131,14 @@ def _no_folder(folder: str) -> PathNotFound:
 class PathLock:
     """git's lock on a path, in a `with`: the file PATH.lock.
 
-    In addition to git's rule, its holder keeps a flock on the file, so that no process takes a live
-    holder's lock for stale, or removes a lock that has replaced a stale one.
+    Unlike git, the holder also keeps a flock on the file. So no sipc server removes the lock of a
+    running holder as stale, or removes a new lock in place of a stale one.
     """
 
     def __init__(self, folder: ParentFolder, cancelled: Callable[[], bool]) -> None:
         self._folder = folder
         self._cancelled = cancelled
-        # Names that leave no space for the suffix cannot be git's; they may share a lock.
+        # git cannot lock a name that leaves no space for the suffix. Such names may share a lock.
         raw = os.fsencode(folder.name)[: _MAX_NAME - len(".lock")]
         self._name = os.fsdecode(raw) + ".lock"
         self._path = os.path.join(os.path.dirname(folder.path), self._name)
@@ -147,7 +147,7 @@ class PathLock:
         """The lock of another process: its inode, and the time when it was found."""
 
     def __enter__(self) -> None:
-        """Raises AddressInUse and others as check_path() does, Cancelled, SipcError, OSError."""
+        """Raises the errors of check_path(), Cancelled, SipcError, OSError."""
         deadline = Deadline(_TIMEOUT)
         while not self._create():
             self._folder.check_path()
@@ -162,7 +162,7 @@ class PathLock:
             time.sleep(_POLL_INTERVAL)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Remove the file. An error of that never replaces the one that ended the block."""
+        """Remove the file. A failure to do so never replaces an exception of the block."""
         try:
             if self._is_ours():
                 self._folder.unlink(self._name)
@@ -176,14 +176,14 @@ class PathLock:
         try:
             return is_at_path(self._descriptor, self._name, self._folder.descriptor)
         except OSError:
-            return True  # its flock is ours, so no server has replaced it
+            return True  # this process holds the flock, so no server has replaced the file
 
     def _open(self, flags: int) -> int:
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self._name, flags, 0o666, dir_fd=self._folder.descriptor)
 
     def _create(self) -> bool:
-        """Create the file; False if it exists."""
+        """Create the file; return False if it exists."""
         try:
             self._descriptor = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
@@ -194,16 +194,16 @@ class PathLock:
         except OSError as error:
             self.__exit__(type(error))
             raise
-        os.close(self._descriptor)  # after a long delay: another process took it for stale
+        os.close(self._descriptor)  # after a long delay: another process removed it as stale
         return False
 
     def _remove_stale(self) -> None:
-        """Remove another's file if its process is dead."""
+        """Remove the lock of another process if that has ended."""
         try:
             descriptor = self._open(os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return
-        except PermissionError:  # made with another umask, or another user's: nor is its flock seen
+        except PermissionError:  # another umask or user: its flock cannot be checked
             if self._is_old(self._folder.stat(self._name)):
                 self._unlink_stale()
             return
@@ -215,7 +215,7 @@ class PathLock:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise self._in_the_way(f"it is {file_type(found.st_mode)}")
-            # The flock comes before the last check: its holder decides about this very file.
+            # Lock before the last check: the holder of the flock decides about this file.
             if self._is_old(found) and self._lock(descriptor):
                 self._unlink_stale()
         finally:
@@ -225,7 +225,7 @@ class PathLock:
         return SipcError(f"the lock {self._path} cannot be taken: {what}", "remove it")
 
     def _is_old(self, found: os.stat_result) -> bool:
-        """Compare its time or, as clocks may be set back, how long we have seen it."""
+        """Compare the file's time and, as clocks may be set back, the time since it was found."""
         now = time.monotonic()
         if self._found[0] != found.st_ino:
             self._found = (found.st_ino, now)
@@ -235,14 +235,14 @@ class PathLock:
     def _unlink_stale(self) -> None:
         try:
             self._folder.unlink(self._name)
-        except PermissionError as error:  # in a folder such as /tmp: another user's
+        except PermissionError as error:  # another user's file in a sticky folder such as /tmp
             raise PermissionDenied(
                 f"the old lock {self._path} cannot be removed: {lower_strerror(error)}",
                 "have its owner remove it, or choose another path",
             ) from error
 
     def _lock(self, descriptor: int) -> bool:
-        """Lock an open file; False if another process has the lock, or has replaced the file."""
+        """Lock an open file; return False if another process has locked or replaced it."""
         folder = self._folder.descriptor
         return lock_nowait(descriptor) and is_at_path(descriptor, self._name, folder)
 
@@ -250,16 +250,16 @@ class PathLock:
 class StartLock:
     """The right to start a server for one path.
 
-    It is never stale; a killed holder leaves an empty file at most, which the next one takes over
-    and removes. Git's PATH.lock is not used: the server that is started takes that. A lock on the
-    folder would make two endpoints wait for each other, for ever if one server calls the other, and
-    any user may lock a folder such as /tmp.
+    It is never stale: a killed holder leaves at most an empty file, which the next holder uses and
+    removes. It is not git's PATH.lock, which the started server takes. It is not a lock on the
+    folder: then two endpoints would wait for each other, without end if one server calls the other,
+    and any user may lock a folder such as /tmp.
     """
 
     def __init__(self, path: str) -> None:
         folder, name = os.path.split(path)
-        # Each user has a lock of their own: one that another user left in /tmp cannot be opened.
-        # The longest names may share a lock, so that one client waits for another.
+        # One lock for each user: a file that another user left in /tmp cannot be opened. The
+        # longest names may share a lock, so that one client waits for another.
         raw = os.fsencode(f".sipc-spawn-{os.geteuid()}-{name}")[:_MAX_NAME]
         self._folder = folder or "."
         self._descriptor = -1
@@ -267,10 +267,10 @@ class StartLock:
         """The lock file's path, for messages."""
 
     def take(self) -> bool:
-        """Take the lock without waiting; False while another process has it.
+        """Take the lock without waiting; return False if another process holds it.
 
-        Raises PathNotFound without the folder, PermissionDenied if no file can be created there,
-        EndpointError.
+        Raises PathNotFound if the folder is missing, PermissionDenied if no file can be created
+        there, EndpointError.
         """
         try:
             descriptor = os.open(self.path, _START_LOCK_FLAGS, _START_LOCK_MODE)
@@ -293,10 +293,10 @@ class StartLock:
                 os.close(descriptor)
 
     def release(self) -> None:
-        """Release the lock, if it was taken, and remove the file.
+        """Release the lock, if this object holds it, and remove the file.
 
-        The file is removed first, and only by the lock's holder: so a client that opened it before
-        finds that it is no longer the lock.
+        Only the lock's holder removes the file, and before it releases the lock: so a client that
+        opened the file earlier finds that it is no longer the lock.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
@@ -305,7 +305,7 @@ class StartLock:
             if is_at_path(descriptor, self.path):
                 os.unlink(self.path)
         except OSError:
-            pass  # it stays, unlocked
+            pass  # the file stays, unlocked
         os.close(descriptor)
 
     def _explained(self, error: OSError) -> EndpointError:
@@ -320,5 +320,5 @@ class StartLock:
 
 
 def real_path(path: str) -> str:
-    """Return the absolute path without links, as servers refuse those. Raises OSError."""
+    """Return the absolute path with all symbolic links resolved. Raises OSError."""
     return os.path.realpath(path)

@@ -22,11 +22,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# poll's and epoll's numbers are the same (poll(2), epoll_ctl(2)).
+# The event flags of poll and epoll are the same (poll(2), epoll_ctl(2)).
 _TO_KERNEL = {0: 0, READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: 5}
 _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _MAX_TIMEOUT = 86400.0  # seconds; the kernel counts milliseconds up to 24 days
-_FINE_BELOW = 0.01  # seconds; below, a millisecond is too coarse (tunable)
+_FINE_BELOW = 0.01  # seconds; shorter timeouts need fractions of a millisecond (tunable)
 _MAX_FOR_SELECT = 1024  # descriptors that select(2) takes, numbered from 0 (FD_SETSIZE)
 _POLL_INTERVAL = 0.01  # seconds, where no event reports space (tunable)
 _PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking (pipe(7))
@@ -49,7 +49,7 @@ def is_hung_up(descriptor: int) -> bool:
 
 
 class UnixPoller(Poller):
-    """poll(2): needs no descriptor, is cheap to change, and slow with thousands of them."""
+    """poll(2): needs no descriptor of its own, registers fast, is slow with thousands."""
 
     _kernel: select.poll | select.epoll
 
@@ -78,7 +78,7 @@ class UnixPoller(Poller):
             self._kernel.unregister(descriptor)
 
     def discard(self, descriptor: int) -> None:
-        self.unregister(descriptor)  # to poll(2), a descriptor is a number
+        self.unregister(descriptor)  # poll(2) keeps no state in the kernel
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         return [(number, _FROM_KERNEL[flags & 63]) for number, flags in self._poll(timeout)]
@@ -95,13 +95,13 @@ class UnixPoller(Poller):
 
 
 class UnixScalablePoller(UnixPoller):
-    """epoll(7): holds a descriptor of its own, and is as fast with ten thousand as with one."""
+    """epoll(7): needs a descriptor of its own, is equally fast with ten thousand."""
 
     def __init__(self) -> None:
         """Raises OSError without a free descriptor."""
         super().__init__()
         self._kernel = self._epoll = select.epoll()
-        # select(2) does not take a descriptor's number beyond its limit.
+        # select(2) accepts only descriptors below this number.
         self._can_select = self._epoll.fileno() < _MAX_FOR_SELECT
 
     def discard(self, descriptor: int) -> None:
@@ -124,9 +124,9 @@ class UnixScalablePoller(UnixPoller):
         return self._epoll.poll(self._sleep(timeout))
 
     def _sleep(self, timeout: float | None) -> float | None:
-        """Spend a timeout of some milliseconds by select(2): epoll rounds it up to whole ones.
+        """Wait for short timeouts with select(2): epoll rounds them up to milliseconds.
 
-        Return the timeout that is left for epoll.
+        Return the rest of the timeout, for epoll.
         """
         if timeout is None:
             return None
@@ -143,7 +143,7 @@ class UnixScalablePoller(UnixPoller):
 def _call_back(found: list[tuple[int, int]], callbacks: dict[int, Callable[[int], object]]) -> None:
     """Call the callbacks that were registered for `found`, unless another call removed them."""
     for number, flags, callback in [(*ready, callbacks.get(ready[0])) for ready in found]:
-        # Another callback may have closed the descriptor, whose number may be in use again.
+        # An earlier callback may have closed the descriptor, and its number may be in use again.
         if callback is not None and callbacks.get(number) is callback:
             callback(_FROM_KERNEL[flags & 63])
 
@@ -164,7 +164,7 @@ class UnixWakeupEvent(WakeupEvent):
         try:
             os.eventfd_write(self._descriptor, 1)
         except OSError:
-            pass  # EAGAIN: it is set; no other error may end what only wakes another thread
+            pass  # EAGAIN: the event is set; other errors must not fail the calling thread
 
     def is_set(self) -> bool:
         return self._is_set
@@ -174,7 +174,7 @@ class UnixWakeupEvent(WakeupEvent):
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
-            pass  # it was not set
+            pass  # the event was not set
 
     def close(self) -> None:
         os.close(self._descriptor)

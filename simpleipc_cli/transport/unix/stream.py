@@ -1,7 +1,7 @@
-"""Unix domain sockets, the client's half: a stream, and connecting to a path.
+"""Streams over Unix domain sockets, and connecting to a path.
 
-Knows nothing of packets. Imports `_socket` in place of `socket`, whose enums take longer to load
-than all the rest of a small exchange.
+Does not parse packets. Imports `_socket` in place of `socket`, whose enums take longer to load than
+the rest of a small exchange takes.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ MAX_ADDRESS = 107
 """Bytes of a path that fit into a socket address, not counting its NUL (unix(7))."""
 
 O_PATH = getattr(os, "O_PATH", 0)
-"""Opens any file or folder, also without permission to read it; 0, to read, where it is missing."""
+"""Flag to open a file without permission to read it; 0 (open for reading) if not supported."""
 
 _UCRED_SIZE = 12  # bytes of a struct ucred: three numbers (unix(7))
 _MAX_BLOCKED = 1.0
-"""Seconds in one system call (tunable). Python checks for signals only between calls: a signal
-that arrives just before a call would be handled only after it."""
+"""Maximum time, in seconds, of one system call (tunable). Python handles signals only between
+calls: a signal that arrives just before a call is handled after it."""
 
 _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
@@ -54,7 +54,7 @@ class UnixStream(Stream):
     __slots__ = ("_receive_timeout", "_socket")
 
     def __init__(self, connected: _socket.socket) -> None:
-        """Take over a connected socket; read() and write() need a blocking one."""
+        """Own a connected socket, which must be blocking for read() and write()."""
         self._socket = connected
         self._receive_timeout = 0.0  # current SO_RCVTIMEO in seconds; 0: none
 
@@ -68,7 +68,7 @@ class UnixStream(Stream):
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         while True:
             left = deadline.remaining()
-            if left == 0.0:  # even if data is available: the peer may never stop writing
+            if left == 0.0:  # even if data is available: the peer may write without end
                 raise TimedOut("no complete response in time")
             timeout = _MAX_BLOCKED if left is None else min(left, _MAX_BLOCKED)
             if timeout != self._receive_timeout:
@@ -136,7 +136,7 @@ def _read_error(error: OSError) -> SipcError:
 
 
 def connect(path: str, deadline: Deadline) -> UnixStream:
-    """Connect to the socket at `path`; while its queue is full, wait.
+    """Connect to the socket at `path`; wait while its queue is full.
 
     Raises NotListening, ServerBusy if the queue stays full until the deadline, OutOfResources,
     PathNotFound, NotASocket, PermissionDenied.
@@ -145,7 +145,7 @@ def connect(path: str, deadline: Deadline) -> UnixStream:
 
 
 def connect_nowait(path: str) -> UnixStream:
-    """Connect without blocking; of the stream, use only the *_nowait methods.
+    """Connect without blocking. Use only the *_nowait methods of the stream.
 
     Raises the errors of connect().
     """
@@ -153,7 +153,7 @@ def connect_nowait(path: str) -> UnixStream:
 
 
 def _connect(path: str, deadline: Deadline | None) -> UnixStream:
-    """Connect at once; if the queue is full, and there is a deadline, block."""
+    """Connect; if the queue is full, block until the deadline, if there is one."""
     connecting = new_socket(path, _socket.SOCK_NONBLOCK)
     try:
         with SocketAddress(path) as address:
@@ -187,8 +187,8 @@ def new_socket(path: str, flags: int = 0) -> _socket.socket:
 def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
     """Connect, blocking: a non-blocking connect fails while the queue is full (EAGAIN).
 
-    The kernel's timeout (SO_SNDTIMEO) ends the wait. After a stop signal Python returns as if
-    connect() went on in the background, which it does not for Unix sockets: so check for a peer.
+    The kernel's timeout (SO_SNDTIMEO) ends the wait. After a stop signal, Python assumes that
+    connect() continues in the background. It does not for Unix sockets: so check for a peer.
     """
     while True:
         left = deadline.remaining()
@@ -209,7 +209,7 @@ def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline
 
 
 def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> None:
-    """Set a kernel timeout; None for none, and never 0, which would mean none."""
+    """Set a kernel timeout; None means no timeout. Round up to 1 us: 0 means no timeout, too."""
     micros = 0 if seconds is None else max(1, int(seconds * 1_000_000))
     value = memoryview(bytearray(16)).cast("l")[:2]  # struct timeval; `struct` loads slowly
     value[0], value[1] = divmod(micros, 1_000_000)
@@ -219,16 +219,16 @@ def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> 
 class SocketAddress:
     """A path as a socket address, in a `with`.
 
-    A path that is too long gets a short name: that of a descriptor, or without /proc that of a
+    A path that is too long is reached by a short name: through /proc/self/fd, or without /proc by a
     symbolic link in a private directory.
     """
 
     __slots__ = ("_descriptor", "_folder", "_is_new", "_path")
 
     def __init__(self, path: str, *, is_new: bool = False) -> None:
-        """`is_new`: there is no such file yet, but its folder, and the name is a short one.
+        """`is_new`: the file does not exist yet, its folder does, and its name is short.
 
-        Raises NotASocket for a name that no file can have.
+        Raises NotASocket if no file can have this name.
         """
         if not path or "\0" in path:
             raise NotASocket("the path is empty" if not path else "the path has a NUL in it")
@@ -273,19 +273,19 @@ class SocketAddress:
             try:
                 os.unlink(f"{self._folder}/s")
             except FileNotFoundError:
-                pass  # it could not be made
+                pass  # the link was not created
             os.rmdir(self._folder)
 
 
 def fd_path(descriptor: int) -> str:
-    """Return a short path to an open file or folder, however long its own is (proc(5))."""
+    """Return a short path to an open file or folder (proc(5))."""
     return f"/proc/self/fd/{descriptor}"
 
 
 def is_bound(path: str) -> bool:
-    """Return False if the kernel finds no socket of a process at the file `path`.
+    """Return False if the kernel reports that no process has the socket at `path` open.
 
-    A datagram socket asks: connected to a stream socket it gets EPROTOTYPE, and that one nothing.
+    Use a datagram socket: its connect() fails with EPROTOTYPE, and the server gets no connection.
     """
     probing = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:
@@ -294,7 +294,7 @@ def is_bound(path: str) -> bool:
     except ConnectionRefusedError:
         return False
     except OSError:
-        pass  # EPROTOTYPE, or EACCES, as the mode may be without permission for us
+        pass  # EPROTOTYPE; or EACCES, if the mode denies access
     finally:
         probing.close()
     return True
@@ -325,7 +325,7 @@ def _other_error(text: str, error: OSError) -> EndpointError:
 
 
 def errno_hint(error: OSError, default: str = "choose another path") -> str:
-    """Return a remedy for an error that has no class of its own."""
+    """Return advice for an error that has no class of its own."""
     if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES):
         default = "allow Unix domain sockets in this process's sandbox"
     return errors.errno_hint(error, default)
@@ -338,7 +338,7 @@ def lower_strerror(error: OSError) -> str:
 
 
 def _refused(path: str) -> EndpointError:
-    """Explain ECONNREFUSED: Linux gives it for a stale socket, and for any other file."""
+    """Explain ECONNREFUSED: Linux returns it for a stale socket and for any other type of file."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Named pipes of Windows, the server's half: taking a name, and accepting.
+"""Listeners on Windows named pipes.
 
-A client opens a free *instance* of the pipe. Some are always kept free: the completion port's
-thread replaces each one that is opened, however busy the other threads are. So `backlog` is the
-number of connections that may wait for accept().
+A client opens a free *instance* of the pipe. There are always some: when a client opens an
+instance, the completion port's thread creates another one, even while all other threads are busy.
+So `backlog` is the number of connections that may wait for accept().
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simpleipc_cli.transport.windows.stream import (
     pipe_name,
 )
 
-_FREE_INSTANCES = 8  # for clients that come before the port's thread runs again (tunable)
+_FREE_INSTANCES = 8  # for clients that connect before the port's thread runs again (tunable)
 _OTHERS_WRITE = 0o002
 
 
@@ -36,7 +36,7 @@ def listen(
     group: int | None = None,
     cancelled: Callable[[], bool] = lambda: False,  # noqa: ARG001 - it never waits
 ) -> WinListener:
-    """Listen on the pipe of `path`, for our own user, or for all if `mode` lets others write.
+    """Listen on the pipe of `path`, for this user, or for all users if `mode` lets others write.
 
     Raises AddressInUse if a server listens there, NotASocket, PermissionDenied.
     """
@@ -45,8 +45,8 @@ def listen(
     name = pipe_name(path)
     guard = 0
     try:
-        # A second pipe, which only one server can have. The listener also asks for
-        # FILE_FLAG_FIRST_PIPE_INSTANCE, as git's servers have none; but Wine 8 ignores that flag.
+        # A second pipe is the lock: only one server can create it. Git's servers have no such lock,
+        # so the listener also sets FILE_FLAG_FIRST_PIPE_INSTANCE; but Wine 8 ignores that flag.
         guard = win32.create_lock_pipe(name + ".lock")
         if not guard:
             raise AddressInUse(f"another server is listening on {path}")
@@ -61,18 +61,18 @@ def listen(
 
 
 def _access_rules(*, for_all: bool) -> str:
-    """Grant our user full access, and others reading and writing.
+    """Grant full access to this user; with `for_all`, also reading and writing to all users.
 
-    Another user that may write may also create instances, and so could answer in place of this
-    server: a client that opens a pipe as git's clients do needs both rights. The same holds for
-    git's own servers.
+    Another user with the right to write can also create instances, and so answer in place of this
+    server. Git's clients need both rights to open a pipe, so git's own servers have the same
+    weakness.
     """
     rules = f"D:P(A;;GA;;;{win32.own_user()})"
     return rules + "(A;;GRGW;;;WD)" if for_all else rules
 
 
 def _listen_error(error: OSError, name: str, path: str) -> EndpointError:
-    """Distinguish a name that is in use from a forbidden one: the system's error is the same."""
+    """Distinguish a name in use from a forbidden one: the system's error is the same for both."""
     if win32.winerror(error) == win32.ACCESS_DENIED:
         try:
             win32.api.WaitNamedPipe(name, 1)
@@ -89,7 +89,7 @@ class WinListener(Pollable, Listener):
     can_lose_path = False
 
     def __init__(self, name: str, backlog: int, guard: int, rules: str) -> None:
-        """Take over the guard. Raises OSError."""
+        """Own the guard pipe. Raises OSError."""
         super().__init__()
         self._name = name
         self._backlog = backlog
@@ -113,7 +113,7 @@ class WinListener(Pollable, Listener):
     def accept(self) -> WinStream:
         with self._lock:
             if not self._queue:
-                self._fill_up()  # memory may have been short before
+                self._fill_up()  # it may have failed before, for lack of memory
                 raise BlockingIOError
             stream = self._queue.popleft()
             self._fill_up()
@@ -144,25 +144,25 @@ class WinListener(Pollable, Listener):
         self.unregister()
 
     def _fill_up(self) -> None:
-        """Make instances, as many as the queue may hold."""
+        """Create free instances, up to the limit of the queue."""
         while self._is_open:
             if len(self._free) >= min(_FREE_INSTANCES, self._backlog - len(self._queue)):
                 return
             try:
                 self._add_instance(first=False)
             except OSError as error:
-                if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # its client has closed
+                if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # else: its client has closed
                     return  # out of memory: accept() tries again
 
     def _add_instance(self, *, first: bool) -> None:
-        """Make an instance, and wait for its client. Raises OSError."""
+        """Create an instance and start waiting for its client. Raises OSError."""
         api = win32.api
         handle = api.CreateNamedPipe(
             self._name,
             api.PIPE_ACCESS_DUPLEX
             | api.FILE_FLAG_OVERLAPPED
             | (api.FILE_FLAG_FIRST_PIPE_INSTANCE if first else 0),
-            # As in git's clients and servers: written as messages, read as bytes.
+            # As in git's clients and servers: write messages, read bytes.
             api.PIPE_TYPE_MESSAGE | win32.REJECT_REMOTE_CLIENTS,
             api.PIPE_UNLIMITED_INSTANCES,
             PIPE_BUFFER,
@@ -186,7 +186,7 @@ class WinListener(Pollable, Listener):
             self._take_client(handle)
 
     def _on_connected(self, handle: int, operation: Any) -> None:
-        """Handle a client, unless stop_listening() or _add_instance() has."""
+        """Queue a client, unless stop_listening() or _add_instance() has handled it."""
         with self._lock:
             if self._free.get(handle) is operation:
                 self._take_client(handle)
@@ -195,9 +195,9 @@ class WinListener(Pollable, Listener):
 
     def _take_client(self, handle: int) -> None:
         del self._free[handle]
-        if _has_client(handle):  # Wine may never set the outcome of the operation
+        if _has_client(handle):  # Wine may never set the result of the operation
             self._enqueue(handle)
-        else:  # it has closed
+        else:  # the client has closed
             win32.api.CloseHandle(handle)
 
     def _enqueue(self, handle: int) -> None:

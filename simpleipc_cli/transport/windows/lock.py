@@ -1,7 +1,7 @@
-"""Which client starts a server for a path, on Windows: see unix.lock.
+"""The lock for starting a server for a path, on Windows: see unix.lock.
 
-A pipe beside that of the endpoint, limited to one instance. The system closes it however its
-holder ends.
+The lock is a second named pipe, which can have only one instance. The system closes the pipe when
+its holder ends or is killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SUFFIX = ".sipc-spawn"
 
 
 class StartLock:
-    """The right to start a server for one path.."""
+    """The right to start a server for one path."""
 
     def __init__(self, path: str) -> None:
         """Raises NotASocket."""
@@ -25,7 +25,7 @@ class StartLock:
         self._handle = 0
 
     def take(self) -> bool:
-        """Take the lock without waiting; False while another has it. Raises EndpointError."""
+        """Take the lock; return False if another process holds it. Raises EndpointError."""
         try:
             self._handle = win32.create_lock_pipe(self.path)
         except OSError as error:
@@ -33,12 +33,12 @@ class StartLock:
         return bool(self._handle)
 
     def release(self) -> None:
-        """Release the lock, if it was taken."""
+        """Release the lock, if this object holds it."""
         handle, self._handle = self._handle, 0
         if handle:
             win32.api.CloseHandle(handle)
 
 
 def real_path(path: str) -> str:
-    """Return the absolute path without links; to resolve a pipe's own name would open the pipe."""
+    """Return the absolute path with links resolved, except a pipe's name: that would open it."""
     return path if path.startswith(PREFIX) else os.path.realpath(path)

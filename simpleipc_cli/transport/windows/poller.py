@@ -1,10 +1,10 @@
 """Wait for events on Windows, where the system reports completed operations, not readiness.
 
-A poller polls *pollables*, each of which has a number, its descriptor. The pollable of a pipe keeps
-a read pending, so that "readable" means "has been read"; a wakeup event is a flag. One thread of
-the process takes all completions from a completion port and notifies the pollables, which notify
-the pollers where they are registered. So a poller has no limit, while a thread of Windows can wait
-for 64 objects only.
+A poller polls *pollables*. Each has a number, its descriptor. The pollable of a pipe keeps a read
+pending: it is readable when the read has completed. A wakeup event is a flag. One thread of the
+process takes all completions from a completion port and notifies the pollables; these notify their
+pollers. So the number of pollables has no limit, while a Windows thread can wait for only 64
+objects.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _MAX_TIMEOUT = 86400.0  # seconds; a wait's milliseconds end at 49 days
 _MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, does not interrupt a wait
 _INFINITE = 0xFFFFFFFF
-# Seconds to wait for the outcome of an operation: if it moves no data, and if it moves data;
-# seconds between two polls for it (tunable).
+# Seconds to wait for the result of an operation without data, and of one with data; seconds between
+# two checks of the result (tunable).
 _OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
 
 _CHUNK = 64 * 1024  # bytes read or written at once (tunable)
@@ -45,7 +45,7 @@ _pollables: dict[int, Pollable] = {}
 
 
 class Pollable(ABC):
-    """Something to poll. Its methods are called from several threads."""
+    """An object that pollers can poll. Several threads call its methods."""
 
     def __init__(self) -> None:
         self.descriptor = next(_numbers)
@@ -57,15 +57,15 @@ class Pollable(ABC):
 
     @abstractmethod
     def ready(self, wanted: int) -> int:
-        """Return the ready events; a later change of those in `wanted` calls notify()."""
+        """Return the ready events. When an event in `wanted` changes later, notify() is called."""
 
     def notify(self) -> None:
-        """Report a possible change. Takes no lock: a signal handler may call it."""
+        """Report a possible change to the pollers. Takes no lock: a signal handler may call it."""
         for poller in tuple(self.pollers):
             poller.wake(self.descriptor)
 
     def unregister(self) -> None:
-        """Remove the pollable from all pollers; its number is never used again."""
+        """Remove the pollable from all pollers. Its number is never reused."""
         _pollables.pop(self.descriptor, None)
 
 
@@ -76,7 +76,7 @@ def is_hung_up(descriptor: int) -> bool:
 
 
 class _Event:
-    """An event of the system. Closed with its last reference, as it may be set until then."""
+    """A Windows event object. Closed with its last reference, as other threads may set it."""
 
     def __init__(self) -> None:
         self.handle: int = win32.overlapped.CreateEvent(None, False, False, None)
@@ -91,13 +91,13 @@ class WinPoller(Poller):
     def __init__(self) -> None:
         self._wanted: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[int], object]] = {}
-        self._notified: deque[int] = deque()  # not polled since; append() is atomic
+        self._notified: deque[int] = deque()  # to poll at the next wait(); append() is atomic
         self._maybe_ready: set[int] = set()
         self._is_waiting = False
         self._event: _Event | None = None
 
     def wake(self, descriptor: int) -> None:
-        """Record that a pollable may be ready. Can be called from any thread."""
+        """Record that a pollable may be ready. Any thread may call this."""
         self._notified.append(descriptor)
         event = self._event
         if self._is_waiting and event is not None:
@@ -140,7 +140,7 @@ class WinPoller(Poller):
         self._is_waiting = True  # before polling: a later notification sets the event
         try:
             while not (found := self._ready_events()) and (left := end - monotonic()) > 0:
-                # In the main thread Ctrl-C ends this wait, but would not end WaitForSingleObject.
+                # In the main thread Ctrl-C interrupts this call, but not WaitForSingleObject.
                 millis = ceil(min(left, _MAX_SLEEP) * 1000)
                 win32.api.WaitForMultipleObjects([event.handle], False, millis)
         except InterruptedError:  # Ctrl-C, in the main thread: return, so that its handler runs
@@ -150,7 +150,7 @@ class WinPoller(Poller):
         return found
 
     def _ready_events(self) -> list[tuple[int, int]]:
-        """Poll those that may be ready."""
+        """Poll the descriptors that may be ready."""
         maybe_ready = self._maybe_ready
         while self._notified:
             maybe_ready.add(self._notified.popleft())
@@ -176,7 +176,7 @@ WinScalablePoller = WinPoller
 
 
 class WinWakeupEvent(Pollable, WakeupEvent):
-    """A flag."""
+    """A flag that pollers can poll."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -304,7 +304,7 @@ class CompletionPort:
         native = win32.overlapped
         self._port = native.CreateIoCompletionPort(native.INVALID_HANDLE_VALUE, 0, 0, 1)
         self._lock = _thread.allocate_lock()
-        # By address. Referenced until they are done: the system writes into them.
+        # Operations by address. Kept until they are complete: the system writes into them.
         self._pending: dict[int, tuple[Any, Callable[[Any], None]]] = {}
         self._without_outcome: list[Any] = []
         try:
@@ -317,10 +317,10 @@ class CompletionPort:
         win32.overlapped.CreateIoCompletionPort(handle, self._port, 0, 0)
 
     def start(self, begin: Callable[[Any], object], on_done: Callable[[Any], None]) -> Any:
-        """Make an operation, start it by `begin(operation)`, and return it.
+        """Create an operation, start it by `begin(operation)`, and return it.
 
-        `on_done` is called with it from the port's thread, unless `begin` returns True or raises an
-        exception: then the operation has ended already.
+        The port's thread then calls `on_done(operation)`, unless `begin` returns True or raises an
+        exception: these mean that the operation has ended.
         """
         operation = win32.overlapped.Overlapped(0)
         with self._lock:  # the thread must not see the completion before the entry is made
@@ -358,14 +358,14 @@ class CompletionPort:
     def _wait_for_outcome(self, operation: Any, timeout: float) -> None:
         """Wait until an operation is no longer pending.
 
-        Wine reports a completion before the thread that started the operation has written its
-        outcome, and the data that was read: without the wait that would look like the end of the
-        data. For an operation that was cancelled because its thread exited, it may never do so.
+        Wine reports a completion before it has stored the result and the data that was read.
+        Without the wait, a read would seem to return the end of the stream. If an operation was
+        cancelled because its thread exited, Wine may never store the result.
         """
         end = monotonic() + timeout
         while operation.pending:
             if monotonic() >= end:
-                self._without_outcome.append(operation)  # its memory may still be written to
+                self._without_outcome.append(operation)  # the system may still write into it
                 return
             sleep(_POLL_INTERVAL)
 
@@ -375,7 +375,7 @@ _port_lock = _thread.allocate_lock()
 
 
 def completion_port() -> CompletionPort:
-    """Return the process's completion port, made at first use. Raises OSError."""
+    """Return the process's completion port, created at first use. Raises OSError."""
     global _port  # noqa: PLW0603 - each costs a thread
     with _port_lock:
         if _port is None:

@@ -1,12 +1,12 @@
-"""Named pipes of Windows, the client's half: a stream, names, and connecting to one.
+"""Streams over Windows named pipes, the names of pipes, and connecting to one.
 
-Knows nothing of packets. A path becomes the name of a pipe as in git (git:
-compat/simple-ipc/ipc-win32.c). The pipe is not a file: nothing exists at the path.
+Does not parse packets. A path is converted to the name of a pipe as in git (git:
+compat/simple-ipc/ipc-win32.c). The pipe is not a file: no file exists at the path.
 
-The system reports completed reads and writes, not readiness. So a read into a small buffer of ours
-is always pending: what it brings can be taken without waiting, and its failure reports that the
-other end has closed. At most one write is pending. Its bytes count as written only when the system
-has taken them, so that they are not lost if we close afterwards.
+The system reports completed reads and writes, not readiness. So a read into a small buffer is
+always pending: read_nowait() returns its data, and its failure reports that the peer has closed. At
+most one write is pending. write_nowait() counts its bytes as written only when the write is
+complete, so that closing the stream afterwards loses none of them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 PREFIX = "\\\\.\\pipe\\"
 MAX_NAME = 256
-"""Characters of a pipe's whole name (CreateNamedPipe)."""
+"""Maximum number of characters in a pipe's full name (CreateNamedPipe)."""
 
 PIPE_BUFFER = 64 * 1024
-"""Bytes that the system is asked to buffer each way. Larger writes wait for their reader."""
+"""Size in bytes of the system's buffer per direction. Larger writes wait for their reader."""
 
-_FIRST_BUFFER = 4 * 1024  # bytes to read into; most connections need no more
+_FIRST_BUFFER = 4 * 1024  # bytes in the first read buffer; enough for most connections
 _CHUNK = 64 * 1024  # bytes read or written at once (tunable)
 _POLL_INTERVAL = 0.05  # seconds; Ctrl-C does not interrupt the wait for an instance
 
@@ -66,9 +66,9 @@ class OverlappedPipe(Pollable):
     """One end of a pipe. One thread at a time may read, and another one write."""
 
     def __init__(self, handle: int, *, writes: bool = True, attached: bool = False) -> None:
-        """Take over a handle that was opened for overlapped use. Raises OSError.
+        """Own a handle that was opened for overlapped operations. Raises OSError.
 
-        `attached`: the completion port has it already. Without `writes` it can only be read.
+        `attached`: the handle is attached to the completion port. Without `writes` it is read-only.
         """
         if not attached:
             completion_port().attach(handle)
@@ -86,7 +86,7 @@ class OverlappedPipe(Pollable):
 
     def ready(self, wanted: int) -> int:
         with self._lock:
-            if wanted != WRITE:  # the system cancels a read when the thread that started it exits
+            if wanted != WRITE:  # the system cancels a read if the thread that started it exits
                 self._start_read()
             flags = READ if self._received or self._is_at_end else 0
             if self._writes and (self._write is None or self._is_closed):
@@ -123,7 +123,7 @@ class OverlappedPipe(Pollable):
             return bool(self._received)
 
     def _start_read(self) -> None:
-        """Start a read, unless one is pending or its data has not been taken. Under the lock."""
+        """Start a read, unless one is pending or its data is unread. Hold the lock."""
         while self._read is None and not self._received and not self._is_at_end:
             try:
                 self._read = completion_port().start(
@@ -138,7 +138,7 @@ class OverlappedPipe(Pollable):
             self._finish_read()
 
     def _on_read(self, operation: Any) -> None:
-        """Finish a completed read, unless another method has."""
+        """Finish a completed read, unless another method has done so."""
         with self._lock:
             if operation is self._read:
                 self._finish_read()
@@ -151,9 +151,9 @@ class OverlappedPipe(Pollable):
         except OSError:
             self._mark_closed()
             return
-        self._received = memoryview(self._buffer)[:size]  # empty for an empty message: no end
+        self._received = memoryview(self._buffer)[:size]  # empty: an empty write, not the end
         if size == len(self._buffer) < _CHUNK:
-            self._buffer = bytearray(_CHUNK)  # the next one; _received keeps this one alive
+            self._buffer = bytearray(_CHUNK)  # for the next read; _received keeps the old one
 
     def _mark_closed(self) -> None:
         self._is_at_end = self._is_closed = True
@@ -161,9 +161,9 @@ class OverlappedPipe(Pollable):
     # -- writing ---------------------------------------------------------------------------
 
     def write_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """Write some of `buffers`; return how many bytes. Raises BlockingIOError, PeerClosed.
+        """Write a part of `buffers`; return its size. Raises BlockingIOError, PeerClosed.
 
-        After BlockingIOError the same bytes must be offered again: their write may be pending.
+        After BlockingIOError, pass the same bytes again: their write may be pending.
         """
         with self._lock:
             if self._write is not None and not self._write.pending:
@@ -181,7 +181,7 @@ class OverlappedPipe(Pollable):
                     lambda operation: operation.WriteFile(self._handle, chunk), self._on_written
                 )
             except OSError:
-                self._is_closed = True  # bytes that the peer wrote before can still be read
+                self._is_closed = True  # bytes that the peer wrote earlier can still be read
                 raise PeerClosed("the other end has hung up") from None
             if self._write.pending:
                 raise BlockingIOError
@@ -193,14 +193,14 @@ class OverlappedPipe(Pollable):
 
     @property
     def unreported(self) -> int:
-        """How many bytes have been written that write_nowait() has not returned yet."""
+        """Number of written bytes that write_nowait() has not returned yet."""
         with self._lock:
             if self._write is not None and not self._write.pending:
                 self._finish_write()
             return self._written
 
     def _on_written(self, operation: Any) -> None:
-        """Finish a write, unless another method has."""
+        """Finish a write, unless another method has done so."""
         with self._lock:
             if operation is self._write:
                 self._finish_write()
@@ -216,7 +216,7 @@ class OverlappedPipe(Pollable):
     # -- the end ---------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """Close the handle. Threads that wait for this end, or the other, see a hang-up."""
+        """Close the handle. Threads that wait for either end get HANGUP."""
         with self._lock:
             handle, self._handle = self._handle, 0
             if not handle:
@@ -230,13 +230,13 @@ class OverlappedPipe(Pollable):
         self.notify()
 
     def close(self) -> None:
-        """Hang up. The other end can still read what was written."""
+        """Close the pipe. The peer can still read the bytes that were written."""
         self.shutdown()
         self.unregister()
 
 
 def _copy_chunk(buffers: Sequence[Buffer]) -> bytes:
-    """Copy the first bytes of `buffers`, which a pending write may outlive."""
+    """Copy the first bytes of `buffers`: the caller may change them while the write is pending."""
     if len(buffers[0]) >= _CHUNK:
         return bytes(buffers[0][:_CHUNK])
     pieces: list[Buffer] = []
@@ -253,26 +253,26 @@ class WinStream(OverlappedPipe, Stream):
     """One connection over a named pipe."""
 
     def __init__(self, handle: int, *, accepted: bool) -> None:
-        """Take over a connected pipe; an accepted one is attached to the completion port.
+        """Own a connected pipe; an accepted pipe is already attached to the completion port.
 
-        If it raises OSError, the caller still owns the pipe.
+        After an OSError the caller still owns the pipe.
         """
         super().__init__(handle, attached=accepted)
         self._waiters: dict[int, WinPoller] = {}  # by event: reader and writer may be two threads
         self._peer: Peer | None = None
-        if accepted:  # unknown once the client has closed
+        if accepted:  # now, as the system does not know it after the client has closed
             self._peer = Peer(win32.peer_pid(handle, of_client=True), -1, -1)
 
     def peer(self) -> Peer:
         """Return the peer; users have no numbers on Windows."""
-        if self._peer is None:  # few clients need it, and ctypes loads slowly
+        if self._peer is None:  # on demand: few clients need the peer, and ctypes loads slowly
             self._peer = Peer(win32.peer_pid(self._handle, of_client=False), -1, -1)
         return self._peer
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
         while True:
             left = deadline.remaining()
-            if left == 0.0:  # even if data is available: the peer may never stop writing
+            if left == 0.0:  # even if data is available: the peer may write without end
                 raise TimedOut("no complete response in time")
             try:
                 return self.read_nowait(buffer)
@@ -299,9 +299,9 @@ class WinStream(OverlappedPipe, Stream):
 
 
 def connect(path: str, deadline: Deadline) -> WinStream:
-    """Connect to the pipe of `path`; while all its instances are in use, wait for one.
+    """Connect to the pipe of `path`; wait while all its instances are in use.
 
-    Raises ServerBusy if none was free until the deadline, PathNotFound, NotASocket,
+    Raises ServerBusy if no instance is free until the deadline, PathNotFound, NotASocket,
     PermissionDenied.
     """
     name = pipe_name(path)
@@ -316,7 +316,7 @@ def connect(path: str, deadline: Deadline) -> WinStream:
         try:
             win32.api.WaitNamedPipe(name, max(1, int(seconds * 1000)))
         except OSError:
-            pass  # no instance is free, or the pipe is gone: the next try shows which
+            pass  # no instance is free, or the pipe was closed: the next try shows which
 
 
 def connect_nowait(path: str) -> WinStream:
@@ -351,12 +351,12 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:
             return PermissionDenied(f"{path}: {win32.strerror(error)}", "check whose server it is")
         case win32.INVALID_NAME | win32.BAD_PATHNAME | win32.NAME_TOO_LONG | win32.BAD_NETPATH:
             return NotASocket(f"{path}: {win32.strerror(error)}")
-        case _:  # most are shortages: of memory, handles or quota
+        case _:  # mostly a lack of memory, handles or quota
             return OutOfResources(
                 f"{path}: {win32.strerror(error)}", "end some programs, or choose another path"
             )
 
 
 def endpoint_info(path: str) -> dict[str, object]:  # noqa: ARG001 - see unix.stream
-    """Return the type: owner and mode of a pipe cannot be read without opening it."""
+    """Return only the type: reading owner and mode of a pipe would open it."""
     return {"type": "named pipe", "owner": None, "mode": None}

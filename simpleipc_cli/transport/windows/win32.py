@@ -1,7 +1,7 @@
-"""Constants and calls of Windows that pipes and processes need.
+"""Constants and calls of Windows for pipes and processes.
 
-Loaded on Windows only. Its modules are imported by name, as type checkers on other systems take
-them for empty.
+Loaded on Windows only. It imports Windows modules by import_module(), as type checkers on other
+systems find no names in them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 api: Any = import_module("_winapi")
 overlapped: Any = import_module("_overlapped")
-"""asyncio's module for completion ports and overlapped I/O, which keeps the buffers alive."""
+"""asyncio's module for completion ports and overlapped I/O. Its objects keep their buffers."""
 
 # winerror.h
 FILE_NOT_FOUND = 2
@@ -28,7 +28,7 @@ PIPE_BUSY = 231
 # winbase.h
 REJECT_REMOTE_CLIENTS = 0x8
 IDENTIFY_ONLY = 0x00110000
-"""SECURITY_SQOS_PRESENT, SECURITY_IDENTIFICATION: a server may learn our identity, not use it."""
+"""SECURITY_SQOS_PRESENT, SECURITY_IDENTIFICATION: no server may act as the client's user."""
 
 _dlls: dict[str, Any] = {}
 
@@ -39,14 +39,14 @@ def ctypes() -> Any:
 
 
 def dll(name: str) -> Any:
-    """Return a system library, whose calls set last_error()."""
+    """Return a system library. Its calls set last_error()."""
     if name not in _dlls:
         _dlls[name] = ctypes().WinDLL(name, use_last_error=True)
     return _dlls[name]
 
 
 def handle(value: int) -> Any:
-    """Return a handle as an argument of a call; a plain number would be cut to 32 bits."""
+    """Return a handle as an argument of a call: ctypes truncates a plain number to 32 bits."""
     return ctypes().c_void_p(value)
 
 
@@ -69,9 +69,9 @@ def strerror(error: OSError) -> str:
 
 
 def create_lock_pipe(name: str) -> int:
-    """Create a pipe that can exist once, and ends with its process; return its handle.
+    """Create a pipe of which only one can exist; return its handle. It ends with the process.
 
-    Return 0 if it exists. Raises OSError.
+    Return 0 if the pipe exists. Raises OSError.
     """
     access = api.PIPE_ACCESS_INBOUND
     try:
@@ -103,7 +103,7 @@ def own_user() -> str:
     ):
         raise last_error()
     try:
-        buffer = native.create_string_buffer(256)  # the longest has 68 bytes, and a pointer to it
+        buffer = native.create_string_buffer(256)  # an identifier has at most 68 bytes
         if not security.GetTokenInformation(
             token, token_user, buffer, len(buffer), native.byref(size)
         ):
@@ -120,7 +120,7 @@ def own_user() -> str:
 
 
 class SecurityDescriptor:
-    """Access rules for CreateNamedPipe(), to be kept until the last call that uses them."""
+    """Access rules for CreateNamedPipe(). Keep the object until the last call that uses it."""
 
     def __init__(self, rules: str) -> None:
         """`rules` in the security descriptor definition language. Raises OSError."""
@@ -131,7 +131,7 @@ class SecurityDescriptor:
             rules, revision, native.byref(self._descriptor), None
         ):
             raise last_error()
-        # SECURITY_ATTRIBUTES: its size, the descriptor, and that handles are not inherited.
+        # SECURITY_ATTRIBUTES: its size, the descriptor, and 0: children do not inherit the handle.
         size = 3 * native.sizeof(native.c_void_p)
         self._attributes = (native.c_void_p * 3)(size, self._descriptor.value, 0)
         self.address: int = native.addressof(self._attributes)
