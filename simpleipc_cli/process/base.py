@@ -1,4 +1,4 @@
-"""What child processes offer on every operating system, and what all systems do alike."""
+"""The interface of child processes, and the code that all operating systems share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
-_MAX_READS = 16  # for the content of a pipe of the maximum size (pipe(7): 1 MiB)
-_MAX_STDERR = 4096  # bytes of standard error that are kept (tunable)
-_MAX_LINES, _MAX_CHARACTERS = 5, 500  # of standard error that are shown (tunable)
+_MAX_READS = 16  # empties a pipe of the maximum size (pipe(7): 1 MiB)
+_MAX_STDERR = 4096  # bytes of standard error to keep (tunable)
+_MAX_LINES, _MAX_CHARACTERS = 5, 500  # of standard error to show (tunable)
 _MAX_PID_FILE = 32  # bytes (tunable)
 
 
@@ -30,42 +30,42 @@ class Command:
         self.line = line
 
     def is_missing(self) -> bool:
-        """Return whether the command certainly names no program."""
+        """Return whether the line certainly names no existing program."""
         return False
 
 
 class ChildProcess(ABC):
-    """A child, with all processes that it starts."""
+    """A child process and all processes that it starts."""
 
     pid: int
     descriptor: int
-    """READ once the child has exited, until it is stopped."""
+    """Descriptor to poll: READ after the child has exited, until it is stopped."""
 
     @abstractmethod
     def status(self) -> int | None:
-        """Return the exit status, or minus the signal that killed it; None while it runs.
+        """Return the exit status, or the negative signal number; None while it runs.
 
         Raises SipcError.
         """
 
     @abstractmethod
     def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
-        """Terminate all its processes, and kill them after `grace_period` seconds.
+        """Terminate all processes, and kill them after `grace_period` seconds.
 
-        `kill_now`, if any, cuts that short. Returns when none is left. Raises SipcError if the
-        child cannot be killed.
+        `kill_now`, if given, ends the grace period early. Return when no process is left. Raises
+        SipcError if the child cannot be killed.
         """
 
     @abstractmethod
     def kill(self) -> None:
-        """Kill all its processes without waiting for their exit. Raises OSError."""
+        """Kill all processes without waiting for their exit. Raises OSError."""
 
     def stop_nowait(self) -> bool:
-        """Stop it if that does not block; False if stop() must be called, without delay."""
+        """Stop it without blocking; return False if that is impossible: then call stop()."""
         return False
 
     def wait(self, seconds: float, kill_now: WakeupEvent | None) -> bool:
-        """Wait until the child exits; False if it did not in time, or before `kill_now` is set.
+        """Wait until the child exits; return False after `seconds`, or if `kill_now` is set before.
 
         Raises SipcError.
         """
@@ -93,15 +93,15 @@ class ChildProcess(ABC):
 
 
 class StdioPipes(ABC):
-    """Our ends of the pipes to a child's standard input and from its standard output.
+    """The parent's ends of the pipes to a child's standard input and from its standard output.
 
-    Made from the file to use as standard input, or None for a pipe. Raises SipcError then.
+    The constructor takes a file for the standard input, or None for a pipe. Raises SipcError.
     """
 
     accepts_file: bool
     """Whether the child's standard input may be a file."""
     input: int
-    """Descriptor to poll; -1 if there is none, or once it is closed."""
+    """Descriptor to poll; -1 if there is no pipe or it is closed."""
     output: int
 
     @abstractmethod
@@ -112,31 +112,31 @@ class StdioPipes(ABC):
         limit: DescriptorLimit,
         variables: Mapping[str, str],
     ) -> ChildProcess:
-        """Start a command with the child's ends, and none of our other descriptors.
+        """Start a command; it inherits the child's ends of the pipes and no other descriptors.
 
-        `environment` must never change; `variables` are added to it, and have other names. On
-        failure, closes all pipes and raises SipcError.
+        `environment` must never change; `variables` are added to it and must have other names. On
+        failure, close all pipes and raise SipcError.
         """
 
     def write_whole(self, payload: Sequence[Buffer]) -> bool:  # noqa: ARG002
-        """Write a small request and end the input; return False if that is not possible.
+        """Write a small request and close the input; return False if that is not possible.
 
-        To be called before spawn(): whatever happens to the server then, the child gets it whole.
+        Call it before spawn(): then the child gets the whole request even if the server is killed.
         """
         return False
 
     def guard_input(self, guardian: Any) -> None:  # noqa: B027 - see Guardian
-        """Have the child killed before its input ends because the server is killed.
+        """Make the guardian kill the child if the server is killed.
 
-        To be called before spawn(), for a child that takes the end of its input for the end of a
-        request.
+        Otherwise the child would see the end of its input, and take the request for complete. Call
+        it before spawn().
         """
 
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:
-        """Write some of `payload`; return how many bytes.
+        """Write a part of `payload`; return its number of bytes.
 
-        After BlockingIOError the same bytes must be offered again. Raises PeerClosed.
+        After BlockingIOError, pass the same bytes again. Raises PeerClosed.
         """
 
     @abstractmethod
@@ -144,19 +144,18 @@ class StdioPipes(ABC):
         """Close the pipe to the child."""
 
     def abandon_input(self) -> None:  # noqa: B027 - nothing to do
-        """Write no more, and leave the pipe open.
+        """Stop writing, but leave the pipe open.
 
-        A process that the child has started may still read it, and must not take half a request
-        for a whole one.
+        Another process may still read it, and must not take a truncated request for complete.
         """
 
     @abstractmethod
     def unread(self) -> int:
-        """Return how many bytes the child has not read."""
+        """Return the number of bytes that the child has not read."""
 
     @abstractmethod
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """Read from the child; empty at the end. Raises BlockingIOError."""
+        """Read from the child; return an empty list at the end. Raises BlockingIOError."""
 
     @abstractmethod
     def has_output(self) -> bool:
@@ -164,33 +163,33 @@ class StdioPipes(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is still open."""
+        """Close all pipes."""
 
 
 class Detached(ABC):
-    """A process that outlives us, unless it is stopped. Call stop() or detach() in the end."""
+    """A process that may outlive this process. Call stop() or detach() at the end."""
 
     def __init__(self, ours: ExitStack) -> None:
-        """`ours` closes everything."""
+        """`ours` closes all resources of this process."""
         self._ours = ours
-        self._stderr_tail = b""  # most likely why it exited
+        self._stderr_tail = b""  # probably an error message
 
     @abstractmethod
     def status(self) -> int | None:
-        """Return the exit status, or minus the signal that killed it; None while it runs."""
+        """Return the exit status, or the negative signal number; None while it runs."""
 
     @abstractmethod
     def wait(self, seconds: float) -> None:
-        """Wait that long, the first time at most until it exits."""
+        """Wait `seconds`; the first call returns early if the process exits."""
 
     def detach(self) -> None:
-        """Let it run on its own."""
+        """Let it run without this process."""
         self._ours.close()
 
     def stop(self) -> str:
-        """Terminate it with all that it has started; return the end of its standard error.
+        """Terminate it and all processes that it started; return the end of its standard error.
 
-        As one line, which may hold any characters. Raises SipcError if it cannot be killed.
+        The text is one line of any characters. Raises SipcError if a process cannot be killed.
         """
         try:
             self._stop()
@@ -204,33 +203,34 @@ class Detached(ABC):
         return text if len(text) <= _MAX_CHARACTERS else f"...{text[-_MAX_CHARACTERS:]}"
 
     def _read_stderr(self) -> bool:
-        """Read without blocking; False if there is nothing."""
+        """Read without blocking; return False if there is no data."""
         data = self._stderr_data()
         self._stderr_tail = (self._stderr_tail + data)[-_MAX_STDERR:]
         return bool(data)
 
     @abstractmethod
     def _stderr_data(self) -> bytes:
-        """Return what its standard error holds, without blocking."""
+        """Return the available bytes of its standard error, without blocking."""
 
     @abstractmethod
     def _stop(self) -> None:
-        """Terminate all its processes. Raises SipcError."""
+        """Terminate all processes. Raises SipcError."""
 
 
 class PendingDaemon(ABC):
-    """The parent's half of daemonize(): a server that does not listen yet."""
+    """A server in the background that does not listen yet, for the parent that started it."""
 
     def __init__(self, pipe: int, signals: BlockedSignals) -> None:
-        """Take over the reading end of the pipe from ReadyPipe; `signals` are blocked."""
+        """Own the read end of the pipe from ReadyPipe; `signals` are blocked."""
         self._pipe = pipe
         self._signals = signals
 
     def wait(self, max_wait: float | None) -> int | None:
-        """Wait until it listens, and return None; if it exits before, return its status.
+        """Wait until it listens, and return None; if it exits first, return its status.
 
-        Raises TimedOut after `max_wait` seconds. Terminates it then, and if a signal handler
-        raises an exception. Signals stay blocked once it listens, so that the caller reports it.
+        Raises TimedOut after `max_wait` seconds. Terminates the server after that, or if a signal
+        handler raises an exception. When the server listens, signals stay blocked, so that the
+        caller can report it.
         """
         try:
             with self._signals.unblocked():
@@ -247,27 +247,27 @@ class PendingDaemon(ABC):
 
     @abstractmethod
     def _wait(self, deadline: Deadline) -> bool:
-        """Wait until it listens or exits; False if the deadline expires first."""
+        """Wait until it listens or exits; return False if the deadline expires first."""
 
     @abstractmethod
     def _outcome(self) -> int | None:
-        """Return its exit status, None if it listens."""
+        """Return its exit status; None if it listens."""
 
     @abstractmethod
     def _terminate(self) -> None:
-        """End it."""
+        """Stop the server."""
 
 
 class ReadyPipe:
-    """The server's half of daemonize()."""
+    """The pipe by which a server in the background reports to its parent that it listens."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
 
     def notify(self) -> None:
-        """Report that the server listens, and leave standard error unless that is a file."""
+        """Report that the server listens; close standard error, unless it is a file."""
         if not stat.S_ISREG(os.fstat(2).st_mode):
-            os.dup2(0, 2)  # the null device by now; needs no new descriptor
+            os.dup2(0, 2)  # standard input is the null device; dup2 needs no new descriptor
         try:
             os.write(self._pipe, b"!")
         except OSError:
@@ -276,9 +276,9 @@ class ReadyPipe:
 
 
 class PidFile(ABC):
-    """A server's pid file, in a `with`: exists only in there, and belongs to one server.
+    """A server's pid file. It exists only within a `with`, and belongs to one server.
 
-    Only a file that holds a number is taken for a pid file: any other file is left alone.
+    Only a file that contains a number counts as a pid file: other files are not changed.
     """
 
     def __init__(self, path: str) -> None:
@@ -286,7 +286,7 @@ class PidFile(ABC):
         self._descriptor = -1
 
     def __enter__(self) -> None:
-        """Create it. Raises AddressInUse if a running server has it, SipcError."""
+        """Create it. Raises AddressInUse if it belongs to a running server, SipcError."""
         if not os.path.basename(self._path) or "\0" in self._path:
             raise SipcError(f"{self._path!r} cannot be the name of a pid file", "choose another")
         try:
@@ -296,15 +296,15 @@ class PidFile(ABC):
 
     @abstractmethod
     def __exit__(self, *_: object) -> None:
-        """Remove it, unless it belongs to another server by now."""
+        """Remove it, unless it now belongs to another server."""
 
     @abstractmethod
     def _create(self) -> None:
-        """Create or replace it, and keep it open. Raises OSError, AddressInUse, SipcError."""
+        """Create or replace the file, and keep it open. Raises OSError, AddressInUse, SipcError."""
 
     @abstractmethod
     def _explained(self, error: OSError) -> SipcError:
-        """Return the error to report for one of the system."""
+        """Convert an operating system error to the error to report."""
 
     def _pid_in(self, descriptor: int) -> int:
         """Return the number in a pid file, 0 if it is empty. Raises SipcError."""

@@ -1,18 +1,18 @@
-"""Processes that outlive the one that started them: a server in the background, and Detached.
+"""Processes that outlive their parent: a server in the background, and Detached.
 
-Each leads a session of its own, so that neither a lost terminal nor Ctrl-C reaches it. It keeps
-nothing of its caller: standard input and output are /dev/null (a `$(...)` around us must end),
-other descriptors that were passed to us are closed.
+Each leads a new session, so that neither Ctrl-C nor the end of a terminal signals it. It keeps no
+descriptors of its caller: standard input and output are /dev/null (a shell's `$(...)` around the
+command must end), other inherited descriptors are closed.
 
-A server in the background is forked. It keeps standard error until it listens, so that its error
-is shown there. It reports that it listens by one byte through a pipe, which ends without it when
-the server exits. Until then a signal that ends the parent also ends the server.
+A server in the background is forked. It keeps standard error until it listens, to print its errors
+there. When it listens, it writes one byte to a pipe. If it exits before, the pipe ends without that
+byte. Until then a signal that ends the parent also ends the server.
 
-The standard error of a Detached is a pipe, which we read to report why it did not start. After we
-detach it, the pipe still needs a reader that never lags: without one its next write would kill it,
-or block. A file would grow without limit. So a second process, `cat`, holds the pipe from the
-start, waits until we detach or exit, and from then on discards what it reads. It exits with the
-last writer.
+The standard error of a Detached is a pipe. This process reads it, to report why the command failed.
+After detach() the pipe still needs a reader: without one, the next write would kill or block the
+command. A file would grow without limit. So a second process, the drain, has the pipe open from the
+start, waits until this process detaches or exits, and then discards all data that it reads. It
+exits with the last writer.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from simpleipc_cli.transport import HANGUP, READ, new_poller
 
 _GRACE_PERIOD = 2.0  # seconds after a signal that ends a process (tunable)
 _CHUNK = 1 << 16
-_MAX_FDS = 1 << 16  # descriptors checked without /proc; the limit may be a thousand million
+_MAX_FDS = 1 << 16  # descriptors to check without /proc; the process's limit may be 10**9
 
-# Standard output is the pipe to drain, standard error one that ends when we detach: descriptors
-# above 2 may be ours, and a shell redirects the standard input of background jobs. It runs in the
-# background so that init adopts it.
+# Standard output is the pipe to drain. Standard error is a pipe that ends when this process
+# detaches: a shell redirects the standard input of background jobs, and descriptors above 2 may be
+# in use. The drain runs in the background so that init adopts it.
 _DRAIN = "{ cd /; read -r end <&2; exec cat <&1 >/dev/null 2>&1; } &"
 
 
 def inheritable_fds() -> list[int]:
-    """Return the descriptors above 2 that this process was given and its children would get.
+    """Return the descriptors above 2 that this process inherited and its children would inherit.
 
-    The process that opened them may wait until every copy is closed, as with `flock 9`, or a
-    test that reads its program's output to the end.
+    The process that opened them may wait until every duplicate is closed: `flock 9` does, or a test
+    that reads a program's output to the end.
     """
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
@@ -59,11 +59,11 @@ def _is_inheritable(number: int) -> bool:
     try:
         return os.get_inheritable(number)
     except OSError:
-        return False  # closed by now: listdir()'s own
+        return False  # listdir()'s own, which is closed
 
 
 class PendingDaemon(base.PendingDaemon):
-    """A server that does not listen yet, seen from its parent."""
+    """A server that does not listen yet, for the parent that started it."""
 
     def __init__(self, pid: int, pipe: int, signals: BlockedSignals) -> None:
         super().__init__(pipe, signals)
@@ -82,20 +82,20 @@ class PendingDaemon(base.PendingDaemon):
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def _terminate(self) -> None:
-        """End the server: it drains at the first SIGTERM, and aborts at the second."""
+        """Stop the server: it drains after the first SIGTERM, and aborts after the second."""
         server = ChildProcess(self._pid)
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             os.kill(self._pid, number)
-            os.kill(self._pid, signal.SIGCONT)  # a stopped process does not see SIGTERM
+            os.kill(self._pid, signal.SIGCONT)  # a stopped process does not get SIGTERM
             if server.wait(_GRACE_PERIOD, None):
                 os.waitpid(self._pid, 0)
                 return
 
 
 def daemonize(_command: object, _environment: object) -> PendingDaemon | base.ReadyPipe:
-    """Fork; return the parent's half and the server's half. Call it before any thread starts.
+    """Fork; return PendingDaemon in the parent, ReadyPipe in the server. Call it without threads.
 
-    Systems without fork need the command to start it again. Raises SipcError.
+    The arguments are for systems without fork, which start the command again. Raises SipcError.
     """
     signals = BlockedSignals().__enter__()
     try:
@@ -118,7 +118,7 @@ def daemonize(_command: object, _environment: object) -> PendingDaemon | base.Re
 def _leave_caller() -> None:
     """Detach from the terminal, and close inherited descriptors. Keep the directory and umask."""
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # no terminal is left; reload is enabled later
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the handler for reload is installed
     try:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -134,17 +134,17 @@ def _leave_caller() -> None:
 
 
 class Detached(base.Detached):
-    """A process in a session of its own."""
+    """A process in a new session."""
 
     def __init__(self, process: ChildProcess, stderr: int, ours: ExitStack) -> None:
-        """`stderr` is our end of the pipe from its standard error; `ours` closes that."""
+        """`stderr` is the read end of the pipe from its standard error; `ours` closes that."""
         super().__init__(ours)
         self._process = process
         self._stderr = stderr
         self._poller = new_poller()
         self._poller.register(process.descriptor, READ)
         self._poller.register(stderr, READ)
-        # Polled before each read. O_NONBLOCK would apply to the drain, too, which must block.
+        # Poll before each read: O_NONBLOCK would also apply to the drain, which must block.
         self._stderr_poller = new_poller()
         self._stderr_poller.register(stderr, READ)
 
@@ -173,7 +173,7 @@ class Detached(base.Detached):
 
 
 def start_detached(command: Command, environment: Mapping[str, str]) -> Detached:
-    """Start a command that may outlive us. Raises SpawnFailed, SipcError."""
+    """Start a command that may outlive this process. Raises SpawnFailed, SipcError."""
     try:
         with ExitStack() as theirs, ExitStack() as ours:
             stderr, its_stderr = os.pipe()
@@ -193,7 +193,7 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
 
 
 def _start_drain(stderr: int, released: int, environment: Mapping[str, str]) -> None:
-    """Start a process that reads `stderr` after the other end of `released` is closed."""
+    """Start a process that drains `stderr` after the other end of `released` is closed."""
     files = [(stderr, 1), (released, 2)]
     pid = _start(environment, files, SHELL, [SHELL, "-c", _DRAIN])
     if os.waitpid(pid, 0)[1]:
@@ -206,7 +206,7 @@ def _start(
     path: str,
     arguments: list[str],
 ) -> int:
-    """Start a program in a session of its own; `files` pairs our descriptors with its."""
+    """Start a program in a new session; `files` are pairs of this process's and its descriptors."""
     actions: list[tuple[object, ...]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

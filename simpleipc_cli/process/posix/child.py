@@ -1,11 +1,11 @@
-"""Processes on POSIX systems, and the pipes between the server and them.
+"""Child processes on POSIX systems, and the pipes between the server and them.
 
-A child gets a session of its own, default signal handling and the descriptor limit that this
-process was started with. It is watched through a pidfd, or by a thread where there are none. It is
-reaped only after its group has been signalled: until then neither its number nor its group's can
-be reused.
+A child gets a new session, default signal handling and the descriptor limit that this process was
+started with. A pidfd reports its exit, or a thread if the system has no pidfds. It is reaped only
+after its process group has been signalled: until then the system cannot reuse its number, which is
+also the group's.
 
-The child's ends of the pipes block, ours never do.
+The child's ends of the pipes are blocking, the server's ends are not.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
-# Runs "$@" with a soft descriptor limit. POSIX has no -S and -n, but every shell on Linux does.
+# Runs "$@" with a soft descriptor limit. -S and -n are not in POSIX, but in all shells on Linux.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
 _GROUP_DELAYS = (0.001, 0.02)  # seconds between polls of a group: first and longest (tunable)
-_SCAN_AFTER = 0.005  # seconds: delay from which on polls scan /proc for zombies
+_SCAN_AFTER = 0.005  # seconds; polls with at least this delay scan /proc for zombies
 
 
 class ChildProcess(base.ChildProcess):
-    """A child that leads a session of its own, and so a process group that it cannot leave."""
+    """A child that leads a new session, and so a process group that it cannot leave."""
 
     def __init__(self, pid: int) -> None:
-        """Take over a child. If it cannot be watched, kill it and raise SipcError."""
+        """Own a child. If its exit cannot be watched, kill it and raise SipcError."""
         self.pid = pid
         self._status: int | None = None
         self._is_reaped = False
@@ -95,34 +95,34 @@ class ChildProcess(base.ChildProcess):
         return not self._group_exists(ignore_zombies=False)
 
     def detach(self) -> None:
-        """Let it run on. It is no longer watched, but reaped while this process runs."""
+        """Let it run. Stop watching it; reap it if it exits while this process runs."""
         os.close(self.descriptor)
         _reap(self.pid)
 
     def _end_child(self, end: float, kill_now: WakeupEvent | None) -> None:
         try:
-            self._signal(signal.SIGTERM)  # before it is reaped: see above
+            self._signal(signal.SIGTERM)  # before the child is reaped: see above
             if self._status is None:
                 self._signal(signal.SIGCONT)  # a stopped process does not see SIGTERM
             if not self.wait(end - monotonic(), kill_now):
                 self._signal(signal.SIGKILL)
-                if not self.wait(_KILL_TIMEOUT, None):  # another user's, or blocked in the kernel
+                if not self.wait(_KILL_TIMEOUT, None):  # it runs as another user, or is blocked
                     raise SipcError(
                         f"process {self.pid} cannot be ended",
-                        "check whose it is, and what it waits for",
+                        "check its user, and what it waits for",
                     )
         except SipcError:
-            self._signal(signal.SIGKILL)  # also if it is not known whether it has exited
+            self._signal(signal.SIGKILL)  # also if waiting for it failed
             raise
         finally:
-            self._is_reaped = True  # only here is the descriptor closed: once
+            self._is_reaped = True  # so that the descriptor is closed only once
             os.close(self.descriptor)
             _reap(self.pid)
 
     def _wait_for_group(self, end: float, kill_now: WakeupEvent | None) -> bool:
-        """Wait until the group is empty, by polling: its members are not our children.
+        """Wait until the group is empty, by polling: its members are not children of this process.
 
-        While it has a member, its number cannot be given to another group.
+        While it has a member, the system cannot reuse its number.
         """
         if not self._group_exists(ignore_zombies=False):
             return True
@@ -139,34 +139,34 @@ class ChildProcess(base.ChildProcess):
             try:
                 poller.wait(min(delay, left))
             except OSError:
-                return False  # without a way to wait, the group is killed now
+                return False  # waiting is impossible: the group is killed now
             delay = delays.next()
         return True
 
     def _group_exists(self, *, ignore_zombies: bool) -> bool:
-        """Return whether the group has members; to ignore zombies, scan all processes."""
+        """Return whether the group has members. Ignoring zombies takes a scan of all processes."""
         if not self._signal(0):
             return False
-        try:  # as a container's first process we are also the parent of all orphans
+        try:  # the first process of a container is also the parent of all orphans
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
                 pass
         except OSError:
-            pass  # none of them is our child
+            pass  # no member is a child of this process
         return not ignore_zombies or _has_living_member(self.pid)
 
     def _signal(self, number: int) -> bool:
-        """Signal the group; False if it does not exist."""
+        """Signal the group; return False if it does not exist."""
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
             return False
         except OSError:
-            pass  # its members now run as another user, or a sandbox forbids the call
+            pass  # its members run as another user, or a sandbox forbids the call
         return True
 
 
 def _watch(pid: int) -> int:
-    """Return a descriptor that is READ once a child has exited. Raises OSError."""
+    """Return a descriptor that is READ after a child has exited. Raises OSError."""
     try:
         return os.pidfd_open(pid)
     except AttributeError:  # not Linux
@@ -189,7 +189,7 @@ def _close_at_exit(descriptor: int, pid: int) -> None:
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     except ChildProcessError:
-        pass  # reaped by now
+        pass  # reaped already
     os.close(descriptor)
 
 
@@ -205,13 +205,13 @@ def _start_child(command: Command, start: Callable[[str, list[str]], int]) -> Ch
 
 
 def _reap(pid: int) -> None:
-    """Reap a child: now if it has exited, else whenever it does. It leaves no zombie."""
+    """Reap a child: now if it has exited, else in a thread when it exits."""
     if _wait(pid, os.WNOHANG):
         return
     try:
         Thread(target=_wait, args=(pid, 0), daemon=True).start()
     except RuntimeError:
-        pass  # no thread is available: a zombie until we exit
+        pass  # no thread can start: the child stays a zombie until this process exits
 
 
 def _wait(pid: int, flags: int) -> bool:
@@ -260,22 +260,22 @@ reap_orphans: Callable[[], None] = orphans.reap_orphans
 
 
 def prepare_spawn() -> None:
-    """Load what starts processes, which takes some milliseconds, before it is needed."""
+    """Import the code that starts processes early, as this takes some milliseconds."""
     best_spawn()
 
 
 class StdioPipes(base.StdioPipes):
-    """Non-blocking pipes."""
+    """Pipes whose ends in the server are non-blocking."""
 
     accepts_file = True
 
     _bulk = 32 * 1024.0
-    """Bytes moved at once after which a pipe is enlarged: half of its default size."""
+    """A pipe is enlarged after a transfer of at least this size: half of its default size."""
 
     def __init__(self, stdin: int | None = None) -> None:
         self.input = self.output = self._reader = -1
         self._guardian: Guardian | None = None
-        self._guarded = 0  # the guardian's number of the input
+        self._guarded = 0  # the guardian's number for the input pipe
         self._child_ends: list[int] = []
         try:
             if stdin is None:
@@ -331,8 +331,8 @@ class StdioPipes(base.StdioPipes):
             return False
         try:
             if payload:
-                os.writev(self.input, payload)  # all of it, as a pipe holds that much
-        except OSError:  # the next try reports it
+                os.writev(self.input, payload)  # never partial: the new pipe has space for it
+        except OSError:  # the caller writes again, which reports the error
             return False
         self.end_input()
         return True
@@ -397,13 +397,13 @@ class StdioPipes(base.StdioPipes):
 
 
 class WorkerPipes(StdioPipes):
-    """Pipes of a worker. They are not enlarged: unread input would delay the next client."""
+    """Pipes of a worker. They are not enlarged: much unread input would delay the next client."""
 
     _bulk = float("inf")
 
 
 def _unread(descriptor: int) -> int:
-    """Return how many bytes are in a pipe, also when it has no reader. Raises SipcError."""
+    """Return the number of bytes in a pipe, even if it has no reader. Raises SipcError."""
     size = struct.pack("@i", 0)
     try:
         (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, size))

@@ -1,11 +1,11 @@
-"""A process that outlives a killed server by a moment, so that no handler takes this for an end.
+"""The guardian: a process that kills the handlers of a killed server.
 
-When a server is killed by SIGKILL, the kernel closes its ends of all pipes. A handler that still
-waits for its request, or for the rest of it, would take that for the end of a request, which no
-client has sent. So the guardian holds the writing end of such a pipe, too, until the request is
-complete. When the server has ended, it kills these handlers before it closes the pipes.
+When a server is killed by SIGKILL, the kernel closes its ends of all pipes. A handler that waits
+for more of its request would then see the end of its input, and take the truncated request for
+complete. So the guardian also has the write end of each such pipe open until the request is
+complete. When the server has ended, the guardian kills these handlers before it closes the pipes.
 
-This file is also the guardian's program: it imports nothing of the package.
+This file is also the guardian's program: it imports no other module of the package.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from threading import Lock
 _SHELL = "/bin/sh"
 
 _HOLD, _ASSIGN, _RELEASE = range(3)
-_MESSAGE = struct.Struct("=BQQ")  # what to do, the pipe's number, the handler's process group
-_SERVER = 1  # the guardian's descriptor of its connection to the server
+_MESSAGE = struct.Struct("=BQQ")  # action, number of the pipe, handler's process group
+_SERVER = 1  # the guardian's descriptor for its connection to the server
 
-# In the background, so that init adopts it. A shell redirects standard input there.
+# In the background, so that init adopts it. There, a shell redirects standard input.
 _START = '"$@" &'
 
 _POLL_INTERVAL = 20  # milliseconds between scans for a handler that is being started (tunable)
@@ -35,9 +35,9 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Guardian:
-    """The server's connection to its guardian, which is started with the first pipe to hold.
+    """The server's connection to its guardian, which starts at the first hold().
 
-    For any thread.
+    Any thread may use it.
     """
 
     def __init__(self) -> None:
@@ -46,31 +46,31 @@ class Guardian:
         self._connection: socket.socket | None = None
 
     def hold(self, descriptor: int) -> int:
-        """Have a pipe's writing end held; return its number, or 0 if that is impossible."""
+        """Keep a pipe's write end open in the guardian; return a number for it, 0 if impossible."""
         with self._lock:
             try:
                 if self._connection is None:
                     self._connection = _start_program()
                 number = next(self._numbers)
                 socket.send_fds(self._connection, [_MESSAGE.pack(_HOLD, number, 0)], [descriptor])
-            except OSError:  # without processes or descriptors, or it was killed
-                self._disconnect()  # the next call starts another
+            except OSError:  # no more processes or descriptors, or the guardian was killed
+                self._disconnect()  # the next call starts another guardian
                 return 0
             return number
 
     def assign(self, number: int, group: int) -> None:
-        """Say which process group reads that pipe."""
+        """Send the process group that reads the pipe."""
         self._send(_ASSIGN, number, group)
 
     def release(self, number: int) -> None:
-        """Have a pipe closed: its request is complete, or its handler has ended."""
+        """Close the guardian's end of a pipe: the request is complete, or the handler has ended."""
         self._send(_RELEASE, number, 0)
 
     def close(self) -> None:
-        """End the process, and wait for that. All handlers have ended."""
+        """Stop the guardian, and wait until it exits. Call it after all handlers have ended."""
         if self._connection is not None:
             self._connection.shutdown(socket.SHUT_WR)
-            self._connection.recv(1)  # its end of the connection is closed when it exits
+            self._connection.recv(1)  # returns when the guardian exits
             self._disconnect()
 
     def _disconnect(self) -> None:
@@ -83,11 +83,11 @@ class Guardian:
             try:
                 self._connection.send(_MESSAGE.pack(action, number, group))
             except OSError:
-                pass  # it was killed: the handlers are as safe as without it
+                pass  # the guardian was killed: the handlers are unguarded
 
 
 def _start_program() -> socket.socket:
-    """Start the guardian in a session of its own, out of reach of a terminal's signals."""
+    """Start the guardian in a new session, where it gets no signals from a terminal."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         pid = os.posix_spawn(
@@ -105,16 +105,16 @@ def _start_program() -> socket.socket:
         if os.waitpid(pid, 0)[1]:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     except ChildProcessError:
-        pass  # it was reaped with the orphans
+        pass  # the shell was reaped with the orphans
     return ours
 
 
 def main() -> None:
-    """Hold pipes until the server has ended, then end their handlers."""
-    for number in _IGNORED:  # a service manager sends them to every process of a service
+    """Keep pipes open until the server has ended, then kill their handlers."""
+    for number in _IGNORED:  # a service manager signals every process of a service
         signal.signal(number, signal.SIG_IGN)
     held = _serve(socket.socket(fileno=_SERVER))
-    unassigned = select.poll()  # read by handlers that the server was starting
+    unassigned = select.poll()  # pipes of handlers that the server was starting
     for pipe, group in held.values():
         if group:
             _kill(group)
@@ -124,8 +124,8 @@ def main() -> None:
     while names:
         for process in _processes():
             if _input(process) in names.values():
-                _kill(int(process))  # it leads its group
-        for pipe, _ in unassigned.poll(_POLL_INTERVAL):  # it has no reader left
+                _kill(int(process))  # its number is also its group's
+        for pipe, _ in unassigned.poll(_POLL_INTERVAL):  # it has no reader now
             unassigned.unregister(pipe)
             del names[pipe]
 
@@ -134,25 +134,25 @@ def _processes() -> list[str]:
     try:
         return [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return []  # these handlers wait for ever
+        return []  # these handlers keep waiting
 
 
 def _input(process: str) -> str:
     try:
         return os.readlink(f"/proc/{process}/fd/0")
     except OSError:
-        return ""  # it has ended, or is another user's
+        return ""  # it has ended, or runs as another user
 
 
 def _kill(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
     except OSError:
-        pass  # it has ended
+        pass  # the group has ended
 
 
 def _serve(server: socket.socket) -> dict[int, tuple[int, int]]:
-    """Return what is held when the server ends: pipe and process group by number."""
+    """Return the pipes when the server ends: descriptor and process group by number."""
     held: dict[int, tuple[int, int]] = {}
     while True:
         message, descriptors, _, _ = socket.recv_fds(server, _MESSAGE.size, 1)
@@ -162,7 +162,7 @@ def _serve(server: socket.socket) -> dict[int, tuple[int, int]]:
         if action == _HOLD:
             held[number] = (descriptors[0], 0)
         elif number not in held:
-            pass  # another guardian held it, and was killed
+            pass  # it was a pipe of an earlier guardian, which was killed
         elif action == _ASSIGN:
             held[number] = (held[number][0], group)
         else:

@@ -1,9 +1,9 @@
-"""Reaps processes that the kernel has made our children.
+"""Reap orphans: processes that the kernel has made children of this process.
 
-When a process exits, its children become those of the first process of the container (of the PID
-namespace), or of a child subreaper (prctl(2)). If that is the server, no other process reaps what
-handlers have started outside of their process group. Our own children are left to their owners,
-which need their status, and rely on their number until then.
+When a process exits, the first process of the container (the PID namespace), or a child subreaper
+(prctl(2)), becomes the parent of its children. If that is the server, it must reap the processes
+that handlers have started outside of their process group. It must not reap its own children here:
+their owners need the status, and use the number until then.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import signal
 _GET_CHILD_SUBREAPER = 37  # of prctl(2)
 
 own_children: set[int] = set()
-"""Children that their owners reap."""
+"""The numbers of own children, which other modules reap."""
 
 starting: set[int] = set()
-"""Threads that start a child, which is not in `own_children` yet."""
+"""Threads that are starting a child, which is not in `own_children` yet."""
 
 is_due = False
 """Whether a thread must call reap() when it has started its child."""
 
 
 def reap_orphans() -> None:
-    """Reap orphans from now on, if the kernel gives us any. For the main thread."""
+    """Reap orphans from now on, if this process gets any. Call it in the main thread."""
     if os.getpid() == 1 or _is_subreaper():
         signal.signal(signal.SIGCHLD, lambda _number, _frame: reap())
-        reap()  # those of a program that has executed us
+        reap()  # children that this process had before execve()
 
 
 def _is_subreaper() -> bool:
@@ -42,17 +42,17 @@ def _is_subreaper() -> bool:
 
 
 def reap() -> None:
-    """Reap orphans that have exited, now or at the end of the starts that are under way.
+    """Reap orphans that have exited; if a child is being started, do it after the start.
 
-    A child of our own that is in the list below is in `own_children`, unless its start goes on.
+    All own children in the list below are in `own_children`, unless one is being started.
     """
     global is_due  # noqa: PLW0603
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            found = {int(word) for word in file.read().split()}  # orphans are the main thread's
+            found = {int(word) for word in file.read().split()}  # the main thread gets orphans
     except OSError:  # /proc is not mounted
         return
-    is_due = True  # first: a start may end now
+    is_due = True  # set it before the check: a start may end now
     if starting:
         return
     is_due = False
@@ -60,4 +60,4 @@ def reap() -> None:
         try:
             os.waitpid(pid, os.WNOHANG)
         except OSError:
-            pass  # reaped by now, or a sandbox forbids the call
+            pass  # reaped already, or a sandbox forbids the call

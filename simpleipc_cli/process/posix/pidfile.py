@@ -1,9 +1,10 @@
-"""A server's pid file: its process id, for scripts, and a lock that other servers respect.
+"""A server's pid file: the process id for scripts, and a lock against other servers.
 
-The file is locked with flock(2) before the process id is written into it, by one call: a process
-that reads it early finds it empty. An unlocked file is a dead server's. Of servers that start at
-once the one that gets the lock wins. The file never has a second name: hard links are missing on
-some file systems, and on others have inodes, so locks, of their own.
+The server locks the file with flock(2), then writes the process id with one call: a process that
+reads it earlier finds it empty. An unlocked file belonged to a server that has ended. If several
+servers start at the same time, the one that gets the lock owns the file. The file is not created
+under a temporary name and linked: some file systems have no hard links, and on others a link is
+another inode with another lock.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from simpleipc_cli.system.posix import is_at_path, lock_nowait
 
 _MODE = 0o644
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_TIMEOUT = 1.0  # seconds; to replace a dead server's file takes milliseconds (tunable)
+_TIMEOUT = 1.0  # seconds; replacing the file of a killed server takes milliseconds (tunable)
 _POLL_INTERVAL = 0.01  # seconds (tunable)
 
 
@@ -31,7 +32,7 @@ class PidFile(base.PidFile):
         try:
             is_ours = is_at_path(self._descriptor, self._path)
         except OSError:
-            is_ours = True  # its flock is ours, so no server has replaced it
+            is_ours = True  # this process holds the flock, so no server has replaced it
         if is_ours:
             _unlink(self._path)
         os.close(self._descriptor)
@@ -42,15 +43,15 @@ class PidFile(base.PidFile):
             sleep(_POLL_INTERVAL)
 
     def _take(self, *, is_last_try: bool) -> bool:
-        """Create the file, or take over a dead server's; False to try again.
+        """Create the file, or take over that of a killed server; return False to try again.
 
-        If it is locked by a process other than the one that it names, that process is writing it:
-        an error only in the last try. Raises OSError, AddressInUse, SipcError.
+        If the file is locked but does not name a running process, its server is just writing it:
+        raise an error only in the last try. Raises OSError, AddressInUse, SipcError.
         """
         is_writable = True
         try:
             descriptor = os.open(self._path, _FLAGS | os.O_RDWR | os.O_CREAT, _MODE)
-        except PermissionError:  # such as another user's file in a folder of ours
+        except PermissionError:  # for example, another user's file in this user's folder
             if not os.path.lexists(self._path):
                 raise
             is_writable = False
@@ -79,7 +80,7 @@ class PidFile(base.PidFile):
     def _write(self, descriptor: int) -> None:
         try:
             if os.fstat(descriptor).st_uid == os.geteuid():
-                os.fchmod(descriptor, _MODE)  # whatever the umask
+                os.fchmod(descriptor, _MODE)  # independent of the umask
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except BaseException:
@@ -101,7 +102,7 @@ def _unlink(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
-        pass  # gone, or no longer permitted: what is left is a dead server's file
+        pass  # missing, or not permitted: the unlocked file stays
 
 
 def _is_alive(pid: int) -> bool:
@@ -110,5 +111,5 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True  # another user's
+        return True  # it runs as another user
     return pid > 0

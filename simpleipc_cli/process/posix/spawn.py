@@ -1,8 +1,8 @@
-"""How a command line is started: with a shell or without, and by posix_spawn(3).
+"""Start a command line, with or without a shell, by posix_spawn(3).
 
-posix_spawn() returns once the child has called execve(), which takes a quarter of a millisecond or
-more. `os.posix_spawn` holds the interpreter lock for that time, and so starts one process after the
-other however many threads call it. So the C library is called directly where that is possible.
+posix_spawn() returns when the child has called execve(), after 0.25 milliseconds or more.
+`os.posix_spawn` holds the interpreter lock for that time, so that threads start processes one after
+the other. So the C library is called directly if possible.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from simpleipc_cli.process import base
 
 SHELL = "/bin/sh"
 
-# Words that no shell changes.
+# A word that a shell passes unchanged.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+:,./=-]*")
 
-# A word that no shell changes, and that may be the name of a file.
+# A word that a shell passes unchanged, and that may name a file.
 _LITERAL = re.compile(r"[A-Za-z0-9_@%+:,./\x80-\U0010ffff][A-Za-z0-9_@%+:,./~#\x80-\U0010ffff-]*")
 
-# Builtins and reserved words of dash and bash, which /bin/sh may be.
+# Builtins and reserved words of dash and bash: /bin/sh may be either.
 _SHELL_WORDS = frozenset(
     (
         ". : alias bg bind break builtin caller case cd chdir command compgen complete compopt "
@@ -41,19 +41,19 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
-# Flags of the C libraries of Linux. Others have another value for _SETSID, or none.
+# Flags of the C libraries on Linux. Other systems have another value for _SETSID, or none.
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 
-# Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t, whose sizes Python
-# does not know. Those of glibc, the largest, are 336, 80 and 128.
+# Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t. Python does not know
+# their sizes. The largest are those of glibc: 336, 80 and 128.
 _STRUCT_SIZE = 1024
 
 
 class Command(base.Command):
-    """A shell command line. Each start searches for the program again: files can change.
+    """A shell command line. Each start searches for the program again, as files can change.
 
-    It is started without a shell, which is faster, only if that makes no difference: for plain
-    words, the first of which is an executable file and not a builtin of the shell.
+    It is started without a shell, which is faster, only if the result is the same: the line must be
+    plain words, and the first word an executable file and not a shell builtin.
     """
 
     def __init__(self, line: str, search_path: str) -> None:
@@ -75,7 +75,7 @@ class Command(base.Command):
             try:
                 return start(*direct)
             except OSError:
-                pass  # such as a script without "#!", which a shell can start
+                pass  # for example a script without "#!", which only a shell can start
         return start(SHELL, self.shell_argv())
 
     def shell_argv(self) -> list[str]:
@@ -85,7 +85,7 @@ class Command(base.Command):
         return [SHELL, "-c", "--", self.line]
 
     def direct_argv(self) -> tuple[str, list[str]] | None:
-        """Return the program's file and its argument list, None if a shell is needed."""
+        """Return the program's file and its argument list; None if a shell is needed."""
         if not self._words:
             return None
         first = self._words[0]
@@ -106,14 +106,14 @@ class Command(base.Command):
         return not self._is_local_file() and self._find() is None
 
     def _is_local_file(self) -> bool:
-        """Return whether the line is one word: a file here, but no program in PATH."""
+        """Return whether the line is the name of a file in the working directory, not in PATH."""
         word = self._word
         if not word or "/" in word or not os.path.isfile(word):
             return False
         return self._find() is None
 
     def _find(self) -> str | None:
-        """Return the file of the program that the first word names, as shutil.which() does."""
+        """Return the file of the program that the first word names, like shutil.which()."""
         return next(filter(_is_program, self._places), None)
 
 
@@ -122,7 +122,7 @@ def _is_program(path: str) -> bool:
 
 
 def _places(word: str, search_path: str) -> list[str]:
-    """Return the files that a program's name may stand for."""
+    """Return the files that a program's name may refer to, in the order of the search."""
     if "/" in word:
         return [word]
     folders = search_path.split(os.pathsep) if search_path else []
@@ -130,41 +130,41 @@ def _places(word: str, search_path: str) -> list[str]:
 
 
 class Program(NamedTuple):
-    """A program to start, as the leader of a session, with default signal handling.
+    """A program to start with default signal handling, as the leader of a new session.
 
-    In its session there is no terminal that it could wait for, and it cannot leave its group.
+    Its session has no terminal, so it cannot block on one. It cannot leave its process group.
     """
 
     path: str
     arguments: list[str]
     environment: Mapping[str, str]
-    """Must never change, as its encoded form is kept."""
+    """Must never change, as its encoded form is cached."""
     files: Sequence[tuple[int, int]] = ()
-    """Our descriptors and the child's numbers for them.
+    """Pairs of this process's and the child's descriptors.
 
-    The child gets no others of ours, except those that are inheritable.
+    The child inherits no others, except those that are marked inheritable.
     """
     variables: Mapping[str, str] = NO_VARIABLES
     """Added to the environment; must have other names."""
 
 
 SpawnProgram = Callable[[Program], int]
-"""Starts a program; returns its process id. Raises OSError, and ValueError for a NUL in a text."""
+"""Starts a program; returns its process id. Raises OSError, and ValueError for a NUL byte."""
 
 
 @cache
 def best_spawn() -> SpawnProgram:
-    """Return the best available function. The first call loads ctypes: some milliseconds."""
+    """Return the best available function. The first call loads ctypes, in some milliseconds."""
     try:
         return spawn_libc()
     except (AttributeError, ImportError, MemoryError, OSError):
-        # MemoryError: ctypes makes a callback when it is loaded, for which some systems have
-        # no memory (MemoryDenyWriteExecute= of systemd).
+        # MemoryError: ctypes allocates executable memory when it is loaded, which some systems
+        # forbid (MemoryDenyWriteExecute= of systemd).
         return spawn_os
 
 
 def spawn_os(program: Program) -> int:
-    """Start a program; block other threads meanwhile. See SpawnProgram."""
+    """Start a program; other threads are blocked meanwhile. See SpawnProgram."""
     return os.posix_spawn(
         program.path,
         program.arguments,
@@ -177,27 +177,27 @@ def spawn_os(program: Program) -> int:
 
 
 def spawn_libc() -> SpawnProgram:
-    """Return a function that lets other threads continue; some builds of Python have none."""
+    """Return a function that does not block other threads; fails in some builds of Python."""
     import ctypes  # noqa: PLC0415 - see best_spawn()
 
     return _LibcSpawn(ctypes).spawn
 
 
 class _LibcSpawn:
-    """The C library's functions, and the attributes that all children get."""
+    """The C library's functions, and the attributes of all children."""
 
     def __init__(self, ctypes: Any) -> None:
-        """Raises AttributeError, OSError if something is missing."""
+        """Raises AttributeError, OSError if the C library lacks a function."""
         self._c = ctypes
         self._pointer_size = ctypes.sizeof(ctypes.c_char_p)
-        # Short calls keep the interpreter lock: getting it back could take milliseconds.
+        # Short calls keep the interpreter lock: acquiring it again could take milliseconds.
         quick = ctypes.PyDLL(None)
         quick.epoll_create1  # noqa: B018 - not a C library of Linux without it
         self._spawn = ctypes.CDLL(None).posix_spawn
         self._init = quick.posix_spawn_file_actions_init
         self._add_dup2 = quick.posix_spawn_file_actions_adddup2
         self._destroy = quick.posix_spawn_file_actions_destroy
-        self._attributes = self._new_attributes(quick)  # only read from now on
+        self._attributes = self._new_attributes(quick)  # constant from now on
         self._last: tuple[Mapping[str, str], Any] = (NO_VARIABLES, self._array([]))
 
     def _new_attributes(self, quick: Any) -> Any:
@@ -206,7 +206,7 @@ class _LibcSpawn:
         quick.sigemptyset(signals)
         _check(quick.posix_spawnattr_setsigmask(attributes, signals))
         for number in ALL_SIGNALS:
-            quick.sigaddset(signals, int(number))  # refuses the two that glibc uses itself
+            quick.sigaddset(signals, int(number))  # fails for the two that glibc uses
         _check(quick.posix_spawnattr_setsigdefault(attributes, signals))
         flags = self._c.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)
         _check(quick.posix_spawnattr_setflags(attributes, flags))
@@ -231,9 +231,9 @@ class _LibcSpawn:
     def _environment(
         self, environment: Mapping[str, str], variables: Mapping[str, str]
     ) -> tuple[Any, Any]:
-        """Return both as an array, and an object that must live as long as the array.
+        """Return both as one array, and an object that must be kept as long as the array.
 
-        The array of `environment` is kept for the next call: it is mostly the same, and large.
+        The array of `environment` is cached: it is large, and mostly the same in the next call.
         """
         last, array = self._last
         if last is not environment:
@@ -250,7 +250,7 @@ class _LibcSpawn:
         return self._c.create_string_buffer(_STRUCT_SIZE)
 
     def _array(self, texts: list[bytes]) -> Any:
-        """Return an array of C strings with a null pointer at its end; it keeps them alive."""
+        """Return an array of C strings that ends with a null pointer; it references the strings."""
         return (self._c.c_char_p * (len(texts) + 1))(*texts)
 
 
@@ -259,9 +259,9 @@ def _settings(environment: Mapping[str, str]) -> list[str]:
 
 
 def _encoded(texts: list[str]) -> list[bytes]:
-    """Encode texts for the system. Raises ValueError for a NUL, which would cut a text.
+    """Encode texts for the system. Raises ValueError for a NUL byte, which would end a text.
 
-    All at once: one by one takes 50 microseconds for an ordinary environment.
+    One call encodes all: separate calls take 50 microseconds for an ordinary environment.
     """
     found = os.fsencode("\0".join(texts)).split(b"\0") if texts else []
     if len(found) != len(texts):
@@ -270,6 +270,6 @@ def _encoded(texts: list[str]) -> list[bytes]:
 
 
 def _check(number: int, program: str | None = None) -> None:
-    """Raise the error whose number a function of posix_spawn(3) returned: errno is not set."""
+    """Raise OSError for an error number that posix_spawn(3) returned: it does not set errno."""
     if number:
         raise OSError(number, os.strerror(number), program)

@@ -1,15 +1,16 @@
-"""Processes that outlive the one that started them, on Windows: see posix.background.
+"""Processes that outlive their parent, on Windows: see posix.background.
 
-Each has a hidden console of its own, so that neither Ctrl-C nor the end of ours reaches it, and its
-children open no windows. Standard input and output are NUL, and nothing else of ours is passed on.
+Each has a new hidden console, so that neither Ctrl-C nor the end of the parent's console ends it,
+and its children open no windows. Standard input and output are NUL; it inherits no other handles.
 
-Windows cannot fork, so a server in the background is the same command, started again. A variable
-with the handle of the ready pipe marks it as the server. Until it listens, it has the standard
-error of its parent.
+Windows cannot fork, so a server in the background is the same command, started again. An
+environment variable with the handle of the ready pipe marks it as the server. Until it listens, it
+has the standard error of its parent.
 
-A Detached runs in a job, which does not end with us, and allows to stop it with its children. Its
-standard error is a pipe, as on POSIX. A second process holds it from the start, waits until we
-detach or exit, and from then on discards what it reads.
+A Detached runs in a job, which makes it possible to stop it with its children, and which does not
+end with this process. Its standard error is a pipe, as on POSIX. A second process, the drain, has
+the pipe open from the start, waits until this process detaches or exits, and then discards all data
+that it reads.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _CHUNK = 1 << 16
 _POLL_INTERVAL = 0.02  # seconds; no event reports that a pipe can be read (tunable)
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
 
-# Its standard input ends when we detach; its argument is the handle of the pipe to drain.
+# The drain. Its standard input ends at detach(); its argument is the handle of the pipe to drain.
 _DRAIN = """
 import msvcrt, os, sys
 os.read(0, 1)
@@ -55,10 +56,10 @@ while os.read(errors, 65536):
 
 
 class PendingDaemon(base.PendingDaemon):
-    """A server that does not listen yet, seen from its parent."""
+    """A server that does not listen yet, for the parent that started it."""
 
     def __init__(self, process: int, pipe: int, signals: BlockedSignals) -> None:
-        """Take over the process's handle."""
+        """Own the process's handle."""
         super().__init__(pipe, signals)
         self._process = process
 
@@ -75,7 +76,7 @@ class PendingDaemon(base.PendingDaemon):
         return None if _available(self._pipe) else wait_for_exit(self._process, 0.0)
 
     def _terminate(self) -> None:
-        """Kill it: Ctrl-Break does not reach another console, and it has no clients yet."""
+        """Kill it: Ctrl-Break cannot be sent to another console, and it has no clients yet."""
         try:
             win32.api.TerminateProcess(self._process, KILLED)
         except OSError:
@@ -86,16 +87,16 @@ class PendingDaemon(base.PendingDaemon):
 def daemonize(
     command: Sequence[str], environment: MutableMapping[str, str]
 ) -> PendingDaemon | base.ReadyPipe:
-    """Start our own `command` again, unless this process was started that way.
+    """Start this process's `command` again, unless this process was started that way.
 
-    Return the parent's half, or the server's half. The variable is removed from the environment.
+    Return PendingDaemon in the parent, ReadyPipe in the server. Remove the variable.
     Raises SipcError.
     """
     pipe = environment.pop(_READY_PIPE, "")
     if pipe.isdecimal():
         runtime: Any = import_module("msvcrt")
         return base.ReadyPipe(runtime.open_osfhandle(int(pipe), 0))
-    signals = BlockedSignals().__enter__()  # held until exit: no signal may change the status
+    signals = BlockedSignals().__enter__()  # until exit: no signal may change the status
     try:
         with ExitStack() as theirs:
             reader, writer = anonymous_pipe()
@@ -119,15 +120,15 @@ def daemonize(
 
 
 class Detached(base.Detached):
-    """A process in a job that does not end with us."""
+    """A process in a job that does not end with this process."""
 
     def __init__(self, process: int, job: JobObject, stderr: int, ours: ExitStack) -> None:
-        """`stderr` is our end of the pipe from its standard error; `ours` closes all."""
+        """`stderr` is the read end of the pipe from its standard error; `ours` closes all."""
         super().__init__(ours)
         self._process = process
         self._job = job
         self._stderr = stderr
-        self._exit_seen = False  # its exit has ended a wait
+        self._exit_seen = False  # whether its exit has ended a wait()
 
     def status(self) -> int | None:
         return wait_for_exit(self._process, 0.0)
@@ -156,7 +157,7 @@ class Detached(base.Detached):
 
 
 def _available(pipe: int) -> int:
-    """Return how many bytes a pipe holds; 0, too, when its writers have closed it."""
+    """Return the number of bytes in a pipe; also 0 when all writers have closed it."""
     try:
         return int(win32.api.PeekNamedPipe(pipe, 0)[0])
     except OSError:
@@ -164,7 +165,7 @@ def _available(pipe: int) -> int:
 
 
 def start_detached(command: Command, environment: Mapping[str, str]) -> Detached:
-    """Start a command that may outlive us. Raises SpawnFailed."""
+    """Start a command that may outlive this process. Raises SpawnFailed."""
     try:
         with ExitStack() as theirs, ExitStack() as ours:
             stderr, its_stderr = anonymous_pipe()
@@ -189,7 +190,7 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
 def _start_drain(
     stderr: int, null: int, environment: Mapping[str, str], theirs: ExitStack, ours: ExitStack
 ) -> None:
-    """Start a process that reads `stderr` after `ours` is closed."""
+    """Start a process that drains `stderr` after `ours` is closed."""
     released, hold = anonymous_pipe()
     theirs.callback(win32.api.CloseHandle, released)
     ours.callback(win32.api.CloseHandle, hold)

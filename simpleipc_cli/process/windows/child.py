@@ -1,9 +1,10 @@
-"""Processes on Windows, which has no process groups to signal, and the pipes to and from them.
+"""Child processes on Windows, and the pipes between the server and them.
 
-Each child runs in a job of its own, which its own children cannot leave, and which is killed when
-our handle of it is closed: nothing of a handler survives its request, nor a killed server.
+Windows has no process groups to signal. Each child runs in a new job, which its own children cannot
+leave. Closing the server's handle of the job kills all processes in it: no process of a handler
+outlives its request or a killed server.
 
-The child's ends of the pipes block, ours never do.
+The child's ends of the pipes are blocking, the server's ends are not.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from simpleipc_cli.transport.windows.stream import PIPE_BUFFER, OverlappedPipe
 
 _CTRL_BREAK = 1
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
-_CRASHED = 0x80000000  # statuses from here on are the system's own, known in hexadecimal
+_CRASHED = 0x80000000  # from here on, a status is a system error, documented in hexadecimal
 
 
 class ChildProcess(base.ChildProcess, Pollable):
-    """A child in a job of its own."""
+    """A child in a new job."""
 
     def __init__(
         self, line: str, environment: Mapping[str, str], streams: tuple[int, int, int]
     ) -> None:
-        """Start it. Raises OSError."""
+        """Start the child. Raises OSError."""
         self._job = JobObject()
         try:
             self._handle, self.pid = create_process(line, environment, streams, job=self._job)
@@ -60,7 +61,7 @@ class ChildProcess(base.ChildProcess, Pollable):
         return int(win32.api.GetExitCodeProcess(self._handle)) if self._has_exited else None
 
     def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
-        """Send Ctrl-Break to the child alone, and after the grace period kill all."""
+        """Send Ctrl-Break only to the child, and kill all processes after the grace period."""
         try:
             if not self._has_exited and self._send_ctrl_break():
                 self.wait(grace_period, kill_now)
@@ -75,7 +76,7 @@ class ChildProcess(base.ChildProcess, Pollable):
         self._job.kill()
 
     def _send_ctrl_break(self) -> bool:
-        """Return False if we have no console, through which it is sent."""
+        """Return False if this process has no console: Ctrl-Break is sent through it."""
         kernel = win32.dll("kernel32")
         return bool(kernel.GenerateConsoleCtrlEvent(_CTRL_BREAK, self.pid))
 
@@ -90,7 +91,7 @@ class ChildProcess(base.ChildProcess, Pollable):
 
 
 class Guardian:
-    """Nothing: each child is in a job, which ends with the server."""
+    """Does nothing: each child is in a job, which ends with the server."""
 
     def close(self) -> None:
         pass
@@ -107,29 +108,31 @@ def prepare_spawn() -> None:
 
 
 def reap_orphans() -> None:
-    """Do nothing: processes have no parent that must reap them."""
+    """Do nothing: on Windows no process must reap its children."""
 
 
 @cache
 def _own_user_only() -> win32.SecurityDescriptor:
-    """Let only our user open the pipes. Raises OSError."""
+    """Let only this user open the pipes. Raises OSError."""
     return win32.SecurityDescriptor(f"D:P(A;;GA;;;{win32.own_user()})")
 
 
 class StdioPipes(base.StdioPipes):
-    """Named pipes, which have overlapped operations; anonymous ones have none."""
+    """Named pipes, as anonymous pipes have no overlapped operations."""
 
     accepts_file = False
 
     _max_unread = PIPE_BUFFER
-    """Bytes that the pipe to the child holds. With 0, a write ends when all of it is read."""
+    """Size in bytes of the buffer of the pipe to the child. With 0, a write ends when all is
+    read."""
 
     def __init__(self, _stdin: int | None = None) -> None:
         self._child_ends: list[int] = []
         self._our_ends: list[OverlappedPipe] = []
         api = win32.api
         try:
-            # Duplex, though the child does not write: a read here fails once the child has closed.
+            # Duplex, though the child does not write: a pending read fails when the child has
+            # closed.
             self._writer = self._pipe(api.PIPE_ACCESS_DUPLEX, api.GENERIC_READ, self._max_unread)
             self._reader = self._pipe(api.PIPE_ACCESS_INBOUND, api.GENERIC_WRITE, 0)
             self._child_ends.append(duplicate_stderr())
@@ -142,7 +145,7 @@ class StdioPipes(base.StdioPipes):
         self.output = self._reader.descriptor
 
     def _pipe(self, our_access: int, child_access: int, out_buffer: int) -> OverlappedPipe:
-        """Make a pipe and open the child's end; return ours. Raises OSError."""
+        """Create a pipe and open the child's end; return the server's end. Raises OSError."""
         api = win32.api
         name = rf"\\.\pipe\sipc-handler-{os.getpid()}-{os.urandom(8).hex()}"
         our_end = OverlappedPipe(
@@ -201,7 +204,7 @@ class StdioPipes(base.StdioPipes):
         self._writer.close()
 
     def unread(self) -> int:
-        """Return the unread bytes; negative if the child has read more than write() returned."""
+        """Return the unread bytes; less than 0 if the child read more than write() returned."""
         return -self._writer.unreported
 
     def read(self, buffer: memoryview) -> list[memoryview]:
@@ -225,16 +228,16 @@ class StdioPipes(base.StdioPipes):
 
 
 class WorkerPipes(StdioPipes):
-    """Pipes of a worker that also report how much the worker has read.
+    """Pipes of a worker. They also report how much the worker has read.
 
-    Windows does not report how much of a pipe's content its reader has read: the other end's count
-    may be queried only while no process reads there, and an idle worker reads. So nothing is left
-    in the pipe, and each write is one packet's length, or what follows it: what is written has been
-    read, and a worker that has not read a packet's length has read nothing of its payload.
+    Windows does not report how much of a pipe's content is unread: the other end can be queried
+    only while no process reads there, and an idle worker reads. So the pipe has no buffer, and a
+    write completes when the worker has read all of it. Each write is either the length of one
+    packet or the rest of the packet: if the length is unread, so is the payload.
     """
 
     _max_unread = 0
 
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
-        """Write the first buffer alone, a packet's length, unless it is empty."""
+        """Write only the first buffer, a packet's length, unless it is empty."""
         return self._writer.write_nowait(payload[:1] if payload[0] else payload)

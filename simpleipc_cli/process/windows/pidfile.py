@@ -1,8 +1,8 @@
 """A server's pid file on Windows: see posix.pidfile.
 
-It is open for writing while the server runs. The system allows that to one process at a time, and
-others to read, and closes the file however the server ends: no other server can take it, remove it
-or replace it. A reader may find it empty just after its creation.
+The server has the file open for writing, in a mode in which other processes can only read it: no
+other server can take, remove or replace it. The system closes the file when the server ends or is
+killed. A reader may find it empty just after its creation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PidFile(base.PidFile):
         try:
             os.unlink(self._path)
         except OSError:
-            pass  # the next server has it
+            pass  # the next server has opened it
 
     def _create(self) -> None:
         api = win32.api
@@ -58,7 +58,7 @@ class PidFile(base.PidFile):
         return self._not_written(win32.strerror(error), "choose another place")
 
     def _owner(self) -> int:
-        """Return the process that has the file, 0 if the file does not name it yet."""
+        """Return the process that has the file open; 0 if its number is not in the file yet."""
         try:
             with open(self._path, "rb") as file:
                 return self._pid_in(file.fileno())

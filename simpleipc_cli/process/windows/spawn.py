@@ -1,6 +1,6 @@
-"""How a command line is started on Windows: CreateProcess, job objects, and what a child inherits.
+"""Start a command line on Windows: CreateProcess, job objects, inherited handles.
 
-A child inherits the handles that are listed for it and nothing else of ours.
+A child inherits the handles that are listed for it, and no others.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _POLL_INTERVAL = 0.005  # seconds between polls of a job (tunable)
 
 
 class Command(base.Command):
-    """A command line of cmd.exe, which alone knows whether a command exists."""
+    """A command line for cmd.exe. Only cmd.exe can find out whether the command exists."""
 
     def shell_line(self, environment: Mapping[str, str]) -> str:
-        """Return the line that starts the shell. /s: it removes these quotes and no others."""
+        """Return the line that starts the shell. With /s it removes only the outer quotes."""
         return f'"{environment.get("COMSPEC", "cmd.exe")}" /d /s /c "{self.line}"'
 
 
 class JobObject:
-    """A Windows job. Its processes cannot leave it, and closing it kills them."""
+    """A Windows job. Its processes cannot leave it. Closing it kills them, if so created."""
 
     def __init__(self, *, kill_on_close: bool = True) -> None:
-        """Make an empty one. Raises OSError."""
+        """Create an empty job. Raises OSError."""
         kernel, native = win32.dll("kernel32"), win32.ctypes()
         kernel.CreateJobObjectW.restype = native.c_void_p
         self._handle: int = kernel.CreateJobObjectW(None, None) or 0
@@ -68,7 +68,7 @@ class JobObject:
         win32.dll("kernel32").TerminateJobObject(win32.handle(self._handle), KILLED)
 
     def wait_until_empty(self) -> None:
-        """Wait at most a second, by polling, until none of its processes runs."""
+        """Wait until no process in the job runs, by polling, at most a second."""
         end = monotonic() + _EXIT_TIMEOUT
         while not self._is_empty() and monotonic() < end:
             sleep(_POLL_INTERVAL)
@@ -95,10 +95,10 @@ def create_process(
     job: JobObject | None = None,
     flags: int = 0,
 ) -> tuple[int, int]:
-    """Start a program; return a handle of it, to be closed, and its process id.
+    """Start a program; return its process handle, which the caller closes, and its process id.
 
-    It inherits `streams` as its standard streams, and the `extra` handles. It starts in `job`, if
-    given. Raises OSError.
+    The program inherits `streams` as its standard streams, and the `extra` handles. It starts in
+    `job`, if given. Raises OSError.
     """
     api = win32.api
     handles = {*streams, *extra}
@@ -117,7 +117,7 @@ def create_process(
     )
     try:
         if job is not None:
-            job.add(process)  # before it can have started another
+            job.add(process)  # before it runs and starts other processes
         win32.dll("kernel32").ResumeThread(win32.handle(thread))
     except BaseException:
         api.TerminateProcess(process, KILLED)
@@ -131,7 +131,7 @@ def create_process(
 
 
 def wait_for_exit(process: int, seconds: float) -> int | None:
-    """Return the exit status of a process, None if it does not exit in time.
+    """Return the exit status of a process; None if it does not exit in time.
 
     Ctrl-C interrupts the wait in the main thread.
     """
@@ -149,7 +149,7 @@ def _set_inheritable(handle: int, inheritable: bool) -> None:
 
 
 def duplicate_stderr() -> int:
-    """Return a copy of our standard error, for a child. Raises OSError."""
+    """Return a duplicate of standard error, for a child. Raises OSError."""
     api, runtime = win32.api, import_module("msvcrt")
     get: Any = runtime.__dict__["get_osfhandle"]
     us = api.GetCurrentProcess()
@@ -157,7 +157,7 @@ def duplicate_stderr() -> int:
 
 
 def anonymous_pipe() -> tuple[int, int]:
-    """Return its reading end and its writing end. Raises OSError."""
+    """Return the read end and the write end of a new pipe. Raises OSError."""
     reader, writer = win32.api.CreatePipe(None, 0)
     return int(reader), int(writer)
 
