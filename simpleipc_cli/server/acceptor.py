@@ -1,8 +1,8 @@
 """Accepts connections, tracks idle ones, and applies back-pressure when descriptors run out.
 
-A connection that has sent nothing is idle and costs a descriptor. When there is none left, the
-connection that has been idle longest is closed, and if there is none, no other is accepted until
-a request ends.
+A connection that has not sent data is idle and uses a descriptor. When no descriptor is left, the
+server closes the connection that has been idle longest. If there is no idle connection, it stops
+accepting until a request ends.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Stream
 
 _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
-_WARN_AGAIN = 60.0  # seconds without a warning after which the next like it is logged (tunable)
+_WARN_AGAIN = 60.0  # seconds without a warning before it is logged again (tunable)
 _MAX_BATCH = 256  # connections accepted in a row (tunable)
 _FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
-_FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup events, and some spare
+_FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup events, and some spare ones
 _SPARE_FDS = 6  # for files that are open for a moment (tunable)
 MIN_FDS = _FDS_OF_SERVER + _FDS_PER_REQUEST + 2
-"""How many descriptors a server must be allowed at least."""
+"""The smallest descriptor limit with which a server can run."""
 
-_MIN_IDLE = 0.1  # seconds in which a connection's first byte may be on its way (tunable)
+_MIN_IDLE = 0.1  # seconds before an idle connection may be closed (tunable)
 
 
 class Acceptor:
@@ -41,7 +41,7 @@ class Acceptor:
         dispatcher: Dispatcher,
         descriptors: DescriptorLimit,
     ) -> None:
-        """`dispatcher` takes over each connection that has sent data."""
+        """Pass each connection that has sent data to `dispatcher`."""
         self._listener = listener
         self._poller = context.poller
         self._handler = context.handler
@@ -51,23 +51,24 @@ class Acceptor:
         self._dispatcher = dispatcher
         self._descriptors = descriptors
 
-        # Idle connections and since when, the longest idle first.
+        # Idle connections and the time since when they are idle, the longest idle first.
         self.idle: OrderedDict[Stream, float] = OrderedDict()
-        self._warned: dict[str, float] = {}  # warnings, and when each was last due
+        self._warned: dict[str, float] = {}  # warnings, and the time of the last occurrence
         self._refused: Counter[int] = Counter()  # connections by user, within a second
         self.refused_due = NEVER
-        """Monotonic time at which to call maintain(), or drain(), which then log how many."""
+        """Monotonic time at which to call maintain() or drain(), which log the number of
+        refusals."""
         self._is_draining = False
         self.retry_at = NEVER
         """Monotonic time at which to accept again, while that is paused."""
-        # What was inherited counts, too; but one request must be possible.
+        # Inherited descriptors count, too; but one request must be possible.
         own_fds = max(_FDS_OF_SERVER, count_open_fds() + _SPARE_FDS)
         max_own = descriptors.maximum - self._handler.min_fds - _FDS_PER_REQUEST - 2
         self._own_fds = max(_FDS_OF_SERVER, min(own_fds, max_own))
         self._reserved = self._own_fds + context.config.max_concurrency * _FDS_PER_REQUEST
         self._batch = 1  # connections to accept at the next event
         self.is_open = True
-        """Whether clients may be in the kernel's queue that must still be accepted."""
+        """Whether the kernel's queue may have clients that must be accepted."""
         self._poller.register(listener.fileno(), READ, self._on_connection)
 
     @property
@@ -81,7 +82,7 @@ class Acceptor:
         return due
 
     def maintain(self) -> None:
-        """Accept again after a pause if there are descriptors, and lower an unneeded limit."""
+        """Accept again after a pause if descriptors are free; lower the limit if possible."""
         if monotonic() >= self.refused_due:
             self._log_refused()
         descriptors = self._descriptors
@@ -98,7 +99,7 @@ class Acceptor:
             self._poller.register(self._listener.fileno(), READ)
 
     def begin_drain(self) -> None:
-        """Remove the endpoint's path; accept only clients that have connected already."""
+        """Remove the endpoint's path; accept only the clients in the kernel's queue."""
         self._is_draining = True
         self._poller.unregister(self._listener.fileno())
         self._stop_listening()
@@ -215,7 +216,7 @@ class Acceptor:
         self.idle[stream] = monotonic()
         try:
             self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
-        except OSError as error:  # the kernel has no memory to watch it with
+        except OSError as error:  # the kernel has no memory for polling it
             del self.idle[stream]
             self._drop(stream, error)
 
@@ -232,7 +233,7 @@ class Acceptor:
         self._on_first_data(stream, has_data=has_data)
 
     def _on_first_data(self, stream: Stream, *, has_data: bool) -> None:
-        """Submit a connection that has sent data, and close one that has ended without any."""
+        """Submit a connection that has sent data; close one that has ended without data."""
         if has_data:
             try:
                 self._dispatcher.submit(stream)
@@ -244,7 +245,7 @@ class Acceptor:
         stream.close()
 
     def _drop(self, stream: Stream, error: OSError) -> None:
-        """Close a connection on which a system call has failed before there was a request."""
+        """Close a connection on which a system call failed before its first data."""
         self._counters.closed_without_data += 1
         self._warn(f"a connection failed and was closed: {error.strerror}")
         stream.close()
@@ -256,14 +257,14 @@ class Acceptor:
     # -- back-pressure ---------------------------------------------------------------------
 
     def _is_short(self, newest: Stream) -> bool:
-        """Return whether handlers lack descriptors even after idle connections were closed."""
+        """Return whether handlers lack descriptors even after closing idle connections."""
         while self._free_fds() < 0:
             if not self._free_descriptor(newest):
                 return True
         return False
 
     def _free_fds(self) -> int:
-        """Return how many more connections leave enough descriptors for one more request."""
+        """Return the number of free descriptors, without those that the next request needs."""
         unanswered = self._dispatcher.unanswered
         running = min(self._config.max_concurrency, unanswered + 1)
         in_use = len(self.idle) + unanswered + running * _FDS_PER_REQUEST + self._handler.held_fds
@@ -302,7 +303,7 @@ class Acceptor:
     def _close_idle(self, stream: Stream) -> None:
         """Close an idle connection, unless it has sent data that no event has reported yet.
 
-        That may be long ago: the process may have been stopped, or the machine suspended.
+        An event may be late: the process may have been stopped, or the machine suspended.
         """
         self._on_idle_event(stream, READ)
         if stream in self.idle:

@@ -1,6 +1,6 @@
-"""What all parts of a server share: configuration, log and counters, the events of its shutdown.
+"""Objects that all parts of a server share: configuration, log, counters, shutdown events.
 
-Times are seconds, sizes bytes, None means no limit. A log knows its format, the server does not.
+Times are in seconds, sizes in bytes, None means no limit. The log determines its own format.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ LINGER = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server's limits and choices; `sipc serve --help` describes each.
+    """The server's settings; `sipc serve --help` describes each.
 
-    `sipc serve` passes them all: the defaults of its options are in cli/serve/command.py.
+    `sipc serve` sets all of them: the defaults of its options are in cli/serve/command.py.
     """
 
     max_concurrency: int = 8
@@ -45,7 +45,7 @@ class ServerConfig:
     handler_timeout: float | None = None
     drain_timeout: float | None = 10.0
     abort_timeout: float = 5.0
-    """Seconds in which aborted requests end, unless a thread hangs."""
+    """Maximum time, in seconds, in which aborted requests end, unless a thread hangs."""
     max_requests: int | None = None
     idle_timeout: float | None = None
     quit_on: bytes | None = None
@@ -73,7 +73,7 @@ class Outcome(Enum):
 
     @property
     def is_error(self) -> bool:
-        """Whether the administrator should know; clients may close at any time."""
+        """Whether to log the outcome as an error. A client that closes is no error."""
         return self not in {Outcome.ANSWERED, Outcome.CLIENT_CLOSED, Outcome.REQUEST_INCOMPLETE}
 
 
@@ -84,25 +84,25 @@ class RequestRecord:
     request: Request
     outcome: Outcome = Outcome.ANSWERED
     detail: str = ""
-    """The reason of a failure; may quote the client's bytes, escaped."""
+    """The reason of a failure. It may quote bytes of the client, escaped."""
     status: str = "-"
-    """How the handler ended, "-" if the server ended it."""
+    """The handler's exit status or signal; "-" if the server stopped it."""
     bytes_in: int = 0
     bytes_out: int = 0
     debug_notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     """Warnings for the administrator, even if the request was answered."""
     queue_time: float = 0.0
-    """Seconds from its first byte until it was taken from the queue."""
+    """Seconds from the request's first byte until it left the queue."""
     started_at: float = field(default_factory=monotonic)
-    """When it was taken from the queue; before that, when it arrived."""
+    """Time when the request left the queue; before that, when it arrived."""
     is_quit: bool = False
-    """Whether it asked the server to stop."""
+    """Whether the request asked the server to stop."""
 
     def set_failure(self, outcome: Outcome, detail: str) -> None:
         """Record the first failure; ignore later ones.
 
-        For a defect, note where the exception that is being handled was raised.
+        For an internal error, record where the current exception was raised.
         """
         error = sys.exc_info()[1]
         if outcome is Outcome.INTERNAL_ERROR and error is not None:
@@ -125,11 +125,11 @@ class Log(ABC):
 
     @abstractmethod
     def warning(self, text: str) -> None:
-        """Log a problem that the server survives."""
+        """Log a problem after which the server continues."""
 
     @abstractmethod
     def info(self, text: str) -> None:
-        """Log an ordinary event that happens once."""
+        """Log a normal event that happens only once."""
 
     @abstractmethod
     def debug(self, text: str) -> None:
@@ -150,7 +150,7 @@ class Counters:
     def __init__(self) -> None:
         self.accepted = 0
         self.closed_without_data = 0
-        """Connections that their client closed without having sent data."""
+        """Connections that the client closed before it sent data."""
         self.refused = 0
         """Connections of users that are not allowed."""
         self.idle_closed = 0
@@ -158,14 +158,14 @@ class Counters:
         self.requests = 0
         """Connections that have sent data."""
         self.bytes_in = 0
-        """Payload of the requests that have ended."""
+        """Bytes of payload in the requests that have ended."""
         self.bytes_out = 0
-        """Payload of their responses."""
+        """Bytes of payload in their responses."""
         self.outcomes: Counter[Outcome] = Counter()
         """Requests that have ended."""
 
     def as_dict(self, *, in_flight: int, queued: int, idle: int) -> dict[str, int]:
-        """Return all counters by name, those of failures only if there were any.
+        """Return all counters by name. Counters of failures are left out if they are zero.
 
         `accepted` is the sum of `requests`, `closed_without_data`, `refused`, `idle_closed` and
         `idle`; `requests` of `answered`, `failed`, `in_flight` and `queued`.
@@ -193,18 +193,18 @@ class Counters:
 
 
 class Shutdown:
-    """One event for each phase; a phase that has begun does not end."""
+    """One event for each phase of the shutdown. Each event stays set."""
 
     def __init__(self) -> None:
         """Raises OSError without free descriptors."""
         self.draining: WakeupEvent = new_wakeup_event()
-        """Answer all connected clients, but wait only briefly for those that send nothing."""
+        """Answer all connected clients, but close idle connections after a short time."""
         self.aborting: WakeupEvent = new_wakeup_event()
         """End every request now; handlers get their grace period."""
         self.killing: WakeupEvent = new_wakeup_event()
         """End handlers without a grace period."""
         self.is_requested = False
-        """Whether the server is to begin to stop. Set, never cleared, by any thread."""
+        """Whether to start the shutdown. Any thread may set it; it is never cleared."""
 
     def close(self) -> None:
         """Free the descriptors."""
@@ -214,13 +214,13 @@ class Shutdown:
 
 @dataclass(slots=True, eq=False)
 class ServerContext:
-    """What all parts of a server share."""
+    """Objects that all parts of a server share."""
 
     handler: Handler
     config: ServerConfig
     log: Log
     observe: Callable[[Stream, str], Stream] | None
-    """Wraps a request's stream; also gets the request's id."""
+    """Wraps a request's stream; its second argument is the request's id."""
     poller: Poller = field(default_factory=new_scalable_poller)
     """The poller of the event loop."""
     shutdown: Shutdown = field(default_factory=Shutdown)

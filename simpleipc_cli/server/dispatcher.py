@@ -1,9 +1,9 @@
-"""Runs exchanges: on the event loop, and on worker threads where they would block.
+"""Run exchanges: on the event loop, and on worker threads if they could block.
 
-Passing a request to another thread costs more than a short exchange: both threads take
-Python's lock from each other at every system call. So the main thread runs all exchanges that
-cannot block; one that would wait for what cannot be polled (a disk, the exit of a process that
-ignores signals), or that moves many bytes, gets a worker thread.
+Passing a request to another thread takes longer than a short exchange: both threads then compete
+for Python's interpreter lock at every system call. So the main thread runs all exchanges that
+cannot block. An exchange gets a worker thread when it must wait for something that cannot be polled
+(a disk, the exit of a process that ignores signals), or when it moves many bytes.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from simpleipc_cli.server.exchange_state import IoBuffers, RequestBuffer, Timeou
 from simpleipc_cli.server.handler import Request
 from simpleipc_cli.transport import Stream, new_poller
 
-_JOIN_TIMEOUT = 5.0  # seconds for threads that end at once (tunable)
+_JOIN_TIMEOUT = 5.0  # seconds to wait for threads that are about to end (tunable)
 
 
 class WorkerThreads:
-    """Threads that run exchanges to completion, started when needed and kept."""
+    """Threads that run exchanges to their end. They start when needed, and stay."""
 
     def __init__(self, *, log: Log, on_over: Callable[[Exchange], None]) -> None:
-        """A thread calls `on_over` with each exchange that is over."""
+        """The threads call `on_over` with each exchange that is over."""
         self._log = log
         self._on_over = on_over
         self._queue: SimpleQueue[Exchange | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._unfinished: set[Exchange] = set()  # with a thread or waiting for one, under the lock
-        self._has_hung = False  # a thread is stuck in an exchange
+        self._unfinished: set[Exchange] = set()  # all until they are over; guarded by the lock
+        self._has_hung = False  # whether a thread hangs in an exchange
         self._has_warned = False
 
     @property
     def is_starved(self) -> bool:
-        """Whether exchanges wait for a thread and there is none."""
+        """Whether exchanges are queued, but no thread has started."""
         return bool(self._unfinished) and not self._threads
 
     @property
@@ -56,7 +56,7 @@ class WorkerThreads:
         self.add_thread()
 
     def add_thread(self) -> None:
-        """Start a thread if there are fewer threads than exchanges. For the main thread."""
+        """Start a thread if there are fewer threads than exchanges. Call it in the main thread."""
         if len(self._threads) >= len(self._unfinished):
             return
         thread = threading.Thread(target=self._run, daemon=True)
@@ -71,7 +71,7 @@ class WorkerThreads:
         self._threads.append(thread)
 
     def abort_queued(self) -> None:
-        """Abort what is queued on this thread, as there is no other."""
+        """Abort the queued exchanges, on this thread, as there is no other."""
         try:
             while (exchange := self._queue.get_nowait()) is not None:
                 self._run_one(exchange)
@@ -79,7 +79,7 @@ class WorkerThreads:
             pass
 
     def take_unfinished(self) -> tuple[Exchange, ...]:
-        """Return the exchanges of threads that hang, which do not report them any more."""
+        """Return the exchanges of threads that hang. These threads then ignore them."""
         with self._lock:
             hung = tuple(self._unfinished)
             self._unfinished.clear()
@@ -87,7 +87,7 @@ class WorkerThreads:
         return hung
 
     def close(self) -> None:
-        """End all threads that do not hang; the exchanges of busy ones are aborting."""
+        """End all threads that do not hang. Call it when all exchanges are aborting."""
         for _ in self._threads:
             self._queue.put(None)
         deadline = Deadline(0.0 if self._has_hung else _JOIN_TIMEOUT)
@@ -98,9 +98,9 @@ class WorkerThreads:
         while (exchange := self._queue.get()) is not None:
             try:
                 self._run_one(exchange)
-            except Exception as error:  # a defect: the thread must go on with other exchanges
+            except Exception as error:  # internal error: the thread must continue
                 self._log.warning(f"unexpected {type(error).__name__} in a thread: {error}")
-            del exchange  # its memory is not kept while the thread waits
+            del exchange  # free its memory while the thread waits
 
     def _run_one(self, exchange: Exchange) -> None:
         try:
@@ -111,7 +111,7 @@ class WorkerThreads:
                     poller.dispatch(None if due == NEVER else max(0.0, due - monotonic()))
                     if not exchange.is_over and monotonic() >= exchange.due:
                         exchange.resume()
-        except OSError as error:  # no memory to wait with, say
+        except OSError as error:  # for example, no memory to poll
             exchange.end_after_defect(f"cannot wait for events: {error.strerror}")
         except Exception as error:
             exchange.end_after_defect(repr(error))
@@ -123,10 +123,10 @@ class WorkerThreads:
 
 
 class Dispatcher:
-    """All requests from their first byte to their end. For the main thread."""
+    """Tracks all requests from their first byte to their end. Only the main thread uses it."""
 
     def __init__(self, context: ServerContext, on_done: Callable[[], None]) -> None:
-        """Any thread calls `on_done` when a request has ended."""
+        """When a request has ended, any thread may call `on_done`."""
         self._context = context
         self._on_done = on_done
         self._timeout_limits = timeout_limits(context.config)
@@ -142,15 +142,15 @@ class Dispatcher:
         self._is_starting = False
 
         self._lock = threading.Lock()
-        self._in_flight = 0  # under the lock
-        self._last_active = monotonic()  # when a request last arrived or ended, under the lock
+        self._in_flight = 0  # guarded by the lock
+        self._last_active = monotonic()  # when a request last arrived or ended; guarded by the lock
         self.due = NEVER
-        """Monotonic time at which to call resume_due() if nothing happens."""
+        """Monotonic time at which to call resume_due() if no event occurs."""
         self.unanswered = 0
         """Requests that have not ended."""
 
     def idle_since(self) -> float | None:
-        """Return since when there has been no request; None while there is one."""
+        """Return the time since when there is no request; None while there is one."""
         with self._lock:
             return None if self.unanswered else self._last_active
 
@@ -164,7 +164,7 @@ class Dispatcher:
     def submit(self, stream: Stream) -> None:
         """Enqueue the request on a connection that has sent data.
 
-        Raises OSError, and then leaves it, if the peer is unknown.
+        Raises OSError if the peer is unknown; the caller still owns the connection.
         """
         context = self._context
         peer = stream.peer()
@@ -185,7 +185,7 @@ class Dispatcher:
     def start_queued(self) -> None:
         """Start queued requests, up to the concurrency limit."""
         if self._is_starting or self._is_aborting:
-            return  # an exchange has ended while it was started: the loop below continues
+            return  # called from the loop below, as an exchange ended while it was started
         self._is_starting = True
         try:
             while self.queue and self._in_flight < self._context.config.max_concurrency:
@@ -194,7 +194,7 @@ class Dispatcher:
             self._is_starting = False
 
     def _take_from_queue(self) -> tuple[Stream, int, RequestRecord]:
-        """Take the oldest request from the queue, to start or to abort it."""
+        """Remove the oldest request from the queue, to start or to abort it."""
         stream, descriptor, record = self.queue.popleft()
         arrived_at, record.started_at = record.started_at, monotonic()
         record.queue_time = record.started_at - arrived_at
@@ -283,7 +283,7 @@ class Dispatcher:
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
-        """Free what an exchange has used. For any thread."""
+        """Free the resources of an exchange. Any thread may call this."""
         self._free_buffers.append(exchange.buffers)
         self._report(exchange.record)
 

@@ -1,12 +1,13 @@
-"""One exchange: a request from its first byte, its handler, and the response to its end.
+"""One exchange: a request, its handler, and the response.
 
-An exchange is a state machine, and it alone decides what is read, when the handler starts and
-stops, which timeouts run, and when it is over. It runs on the event loop with the other
-exchanges until a step could block; then it moves to a worker thread.
+An exchange is a state machine. It makes all decisions: which descriptors are read, when the handler
+starts and stops, which timeouts run, and when the exchange is over. It runs on the event loop with
+the other exchanges until a step could block; then it moves to a worker thread.
 
-It adds no deadlock: a request is read as fast as the handler takes it, and while the client does
-not read the response, the request is read ahead to disk, as the client may write its whole request
-before it reads. A response is never stored: a client that reads slowly slows the handler.
+It never introduces a deadlock. It reads the request only as fast as the handler does, except while
+the client does not read the response: then it spools the rest of the request to disk, as the client
+may write the whole request before it reads. It never stores a response: a client that reads slowly
+slows down the handler.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from simpleipc_cli.server.handler import Result
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, is_hung_up
 
 _MAX_ON_LOOP = 1 << 20  # bytes that an exchange may move before it gets a thread (tunable)
-_PACKET_COST = 256  # bytes; the overhead of a packet takes as long as moving these (tunable)
+_PACKET_COST = 256  # bytes; handling a packet takes as long as moving these (tunable)
 
 
 class Exchange(ExchangeState):
-    """One request being received, handled and answered. Its stream has data to read."""
+    """Receives one request, runs its handler, sends the response. Its stream has data to read."""
 
     __slots__ = ()
 
@@ -50,7 +51,7 @@ class Exchange(ExchangeState):
         self.unregister(*self.polled)
 
     def attach_to_thread(self, poller: Poller) -> None:
-        """Continue in a worker thread, which dispatches `poller` until the exchange is over."""
+        """Continue in a worker thread. It dispatches `poller` until the exchange is over."""
         self.may_block = True
         self.poller = poller
         if self.context.shutdown.aborting.is_set():  # before a handler is started
@@ -60,7 +61,7 @@ class Exchange(ExchangeState):
             self.resume()
 
     def _step(self, on_event: Callable[[int], Step] | None, events: int = 0) -> None:
-        """Handle one event, then do everything that follows from it."""
+        """Handle one event, then make all possible progress."""
         due = self.due
         try:
             try:
@@ -73,14 +74,14 @@ class Exchange(ExchangeState):
             except SipcError as error:
                 self.record.set_failure(Outcome.ABORTED, error.text)
                 step = self._end()
-        except Exception as error:  # a defect: other exchanges must go on
+        except Exception as error:  # internal error: other exchanges must continue
             step = self.end_after_defect(repr(error))
         self.needs_thread |= step is Step.WOULD_BLOCK
         if not self.may_block and (self.is_over or self.needs_thread or self.due < due):
             self.on_change(self)
 
     def _proceed(self) -> Step:
-        """Do all that is due, until the exchange must wait for an event."""
+        """Make progress until the exchange must wait for an event."""
         while not self.is_ending:
             if self.must_stop and self._stop_handler() is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
@@ -97,7 +98,7 @@ class Exchange(ExchangeState):
         return self._end()
 
     def _is_request_done(self) -> bool:
-        """Return whether the client has sent all, and a handler that stays has read all."""
+        """Return whether the request is complete, and read by a persistent handler."""
         if not self.buffer.reader.complete:
             return self.is_client_gone
         return not (self.io and self.io.run.is_persistent and self.io.wants_input(self.buffer))
@@ -116,7 +117,7 @@ class Exchange(ExchangeState):
         return Step.DONE
 
     def end_after_defect(self, text: str) -> Step:
-        """End, whatever else fails."""
+        """End the exchange, even if closing or stopping fails."""
         self.record.set_failure(Outcome.INTERNAL_ERROR, text)
         try:
             return self._end()
@@ -139,10 +140,10 @@ class Exchange(ExchangeState):
         if io is not None:
             run = io.run
             if run.input >= 0 and not buffer.is_discarding:
-                # Also if only the flush is left, for which there was no space.
+                # Also if only the flush is left, because the pipe had no space for it.
                 has_more = buffer.has_unsent or reader.complete
                 wanted[run.input] = WRITE if has_more else 0, self._on_input
-            if run.output >= 0 and not writing:  # its HANGUP would be reported at once
+            if run.output >= 0 and not writing:  # else its HANGUP would be reported repeatedly
                 wanted[run.output] = READ, self._on_output
             if not io.has_exited:
                 wanted[run.exit] = READ, self._on_exit
@@ -166,7 +167,7 @@ class Exchange(ExchangeState):
             self.needs_thread = True
 
     def _run_timeouts(self, now: float, *, reading: bool, writing: bool) -> None:
-        """Run the timeouts of what the exchange waits for, and pause the others."""
+        """Run the timeouts for which the exchange waits, and pause the others."""
         buffer, io = self.buffer, self.io
         reader = buffer.reader
         running = Timeout.HANDLER if self.has_handler_timeout else 0
@@ -208,7 +209,7 @@ class Exchange(ExchangeState):
                     f"the worker did not read the rest of its request within {limit:g} s"
                 )
                 self._discard_rest()
-            case _:  # the time that was due has moved
+            case _:  # no timeout has expired: compute `due` again
                 self.due = self.timeouts.update(now, running=self.running, progress=0)
         return Step.DONE
 
@@ -232,15 +233,15 @@ class Exchange(ExchangeState):
         return step
 
     def _on_hangup(self) -> Step:
-        """Stop the handler of a client that is gone, unless it may finish."""
+        """Stop the handler of a client that has closed, unless the handler may finish."""
         if self.is_response_over and not self.writer.pending:
-            self.is_client_gone = True  # it has everything, and need not send the rest
+            self.is_client_gone = True  # it has the whole response, and need not send the rest
         elif self.context.config.finish_on_hangup and self.io is not None:
             while not self.buffer.reader.complete:
                 step = self._receive()
                 if step is Step.WOULD_BLOCK:
                     return step
-                if step is Step.NO_DATA:  # the client only stopped reading: no event will follow
+                if step is Step.NO_DATA:  # the client only stopped reading: there will be no event
                     raise Abort(Outcome.CLIENT_CLOSED, "before its request was complete")
             self.is_client_gone = self.has_stream_ended = True
             self.writer.pending.clear()
@@ -268,7 +269,7 @@ class Exchange(ExchangeState):
             raise Abort(Outcome.REQUEST_INCOMPLETE, str(error)) from None
         except ProtocolError as error:
             raise Abort(Outcome.MALFORMED, str(error)) from None
-        except SipcError as error:  # a full disk fails this request alone
+        except SipcError as error:  # a full disk makes only this request fail
             self._fail(Outcome.ABORTED, error.text)
             return Step.DONE
         self.progress |= Timeout.READ_IDLE | Timeout.WRITE_IDLE
@@ -277,7 +278,7 @@ class Exchange(ExchangeState):
         return self._on_data()
 
     def _on_data(self) -> Step:
-        """Start the handler, or feed it, after data of the request has arrived."""
+        """Start the handler, or write to it, after data of the request has arrived."""
         config, buffer = self.context.config, self.buffer
         if config.max_request is not None and buffer.reader.payload_bytes > config.max_request:
             raise Abort(Outcome.TOO_LARGE, f"more than {config.max_request} bytes")
@@ -296,7 +297,7 @@ class Exchange(ExchangeState):
         return Step.DONE
 
     def _send(self) -> Step:
-        """Write as much of the response as the client takes."""
+        """Write as much of the response as possible without blocking."""
         pending = self.writer.pending
         try:
             while pending:
@@ -315,7 +316,7 @@ class Exchange(ExchangeState):
     # -- the handler -----------------------------------------------------------------------
 
     def _start_handler(self) -> Step:
-        """Start the handler, unless the client is gone, and write to it what has arrived."""
+        """Start the handler, unless the client has closed; write to it the data received so far."""
         if is_hung_up(self.stream_fd):
             return self._on_hangup()
         try:
@@ -335,23 +336,23 @@ class Exchange(ExchangeState):
         self.io = io = HandlerIO(run)
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
-        if run.input < 0:  # it has the whole request
+        if run.input < 0:  # the handler has the whole request
             self.buffer.clear()
         elif io.feed(self.buffer):
             run.end_input()
         return Step.DONE
 
     def _feed_handler(self, io: HandlerIO) -> None:
-        """Write what the handler takes of the request; end its input after the last byte."""
+        """Write the request to the handler without blocking; end its input after the last byte."""
         descriptor = io.run.input
         if descriptor >= 0 and io.feed(self.buffer):
             self.unregister(descriptor)
-            io.run.end_input()  # if there is no space for it, the descriptor is polled again
+            io.run.end_input()  # without space for the flush, the descriptor is polled again
         if self.is_response_over and not io.wants_input(self.buffer):
             self._discard_rest()
 
     def _on_input(self, events: int) -> Step:
-        """Feed the handler, or stop because it has closed its input."""
+        """Write to the handler, or stop writing if it has closed its input."""
         if self.io is not None:
             if events & HANGUP:
                 self.io.abandon_input(self.buffer)
@@ -366,7 +367,7 @@ class Exchange(ExchangeState):
             self.io.run.abandon_input()
 
     def _on_output(self, _events: int) -> Step:
-        """Pass the handler's output on to the client."""
+        """Send the handler's output to the client."""
         io = self.io
         if io is None:
             return Step.DONE
@@ -396,7 +397,7 @@ class Exchange(ExchangeState):
         return self._send()
 
     def _end_response(self, result: Result | None) -> None:
-        """End the response, whose output has ended: with a flush if the handler succeeded."""
+        """End the response after the end of the output; add the flush if the handler succeeded."""
         io, buffer = self.io, self.buffer
         if result is None or io is None or self.is_response_over:
             return
@@ -415,7 +416,7 @@ class Exchange(ExchangeState):
             self._discard_rest()
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
-        """Abandon the response; the rest of the request is still read before the close."""
+        """Leave the response truncated; read the rest of the request before closing."""
         self.record.set_failure(outcome, detail)
         self.must_start = False
         self.must_stop = True
@@ -425,7 +426,7 @@ class Exchange(ExchangeState):
         self._discard_rest()
 
     def _stop_handler(self) -> Step:
-        """Stop the handler with everything it started; before that, close an ending connection."""
+        """Stop the handler and its children. First close an ending exchange's connection."""
         self.unregister(*self.polled)
         if self.is_ending and not self.is_closed:
             self.is_closed = True
@@ -441,7 +442,7 @@ class Exchange(ExchangeState):
                     return Step.WOULD_BLOCK
             except SipcError as error:
                 self.record.warnings.append(error.text)
-            except OSError as error:  # it must not be stopped again: its descriptors are closed
+            except OSError as error:  # do not stop it again: its descriptors are closed
                 self.record.warnings.append(f"cannot stop the handler: {error.strerror}")
             self.io = None
         self.must_stop = False

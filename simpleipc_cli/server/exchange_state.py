@@ -1,8 +1,8 @@
 """The parts of an exchange: its state, its timeouts, and the bytes between client and handler.
 
-None of them decides: exchange.py does. RequestBuffer holds what has been read from the client and
-not yet written to the handler: in the buffer that it was read into until more is read, then on
-disk. HandlerIO writes it.
+exchange.py makes the decisions. RequestBuffer holds the bytes that have been read from the client
+and not yet written to the handler: in the read buffer until the next read, then on disk. HandlerIO
+writes them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from simpleipc_cli.transport import Poller, Stream
 
 _MAX_PIPE_CONTENT = 1 << 16  # bytes that a pipe holds (pipe(7))
 _BUFFER_SIZE = 512 * 1024
-"""Bytes moved at once: several full packets, and little memory with many requests."""
+"""Bytes per read: several full packets, but little memory for many requests."""
 
 
 class Timeout:
@@ -43,13 +43,14 @@ class Timeout:
     HANDLER = 8
     """The handler must end."""
     OUTPUT_LINGER = 16
-    """The output of a handler that has exited must end, or a worker without output must exit."""
+    """The output must end after the handler has exited, or a worker exit after its output has
+    ended."""
     INPUT_DRAIN = 32
     """A worker that has answered must read the rest of the request."""
 
 
 def timeout_limits(config: ServerConfig) -> dict[int, float | None]:
-    """Return the limit of each kind in seconds; the first of two that expire is reported."""
+    """Return the limit of each kind in seconds, those to report first at the front."""
     return {
         Timeout.READ_IDLE: config.read_timeout,
         Timeout.PACKET: config.read_timeout,
@@ -62,18 +63,18 @@ def timeout_limits(config: ServerConfig) -> dict[int, float | None]:
 
 @dataclass(slots=True)
 class Timeouts:
-    """One inactivity timer for each kind, made when it first runs."""
+    """One inactivity timer for each kind, created when it first runs."""
 
     limits: dict[int, float | None]
     timers: dict[int, InactivityTimer] = field(default_factory=dict)
 
     def shorten_read_idle(self) -> None:
-        """Wait only briefly from the next reset on, as the server drains."""
+        """Use a short limit from the next reset on, as the server drains."""
         limit = min(self.limits[Timeout.READ_IDLE] or NEVER, DRAIN_IDLE_TIMEOUT)
         self.limits = {**self.limits, Timeout.READ_IDLE: limit}
 
     def update(self, now: float, *, running: int, progress: int) -> float:
-        """Reset the kinds in `progress`, then let those in `running` run and the others pause.
+        """Reset the timers in `progress`, then run those in `running` and pause the others.
 
         Return the monotonic time when the first expires, or NEVER.
         """
@@ -92,7 +93,7 @@ class Timeouts:
         return due
 
     def expired(self, now: float) -> tuple[int, float]:
-        """Return a kind that has expired, and its limit; 0 if none has."""
+        """Return a kind that has expired, and its limit; 0 if no timer has expired."""
         for kind in self.limits:
             timer = self.timers.get(kind)
             if timer is not None and timer.limit is not None and timer.expires_at() <= now:
@@ -108,15 +109,15 @@ class RequestBuffer:
     """The buffer that the request is read into."""
     spool_folders: Sequence[str]
     is_held: bool
-    """Whether the whole request goes to disk before the handler gets it."""
+    """Whether the whole request is stored on disk before the handler gets it."""
     quit_on: bytes | None
-    """The payload that asks the server to stop, if any does."""
+    """The payload that asks the server to stop, if configured."""
     quit_matched: int = 0
-    """How many bytes are equal to those of `quit_on`; more than it has once one differs."""
+    """Number of bytes that match `quit_on`; more than its length if a byte differs."""
     reader: MessageReader = field(default_factory=MessageReader)
-    """Decodes the request, and knows whether it is complete."""
+    """Decodes the request, and detects whether it is complete."""
     chunks: list[Buffer] = field(default_factory=list)
-    """The next bytes for the handler; load() brings more of them from disk."""
+    """The next bytes for the handler; load() reads more of them from disk."""
     spool: Spool | None = None
     """The bytes after `chunks`, on disk."""
     has_unsent: bool = False
@@ -124,13 +125,13 @@ class RequestBuffer:
     is_discarding: bool = False
     """Whether the rest is dropped as it arrives."""
     sent_prefix: bytearray = field(default_factory=bytearray)
-    """The bytes that a persistent handler has taken, while they fit into a pipe."""
+    """The bytes written to a persistent handler, as long as they fit into a pipe."""
     sent_bytes: int = 0
 
     def is_started(self) -> bool:
-        """Return whether this is a request for the handler: it has payload, or is complete.
+        """Return whether the handler must start: the request has payload, or is complete.
 
-        A prefix of the quit request is not.
+        A prefix of the quit request does not start it.
         """
         if self.reader.complete:
             return True
@@ -150,7 +151,7 @@ class RequestBuffer:
         flush, and SipcError if the disk is full.
         """
         if self.chunks and not self.spool:
-            self._store(self.chunks)  # they are in the buffer that is read into next
+            self._store(self.chunks)  # they are in the buffer that this read will overwrite
             self.chunks = []
         count = stream.read_nowait(self.buffer)
         if not count:
@@ -179,13 +180,13 @@ class RequestBuffer:
         self.spool.append(payload)
 
     def take_spool(self) -> Spool:
-        """Return the whole request, which was held. The caller closes it."""
+        """Return the whole request, which was stored on disk. The caller closes it."""
         if self.spool is None:
             self.spool = Spool(*self.spool_folders)
         return self.spool
 
     def whole(self) -> list[Buffer] | None:
-        """Return the whole request, if it has arrived and is in memory."""
+        """Return the whole request if it has arrived and is in memory."""
         return self.chunks if self.reader.complete and self.spool is None else None
 
     def load(self) -> list[Buffer]:
@@ -201,9 +202,9 @@ class RequestBuffer:
             self.sent_prefix += b"".join(self.chunks)[:count]
 
     def rewind(self) -> bool:
-        """Queue all that was remembered for another handler; return whether that is possible.
+        """Queue all bytes from remember() for another handler; return whether that is possible.
 
-        It is possible while all written bytes may still be in a pipe.
+        It is possible as long as all written bytes fit into a pipe.
         """
         if self.is_discarding or self.sent_bytes != len(self.sent_prefix):
             return False
@@ -220,7 +221,7 @@ class RequestBuffer:
         self.chunks = []
 
     def discard(self) -> None:
-        """Drop the bytes for the handler, and all that are read from now on."""
+        """Drop the bytes for the handler, and all bytes that are read from now on."""
         self.is_discarding = True
         self.clear()
         if self.spool is not None:
@@ -228,7 +229,7 @@ class RequestBuffer:
 
 
 class IoBuffers:
-    """The two buffers of one exchange, lent by the dispatcher. Untouched pages cost no memory."""
+    """The two buffers of one exchange; the dispatcher reuses them. Unused pages take no memory."""
 
     def __init__(self) -> None:
         self.request = memoryview(bytearray(_BUFFER_SIZE))
@@ -237,20 +238,20 @@ class IoBuffers:
 
 @dataclass(slots=True)
 class HandlerIO:
-    """One run, which is fed from the request buffer."""
+    """One run of the handler; writes the request buffer to it."""
 
     run: HandlerRun
     has_exited: bool = False
     is_lingering: bool = False
-    """Whether the end of the run is near: a handler has exited and its output is still open, or
-    the output of a worker has ended and its exit is due."""
+    """Whether the run is about to end: a handler has exited but its output is still open, or the
+    output of a worker has ended but it has not exited."""
 
     def wants_input(self, request: RequestBuffer) -> bool:
-        """Return whether it gets the rest of the request even after its response."""
+        """Return whether the handler gets the rest of the request even after its response."""
         return self.run.is_persistent and self.run.input >= 0 and not request.is_discarding
 
     def feed(self, request: RequestBuffer) -> bool:
-        """Write as much as the handler takes; return whether the whole request is written.
+        """Write without blocking; return whether the whole request is written.
 
         Raises SipcError if the disk cannot be read.
         """
@@ -274,10 +275,9 @@ class HandlerIO:
         return request.reader.complete and not request.is_discarding
 
     def abandon_input(self, request: RequestBuffer) -> None:
-        """Write no more, because the handler reads no more.
+        """Stop writing, because the handler has closed its input.
 
-        A worker may be about to exit without having read the request, which then goes to another
-        worker.
+        A worker may be about to exit without reading the request: then another worker gets it.
         """
         self.run.abandon_input()
         if not self.run.is_persistent:
@@ -285,7 +285,7 @@ class HandlerIO:
 
 
 class Step(Enum):
-    """How a step ended."""
+    """The result of a step."""
 
     DONE = auto()
     NO_DATA = auto()
@@ -309,7 +309,7 @@ class ExchangeState:
     context: ServerContext
     on_change: Callable[..., None]
     """Called with the exchange after each step on the event loop that sets `is_over` or
-    `needs_thread`, or lets `due` be earlier."""
+    `needs_thread`, or makes `due` earlier."""
     stream: Stream
     stream_fd: int
     record: RequestRecord
@@ -326,10 +326,10 @@ class ExchangeState:
     polled: dict[int, int] = field(default_factory=dict)
     """The polled events by descriptor."""
     may_block: bool = False
-    """Whether it runs on a worker thread."""
+    """Whether the exchange runs on a worker thread, where it may block."""
     is_draining: bool = False
     due: float = NEVER
-    """Monotonic time at which to call resume() if nothing happens."""
+    """Monotonic time at which to call resume() if no event occurs."""
     running: int = 0
     """The timeouts that run."""
     progress: int = 0
@@ -341,17 +341,17 @@ class ExchangeState:
     must_stop: bool = False
     """Whether the handler must be stopped next."""
     is_response_over: bool = False
-    """Whether the last byte of the response, or its flush, is in `writer`."""
+    """Whether the whole response, complete or truncated, is in `writer`."""
     has_stream_ended: bool = False
     """Whether the client has ended its request stream; it may still read."""
     is_client_gone: bool = False
-    """Whether it does not read either; its handler may finish."""
+    """Whether the client has also stopped reading; its handler may finish."""
     is_closed: bool = False
     """Whether the connection is closed."""
     is_ending: bool = False
 
     def unregister(self, *descriptors: int) -> None:
-        """Poll these descriptors no longer."""
+        """Stop polling these descriptors."""
         for descriptor in descriptors:
             if self.polled.pop(descriptor, None) is not None:
                 self.poller.unregister(descriptor)

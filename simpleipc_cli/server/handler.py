@@ -1,8 +1,8 @@
 """The interface between the server and its handlers.
 
-A handler starts a run for each request. The server polls the run's three descriptors, writes
-the request's payload to it, reads the response's payload from it, and stops it. It does not know
-whether a process, a worker or a callback answers.
+A handler starts a run for each request. The server polls the run's three descriptors, writes the
+request's payload, reads the response's payload, and stops the run. This is the same for a process,
+a worker and a callback.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simpleipc_cli.transport import Peer, WakeupEvent
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request before its first byte."""
+    """A request whose payload has not been read yet."""
 
     id: str
     peer: Peer
@@ -26,55 +26,55 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended without the server's help."""
+    """How a run ended that the server did not stop."""
 
     succeeded: bool
     status: str
     """One word: "0", "3", "SIGKILL"."""
     text: str
-    """How it ended, as text: "exit status 3", "killed by SIGKILL"."""
+    """As text: "exit status 3", "killed by SIGKILL"."""
     request_unread: bool = False
-    """Whether nothing of the request was read, so that another run may answer it."""
+    """Whether the run has read no byte of the request, so that another run may answer it."""
 
 
 class HandlerRun(ABC):
-    """One request being answered. Only stop() may block.
+    """Answers one request. Only stop() may block.
 
     The server may poll the descriptors until it calls stop(), and `input` until end_input().
     """
 
     is_persistent: bool = False
-    """Whether its process stays for other requests. Then it gets the whole request, even after its
-    response, and may answer after it stopped reading."""
+    """Whether the process answers several requests. Such a run gets the whole request even if it
+    has already responded, and may respond even if it has stopped reading."""
     input: int
-    """Descriptor to write the request to; -1 once it is closed. HANGUP: the run reads no more."""
+    """Descriptor to write the request to; -1 if closed. HANGUP: the run has closed its input."""
     output: int
-    """Descriptor to read the response from; -1 at end of file. Set to -1 to read no more."""
+    """Descriptor to read the response from; -1 at end of file. Set it to -1 to stop reading."""
     exit: int
-    """Descriptor that is readable, and stays so, from when the run has exited."""
+    """Descriptor that becomes and stays readable when the run has exited."""
 
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
-        """Write some of the request; return how many bytes.
+        """Write a part of the request; return its number of bytes.
 
-        With `last` no bytes follow, and the end of the request may be written with these. The
-        caller must offer the unwritten bytes again. Raises BlockingIOError if the run accepts none
-        now, PeerClosed if it never will.
+        With `last` no bytes follow: the run may write the end of the request, too. The caller must
+        pass the unwritten bytes again. Raises BlockingIOError if the run accepts no byte now,
+        PeerClosed if it has closed its input.
         """
 
     @abstractmethod
     def end_input(self) -> None:
-        """End the request. Until it succeeds, `input` keeps its value: call it again."""
+        """End the request. If `input` is not -1 after the call, call it again later."""
 
     @abstractmethod
     def abandon_input(self) -> None:
-        """Write no more, but do not end the request. May be called again."""
+        """Stop writing, but do not end the request. May be called again."""
 
     @abstractmethod
     def read(self, buffer: memoryview) -> list[memoryview]:
-        """Read some of the response; return pieces that are views of `buffer`.
+        """Read a part of the response; return pieces that are views of `buffer`.
 
-        Sets `output` to -1 if no more pieces follow. Raises BlockingIOError without data.
+        Set `output` to -1 if no more pieces follow. Raises BlockingIOError if there is no data.
         """
 
     @abstractmethod
@@ -85,16 +85,16 @@ class HandlerRun(ABC):
     def stop(self, kill_now: WakeupEvent) -> None:
         """Terminate the run and its children, and kill them after the grace period.
 
-        `kill_now` cuts that short. Blocks until it is done. The run's input is not ended before
-        that: its reader must not take that for the end of the request. Must be called once for
-        every run, even if it has exited. Raises SipcError if something cannot be killed.
+        `kill_now` ends the grace period early. Blocks until all have ended. Keeps the run's input
+        open until then, so that no process takes a truncated request for complete. Call it once for
+        every run, even if it has exited. Raises SipcError if a process cannot be killed.
         """
 
     @abstractmethod
     def kill(self) -> None:
         """Kill the run and its children without waiting for their exit. Raises OSError.
 
-        For a server that ends while the thread hangs that would stop the run.
+        Used if the server ends while the thread that should stop the run hangs.
         """
 
     def stop_nowait(self) -> bool:
@@ -106,19 +106,19 @@ class Handler(ABC):
     """Answers requests. Its methods may be called from any thread."""
 
     accepts_spooled = True
-    """Whether run() takes a spooled request; else that is written to the run."""
+    """Whether run() accepts a spooled request; otherwise the server writes it to the run."""
     min_fds = 0
-    """How many descriptors it needs at least, not counting those of runs."""
+    """Minimum number of descriptors that the handler needs, without those of runs."""
     held_fds = 0
-    """How many it holds now, not counting those of runs."""
+    """Number of descriptors that the handler has open now, without those of runs."""
 
     @abstractmethod
     def run(
         self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
     ) -> HandlerRun:
-        """Start a run. `spooled` is the whole request, if the server has waited for it.
+        """Start a run. `spooled` is the whole request, if the server has spooled it.
 
-        `payload` is the whole request, if it has arrived and is in memory. If the run takes one of
+        `payload` is the whole request, if it has arrived and is in memory. If the run uses one of
         them, its `input` is -1 from the start. Raises SipcError.
         """
 
@@ -134,7 +134,8 @@ class Handler(ABC):
         return None
 
     def start(self) -> None:  # noqa: B027
-        """Prepare for requests: the server begins to serve, and threads may be started."""
+        """Prepare for requests. The server calls this when it starts to serve; it may start
+        threads."""
 
     def reload(self) -> None:  # noqa: B027 - most keep nothing
         """Replace idle processes now, and busy ones when they finish.

@@ -1,7 +1,7 @@
-"""A server from its first connection to its last response: the event loop and the shutdown.
+"""The server: its event loop and its shutdown.
 
-The main thread accepts connections and runs exchanges. Its threads communicate by a wakeup
-descriptor, the events of the shutdown, and the queue of the worker threads.
+The main thread accepts connections and runs exchanges. The threads communicate through a wakeup
+event, the shutdown events, and the queue of the worker threads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from simpleipc_cli.server.systemd import Notifier
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_wakeup_event
 
-_MIN_TIMEOUT = 0.01  # seconds; a shorter wait costs one more system call (tunable)
-_KILL_TIMEOUT = 0.5  # seconds from the second stop() until threads that hang are left (tunable)
-_PATH_CHECK = 0.4  # seconds between checks of the path: twice within the promised second
+_MIN_TIMEOUT = 0.01  # seconds; a shorter wait needs one more system call (tunable)
+_KILL_TIMEOUT = 0.5  # seconds to wait for threads after the second stop() (tunable)
+_PATH_CHECK = 0.4  # seconds between checks of the path; a loss is noticed within a second
 
 
 class ExitReason(Enum):
@@ -47,10 +47,10 @@ class Server:
         observe: Callable[[Stream, str], Stream] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        """Take over the listener. Raises OSError.
+        """Own the listener. Raises OSError.
 
-        `observe` may wrap each connection; it gets the request's id, and must not raise.
-        `notifier` is kept informed of shutdown and watchdog.
+        `observe` may wrap each connection; it also gets the request's id, and must not raise.
+        `notifier` reports the shutdown and watchdog messages to the service manager.
         """
         self._listener = listener
         self._config = config
@@ -65,11 +65,11 @@ class Server:
         self._descriptors = descriptors
         self._acceptor = Acceptor(listener, self._context, self._dispatcher, descriptors)
 
-        self._may_drain = Lock()  # the first stop() takes it, for good
+        self._may_drain = Lock()  # the first stop() acquires it and never releases it
         self.must_abort = False
         """Whether stop() was called twice."""
-        self._kill_deadline = self._abort_deadline = NEVER  # when threads that hang are left
-        self._is_accepting = True  # no stop has begun
+        self._kill_deadline = self._abort_deadline = NEVER  # when to stop waiting for threads
+        self._is_accepting = True  # until the shutdown begins
         self._stats_requested = False
         self._reload_requested = False
         self._path_checked = monotonic()
@@ -80,14 +80,14 @@ class Server:
     # -- from any thread or signal handler -------------------------------------------------
 
     def stop(self) -> None:
-        """Begin to stop; the second call stops at once."""
+        """Start the shutdown; the second call aborts all requests."""
         self._shutdown.is_requested = True
         if not self._may_drain.acquire(blocking=False) and not self.must_abort:
             self.must_abort = True
             self._kill_deadline = monotonic() + _KILL_TIMEOUT
-            if self._dispatcher.unanswered:  # handlers that are killed may end their requests soon
+            if self._dispatcher.unanswered:  # check before killing handlers ends their requests
                 self._exit_reason = ExitReason.ABORTED
-            self._shutdown.killing.set()  # here: the main thread may wait for a handler
+            self._shutdown.killing.set()  # now, as the main thread may wait for a handler
         self._wakeup.set()
 
     def log_stats(self) -> None:
@@ -96,7 +96,7 @@ class Server:
         self._wakeup.set()
 
     def reload(self) -> None:
-        """Reopen the log, and have the handler replace its processes."""
+        """Reopen the log, and make the handler replace its processes."""
         self._reload_requested = True
         self._wakeup.set()
 
@@ -114,7 +114,7 @@ class Server:
         return self._exit_reason
 
     def run_once(self) -> None:
-        """Wait for events and call their owners, then do what is due."""
+        """Wait for events and call their callbacks, then run due timeouts and housekeeping."""
         acceptor, dispatcher = self._acceptor, self._dispatcher
         due = min(dispatcher.due, self._housekeeping_due, acceptor.retry_at, acceptor.refused_due)
         timeout = None
@@ -126,7 +126,7 @@ class Server:
             dispatcher.start_queued()
         now = monotonic()
         if self._housekeeping_due == NEVER:
-            self._housekeeping_due = now + _PATH_CHECK  # the event may have changed what is due
+            self._housekeeping_due = now + _PATH_CHECK  # the event may have made some work due
         if now >= dispatcher.due:
             dispatcher.resume_due(now)
         if self._shutdown.is_requested or now >= min(
@@ -145,13 +145,13 @@ class Server:
         self._housekeeping_due = 0.0
 
     def _on_done(self) -> None:
-        """Wake the main thread if it waits for the end of a request. Called by any thread."""
+        """Wake the main thread if it waits for the end of a request. Any thread may call this."""
         is_stopping = self._shutdown.is_requested
         if self._dispatcher.queue or is_stopping or self._acceptor.retry_at != NEVER:
             self._wakeup.set()
 
     def _housekeeping(self) -> None:
-        """Do what would cost too much for each request."""
+        """Do the checks that take too long to be done for each request."""
         self._notifier.tick()
         self._dispatcher.threads.add_thread()
         self._apply_requests()
@@ -179,7 +179,7 @@ class Server:
                 or self._dispatcher.unanswered
             )
         ):
-            due = min(due, now + _PATH_CHECK)  # a thread or descriptors may be free by then
+            due = min(due, now + _PATH_CHECK)  # then, threads or descriptors may be free
         if self._is_accepting and (idle_end := self._idle_end()) is not None:
             due = min(due, idle_end)
         return due
@@ -220,7 +220,7 @@ class Server:
     # -- shutdown --------------------------------------------------------------------------
 
     def _begin_drain(self) -> None:
-        """Accept no new clients, but answer all that have connected."""
+        """Refuse new clients, but answer all that have connected."""
         self._log.debug("stopping: answering all connected clients")
         self._notifier.stopping("stopping: answering all connected clients")
         self._is_accepting = False
@@ -230,7 +230,7 @@ class Server:
         self._dispatcher.on_shutdown()
 
     def _drain(self) -> None:
-        """Answer clients in the kernel's queue, and abort when the drain timeout has passed."""
+        """Answer clients in the kernel's queue; abort after the drain timeout."""
         self._acceptor.drain()
         if self.must_abort or self._drain_deadline.expired():
             self._abort()
@@ -238,7 +238,7 @@ class Server:
             self._abandon()
 
     def _abort(self) -> None:
-        """End all requests; what waits for a worker thread ends when it gets one."""
+        """Abort all requests; those in the queue for a worker thread end when they get one."""
         if self._shutdown.aborting.is_set():
             return
         if self._dispatcher.unanswered:
@@ -252,13 +252,13 @@ class Server:
         self._dispatcher.abort_queued()
 
     def _abandon(self) -> None:
-        """End without the threads that hang: in a disk that does not answer, say."""
+        """End without waiting for threads that hang, for example at a disk that does not answer."""
         self._kill_deadline = self._abort_deadline = NEVER
         self._shutdown.killing.set()
         self._dispatcher.abandon()
 
     def _end(self) -> None:
-        """Free everything, also after an internal error."""
+        """Free all resources, also after an internal error."""
         self._acceptor.close_listener()
         if self._dispatcher.unanswered:  # after an internal error
             self._shutdown.killing.set()

@@ -1,9 +1,9 @@
-"""What a service manager passes to the server, and what the server reports to it.
+"""Sockets that a service manager passes to the server, and messages to the service manager.
 
-See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3). The manager's variables are for the
-server alone: handlers do not get them. A message is one datagram of NAME=value lines. The socket is
-kept open, as the watchdog must be notified even without free descriptors. A failure is logged once
-and does not stop the server.
+See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3). Handlers do not get the manager's
+environment variables. A message is one datagram of NAME=value lines. The socket stays open, as
+watchdog messages must be sent even without free descriptors. A failure is logged once and does not
+stop the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from time import monotonic
 from simpleipc_cli.errors import SipcError
 
 _FIRST_FD = 3  # the first passed descriptor (SD_LISTEN_FDS_START)
-_MAX_FDS = 1 << 20  # above any descriptor number that Linux allows
+_MAX_FDS = 1 << 20  # the maximum in Linux (the default of fs.nr_open)
 _SOCKET_NAME = "sipc"
 _OWN_VARIABLES = {
     *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
@@ -28,19 +28,19 @@ _SEND_TIMEOUT = 2  # seconds to wait until the manager accepts a message (tunabl
 
 
 def without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the variables that are for the server alone."""
+    """Return the environment without the service manager's variables."""
     return {name: value for name, value in environment.items() if name not in _OWN_VARIABLES}
 
 
 def passed_descriptor(environment: Mapping[str, str]) -> int | None:
-    """Return the socket to serve, if one was passed; no child inherits the passed sockets.
+    """Return the socket to serve, if one was passed; make all passed sockets non-inheritable.
 
-    Raises SipcError unless it is the only one, or the only one with its name.
+    Raises SipcError if several were passed, unless exactly one is named "sipc".
     """
     if environment.get("LISTEN_PID") != str(os.getpid()) or "LISTEN_FDS" not in environment:
         return None
     count, names = environment["LISTEN_FDS"], environment.get("LISTEN_FDNAMES", "")
-    # int() refuses thousands of digits with an error of its own.
+    # Check the length first, as int() raises another error for thousands of digits.
     if not count.isdecimal() or len(count) > 7 or not 0 < int(count) <= _MAX_FDS:
         raise SipcError(
             f"LISTEN_FDS is {count!r}, not a number of sockets", "unset it, or use a socket unit"
@@ -50,7 +50,7 @@ def passed_descriptor(environment: Mapping[str, str]) -> int | None:
         try:
             os.set_inheritable(descriptor, False)
         except OSError:
-            pass  # not open; the caller checks the descriptor that it serves
+            pass  # not open; the caller checks the one that it serves
     if len(descriptors) == 1:
         return _FIRST_FD
     pairs = zip(descriptors, names.split(":"), strict=False)
@@ -64,7 +64,7 @@ def passed_descriptor(environment: Mapping[str, str]) -> int | None:
 
 
 class Notifier:
-    """Notifies a service manager, if the environment names one. For one thread."""
+    """Notifies a service manager, if the environment names one. Only one thread may use it."""
 
     def __init__(
         self, environment: Mapping[str, str], warn: Callable[[str], None] = lambda _: None
@@ -90,22 +90,22 @@ class Notifier:
             self._warn_once(f"{address}: neither a path nor an abstract name")
 
     def ready(self, status: str) -> None:
-        """Report that the server listens; `status` is one printable line for people."""
+        """Report that the server listens; `status` is one printable line for users."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self, status: str) -> None:
-        """Report that the server has begun to stop."""
+        """Report that the server is stopping."""
         self._send(f"STOPPING=1\nSTATUS={status}")
 
     def remaining(self) -> float | None:
-        """Return the seconds until tick() should be called; None if it need not be."""
+        """Return the seconds until tick() is due; None without a watchdog."""
         return None if self._interval is None else max(0.0, self._next - monotonic())
 
     def tick(self) -> None:
         """Send a watchdog message if one is due."""
         if self._interval is not None and (now := monotonic()) >= self._next:
             self._next = now + self._interval
-            self._send("WATCHDOG=1", _socket.MSG_DONTWAIT)  # if it is lost, the next one is in time
+            self._send("WATCHDOG=1", _socket.MSG_DONTWAIT)  # one message may be lost
 
     def close(self) -> None:
         if self._socket is not None:
@@ -130,7 +130,7 @@ class Notifier:
 
 
 def _watchdog_interval(environment: Mapping[str, str]) -> float | None:
-    """Return the seconds between messages: half the time after which we are taken for dead."""
+    """Return the seconds between messages: half of the watchdog's timeout."""
     micros = environment.get("WATCHDOG_USEC", "")
     is_ours = environment.get("WATCHDOG_PID") in {None, str(os.getpid())}
     if not is_ours or not micros.isdecimal() or len(micros) > 20:  # 64 bits at most
