@@ -30,8 +30,9 @@ class Endpoint:
     def path_checked(self) -> str:
         """Return the path for a client. Call it before each try to connect.
 
-        Another user may have created it. Nobody else can replace a directory of this user: /tmp is
-        sticky. Raises PermissionDenied if it is not private, PathNotFound if it is missing.
+        Another user may have created it. Once it belongs to this user, no other user can replace
+        it, as /tmp is sticky. Raises PermissionDenied if it is not private, PathNotFound if it is
+        missing.
         """
         folder = self._private_folder
         if folder is None:
