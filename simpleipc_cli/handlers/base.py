@@ -1,4 +1,4 @@
-"""What handlers share: the program that they run, and the supervision of its idle processes."""
+"""The common code of handlers: their program, and the supervision of idle processes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _OF_A_REQUEST = {"UNIXREMOTEPID", "UNIXREMOTEEUID", "UNIXREMOTEEGID", "SIPC_REQUEST_ID"}
 
-_POLL_INTERVAL = 0.05  # seconds between checks whether to kill now (tunable)
-_KILL_TIMEOUT = 0.5  # seconds from `kill_now` until threads that hang are left (tunable)
-_MAX_STOP = 5.0  # seconds that a stop may take beyond the grace period, unless a thread hangs
+_POLL_INTERVAL = 0.05  # seconds between checks of `kill_now` (tunable)
+_KILL_TIMEOUT = 0.5  # seconds to wait for threads after `kill_now` (tunable)
+_MAX_STOP = 5.0  # seconds to wait for threads after the grace period
 _START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (tunable)
 
 PROCESS_FDS = 3
@@ -39,11 +39,11 @@ _Idle = TypeVar("_Idle")
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a handler runs, and how."""
+    """The program of a handler, and its settings."""
 
     command: Command
     environment: Mapping[str, str]
-    """Of each process; must never change. Made by handler_environment()."""
+    """Environment of each process, from handler_environment(). It must never change."""
     limit: DescriptorLimit
     log: Log
     grace_period: float
@@ -51,7 +51,7 @@ class Program:
 
 
 def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return what all processes get, without the variables that only one request has.
+    """Return the environment of all processes, without variables that describe one request.
 
     `environment` is the server's, `path` the endpoint's absolute path.
     """
@@ -60,13 +60,13 @@ def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, 
 
 
 class Supervisor:
-    """Calls `maintain` in a thread: when a process has exited, after wake(), and when it is due."""
+    """Calls `maintain` in a thread: when a process has exited, after wake(), and when due."""
 
     def __init__(self, maintain: Callable[[WakeupEvent], float | None], log: Log) -> None:
-        """`maintain` returns the seconds until its next call, or None.
+        """`maintain` returns the seconds until its next call is due, or None.
 
-        It gets an event that is set when processes that are being stopped must be killed. start()
-        must follow. Raises OSError without free descriptors.
+        Its argument is an event that is set when processes must be killed. Call start() next.
+        Raises OSError without free descriptors.
         """
         self._maintain = maintain
         self._log = log
@@ -84,29 +84,29 @@ class Supervisor:
         self._thread.start()
 
     def add(self, process: ChildProcess) -> None:
-        """Notice when this process exits."""
+        """Watch for the exit of this process."""
         number = process.descriptor
         with self._lock:
             try:
                 self._poller.register(number, READ, partial(self._on_exit, number))
             except OSError:
-                return  # no memory: its exit is noticed when it is needed
+                return  # no memory: its exit is noticed when a request needs it
             self._processes[number] = process
 
     def remove(self, process: ChildProcess) -> None:
-        """Stop watching a process. Call it before the process is stopped."""
+        """Stop watching a process. Call this before the process is stopped."""
         with self._lock:
             if self._processes.get(process.descriptor) is process:
                 self._remove(process.descriptor)
 
     def wake(self) -> None:
-        """Have `maintain` called soon. Can be called from a signal handler."""
+        """Make the thread call `maintain`. A signal handler may call this."""
         self._wakeup.set()
 
     def close(self, seconds: float, kill_now: WakeupEvent) -> None:
-        """End the thread once `maintain` has returned; `kill_now` cuts that short.
+        """End the thread after `maintain` returns; `kill_now` shortens the wait.
 
-        A thread that hangs is left after some seconds, with what it uses.
+        If the thread hangs, give it up after some seconds, with its resources.
         """
         self._closing.set()
         self._wakeup.set()
@@ -125,7 +125,7 @@ class Supervisor:
                 if not self._closing.is_set():
                     timeout = self._maintain(self._kill_now)
                 backoff.reset()
-            except Exception as error:  # a defect: idle processes still need the thread
+            except Exception as error:  # internal error: idle processes still need the thread
                 self._log.warning(f"unexpected {type(error).__name__} in a thread: {error}")
                 self._closing.wait(backoff.next())
                 timeout = 0.0
@@ -136,7 +136,7 @@ class Supervisor:
     def _on_exit(self, number: int, _events: int) -> None:
         """Stop watching a process that has exited.
 
-        The descriptor may have been closed, and its number may now belong to another process.
+        Do nothing if the descriptor has been closed and its number reused for another process.
         """
         with self._lock:
             process = self._processes.get(number)
@@ -151,9 +151,9 @@ class Supervisor:
 def _join(
     thread: Thread, seconds: float, kill_now: WakeupEvent, on_kill: Callable[[], object] = bool
 ) -> bool:
-    """Wait for a thread, only briefly once `kill_now` is set; return whether it has ended.
+    """Wait for a thread, only a short time after `kill_now`; return whether it has ended.
 
-    `on_kill` is called when that is set.
+    `on_kill` is called when `kill_now` is set.
     """
     deadline = Deadline(seconds)
     is_killing = False
@@ -167,17 +167,17 @@ def _join(
 
 
 class SupervisedHandler(Handler, Generic[_Idle]):
-    """A handler with idle processes, which a supervisor maintains."""
+    """A handler with idle processes that a supervisor maintains."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._log = program.log
         self._supervisor: Supervisor | None = None
-        self._generation = 0  # generation of new processes; set by a signal handler
+        self._generation = 0  # number of reloads, set by a signal handler; new processes get it
         self._lock = Condition(Lock())
-        self._idle: list[_Idle] = []  # under the lock
+        self._idle: list[_Idle] = []  # guarded by the lock
         self._backoff = Backoff(*_START_DELAYS)
-        self._has_failed = False  # the last process that was started
+        self._has_failed = False  # whether the last started process has failed
         self._retry_at = 0.0  # earliest time of the next start
 
     def start(self) -> None:
@@ -200,7 +200,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
             thread = Thread(target=self._stop_logged, args=(each, kill_now), daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system has no more: stop them one after the other
+            except RuntimeError:  # no more threads: stop the processes one after the other
                 self._stop_logged(each, kill_now)
             else:
                 threads.append(thread)
@@ -217,7 +217,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
 
     @abstractmethod
     def _remove(self, idle: _Idle) -> None:
-        """Remove a process from the list. Under the lock."""
+        """Remove a process from the list. Hold the lock."""
 
     @abstractmethod
     def _stop(self, idle: _Idle, kill_now: WakeupEvent | None) -> None:
@@ -240,7 +240,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
     def _start_supervisor(self) -> None:
         """Start the supervisor; log a warning if that fails."""
         try:
-            # Its thread needs the attribute.
+            # Set the attribute before its thread, which needs it, starts.
             self._supervisor = Supervisor(self._maintain, self._log)
             self._supervisor.start()
         except (OSError, RuntimeError) as error:

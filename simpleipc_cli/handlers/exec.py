@@ -1,7 +1,8 @@
-"""A process for each request: the payload is its standard input, its output is the response.
+"""A process for each request: the payload is its standard input, the response its output.
 
-It is started for the request, or before it: then the request need not wait for the start. The
-supervisor's thread starts such a process in place of each one that has got its request.
+The process starts when the request arrives, or earlier (--prestart), so that the request need not
+wait for the start. For each prestarted process that gets a request, the supervisor's thread starts
+another one.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
 from simpleipc_cli.transport import WakeupEvent
 
-_QUICK = 0.05  # seconds that a start on the event loop may take (tunable)
-_QUICK_FOR = 10.0  # seconds after a quick start in which others are expected to be (tunable)
+_QUICK = 0.05  # seconds; a start that took less is quick (tunable)
+_QUICK_FOR = 10.0  # seconds after a quick start in which the next is expected quick (tunable)
 
 
 class ProcessHandler(Handler):
@@ -38,7 +39,7 @@ class ProcessHandler(Handler):
     def run_nowait(self, request: Request, payload: Sequence[Buffer] | None) -> ProcessRun | None:
         """Start a process if the last one was started quickly.
 
-        A start waits for the program's file to be read, and a file system may hang.
+        A start waits until the program's file has been read, and a file system may hang.
         """
         if monotonic() >= self._quick_until:
             return None
@@ -62,21 +63,21 @@ class ProcessHandler(Handler):
 
 
 class ProcessRun(StdioPipes, HandlerRun):
-    """A running handler process, and our ends of its pipes. Made by _start_process()."""
+    """A handler process and the server's ends of its pipes. Created by _start_process()."""
 
     process: ChildProcess
     grace_period: float
     on_stopped: Callable[[], None] | None = None
     """Called after the process has been stopped."""
     generation = 0
-    """Which reload it follows, if it was started before its request."""
+    """Number of reloads before the start, for a prestarted process."""
     is_rejected = False
-    """Whether a request could not use it."""
+    """Whether a request has found it unusable."""
 
     def can_answer(self) -> bool:
-        """Return whether it runs, or has written its response and exited with status 0.
+        """Return whether the process runs, or has already written output and exited with status 0.
 
-        Exit status 0 without output may mean that it timed out waiting for input.
+        Exit status 0 without output may mean that the process timed out while waiting for input.
         """
         status = self.process.status()
         return status is None or (status == 0 and self.has_output())
@@ -86,7 +87,7 @@ class ProcessRun(StdioPipes, HandlerRun):
         return None if status is None else Result(status == 0, *describe(status))
 
     def stop(self, kill_now: WakeupEvent | None) -> None:
-        """Stop the process and its children. Without `kill_now` it gets the whole grace period."""
+        """Stop the process and its children. Without `kill_now` they get the whole grace period."""
         try:
             self.process.stop(self.grace_period, kill_now)
         finally:
@@ -117,7 +118,7 @@ def _start_process(
     spooled: Spool | None = None,
     payload: Sequence[Buffer] | None = None,
 ) -> ProcessRun:
-    """Start a process with a pipe or the spooled request as its standard input.
+    """Start a process. Its standard input is a pipe or the spooled request.
 
     `payload` is the whole request, if it has arrived. `variables` are added to the environment.
     Raises SipcError.
@@ -165,7 +166,7 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         return run
 
     def _take_idle(self) -> ProcessRun | None:
-        """Return the oldest process that can answer; the supervisor replaces the others."""
+        """Return the oldest process that can answer. The supervisor replaces unusable ones."""
         with self._lock:
             for idle in self._idle:
                 if not self._is_replaced(idle) and idle.can_answer():
@@ -177,7 +178,7 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         return None
 
     def _maintain(self, kill_now: WakeupEvent) -> float | None:
-        """Stop processes that cannot be used, start those that are missing."""
+        """Stop unusable processes, and start missing ones."""
         while (idle := self._take_unusable()) is not None:
             if status := idle.process.status():
                 self._record_failure(describe(status)[1])
@@ -186,7 +187,7 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
             left = self._retry_at - monotonic()
             if left > 0:
                 return left
-            generation = self._generation  # before the process can read its files
+            generation = self._generation  # before the start: the process may read old files
             try:
                 run = _start_process(self._program, {}, self._on_demand.guardian)
             except SipcError as error:
@@ -211,7 +212,7 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
             self._supervisor.remove(idle.process)
 
     def _record_failure(self, reason: str) -> None:
-        """Log the first of several failures in a row, and back off."""
+        """Log the first of consecutive failures, and back off."""
         if not self._has_failed:
             self._log.warning(f"a prestarted handler ended before its request: {reason}")
         with self._lock:
@@ -219,5 +220,5 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
             self._delay_next_start()
 
     def _stop(self, idle: ProcessRun, kill_now: WakeupEvent | None) -> None:
-        """Stop a process without ending its input, which would be an empty request."""
+        """Stop a process without closing its input, which would look like an empty request."""
         idle.stop(kill_now)

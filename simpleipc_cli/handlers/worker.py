@@ -1,6 +1,6 @@
-"""A persistent handler process: one request after another over its standard input and output.
+"""A persistent handler process: reads requests from its standard input, writes responses.
 
-Each message is packets ended by a flush, as on the wire.
+Each message is a sequence of packets that ends with a flush, as on the wire.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from simpleipc_cli.server.handler import HandlerRun, Result
 from simpleipc_cli.text import quoted
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
-_EXIT_TIMEOUT = 1.0  # seconds from the end of its input to SIGTERM (tunable)
+_EXIT_TIMEOUT = 1.0  # seconds from the end of the worker's input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
-_POLL_INTERVAL = 0.005  # seconds between checks of unread input, which no event reports (tunable)
+_POLL_INTERVAL = 0.005  # seconds between checks of unread input; there is no event (tunable)
 _STATUS_DELAY = 0.1  # seconds to wait for the exit after the end of the output (tunable)
 
 
 class Worker:
-    """A running worker process, and our ends of its pipes."""
+    """A running worker process, and the server's ends of its pipes."""
 
     def __init__(self, program: Program, slot: int, generation: int) -> None:
         """Start the process. A replacement may get the same `slot`. Raises SipcError."""
@@ -36,11 +36,11 @@ class Worker:
         self.process = self.pipes.spawn(program.command, environment, program.limit, {})
         self.requests = 0
         self.responses = 0
-        """Complete ones."""
+        """Number of complete responses."""
         self._grace_period = program.grace_period
         self._idle_since = 0.0
         try:
-            self._poller = new_poller()  # kept, as each request checks an idle worker
+            self._poller = new_poller()  # kept, as each request polls an idle worker
             self._poller.register(self.pipes.output, READ)
             self._poller.register(self.pipes.input, 0)
         except OSError as error:
@@ -52,21 +52,21 @@ class Worker:
         return f"worker {self.slot} (process {self.process.pid})"
 
     def is_ready(self) -> bool:
-        """Return whether it has read everything and written nothing since its response."""
+        """Return whether the worker has read all its input, and not written after its response."""
         try:
             return not self.pipes.unread() and not self._poller.wait(0)
         except (OSError, SipcError):
-            return False  # unexpected_output() says why
+            return False  # unexpected_output() returns the reason
 
     def mark_idle(self) -> None:
-        """Note that it waits for its next request."""
+        """Record that the worker is idle."""
         self._idle_since = monotonic()
 
     def unexpected_output(self) -> str | None:
-        """Describe output or exit of the worker while idle; return None if there was none.
+        """Describe the output or exit of an idle worker; return None if there was none.
 
-        It gets LINGER seconds from its response to read all of its last request. What is left in
-        the pipe would keep the next client waiting.
+        After its response it has LINGER seconds to read the rest of its last request. Unread bytes
+        in the pipe would delay the next client.
         """
         try:
             has_read_all = self._reads_all()
@@ -87,7 +87,7 @@ class Worker:
         return True
 
     def _describe_output(self) -> str | None:
-        """Describe what it wrote, or how its output ended."""
+        """Describe the worker's output, or how the output ended."""
         buffer = memoryview(bytearray(_MAX_QUOTED))
         try:
             data = b"".join(self.pipes.read(buffer))
@@ -102,13 +102,13 @@ class Worker:
     def stop(self, kill_now: WakeupEvent | None, *, end_input: bool) -> None:
         """Stop the process and its group. Raises SipcError.
 
-        `end_input` is for an idle worker, which then may exit before that. Without it, its input
-        stays open until it is stopped.
+        `end_input`: close the input first, so that an idle worker can exit. Otherwise the input
+        stays open until the worker has been stopped.
         """
         try:
             if end_input:
                 self.pipes.end_input()
-                with suppress(SipcError):  # stop() ends it
+                with suppress(SipcError):  # stop() below reports errors
                     self.process.wait(min(self._grace_period, _EXIT_TIMEOUT), kill_now)
             self.process.stop(self._grace_period, kill_now)
         finally:
@@ -117,7 +117,7 @@ class Worker:
 
 
 class WorkerRun(HandlerRun):
-    """One request being answered by a worker."""
+    """Answers one request with a worker."""
 
     is_persistent = True
 
@@ -127,25 +127,25 @@ class WorkerRun(HandlerRun):
         can_keep: Callable[[Worker], bool],
         on_stopped: Callable[[WorkerRun, WakeupEvent | None], None],
     ) -> None:
-        """stop() calls `on_stopped`, which does not block if the run is reusable and `can_keep`."""
+        """stop() calls `on_stopped`; this does not block if is_reusable and `can_keep` are true."""
         self.worker = worker
         self.input = worker.pipes.input
         self.output = worker.pipes.output
         self.exit = worker.process.descriptor
         self.failure = ""
-        """What the worker did wrong."""
+        """The worker's error."""
         self.unexpected_output = ""
-        """What it wrote after the end of its response, quoted."""
+        """The worker's output after the end of its response, quoted."""
         self.request_unread = False
-        """Whether it failed and had not read a byte of the request."""
+        """Whether the worker failed without reading a byte of the request."""
         self.response = MessageReader()
         self._can_keep = can_keep
         self._on_stopped = on_stopped
-        # The packet being written. Its length has been written. The caller offers the bytes again
-        # that the pipe did not accept, so the rest of the packet follows.
+        # The packet being written. Its length has been written. The caller passes unwritten bytes
+        # again, so the rest of the packet follows.
         self._header = b""
         self._left = 0
-        self._flush = FLUSH_PACKET  # the unwritten part of it
+        self._flush = FLUSH_PACKET  # its unwritten part
         self._written = 0
         self._wrote_nothing = True
         self._output_ended_at = 0.0
@@ -178,7 +178,7 @@ class WorkerRun(HandlerRun):
         return taken
 
     def _write_piece(self, piece: memoryview, *, last: bool) -> int:
-        """Write what the pipe takes of one packet; with the last of the request, the flush."""
+        """Write one packet without blocking; after the last packet of the request, the flush."""
         if not self._left:
             self._left = min(len(piece), MAX_PAYLOAD)
             self._header = b"%04x" % (self._left + HEADER_SIZE)
@@ -209,7 +209,7 @@ class WorkerRun(HandlerRun):
         self.abandon_input()
 
     def abandon_input(self) -> None:
-        """Leave the pipe open: its end would be taken for the request's."""
+        """Keep the pipe open: closing it would end the worker's input."""
         self.input = -1
 
     # -- the response ----------------------------------------------------------------------
@@ -227,7 +227,7 @@ class WorkerRun(HandlerRun):
         return pieces
 
     def _decode(self, data: memoryview) -> list[memoryview]:
-        """Return the payload in `data`; end the output at the flush, and at a malformed packet."""
+        """Return the payload in `data`; end the output at the flush or at a malformed packet."""
         pieces = []
         try:
             for piece in self.response.feed(data):
@@ -251,7 +251,7 @@ class WorkerRun(HandlerRun):
         return self._failure_result
 
     def _find_failure(self) -> Result | None:
-        """Return why the output ended in mid-response; None if its exit may follow soon."""
+        """Return why the output ended within the response; None if the worker may exit soon."""
         process = self.worker.process
         if (
             not self.failure
@@ -259,13 +259,13 @@ class WorkerRun(HandlerRun):
             and monotonic() < self._output_ended_at + LINGER
         ):
             return None  # wait for the exit status, which explains more
-        # What it has not read is still in the pipe, even after its exit.
+        # Unread bytes stay in the pipe, even after the worker's exit.
         self.request_unread = self.worker.pipes.unread() == self._written
         may_retry = False
         status = None if self.failure else process.status()
         if status is not None:
             self.failure = f"ended before its response was complete: {describe(status)[1]}"
-            # A worker that exits after a response may get another request just before.
+            # A worker that exits after a response may get another request just before it exits.
             may_retry = self.worker.responses > 0 and self._wrote_nothing and self.request_unread
         self.failure = self.failure or "closed its standard output before its response was complete"
         status_word = "-" if status is None else describe(status)[0]

@@ -1,7 +1,7 @@
-"""The pool of workers: started when needed, at most one for each concurrent request, and kept.
+"""The pool of workers. Workers start when needed, at most one per concurrent request, and stay.
 
-A worker gets one request at a time. One that is left in the middle of a message, or writes outside
-of one, is replaced: no client gets data of another one.
+A worker gets one request at a time. It is replaced if a request or response was not completed, or
+if it writes anything outside of a response: so no client gets data of another client.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class WorkerPool(SupervisedHandler[Worker]):
         self._max_requests = max_requests
         self.min_fds = PROCESS_FDS + SUPERVISOR_FDS
         self.held_fds = SUPERVISOR_FDS
-        # All under the lock. A worker's slot is free again only when its process is gone.
-        self._free_slots = list(range(max_workers, 0, -1))  # the smallest last
-        self._failure = ""  # the last reason why a worker did not start
+        # All guarded by the lock. A worker's slot becomes free only after its process has ended.
+        self._free_slots = list(range(max_workers, 0, -1))  # the smallest at the end
+        self._failure = ""  # why the last worker failed to start
         self._started = self._failed = self._ended = 0
 
     def stats(self) -> dict[str, int]:
         """Return the counters; `started` is the sum of `running` and `ended`.
 
-        `failed_to_start` counts workers that exited without reading anything, and those that the
-        system could not start.
+        `failed_to_start` counts workers that exited without reading any input, and failures of the
+        system to start one.
         """
         with self._lock:
             return {
@@ -55,11 +55,11 @@ class WorkerPool(SupervisedHandler[Worker]):
         request: Request,  # noqa: ARG002
         payload: Sequence[Buffer] | None,  # noqa: ARG002 - the server feeds it
     ) -> WorkerRun | None:
-        """Use an idle worker; to start one may take time."""
+        """Use an idle worker; return None if there is none, as starting one may block."""
         with self._lock:
             if not self._idle:
                 return None
-            worker = self._idle[-1]  # the last in is the first out: its caches are warm
+            worker = self._idle[-1]  # the last one used: its caches are warm
             if worker.generation != self._generation or not worker.is_ready():
                 return None
             self._remove(worker)
@@ -78,7 +78,7 @@ class WorkerPool(SupervisedHandler[Worker]):
         while True:
             with self._lock:
                 while not self._idle and not self._free_slots:
-                    self._lock.wait()  # for the exit of one that is being replaced
+                    self._lock.wait()  # until a worker that is being replaced has exited
                 if not self._idle:
                     slot = self._take_slot()
                     break
@@ -92,7 +92,7 @@ class WorkerPool(SupervisedHandler[Worker]):
         return self._start_worker(slot)
 
     def _take_slot(self) -> int:
-        """Return a free slot. Raises SipcError during a backoff. Under the lock."""
+        """Return a free slot. Raises SipcError during a backoff. Hold the lock."""
         left = self._retry_at - monotonic()
         if left > 0:
             raise SipcError(
@@ -102,13 +102,13 @@ class WorkerPool(SupervisedHandler[Worker]):
         return self._free_slots.pop()
 
     def _release_slot(self, slot: int) -> None:
-        """Under the lock."""
+        """Make the slot free again. Hold the lock."""
         self._free_slots.append(slot)
         self._free_slots.sort(reverse=True)
         self._lock.notify()
 
     def _start_worker(self, slot: int) -> Worker:
-        generation = self._generation  # before the worker can read its files
+        generation = self._generation  # before the start: the worker may read old files
         try:
             worker = Worker(self._program, slot, generation)
         except Exception as error:
@@ -117,22 +117,22 @@ class WorkerPool(SupervisedHandler[Worker]):
                 self._release_slot(slot)
             if isinstance(error, SipcError):
                 raise SipcError(f"cannot start a worker: {error}", error.hint) from error
-            raise  # a defect, or no memory: other requests need the slot
+            raise  # internal error, or no memory
         with self._lock:
             self._started += 1
             if self._supervisor is None:
                 self._start_supervisor()
             supervisor = self._supervisor
-        if supervisor is not None:  # else an exit is noticed when the worker is needed
+        if supervisor is not None:  # else its exit is noticed when a request needs the worker
             supervisor.add(worker.process)
         self._log.debug(f"started {worker}")
         return worker
 
     def _record_failure(self, reason: str) -> None:
-        """Back off from the second worker in a row that failed before reading anything.
+        """Back off after the second consecutive worker that failed before it read any input.
 
-        A worker that has read its request may have failed because of it; other requests need not
-        wait for that. Under the lock.
+        A worker that has read its request may have failed because of it: do not delay other
+        requests then. Hold the lock.
         """
         self._failed += 1
         self._failure = reason
@@ -174,7 +174,8 @@ class WorkerPool(SupervisedHandler[Worker]):
             self._idle.append(worker)
             self.held_fds += PROCESS_FDS
             self._lock.notify()
-            # The supervisor checks idle workers only, and has ignored earlier events of this one.
+            # The supervisor checks only idle workers, and has ignored earlier events of this
+            # worker.
             is_unusable = self._is_unusable(worker)
         if is_unusable:
             self._wake_supervisor()
@@ -199,7 +200,7 @@ class WorkerPool(SupervisedHandler[Worker]):
     # -- stopping --------------------------------------------------------------------------
 
     def _replace(self, worker: Worker, text: str | None, kill_now: WakeupEvent | None) -> None:
-        """Stop an idle worker, whose output or exit `text` describes, if there was any."""
+        """Stop an idle worker. `text` describes its output or exit, if there was one."""
         if text is None:
             self._log.debug(f"replacing {worker} after {worker.responses} responses")
         else:
@@ -211,7 +212,7 @@ class WorkerPool(SupervisedHandler[Worker]):
             self._log.warning(error.text)
 
     def _stop(self, idle: Worker, kill_now: WakeupEvent | None, *, end_input: bool = True) -> None:
-        """Stop a worker, which need not be idle without `end_input`; then release its slot."""
+        """Stop a worker and release its slot. With `end_input` it must be idle."""
         if self._supervisor is not None:
             self._supervisor.remove(idle.process)
         try:
