@@ -10,10 +10,10 @@ were written. A trace has one line for each packet, in either direction:
     2025-11-22T13:45:01.124015+01:00 4711-1 < received truncated: end of stream without a flush ...
     2025-11-22T13:45:01.124031+01:00 4711-1 = closed: sent bytes=12 packets=1, received ...
 
-The time is local: just before the system got the packet's last byte, or just after it returned
-that byte. If both ends are traced, what one sent is therefore dated before what the other
-received. The length is that on the wire. Lines are shorter than 4096 bytes, so that those of
-several programs do not mix in a pipe (PIPE_BUF of Linux).
+The time is local: just before the last byte was written, or just after it was read. So if both ends
+are traced, the time of sending a packet is always before the time of receiving it. The length is
+that on the wire. Lines are shorter than 4096 bytes (PIPE_BUF of Linux), so that lines of several
+programs are not mixed in a pipe.
 """
 
 from __future__ import annotations
@@ -38,18 +38,21 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Peer
 
     class LineSink(Protocol):
-        """A file that a trace goes to."""
+        """A destination of the trace's lines."""
 
         def write(self, line: str, /) -> None:
-            """Write a line, given without its newline. Called from any thread; never raises."""
+            """Write a line, which is passed without a newline.
+
+            Any thread may call this; never raises.
+            """
 
         def close(self) -> None: ...
 
 
 MAX_PAYLOAD_SHOWN = 128
-"""Bytes of a packet's payload that are shown (tunable)."""
+"""Maximum number of payload bytes to show for a packet (tunable)."""
 
-_MAX_PATH_SHOWN = 512  # bytes; each may be escaped to four characters
+_MAX_PATH_SHOWN = 512  # bytes; escaping may turn each into four characters
 
 
 class ObservedStream(Stream):
@@ -201,10 +204,10 @@ class Tracer:
         self._sinks = sinks
 
     def observe(self, stream: Stream, name: str, event: str, path: str) -> Stream:
-        """Return the stream to use instead of `stream`, which is traced.
+        """Return a stream that traces the packets of `stream`. Use it in place of `stream`.
 
-        `name` is one word that identifies the connection; `event` ("connected to") and `path`
-        go into its first line.
+        `name` is one word that identifies the connection. The first line contains `event` (such as
+        "connected to") and `path`.
         """
         raw = path.encode("utf-8", "surrogateescape")
         shown = quoted(raw[:_MAX_PATH_SHOWN]) + ("..." if len(raw) > _MAX_PATH_SHOWN else "")
@@ -223,10 +226,11 @@ class Tracer:
 
 
 class _TracedStream(ObservedStream):
-    """Traces one connection, and keeps cause and effect in order: a request before its response.
+    """Traces one connection; writes the lines of a request before those of its response.
 
     One thread may write while another reads, and sent bytes are traced after the write. So the
-    trace of received bytes waits for the end of a write, and no write blocks meanwhile.
+    trace of received bytes waits until a running write returns; therefore such writes must not
+    block.
     """
 
     def __init__(self, stream: Stream, write_line: Callable[[str], None], name: str) -> None:
@@ -241,7 +245,7 @@ class _TracedStream(ObservedStream):
         self._poller: Poller | None = None
 
     def trace(self, text: str, time: datetime | None = None) -> None:
-        """Write a line, with the time now or that given."""
+        """Write a line, with the given time or the current time."""
         time = time or datetime.now().astimezone()
         self._write_line(f"{time.isoformat(timespec='microseconds')} {self._name} {text}")
 
@@ -283,7 +287,7 @@ class _TracedStream(ObservedStream):
         self._received.feed(data)
 
     def on_eof(self) -> None:
-        if not self._closed:  # otherwise our own close() caused it
+        if not self._closed:  # else our own close() caused it
             self._received.feed_eof()
 
     def on_write_error(self, reason: str) -> None:
@@ -309,15 +313,15 @@ class _Direction:
         self._decoder = Decoder()
         self._length = 0  # of the current packet; 0 between packets
         self._payload_shown = bytearray()  # of the current packet
-        self._complete = False  # its flush has passed
-        self._end_reported = True  # nothing to report in finish()
+        self._complete = False  # whether the flush has been traced
+        self._end_reported = True  # whether finish() has nothing to report
         self._malformed = False
         self._bytes = 0
         self._packets = 0
 
     @property
     def counts(self) -> str:
-        """Bytes, and packets without flushes."""
+        """Number of bytes, and of packets without flushes."""
         return f"bytes={self._bytes} packets={self._packets}"
 
     def feed(self, data: memoryview) -> None:
@@ -362,7 +366,7 @@ class _Direction:
             self._write(f"{self._prefix} not decoded ({len(data)} bytes): {text}")
 
     def feed_eof(self) -> None:
-        """Write how the stream ended."""
+        """Write a line about the end of the stream."""
         if self._malformed or (self._complete and not self._decoder.inside_packet):
             self._write(f"{self._prefix} end of stream")
         else:
@@ -370,7 +374,7 @@ class _Direction:
         self._end_reported = True
 
     def finish(self) -> None:
-        """Write that a message is incomplete: no more of it will pass."""
+        """Write a line if the message is incomplete; no more bytes will follow."""
         if not self._end_reported and (not self._complete or self._decoder.inside_packet):
             self._write(f"{self._prefix} unfinished: {self._position}")
 
@@ -380,7 +384,7 @@ class _Direction:
 
     @property
     def _position(self) -> str:
-        """Describe where in the message the stream stopped."""
+        """Describe the position in the message at which the stream ended."""
         missing = self._decoder.missing
         if missing:
             length = self._length or HEADER_SIZE + missing
@@ -393,6 +397,6 @@ class _Direction:
 
 
 def _excerpt(start: bytes | bytearray | memoryview, size: int) -> str:
-    """Quote the first bytes of `size` bytes."""
+    """Quote `start`, the first bytes of a payload of `size` bytes."""
     left_out = size - len(start)
     return quoted(start) + (f" and {left_out} left out" if left_out else "")

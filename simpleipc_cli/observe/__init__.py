@@ -1,0 +1,1 @@
+"""Count and trace the bytes of a stream, without changing them."""
