@@ -1,1 +1,1 @@
-"""Many requests in one process: records in, responses out in the same order. Knows no click."""
+"""Many requests in one process: reads records, writes responses in the same order."""

@@ -1,9 +1,9 @@
-"""The event loop that reads, sends, receives and writes all records, in one thread.
+"""The event loop of `send --lines`: reads and sends records, receives and writes responses.
 
-Why it cannot deadlock: every response is read, also those whose turn has not come and while
-the output is blocked, so that no server has to wait for another exchange. Only an exchange that
-is alone in flight waits for the output, because no other one depends on it. Why it stays small:
-no record is started without space for its response, and input is read only when it can be used.
+It cannot deadlock: it reads all responses at once, even out of order and while the output is
+blocked, so that no server waits for another exchange. If only one exchange is in flight, it waits
+for the output, as no other exchange depends on it. Memory is limited: a record is sent only if
+there is space for its response, and input is read only when it can be sent.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 
 BUFFER_SIZE = 64 * 1024
-"""Bytes moved at once, in each direction; also the bytes of a request in memory."""
+"""Maximum number of bytes per read or write, and of a request in memory."""
 
 MAX_HELD = 64 * 1024
-"""Bytes of an incomplete record from which on it is returned as it arrives: a full packet."""
+"""An incomplete record of at least this size, a full packet, is returned in pieces."""
 
 MAX_RESPONSES = 1000
-"""Responses, complete or not, from the oldest incomplete response on (tunable)."""
+"""Maximum number of responses from the oldest incomplete one on (tunable)."""
 
 MAX_WAITING = 1 << 30
-"""Bytes of waiting responses from which on no record is started, to spare the disk (tunable)."""
+"""No record is started while more bytes of responses wait, to limit disk use (tunable)."""
 
 
 class Batch:
-    """Sends every record of an input as a request and writes the responses in order."""
+    """Sends each record of an input as a request, and writes the responses in order."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class Batch:
         deadline: Deadline,
         describe: Callable[[int, SipcError], bytes],
     ) -> None:
-        """At most `jobs` exchanges are in flight, and at most `descriptors` are open.
+        """At most `jobs` exchanges are in flight, and at most `descriptors` descriptors are open.
 
         When a record fails, `describe(number, error)` is written to `messages`. The deadline
-        is for the whole batch.
+        applies to the whole batch.
         """
         self._source = source
         self._messages = WriteBuffer(messages)
@@ -87,11 +87,11 @@ class Batch:
         self._splitter = RecordSplitter(separator)
         self._input_is_ready = False
         self._input_ended = False
-        self._started = 0  # records
-        self._inside = False  # a record was started whose last chunk has not come
+        self._started = 0  # number of started records
+        self._inside = False  # whether the last chunk of a started record is missing
         self._current: RecordExchange | None = None  # while it accepts chunks of its record
 
-        self._exchanges: dict[int, RecordExchange] = {}  # all, by number, so in order
+        self._exchanges: dict[int, RecordExchange] = {}  # all, by record number, in order
         self._connected: dict[int, RecordExchange] = {}  # by descriptor
         self._paused: RecordExchange | None = None
         self._poller = new_poller()
@@ -118,7 +118,7 @@ class Batch:
         return None if self._first_failure is None else self._first_failure[1]
 
     def _advance(self) -> bool:
-        """Do what is possible without waiting; return False when all is done."""
+        """Do all work that is possible without waiting; return False at the end of the batch."""
         self._read_records()
         self._connect_ready()
         self._output.write_nowait()
@@ -139,7 +139,7 @@ class Batch:
         if self._buffer.is_full or self._messages.is_full:
             return False
         usage, in_flight, responses = self._usage, len(self._exchanges), self._output.responses
-        # An exchange may need two: for its connection, and for a response on disk.
+        # An exchange may need two: for its connection, and for the spool of its response.
         descriptors = usage.files + 2 * (in_flight + 1)
         return not responses or (
             in_flight < self._jobs
@@ -149,7 +149,7 @@ class Batch:
         )
 
     def _wants_input(self) -> bool:
-        """Return whether the next chunk can be used."""
+        """Return whether the next chunk can be sent."""
         if self._input_ended:
             return False
         if not self._inside:
@@ -157,7 +157,7 @@ class Batch:
         return self._current is None or not self._current.pending
 
     def _read_records(self) -> None:
-        """Read as much of the input as can be used."""
+        """Read as much of the input as can be sent."""
         while self._wants_input():
             chunk = self._splitter.next_chunk()
             if chunk is not None:
@@ -235,7 +235,7 @@ class Batch:
     def _register(self, exchange: RecordExchange) -> None:
         """Register the events that the exchange waits for, if any."""
         reads = exchange is not self._paused
-        # Without any, it must not be registered: a hang-up would be reported again and again.
+        # With no events it must not be registered: HANGUP would be reported repeatedly.
         self._poll(exchange.fileno(), READ * reads | WRITE * bool(exchange.pending))
 
     def _receive(self, exchange: RecordExchange) -> None:
@@ -251,12 +251,12 @@ class Batch:
                 self._close_exchange(exchange)
 
     def _fail(self, exchange: RecordExchange, error: SipcError) -> None:
-        """End an exchange; the beginning of its response is kept."""
+        """End an exchange; keep the received part of its response."""
         self._close_exchange(exchange)
         self._record_failure(exchange.response.number, error)
 
     def _close_exchange(self, exchange: RecordExchange) -> None:
-        """Close the connection; the rest of the request is dropped."""
+        """Close the connection; drop the rest of the request."""
         exchange.response.complete = True
         del self._exchanges[exchange.response.number]
         if exchange is self._current:
@@ -307,7 +307,7 @@ class Batch:
             self._receive(exchange)
 
     def _pause_or_resume(self) -> None:
-        """Let the last exchange in flight wait for the output; see the module's docstring."""
+        """Make an exchange wait for the output if it is the only one: see the module's top."""
         before, self._paused = self._paused, None
         if self._buffer.is_full and len(self._exchanges) == 1 == len(self._connected):
             (self._paused,) = self._connected.values()
@@ -319,7 +319,7 @@ class Batch:
     # -- timeout -----------------------------------------------------------------------
 
     def _abort(self) -> None:
-        """After the deadline: write what is complete, and fail the rest."""
+        """After the deadline: write the complete responses, and fail the other records."""
         if self._exchanges:
             for exchange in list(self._exchanges.values()):
                 not_connected = exchange.last_error if exchange.stream is None else None
@@ -336,11 +336,11 @@ class Batch:
 
 
 class RecordSplitter:
-    """Splits a stream of bytes, however it is sliced, into chunks of records.
+    """Splits a stream of bytes, which arrives in any pieces, into chunks of records.
 
     A record ends at its separator, which is not part of it, or at the end of the input. A short
-    record is returned in one chunk when it is complete, so that a line that is still being typed
-    occupies no server. A long one is returned as it arrives, so that it need not fit into memory.
+    record is returned as one chunk when it is complete, so that no connection is open while a user
+    types the line. A long record is returned in pieces, so that it need not fit into memory.
     """
 
     __slots__ = ("_data", "_held", "_position", "_separator", "_started", "input_ended")
@@ -350,30 +350,30 @@ class RecordSplitter:
         self._separator = separator
         self._data = b""
         self._position = 0
-        self._held = bytearray()  # the beginning of a record of which nothing was returned yet
-        self._started = False  # whether a chunk of an incomplete record was returned
+        self._held = bytearray()  # the start of a record of which no chunk was returned
+        self._started = False  # whether a chunk of the incomplete record was returned
         self.input_ended = False
 
     @property
     def inside_record(self) -> bool:
-        """Whether the bytes searched so far end within a record."""
+        """Whether the input so far ends within a record."""
         return self._started or bool(self._held)
 
     @property
     def needs_data(self) -> bool:
-        """Whether next_chunk() has nothing to return before feed()."""
+        """Whether next_chunk() needs more data from feed()."""
         return not self.input_ended and self._position >= len(self._data)
 
     def feed(self, data: bytes) -> None:
-        """Add input, nothing at its end. Only when `needs_data` is true."""
+        """Add input; empty data at its end. Call it only when `needs_data` is true."""
         self._data = data
         self._position = 0
         self.input_ended = not data
 
     def next_chunk(self) -> tuple[bytes, bool] | None:
-        """Return the next bytes of a record, and whether they are its last.
+        """Return the next bytes of a record, and whether they are its last ones.
 
-        None if more data is needed or, once `input_ended` is true, at the end.
+        Return None if more data is needed or, if `input_ended` is true, at the end.
         """
         data, start = self._data, self._position
         end = data.find(self._separator, start)

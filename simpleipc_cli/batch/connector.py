@@ -1,4 +1,4 @@
-"""An exchange that never blocks, and the queue in which exchanges wait for a connection."""
+"""Non-blocking exchanges, and the queue of those that wait for a connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport import Stream
 
 _RETRY_DELAYS = (0.001, 0.05)  # seconds: first and longest (tunable)
-_MAX_BUSY_DELAY = 0.005  # no event reports a free place in a queue, and other clients wait, too
+_MAX_BUSY_DELAY = 0.005  # short: no event reports free space, and other clients retry, too
 
 
 class Exchange:
@@ -46,9 +46,9 @@ class Exchange:
         return self.stream.fileno()
 
     def write_nowait(self) -> bool:
-        """Write what the stream takes; return whether something is left to write.
+        """Write without blocking; return whether bytes are left to write.
 
-        If the server has closed the connection, drop the rest: a response may still follow.
+        If the server has closed the connection, drop the rest: its response may still be readable.
         """
         assert self.stream is not None  # noqa: S101
         pending = self.pending
@@ -62,11 +62,11 @@ class Exchange:
         return False
 
     def drop_request(self) -> None:
-        """Write nothing more."""
+        """Drop the unwritten part of the request."""
         self.pending.clear()
 
     def read_nowait(self, buffer: memoryview) -> Iterator[memoryview]:
-        """Read once; return an iterator over the payload received, which parses it.
+        """Read once; return an iterator that decodes the data and yields its payload.
 
         Raises BlockingIOError, IncompleteMessage; the iterator raises ProtocolError.
         """
@@ -93,9 +93,9 @@ class RecordExchange(Exchange):
 
 
 class Connector:
-    """Connects exchanges in order; those that a busy server does not accept wait in a queue.
+    """Connects exchanges in order. Exchanges that a busy server refuses wait in a queue.
 
-    A retry never sends a request twice: nothing is sent before an exchange is connected.
+    A retry never sends a request twice: an exchange sends no byte before it is connected.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class Connector:
         timeout: float | None,
         waits: bool,
     ) -> None:
-        """`connect` connects at once or raises EndpointError.
+        """`connect` connects without waiting, or raises EndpointError.
 
-        An exchange waits `timeout` seconds (None: no limit) for a free place in the queue of a
-        busy server; with `waits`, also for a server that listens.
+        An exchange waits at most `timeout` seconds (None: no limit) while the queue of the server
+        is full; with `waits`, also while no server listens.
         """
         self._connect = connect
         self._timeout = timeout
@@ -127,8 +127,8 @@ class Connector:
     def connect_ready(self, has_connected: bool) -> Iterator[RecordExchange]:
         """Yield the exchanges that leave the queue: connected, or without a stream, failed.
 
-        `has_connected`: whether exchanges are connected; one that ends may free a place in the
-        queue of the server.
+        `has_connected`: whether any exchange is connected: if it ends, the server may accept
+        another one.
         """
         while self._queue:
             first = self._queue[0]
@@ -152,7 +152,7 @@ class Connector:
             yield first
 
     def reset_backoff(self) -> None:
-        """Retry at once: there may be a free place now."""
+        """Retry at once: the server's queue may have space now."""
         self._backoff.reset()
         self._retry_at = 0.0
 

@@ -1,6 +1,6 @@
-"""Responses on their way out, in the order of their records.
+"""Write responses in the order of their records.
 
-A response whose turn has not come waits: a small one in memory, a large one on disk.
+A response waits until all earlier ones are written: in memory if it is small, else on disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         """The destination of the output."""
 
         def fileno(self) -> int:
-            """Return the descriptor to poll when not all was written."""
+            """Return the descriptor to poll after a partial write."""
 
         def write_nowait(self, payload: memoryview) -> int:
             """Write without blocking; return the number of bytes. Raises SipcError."""
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 
 MAX_BUFFERED = 64 * 1024
-"""Bytes in front of a sink from which on nothing is added."""
+"""A write buffer with at least this number of bytes is full."""
 
 MAX_MEMORY_EACH = 64 * 1024
-"""Bytes of one response that wait in memory; most responses then need no file (tunable)."""
+"""Maximum bytes of one waiting response in memory: most responses need no file (tunable)."""
 
 MAX_MEMORY = 16 * 1024 * 1024
-"""Bytes of all responses that wait in memory (tunable)."""
+"""Maximum bytes of all waiting responses in memory (tunable)."""
 
 
 class OutputFailed(Exception):
-    """The output cannot be written to, which ends the batch: no record caused it."""
+    """A write to the output failed. This ends the batch, as it is no failure of one record."""
 
     def __init__(self, error: SipcError) -> None:
         super().__init__(error)
@@ -47,7 +47,7 @@ class OutputFailed(Exception):
 
 
 class WriteBuffer:
-    """Joins small pieces in front of a sink into one write."""
+    """Joins small writes to a sink into larger ones."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -64,7 +64,7 @@ class WriteBuffer:
         self._bytes += payload
 
     def flush_nowait(self) -> None:
-        """Write what the sink takes without blocking. Raises OutputFailed."""
+        """Write without blocking. Raises OutputFailed."""
         if self._bytes:
             with memoryview(self._bytes) as view:
                 try:
@@ -81,22 +81,22 @@ class WriteBuffer:
 
 
 class BufferUsage:
-    """What all waiting responses occupy."""
+    """Memory, disk space and files that all waiting responses use."""
 
     size = 0
-    """Bytes, in memory and on disk."""
+    """Bytes in memory and on disk."""
     memory = 0
     """Bytes in memory."""
     files = 0
-    """Open files, each of which occupies a descriptor."""
+    """Open files: each uses a descriptor."""
 
     def __init__(self, *folders: str) -> None:
-        """The first of `folders` that works is for the files, which have no names."""
+        """Create unlinked files in the first of `folders` that accepts one."""
         self.folders = folders
 
 
 class PendingResponse:
-    """The response to one record, and those of its bytes that wait: first in, first out."""
+    """The response to one record, with the queue of its waiting bytes."""
 
     __slots__ = ("_memory", "_spool", "_usage", "complete", "needs_newline", "number")
 
@@ -105,18 +105,18 @@ class PendingResponse:
         self.complete = False
         """Whether no more bytes will arrive, after success or failure."""
         self.needs_newline = True
-        """Whether its last byte is not a newline."""
+        """Whether the last byte is not a newline."""
         self._usage = usage
-        self._memory = bytearray()  # older than what is on disk
+        self._memory = bytearray()  # older bytes than those on disk
         self._spool: Spool | None = None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it holds bytes."""
+        """Whether bytes wait."""
         return bool(self._memory or self._spool)
 
     def store(self, payload: memoryview) -> None:
-        """Add bytes. Raises SipcError if the disk is full, after storing what fitted."""
+        """Add bytes. Raises SipcError if the disk is full, and keeps the bytes stored so far."""
         size, usage = len(payload), self._usage
         if (
             not self._spool
@@ -164,31 +164,31 @@ class PendingResponse:
 
 
 class OrderedOutput:
-    """Writes responses, which arrive in any order, in the order of their records."""
+    """Writes responses in the order of their records. They may arrive in any order."""
 
     def __init__(self, buffer: WriteBuffer, usage: BufferUsage, separator: bytes) -> None:
-        """`separator` ends each response: a newline only if it lacks one, a NUL always."""
+        """`separator` ends each response: a NUL is always added, a newline only if missing."""
         self._buffer = buffer
         self._usage = usage
         self._separator = separator
         self.responses: deque[PendingResponse] = deque()
-        """Those that are incomplete or not written, in order."""
+        """The responses that are incomplete or not written, in order."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything has been written."""
+        """Whether all responses have been written."""
         return not self.responses and not self._buffer
 
     def new_response(self, number: int) -> PendingResponse:
-        """Add the response to the next record."""
+        """Append a response for the next record."""
         response = PendingResponse(number, self._usage)
         self.responses.append(response)
         return response
 
     def deliver(self, response: PendingResponse, payload: memoryview) -> None:
-        """Add a part of a response: to the output if it is its turn, else to what waits.
+        """Write a part of a response if all earlier responses are written, else store it.
 
-        Raises OutputFailed; SipcError if it cannot be stored.
+        Raises OutputFailed; SipcError if the part cannot be stored.
         """
         response.needs_newline = payload[-1] != ord("\n")
         buffer = self._buffer
@@ -206,7 +206,7 @@ class OrderedOutput:
             self._buffer.flush_nowait()
 
     def _refill(self) -> bool:
-        """Move what is next to the buffer; return whether there was anything."""
+        """Move the next waiting bytes into the buffer; return whether there were any."""
         responses, buffer = self.responses, self._buffer
         moved = False
         while responses and not buffer.is_full:
@@ -214,7 +214,7 @@ class OrderedOutput:
             if first.is_waiting:
                 try:
                     buffer.add(first.take(MAX_BUFFERED))
-                except SipcError as error:  # after a missing part nothing may follow
+                except SipcError as error:  # a part is lost: write no later bytes
                     raise OutputFailed(error) from error
             elif first.complete:
                 if self._separator != b"\n" or first.needs_newline:
@@ -226,7 +226,7 @@ class OrderedOutput:
         return moved
 
     def close(self) -> None:
-        """Drop everything that was not written."""
+        """Drop all bytes that were not written."""
         for response in self.responses:
             response.close()
         self.responses.clear()
