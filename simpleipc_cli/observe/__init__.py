@@ -1,1 +1,0 @@
-"""Count and trace the bytes of a stream, without changing them."""
