@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         StdioPipes,
         WorkerPipes,
         describe,
+        kill_children,
         prepare_spawn,
         reap_orphans,
     )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
     _reapers: list[Callable[[], None]] = [child.reap_orphans, win_child.reap_orphans]
+    _kills: list[Callable[[], None]] = [child.kill_children, win_child.kill_children]
     _starts: list[Callable[[Any, dict[str, str]], base.Detached]] = [
         background.start_detached,
         win_background.start_detached,
@@ -53,6 +55,7 @@ __all__ = [
     "WorkerPipes",
     "daemonize",
     "describe",
+    "kill_children",
     "prepare_spawn",
     "reap_orphans",
     "start_detached",
@@ -61,9 +64,9 @@ __all__ = [
 _SYSTEM = "process.windows" if sys.platform == "win32" else "process.posix"
 _EXPORTS = {
     **dict.fromkeys(("Detached", "daemonize", "start_detached"), f"{_SYSTEM}.background"),
+    **dict.fromkeys(("ChildProcess", "StdioPipes", "WorkerPipes"), f"{_SYSTEM}.child"),
     **dict.fromkeys(
-        ("ChildProcess", "StdioPipes", "WorkerPipes", "describe", "prepare_spawn", "reap_orphans"),
-        f"{_SYSTEM}.child",
+        ("describe", "kill_children", "prepare_spawn", "reap_orphans"), f"{_SYSTEM}.child"
     ),
     "Command": f"{_SYSTEM}.spawn",
     "Guardian": "process.windows.child" if sys.platform == "win32" else "process.posix.guardian",

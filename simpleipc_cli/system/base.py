@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -87,6 +87,13 @@ class System(Protocol):
 
     def reset_signals(self) -> None:
         """Unblock all signals and set SIGCHLD to its default; a process inherits both."""
+
+    def receive_signals(self, numbers: Iterable[int], handler: Callable[[int], object], /) -> None:
+        """Block these signals in this thread, and have another one call `handler` with each.
+
+        A thread that hangs in a system call cannot receive them. Does nothing where there is no
+        such thread.
+        """
 
     def set_timer(self, seconds: float, handler: Callable[[int, object], object], /) -> None:
         """Call `handler` in the main thread after some seconds."""

@@ -8,7 +8,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from simpleipc_cli.pktline import Buffer
@@ -117,6 +117,20 @@ def reset_signals() -> None:
     # The kernel keeps no exit status of children whose SIGCHLD is ignored.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def receive_signals(numbers: Iterable[int], handler: Callable[[int], object]) -> None:
+    from threading import Thread  # noqa: PLC0415 - for servers
+
+    def receive() -> None:
+        while True:
+            handler(_signal.sigwait(numbers))
+
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+    try:
+        Thread(target=receive, daemon=True).start()
+    except (RuntimeError, MemoryError):  # the system has no more threads
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 def set_timer(seconds: float, handler: Callable[[int, object], object]) -> None:

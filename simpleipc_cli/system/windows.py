@@ -13,7 +13,7 @@ from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from simpleipc_cli.pktline import Buffer
@@ -123,6 +123,10 @@ def fd_poll(descriptor: int, *, writing: bool) -> FdPoll:
 
 def reset_signals() -> None:
     pass  # there is no signal mask and no SIGCHLD
+
+
+def receive_signals(_numbers: Iterable[int], _handler: Callable[[int], object]) -> None:
+    pass  # the main thread alone can receive them
 
 
 def set_timer(_seconds: float, _handler: Callable[[int, object], object]) -> None:

@@ -89,6 +89,7 @@ _CALLS = {
         "recvfrom": {45},
         "recvmsg": {47},
         "futex": {202},
+        "rt_sigtimedwait": {128},
         "epoll_wait": {232, 281},
         "clock_nanosleep": {230},
     },
@@ -98,6 +99,7 @@ _CALLS = {
         "poll": {73},
         "readv": {65},
         "futex": {98},
+        "rt_sigtimedwait": {137},
         "epoll_wait": {22},
         "connect": {203},
         "recvfrom": {207},
@@ -119,7 +121,7 @@ def is_in_syscall(pid: int, call: str) -> bool:
 def is_waiting(pid: int) -> bool:
     """Whether all threads of a process wait for something to happen, or for each other."""
     tasks = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    waits = ("epoll_wait", "poll", "futex")
+    waits = ("epoll_wait", "poll", "futex", "rt_sigtimedwait")
     return all(any(is_in_syscall(task, call) for call in waits) for task in tasks)
 
 

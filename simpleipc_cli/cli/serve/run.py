@@ -6,9 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import sleep
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
@@ -19,7 +22,7 @@ from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
-from simpleipc_cli.process import Command, PidFile, reap_orphans
+from simpleipc_cli.process import Command, PidFile, kill_children, reap_orphans
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
 from simpleipc_cli.server.context import Log, ServerConfig
@@ -35,9 +38,16 @@ _STOP_SIGNALS, _RELOAD_SIGNALS, _STATS_SIGNALS = (
     for names in (system.STOP_SIGNALS, system.RELOAD_SIGNALS, system.STATS_SIGNALS)
 )
 
+_MAX_ABORT = 3.0  # seconds from the second signal to the exit, unless the main thread hangs
+_MAX_TASK = 0.2  # seconds for what should be done before that, and may hang (tunable)
+
 
 class SignalRouter:
-    """Passes signals to a server; those that arrive before there is one are kept for it."""
+    """Passes signals to a server; those that arrive before there is one are kept for it.
+
+    Where the system allows it, a thread receives them: the main thread receives none while it hangs
+    in a system call, such as one about a disk that does not answer.
+    """
 
     def __init__(self, *, sighup_reloads: bool) -> None:
         """Handle signals from now on.
@@ -48,38 +58,65 @@ class SignalRouter:
         """
         self.first = 0
         """The first stop signal, 0 if there was none."""
+        self._stop_count = 0
         self._server: Server | None = None
-        self._pending: list[Callable[[Server], None]] = []
-        reload_signals = _RELOAD_SIGNALS if sighup_reloads else []
-        for number in _STOP_SIGNALS:
-            was_ignored = signal.getsignal(number) is signal.SIG_IGN
-            if number not in reload_signals and (number == signal.SIGTERM or not was_ignored):
-                signal.signal(number, self._on_stop)
-        for number in reload_signals:
-            signal.signal(number, partial(self._call, Server.reload))
-        for number in _STATS_SIGNALS:
-            signal.signal(number, partial(self._call, Server.log_stats))
+        self._remove_path: Callable[[], object] = bool
+        self._pending: SimpleQueue[Callable[[Server], None]] = SimpleQueue()
+        self._methods: dict[int, Callable[[Server], None]] = {
+            number: Server.stop
+            for number in _STOP_SIGNALS
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+        }
+        self._methods |= dict.fromkeys(_STATS_SIGNALS, Server.log_stats)
+        if sighup_reloads:
+            self._methods |= dict.fromkeys(_RELOAD_SIGNALS, Server.reload)
+        for number in self._methods:
+            signal.signal(number, lambda number, _frame: self._on_signal(number))
+        system.receive_signals(self._methods, self._on_signal_in_thread)
 
-    def attach(self, server: Server) -> None:
+    def attach(self, server: Server, listener: Listener) -> None:
         """Pass all signals to this server, those that have arrived before included."""
+        self._remove_path = listener.stop_listening
         self._server = server
-        while self._pending:
-            self._pending.pop(0)(server)
+        self._pass_on()
 
     def ignore(self) -> None:
         """Ignore signals from now on: the server has ended, and the process is about to."""
-        for number in (*_STOP_SIGNALS, *_RELOAD_SIGNALS, *_STATS_SIGNALS):
+        self._server = None
+        for number in self._methods:
             signal.signal(number, signal.SIG_IGN)
 
-    def _on_stop(self, number: int, frame: object) -> None:
-        self.first = self.first or number
-        self._call(Server.stop, number, frame)
+    def _on_signal(self, number: int) -> None:
+        method = self._methods[number]
+        if method is Server.stop:
+            self.first = self.first or number
+            self._stop_count += 1
+        self._pending.put(method)
+        self._pass_on()
 
-    def _call(self, method: Callable[[Server], None], _number: int, _frame: object) -> None:
-        if self._server is None:
-            self._pending.append(method)
-        else:
-            method(self._server)
+    def _pass_on(self) -> None:
+        with suppress(Empty):
+            while (server := self._server) is not None:
+                self._pending.get_nowait()(server)
+
+    def _on_signal_in_thread(self, number: int) -> None:
+        self._on_signal(number)
+        if self._stop_count > 1:
+            sleep(_MAX_ABORT)  # the main thread ends the process before, unless it hangs
+            self._end()
+
+    def _end(self) -> None:
+        """End the process without its main thread. Each call here may hang, too, but the last."""
+        kill_children()
+        what = "the server was ended while its main thread hung"
+        error = SipcError(what, "check the disks that it uses")
+        report = partial(print_error, format_error("serve", error))
+        for task in (self._remove_path, report):
+            with suppress(RuntimeError, MemoryError):  # no more threads
+                thread = Thread(target=task, daemon=True)
+                thread.start()
+                thread.join(_MAX_TASK)
+        os._exit(SIGNALLED + self.first)
 
 
 def run_in_background(endpoint: Endpoint, options: ServeOptions) -> int:
@@ -114,6 +151,7 @@ def run(
     `listener` listens already, at the absolute or abstract `path`; without it, `path` is claimed.
     `on_listening` is called when clients can connect.
     """
+    signals = SignalRouter(sighup_reloads=options.sighup_reloads)
     log = LineLog(options)
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()
@@ -121,7 +159,6 @@ def run(
         config = _check_spool(options.config, log)
         handler = _new_handler(options, absolute, descriptors, log)
         _check_limit(descriptors, handler)
-        signals = SignalRouter(sighup_reloads=options.sighup_reloads)
         with nullcontext() if options.pid_file is None else PidFile(options.pid_file):
             try:
                 listener = listener or listen(
@@ -149,7 +186,7 @@ def run(
                 listener.close()
                 failed = unexpected_error(error)
                 raise SipcError(f"cannot start: {failed}", failed.hint) from error
-            signals.attach(server)
+            signals.attach(server, listener)
             log.info(f"listening on {path}")
             on_listening()
             notifier.ready(f"listening on {printable(path)}")

@@ -257,6 +257,7 @@ def describe(status: int) -> tuple[str, str]:
 
 
 reap_orphans: Callable[[], None] = orphans.reap_orphans
+kill_children: Callable[[], None] = orphans.kill_children
 
 
 def prepare_spawn() -> None:

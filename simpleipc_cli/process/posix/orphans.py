@@ -41,6 +41,15 @@ def _is_subreaper() -> bool:
     return bool(found.value)
 
 
+def kill_children() -> None:
+    """Kill all our children with their process groups. Takes no lock, and does not block."""
+    for pid in tuple(own_children):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except OSError:
+            pass  # it has ended, or became another user's
+
+
 def reap() -> None:
     """Reap orphans that have exited; if a child is being started, do it after the start.
 

@@ -111,6 +111,10 @@ def reap_orphans() -> None:
     """Do nothing: on Windows no process must reap its children."""
 
 
+def kill_children() -> None:
+    """Do nothing: their jobs end with this process."""
+
+
 @cache
 def _own_user_only() -> win32.SecurityDescriptor:
     """Let only this user open the pipes. Raises OSError."""

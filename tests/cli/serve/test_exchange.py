@@ -90,7 +90,7 @@ def test_many_packets_get_a_thread_however_little_is_in_them(endpoint):
         for _ in range(5):
             client.sendall(b"0004" * 1000)
         tasks = Path(f"/proc/{server.pid}/task")
-        wait_until(lambda: len(list(tasks.iterdir())) == 2, "a thread for the exchange")
+        wait_until(lambda: len(list(tasks.iterdir())) == 3, "a thread for the exchange")
         client.sendall(message(b"hello"))
         assert decode(receive_all(client)) == (b"hello", True)
 

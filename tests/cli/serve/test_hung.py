@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from contextlib import suppress
 
 import pytest
-from helpers.command import environment
+from helpers.command import SIPC, Program, environment
 from helpers.hung_disk import hung_disk, needs_fuse
 from helpers.injection import Fault, Strace, needs_strace
 from helpers.procfs import children
 from helpers.server import Server
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, message, receive_all
 
 
@@ -74,6 +75,42 @@ def test_the_drain_timeout_ends_a_server_whose_thread_hangs(endpoint, spool):
             wait_until(lambda: is_used_by(server.pid), "its thread to hang")
             assert server.stop() == 143
         assert "not all requests were answered: allow more time" in server.log
+
+
+@needs_fuse
+@pytest.mark.parametrize("hanging", ["log", "path"])
+def test_a_second_signal_ends_a_server_whose_main_thread_hangs(folder, hanging):
+    """It opens its log again, or looks at its path, on a disk that does not answer."""
+    for name in ("log", "path"):
+        (folder / name).mkdir()
+    endpoint = folder / "path" / "sock"
+    options = ("--log-file", folder / "log" / "log")
+    with Server(endpoint, ": >begun; exec sleep 1000", *options, cwd=folder) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"x"))
+            wait_until((folder / "begun").exists, "the handler to begin")
+            with hung_disk(folder / hanging) as is_used_by:
+                if hanging == "log":
+                    server.signal(signal.SIGHUP)
+                wait_until(lambda: is_used_by(server.pid), "the main thread to hang")
+                server.signal(signal.SIGINT)
+                server.signal(signal.SIGTERM)
+                assert server.wait() in {130, 143}, "two signals have no order"
+                assert receive_all(client) == b""
+        assert "was ended while its main thread hung: check the disks" in server.log
+    assert endpoint.exists() == (hanging == "path")
+
+
+@needs_fuse
+def test_a_second_signal_ends_a_server_that_hangs_at_its_start(endpoint, folder):
+    (folder / "disk").mkdir()
+    with hung_disk(folder / "disk") as is_used_by:
+        command = [SIPC, "serve", endpoint, "--exec", folder / "disk" / "handler"]
+        with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
+            wait_until(lambda: is_used_by(server.pid), "its thread to hang")
+            server.send_signal(signal.SIGTERM)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(TIMEOUT) in {130, 143}, "two signals have no order"
 
 
 @needs_fuse

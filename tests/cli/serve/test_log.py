@@ -327,6 +327,7 @@ def test_sighup_during_the_start_reopens_the_log_file(endpoint, folder, log):
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--log-file", log]
     with Program(command, env=environment()) as server:
         wait_until(lambda: handles_signal(server.pid, signal.SIGUSR1), "it to handle signals")
+        wait_until(log.exists, "it to open the log file")
         log.rename(folder / "old")
         server.send_signal(signal.SIGHUP)
         lock.unlink()
