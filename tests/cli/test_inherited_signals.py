@@ -6,7 +6,6 @@ Each program starts from a known state, whatever the test run has inherited: GNU
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.background import Background
 from helpers.command import SIPC, Program, assert_error_line, environment, sipc
-from helpers.procfs import children
+from helpers.procfs import children, handled_signals
 from helpers.server import Server
 from helpers.spawning import SERVE, Spawning
 from helpers.waiting import TIMEOUT, wait_until
@@ -44,13 +43,6 @@ def run(*command, **options) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([*map(str, command)], capture_output=True, timeout=120, **options)
 
 
-def handled(pid: int) -> set[int]:
-    """The signals for which a process has a handler."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    mask = int(re.search(r"^SigCgt:\s+(\w+)", status, re.M)[1], 16)
-    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
-
-
 def assert_default_state(status: str) -> None:
     """Check the signal state that a handler has written."""
     blocked, ignored = (int(line.split()[1], 16) for line in status.splitlines())
@@ -65,7 +57,9 @@ def running_client(verb: str, path, folder, *options: str):
         if verb == "bench":
             wait_until((folder / "asked").exists, "a request of the load")
         else:
-            wait_until(lambda: signal.SIGTERM in handled(client.pid), "it to handle signals")
+            wait_until(
+                lambda: signal.SIGTERM in handled_signals(client.pid), "it to handle signals"
+            )
         yield client
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.procfs import children
+from helpers.procfs import children, threads, wait_channel
 from helpers.waiting import TIMEOUT
 
 _MNT_DETACH = 2
@@ -60,8 +60,5 @@ def _is_used(kernel: int, pid: int, seconds: float = TIMEOUT) -> bool:
     if not select.select([kernel], [], [], seconds)[0]:
         return False
     # Others may look at what is mounted.
-    tasks = [*Path(f"/proc/{pid}/task").iterdir(), *(Path(f"/proc/{it}") for it in children(pid))]
-    try:
-        return any((task / "wchan").read_text() == "request_wait_answer" for task in tasks)
-    except (FileNotFoundError, ProcessLookupError):  # one has just ended
-        return False
+    waiting = map(wait_channel, [*threads(pid), *children(pid)])
+    return "request_wait_answer" in waiting

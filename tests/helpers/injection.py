@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.procfs import state
+from helpers.procfs import state, threads
 from helpers.waiting import TIMEOUT, wait_until
 
 ERRNOS = "EINTR EAGAIN EMFILE ENFILE ENOMEM ENOSPC EIO EPERM ENOSYS".split()
@@ -60,10 +60,9 @@ class Strace:
 
     def __init__(self, pid: int, output: Path, fault: Fault, *, inject: bool = True) -> None:
         self._output = output
-        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
         targets = {
             "main": ["-p", str(pid)],
-            "threads": [word for tid in threads if tid != pid for word in ("-p", str(tid))],
+            "threads": [word for tid in threads(pid) if tid != pid for word in ("-p", str(tid))],
             "all": ["-f", "-p", str(pid)],
         }[fault.where]
         calls = SAME_CALLS.get(fault.call, fault.call)

@@ -1,4 +1,8 @@
-"""Read the state of processes and sockets from /proc."""
+"""Read the state of processes and sockets from /proc.
+
+A process may end at any time, also between two reads. One that has ended is in state X, and has no
+threads, children, descriptors, arguments or system call: only status() and stop_process() fail.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import os
 import re
 import select
 import signal
-from pathlib import Path
 
 from helpers.waiting import wait_until
 
@@ -14,40 +17,99 @@ MARK = "SIPC_TEST_MARK"
 ACCEPTS = 1 << 16  # the flag of a listening socket in /proc/net/unix (proc_net(5))
 
 
-def processes(mark: str) -> dict[int, str]:
-    """Find processes that inherited a mark, zombies too; their state by process id."""
-    found = {}
-    wanted = f"{MARK}={mark}".encode()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if wanted in _content(f"/proc/{name}/environ"):
-                    stat = _content(f"/proc/{name}/stat").decode(errors="replace")
-                    found[int(name)] = stat.rpartition(")")[2]
-            except OSError:
-                pass  # it has ended, or is another user's
-    return found
+def _read(path: str) -> str:
+    """Read a file; nothing if its process has ended or is another user's."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
-def _content(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
+def _names(path: str) -> list[str]:
+    """List a folder in the same way."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def processes(mark: str, variable: str = MARK) -> dict[int, str]:
+    """Find processes that inherited a mark; their state and arguments by process id.
+
+    Leaves out zombies, which have no environment.
+    """
+    wanted = f"{variable}={mark}"
+    return {
+        pid: f"{state(pid)} {' '.join(arguments(pid))}"
+        for pid in all_processes()
+        if wanted in _read(f"/proc/{pid}/environ").split("\0")
+    }
+
+
+def all_processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def arguments(pid: int) -> list[str]:
+    """The words of a process's command line."""
+    line = _read(f"/proc/{pid}/cmdline")
+    return line.removesuffix("\0").split("\0") if line else []
+
+
+def threads(pid: int) -> list[int]:
+    return [int(name) for name in _names(f"/proc/{pid}/task")]
 
 
 def children(pid: int) -> list[int]:
     """The children of a process, zombies included."""
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        try:
-            found += _content(f"/proc/{pid}/task/{task}/children").split()
-        except FileNotFoundError:
-            pass  # a thread that has just ended; its children are another's now
-    return [int(child) for child in found]
+    lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in threads(pid)]
+    return [int(child) for found in lists for child in found.split()]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc_pid_stat(5) after the name; the first is the state."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split() or ["X"]
 
 
 def state(pid: int) -> str:
-    """Return the state of a process, as in proc_pid_stat(5): S sleeps, Z is a zombie."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """Return the state of a process or thread: S sleeps, Z is a zombie, X has ended."""
+    return _stat(pid)[0]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    return state(pid) not in "ZX"
+
+
+def processor_time(pid: int, *, with_children: bool = False) -> float:
+    """Seconds that a process, and the children it has waited for, have been on a processor."""
+    times = _stat(pid)[11 : 15 if with_children else 13]
+    assert times, f"process {pid} has ended"
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
+def status(pid: int, field: str, file: str = "status") -> str:
+    """Return a field of proc_pid_status(5) of a process that runs, without its unit."""
+    found = re.search(rf"^{field}:\s+(\S+)", _read(f"/proc/{pid}/{file}"), re.M)
+    assert found, f"process {pid} has no {field}: it is {state(pid)}"
+    return found[1]
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory a process has used so far, in bytes."""
+    return int(status(pid, "VmHWM")) * 1024
+
+
+def wakeups(pid: int) -> int:
+    """Return how often a process has gone to sleep."""
+    return int(status(pid, "voluntary_ctxt_switches"))
+
+
+def handled_signals(pid: int) -> set[int]:
+    """The signals for which a process has a handler."""
+    mask = int(status(pid, "SigCgt"), 16)
+    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
 
 
 _SEQPACKET = "0005"
@@ -55,25 +117,25 @@ _SEQPACKET = "0005"
 
 def _unix_sockets(pid: int | str) -> list[list[str]]:
     """The fields of all sockets in a process's network namespace; names may be any bytes."""
-    text = Path(f"/proc/{pid}/net/unix").read_text(errors="replace")
-    rows = [line.split(maxsplit=7) for line in text.split("\n")[1:]]
+    rows = [line.split(maxsplit=7) for line in _read(f"/proc/{pid}/net/unix").split("\n")[1:]]
     return [row for row in rows if len(row) >= 7]  # a name may have a newline
 
 
-def descriptors(pid: int) -> list[str]:
+def descriptors(pid: int | str) -> list[str]:
     """What a process has open.
 
     Leaves out libffi's own file: from version 3.8 on, libffi opens it for the first callback that
     ctypes makes, which may be before or after a test looks, and keeps it open. Also leaves out the
     connection to the guardian of handlers' input, which is opened for the first long request.
     """
-    guardians = {f"socket:[{row[6]}]" for row in _unix_sockets(pid) if row[4] == _SEQPACKET}
     links = []
-    for number in os.listdir(f"/proc/{pid}/fd"):
+    for number in _names(f"/proc/{pid}/fd"):
         try:
             links.append(os.readlink(f"/proc/{pid}/fd/{number}"))
         except OSError:
             pass
+    # After the links, as a guardian's connection stays open.
+    guardians = {f"socket:[{row[6]}]" for row in _unix_sockets(pid) if row[4] == _SEQPACKET}
     return sorted(link for link in links if "/libffi.so." not in link and link not in guardians)
 
 
@@ -109,62 +171,57 @@ _CALLS = {
 }
 
 
+def syscall_arguments(pid: int, call: str) -> list[int]:
+    """The six arguments of a system call in which a process waits; none if it does not."""
+    number, *words = _read(f"/proc/{pid}/syscall").split() or [""]
+    if not number.isdecimal() or int(number) not in _CALLS[os.uname().machine][call]:
+        return []
+    return [int(word, 16) for word in words[:6]]
+
+
 def is_in_syscall(pid: int, call: str) -> bool:
-    """Whether a process waits in a system call."""
-    try:
-        number = Path(f"/proc/{pid}/syscall").read_text().partition(" ")[0]  # may be empty
-    except OSError:
-        return False
-    return number.isdecimal() and int(number) in _CALLS[os.uname().machine][call]
+    """Whether a process or thread waits in a system call."""
+    return bool(syscall_arguments(pid, call))
+
+
+def is_on_processor(pid: int) -> bool:
+    """Whether a process is in no system call."""
+    return _read(f"/proc/{pid}/syscall").startswith("running")
 
 
 def is_waiting(pid: int) -> bool:
     """Whether all threads of a process wait for something to happen, or for each other."""
-    tasks = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     waits = ("epoll_wait", "poll", "futex", "rt_sigtimedwait")
-    return all(any(is_in_syscall(task, call) for call in waits) for task in tasks)
+    found = [any(is_in_syscall(thread, call) for call in waits) for thread in threads(pid)]
+    return found != [] and all(found)
 
 
 def waits_to_write(pid: int) -> bool:
     """Whether a process waits, with epoll(7), until it can write something."""
-    return any(
-        int(found[1], 16) & select.EPOLLOUT
-        for file in Path(f"/proc/{pid}/fdinfo").iterdir()
-        for found in re.finditer(r"^tfd:.* events: *([0-9a-f]+)", file.read_text(), re.M)
-    )
+    files = [_read(f"/proc/{pid}/fdinfo/{number}") for number in _names(f"/proc/{pid}/fdinfo")]
+    events = re.findall(r"^tfd:.* events: *([0-9a-f]+)", "\n".join(files), re.M)
+    return any(int(mask, 16) & select.EPOLLOUT for mask in events)
 
 
 def waits_for_ever(pid: int) -> bool:
     """Whether a process waits in epoll_wait(2) without a timeout."""
-    if not is_in_syscall(pid, "epoll_wait"):
-        return False
-    timeout = Path(f"/proc/{pid}/syscall").read_text().split()[4:5]
-    return timeout != [] and int(timeout[0], 16) & 0xFFFFFFFF == 0xFFFFFFFF
+    timeout = syscall_arguments(pid, "epoll_wait")[3:4]
+    return timeout != [] and timeout[0] & 0xFFFFFFFF == 0xFFFFFFFF
 
 
-def wakeups(pid: int) -> int:
-    """Return how often a process has gone to sleep."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+def wait_channel(pid: int) -> str:
+    """The function of the kernel in which a process or thread waits."""
+    return _read(f"/proc/{pid}/wchan")
 
 
 def stop_process(pid: int) -> None:
     """Stop a process, and wait until it stands still: a signal takes its time."""
     os.kill(pid, signal.SIGSTOP)
-
-    def stands_still():
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        return all(
-            (task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks
-        )
-
-    wait_until(stands_still, "it to stand still")
-
-
-def peak_memory(pid: int) -> int:
-    """The most memory a process has used so far, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    wait_until(
+        # A thread that has just ended is in state X.
+        lambda: all(state(thread) in "TtX" for thread in threads(pid)),
+        "it to stand still",
+    )
 
 
 def has_listener(path) -> bool:

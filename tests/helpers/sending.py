@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import subprocess
-import termios
 from contextlib import contextmanager, suppress
 
 from helpers import spawning
@@ -66,13 +64,6 @@ def failed_records(errors: bytes) -> list[int]:
     found = [re.fullmatch(rb"sipc send: record (\d+): [^\n]+: [^\n]+", line) for line in lines]
     assert all(found), errors
     return [int(match[1]) for match in found]
-
-
-def has_read_all(client) -> bool:
-    """Whether a client has read all that was written to its standard input."""
-    unread = bytearray(4)
-    fcntl.ioctl(client.stdin.fileno(), termios.FIONREAD, unread)
-    return not any(unread)
 
 
 class ControlledDeadline(Deadline):

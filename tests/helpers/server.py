@@ -119,21 +119,13 @@ class Server(LoggedProcess):
         """Sockets that were not open at the start."""
         return [name for name in descriptors(self.pid) if name not in self.open_at_start]
 
-    def processor_time(self) -> float:
-        """Seconds that the server itself has been on a processor."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def wait_until_idle(self) -> None:
         """Wait until no handler is left and every connection is closed, or the server has ended."""
 
         def is_idle() -> bool:
-            try:
-                # A client may have been there when we first looked.
-                left = Counter(descriptors(self.pid)) - Counter(self.open_at_start)
-                return not children(self.pid) and not left
-            except OSError:
-                return self.process.poll() is not None  # it was ending
+            # A client may have been there when we first looked.
+            left = Counter(descriptors(self.pid)) - Counter(self.open_at_start)
+            return not children(self.pid) and not left
 
         wait_until(is_idle, f"no handler, and no descriptors but {self.open_at_start}")
 

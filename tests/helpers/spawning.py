@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import MARK, processes
+from helpers.procfs import MARK, arguments, processes
 from helpers.waiting import wait_until
 
 SERVE = "exec sipc serve -q --exec cat"
@@ -72,19 +72,12 @@ class Spawning:
         try:
             if kind is None:
                 for pid in self.left():
-                    if b"sipc\0serve\0" in command_line(pid):
+                    if arguments(pid)[2:3] == ["serve"]:
                         end(pid, signal.SIGTERM)
                 self.check_nothing_left()
         finally:
             for pid in self.left():
                 end(pid, signal.SIGKILL)
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def end(pid: int, number: int) -> None:

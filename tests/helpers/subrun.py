@@ -10,7 +10,7 @@ from pathlib import Path
 from helpers.command import Program, environment
 from helpers.guardian import MARK
 from helpers.paths import ROOT, TESTS
-from helpers.procfs import children
+from helpers.procfs import arguments, children, is_running, processes
 from helpers.waiting import wait_until
 
 SAMPLES = TESTS / "suite/samples"
@@ -51,37 +51,21 @@ def mark_of(pid: int) -> str:
 
     def found() -> str | None:
         for child in children(pid):
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if len(words) > 3 and words[2].endswith(b"guardian.py"):
-                return words[3].decode()
+            words = arguments(child)
+            if len(words) > 3 and words[2].endswith("guardian.py"):
+                return words[3]
         return None
 
     return wait_until(found, "the guardian of the run")
 
 
-def processes_of(mark: str) -> list[str]:
-    """Return the command lines of all processes that carry the mark."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            pass
-    return found
+def processes_of(mark: str) -> dict[int, str]:
+    """Find all processes that carry the mark."""
+    return processes(mark, MARK)
 
 
 def folder_of(mark: str) -> Path:
     return Path(f"/tmp/sipc-test-{mark}")
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def wait_until_nothing_is_left(mark: str, *pids: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from helpers.command import environment
 from helpers.paths import TESTS
+from helpers.procfs import all_processes, arguments
 from helpers.server import LoggedProcess
 from helpers.terminal import terminal
 from helpers.waiting import TIMEOUT
@@ -27,15 +28,7 @@ def windows_path(path: Path) -> str:
 
 def processes_with_argument(word: str) -> list[int]:
     """Find the processes with a word on their command line, those of Wine included."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if word.encode() in words:
-            found.append(int(entry.name))
-    return found
+    return [pid for pid in all_processes() if word in arguments(pid)]
 
 
 class Completed:

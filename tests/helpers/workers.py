@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import struct
 import sys
-import termios
 from pathlib import Path
 
 from helpers.procfs import descriptors
@@ -29,16 +25,6 @@ class WorkerServer(Server):
 
         at_start = sockets(self.open_at_start)
         wait_until(lambda: sockets(descriptors(self.pid)) <= at_start, "connections to be closed")
-
-
-def unread_input(pid: int) -> int:
-    """How many bytes wait on a process's standard input."""
-    descriptor = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
-    finally:
-        os.close(descriptor)
-    return found
 
 
 def serve_workers(endpoint, *options, worker: str = WORKER, **more) -> WorkerServer:

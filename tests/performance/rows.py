@@ -18,6 +18,7 @@ from time import perf_counter
 
 from helpers.command import SIPC, environment, sipc
 from helpers.paths import ROOT
+from helpers.procfs import processor_time
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message
@@ -106,12 +107,6 @@ def tab(folder: Path, scale: Scale) -> Iterator[Sides]:
 # -- small requests ------------------------------------------------------------------------
 
 
-def processor_seconds(pid: int) -> float:
-    """What a process and the children it has waited for have used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
 @contextmanager
 def cat_by_s6(path: str) -> Iterator[int]:
     """s6-ipcserver with a cat for each connection; its process."""
@@ -132,9 +127,11 @@ def small_requests(clients: int, *, processor: bool) -> Row:
         count = scale(1000, 40)
 
         def measure(path: str, pid: int) -> float:
-            before = processor_seconds(pid)
+            before = processor_time(pid, with_children=True)
             rate = bare_rate(Path(path), clients, count)
-            return (processor_seconds(pid) - before) / count * 1e3 if processor else rate
+            if not processor:
+                return rate
+            return (processor_time(pid, with_children=True) - before) / count * 1e3
 
         (folder / "peer").mkdir()  # it leaves a lock file behind
         theirs = str(folder / "peer/sock")

@@ -9,12 +9,11 @@ import signal
 import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import pytest
-from helpers.procfs import children
+from helpers.procfs import children, status, threads
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, message, open_connections, receive_all
@@ -29,12 +28,7 @@ REQUESTS = 400 * int(os.environ.get("SIPC_SOAK", "3"))  # 100,000 with SIPC_SOAK
 
 def memory(pid: int) -> int:
     """What a process uses now, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
-
-
-def threads(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
+    return int(status(pid, "VmRSS")) * 1024
 
 
 @contextmanager
@@ -126,9 +120,9 @@ def test_outcomes_of_every_kind_leave_nothing_behind(endpoint, state):
                 one.sendall(message(b"hang\n"))
             assert [receive_all(one) for one in clients] == [b""] * 8
         server.wait_until_idle()
-        before = threads(server.pid), len(children(server.pid)), memory(server.pid)
+        before = len(threads(server.pid)), len(children(server.pid)), memory(server.pid)
         load()
-        after = threads(server.pid), len(children(server.pid)), memory(server.pid)
+        after = len(threads(server.pid)), len(children(server.pid)), memory(server.pid)
         server.signal(signal.SIGUSR1)
         line = server.wait_for_log("counters:")
     assert wrong == []

@@ -11,7 +11,7 @@ import pytest
 from helpers import state, subrun
 from helpers.command import Program
 from helpers.paths import TESTS
-from helpers.procfs import children
+from helpers.procfs import children, is_running
 from helpers.terminal import terminal
 from helpers.waiting import wait_until
 
@@ -93,6 +93,6 @@ def test_a_job_in_the_background_survives_ctrl_c_and_the_end_of_its_terminal(fol
             assert shell.wait() == -signal.SIGINT, "as the whole group of processes was sent it"
     # The leader of its session has ended, so that the group was sent SIGHUP.
     (subrun.folder_of(mark) / "go").touch()
-    wait_until(lambda: not subrun.is_running(pid), "the run to end")
+    wait_until(lambda: not is_running(pid), "the run to end")
     assert "= 1 passed in " in output.read_text()
     subrun.wait_until_nothing_is_left(mark)

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from helpers import subrun
+from helpers.procfs import is_running
 from helpers.waiting import wait_until
 
 SAMPLE = subrun.SAMPLES / "leaves.py"
@@ -37,7 +38,7 @@ def test_when_the_run_is_ended(end, workers):
         mark = subrun.mark_of(run.pid)
         pids = started(mark)
         assert len(subrun.processes_of(mark)) >= 3 + workers
-        assert all(map(subrun.is_running, pids))
+        assert all(map(is_running, pids))
         number = signal.Signals[end.split()[0]]
         os.killpg(run.pid, number)
         if number == signal.SIGINT:

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from helpers.command import environment, sipc
 from helpers.inprocess_cli import run_cli, signals_kept
-from helpers.procfs import descriptors, peak_memory
+from helpers.procfs import descriptors, is_on_processor, peak_memory
 from helpers.scripted_server import respond_with, scripted_server
 from helpers.sending import EchoServer, echo, feed, start_send
 from helpers.waiting import TIMEOUT, wait_until
@@ -325,13 +325,7 @@ def test_a_signal_ends_a_search_that_would_take_for_ever(endpoint):
         options = ["-d", HARD[0], "--expect-regex", HARD[1]]
         with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:
             assert client.stdout.read(61) == HARD[0].encode()
-            wait_until(lambda: is_running(client.pid), "it to search")
+            wait_until(lambda: is_on_processor(client.pid), "it to search")
             client.send_signal(signal.SIGTERM)
             assert client.wait(TIMEOUT) == 143
             assert client.stderr.read() == b""
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is in no system call."""
-    with open(f"/proc/{pid}/syscall") as file:
-        return file.read().startswith("running")

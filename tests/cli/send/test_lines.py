@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import pty
-import re
 import signal
 import socket
 import subprocess
 import threading
 import tty
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import is_in_syscall
+from helpers.procfs import is_in_syscall, status
 from helpers.scripted_server import (
     ScriptedServer,
     receive_request,
@@ -265,7 +263,7 @@ def test_a_record_that_could_not_be_read_to_its_end_is_never_sent_whole(endpoint
 
 def bytes_read(pid: int) -> int:
     """How many bytes a process has read so far, other than from sockets."""
-    return int(re.match(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+    return int(status(pid, "rchar", "io"))
 
 
 # -- output ----------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from helpers.scripted_server import (
     receive_wire,
     wait_for_close,
 )
-from helpers.sending import EchoServer, failed_records, feed, has_read_all
+from helpers.sending import EchoServer, failed_records, feed
 from helpers.server import Server
 from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
+from helpers.unread import has_read_all
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message, packets
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from helpers.command import SIPC, Program
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import is_in_syscall
+from helpers.procfs import is_in_syscall, threads
 from helpers.scripted_server import ScriptedServer, scripted_server
 from helpers.sending import EchoServer, echo
 from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
@@ -20,10 +20,6 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
 
 MIB = 1 << 20
-
-
-def threads(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 class Held:
@@ -157,7 +153,7 @@ def test_a_response_on_the_same_terminal_replaces_the_bar(endpoint):
             wait_for_bar(tty)
             seen.set()
             wait_until(lambda: tty.screen.text == "the", "the response alone")
-            assert threads(client.pid) == 1, "no bar comes any more"
+            assert len(threads(client.pid)) == 1, "no bar comes any more"
             finish.set()
             assert client.wait() == 0
         tty.finish()
@@ -194,7 +190,7 @@ def test_no_thread_draws_where_a_bar_does_not_fit(endpoint, options, env):
         env = {**terminal_environment(), **env}
         with sending(held, endpoint, tty, "-d", "x", *options, env=env) as client:
             assert held.begun.wait(TIMEOUT)
-            assert threads(client.pid) == 1
+            assert len(threads(client.pid)) == 1
             held.go.set()
             assert client.wait() == 0
         assert tty.finish() == b""
@@ -206,7 +202,7 @@ def test_a_thread_draws_on_a_terminal(endpoint):
     with terminal() as tty:
         with sending(held, endpoint, tty, "-d", "x") as client:
             assert held.begun.wait(TIMEOUT)
-            assert threads(client.pid) == 2
+            assert len(threads(client.pid)) == 2
 
 
 def test_no_thread_draws_beside_a_trace_on_the_terminal(endpoint):
@@ -214,7 +210,7 @@ def test_no_thread_draws_beside_a_trace_on_the_terminal(endpoint):
     with terminal() as tty:
         with sending(held, endpoint, tty, "-d", "x", "--trace") as client:
             assert held.begun.wait(TIMEOUT)
-            assert threads(client.pid) == 1
+            assert len(threads(client.pid)) == 1
 
 
 def test_there_is_no_bar_while_the_request_is_typed(endpoint):
@@ -222,10 +218,10 @@ def test_there_is_no_bar_while_the_request_is_typed(endpoint):
 
         def conversation(connection):
             assert connection.recv(10) == b"0007hi\n"
-            wait_until(lambda: threads(client.pid) == 2, "the sender, and no other thread")
+            wait_until(lambda: len(threads(client.pid)) == 2, "the sender, and no other thread")
             tty.type(b"\x04")
             assert connection.recv(10) == b"0000"
-            assert threads(client.pid) <= 2
+            assert len(threads(client.pid)) <= 2
             connection.sendall(message(b"ok"))
 
         with sending(conversation, endpoint, tty, stdin=tty.slave) as client:
@@ -244,7 +240,7 @@ def test_there_is_no_bar_in_a_pipe(endpoint):
         options = {"stderr": subprocess.PIPE, "env": env}
         with sending(held, endpoint, tty, "-d", "x", **options) as client:
             assert held.begun.wait(TIMEOUT)
-            assert threads(client.pid) == 1
+            assert len(threads(client.pid)) == 1
             held.go.set()
             assert client.communicate() == (b"something", b"")
 
@@ -339,7 +335,7 @@ def test_a_signal_ends_it_though_the_terminal_takes_nothing(endpoint):
 
 def is_writing(pid: int) -> bool:
     """Whether a thread of a process waits in write(2)."""
-    return any(is_in_syscall(int(task), "write") for task in os.listdir(f"/proc/{pid}/task"))
+    return any(is_in_syscall(thread, "write") for thread in threads(pid))
 
 
 def test_a_terminal_that_goes_away_does_no_harm(endpoint):
@@ -349,7 +345,7 @@ def test_a_terminal_that_goes_away_does_no_harm(endpoint):
             wait_for_bar(tty)
             tty.close_slave()
             tty.hang_up()
-            wait_until(lambda: threads(client.pid) == 1, "the drawing to end")
+            wait_until(lambda: len(threads(client.pid)) == 1, "the drawing to end")
             held.go.set()
             assert client.stdout.read() == b"something"
             assert client.wait() == 0

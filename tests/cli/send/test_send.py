@@ -8,12 +8,17 @@ import signal
 import socket
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import descriptors, is_in_syscall, peak_memory, stop_process
+from helpers.procfs import (
+    descriptors,
+    is_in_syscall,
+    peak_memory,
+    stop_process,
+    syscall_arguments,
+)
 from helpers.scripted_server import endless_response, respond_with, scripted_server
 from helpers.sending import EchoServer, echo, feed, start_send
 from helpers.server import Server
@@ -25,11 +30,7 @@ MIB = 1 << 20
 
 def waits_for_input(pid: int) -> bool:
     """Whether a process waits in readv(2) for its standard input."""
-    try:
-        arguments = Path(f"/proc/{pid}/syscall").read_text().split()[1:]
-    except OSError:
-        return False
-    return is_in_syscall(pid, "readv") and arguments[0] == "0x0"
+    return syscall_arguments(pid, "readv")[:1] == [0]
 
 
 # -- the request -----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.command import SIPC, assert_error_line, needs_root, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import children, descriptors
+from helpers.procfs import children, descriptors, state
 from helpers.sending import EchoServer, Gate, Spawning
 from helpers.server import Server
 from helpers.spawning import SERVE
@@ -348,15 +348,11 @@ def test_a_command_that_fails_because_another_server_listens_is_no_failure(
     )
     with spawning.start(line, cwd=folder) as client:
         wait_until((folder / "begun").exists, "the client to be stopped")
-        wait_until(lambda: [state_of(pid) for pid in children(client.pid)] == ["Z"], "its end")
+        wait_until(lambda: list(map(state, children(client.pid))) == ["Z"], "its end")
         client.send_signal(signal.SIGCONT)
         assert client.communicate() == (b"hello", b"")
         assert client.returncode == 0
     assert ask(endpoint, b"again") == (b"again", True)
-
-
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_socket_is_tried_until_a_server_accepts(spawning, folder):

@@ -12,14 +12,13 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import pytest
 from helpers.command import assert_error_line, needs_root, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import is_in_syscall
+from helpers.procfs import arguments, is_in_syscall, is_running
 from helpers.sending import EchoServer, Gate, Spawning
-from helpers.spawning import SERVE, command_line
+from helpers.spawning import SERVE
 from helpers.waiting import wait_until
 from helpers.wire import is_listening
 
@@ -108,7 +107,7 @@ def test_a_process_that_a_failed_command_leaves_cannot_keep_the_client(spawning,
     line = f"mkfifo up; {flood} read line <up; exit 3"
     done = spawning.send(line, "--wait", "0", cwd=folder)
     assert_error_line(done, 1, "failed, exit status 3, and wrote: flood")
-    (pid,) = [pid for pid in spawning.left() if b"flood" in command_line(pid)]
+    (pid,) = [pid for pid in spawning.left() if "flood" in arguments(pid)]
     os.kill(pid, signal.SIGKILL)
 
 
@@ -118,18 +117,7 @@ def has_started(spawning) -> bool:
 
 def has_ended(spawning) -> bool:
     """Whether the command has started and ended, reaped or not."""
-    return has_started(spawning) and not is_alive(int(spawning.lines("starts")[0]))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return state_of(pid) != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return has_started(spawning) and not is_running(int(spawning.lines("starts")[0]))
 
 
 def listens_elsewhere(spawning) -> bool:

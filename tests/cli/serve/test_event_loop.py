@@ -6,16 +6,14 @@ import fcntl
 import os
 import select
 import signal
-import socket
-import struct
 import sys
-import termios
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from helpers.procfs import children, processes, stop_process
+from helpers.procfs import children, processes, stop_process, threads
 from helpers.server import Server
+from helpers.unread import unread
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 from helpers.workers import ask_worker, serve_workers
@@ -33,16 +31,6 @@ main()
 """
 WITHOUT_TIMES = (sys.executable, "-c", PATCHED)
 """A program: every start of a handler is taken for quick, and nothing is done regularly."""
-
-
-def threads(server: Server) -> int:
-    """Count them all: the main thread, that which receives signals, and those of exchanges."""
-    return len(os.listdir(f"/proc/{server.pid}/task"))
-
-
-def unread(client: socket.socket) -> int:
-    """How much of what a client has written was not read."""
-    return struct.unpack("@i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def end_at_once(server: Server) -> None:
@@ -66,7 +54,7 @@ def test_many_short_requests_at_once_need_one_thread(endpoint, gate):
         for client in clients:
             client.sendall(message(b"hello "))
         wait_until(lambda: len(children(server.pid)) == many, "all handlers to run")
-        assert threads(server) == 3
+        assert len(threads(server.pid)) == 3  # with that which receives signals
         gate.open()
         assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
 
@@ -162,7 +150,7 @@ def test_each_long_request_has_a_thread(endpoint):
     ):
         for client in clients:
             client.sendall(packets(bytes(2 * MIB)))
-        wait_until(lambda: threads(server) == 5, "a thread for each")
+        wait_until(lambda: len(threads(server.pid)) == 5, "a thread for each")
         for client in clients:
             client.sendall(b"0000")
             assert decode(receive_all(client)) == (b"done\n", True)
@@ -173,9 +161,9 @@ def test_a_request_that_is_spooled_gets_a_thread(endpoint):
     with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
         client.sendall(packets(b"hello "))
         wait_until(lambda: not unread(client), "it to be read")
-        assert threads(server) == 2
+        assert len(threads(server.pid)) == 2  # the main thread, and that which receives signals
         client.sendall(packets(b"the"))
-        wait_until(lambda: threads(server) == 3, "a thread")
+        wait_until(lambda: len(threads(server.pid)) == 3, "a thread")
         client.sendall(message(b" world"))
         assert decode(receive_all(client)) == (b"hello the world", True)
 

@@ -7,11 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.procfs import children, is_waiting, peak_memory, state
+from helpers.procfs import children, is_waiting, peak_memory, state, threads
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import (
@@ -89,8 +88,7 @@ def test_many_packets_get_a_thread_however_little_is_in_them(endpoint):
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         for _ in range(5):
             client.sendall(b"0004" * 1000)
-        tasks = Path(f"/proc/{server.pid}/task")
-        wait_until(lambda: len(list(tasks.iterdir())) == 3, "a thread for the exchange")
+        wait_until(lambda: len(threads(server.pid)) == 3, "a thread for the exchange")
         client.sendall(message(b"hello"))
         assert decode(receive_all(client)) == (b"hello", True)
 

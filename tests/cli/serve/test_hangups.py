@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 from contextlib import ExitStack
 from threading import Event
 
@@ -19,6 +16,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
 from helpers.procfs import children, descriptors, is_in_syscall, peak_memory, stop_process
 from helpers.server import Server
+from helpers.unread import unread
 from helpers.waiting import wait_until
 from helpers.wire import (
     ask,
@@ -47,11 +45,6 @@ def server_for(shared_server):
 def eof_witness(folder) -> str:
     """Return a handler that makes files at its start and at the end of its input."""
     return f": >{folder}/begun; cat >/dev/null; : >{folder}/eof; echo done"
-
-
-def unread(client: socket.socket) -> int:
-    """Return how many bytes that a client has written were not read."""
-    return struct.unpack("@i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 @pytest.mark.parametrize("options", [(), ("--whole-request",)], ids=["streaming", "whole"])

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.procfs import stop_process
+from helpers.procfs import stop_process, threads
 from helpers.server import Server
 from helpers.state import needs_files
 from helpers.waiting import wait_until
@@ -66,17 +66,13 @@ def ask_on(client: socket.socket, payload: bytes) -> tuple[bytes, bool]:
     return decode(receive_all(client))
 
 
-def threads(server: Server) -> int:
-    return len(os.listdir(f"/proc/{server.pid}/task"))
-
-
 @pytest.mark.parametrize("count", COUNTS)
 def test_idle_connections_occupy_no_thread_and_each_is_answered_when_it_sends(endpoint, count):
     command = 'echo "$UNIXREMOTEPID $UNIXREMOTEEUID $(cat)"'
     peer = f"{os.getpid()} {os.geteuid()}"
     with descriptors_for(count), Server(endpoint, command, "--threads", 1) as server:
         with idle_connections(server, count) as clients:
-            assert threads(server) == 2, "the main thread, and that which receives signals"
+            assert len(threads(server.pid)) == 2, "the main thread, and that which receives signals"
             assert server.counters()["idle"] == count
             assert ask(endpoint, b"other") == (f"{peer} other\n".encode(), True)
             for number in (0, count // 2, *range(count - 20, count)):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root
 from helpers.inprocess_cli import run_cli
+from helpers.procfs import handled_signals
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, message, open_connections, packets, receive_all
@@ -314,19 +315,12 @@ def test_the_reason_of_a_failed_start_is_in_the_log_and_on_stderr(endpoint, log)
     assert line["text"] == done.stderr.decode().rstrip("\n")
 
 
-def handles_signal(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
-    return bool(caught >> (number - 1) & 1)
-
-
 def test_sighup_during_the_start_reopens_the_log_file(endpoint, folder, log):
     lock = folder / "sock.lock"
     lock.touch()  # of another server that starts, which is waited for
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--log-file", log]
     with Program(command, env=environment()) as server:
-        wait_until(lambda: handles_signal(server.pid, signal.SIGUSR1), "it to handle signals")
+        wait_until(lambda: signal.SIGUSR1 in handled_signals(server.pid), "it to handle signals")
         wait_until(log.exists, "it to open the log file")
         log.rename(folder / "old")
         server.send_signal(signal.SIGHUP)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 from helpers.background import Background
 from helpers.command import SIPC, Program, environment
-from helpers.procfs import wakeups
+from helpers.procfs import state, wakeups
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
@@ -167,12 +166,8 @@ def test_a_watchdog_of_a_microsecond_does_not_make_the_server_spin(notify_socket
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="1")
     with Server(endpoint, "cat", env=env) as server:
         assert states(notify_socket, 2) == [b"READY=1", b"WATCHDOG=1"]
-        wait_until(lambda: sleeps(server.pid), "it to sleep")
+        wait_until(lambda: state(server.pid) == "S", "it to sleep")
         notify_socket.close()
-
-
-def sleeps(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def test_handlers_do_not_get_the_service_managers_variables(notify_socket, folder, endpoint):

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 from helpers.command import environment
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import children, descriptors, is_in_syscall, is_waiting, processes
+from helpers.procfs import (
+    children,
+    descriptors,
+    is_in_syscall,
+    is_running,
+    is_waiting,
+    processes,
+    state,
+)
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
@@ -106,19 +113,12 @@ def test_a_prestarted_handler_may_answer_before_its_request(endpoint, folder):
         server.wait_until_idle()
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_a_prestarted_handler_that_failed_is_replaced_and_not_used(endpoint):
     with Ahead(endpoint, "cat", 2) as server:
         killed = server.wait_until_ready()
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(is_alive, killed)), "those that were killed to be dead")
+        wait_until(lambda: not any(map(is_running, killed)), "those that were killed to be dead")
         assert ask(endpoint, b"hello") == (b"hello", True)
         server.wait_until_ready()
         assert ask(endpoint, b"hello") == (b"hello", True)
@@ -129,13 +129,8 @@ def test_a_prestarted_handler_that_exited_without_output_is_not_used(endpoint, f
     command = f"mkdir {folder}/first 2>/dev/null && exit 0; cat"
     with Ahead(endpoint, command, 1) as server:
         wait_until((folder / "first").exists, "it to begin")
-        wait_until(lambda: is_zombie(children(server.pid)), "its end")
+        wait_until(lambda: list(map(state, children(server.pid))) == ["Z"], "its end")
         assert ask(endpoint, b"hello") == (b"hello", True)
-
-
-def is_zombie(pids: list[int]) -> bool:
-    states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids]
-    return states == ["Z"]
 
 
 class Failing(Ahead):

@@ -21,6 +21,7 @@ from helpers.procfs import (
     stop_process,
     waits_to_write,
 )
+from helpers.unread import unread_input
 from helpers.waiting import wait_until
 from helpers.wire import (
     MAX_PAYLOAD,
@@ -32,7 +33,7 @@ from helpers.wire import (
     packets,
     receive_all,
 )
-from helpers.workers import WORKER, ask_worker, serve_workers, unread_input, worker_counts
+from helpers.workers import WORKER, ask_worker, serve_workers, worker_counts
 
 MIB = 1 << 20
 ECHO = "cat"

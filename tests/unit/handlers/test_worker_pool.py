@@ -6,9 +6,9 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 from helpers.inprocess_server import InProcessServer, RecordingLog
+from helpers.procfs import state
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 from helpers.workers import WORKER, ask_worker
@@ -39,10 +39,6 @@ def serving(path, command: str = WORKER, threads: int = 2):
     assert numbers["workers_started"] == numbers["workers_ended"], log.lines
 
 
-def lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
 def test_the_spawn_function_is_loaded_before_the_first_request(endpoint):
     """Loading it needs a descriptor, and the slower one that serves without would stay."""
     best_spawn.cache_clear()
@@ -55,7 +51,7 @@ def test_reloading_ends_idle_workers_and_the_next_request_starts_one(endpoint):
         before = int(ask_worker(endpoint, "pid"))
         handler.reload()
         wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
-        assert not lives(before)
+        assert state(before) == "X"
         assert int(ask_worker(endpoint, "pid")) != before
 
 
@@ -76,7 +72,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_replaced(endpoint,
             handler.reload()
             (folder / "go").touch()
             assert decode(receive_all(client)) == (b"waited", True)
-        wait_until(lambda: not lives(before), "its end")
+        wait_until(lambda: state(before) == "X", "its end")
         assert int(ask_worker(endpoint, "pid")) != before
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
-from helpers.procfs import children
+from helpers.procfs import children, state
 from helpers.waiting import wait_until
 
 from simpleipc_cli.errors import SipcError
@@ -37,7 +36,7 @@ def test_a_child_whose_exit_cannot_be_noticed_is_killed_and_reaped(monkeypatch, 
     assert not child.stop_nowait()
     with pytest.raises(SipcError, match=f"cannot wait for process {child.pid}: Input/output"):
         child.stop(1000.0, None)
-    wait_until(lambda: not Path(f"/proc/{child.pid}").exists(), "it to be reaped")
+    wait_until(lambda: state(child.pid) == "X", "it to be reaped")
 
 
 def test_a_child_that_cannot_be_watched_is_not_started(monkeypatch, pipes):
