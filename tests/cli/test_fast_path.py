@@ -14,6 +14,7 @@ from helpers.command import environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.scripted_server import ScriptedServer
 from helpers.sending import echo
+from helpers.sockets import stale_socket
 from helpers.wire import read_message
 from hypothesis import given as for_all
 from hypothesis import settings
@@ -112,8 +113,7 @@ def places(tmp_path_factory):
     """A folder with all kinds of endpoints in it."""
     folder = tmp_path_factory.mktemp("places")
     (folder / "file").write_bytes(b"y" * 100_000)
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(folder / "stale"))
+    stale_socket(folder / "stale")
     with ScriptedServer(folder / "served", echo), ScriptedServer(folder / "fails", cut_off):
         yield folder
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 from helpers.command import SIPC, Program, sipc
 from helpers.procfs import children
 from helpers.spawning import Spawning
-from helpers.waiting import TIMEOUT, wait_until
+from helpers.waiting import wait_until
 
 
 class Background(Spawning):
@@ -51,16 +50,3 @@ class Background(Spawning):
     def check_nothing_left(self) -> None:
         super().check_nothing_left()
         assert not Path(self.path).exists()
-
-
-def as_nobody(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
-    """Run sipc as another user; all is imported first, for that one may be unable to read it."""
-    code = "import os,sys; sys.argv[0]='sipc';"
-    code += "import resource; from simpleipc_cli.cli import main, app;"
-    code += "import simpleipc_cli.cli.serve.command;"
-    code += "import simpleipc_cli.transport.unix.listener, simpleipc_cli.process.posix.pidfile;"
-    code += "import simpleipc_cli.process.posix.background, simpleipc_cli.handlers.exec;"
-    code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=TIMEOUT, **options
-    )

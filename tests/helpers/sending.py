@@ -7,9 +7,7 @@ import re
 import subprocess
 from contextlib import contextmanager, suppress
 
-from helpers import spawning
 from helpers.command import SIPC, Program
-from helpers.inprocess_cli import run_cli
 from helpers.scripted_server import ScriptedServer, receive_request
 from helpers.wire import message
 from simpleipc_cli.deadline import Deadline
@@ -91,37 +89,3 @@ def umask(mask: int):
         yield
     finally:
         os.umask(before)
-
-
-class Spawning(spawning.Spawning):
-    """Clients whose servers may take as long as they like to listen, unless a test sets a limit."""
-
-    def command(self, line: str, *options) -> list[str]:
-        if not {"--wait", "-m"} & set(options):
-            options = ("--wait", "1h", *options)
-        return super().command(line, *options)
-
-    def send(self, line: str, *options, data="hello", run=run_cli, **more):
-        """Run a client to its end, in this process unless `run` is `sipc`."""
-        more.setdefault("env", self.environment())
-        return run(*self.command(line, *options, "-d", data)[1:], **more)
-
-
-class Gate:
-    """A named pipe at which shell commands wait: `read line <NAME`."""
-
-    def __init__(self, path) -> None:
-        os.mkfifo(path)
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR)  # opening it never waits, and it never ends
-
-    def open(self) -> None:
-        """Let all commands through that wait or will wait."""
-        os.write(self._descriptor, b"\n" * 1000)
-
-    def __enter__(self) -> Gate:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-        os.unlink(self._path)

@@ -9,7 +9,8 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from helpers.command import SIPC, Program, environment, sipc
+from helpers.command import SIPC, Program, environment
+from helpers.inprocess_cli import run_cli
 from helpers.procfs import MARK, arguments, processes
 from helpers.waiting import wait_until
 
@@ -32,13 +33,15 @@ class Spawning:
         return environment(**{MARK: self._mark}, **more)
 
     def command(self, line: str, *options) -> list[str]:
+        """The server may take any time to listen, unless an option sets a limit."""
+        if not {"--wait", "-m"} & set(options):
+            options = ("--wait", "1h", *options)
         return [SIPC, "send", self.path, "--spawn", line, *map(str, options)]
 
-    def send(self, line: str, *options, data="hello", **more) -> subprocess.CompletedProcess[bytes]:
-        """Run a client to its end."""
+    def send(self, line: str, *options, data="hello", run=run_cli, **more):
+        """Run a client to its end, in this process unless `run` is `sipc`."""
         more.setdefault("env", self.environment())
-        arguments = self.command(line, *options, "-d", data)[1:]
-        return sipc(*arguments, **more)
+        return run(*self.command(line, *options, "-d", data)[1:], **more)
 
     def start(self, line: str, *options, data="hello", **more) -> Program:
         """Start a client."""

@@ -15,6 +15,7 @@ from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
 from helpers.scripted_server import endless_response, respond_with, scripted_server
 from helpers.sending import EchoServer
+from helpers.sockets import stale_socket
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
 
@@ -131,9 +132,8 @@ def test_a_missing_server_is_reported_as_without_a_request(endpoint, folder):
     assert done.stdout == f"{endpoint}: path not found\n".encode()
     (folder / "plain").touch()
     assert probe(folder / "plain", "-d", "ping").returncode == 5
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(endpoint))
-        assert probe(endpoint, "-d", "ping").returncode == 3
+    stale_socket(endpoint)
+    assert probe(endpoint, "-d", "ping").returncode == 3
 
 
 def silent(connection):

@@ -14,8 +14,8 @@ from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
 from helpers.server import Server
+from helpers.sockets import busy_listener, stale_socket
 from helpers.waiting import wait_until
-from helpers.wire import connect
 
 from simpleipc_cli.client import probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
@@ -26,15 +26,11 @@ from simpleipc_cli.errors import ServerBusy
 def states(folder):
     """One endpoint of each state, by name."""
     (folder / "invalid path").touch()
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(folder / "not listening"))
-    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as busy:
+    stale_socket(folder / "not listening")
+    with socket.socket(socket.AF_UNIX) as listening, busy_listener(folder / "busy"):
         listening.bind(str(folder / "listening"))
         listening.listen()
-        busy.bind(str(folder / "busy"))
-        busy.listen(0)
-        with connect(folder / "busy"):
-            yield folder
+        yield folder
 
 
 STATES = [
@@ -156,14 +152,11 @@ def test_waiting_for_both_is_a_usage_error(endpoint):
 
 
 def test_a_busy_server_with_room_again_is_listening(endpoint):
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint):
-            with Program([SIPC, "probe", "-t", "0", endpoint], env=environment()) as probe:
-                wait_until(lambda: is_in_syscall(probe.pid, "connect"), "it to wait")
-                busy.accept()[0].close()
-                assert probe.wait() == 0
+    command = [SIPC, "probe", "-t", "0", endpoint]
+    with busy_listener(endpoint) as busy, Program(command, env=environment()) as probe:
+        wait_until(lambda: is_in_syscall(probe.pid, "connect"), "it to wait")
+        busy.accept()[0].close()
+        assert probe.wait() == 0
 
 
 def test_the_connect_time_is_that_of_the_last_attempt(endpoint):

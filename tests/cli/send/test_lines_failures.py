@@ -23,10 +23,11 @@ from helpers.scripted_server import (
 )
 from helpers.sending import EchoServer, failed_records, feed
 from helpers.server import Server
+from helpers.sockets import busy_listener, stale_socket
 from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
 from helpers.unread import has_read_all
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import connect, message, packets
+from helpers.wire import message, packets
 
 MIB = 1 << 20
 
@@ -215,8 +216,7 @@ def test_a_missing_server_is_reported_for_each_record(endpoint, run):
 
 
 def test_a_stale_socket_and_a_wrong_path_have_their_status(endpoint, folder):
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(endpoint))
+    stale_socket(endpoint)
     assert run_cli("send", endpoint, "--lines", input=b"1\n").returncode == 3
     assert run_cli("send", folder, "--lines", input=b"1\n").returncode == 5
 
@@ -230,8 +230,7 @@ def test_no_records_need_no_server(endpoint):
 def test_wait_sends_every_record_once_when_a_server_listens(endpoint, stale):
     records = b"1\n2\n3\n4\n"
     if stale:
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(endpoint))
+        stale_socket(endpoint)
     with send_lines(endpoint, "-j", 2, "--wait", "1h") as client:
         feed(client, records)
         client.stdin.close()
@@ -269,11 +268,8 @@ def test_a_request_is_never_sent_twice(endpoint):
 
 
 def check_busy(endpoint, *limit) -> None:
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint):
-            done = run_cli("send", endpoint, "--lines", *limit, input=b"x\n")
+    with busy_listener(endpoint):
+        done = run_cli("send", endpoint, "--lines", *limit, input=b"x\n")
     assert (done.returncode, done.stdout) == (3, b"\n")
     assert failed_records(done.stderr) == [1]
     assert b"busy" in done.stderr
@@ -285,19 +281,19 @@ def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, option):
 
 
 def test_a_busy_server_is_waited_for(endpoint):
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint), send_lines(endpoint, "--connect-timeout", "0") as client:
-            feed(client, b"x\n")
-            wait_until(lambda: has_read_all(client), "it to read its input")
-            client.stdin.close()
-            wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
-            busy.accept()[0].close()
-            with busy.accept()[0] as connection:
-                connection.sendall(message(receive_request(connection)))
-            assert client.stdout.read() == b"x\n"
-            assert client.wait() == 0
+    with (
+        busy_listener(endpoint) as busy,
+        send_lines(endpoint, "--connect-timeout", "0") as client,
+    ):
+        feed(client, b"x\n")
+        wait_until(lambda: has_read_all(client), "it to read its input")
+        client.stdin.close()
+        wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
+        busy.accept()[0].close()
+        with busy.accept()[0] as connection:
+            connection.sendall(message(receive_request(connection)))
+        assert client.stdout.read() == b"x\n"
+        assert client.wait() == 0
 
 
 def test_without_descriptors_a_record_waits_for_those_before_it(endpoint):

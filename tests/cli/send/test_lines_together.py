@@ -48,7 +48,7 @@ def test_a_server_that_has_ended_is_started_again_for_the_next_record(endpoint, 
     command = "sipc serve -q --count 2 --exec cat"
     records = b"".join(b"%d\n" % number for number in range(count))
     with Spawning(endpoint) as spawning:
-        options = ["--lines", "--spawn", command]
+        options = ["--lines", "--spawn", command, "--wait", "1h"]
         done = sipc("send", endpoint, *options, input=records, env=spawning.environment())
         assert (done.returncode, done.stdout, done.stderr) == (0, records, b"")
 

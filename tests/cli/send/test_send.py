@@ -22,6 +22,7 @@ from helpers.procfs import (
 from helpers.scripted_server import endless_response, respond_with, scripted_server
 from helpers.sending import EchoServer, echo, feed, start_send
 from helpers.server import Server
+from helpers.sockets import stale_socket
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import MAX_PAYLOAD, connect, decode, message, packets, read_message
 
@@ -400,9 +401,8 @@ def test_a_missing_server_has_a_status_of_its_own(endpoint, folder):
     (folder / "plain").touch()
     assert_error_line(send(folder / "plain"), 5, "a file")
     assert_error_line(send(folder), 5, "a directory")
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(endpoint))
-        assert_error_line(send(endpoint), 3, "no server is listening")
+    stale_socket(endpoint)
+    assert_error_line(send(endpoint), 3, "no server is listening")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(folder / "datagram"))
         assert_error_line(send(folder / "datagram"), 5)

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, assert_error_line, needs_root, sipc
+from helpers.gate import Gate
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, descriptors, state
-from helpers.sending import EchoServer, Gate, Spawning
+from helpers.sending import EchoServer
 from helpers.server import Server
-from helpers.spawning import SERVE
+from helpers.sockets import busy_listener, stale_socket
+from helpers.spawning import SERVE, Spawning
 from helpers.terminal import terminal
+from helpers.users import as_nobody
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, pid_of_listener
+from helpers.wire import ask, pid_of_listener
 
 from simpleipc_cli import autostart
 
@@ -33,19 +36,13 @@ def spawning(endpoint):
         yield it
 
 
-def stale_socket(path) -> None:
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(path))
-
-
 @pytest.mark.parametrize("before", ["nothing", "stale socket", "not yet listening"])
 def test_a_missing_server_is_started_once_and_gets_the_requests(spawning, endpoint, folder, before):
-    other = socket.socket(socket.AF_UNIX)
-    if before == "stale socket":
-        stale_socket(endpoint)
-    elif before == "not yet listening":
-        other.bind(str(endpoint))
-    with other:
+    with socket.socket(socket.AF_UNIX) as other:
+        if before == "stale socket":
+            stale_socket(endpoint)
+        elif before == "not yet listening":
+            other.bind(str(endpoint))
         for run in (sipc, run_cli, run_cli):
             done = spawning.send(COUNTED, run=run, cwd=folder)
             assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
@@ -77,12 +74,9 @@ def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoi
 def test_a_busy_server_is_a_server(endpoint, folder, monkeypatch, wait):
     """Without --wait its room is waited for no longer than --connect-timeout allows."""
     monkeypatch.setattr(autostart, "START_TIMEOUT", 3600.0)
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint):
-            options = ["--spawn", "touch here", "--connect-timeout", "20ms", *wait]
-            done = run_cli("send", endpoint, "-d", "x", *options, cwd=folder)
+    with busy_listener(endpoint):
+        options = ["--spawn", "touch here", "--connect-timeout", "20ms", *wait]
+        done = run_cli("send", endpoint, "-d", "x", *options, cwd=folder)
     assert_error_line(done, 3, "busy")
     assert os.listdir(folder) == ["sock"]
 
@@ -102,17 +96,6 @@ def test_no_server_is_started_where_none_can_be(folder, path, status):
     done = run_cli("send", path, "-d", "x", "--spawn", "touch here", cwd=folder)
     assert_error_line(done, status)
     assert sorted(os.listdir(folder)) == ["dir", "file", "loop"]
-
-
-def as_nobody(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
-    """Run sipc as the user nobody; it imports all first, as that user may be unable to read it."""
-    code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
-    code += "from simpleipc_cli.cli import main, app; import simpleipc_cli.autostart;"
-    code += "import simpleipc_cli.cli.send.command;"
-    code += "import simpleipc_cli.transport.unix.poller;"
-    code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, input=b"", capture_output=True, **options)
 
 
 @needs_root

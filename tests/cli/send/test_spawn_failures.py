@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -15,10 +14,12 @@ from functools import partial
 
 import pytest
 from helpers.command import assert_error_line, needs_root, sipc
+from helpers.gate import Gate
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import arguments, is_in_syscall, is_running
-from helpers.sending import EchoServer, Gate, Spawning
-from helpers.spawning import SERVE
+from helpers.sending import EchoServer
+from helpers.sockets import stale_socket
+from helpers.spawning import SERVE, Spawning
 from helpers.waiting import wait_until
 from helpers.wire import is_listening
 
@@ -44,12 +45,6 @@ def gate(folder):
 
 
 LOCK = f".sipc-spawn-{os.geteuid()}-sock"
-
-
-@pytest.fixture
-def stale(endpoint):
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(endpoint))
 
 
 @contextmanager
@@ -167,9 +162,9 @@ def test_a_server_has_ten_seconds_to_listen_unless_an_option_says_otherwise(
     assert_error_line(done, 4, ENDED)
 
 
-@pytest.mark.usefixtures("stale")
 @pytest.mark.parametrize("wait", [[], ["--wait", "0"]], ids=["alone", "with --wait"])
-def test_max_time_is_the_limit_for_the_start_too(spawning, folder, max_time, wait):
+def test_max_time_is_the_limit_for_the_start_too(spawning, endpoint, folder, max_time, wait):
+    stale_socket(endpoint)
     max_time.is_over = partial(has_started, spawning)
     done = spawning.send(HANGS, "-m", "1h", *wait, cwd=folder)
     assert_error_line(done, 3, f"no server is listening on {spawning.path}, ", "was terminated")

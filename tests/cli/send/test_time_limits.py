@@ -14,8 +14,9 @@ from helpers.procfs import is_in_syscall
 from helpers.scripted_server import ScriptedServer, endless_response, scripted_server
 from helpers.sending import EchoServer, start_send
 from helpers.server import Server
+from helpers.sockets import busy_listener, stale_socket
 from helpers.waiting import wait_until
-from helpers.wire import connect, message, packets, read_message
+from helpers.wire import message, packets, read_message
 
 from simpleipc_cli.cli.output import Output
 from simpleipc_cli.cli.stdio import Input
@@ -96,31 +97,26 @@ BUSY_LIMITS = [
 
 @pytest.mark.parametrize("limit", BUSY_LIMITS, ids=" ".join)
 def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, limit):
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint):
-            assert_error_line(run_cli("send", endpoint, "-d", "x", *limit), 3, "busy")
+    with busy_listener(endpoint):
+        assert_error_line(run_cli("send", endpoint, "-d", "x", *limit), 3, "busy")
 
 
 def test_a_busy_server_is_waited_for(endpoint):
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint):
-            with start_send(endpoint, "-d", "x", "--connect-timeout", "0") as client:
-                wait_until(lambda: is_in_syscall(client.pid, "connect"), "it to wait")
-                busy.accept()[0].close()
-                with busy.accept()[0] as connection:
-                    read_message(connection)
-                    connection.sendall(message(b"done"))
-                assert client.stdout.read() == b"done"
+    with (
+        busy_listener(endpoint) as busy,
+        start_send(endpoint, "-d", "x", "--connect-timeout", "0") as client,
+    ):
+        wait_until(lambda: is_in_syscall(client.pid, "connect"), "it to wait")
+        busy.accept()[0].close()
+        with busy.accept()[0] as connection:
+            read_message(connection)
+            connection.sendall(message(b"done"))
+        assert client.stdout.read() == b"done"
 
 
 def test_wait_sends_once_a_server_is_there(endpoint):
     with start_send(endpoint, "--wait", "1h", "-d", "x") as client:
-        with socket.socket(socket.AF_UNIX) as stale:
-            stale.bind(str(endpoint))
+        stale_socket(endpoint)
         with Server(endpoint, "cat", "--count", 1) as server:
             assert client.stdout.read() == b"x"
             assert server.wait() == 0

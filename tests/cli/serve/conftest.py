@@ -64,6 +64,5 @@ def worker_script(_servers):
 @pytest.fixture
 def gate(folder):
     """Return a gate at which handlers wait."""
-    gate = Gate(folder / "gate")
-    yield gate
-    gate.close()
+    with Gate(folder / "gate") as gate:
+        yield gate

@@ -14,10 +14,9 @@ import pytest
 from helpers.command import SIPC, environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
+from helpers.users import NOBODY, as_nobody
 from helpers.waiting import TIMEOUT
 from helpers.wire import ask, connect, message, receive_all
-
-NOBODY = 65534
 
 
 def ask_as(user: int, path, payload: bytes) -> bytes:
@@ -170,14 +169,8 @@ def test_a_users_folder_is_not_trusted_if_its_owner_is_unknown(folder):
 @needs_root
 def test_a_group_without_membership_is_refused_and_leaves_no_file(open_folder):
     open_folder.chmod(0o777)
-    code = "import grp,os,sys; from simpleipc_cli.cli import main, app;"
-    code += "import simpleipc_cli.cli.serve.command;"
-    code += "import resource, simpleipc_cli.transport.unix.listener;"
-    code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); main()"
-    arguments = ["serve", str(open_folder / "sock"), "--exec", "cat", "--group", "0"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=TIMEOUT
-    )
+    arguments = ["serve", open_folder / "sock", "--exec", "cat", "--group", "0"]
+    done = as_nobody(*arguments)
     assert done.returncode == 8
     assert re.fullmatch(
         rb"sipc serve: [^\n]+ cannot be given to group 0: name [^\n]+\n", done.stderr

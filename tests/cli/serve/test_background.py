@@ -12,10 +12,11 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from helpers.background import Background, as_nobody
+from helpers.background import Background
 from helpers.command import SIPC, assert_error_line, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, state, status, stop_process
+from helpers.users import as_nobody
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, pid_of_listener
 

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.background import Background, as_nobody
+from helpers.background import Background
 from helpers.command import SIPC, Program, assert_error_line, environment, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
-from helpers.users import become
+from helpers.users import NOBODY, as_nobody, become
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 
@@ -145,10 +145,10 @@ def test_the_file_that_another_users_dead_server_left_is_replaced(folder):
     """In a folder of ours: once the server ran as root, say."""
     pid_file = folder / "pid"
     pid_file.write_text(f"{a_dead_pid()}\n")
-    os.chown(folder, 65534, -1)
-    with become(65534), PidFile(str(pid_file)):
+    os.chown(folder, NOBODY, -1)
+    with become(NOBODY), PidFile(str(pid_file)):
         assert pid_file.read_bytes() == b"%d\n" % os.getpid()
-        assert pid_file.stat().st_uid == 65534
+        assert pid_file.stat().st_uid == NOBODY
     assert os.listdir(folder) == []
 
 
@@ -158,7 +158,7 @@ def test_missing_permissions_are_reported(folder, endpoint, pid_file, what):
     folder.chmod(0o755 if what == "folder" else 0o1777)
     if what == "file":
         pid_file.write_text("1\n")
-    done = as_nobody(*serve_with("/tmp/sipc-no-such", pid_file), env=environment())
+    done = as_nobody(*serve_with("/tmp/sipc-no-such", pid_file))
     assert_error_line(done, 1, str(pid_file), "permi")
     assert os.listdir(folder) == (["pid"] if what == "file" else [])
 

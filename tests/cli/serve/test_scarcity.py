@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, descriptors, processor_time, stop_process
 from helpers.server import Server
 from helpers.state import needs_files
+from helpers.users import SIPC_AS_NOBODY
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, is_listening, message, open_connections, receive_all
 from helpers.workers import WorkerServer
@@ -216,7 +218,7 @@ def test_a_handler_that_became_another_user_is_logged_and_the_server_stays(endpo
         f"echo $$ >{folder}/pid; exec {helper} --reuid=0 sh -c 'touch {folder}/root; sleep 1000'"
     )
     with Program(
-        [PYTHON, "-c", AS_NOBODY, "serve", endpoint, "--kill-after", "100ms", "--exec", command],
+        [*SIPC_AS_NOBODY, "serve", endpoint, "--kill-after", "100ms", "--exec", command],
         stderr=subprocess.PIPE,
         env=environment(),
     ) as server:
@@ -230,18 +232,6 @@ def test_a_handler_that_became_another_user_is_logged_and_the_server_stays(endpo
         wait_until(lambda: not children(server.pid), "no zombie")
         server.terminate()
         assert server.wait() == 0
-
-
-PYTHON = str(Path(SIPC).with_name("python"))
-AS_NOBODY = """
-import difflib, os, resource, sys
-sys.argv[0] = "sipc"
-from simpleipc_cli.cli.serve import command as serve
-from simpleipc_cli.cli import main, app
-import simpleipc_cli.transport.unix.listener, simpleipc_cli.transport.unix.poller
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-main()
-"""
 
 
 def test_sigterm_ends_the_wait_for_a_lock_and_leaves_nothing(endpoint, folder):
@@ -271,7 +261,7 @@ def test_a_lock_that_is_no_file_is_reported_and_not_removed(endpoint, folder, ki
 def test_sigint_during_an_import_prints_no_traceback(endpoint, module, status):
     """At the moment in which a module is read: before we listen to signals, and after."""
     where = subprocess.run(
-        [PYTHON, "-P", "-c", f"import {module} as module; print(module.__spec__.cached)"],
+        [sys.executable, "-P", "-c", f"import {module} as module; print(module.__spec__.cached)"],
         check=True,
         capture_output=True,
         text=True,

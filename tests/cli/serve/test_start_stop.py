@@ -20,6 +20,8 @@ from helpers.inprocess_cli import run_cli
 from helpers.inprocess_server import EchoHandler, InProcessServer
 from helpers.procfs import children, processes, stop_process
 from helpers.server import Server
+from helpers.sockets import busy_listener, stale_socket
+from helpers.users import as_nobody
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import (
     ask,
@@ -44,12 +46,6 @@ def refused(path, **more) -> subprocess.CompletedProcess[bytes]:
     return run_cli("serve", path, "--exec", "cat", **more)
 
 
-def stale_socket(path) -> None:
-    left = socket.socket(socket.AF_UNIX)
-    left.bind(str(path))
-    left.close()
-
-
 def test_the_path_of_a_running_server_is_not_taken(shared_server):
     path = shared_server("cat").path
     assert_error_line(sipc("serve", path, "--exec", "cat"), 9, path, "another server")
@@ -57,12 +53,9 @@ def test_the_path_of_a_running_server_is_not_taken(shared_server):
 
 
 def test_the_path_of_a_busy_server_is_not_taken(endpoint):
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(endpoint))
-        busy.listen(0)
-        with connect(endpoint):
-            assert_error_line(refused(endpoint), 9)
-            assert endpoint.exists()
+    with busy_listener(endpoint):
+        assert_error_line(refused(endpoint), 9)
+        assert endpoint.exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink", "dangling", "datagram", "fifo"])
@@ -105,24 +98,6 @@ def test_an_impossible_path_is_refused(folder, path, status):
     assert sorted(os.listdir(folder)) == ["file", "loop", "sub"]
 
 
-def other_user(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
-    """Run sipc as the user nobody; the modules are imported before, as it may not read them."""
-    code = "import difflib,os,resource,sys; sys.argv[0]='sipc';"
-    code += "from simpleipc_cli.cli import main, app;"
-    code += "import simpleipc_cli.cli.send.command, simpleipc_cli.cli.probe.command;"
-    code += "import simpleipc_cli.cli.serve.command;"
-    code += "import simpleipc_cli.transport.unix.listener;"
-    code += "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
-    return subprocess.run(
-        [os.path.join(os.path.dirname(SIPC), "python"), "-c", code, *map(str, arguments)],
-        input=b"",
-        capture_output=True,
-        timeout=TIMEOUT,
-        env=environment(),
-        **options,
-    )
-
-
 def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
     """Seen from outside, at every system call that could show it."""
     trace = folder / "trace"
@@ -149,26 +124,26 @@ def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
 def test_a_socket_without_write_permission_is_reported_by_every_verb(endpoint, folder):
     folder.chmod(0o755)
     with Server(endpoint, "cat"):
-        done = other_user("send", endpoint, "-d", "hello")
+        done = as_nobody("send", endpoint, "-d", "hello")
         assert done.returncode == 8, done.stderr
         assert_error_line(done, 8, str(endpoint))
-        assert_error_line(other_user("serve", endpoint, "--exec", "cat"), 8)
+        assert_error_line(as_nobody("serve", endpoint, "--exec", "cat"), 8)
     with Server(endpoint, "cat", "--mode", "0666"):
-        assert other_user("send", endpoint, "-d", "hello").stdout == b"hello"
+        assert as_nobody("send", endpoint, "-d", "hello").stdout == b"hello"
 
 
 @needs_root
 def test_a_folder_without_search_permission_has_an_exit_status_of_its_own(endpoint, folder):
     folder.chmod(0o700)
     with Server(endpoint, "cat"):
-        assert other_user("serve", endpoint, "--exec", "cat").returncode == 8
-        assert other_user("probe", "-q", endpoint).returncode == 8
+        assert as_nobody("serve", endpoint, "--exec", "cat").returncode == 8
+        assert as_nobody("probe", "-q", endpoint).returncode == 8
 
 
 @needs_root
 def test_a_folder_without_write_permission_is_reported(folder):
     folder.chmod(0o755)
-    assert_error_line(other_user("serve", folder / "sock", "--exec", "cat"), 8)
+    assert_error_line(as_nobody("serve", folder / "sock", "--exec", "cat"), 8)
     assert os.listdir(folder) == []
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from helpers.command import needs_root
-from helpers.users import become
+from helpers.users import NOBODY, become
 from helpers.wire import connect, is_listening
 
 from simpleipc_cli.errors import EndpointError, PermissionDenied
@@ -97,9 +97,9 @@ def test_a_lock_without_permission_is_removed_once_it_is_old(endpoint, folder):
     folder.chmod(0o1777)
     lock = folder / "sock.lock"
     lock.touch(mode=0)
-    os.chown(lock, 65534, -1)
+    os.chown(lock, NOBODY, -1)
     os.utime(lock, (time.time() - 6.0,) * 2)
-    with become(65534), listening(endpoint):
+    with become(NOBODY), listening(endpoint):
         assert is_listening(endpoint)
         assert not lock.exists()
 
@@ -111,7 +111,7 @@ def test_an_old_lock_of_another_user_in_a_sticky_folder_is_named(endpoint, folde
     lock = folder / "sock.lock"
     lock.touch(mode=mode)
     os.utime(lock, (time.time() - 6.0,) * 2)
-    with become(65534), pytest.raises(PermissionDenied, match=f"the old lock {lock} cannot be"):
+    with become(NOBODY), pytest.raises(PermissionDenied, match=f"the old lock {lock} cannot be"):
         listen(str(endpoint), mode=0o600, backlog=5)
     assert os.listdir(folder) == ["sock.lock"]
 
@@ -120,7 +120,7 @@ def test_an_old_lock_of_another_user_in_a_sticky_folder_is_named(endpoint, folde
 def test_a_path_that_cannot_be_seen_for_a_moment_is_still_ours(endpoint, folder):
     with listening(endpoint) as listener:
         folder.chmod(0)
-        with become(65534):
+        with become(NOBODY):
             assert listener.owns_path()
         folder.chmod(0o700)
         assert listener.owns_path()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from helpers.command import needs_root
-from helpers.users import become
+from helpers.users import NOBODY, become
 
 from simpleipc_cli.errors import EndpointError, PathNotFound, PermissionDenied
 from simpleipc_cli.transport import StartLock
@@ -79,7 +79,7 @@ def test_the_lock_that_another_user_left_is_not_in_the_way(path, folder):
     with become(1234):
         left = StartLock(path)
         assert left.take()
-    with become(65534):
+    with become(NOBODY):
         lock = StartLock(path)
         assert lock.take()
         lock.release()
@@ -90,10 +90,10 @@ def test_the_lock_that_another_user_left_is_not_in_the_way(path, folder):
 @needs_root
 def test_a_file_of_another_user_that_has_the_name_of_our_lock_is_named(path, folder):
     folder.chmod(0o1777)
-    with become(65534):
+    with become(NOBODY):
         lock = StartLock(path)
     os.close(os.open(lock.path, os.O_CREAT, 0o600))
-    with become(65534), pytest.raises(PermissionDenied, match=f"{lock.path}: permission denied"):
+    with become(NOBODY), pytest.raises(PermissionDenied, match=f"{lock.path}: permission denied"):
         lock.take()
 
 
