@@ -14,7 +14,8 @@ from faults.judge import Case, judge_client
 from helpers.command import SIPC, environment
 from helpers.injection import STOPPED, Fault, Strace, wait_until_stopped
 from helpers.procfs import MARK, processes
-from helpers.scripted_server import ScriptedServer, receive_wire
+from helpers.scripted_server import ScriptedServer
+from helpers.wire import receive_wire
 
 LARGE = bytes(range(256)) * 1200
 LINES = b"".join(b"line %d\n" % number for number in range(30))

@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from helpers.waiting import TIMEOUT
+from helpers.waiting import TIMEOUT, wait_until
 
 SIPC = str(Path(sys.executable).with_name("sipc"))
 
@@ -42,6 +44,22 @@ class Program(subprocess.Popen):
         if kind is not None:
             self.kill()
         super().__exit__(kind, *rest)
+
+
+@contextmanager
+def started_at_once(commands) -> Iterator[tuple[Program, list[Program]]]:
+    """Start programs of which all but one must end; that one, and the others."""
+    with ExitStack() as stack:
+        options = {"stderr": subprocess.PIPE, "env": environment()}
+        programs = [stack.enter_context(Program(command, **options)) for command in commands]
+
+        def others() -> list[Program] | None:
+            ended = [program for program in programs if program.poll() is not None]
+            return ended if len(ended) >= len(programs) - 1 else None
+
+        losers = wait_until(others, "all but one to end")
+        (winner,) = set(programs) - set(losers)
+        yield winner, losers
 
 
 def assert_error_line(done, status: int, *words: str, stdout: bytes = b"") -> None:

@@ -7,25 +7,18 @@ import threading
 from contextlib import contextmanager
 
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import decode, message, read_message
-
-
-def receive_wire(connection: socket.socket) -> bytes:
-    """Read the bytes of one message, or those before the end of the stream."""
-    wire = bytearray()
-    while not (len(wire) >= 4 and wire.endswith(b"0000") and decode(bytes(wire))[1]):
-        piece = connection.recv(1 << 20)
-        if not piece:
-            break
-        wire += piece
-    return bytes(wire)
+from helpers.wire import decode, message, read_message, receive_wire
 
 
 def receive_request(connection: socket.socket) -> bytes:
     """Read the payload of one whole request."""
-    payload, complete = decode(receive_wire(connection))
-    assert complete, "the request was cut off"
-    return payload
+    return decode(read_message(connection))[0]
+
+
+def silent(connection: socket.socket) -> None:
+    """Read all and respond with nothing, until the client closes."""
+    while connection.recv(1 << 20):
+        pass
 
 
 def wait_for_close(connection: socket.socket) -> None:
@@ -118,7 +111,7 @@ class ScriptedServer:
 class RespondingServer(ScriptedServer):
     """Keeps the payload of every request, and answers with `respond(payload)`, as bytes to send.
 
-    While `go_on` is clear, responses wait. A client that has gone is no failure.
+    While `go_on` is clear, responses wait. A client that closes early is no failure.
     """
 
     def __init__(self, path, respond=message, **options) -> None:
@@ -152,10 +145,10 @@ def scripted_server(path, conversation):
 
 
 def endless_response(wire: bytes):
-    """A server whose response never ends."""
+    """A server whose response ends only when the client closes."""
 
     def conversation(connection):
-        read_message(connection)
+        receive_wire(connection)
         try:
             while True:
                 connection.sendall(wire)

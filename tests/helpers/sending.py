@@ -8,33 +8,23 @@ import subprocess
 from contextlib import contextmanager, suppress
 
 from helpers.command import SIPC, Program
-from helpers.scripted_server import ScriptedServer, receive_request
+from helpers.scripted_server import RespondingServer
 from helpers.wire import message
 from simpleipc_cli.deadline import Deadline
-
-_CLOSED = (BrokenPipeError, ConnectionResetError)  # some clients end in the middle of an exchange
 
 
 def echo(connection) -> None:
     """Return the bytes of a request as they come: that is a response with the same payload."""
-    with suppress(*_CLOSED):
+    with suppress(BrokenPipeError, ConnectionResetError):  # some clients close early
         while piece := connection.recv(1 << 20):
             connection.sendall(piece)
 
 
-class EchoServer(ScriptedServer):
+class EchoServer(RespondingServer):
     """Responds to whole requests, with their own payload or what `response` makes of it."""
 
     def __init__(self, path, response=lambda payload: payload, **options) -> None:
-        super().__init__(path, self._respond, **options)
-        self.requests: list[bytes] = []
-        self._response = response
-
-    def _respond(self, connection) -> None:
-        payload = receive_request(connection)
-        self.requests.append(payload)
-        with suppress(*_CLOSED):
-            connection.sendall(message(self._response(payload)))
+        super().__init__(path, lambda payload: message(response(payload)), **options)
 
 
 def start_send(endpoint, *options, wrapper=(), **popen) -> Program:
@@ -65,7 +55,7 @@ def failed_records(errors: bytes) -> list[int]:
 
 
 class ControlledDeadline(Deadline):
-    """A deadline that passes when `is_over()` holds, whatever the clock says."""
+    """A deadline that expires when `is_over()` holds, whatever the clock says."""
 
     def __init__(self) -> None:
         super().__init__(None)

@@ -9,7 +9,7 @@ from helpers.wire import connect
 
 
 def stale_socket(path) -> None:
-    """Leave a socket on which no process listens."""
+    """Leave a socket that no process has open."""
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
 

@@ -95,11 +95,19 @@ def pid_of_listener(path) -> int:
     return struct.unpack("3i", found)[0]
 
 
-def read_message(connection) -> bytes:
-    """Read the bytes of one whole message."""
-    wire = b""
-    while not wire.endswith(b"0000"):
+def receive_wire(connection: socket.socket) -> bytes:
+    """Read the bytes of one message, or those before the end of the stream."""
+    wire = bytearray()
+    while not (wire.endswith(b"0000") and decode(bytes(wire))[1]):
         piece = connection.recv(1 << 20)
-        assert piece, "the request was cut off"
+        if not piece:
+            break
         wire += piece
+    return bytes(wire)
+
+
+def read_message(connection: socket.socket) -> bytes:
+    """Read the bytes of one whole message."""
+    wire = receive_wire(connection)
+    assert decode(wire)[1], "the request was cut off"
     return wire

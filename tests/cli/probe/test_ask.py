@@ -13,7 +13,7 @@ import pytest
 from helpers.command import SIPC, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
-from helpers.scripted_server import endless_response, respond_with, scripted_server
+from helpers.scripted_server import endless_response, respond_with, scripted_server, silent
 from helpers.sending import EchoServer
 from helpers.sockets import stale_socket
 from helpers.waiting import TIMEOUT, wait_until
@@ -134,11 +134,6 @@ def test_a_missing_server_is_reported_as_without_a_request(endpoint, folder):
     assert probe(folder / "plain", "-d", "ping").returncode == 5
     stale_socket(endpoint)
     assert probe(endpoint, "-d", "ping").returncode == 3
-
-
-def silent(connection):
-    read_message(connection)
-    assert connection.recv(1) == b"", "it hangs up"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from helpers.sending import ControlledDeadline, EchoServer
 
+from simpleipc_cli.cli import output, stdio
 from simpleipc_cli.cli.send import records, run
+from simpleipc_cli.cli.stdio import open_in_time
 from simpleipc_cli.deadline import Deadline
 
 
@@ -20,8 +22,15 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def max_time(monkeypatch):
-    """The deadline that `-m 1h` sets in this process: it passes when `max_time.is_over()` holds."""
+    """The deadline of `-m 1h` in this process: it expires when `max_time.is_over()` holds.
+
+    It does not limit the opening of files, which waits once, and not in small steps.
+    """
     deadline = ControlledDeadline()
+    for module in (stdio, output):
+        monkeypatch.setattr(
+            module, "open_in_time", lambda path, flags, _: open_in_time(path, flags, Deadline(None))
+        )
     for module in (run, records):
         monkeypatch.setattr(
             module, "Deadline", lambda limit: deadline if limit == 3600 else Deadline(limit)

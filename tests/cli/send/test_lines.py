@@ -18,12 +18,11 @@ from helpers.procfs import is_in_syscall, status
 from helpers.scripted_server import (
     ScriptedServer,
     receive_request,
-    receive_wire,
     wait_for_close,
 )
 from helpers.sending import EchoServer, echo, feed, send_lines
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import MAX_PAYLOAD, message, packets
+from helpers.wire import MAX_PAYLOAD, message, packets, receive_wire
 
 RECORDS = {
     "lines": ("--lines", b"one\ntwo\n", [b"one", b"two"]),

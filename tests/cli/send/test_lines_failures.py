@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,7 +19,6 @@ from helpers.procfs import descriptors, is_in_syscall
 from helpers.scripted_server import (
     ScriptedServer,
     receive_request,
-    receive_wire,
     wait_for_close,
 )
 from helpers.sending import EchoServer, failed_records, feed
@@ -27,7 +27,7 @@ from helpers.sockets import busy_listener, stale_socket
 from helpers.terminal import BAR, terminal, terminal_environment, wait_for_bar
 from helpers.unread import has_read_all
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import message, packets
+from helpers.wire import message, packets, receive_wire
 
 MIB = 1 << 20
 
@@ -383,13 +383,14 @@ def test_missing_input_and_a_missing_server_is_a_missing_server(endpoint):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_max_time_ends_a_wait_for_a_reader_of_the_output(endpoint, jobs):
+def test_max_time_ends_a_wait_for_a_reader_of_the_output(endpoint, max_time, fifo, jobs):
+    max_time.is_over = lambda: not select.select([], [fifo], [], 0)[1]  # it is full
     with EchoServer(endpoint, lambda _: bytes(5 * MIB)):
-        with send_lines(endpoint, "-j", jobs, "-m", "300ms") as client:
-            feed(client, b"1\n2\n3\n")
-            client.stdin.close()
-            assert client.wait() == 6
-            assert 1 in failed_records(client.stderr.read())
+        options = ["-j", jobs, "-m", "1h", "-o", "fifo"]
+        records = b"1\n2\n3\n"
+        done = run_cli("send", endpoint, "--lines", *options, input=records, cwd=endpoint.parent)
+    assert done.returncode == 6
+    assert 1 in failed_records(done.stderr)
 
 
 @pytest.mark.parametrize("wire", [packets(bytes(60_000)), b"0004" * 15_000], ids=["data", "empty"])
@@ -407,7 +408,7 @@ def test_max_time_ends_an_endless_response(endpoint, max_time, wire):
 
     max_time.is_over = lambda: len(set(sent)) == 2
     with ScriptedServer(endpoint, conversation):
-        options = ["-m", "1h", "-j", 2, "-o", "/dev/null"]
+        options = ["-m", "1h", "-j", 2]
         done = run_cli("send", endpoint, "--lines", *options, input=b"1\n2\n")
     assert done.returncode == 6
     assert failed_records(done.stderr) == [1, 2]

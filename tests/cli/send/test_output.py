@@ -64,15 +64,19 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("wire", "status"), FAILURES.values(), ids=FAILURES)
-def test_a_failed_exchange_leaves_the_old_file(endpoint, response, wire, status):
+def test_a_failed_exchange_leaves_the_old_file(endpoint, response, max_time, wire, status):
+    sent = threading.Event()
+
     def conversation(connection):
         read_message(connection)
         connection.sendall(wire)
+        sent.set()
         if status == 6:
             wait_for_close(connection)
 
     before = response.stat()
-    limit = ["-m", "200ms"] if status == 6 else []
+    limit = ["-m", "1h"] if status == 6 else []
+    max_time.is_over = sent.is_set
     with scripted_server(endpoint, conversation):
         done = run_cli("send", endpoint, "-d", "x", "-o", response, *limit, "--expect", "this")
     assert done.returncode == status

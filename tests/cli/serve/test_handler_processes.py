@@ -227,13 +227,16 @@ class Prestarting(Server):
 @needs_strace[1]
 def test_without_a_free_thread_idle_handlers_are_stopped(endpoint, folder, handler):
     if handler == "prestarted":
-        server = Prestarting(endpoint, f"cat; : >{folder}/eof", "--prestart", 2)
-        server.wait_until_idle()
+        started = Prestarting(endpoint, f"cat; : >{folder}/eof", "--prestart", 2)
     else:
-        server = serve_workers(endpoint)
-        ask_worker(endpoint, "pid")
-    with server, Strace(server.pid, folder / "trace", NO_THREAD) as strace:
-        assert server.stop() == 0
+        started = serve_workers(endpoint)
+    with started as server:
+        if handler == "prestarted":
+            server.wait_until_idle()
+        else:
+            ask_worker(endpoint, "pid")
+        with Strace(server.pid, folder / "trace", NO_THREAD) as strace:
+            assert server.stop() == 0
     assert strace.injected()
     assert not (folder / "eof").exists()
 

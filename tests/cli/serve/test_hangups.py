@@ -100,13 +100,13 @@ def test_a_client_killed_during_the_response_kills_the_handler_or_lets_it_finish
 ):
     command = f"cat; trap ': >{folder}/term; exit 1' TERM; echo more; "
     command += f"{gate.wait}; : >{folder}/finished"
-    server = server_for(command, *{"kill": USUAL, "finish": FINISH}[how])
-    client = Program([SIPC, "send", server.path, "-d", "hello\n"], stdout=subprocess.PIPE)
-    assert client.stdout.readline() == b"hello\n"
-    assert client.stdout.readline() == b"more\n"
-    client.kill()
-    client.wait()
-    client.stdout.close()
+    patient = ("--threads", 1, "--kill-after", "1000s")
+    server = server_for(command, *{"kill": patient, "finish": FINISH}[how])
+    command = [SIPC, "send", server.path, "-d", "hello\n"]
+    with Program(command, stdout=subprocess.PIPE) as client:
+        assert client.stdout.readline() == b"hello\n"
+        assert client.stdout.readline() == b"more\n"
+        client.kill()
     if how == "kill":
         server.wait_for_log("client closed")
     else:

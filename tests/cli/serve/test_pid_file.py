@@ -7,12 +7,18 @@ import os
 import signal
 import stat
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import pytest
 from helpers.background import Background
-from helpers.command import SIPC, Program, assert_error_line, environment, needs_root
+from helpers.command import (
+    SIPC,
+    Program,
+    assert_error_line,
+    environment,
+    needs_root,
+    started_at_once,
+)
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
 from helpers.users import NOBODY, as_nobody, become
@@ -211,11 +217,6 @@ def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
             os.kill(int((folder / "left").read_text()), signal.SIGKILL)
 
 
-def all_but_one_ended(servers) -> list:
-    ended = [server for server in servers if server.poll() is not None]
-    return ended if len(ended) >= len(servers) - 1 else []
-
-
 @pytest.mark.parametrize(
     ("number", "before", "rounds"),
     [
@@ -233,25 +234,16 @@ def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(
     for _ in range(rounds):
         if before != "nothing":
             pid_file.write_text(f"{a_dead_pid()}\n")
-        servers = [
-            Program(
-                [SIPC, *serve_with(folder / f"sock{which}", pid_file)],
-                stderr=subprocess.PIPE,
-                env=environment(),
-            )
-            for which in range(number)
-        ]
-        losers = wait_until(partial(all_but_one_ended, servers), "all but one to give up")
-        (winner,) = set(servers) - set(losers)
-        assert [server.returncode for server in losers] == [9] * (number - 1)
-        for loser in losers:
-            assert b"process %d," % winner.pid in loser.stderr.read()
-        assert pid_file.read_bytes() == b"%d\n" % winner.pid
-        assert winner.stderr.readline().startswith(b"listening on")
-        winner.terminate()
-        assert winner.wait() == 0
-        for server in servers:
-            server.stderr.close()
+        paths = [folder / f"sock{which}" for which in range(number)]
+        commands = [[SIPC, *serve_with(path, pid_file)] for path in paths]
+        with started_at_once(commands) as (winner, losers):
+            assert [server.returncode for server in losers] == [9] * (number - 1)
+            for loser in losers:
+                assert b"process %d," % winner.pid in loser.stderr.read()
+            assert pid_file.read_bytes() == b"%d\n" % winner.pid
+            assert winner.stderr.readline().startswith(b"listening on")
+            winner.terminate()
+            assert winner.wait() == 0
         assert os.listdir(folder) == []
 
 

@@ -11,11 +11,18 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
+from helpers.command import (
+    SIPC,
+    Program,
+    assert_error_line,
+    environment,
+    needs_root,
+    sipc,
+    started_at_once,
+)
 from helpers.inprocess_cli import run_cli
 from helpers.inprocess_server import EchoHandler, InProcessServer
 from helpers.procfs import children, processes, stop_process
@@ -60,26 +67,25 @@ def test_the_path_of_a_busy_server_is_not_taken(endpoint):
 
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink", "dangling", "datagram", "fifo"])
 def test_what_is_no_stale_socket_is_never_removed(endpoint, folder, kind):
-    other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    match kind:
-        case "file":
-            endpoint.write_text("precious")
-        case "directory":
-            endpoint.mkdir()
-        case "symlink":
-            stale_socket(folder / "real")
-            endpoint.symlink_to("real")
-        case "dangling":
-            endpoint.symlink_to("nowhere")
-        case "datagram":
-            other.bind(str(endpoint))
-        case "fifo":
-            os.mkfifo(endpoint)
-    before = os.lstat(endpoint)
-    assert_error_line(refused(endpoint), 5, str(endpoint))
-    assert os.lstat(endpoint).st_ino == before.st_ino
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        match kind:
+            case "file":
+                endpoint.write_text("precious")
+            case "directory":
+                endpoint.mkdir()
+            case "symlink":
+                stale_socket(folder / "real")
+                endpoint.symlink_to("real")
+            case "dangling":
+                endpoint.symlink_to("nowhere")
+            case "datagram":
+                other.bind(str(endpoint))
+            case "fifo":
+                os.mkfifo(endpoint)
+        before = os.lstat(endpoint)
+        assert_error_line(refused(endpoint), 5, str(endpoint))
+        assert os.lstat(endpoint).st_ino == before.st_ino
     assert sorted(os.listdir(folder)) == (["real", "sock"] if kind == "symlink" else ["sock"])
-    other.close()
 
 
 @pytest.mark.parametrize(
@@ -223,11 +229,6 @@ def test_clients_follow_a_symlink(shared_server, folder):
     assert sipc("send", folder / "link", "-d", "hello").stdout == b"hello"
 
 
-def all_but_one_ended(servers) -> list:
-    ended = [server for server in servers if server.poll() is not None]
-    return ended if len(ended) >= len(servers) - 1 else []
-
-
 @pytest.mark.parametrize(
     ("number", "before", "rounds"),
     [
@@ -248,17 +249,11 @@ def test_of_servers_that_start_at_once_exactly_one_listens(
         if before == "stale lock":
             old_lock(folder)
         command = [SIPC, "serve", endpoint, "--exec", "cat"]
-        servers = [
-            Program(command, stderr=subprocess.PIPE, env=environment()) for _ in range(number)
-        ]
-        losers = wait_until(partial(all_but_one_ended, servers), "all but one to give up")
-        assert [server.returncode for server in losers] == [9] * (number - 1)
-        assert ask(endpoint, b"hello") == (b"hello", True)
-        (winner,) = set(servers) - set(losers)
-        winner.terminate()
-        assert winner.wait() == 0
-        for server in servers:
-            server.stderr.close()
+        with started_at_once([command] * number) as (winner, losers):
+            assert [server.returncode for server in losers] == [9] * (number - 1)
+            assert ask(endpoint, b"hello") == (b"hello", True)
+            winner.terminate()
+            assert winner.wait() == 0
         assert os.listdir(folder) == []
 
 
