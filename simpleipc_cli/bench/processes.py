@@ -1,20 +1,26 @@
 """Run one measurement, from its plan to its report, with generators in processes of their own.
 
 Several processes, because Python's global lock limits one; and always at least one, because
-drawing the progress must not disturb the load. `multiprocessing` adds a small helper process (its
-resource tracker) until the parent ends. Knows no screen and no files.
+drawing the progress must not disturb the load. Each process reads its plan and its time to begin
+from standard input; the end of that input ends the load. It writes one line per report to standard
+output. Other lines there are Python's, such as an error at its start. Knows no screen and no files.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import os
+import pickle
+import subprocess
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from queue import Empty, SimpleQueue
+from threading import Thread
 from time import monotonic_ns
+from typing import IO, Any
 
 from simpleipc_cli import system
 from simpleipc_cli.bench.generator import (
@@ -27,13 +33,21 @@ from simpleipc_cli.bench.generator import (
 from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, errno_hint
+from simpleipc_cli.process import describe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 _START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
 _STOP_TIMEOUT = 5.0  # seconds until a process that should stop is killed
 _PROGRESS_INTERVAL = 0.1  # seconds, which is also how soon Ctrl-C is noticed (tunable)
 _OTHER_DESCRIPTORS = 24  # descriptors of a process besides its connections, with a reserve
-_DESCRIPTORS_PER_PROCESS = 2  # in the parent: a connection, and one that reports the end
+_DESCRIPTORS_PER_PROCESS = 2  # in the parent: both pipes
+_CHUNK = 1 << 16  # bytes read at once
+_REPORT = b"\0"  # begins the lines that are reports
+_LIMITS = "check the limits of the system (ulimit -a)"
+
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; from simpleipc_cli.bench.processes import main; main()"
+)
 
 
 class Interrupted(Exception):
@@ -54,17 +68,17 @@ def measure(
     plans = split(plan, processes)
     _raise_descriptor_limit(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    results, partial = Results(), False
-    try:
-        with GeneratorProcesses(plans, lambda: on_progress(Progress())) as running:
-            try:
-                running.run(on_progress, _PROGRESS_INTERVAL)
-            except Interrupted:
-                partial = True
-                running.stop()
-            results = running.results()
-    except Interrupted:  # before all processes had started
-        partial = True
+    partial = False
+    with GeneratorProcesses() as generators:
+        try:
+            for share in plans:
+                on_progress(Progress())
+                generators.start(share)
+            generators.run(on_progress, _PROGRESS_INTERVAL)
+        except Interrupted:
+            partial = True
+            generators.stop()
+        results = generators.results
     return Report(
         path=plan.path,
         started_at=started_at,
@@ -130,80 +144,63 @@ def _share(whole: int, parts: int, number: int) -> int:
 class GeneratorProcesses:
     """Processes that generate load together; a context manager that ends all of them."""
 
-    def __init__(
-        self, plans: list[LoadPlan], check_cancelled: Callable[[], None] = lambda: None
-    ) -> None:
-        """Start one process per plan; none generates load yet.
-
-        `check_cancelled` is called between starts and may raise.
-        """
-        self._processes: list[BaseProcess] = []
-        self._connections: list[Connection] = []
-        self._running: list[Connection] = []
-        self._done: list[Results] = []
-        self._latest: dict[int, Progress] = {}
-        try:
-            for plan in plans:
-                check_cancelled()
-                with system.block_terminal_signals():
-                    self._start(plan)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self) -> None:
+        self._processes: list[_Process] = []
+        self._running: set[_Process] = set()
+        self._latest: dict[_Process, Progress] = {}
+        self.results = Results()
+        """Those of the processes that have ended their load, merged."""
+        self._reports: SimpleQueue[tuple[_Process, Any]] = SimpleQueue()
 
     def __enter__(self) -> GeneratorProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        for process in self._processes:
+            process.end_load()
+        deadline = Deadline(_STOP_TIMEOUT)
+        for process in self._processes:
+            process.end(deadline)
 
-    def _start(self, plan: LoadPlan) -> None:
-        context = get_context("spawn")
-        try:
-            ours, theirs = context.Pipe()
-            self._connections.append(ours)
-            with theirs:
-                process = context.Process(target=_process_main, args=(plan, theirs), daemon=True)
-                process.start()
-        except OSError as error:
-            raise SipcError(
-                f"cannot start another process: {error.strerror}",
-                errno_hint(error, "use fewer --processes"),
-            ) from None
+    def start(self, plan: LoadPlan) -> None:
+        """Start a process, which generates no load yet. Raises SipcError."""
+        process = _Process(lambda report: self._reports.put((process, report)))
         self._processes.append(process)
+        process.send(plan)
 
     def run(self, on_progress: Callable[[Progress], None], interval: float) -> None:
         """Run the load to its end; call `on_progress` at least every `interval` seconds.
 
-        `on_progress` may raise, and stop() may follow. A signal handler must not raise: it
-        could interrupt a message halfway. Raises SipcError if a process dies or cannot go on,
-        because its results are lost.
+        `on_progress` may raise, and stop() may follow. Raises SipcError if a process dies or cannot
+        go on, because its results are lost.
         """
-        starting = self._connections[:]
-        while starting:
-            for connection in _ready(starting, interval):
-                _receive(connection)
-                starting.remove(connection)
-            on_progress(Progress())
-        self._running = self._connections[:]
+        while len(self._latest) < len(self._processes):  # each reports when it is ready
+            on_progress(self._progress(interval))
+        self._running = set(self._processes)
         begin = monotonic_ns() + _START_DELAY
-        for connection in self._connections:
-            try:
-                connection.send(begin)
-            except OSError:
-                raise _process_died() from None
+        for process in self._processes:
+            process.send(begin)
         while self._running:
             on_progress(self._progress(interval))
 
+    def stop(self) -> None:
+        """End the load now and keep the results."""
+        for process in self._running:
+            process.end_load()
+        deadline = Deadline(_STOP_TIMEOUT)
+        while self._running and not deadline.expired():
+            self._progress(deadline.remaining() or 0.0)
+
     def _progress(self, timeout: float) -> Progress:
-        """Receive the reports and results that have arrived."""
-        for connection in _ready(self._running, timeout):
-            received = _receive(connection)
-            if isinstance(received, Results):
-                self._running.remove(connection)
-                self._done.append(received)
+        """Take the reports that have arrived; wait for the first one."""
+        for process, report in self._arrived(timeout):
+            if isinstance(report, Exception):
+                raise report
+            if isinstance(report, Results):
+                self._running.remove(process)
+                self.results.merge(report)
             else:
-                self._latest[connection.fileno()] = received
+                self._latest[process] = report
         latest = self._latest.values()
         return Progress(
             answered=sum(one.answered for one in latest),
@@ -211,92 +208,134 @@ class GeneratorProcesses:
             elapsed=max((one.elapsed for one in latest), default=0),
         )
 
-    def stop(self) -> None:
-        """End the load now and keep the results."""
-        for connection in self._running:
-            try:
-                connection.send(None)
-            except OSError:
-                pass  # it has already ended
-        deadline = Deadline(_STOP_TIMEOUT)
-        while self._running and not deadline.expired():
-            self._progress(deadline.remaining() or 0.0)
-
-    def results(self) -> Results:
-        """Return the merged results of all processes."""
-        merged = Results()
-        for results in self._done:
-            merged.merge(results)
-        return merged
-
-    def close(self) -> None:
-        """End all processes; may be called again."""
-        for connection in self._connections:
-            connection.close()  # the process stops on end of file
-        deadline = Deadline(_STOP_TIMEOUT)
-        while self._processes:
-            process = self._processes.pop()
-            process.join(deadline.remaining())
-            if process.is_alive():
-                process.kill()
-                process.join()
-            process.close()
+    def _arrived(self, timeout: float) -> Iterator[tuple[_Process, Any]]:
+        try:
+            while True:
+                yield self._reports.get(timeout=timeout)
+                timeout = 0.0
+        except Empty:
+            pass
 
 
-def _ready(connections: list[Connection], timeout: float) -> list[Connection]:
-    """Wait until there is something to receive; return those connections."""
-    found = wait(connections, timeout)
-    return [connection for connection in connections if connection in found]
+class _Process:
+    """A generator process, and the thread that reads what it writes."""
+
+    def __init__(self, on_report: Callable[[Any], None]) -> None:
+        """Start it; `on_report` is called in the thread. Raises SipcError."""
+        self._on_report = on_report
+        # Without -P, Python would import modules from the working directory first.
+        isolation = "-I" if sys.flags.isolated else "-P"
+        try:
+            # The process inherits the blocked signals: a terminal, or a CI system, sends its
+            # signals to all processes of a group.
+            with system.BlockedSignals():
+                self._popen = subprocess.Popen(
+                    [sys.executable, isolation, "-c", _PROGRAM, *sys.path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+            self._input: Any = self._popen.stdin
+            self._output: Any = self._popen.stdout
+            self._reader = Thread(target=self._read, daemon=True)
+            self._reader.start()
+        except OSError as error:
+            hint = errno_hint(error, "use fewer --processes")
+            raise SipcError(f"cannot start another process: {error.strerror}", hint) from None
+        except RuntimeError:
+            self._popen.kill()
+            self._popen.communicate()
+            raise SipcError("cannot start another thread", "use fewer --processes") from None
+
+    def send(self, message: LoadPlan | int) -> None:
+        """Send the plan, or the time to begin."""
+        try:
+            self._input.write(pickle.dumps(message))
+            self._input.flush()
+        except BrokenPipeError:
+            pass  # it has died, and the thread reports why
+
+    def end_load(self) -> None:
+        """Have it end its load, if it has begun; may be called again."""
+        try:
+            self._input.close()
+        except OSError:
+            pass  # it has died
+
+    def end(self, deadline: Deadline) -> None:
+        """Wait until it has ended, after end_load(); kill it at the deadline."""
+        self._reader.join(deadline.remaining())
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._reader.join()
+        self._popen.wait()
+        self._output.close()
+
+    def _read(self) -> None:
+        """Pass its reports on, and then, unless they end with results, why it ended."""
+        line, error_line, report = b"", b"", None
+        try:
+            while data := os.read(self._output.fileno(), _CHUNK):
+                *lines, line = (line + data).split(b"\n")
+                for whole in lines:
+                    if whole.startswith(_REPORT):
+                        report = _decoded(whole)
+                        self._on_report(report)
+                    elif b"rror" in whole:
+                        error_line = whole
+            status = self._popen.wait()
+            if not isinstance(report, Results):
+                self._on_report(_death(status, error_line.decode(errors="replace")))
+        except OSError as error:
+            self._on_report(error)
 
 
-def _receive(connection: Connection):  # type: ignore[no-untyped-def]
-    try:
-        received = connection.recv()
-    except (EOFError, OSError):  # a reset, or half of a message
-        raise _process_died() from None
-    if isinstance(received, SipcError):
-        raise received
-    return received
+def _death(status: int, error_line: str) -> SipcError:
+    text = f"a load generator process died, {describe(status)[1]}"
+    if not error_line:
+        return SipcError(text, "check whether the system killed it")
+    return SipcError(f"{text}, and wrote: {error_line}", _LIMITS)
 
 
-def _process_died() -> SipcError:
-    return SipcError("a load generator process died", "check whether the system killed it")
+def _decoded(line: bytes) -> Any:
+    return pickle.loads(b64decode(line.removeprefix(_REPORT)))  # noqa: S301 - our own process's
 
 
-def _process_main(plan: LoadPlan, connection: Connection) -> None:
-    """Run a generator process. Signals from the terminal are for the parent process."""
+def main() -> None:
+    """Run a generator process."""
     # With thousands of requests in flight a garbage collection takes milliseconds, which would
     # count as the server's. The generator creates no reference cycles.
     gc.disable()
     system.ignore_interrupt()
     try:
-        connection.send("ready")
-        begin = connection.recv()
-        if begin is None:
-            connection.send(Results())
-            return
-        connection.send(_run_generator(plan, begin, connection))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+        generate(sys.stdin.buffer, sys.stdout.buffer)
+    except (EOFError, BrokenPipeError):
         pass  # the parent has ended
 
 
-def _run_generator(plan: LoadPlan, begin: int, connection: Connection) -> Results | SipcError:
-    """Return the results, or the error that ended the load."""
-    poll = system.fd_poll(connection.fileno(), writing=True)
+def generate(commands: IO[bytes], reports: IO[bytes]) -> None:
+    """Generate the load that a parent process asks for, and report to it.
 
-    def on_progress(progress: Progress) -> None:
-        # A parent that cannot draw, for example on a halted terminal, must not block the load.
-        if poll.poll(0):
-            connection.send(progress)
+    Raises EOFError, BrokenPipeError if the parent ends.
+    """
 
+    def report(what: Progress | Results | SipcError) -> None:
+        reports.write(_REPORT + b64encode(pickle.dumps(what)) + b"\n")
+        reports.flush()
+
+    plan = pickle.load(commands)  # noqa: S301 - of the parent
+    report(Progress())
+    begin = pickle.load(commands)  # noqa: S301 - of the parent
+    end = system.fd_poll(commands.fileno(), writing=False)
+    result: Results | SipcError
     try:
-        return Generator(plan, begin, is_stopped=connection.poll, on_progress=on_progress).run()
-    except (BrokenPipeError, ConnectionResetError):
-        raise  # the parent has ended
+        result = Generator(
+            plan, begin, is_stopped=lambda: bool(end.poll(0)), on_progress=report
+        ).run()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        return SipcError(
-            f"cannot generate load: {error.strerror}",
-            errno_hint(error, "check the limits of the system (ulimit -a)"),
-        )
+        result = SipcError(f"cannot generate load: {error.strerror}", errno_hint(error, _LIMITS))
     except SipcError as error:
-        return error
+        result = error
+    report(result)

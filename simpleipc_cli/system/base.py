@@ -110,12 +110,5 @@ class System(Protocol):
     def BlockedSignals(self) -> SignalBlock:
         """Return a context in which the signals that end a program are blocked."""
 
-    def block_terminal_signals(self) -> AbstractContextManager[object]:
-        """Return a context in which `multiprocessing` starts processes with signals blocked.
-
-        A terminal or CI system signals all processes of a group, also new ones that have not
-        installed a handler yet.
-        """
-
     def ignore_interrupt(self) -> None:
-        """Ignore Ctrl-C. Call it in a process that was started within block_terminal_signals()."""
+        """Ignore Ctrl-C, in a process whose parent started it with BlockedSignals."""

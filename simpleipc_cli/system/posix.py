@@ -9,7 +9,6 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from contextlib import AbstractContextManager
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
@@ -190,13 +189,6 @@ class _UnblockedSignals:
 
     def __exit__(self, *_: object) -> None:
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
-
-
-def block_terminal_signals() -> AbstractContextManager[object]:
-    from multiprocessing import resource_tracker  # noqa: PLC0415 - only for these processes
-
-    resource_tracker.ensure_running()  # its start resets the signal mask
-    return BlockedSignals()
 
 
 def ignore_interrupt() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from tempfile import gettempdir
 from time import monotonic, sleep
@@ -14,7 +14,6 @@ from typing import Any
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
@@ -96,7 +95,7 @@ class _Poll:
 
     def __init__(self, descriptor: int, *, writing: bool) -> None:
         self._must_wait = False
-        if not writing:  # else the number may be the handle of a `multiprocessing` connection
+        if not writing:
             runtime: Any = import_module("msvcrt")
             self._native: Any = import_module("_winapi")
             self._handle: int = runtime.get_osfhandle(descriptor)
@@ -181,10 +180,6 @@ class BlockedSignals:
         pending, self._pending = self._pending, []
         for number in pending:
             self._handlers[number](number, None)
-
-
-def block_terminal_signals() -> AbstractContextManager[object]:
-    return nullcontext()  # not possible here: the process calls ignore_interrupt()
 
 
 def ignore_interrupt() -> None:

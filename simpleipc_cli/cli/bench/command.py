@@ -208,10 +208,6 @@ def _run(options: _Options, given: set[str]) -> int:
             outputs[name] = open_output(name, Deadline(None))
             stack.callback(outputs[name].close)
             outputs[name].open()
-        _leave_removed_directory(plan.path)
-        # multiprocessing runs `python -c`, which would import modules from the working directory
-        # first ("Command line and environment", Python 3.11).
-        os.environ["PYTHONSAFEPATH"] = "1"
         with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
             stop.show = show
             report = measure(plan, options.processes, options.rate, stop.on_progress)
@@ -291,16 +287,6 @@ def _check_listening(endpoint: Endpoint) -> None:
         error.hint = "start a server there, or wait for one with sipc probe --wait"
     if error is not None:
         raise error
-
-
-def _leave_removed_directory(path: str) -> None:
-    """Leave a working directory that was removed: multiprocessing needs one that has a path."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        if not os.path.isabs(path):
-            raise SipcError("the working directory was removed", "change to another") from None
-        os.chdir("/")
 
 
 def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:
