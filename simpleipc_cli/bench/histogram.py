@@ -16,8 +16,8 @@ Values below 1024 have a bucket each and no error at all. With 5 bits it is at m
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterator
 from math import ceil, log, sqrt
 from typing import Any
@@ -92,14 +92,15 @@ def has_few_beyond(q: float, count: int) -> bool:
 class Histogram:
     """Counts of times, to 0.1 %, with exact count, sums, minimum and maximum.
 
-    Only buckets in use take memory: at most 19,968 for times below 39 hours.
+    Takes eight bytes for each bucket up to that of the longest time: at most 160 kB for times below
+    39 hours.
     """
 
     __slots__ = ("_bits", "_counts", "count", "max", "min", "sum_of_squares", "total")
 
     def __init__(self, bits: int = _BITS) -> None:
         self._bits = bits
-        self._counts: dict[int, int] = defaultdict(int)
+        self._counts = array("Q")  # by index of the bucket
         self.count = 0
         """The number of recorded times."""
         self.min: int | None = None
@@ -117,11 +118,12 @@ class Histogram:
         Every request calls it several times, hence bucket_of() is inlined and one comparison
         covers the rare case: a time outside the range recorded so far.
         """
+        shift = ns.bit_length() - self._bits
+        index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
         if self.min is None or self.max is None or not self.min <= ns <= self.max:
             self.min = ns if self.min is None else min(self.min, ns)
             self.max = ns if self.max is None else max(self.max, ns)
-        shift = ns.bit_length() - self._bits
-        index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
+            self._grow(index + 1)
         self._counts[index] += count
         self.count += count
         product = ns * count
@@ -130,13 +132,17 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Add all times of `other`, which keeps the same number of bits."""
-        for index, count in other._counts.items():
+        self._grow(len(other._counts))
+        for index, count in enumerate(other._counts):
             self._counts[index] += count
         ends = [end for end in (self.min, self.max, other.min, other.max) if end is not None]
         self.min, self.max = min(ends, default=None), max(ends, default=None)
         self.count += other.count
         self.total += other.total
         self.sum_of_squares += other.sum_of_squares
+
+    def _grow(self, buckets: int) -> None:
+        self._counts.frombytes(bytes(8 * max(0, buckets - len(self._counts))))
 
     @property
     def mean(self) -> float | None:
@@ -202,8 +208,9 @@ class Histogram:
 
     def buckets(self) -> Iterator[tuple[int, int, int]]:
         """Yield lowest time, highest time and count of every bucket in use, in order."""
-        for index in sorted(self._counts):
-            yield *bucket_bounds(index, self._bits), self._counts[index]
+        for index, count in enumerate(self._counts):
+            if count:
+                yield *bucket_bounds(index, self._bits), count
 
     def to_json(self) -> dict[str, object]:
         """Return everything for json.dumps(). Times are whole nanoseconds.
@@ -230,8 +237,9 @@ class Histogram:
         """
         histogram = cls()
         for low, _, count in data["buckets"]:
+            histogram._grow(bucket_of(low) + 1)
             histogram._counts[bucket_of(low)] += count
-        histogram.count = sum(histogram._counts.values())
+        histogram.count = sum(histogram._counts)
         if histogram.count != data["count"]:
             raise ValueError(f"count is {data['count']!a}, but the buckets hold {histogram.count}")
         for name in ("min", "max", "total", "sum_of_squares"):
