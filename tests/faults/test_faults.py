@@ -9,10 +9,17 @@ from __future__ import annotations
 import os
 import random
 import re
+import sys
 
 import pytest
+from faults import asking
 from faults.hunt import SCENARIOS, hunt
 from helpers.injection import Fault, needs_strace
+from helpers.scripted_server import ScriptedServer
+
+from simpleipc_cli.bench.generator import LoadPlan
+from simpleipc_cli.bench.processes import GeneratorProcesses
+from simpleipc_cli.errors import SipcError
 
 SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
@@ -83,6 +90,11 @@ lines recvfrom:EAGAIN:1:all
 lines recvfrom:EIO:1:all
 probe connect:ENOMEM:1:all
 exec-stop setitimer:ENOSYS:1:all
+bench-json execve:EPERM:1:all
+bench-json pipe2:EMFILE:1:all
+bench-json getsockopt:EPERM:1:all
+bench-json vfork:EAGAIN:1:all
+bench-json clone3:EAGAIN:1:all
 """
 
 
@@ -122,6 +134,33 @@ def test_a_path_that_stays_after_the_stop_is_named():
     assert case.broken == ["files left: ['sock']"], str(case)
     warnings = [line for line in case.said if re.match(r"cannot remove /.*/sock: Operation", line)]
     assert len(warnings) == 1, str(case)
+
+
+@pytest.mark.parametrize("when", [1, 2, 6, 30, 150])
+@pytest.mark.parametrize(
+    "fault",
+    ["openat:EMFILE", "read:EIO", "mmap:ENOMEM", "getdents64:EPERM", "newfstatat:ENOMEM"],
+)
+def test_a_load_generator_that_fails_while_it_starts_is_one_error(
+    folder, monkeypatch, capfd, fault, when
+):
+    call, error = fault.split(":")
+    program = folder / "python"
+    traced = f"exec strace -o {folder}/trace -e trace={call} -e inject={call}:error={error}"
+    program.write_text(f'#!/bin/sh\n{traced}:when={when} "{sys.executable}" "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with ScriptedServer(folder / "sock", asking.echo), GeneratorProcesses() as running:
+        running.start(LoadPlan(str(folder / "sock"), requests=2))
+        said = ""
+        try:
+            running.run(lambda _progress: None, 0.1)
+        except SipcError as caught:
+            said = caught.text
+    assert said or running.results.started == 2
+    assert re.fullmatch("(a load generator process died, [^\n]+: [^\n]+)?", said)
+    assert capfd.readouterr() == ("", "")
+    assert "INJECTED" in (folder / "trace").read_text() or when > 1
 
 
 if SOAK > 3:
