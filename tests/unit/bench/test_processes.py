@@ -264,6 +264,14 @@ def test_what_python_writes_beside_the_reports_is_no_obstacle(endpoint, monkeypa
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_path_of_python_may_have_a_space(endpoint, folder, monkeypatch):
+    (folder / "a b").symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "executable", str(folder / "a b/bin/python"))
+    with answering_server(endpoint), started(plans_of(endpoint, requests=6)) as running:
+        running.run(ignore, 0.1)
+    assert running.results.started == 6
+
+
 def test_modules_are_found_where_this_process_finds_them(endpoint, folder, monkeypatch):
     (folder / "found.py").write_text("")
     monkeypatch.syspath_prepend(folder)
