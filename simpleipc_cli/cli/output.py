@@ -47,15 +47,12 @@ class Output:
     before_first_write: Callable[[], None] | None = None
     """Called once, before the first byte is written."""
 
-    def __init__(
-        self, descriptor: int, name: str, deadline: Deadline, *, is_owned: bool = False
-    ) -> None:
-        """`name` is for messages; close() closes the descriptor only if it `is_owned`."""
+    def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
+        """`name` is for messages. The descriptor stays open until the process exits."""
         self._descriptor = descriptor
         self._name = name
         self._deadline = deadline
         self._is_limited = deadline.remaining() is not None
-        self._is_owned = is_owned
         self._writer: FileWriter | None = None  # for write_nowait()
 
     @property
@@ -123,17 +120,9 @@ class Output:
 
     def commit(self) -> None:
         """Make the output final: all of it was written. Raises SipcError."""
-        self._writer = None  # no write is in progress
 
     def close(self) -> None:
-        """Close it, and remove what was not committed."""
-        # A thread of the writer (on Windows) may be in a write, and closing would block, too.
-        if self._is_owned and self._writer is None:
-            self._is_owned = False
-            try:
-                os.close(self._descriptor)
-            except OSError:
-                pass  # each write has reported its own error
+        """Remove what was not committed."""
 
 
 class MessageOutput(Output):
@@ -208,7 +197,6 @@ class FileOutput(Output):
     def _create_temporary(self, mode: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS
         self._descriptor = os.open(self._temporary, flags, mode)
-        self._is_owned = True
 
     def _copy_ownership(self, old: os.stat_result) -> None:
         """Keep owner and mode where that is permitted, as a shell's redirection does."""
@@ -234,8 +222,8 @@ class FileOutput(Output):
     def commit(self) -> None:
         try:
             _sync(self._descriptor)  # before the rename: after a power cut no file is half written
-            self._is_owned = False
-            os.close(self._descriptor)  # some file systems report a full disk only here
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)  # some file systems report a full disk only here
             try:
                 os.replace(self._temporary, self._path)
             except OSError as error:
@@ -256,8 +244,12 @@ class FileOutput(Output):
             _sync(target)
 
     def close(self) -> None:
-        """Close it; what was not committed is removed, and the old file stays."""
-        super().close()
+        """Remove what was not committed; the old file stays."""
+        if self._descriptor >= 0:
+            try:
+                os.close(self._descriptor)
+            except OSError:
+                pass  # nothing of it is kept
         if self._temporary:
             try:
                 os.unlink(self._temporary)
@@ -281,11 +273,11 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
     try:
         descriptor = named_descriptor(path, STDOUT)
         if descriptor is not None:
-            return Output(os.dup(descriptor), path, deadline, is_owned=True)
+            os.fstat(descriptor)  # an error unless it is open
+            return Output(descriptor, path, deadline)
         found = _stat_or_none(path)
         if found is not None and not stat.S_ISREG(found.st_mode):
-            descriptor = open_in_time(path, os.O_WRONLY, deadline)
-            return Output(descriptor, path, deadline, is_owned=True)
+            return Output(open_in_time(path, os.O_WRONLY, deadline), path, deadline)
     except OSError as error:
         raise write_error(path, error) from error
     if not os.path.basename(path):

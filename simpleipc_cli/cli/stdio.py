@@ -93,21 +93,16 @@ def is_journal(descriptor: int = STDERR) -> bool:
 
 
 class Input:
-    """A request's bytes, read from a descriptor."""
+    """A request's bytes, read from a descriptor.
 
-    def __init__(
-        self, descriptor: int, name: str, deadline: Deadline, *, is_owned: bool = False
-    ) -> None:
-        """`name` is for messages; `deadline` limits the wait for the first byte.
+    That stays open until the process exits: a thread may still read it then.
+    """
 
-        close() closes the descriptor only if it `is_owned`.
-        """
+    def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
+        """`name` is for messages; `deadline` limits the wait for the first byte."""
         self._descriptor = descriptor
         self.name = name
         self._deadline = deadline
-        self._is_owned = is_owned
-        self._is_closing = False
-        self._in_use = allocate_lock()
         self.is_terminal = os.isatty(descriptor)
         self._is_bulk = False
         self._buffer = memoryview(bytearray(CHUNK))  # the system allocates only pages in use
@@ -148,15 +143,8 @@ class Input:
     def read_more(self) -> memoryview:
         """Wait for data and return it, valid until the next call; return nothing at the end.
 
-        Another thread may call close() meanwhile. Raises SipcError.
+        Raises SipcError.
         """
-        with self._in_use:
-            count = 0 if self._is_closing else self._read()
-        if self._is_closing:
-            self._close_if_unused()
-        return self._buffer[:count]
-
-    def _read(self) -> int:
         while True:
             try:
                 count = system.read_into(self._descriptor, self._buffer)
@@ -170,7 +158,7 @@ class Input:
             if not self._is_bulk and count >= _BULK:
                 self._is_bulk = True
                 grow_pipe(self._descriptor)
-            return count
+            return self._buffer[:count]
 
     def fileno(self) -> int:
         """Return the descriptor to poll before read_nowait()."""
@@ -206,20 +194,6 @@ class Input:
         hint = errno_hint(error, "check where it comes from")
         return SipcError(f"cannot read {self.name}: {error.strerror}", hint)
 
-    def close(self) -> None:
-        """Close an owned descriptor: at once, or after another thread's read."""
-        self._is_closing = True
-        # A thread of the reader (on Windows) may be in a read, and closing would block, too.
-        if self._reader is None or self.at_eof:
-            self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        if self._in_use.acquire(False):
-            if self._is_owned:
-                os.close(self._descriptor)
-                self._is_owned = False
-            self._in_use.release()
-
 
 def named_descriptor(path: str, standard: int) -> int | None:
     """Return N for /dev/fd/N and the like, `standard` for "-", None for any other path.
@@ -245,7 +219,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
         raise SipcError(
             f"cannot read {name}: {error.strerror}", errno_hint(error, "check its name and mode")
         ) from error
-    return Input(descriptor, name, deadline, is_owned=True)
+    return Input(descriptor, name, deadline)
 
 
 def open_in_time(path: str, flags: int, deadline: Deadline) -> int:
@@ -285,10 +259,7 @@ def open_in_time(path: str, flags: int, deadline: Deadline) -> int:
 def read_whole(name: str) -> bytes:
     """Read a file into memory; "-" is standard input. Raises SipcError."""
     source = open_input(name, Deadline(None))
-    try:
-        return b"".join(bytes(data) for data in iter(source.read_more, b""))
-    finally:
-        source.close()
+    return b"".join(bytes(data) for data in iter(source.read_more, b""))
 
 
 def wait_until_ready(descriptor: int, deadline: Deadline, *, writing: bool = False) -> bool:

@@ -42,16 +42,15 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
 
         deadline = Deadline(options.max_time)
         source = open_source(options, endpoint, deadline, "records")
-        target = None
+        diagnostics.open(source, has_records=True)
+        target = open_output(options.output, deadline)
+        diagnostics.hide_progress_before(target)
+        connector = Connector(
+            _connect_nowait(options, endpoint, deadline, diagnostics),
+            timeout=options.wait if options.has_wait else options.connect_timeout,
+            waits=options.has_wait,
+        )
         try:
-            diagnostics.open(source, has_records=True)
-            target = open_output(options.output, deadline)
-            diagnostics.hide_progress_before(target)
-            connector = Connector(
-                _connect_nowait(options, endpoint, deadline, diagnostics),
-                timeout=options.wait if options.has_wait else options.connect_timeout,
-                waits=options.has_wait,
-            )
             target.open()
             batch = Batch(
                 source,
@@ -71,9 +70,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
             else:
                 diagnostics.failure = error
         finally:
-            source.close()
-            if target is not None:
-                target.close()
+            target.close()
     return exit_code(error)
 
 

@@ -71,19 +71,19 @@ def run(options: SendOptions) -> int:
     with Diagnostics(options, endpoint.path) as diagnostics:
         deadline = Deadline(options.max_time)
         expected = options.expected
-        source = target = None
+        source = None
         read_more: Callable[[], Buffer] | None = None
         first_chunk: Buffer = os.fsencode(options.data or "")
+        if options.data is None:
+            source = open_source(options, endpoint, deadline, "the request")
+        diagnostics.open(source)
+        if source is not None:
+            first_chunk = _wait_for_input(source.read_first, endpoint)
+            if first_chunk and not source.at_eof:
+                read_more = source.read_more
+        target = open_output(options.output, deadline)
+        diagnostics.hide_progress_before(target)
         try:
-            if options.data is None:
-                source = open_source(options, endpoint, deadline, "the request")
-            diagnostics.open(source)
-            if source is not None:
-                first_chunk = _wait_for_input(source.read_first, endpoint)
-                if first_chunk and not source.at_eof:
-                    read_more = source.read_more
-            target = open_output(options.output, deadline)
-            diagnostics.hide_progress_before(target)
             target.open()
             stream = diagnostics.observe(connect(options, endpoint, deadline))
             write = target.write
@@ -98,9 +98,9 @@ def run(options: SendOptions) -> int:
                 expected.check(deadline)
             target.commit()
         finally:
-            for resource in (source, target, expected):
-                if resource is not None:
-                    resource.close()
+            target.close()
+            if expected is not None:
+                expected.close()
     return ExitCode.OK
 
 

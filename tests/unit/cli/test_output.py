@@ -1,0 +1,47 @@
+"""An output file is replaced only when it is complete, and its temporary file closed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from simpleipc_cli.cli.output import open_output
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import SipcError
+
+UNLIMITED = Deadline(None)
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open():
+    before = open_descriptors()
+    yield
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_an_output_file_is_closed_and_replaced_only_when_complete(folder, is_complete):
+    (folder / "file").write_bytes(b"old")
+    target = open_output(str(folder / "file"), UNLIMITED)
+    target.open()
+    target.write(memoryview(b"new"))
+    if is_complete:
+        target.commit()
+    target.close()
+    assert (folder / "file").read_bytes() == (b"new" if is_complete else b"old")
+    assert os.listdir(folder) == ["file"]
+
+
+def test_an_output_file_that_cannot_be_replaced_is_closed_and_removed(folder):
+    target = open_output(str(folder / "file"), UNLIMITED)
+    target.open()
+    (folder / "file").mkdir()
+    with pytest.raises(SipcError, match="cannot write to"):
+        target.commit()
+    target.close()
+    assert os.listdir(folder) == ["file"]
