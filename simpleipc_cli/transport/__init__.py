@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simpleipc_cli.deadline import Deadline
-    from simpleipc_cli.transport import base_server
     from simpleipc_cli.transport.base_server import (
         FileReader,
         FileWriter,
@@ -40,34 +39,22 @@ if TYPE_CHECKING:
     from simpleipc_cli.transport.windows import poller as win_poller
     from simpleipc_cli.transport.windows import stream as win_stream
 
-    # mypy checks both branches of each condition: both systems have the same names.
+    # mypy checks each use for both branches of a condition: both systems have the same names.
     _unix = bool(_SYSTEM)
     _connect: Callable[[str, Deadline], Stream] = stream.connect if _unix else win_stream.connect
     _connect_nowait: Callable[[str], Stream] = (
         stream.connect_nowait if _unix else win_stream.connect_nowait
     )
-    endpoint_info: Callable[[str], dict[str, object]] = (
-        stream.endpoint_info if _unix else win_stream.endpoint_info
-    )
-    listen: base_server.Listen = listener.listen if _unix else win_listener.listen
-    StartLock: Callable[[str], base_server.StartLock] = (
-        lock.StartLock if _unix else win_lock.StartLock
-    )
-    real_path: Callable[[str], str] = lock.real_path if _unix else win_lock.real_path
-    is_hung_up: Callable[[int], bool] = poller.is_hung_up if _unix else win_poller.is_hung_up
-    new_poller: Callable[[], Poller] = poller.UnixPoller if _unix else win_poller.WinPoller
-    new_scalable_poller: Callable[[], Poller] = (
-        poller.UnixScalablePoller if _unix else win_poller.WinScalablePoller
-    )
-    new_wakeup_event: Callable[[], WakeupEvent] = (
-        poller.UnixWakeupEvent if _unix else win_poller.WinWakeupEvent
-    )
-    new_file_reader: Callable[[int], FileReader] = (
-        poller.UnixFileReader if _unix else win_poller.WinFileReader
-    )
-    new_file_writer: Callable[[int], FileWriter] = (
-        poller.UnixFileWriter if _unix else win_poller.WinFileWriter
-    )
+    endpoint_info = stream.endpoint_info if _unix else win_stream.endpoint_info
+    listen = listener.listen if _unix else win_listener.listen
+    StartLock = lock.StartLock if _unix else win_lock.StartLock
+    real_path = lock.real_path if _unix else win_lock.real_path
+    is_hung_up = poller.is_hung_up if _unix else win_poller.is_hung_up
+    new_poller = poller.UnixPoller if _unix else win_poller.WinPoller
+    new_scalable_poller = poller.UnixScalablePoller if _unix else win_poller.WinScalablePoller
+    new_wakeup_event = poller.UnixWakeupEvent if _unix else win_poller.WinWakeupEvent
+    new_file_reader = poller.UnixFileReader if _unix else win_poller.WinFileReader
+    new_file_writer = poller.UnixFileWriter if _unix else win_poller.WinFileWriter
 
 _EXPORTS = {
     "FileReader": "transport.base_server",

@@ -3,38 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from simpleipc_cli.transport.base import Stream
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Protocol
-
-    class Listen(Protocol):
-        """Starts to listen on a path."""
-
-        def __call__(
-            self,
-            path: str,
-            *,
-            mode: int,
-            backlog: int,
-            group: int | None = ...,
-            cancelled: Callable[[], bool] = ...,
-        ) -> Listener:
-            """Return the listener. Raises EndpointError."""
-
-    class StartLock(Protocol):
-        """The right to start a server for one path."""
-
-        path: str
-
-        def take(self) -> bool:
-            """Take the lock without waiting; return False if another process has it."""
-
-        def release(self) -> None:
-            """Release the lock, if this object holds it."""
 
 
 class Listener(ABC):
