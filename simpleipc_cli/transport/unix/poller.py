@@ -1,7 +1,7 @@
 """Wait for events on descriptors, and read and write standard streams without blocking.
 
-Pollers use poll(2) for a few descriptors, epoll(7) for many. Standard streams may be shared with
-other programs, so their flags are not changed.
+Pollers use poll(2) for a few descriptors, epoll(7) for many. Other programs may share the standard
+streams, so O_NONBLOCK is not set on them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _MAX_TIMEOUT = 86400.0  # seconds; the kernel counts milliseconds up to 24 days
 _FINE_BELOW = 0.01  # seconds; shorter timeouts need fractions of a millisecond (tunable)
 _MAX_FOR_SELECT = 1024  # descriptors that select(2) takes, numbered from 0 (FD_SETSIZE)
-_POLL_INTERVAL = 0.01  # seconds, where no event reports space (tunable)
-_PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking (pipe(7))
+_POLL_INTERVAL = 0.01  # seconds; used if no event reports space (tunable)
+_PIPE_BUF = 4096  # bytes that a writable pipe accepts without blocking (pipe(7))
 _FROM_KERNEL = [
     (READ if flags & select.POLLIN else 0)
     | (WRITE if flags & select.POLLOUT else 0)
@@ -181,7 +181,7 @@ class UnixWakeupEvent(WakeupEvent):
 
 
 class UnixFileReader(FileReader):
-    """A descriptor, to be read when the poller reports it."""
+    """Reads a descriptor that the poller reports as readable."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -190,12 +190,12 @@ class UnixFileReader(FileReader):
         return self._descriptor
 
     def read_nowait(self, limit: int) -> bytes:
-        """Read; it blocks if another program has read the data first."""
+        """Read. This blocks if another program has read the data first."""
         return os.read(self._descriptor, limit)
 
 
 class UnixFileWriter(FileWriter):
-    """A descriptor that is polled before each small write."""
+    """Polls the descriptor before each small write."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -212,18 +212,18 @@ class UnixFileWriter(FileWriter):
             try:
                 piece = payload if self._is_file else payload[:_PIPE_BUF]
                 payload = payload[os.write(self._target, piece) :]
-            except BlockingIOError:  # another writer was first, or there is no space for "\r\n"
-                sleep(_POLL_INTERVAL)  # poll reports space meanwhile
+            except BlockingIOError:  # another program wrote first, or no space for "\r\n"
+                sleep(_POLL_INTERVAL)  # poll would report space at once
                 break
         return size - len(payload)
 
 
 def _nonblocking(descriptor: int) -> int:
-    """Open a terminal again, for us alone, non-blocking: it may have space for a single byte."""
+    """Open a terminal again, non-blocking: it may have space for only one byte."""
     if os.isatty(descriptor):
         flags = os.O_WRONLY | system.O_NONBLOCK_FLAGS | system.OPEN_FLAGS
         try:
             return os.open(fd_path(descriptor), flags)
         except OSError:
-            pass  # such as another user's
+            pass  # for example, a terminal of another user
     return descriptor

@@ -38,7 +38,7 @@ _INFINITE = 0xFFFFFFFF
 _OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
 
 _CHUNK = 64 * 1024  # bytes read or written at once (tunable)
-_WRITE_TIMEOUT = 0.2  # seconds in which a fast reader has taken what is written (tunable)
+_WRITE_TIMEOUT = 0.2  # seconds to wait for a fast reader after a write (tunable)
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is noticed
 _pollables: dict[int, Pollable] = {}
@@ -200,21 +200,21 @@ class WinWakeupEvent(Pollable, WakeupEvent):
 
 
 class ThreadedFile(Pollable):
-    """A file with a thread for its calls, one after the other.
+    """A file with a thread that makes one read or write call at a time.
 
-    A standard stream is mostly a pipe that does not report whether it takes a byte, and whose
-    reads cannot be interrupted. A thread that blocks in one does not keep the process alive.
+    On Windows, a standard stream is mostly a pipe: the system does not report whether a write would
+    block, and a blocked read cannot be interrupted. The thread does not keep the process running.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._file = descriptor
         self._calls: SimpleQueue[_Call] | None = None  # once it has a thread
-        self._busy = _thread.allocate_lock()  # held from a call until it has returned
-        self._outcome: Any = None  # what the last call returned, or its OSError
+        self._busy = _thread.allocate_lock()  # held while a call runs
+        self._outcome: Any = None  # the last call's result, or its OSError
 
     def _start(self, function: Callable[..., object], argument: object) -> None:
-        """Start `function(descriptor, argument)` while idle. Take the last outcome before.
+        """Start `function(descriptor, argument)`. The file must be idle, its last outcome taken.
 
         Raises SipcError.
         """
@@ -253,7 +253,7 @@ class ThreadedFile(Pollable):
 
 
 class WinFileReader(ThreadedFile, FileReader):
-    """A file that a thread reads while a poller watches it."""
+    """Reads a file in a thread; pollers can poll it."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
@@ -277,13 +277,13 @@ class WinFileReader(ThreadedFile, FileReader):
 
 
 class WinFileWriter(ThreadedFile, FileWriter):
-    """A file that a thread writes to."""
+    """Writes to a file in a thread; pollers can poll it."""
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return WRITE if self._is_idle else 0
 
     def write_nowait(self, payload: memoryview) -> int:
-        """Write, waiting shortly for a fast reader."""
+        """Write; wait for a short time, in case the reader is fast."""
         written = 0
         while self._is_idle:
             written += self._take_outcome() or 0
