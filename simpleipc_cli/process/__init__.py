@@ -44,23 +44,6 @@ if TYPE_CHECKING:
         win_background.daemonize,
     ]
 
-__all__ = [
-    "ChildProcess",
-    "Command",
-    "Detached",
-    "Guardian",
-    "PidFile",
-    "ReadyPipe",
-    "StdioPipes",
-    "WorkerPipes",
-    "daemonize",
-    "describe",
-    "kill_children",
-    "prepare_spawn",
-    "reap_orphans",
-    "start_detached",
-]
-
 _SYSTEM = "process.windows" if sys.platform == "win32" else "process.posix"
 _EXPORTS = {
     **dict.fromkeys(("Detached", "daemonize", "start_detached"), f"{_SYSTEM}.background"),
