@@ -24,6 +24,7 @@ from simpleipc_cli.transport.unix.stream import (
     endpoint_error,
     errno_hint,
     is_bound,
+    lower_strerror,
     new_socket,
 )
 
@@ -194,22 +195,14 @@ class UnixInheritedListener(UnixListener):
 def listener_from_fd(descriptor: int) -> UnixInheritedListener:
     """Return the listener of a descriptor that this process inherited.
 
-    Child processes do not inherit it. Raises NotASocket if it is not a listening Unix
-    stream socket, SipcError if it is not open.
+    Raises NotASocket if it is not a listening Unix stream socket, SipcError if it is not open.
     """
-    try:
-        os.set_inheritable(descriptor, False)
-    except OSError:
-        raise SipcError(
-            f"LISTEN_FDS announces descriptor {descriptor}, but it is not open",
-            "start the server by a socket unit, or unset LISTEN_FDS",
-        ) from None
     try:
         given = _socket.socket(-1, -1, -1, descriptor)  # -1: use the socket's own values
     except OSError as error:
-        if error.errno != errno.ENOTSOCK:
-            raise SipcError(f"descriptor {descriptor}: {error.strerror}", _SOCKET_UNIT) from error
-        raise NotASocket(f"descriptor {descriptor} is not a socket", _SOCKET_UNIT) from None
+        kind = NotASocket if error.errno == errno.ENOTSOCK else SipcError
+        what = f"descriptor {descriptor} of LISTEN_FDS: {lower_strerror(error)}"
+        raise kind(what, _SOCKET_UNIT) from error
     try:
         _check_listening(given, descriptor)
         given.setblocking(False)

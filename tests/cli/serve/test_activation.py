@@ -237,7 +237,7 @@ def test_a_passed_connection_is_refused():
 
 def test_a_descriptor_that_is_not_open_is_refused():
     with start_with_sockets(SERVE, count=1) as server:
-        assert_error_line(ended(server), 1, "is not open")
+        assert_error_line(ended(server), 1, "descriptor 3 of LISTEN_FDS")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_descriptor_that_is_not_open_is_refused():
         ("inet", "not a Unix domain socket"),
         ("datagram", "is not a stream socket"),
         ("seqpacket", "is not a stream socket"),
-        ("pipe", "not a socket"),
+        ("pipe", "on non-socket"),
     ],
 )
 def test_a_socket_that_cannot_be_served_is_refused(kind, words):
