@@ -201,20 +201,18 @@ class ProbeResult:
         """The server's process, if it listens."""
         self.seconds = seconds
         """Duration of the last try to connect."""
-        self.state = "listening" if error is None else _state(error)
+        self.state = next(name for kind, name in _STATES if isinstance(error, kind))
 
 
 _STATES = (
+    (type(None), "listening"),
     (ServerBusy, "busy"),
     (NotListening, "not listening"),
     (PathNotFound, "path not found"),
     (NotASocket, "invalid path"),
     (PermissionDenied, "permission denied"),
+    (EndpointError, "other error"),
 )
-
-
-def _state(error: EndpointError) -> str:
-    return next((name for kind, name in _STATES if isinstance(error, kind)), "other error")
 
 
 def probe(

@@ -55,6 +55,8 @@ class LineWriter:
         not write here. Raises SipcError if the file cannot be opened.
         """
         self._path = path
+        self.wants_time = path is not None
+        """Whether lines need a time: what reads stderr adds its own."""
         self._kind = kind
         self._mode = mode
         self._on_error = on_error
@@ -66,11 +68,6 @@ class LineWriter:
         self._is_journal = is_journal(self._descriptor)
         self.format_lost: Callable[[int], str] = self._format_lost
         """Makes the line that says how many lines were lost."""
-
-    @property
-    def wants_time(self) -> bool:
-        """Whether lines need a time: what reads stderr adds its own."""
-        return self._path is not None
 
     def write(self, line: str, priority: Priority = Priority.DEBUG) -> None:
         """Write a line, or lose it if it is not taken in time. Never raises."""

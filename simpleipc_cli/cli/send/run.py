@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     _Found = TypeVar("_Found")
 
 _MAX_REQUEST_ID = 64  # bytes shown; it comes from the environment
+_WITHOUT_CURSOR = {"", "dumb", "unknown"}  # values of TERM
 
 
 class SendOptions(Options):
@@ -199,7 +200,8 @@ class Diagnostics:
             from simpleipc_cli.cli.line_writer import open_trace  # noqa: PLC0415 - only for these
 
             self._tracer = open_trace(self._warn, on_stderr=options.trace, path=options.trace_file)
-        is_live = not options.trace and _has_live_display()
+        has_cursor = os.isatty(STDERR) and os.environ.get("TERM", "") not in _WITHOUT_CURSOR
+        is_live = not options.trace and has_cursor
         is_typed = source is not None and source.is_terminal
         is_shown = options.progress
         if is_shown is None:
@@ -242,11 +244,6 @@ class Diagnostics:
         if self._progress is not None:
             self._progress.stop()
         print_error(format_error("send", error))
-
-
-def _has_live_display() -> bool:
-    """Return whether stderr is a terminal on which a bar can be drawn and removed."""
-    return os.isatty(STDERR) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
 
 
 def _connect_event() -> str:
