@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import os
 
+from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
     EndpointError,
     NotASocket,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from simpleipc_cli.deadline import Deadline
     from simpleipc_cli.pktline import Buffer
 
 PREFIX = "\\\\.\\pipe\\"
@@ -128,7 +128,7 @@ class OverlappedPipe(Pollable):
             try:
                 self._read = completion_port().start(
                     lambda operation: operation.ReadFileInto(self._handle, self._buffer),
-                    self._on_read,
+                    self._on_done,
                 )
             except OSError:
                 self._mark_closed()
@@ -137,11 +137,13 @@ class OverlappedPipe(Pollable):
                 return
             self._finish_read()
 
-    def _on_read(self, operation: Any) -> None:
-        """Finish a completed read, unless another method has done so."""
+    def _on_done(self, operation: Any) -> None:
+        """Finish a completed read or write, unless another method has done so."""
         with self._lock:
             if operation is self._read:
                 self._finish_read()
+            elif operation is self._write:
+                self._finish_write()
         self.notify()
 
     def _finish_read(self) -> None:
@@ -178,7 +180,7 @@ class OverlappedPipe(Pollable):
             chunk = _copy_chunk(buffers)
             try:
                 self._write = completion_port().start(
-                    lambda operation: operation.WriteFile(self._handle, chunk), self._on_written
+                    lambda operation: operation.WriteFile(self._handle, chunk), self._on_done
                 )
             except OSError:
                 self._is_closed = True  # bytes that the peer wrote earlier can still be read
@@ -198,13 +200,6 @@ class OverlappedPipe(Pollable):
             if self._write is not None and not self._write.pending:
                 self._finish_write()
             return self._written
-
-    def _on_written(self, operation: Any) -> None:
-        """Finish a write, unless another method has done so."""
-        with self._lock:
-            if operation is self._write:
-                self._finish_write()
-        self.notify()
 
     def _finish_write(self) -> None:
         operation, self._write = self._write, None
@@ -321,10 +316,7 @@ def connect(path: str, deadline: Deadline) -> WinStream:
 
 def connect_nowait(path: str) -> WinStream:
     """Connect if an instance is free. Raises the errors of connect()."""
-    try:
-        return _connect(pipe_name(path))
-    except OSError as error:
-        raise endpoint_error(error, path) from None
+    return connect(path, Deadline(0.0))
 
 
 def _connect(name: str) -> WinStream:
