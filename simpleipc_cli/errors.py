@@ -11,6 +11,7 @@
     |   |-- Cancelled            stopped before the work began
     |   |-- SpawnFailed          a server could not be started
     |   `-- AddressInUse         another server listens there
+    |-- Shortage                 no process or descriptor is free for a handler at the moment
     |-- TimedOut                 connected, but not complete in time
     |-- ExpectationFailed        a response or measurement is not as expected
     |-- ProtocolError            the bytes received are not Simple-IPC
@@ -100,6 +101,10 @@ class SpawnFailed(EndpointError):
 
 class AddressInUse(EndpointError):
     hint = "stop that server first, or choose another path"
+
+
+class Shortage(SipcError):
+    """No process or descriptor is free for a handler, until another one ends."""
 
 
 class TimedOut(SipcError):

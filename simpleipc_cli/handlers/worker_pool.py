@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.errors import Shortage, SipcError
 from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
 from simpleipc_cli.pktline import Buffer
@@ -38,7 +38,7 @@ class WorkerPool(SupervisedHandler[Worker]):
         """Return the counters; `started` is the sum of `running` and `ended`.
 
         `failed_to_start` counts workers that exited without reading any input, and failures of the
-        system to start one.
+        system to start one, except a Shortage.
         """
         with self._lock:
             return {
@@ -113,10 +113,11 @@ class WorkerPool(SupervisedHandler[Worker]):
             worker = Worker(self._program, slot, generation)
         except Exception as error:
             with self._lock:
-                self._record_failure(str(error))
+                if not isinstance(error, Shortage):
+                    self._record_failure(str(error))
                 self._release_slot(slot)
             if isinstance(error, SipcError):
-                raise SipcError(f"cannot start a worker: {error}", error.hint) from error
+                raise type(error)(f"cannot start a worker: {error}", error.hint) from error
             raise  # internal error, or no memory
         with self._lock:
             self._started += 1

@@ -225,3 +225,5 @@ class ServerContext:
     """The poller of the event loop."""
     shutdown: Shutdown = field(default_factory=Shutdown)
     counters: Counters = field(default_factory=Counters)
+    handled: set[object] = field(default_factory=set)
+    """The exchanges that have a handler, or start one. Any thread may change it."""

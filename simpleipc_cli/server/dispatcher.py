@@ -241,7 +241,7 @@ class Dispatcher:
                 self.start_queued()
         elif exchange.needs_thread:
             self._on_loop.remove(exchange)
-            exchange.detach_from_loop()
+            exchange.unregister(*exchange.polled)
             self.threads.submit(exchange)
         elif exchange.due < self.due:
             self.due = exchange.due
@@ -285,6 +285,7 @@ class Dispatcher:
     def _finish(self, exchange: Exchange) -> None:
         """Free the resources of an exchange. Any thread may call this."""
         self._free_buffers.append(exchange.buffers)
+        self._context.handled.discard(exchange)
         self._report(exchange.record)
 
     def _report(self, record: RequestRecord) -> None:

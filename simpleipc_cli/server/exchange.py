@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, SipcError
+from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, Shortage, SipcError
 from simpleipc_cli.pktline import consume
 from simpleipc_cli.server.context import Outcome
 from simpleipc_cli.server.exchange_state import Abort, ExchangeState, HandlerIO, Step, Timeout
@@ -45,10 +45,6 @@ class Exchange(ExchangeState):
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
         self._step(self._on_shutdown_phase)
-
-    def detach_from_loop(self) -> None:
-        """Stop polling on the event loop: attach_to_thread() is called next."""
-        self.unregister(*self.polled)
 
     def attach_to_thread(self, poller: Poller) -> None:
         """Continue in a worker thread. It dispatches `poller` until the exchange is over."""
@@ -101,7 +97,7 @@ class Exchange(ExchangeState):
         """Return whether the request is complete, and read by a persistent handler."""
         if not self.buffer.reader.complete:
             return self.is_client_gone
-        return not (self.io and self.io.run.is_persistent and self.io.wants_input(self.buffer))
+        return self.io is None or not self.io.wants_input(self.buffer)
 
     def _end(self) -> Step:
         """Close the connection and stop the handler."""
@@ -142,11 +138,11 @@ class Exchange(ExchangeState):
             if run.input >= 0 and not buffer.is_discarding:
                 # Also if only the flush is left, because the pipe had no space for it.
                 has_more = buffer.has_unsent or reader.complete
-                wanted[run.input] = WRITE if has_more else 0, self._on_input
+                wanted[run.input] = WRITE if has_more else 0, partial(self._on_input, io)
             if run.output >= 0 and not writing:  # else its HANGUP would be reported repeatedly
-                wanted[run.output] = READ, self._on_output
+                wanted[run.output] = READ, partial(self._on_output, io)
             if not io.has_exited:
-                wanted[run.exit] = READ, self._on_exit
+                wanted[run.exit] = READ, partial(self._on_exit, io)
         if self.may_block:
             shutdown = self.context.shutdown
             phase = shutdown.aborting if self.is_draining else shutdown.draining
@@ -171,6 +167,8 @@ class Exchange(ExchangeState):
         buffer, io = self.buffer, self.io
         reader = buffer.reader
         running = Timeout.HANDLER if self.has_handler_timeout else 0
+        if self.is_start_delayed:
+            running |= Timeout.SHORTAGE
         if reading and not reader.complete:
             running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.decoder.inside_packet else 0)
         if writing:
@@ -187,13 +185,12 @@ class Exchange(ExchangeState):
 
     def _on_timeout(self, now: float) -> Step:
         kind, limit = self.timeouts.expired(now)
+        if kind in Timeout.ABORTS:
+            outcome, detail = Timeout.ABORTS[kind]
+            raise Abort(outcome, detail.format(limit))
         match kind:
-            case Timeout.READ_IDLE:
-                raise Abort(Outcome.READ_TIMEOUT, f"no data for {limit:g} s")
-            case Timeout.PACKET:
-                raise Abort(Outcome.READ_TIMEOUT, f"a packet was not complete after {limit:g} s")
-            case Timeout.WRITE_IDLE:
-                raise Abort(Outcome.WRITE_TIMEOUT, f"no data moved for {limit:g} s")
+            case Timeout.SHORTAGE:
+                self.must_start = True
             case Timeout.HANDLER:
                 self._fail(Outcome.HANDLER_TIMEOUT, f"still running after {limit:g} s")
             case Timeout.OUTPUT_LINGER if self.io is not None:
@@ -205,9 +202,8 @@ class Exchange(ExchangeState):
                 self._end_response(self.io.run.result())
                 return self._send()
             case Timeout.INPUT_DRAIN:
-                self.record.warnings.append(
-                    f"the worker did not read the rest of its request within {limit:g} s"
-                )
+                text = f"the worker did not read the rest of its request within {limit:g} s"
+                self.record.warnings.append(text)
                 self._discard_rest()
             case _:  # no timeout has expired: compute `due` again
                 self.due = self.timeouts.update(now, running=self.running, progress=0)
@@ -291,9 +287,8 @@ class Exchange(ExchangeState):
         if self.io is not None:
             self._feed_handler(self.io)
         elif not buffer.is_discarding:
-            self.must_start = buffer.reader.complete or (
-                not config.whole_request and buffer.is_started()
-            )
+            is_early = not config.whole_request and buffer.is_started()
+            self.must_start = buffer.reader.complete or is_early
         return Step.DONE
 
     def _send(self) -> Step:
@@ -319,20 +314,31 @@ class Exchange(ExchangeState):
         """Start the handler, unless the client has closed; write to it the data received so far."""
         if is_hung_up(self.stream_fd):
             return self._on_hangup()
+        handled = self.context.handled
+        others = handled - {self}  # before the start: what they hold may be free after it
+        handled.add(self)
         try:
             handler = self.context.handler
             if not self.may_block:
                 run = handler.run_nowait(self.record.request, self.buffer.whole())
                 if run is None:
+                    handled.discard(self)
                     return Step.WOULD_BLOCK
             else:
                 is_spooled = self.context.config.whole_request and handler.accepts_spooled
                 spooled = self.buffer.take_spool() if is_spooled else None
                 run = handler.run(self.record.request, spooled, self.buffer.whole())
         except SipcError as error:
-            self._fail(Outcome.SPAWN_FAILED, error.text)
+            handled.discard(self)
+            if not others or not isinstance(error, Shortage):
+                self._fail(Outcome.SPAWN_FAILED, error.text)
+                return Step.DONE
+            if not self.is_start_delayed:
+                self.record.warnings.append(error.text)
+            self.must_start, self.is_start_delayed = False, True
+            self.progress |= Timeout.SHORTAGE
             return Step.DONE
-        self.must_start = False
+        self.must_start = self.is_start_delayed = False
         self.io = io = HandlerIO(run)
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
@@ -351,13 +357,12 @@ class Exchange(ExchangeState):
         if self.is_response_over and not io.wants_input(self.buffer):
             self._discard_rest()
 
-    def _on_input(self, events: int) -> Step:
+    def _on_input(self, io: HandlerIO, events: int) -> Step:
         """Write to the handler, or stop writing if it has closed its input."""
-        if self.io is not None:
-            if events & HANGUP:
-                self.io.abandon_input(self.buffer)
-            self.progress |= Timeout.INPUT_DRAIN
-            self._feed_handler(self.io)
+        if events & HANGUP:
+            io.abandon_input(self.buffer)
+        self.progress |= Timeout.INPUT_DRAIN
+        self._feed_handler(io)
         return Step.DONE
 
     def _discard_rest(self) -> None:
@@ -366,11 +371,8 @@ class Exchange(ExchangeState):
         if self.io is not None:
             self.io.run.abandon_input()
 
-    def _on_output(self, _events: int) -> Step:
+    def _on_output(self, io: HandlerIO, _events: int) -> Step:
         """Send the handler's output to the client."""
-        io = self.io
-        if io is None:
-            return Step.DONE
         try:
             pieces = io.run.read(self.buffers.response)
         except BlockingIOError:
@@ -386,10 +388,7 @@ class Exchange(ExchangeState):
                 self._end_response(result)
         return self._send() if self.writer.pending else Step.DONE
 
-    def _on_exit(self, _events: int) -> Step:
-        io = self.io
-        if io is None:
-            return Step.DONE
+    def _on_exit(self, io: HandlerIO, _events: int) -> Step:
         io.has_exited = io.is_lingering = True
         self.has_handler_timeout = False
         if io.run.output < 0:
@@ -418,7 +417,7 @@ class Exchange(ExchangeState):
     def _fail(self, outcome: Outcome, detail: str) -> None:
         """Leave the response truncated; read the rest of the request before closing."""
         self.record.set_failure(outcome, detail)
-        self.must_start = False
+        self.must_start = self.is_start_delayed = False
         self.must_stop = True
         self.has_handler_timeout = False
         self.writer.pending.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from simpleipc_cli.deadline import NEVER, InactivityTimer
 from simpleipc_cli.errors import PeerClosed
@@ -26,6 +27,7 @@ from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Poller, Stream
 
+_START_RETRY = 0.1  # seconds between tries to start a handler without resources (tunable)
 _MAX_PIPE_CONTENT = 1 << 16  # bytes that a pipe holds (pipe(7))
 _BUFFER_SIZE = 512 * 1024
 """Bytes per read: several full packets, but little memory for many requests."""
@@ -47,6 +49,15 @@ class Timeout:
     ended."""
     INPUT_DRAIN = 32
     """A worker that has answered must read the rest of the request."""
+    SHORTAGE = 64
+    """The handler could not be started: another one must end first."""
+
+    ABORTS: Final = {
+        READ_IDLE: (Outcome.READ_TIMEOUT, "no data for {:g} s"),
+        PACKET: (Outcome.READ_TIMEOUT, "a packet was not complete after {:g} s"),
+        WRITE_IDLE: (Outcome.WRITE_TIMEOUT, "no data moved for {:g} s"),
+    }
+    """Those that end an exchange: the outcome, and the detail with the limit."""
 
 
 def timeout_limits(config: ServerConfig) -> dict[int, float | None]:
@@ -58,6 +69,7 @@ def timeout_limits(config: ServerConfig) -> dict[int, float | None]:
         Timeout.HANDLER: config.handler_timeout,
         Timeout.OUTPUT_LINGER: LINGER,
         Timeout.INPUT_DRAIN: LINGER,
+        Timeout.SHORTAGE: _START_RETRY,
     }
 
 
@@ -338,6 +350,8 @@ class ExchangeState:
 
     must_start: bool = False
     """Whether the handler must be started next."""
+    is_start_delayed: bool = False
+    """Whether it must be started after a while."""
     must_stop: bool = False
     """Whether the handler must be stopped next."""
     is_response_over: bool = False

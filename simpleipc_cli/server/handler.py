@@ -119,7 +119,8 @@ class Handler(ABC):
         """Start a run. `spooled` is the whole request, if the server has spooled it.
 
         `payload` is the whole request, if it has arrived and is in memory. If the run uses one of
-        them, its `input` is -1 from the start. Raises SipcError.
+        them, its `input` is -1 from the start. Raises SipcError; after a Shortage it may be called
+        again.
         """
 
     def run_nowait(
@@ -129,7 +130,7 @@ class Handler(ABC):
     ) -> HandlerRun | None:
         """Start a run if that does not block; return None if run() must be called instead.
 
-        Raises SipcError.
+        Raises the errors of run().
         """
         return None
 

@@ -22,7 +22,7 @@ from threading import Thread, get_ident
 from time import monotonic
 
 from simpleipc_cli.deadline import Backoff
-from simpleipc_cli.errors import PeerClosed, SipcError, errno_hint
+from simpleipc_cli.errors import PeerClosed, Shortage, SipcError, errno_hint
 from simpleipc_cli.pktline import MAX_BUFFERS, Buffer
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix import orphans
@@ -36,6 +36,7 @@ from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_HELD_BY_HANDLERS = {errno.EAGAIN, errno.EMFILE, errno.ENFILE}  # processes and descriptors
 
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
 _GROUP_DELAYS = (0.001, 0.02)  # seconds between polls of a group: first and longest (tunable)
@@ -56,10 +57,7 @@ class ChildProcess(base.ChildProcess):
         except OSError as error:
             self._signal(signal.SIGKILL)
             _wait(pid, 0)
-            raise SipcError(
-                f"cannot watch process {pid}: {error.strerror}",
-                errno_hint(error, "check the limits"),
-            ) from error
+            raise _start_error(f"cannot watch process {pid}", error, "check the limits") from error
 
     def status(self) -> int | None:
         if self._status is None and not self._is_reaped:
@@ -163,6 +161,11 @@ class ChildProcess(base.ChildProcess):
         except OSError:
             pass  # its members run as another user, or a sandbox forbids the call
         return True
+
+
+def _start_error(what: str, error: OSError, hint: str) -> SipcError:
+    kind = Shortage if error.errno in _HELD_BY_HANDLERS else SipcError
+    return kind(f"{what}: {error.strerror}", errno_hint(error, hint))
 
 
 def _watch(pid: int) -> int:
@@ -288,10 +291,7 @@ class StdioPipes(base.StdioPipes):
             os.set_blocking(self._reader, False)
         except OSError as error:
             self.close()
-            raise SipcError(
-                f"no pipe for the handler: {error.strerror}",
-                errno_hint(error, "check the limits"),
-            ) from error
+            raise _start_error("no pipe for the handler", error, "check the limits") from error
         self.output = self._reader  # set to -1 at end of file; the reader stays open
         self._child_files = [(stdin, 0), (stdout, 1)]
         self._is_input_enlarged = self._is_output_enlarged = False
@@ -317,10 +317,8 @@ class StdioPipes(base.StdioPipes):
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise SipcError(
-                    f"cannot start {command.line!r}: {error.strerror}",
-                    errno_hint(error, "check the command"),
-                ) from error
+                what = f"cannot start {command.line!r}"
+                raise _start_error(what, error, "check the command") from error
             raise
         self._close_child_ends()
         if self._guardian is not None:

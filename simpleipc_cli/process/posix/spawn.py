@@ -7,6 +7,7 @@ the other. So the C library is called directly if possible.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -74,8 +75,10 @@ class Command(base.Command):
         if direct is not None:
             try:
                 return start(*direct)
-            except OSError:
-                pass  # for example a script without "#!", which only a shell can start
+            except OSError as error:
+                if error.errno == errno.EAGAIN:  # no process: not even for a shell
+                    raise
+                # Such as a script without "#!", which a shell can start.
         return start(SHELL, self.shell_argv())
 
     def shell_argv(self) -> list[str]:

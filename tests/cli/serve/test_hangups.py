@@ -430,7 +430,7 @@ BROKEN = """
 from simpleipc_cli.cli import main
 from simpleipc_cli.server.exchange import Exchange
 
-def fail(self, run):
+def fail(self, io, events):
     raise RuntimeError("a defect")
 
 Exchange._on_output = fail

@@ -8,17 +8,28 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root
+from helpers.injection import Fault, Strace, needs_strace
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, descriptors, processor_time, stop_process
 from helpers.server import Server
 from helpers.state import needs_files
 from helpers.users import SIPC_AS_NOBODY
 from helpers.waiting import wait_until
-from helpers.wire import ask, connect, decode, is_listening, message, open_connections, receive_all
+from helpers.wire import (
+    ask,
+    connect,
+    decode,
+    is_listening,
+    message,
+    open_connections,
+    packets,
+    receive_all,
+)
 from helpers.workers import WorkerServer
 
 
@@ -296,3 +307,63 @@ def test_descriptors_inherited_at_the_start_are_counted(endpoint, gate):
     finally:
         for descriptor in inherited:
             os.close(descriptor)
+
+
+NO_PROCESS = Fault("clone,clone3,vfork", "EAGAIN")
+"""It also fails when the server starts a thread, which the server tries again."""
+NO_DESCRIPTOR = Fault("pipe2", "EMFILE")
+
+
+@pytest.mark.parametrize(
+    ("fault", "times", "kind"),
+    [
+        (NO_DESCRIPTOR, 1, "exec"),
+        (NO_DESCRIPTOR, 1, "whole"),
+        (NO_DESCRIPTOR, 1, "worker"),
+        (NO_PROCESS, 2, "whole"),
+        (NO_PROCESS, 2, "worker"),
+    ],
+)
+class TestShortage:
+    """The handler of a request cannot be started, for want of a process or a descriptor."""
+
+    pytestmark = needs_strace
+
+    def serve(self, endpoint, kind: str, gate) -> Server:
+        if kind == "worker":
+            return WorkerServer(endpoint, None, "--worker", "cat")
+        options = ["--whole-request"] if kind == "whole" else []
+        return Server(endpoint, f"{gate.wait}; exec cat", *options)
+
+    def test_it_waits_while_another_request_is_answered(
+        self, endpoint, folder, gate, fault, times, kind
+    ):
+        with (
+            self.serve(endpoint, kind, gate) as server,
+            connect(endpoint) as first,
+            connect(endpoint) as second,
+        ):
+            first.sendall(packets(b"x") if kind == "worker" else message(b"x"))
+            wait_until(lambda: children(server.pid), "its handler")
+            with Strace(server.pid, folder / "trace", fault) as strace:
+                second.sendall(message(b"y"))
+                wait_until(lambda: len(strace.injected()) == times, "the start to fail")
+                gate.open()
+                assert receive_all(second) == message(b"y")
+            if kind == "worker":
+                first.sendall(b"0000")
+            assert receive_all(first) == message(b"x")
+            server.wait_for_log("in=1 .*: answered; .*(cannot start|no pipe)")
+
+    def test_it_fails_if_no_other_can_end(self, endpoint, folder, gate, fault, times, kind):
+        with self.serve(endpoint, kind, gate) as server:
+            with connect(endpoint) as first:  # so that there is a thread
+                first.sendall(packets(b"x") if kind == "worker" else message(b"x"))
+                wait_until(lambda: children(server.pid), "its handler")
+            wait_until(lambda: not children(server.pid), "its end")
+            with Strace(server.pid, folder / "trace", replace(fault, when="1+")) as strace:
+                assert ask(endpoint, b"x") == (b"", False)
+                assert strace.injected()
+            server.wait_for_log("spawn failed: ")
+            gate.open()
+            assert ask(endpoint, b"y") == (b"y", True)
