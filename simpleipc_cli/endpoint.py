@@ -6,7 +6,7 @@ import os
 import stat
 
 from simpleipc_cli import system
-from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
+from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError, file_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Endpoint:
         except FileNotFoundError:
             raise PathNotFound(f"{self.path} does not exist") from None
         except OSError as error:
-            raise PermissionDenied(f"cannot check {folder}: {error.strerror}", _HINT) from error
+            what = f"cannot check {folder}: {error.strerror}"
+            raise PermissionDenied(what, file_hint(error, _HINT)) from error
         if not stat.S_ISDIR(status.st_mode):
             raise PermissionDenied(f"{folder} is not a directory", _HINT)
         if status.st_uid != self._user:
@@ -69,7 +70,8 @@ class Endpoint:
             pass
         except OSError as error:
             kind = PermissionDenied if isinstance(error, PermissionError) else SipcError
-            raise kind(f"cannot create the directory {folder}: {error.strerror}", _HINT) from error
+            what = f"cannot create the directory {folder}: {error.strerror}"
+            raise kind(what, file_hint(error, _HINT)) from error
         return self.path_checked()
 
 

@@ -32,6 +32,8 @@ _REMEDIES = {
     errno.ENOMEM: _MEMORY,
     errno.ENOBUFS: _MEMORY,
     errno.EAGAIN: "raise the limit of processes, or try again later",  # of fork(2) and clone(2)
+}
+_FILE_REMEDIES = {
     errno.ENOSPC: "free space there, or choose another path",
     errno.EDQUOT: "free space there, or choose another path",
     errno.EROFS: "choose another path",
@@ -42,6 +44,11 @@ _REMEDIES = {
 def errno_hint(error: OSError, default: str) -> str:
     """Return advice for errors about missing resources; `default` for any other error."""
     return _REMEDIES.get(error.errno or 0, default)
+
+
+def file_hint(error: OSError, default: str) -> str:
+    """Return advice for an error about a file or its path; `default` if there is no special one."""
+    return _FILE_REMEDIES.get(error.errno or 0, errno_hint(error, default))
 
 
 class SipcError(Exception):

@@ -14,7 +14,7 @@ from threading import Lock
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.stdio import STDERR, STDOUT, is_journal, named_descriptor, with_priority
-from simpleipc_cli.errors import SipcError, errno_hint
+from simpleipc_cli.errors import SipcError, file_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class LineWriter:
         except OSError as error:
             why = "no process reads it" if error.errno == errno.ENXIO else error.strerror
             what = f"cannot open the {self._kind} file {path}: {why}"
-            raise SipcError(what, errno_hint(error, "choose another")) from error
+            raise SipcError(what, file_hint(error, "choose another")) from error
 
 
 def _poll_for(descriptor: int) -> system.FdPoll | None:

@@ -23,7 +23,7 @@ from simpleipc_cli.cli.stdio import (
     wait_until_ready,
 )
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, TimedOut, errno_hint
+from simpleipc_cli.errors import SipcError, TimedOut, file_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def _stat_or_none(path: str) -> os.stat_result | None:
 
 def write_error(name: str, error: OSError) -> SipcError:
     """Return what to report for an error of writing to `name`."""
-    hint = errno_hint(error, "choose another place")
+    hint = file_hint(error, "choose another place")
     return SipcError(f"cannot write to {name}: {error.strerror}", hint)
 
 

@@ -13,7 +13,7 @@ from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 
 from simpleipc_cli import system
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, TimedOut, errno_hint
+from simpleipc_cli.errors import SipcError, TimedOut, errno_hint, file_hint
 from simpleipc_cli.pktline import MAX_PAYLOAD
 from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.text import printable
@@ -64,7 +64,8 @@ def unexpected_error(error: Exception) -> SipcError:
         traceback = traceback.tb_next
     call = "a system call" if traceback is None else traceback.tb_frame.f_code.co_qualname
     place = "" if error.filename is None else f" ({error.filename!r})"
-    hint = errno_hint(error, "set SIPC_DEBUG=1 to see where")
+    get_hint = errno_hint if error.filename is None else file_hint
+    hint = get_hint(error, "set SIPC_DEBUG=1 to see where")
     return SipcError(f"{call}{place} failed: {error.strerror or error}", hint)
 
 
@@ -191,7 +192,7 @@ class Input:
             raise self._read_error(OSError(errno.EIO, "its terminal is gone"))
 
     def _read_error(self, error: OSError) -> SipcError:
-        hint = errno_hint(error, "check where it comes from")
+        hint = file_hint(error, "check where it comes from")
         return SipcError(f"cannot read {self.name}: {error.strerror}", hint)
 
 
@@ -217,7 +218,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
         descriptor = open_in_time(name, os.O_RDONLY, deadline)
     except OSError as error:
         raise SipcError(
-            f"cannot read {name}: {error.strerror}", errno_hint(error, "check its name and mode")
+            f"cannot read {name}: {error.strerror}", file_hint(error, "check its name and mode")
         ) from error
     return Input(descriptor, name, deadline)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import uuid
@@ -163,12 +164,18 @@ def test_a_folder_of_another_user_is_refused(make_folder, stranger):
     assert_refused(number, folder, make_folder, f"another user.*{os.geteuid()}")
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(user, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "free space"), (errno.EIO, "the device"), (errno.EACCES, "SIPC_PATH")],
+)
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(
+    user, folder, monkeypatch, number, remedy
+):
     def fail(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("os.mkdir", fail)
-    with pytest.raises(SipcError, match="No space left") as caught:
+    with pytest.raises(SipcError, match=os.strerror(number)) as caught:
         default_path({}, user, make_folder=True)
     assert str(folder) in str(caught.value)
-    assert "SIPC_PATH" in caught.value.hint
+    assert remedy in caught.value.hint

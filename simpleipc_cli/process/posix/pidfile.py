@@ -15,7 +15,7 @@ import stat
 from time import sleep
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, errno_hint
+from simpleipc_cli.errors import SipcError, file_hint
 from simpleipc_cli.process import base
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
 
@@ -94,7 +94,7 @@ class PidFile(base.PidFile):
             return self._in_the_way("a directory")
         if error.errno == errno.ELOOP and os.path.islink(self._path):
             return self._not_written("it is a symbolic link", "give the name of its target")
-        hint = errno_hint(error, "choose another path")
+        hint = file_hint(error, "choose another path")
         return self._not_written(str(error.strerror).lower(), hint)
 
 

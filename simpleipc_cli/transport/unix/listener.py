@@ -22,10 +22,10 @@ from simpleipc_cli.transport.unix.lock import ParentFolder, PathLock
 from simpleipc_cli.transport.unix.stream import (
     UnixStream,
     endpoint_error,
-    errno_hint,
     is_bound,
     lower_strerror,
     new_socket,
+    socket_hint,
 )
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -57,10 +57,8 @@ class UnixListener(Listener):
                 raise BlockingIOError from None
             if error.errno in _OUT_OF_DESCRIPTORS:
                 raise OutOfDescriptors from None
-            raise SipcError(
-                f"cannot accept on {self.path}: {error.strerror}",
-                errno_hint(error, "restart the server"),
-            ) from error
+            what = f"cannot accept on {self.path}: {error.strerror}"
+            raise SipcError(what, socket_hint(error)) from error
         return UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor))
 
     def owns_path(self) -> bool:

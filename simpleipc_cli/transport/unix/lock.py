@@ -23,13 +23,13 @@ from simpleipc_cli.errors import (
     PathNotFound,
     PermissionDenied,
     SipcError,
+    file_hint,
 )
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
 from simpleipc_cli.transport.unix.stream import (
     MAX_ADDRESS,
     O_PATH,
     SocketAddress,
-    errno_hint,
     file_type,
     lower_strerror,
     new_socket,
@@ -316,7 +316,8 @@ class StartLock:
                 f"cannot start a server without its lock {self.path}: {lower_strerror(error)}",
                 "start the server yourself, or choose another path",
             )
-        return EndpointError(f"cannot lock {self.path}: {lower_strerror(error)}", errno_hint(error))
+        what = f"cannot lock {self.path}: {lower_strerror(error)}"
+        return EndpointError(what, file_hint(error, "choose another path"))
 
 
 def real_path(path: str) -> str:

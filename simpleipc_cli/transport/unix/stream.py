@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 
-from simpleipc_cli import errors
 from simpleipc_cli.errors import (
     EndpointError,
     NotASocket,
@@ -23,6 +22,8 @@ from simpleipc_cli.errors import (
     ServerBusy,
     SipcError,
     TimedOut,
+    errno_hint,
+    file_hint,
 )
 from simpleipc_cli.pktline import MAX_BUFFERS
 from simpleipc_cli.transport.base import Peer, Stream
@@ -115,10 +116,8 @@ class UnixStream(Stream):
         except OSError as error:
             if error.errno in _CLOSED:
                 raise PeerClosed("the other end has hung up") from None
-            raise SipcError(
-                f"cannot write to the connection: {error.strerror}",
-                errno_hint(error, "try again later"),
-            ) from error
+            what = f"cannot write to the connection: {error.strerror}"
+            raise SipcError(what, socket_hint(error)) from error
 
     def shutdown(self) -> None:
         try:
@@ -131,8 +130,8 @@ class UnixStream(Stream):
 
 
 def _read_error(error: OSError) -> SipcError:
-    hint = errno_hint(error, "try again later")
-    return SipcError(f"cannot read from the connection: {error.strerror}", hint)
+    what = f"cannot read from the connection: {error.strerror}"
+    return SipcError(what, socket_hint(error))
 
 
 def connect(path: str, deadline: Deadline) -> UnixStream:
@@ -181,7 +180,8 @@ def new_socket(path: str, flags: int = 0) -> _socket.socket:
     try:
         return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | flags)
     except OSError as error:
-        raise _other_error(f"no socket for {path}: {error.strerror}", error) from None
+        what = f"no socket for {path}: {error.strerror}"
+        raise _other_error(what, error, socket_hint(error)) from None
 
 
 def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline: Deadline) -> None:
@@ -262,7 +262,7 @@ class SocketAddress:
             self.__exit__()
             raise EndpointError(
                 f"no short name for {path}: {lower_strerror(error)}",
-                errno_hint(error, "choose a shorter path"),
+                file_hint(error, "choose a shorter path"),
             ) from error
         return f"{self._folder}/s"
 
@@ -316,19 +316,20 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
             return NotASocket(f"{path}: {lower_strerror(error)}")
         case _:
-            return _other_error(f"{path}: {lower_strerror(error)}", error)
+            hint = file_hint(error, socket_hint(error))
+            return _other_error(f"{path}: {lower_strerror(error)}", error, hint)
 
 
-def _other_error(text: str, error: OSError) -> EndpointError:
+def _other_error(text: str, error: OSError, hint: str) -> EndpointError:
     is_scarce = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-    return (OutOfResources if is_scarce else EndpointError)(text, errno_hint(error))
+    return (OutOfResources if is_scarce else EndpointError)(text, hint)
 
 
-def errno_hint(error: OSError, default: str = "choose another path") -> str:
-    """Return advice for an error that has no class of its own."""
-    if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES):
-        default = "allow Unix domain sockets in this process's sandbox"
-    return errors.errno_hint(error, default)
+def socket_hint(error: OSError) -> str:
+    """Return advice for an error about a socket that has no class of its own."""
+    if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return "allow Unix domain sockets in this process's sandbox"
+    return errno_hint(error, "try again later")
 
 
 def lower_strerror(error: OSError) -> str:

@@ -14,7 +14,7 @@ from simpleipc_cli.errors import (
     PathNotFound,
     PermissionDenied,
 )
-from simpleipc_cli.transport.unix.stream import endpoint_error
+from simpleipc_cli.transport.unix.stream import endpoint_error, socket_hint
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,9 @@ from simpleipc_cli.transport.unix.stream import endpoint_error
         (errno.EAGAIN, EndpointError, ""),  # only of connect(2) it means a full queue
         (errno.ENOSPC, EndpointError, "free space"),
         (errno.EAFNOSUPPORT, EndpointError, "sandbox"),
+        (errno.ENOSYS, EndpointError, "sandbox"),
         (errno.EIO, EndpointError, "choose another path"),
+        (errno.EINTR, EndpointError, "try again later"),
     ],
     ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
 )
@@ -37,3 +39,20 @@ def test_each_error_has_a_remedy_that_fits(number, kind, remedy, endpoint):
     error = endpoint_error(OSError(number, os.strerror(number)), str(endpoint))
     assert type(error) is kind
     assert remedy in error.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "try again later"),
+        (errno.EIO, "try again later"),
+        (errno.EINTR, "try again later"),
+        (errno.EPERM, "sandbox"),
+        (errno.ENOBUFS, "free memory"),
+    ],
+    ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
+)
+def test_a_remedy_for_a_call_about_no_file_names_no_disk_and_no_path(number, remedy):
+    hint = socket_hint(OSError(number, os.strerror(number)))
+    assert remedy in hint
+    assert "path" not in hint
