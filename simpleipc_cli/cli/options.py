@@ -13,14 +13,12 @@ import click
 from click.types import FuncParamType
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.parse import resolve_endpoint, seconds
+from simpleipc_cli.cli.parse import seconds
 from simpleipc_cli.cli.stdio import unexpected_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
-
-__all__ = ["resolve_endpoint"]
 
 _MAX_ID = 2**32 - 2  # of a user or group; one more means "unchanged" to chown(2)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -25,15 +25,9 @@ from simpleipc_cli.bench.processes import Interrupted, measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
-from simpleipc_cli.cli.options import (
-    DURATION,
-    SIZE,
-    Verb,
-    option_given,
-    path_argument,
-    resolve_endpoint,
-)
+from simpleipc_cli.cli.options import DURATION, SIZE, Verb, option_given, path_argument
 from simpleipc_cli.cli.output import Output, open_output
+from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.stdio import STDIN, STDOUT, named_descriptor, read_whole
 from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
@@ -124,20 +118,17 @@ _text_option = partial(click.option, metavar="TEXT")
     "-w",
     "--warmup",
     default="0",
-    show_default=True,
     help="Run for DURATION before counting starts.",
 )
 @_duration_option(
     "--timeout",
     default="10s",
-    show_default=True,
     help="Maximum time of one request, also of those in flight at the end.",
 )
 @_count_option(
     "--processes",
     type=click.IntRange(1, 256),
     default=1,
-    show_default=True,
     help="Generate the load in N processes.",
 )
 @_text_option(

@@ -17,12 +17,11 @@ from simpleipc_cli.cli.options import (
     octal,
     option_given,
     path_argument,
-    resolve_endpoint,
     trace_file_option,
     trace_option,
     user,
 )
-from simpleipc_cli.cli.parse import spool_folders
+from simpleipc_cli.cli.parse import resolve_endpoint, spool_folders
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
 from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor
