@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from typing import Any
 
 import click
@@ -95,13 +96,16 @@ class Verb(click.Command):
 DURATION = FuncParamType(duration)
 SIZE = FuncParamType(size)
 
+count_option = partial(click.option, metavar="N", type=click.IntRange(1))
+duration_option = partial(click.option, type=DURATION)
+file_option = partial(click.option, metavar="FILE")
+text_option = partial(click.option, metavar="TEXT")
+
 path_argument = click.argument("path", required=False, type=click.Path(readable=False))
 """The first argument of every verb; it is not checked here."""
 
-wait_option = click.option(
-    "--wait",
-    type=DURATION,
-    help="Keep trying while the endpoint is missing, refuses or is busy.",
+wait_option = duration_option(
+    "--wait", help="Keep trying while the endpoint is missing, refuses or is busy."
 )
 
 trace_option = click.option(
@@ -109,16 +113,14 @@ trace_option = click.option(
     is_flag=True,
     help="Log every packet to stderr with a timestamp and the start of its payload.",
 )
-trace_file_option = click.option(
+trace_file_option = file_option(
     "--trace-file",
-    metavar="FILE",
     help="Append the trace to FILE; a new file has mode 0600, as payload may be secret.",
 )
 
 # The verb passes both to expectation().
-expect_option = click.option(
+expect_option = text_option(
     "--expect",
-    metavar="TEXT",
     help="Exit with status 10 unless the response is TEXT; a newline at the end of either is "
     "ignored.",
 )

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from simpleipc_cli.cli.options import (
-    DURATION,
     Verb,
+    duration_option,
     expect_option,
     expect_regex_option,
     expectation,
     option_given,
     path_argument,
+    text_option,
     wait_option,
 )
 from simpleipc_cli.cli.probe.run import ProbeOptions, run
@@ -42,20 +43,18 @@ Examples:
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; see the exit status.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all details.")
 @wait_option
-@click.option(
+@duration_option(
     "--wait-gone",
-    type=DURATION,
     help="Keep probing until no server listens; then exit with status 0.",
 )
-@click.option(
+@duration_option(
     "-t",
     "--timeout",
-    type=DURATION,
     default=f"{ProbeOptions.timeout:g}s",
     help="Maximum time to wait for a free place in the queue of a busy server, and, with --data, "
     "for the response.",
 )
-@click.option("-d", "--data", metavar="TEXT", help="Send TEXT, and check the response.")
+@text_option("-d", "--data", help="Send TEXT, and check the response.")
 @expect_option
 @expect_regex_option
 @click.pass_context

@@ -7,13 +7,16 @@ from typing import Any
 import click
 
 from simpleipc_cli.cli.options import (
-    DURATION,
     Verb,
+    count_option,
+    duration_option,
     expect_option,
     expect_regex_option,
     expectation,
+    file_option,
     option_given,
     path_argument,
+    text_option,
     trace_file_option,
     trace_option,
     wait_option,
@@ -40,36 +43,31 @@ Examples:
 
 @click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
 @path_argument
-@click.option("-d", "--data", metavar="TEXT", help="Send TEXT without changes.")
-@click.option("--data-file", metavar="FILE", help="Send the content of FILE; - is standard input.")
-@click.option(
+@text_option("-d", "--data", help="Send TEXT without changes.")
+@file_option("--data-file", help="Send the content of FILE; - is standard input.")
+@file_option(
     "-o",
     "--output",
-    metavar="FILE",
     help="Write the response to FILE, which appears only when it is complete, or all "
     "responses are.",
 )
-@click.option(
+@duration_option(
     "--connect-timeout",
-    type=DURATION,
     default=f"{SendOptions.connect_timeout:g}s",
     help="Maximum time to wait for a free place in the queue of a busy server.",
 )
-@click.option(
+@duration_option(
     "-m",
     "--max-time",
-    type=DURATION,
     default="0",
     help="Maximum time for everything.",
 )
 @wait_option
 @click.option("--lines", is_flag=True, help="Send each line as a request of its own.")
 @click.option("-0", "--null", is_flag=True, help="Like --lines, with NUL as separator.")
-@click.option(
+@count_option(
     "-j",
     "--jobs",
-    metavar="N",
-    type=click.IntRange(min=1),
     default=1,
     help="Have at most N requests in flight, with --lines or --null.",
 )

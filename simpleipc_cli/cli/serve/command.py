@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Any
 
 import click
 
 from simpleipc_cli.cli.options import (
-    DURATION,
     SIZE,
     Verb,
+    count_option,
+    duration_option,
     duration_or_zero,
+    file_option,
     group,
     octal,
     option_given,
     path_argument,
+    text_option,
     trace_file_option,
     trace_option,
     user,
@@ -50,10 +52,7 @@ Examples:
   sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s
   sipc serve demo.sock --worker ./worker.py"""
 
-_count_option = partial(click.option, metavar="N", type=click.IntRange(1))
 _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread hangs (tunable)
-
-_duration_option = partial(click.option, type=DURATION)
 
 
 @click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
@@ -73,8 +72,8 @@ _duration_option = partial(click.option, type=DURATION)
     "running. Requests are written to its standard input, responses read from its standard "
     "output, as packets, each message ended by a flush.",
 )
-@_count_option("--max-requests-per-worker", help="Replace a worker after N requests.")
-@_count_option(
+@count_option("--max-requests-per-worker", help="Replace a worker after N requests.")
+@count_option(
     "--prestart",
     help="Keep N processes of --exec started, waiting for their standard input; they do not get "
     "the variables that describe the client.",
@@ -89,7 +88,7 @@ _duration_option = partial(click.option, type=DURATION)
     help="What happens to a handler whose client closes the connection; finish applies to "
     "complete requests.",
 )
-@_duration_option(
+@duration_option(
     "--timeout",
     default="0",
     help="Maximum time from a handler's start to its end; for a prestarted handler or a worker, "
@@ -103,7 +102,7 @@ _duration_option = partial(click.option, type=DURATION)
     help="Time between SIGTERM and SIGKILL for a handler that must end; 0 sends SIGKILL at once.",
 )
 # Limits.
-@_count_option("--threads", default=8, help="Handle N requests at once; the others wait.")
+@count_option("--threads", default=8, help="Handle N requests at once; the others wait.")
 @click.option(
     "--backlog",
     metavar="N",
@@ -112,12 +111,12 @@ _duration_option = partial(click.option, type=DURATION)
     help="Let N connections wait in the kernel before they are accepted.",
 )
 @click.option("--max-request", type=SIZE, default="0", help="Refuse requests with more payload.")
-@_duration_option(
+@duration_option(
     "--read-timeout",
     default="30s",
     help="Maximum time without data within a request, and maximum time for one packet of it.",
 )
-@_duration_option(
+@duration_option(
     "--write-timeout",
     default="60s",
     help="Maximum time in which no data moves while the client should read.",
@@ -139,33 +138,30 @@ _duration_option = partial(click.option, type=DURATION)
     "the server's own user is allowed unless named.",
 )
 # The end.
-@_count_option("--count", help="Stop after N requests.")
-@_duration_option("--idle-timeout", default="0", help="Stop after this long without a request.")
-@click.option(
+@count_option("--count", help="Stop after N requests.")
+@duration_option("--idle-timeout", default="0", help="Stop after this long without a request.")
+@text_option(
     "--quit-on",
-    metavar="TEXT",
     help="Answer a request of exactly these bytes with an empty response, and stop.",
 )
-@_duration_option(
+@duration_option(
     "--drain-timeout",
     default="10s",
     help="Maximum time to answer connected clients when stopping.",
 )
 # The process.
 @click.option("--background", is_flag=True, help="Daemonize; return once the server is listening.")
-@_duration_option(
+@duration_option(
     "--max-wait", default="60s", help="With --background, maximum time until it is listening."
 )
-@click.option(
+@file_option(
     "--pid-file",
-    metavar="FILE",
     help="Write the server's process id to FILE, and remove FILE at the end. A FILE in use by "
     "another server is an error.",
 )
 # The log.
-@click.option(
+@file_option(
     "--log-file",
-    metavar="FILE",
     help="Append the log to FILE instead of stderr; SIGHUP reopens it.",
 )
 @click.option(
