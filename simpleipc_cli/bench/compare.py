@@ -42,9 +42,9 @@ def compare_means(old: Histogram, new: Histogram) -> Change:
     34, 1947). From 30 samples each, where the normal distribution approximates Student's.
     """
     if min(old.count, new.count) < _MIN_FOR_MEAN or old.mean is None or new.mean is None:
-        return _change(old.mean, new.mean, "too few samples")
+        return _change(old.mean, new.mean, None)
     variance = sum((h.stdev or 0.0) ** 2 / h.count for h in (old, new))
-    return _classify(old.mean, new.mean, abs(new.mean - old.mean) > _Z * sqrt(variance))
+    return _change(old.mean, new.mean, abs(new.mean - old.mean) > _Z * sqrt(variance))
 
 
 def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
@@ -59,9 +59,9 @@ def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
     before, now = (h.figures()[percentile_name(q)] for h in (old, new))
     old_interval, new_interval = confidence_interval(old, q), confidence_interval(new, q)
     if old_interval is None or new_interval is None:
-        return _change(before, now, "too few samples")
+        return _change(before, now, None)
     is_significant = old_interval[1] < new_interval[0] or new_interval[1] < old_interval[0]
-    return _classify(before, now, is_significant)
+    return _change(before, now, is_significant)
 
 
 def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> Change:
@@ -73,9 +73,9 @@ def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> C
     old_seconds, new_seconds = old_ns / 1e9, new_ns / 1e9
     old, new = old_count / old_seconds, new_count / new_seconds
     if min(old_count, new_count) < _MIN_EVENTS:
-        return _change(old, new, "too few samples")
+        return _change(old, new, None)
     deviation = sqrt(old_count / old_seconds**2 + new_count / new_seconds**2)
-    return _classify(old, new, abs(new - old) > _Z * deviation, more_is_better=True)
+    return _change(old, new, abs(new - old) > _Z * deviation, more_is_better=True)
 
 
 def compare_shares(old_part: int, old_whole: int, new_part: int, new_whole: int) -> Change:
@@ -87,14 +87,14 @@ def compare_shares(old_part: int, old_whole: int, new_part: int, new_whole: int)
     old = old_part / old_whole if old_whole else None
     new = new_part / new_whole if new_whole else None
     if old is None or new is None:
-        return _change(old, new, "too few samples")
+        return _change(old, new, None)
     if old == new:
-        return _change(old, new, "within noise")
+        return _change(old, new, False)
     pooled = (old_part + new_part) / (old_whole + new_whole)
     if min(old_whole, new_whole) * min(pooled, 1 - pooled) < _MIN_EXPECTED:
-        return _change(old, new, "too few samples")
+        return _change(old, new, None)
     deviation = sqrt(pooled * (1 - pooled) * (1 / old_whole + 1 / new_whole))
-    return _classify(old, new, abs(new - old) > _Z * deviation)
+    return _change(old, new, abs(new - old) > _Z * deviation)
 
 
 def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | None:
@@ -114,20 +114,20 @@ def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | Non
     return histogram.value_at(max(1, count - high + 1)), histogram.value_at(count - low)
 
 
-def _classify(
+def _change(
     old: float | int | None,
     new: float | int | None,
-    is_significant: bool,
+    is_significant: bool | None,
     *,
     more_is_better: bool = False,
 ) -> Change:
-    if old is None or new is None:
-        return _change(old, new, "too few samples")
-    if not is_significant or abs(new - old) < MIN_CHANGE * old:
-        return _change(old, new, "within noise")
-    return _change(old, new, "better" if (new > old) == more_is_better else "worse")
-
-
-def _change(old: float | int | None, new: float | int | None, verdict: ChangeVerdict) -> Change:
+    """Return a change with its verdict; `is_significant` is None with too few samples."""
     relative = (new - old) / old if old and new is not None else None
+    verdict: ChangeVerdict
+    if old is None or new is None or is_significant is None:
+        verdict = "too few samples"
+    elif not is_significant or abs(new - old) < MIN_CHANGE * old:
+        verdict = "within noise"
+    else:
+        verdict = "better" if (new > old) == more_is_better else "worse"
     return Change(old, new, relative, verdict)

@@ -141,21 +141,14 @@ def _hint(result: ConditionResult) -> str:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of text; the first column names the rows."""
+class Section:
+    """A part of the report: a table of text. The first column names the rows."""
 
+    title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     has_words: bool = False
     """Whether the last column holds words; all columns between it and the first hold figures."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report."""
-
-    title: str
-    table: Table
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     """What limits the meaning of the figures."""
@@ -165,19 +158,20 @@ def sections(
     report: Report,
     conditions: Sequence[ConditionResult] = (),
     changes: Mapping[str, Change] | None = None,
-) -> Iterator[Section]:
-    """Yield the parts of the report. `changes` are those since a baseline."""
-    facts = Table(("", ""), list(_facts(report).items()), True)
-    yield Section("Load", facts, warnings=_warnings(report))
+) -> list[Section]:
+    """Return the parts of the report. `changes` are those since a baseline."""
+    facts = list(_facts(report).items())
+    found = [Section("Load", ("", ""), facts, True, warnings=_warnings(report))]
     if conditions:
         rows = [(one.condition.text, _found(one), _result(one)) for one in conditions]
-        yield Section("Conditions", Table(("fail if", "found", "result"), rows, True))
+        found.append(Section("Conditions", ("fail if", "found", "result"), rows, True))
     if changes:
-        yield _changes_section(report, changes)
+        found.append(_changes_section(report, changes))
     if report.answered:
-        yield _times_section(report)
+        found.append(_times_section(report))
     if report.results.failures:
-        yield _failures_section(report)
+        found.append(_failures_section(report))
+    return found
 
 
 def _warnings(report: Report) -> list[str]:
@@ -239,7 +233,7 @@ def _changes_section(report: Report, changes: Mapping[str, Change]) -> Section:
     is_response = report.is_open and changes["mean"].new == report.results.response.mean
     compared = f"Times are {'response' if is_response else 'service'} times."
     heads = ("", "baseline", "now", "change", "verdict")
-    return Section("Since the baseline", Table(heads, rows, True), [compared, _VERDICT_RULE])
+    return Section("Since the baseline", heads, rows, True, [compared, _VERDICT_RULE])
 
 
 def _times_section(report: Report) -> Section:
@@ -249,7 +243,7 @@ def _times_section(report: Report) -> Section:
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     rows.append(("samples", *(f"{histogram.count:,}" for histogram in times.values())))
     notes = [*_marks_of(rows), *(_TIME_DESCRIPTIONS[name] for name in times)]
-    return Section("Times", Table(("", *map(_spaced, times)), rows), notes)
+    return Section("Times", ("", *map(_spaced, times)), rows, notes=notes)
 
 
 def _failures_section(report: Report) -> Section:
@@ -258,7 +252,8 @@ def _failures_section(report: Report) -> Section:
     for kind, times in sorted(report.results.failures.items(), key=lambda item: -item[1].count):
         figures = _time_figures(times)
         rows.append((kind, f"{times.count:,}", *(figures[name] for name in _FAILURE_FIGURES)))
-    return Section("Failures", Table(("", "count", *_FAILURE_FIGURES), rows), _marks_of(rows))
+    heads = ("", "count", *_FAILURE_FIGURES)
+    return Section("Failures", heads, rows, notes=_marks_of(rows))
 
 
 def _marks_of(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -334,25 +329,18 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | N
 # Markdown
 
 
-def to_markdown(
-    report: Report,
-    conditions: Sequence[ConditionResult] = (),
-    changes: Mapping[str, Change] | None = None,
-) -> str:
-    """Return the report for a pull request, in GitHub's flavour.
-
-    `changes` are those since a baseline.
-    """
+def to_markdown(report: Report, parts: Sequence[Section]) -> str:
+    """Return the report for a pull request, in GitHub's flavour."""
     paragraphs = [f"### Load on {_code(report.path)}"]
-    for number, section in enumerate(sections(report, conditions, changes)):
+    for number, section in enumerate(parts):
         if number:
             paragraphs.append(f"**{section.title}**")
         paragraphs += [f"> **{_escaped(text)}**" for text in section.warnings]
-        paragraphs += [_markdown_table(section.table), *map(_escaped, section.notes)]
+        paragraphs += [_markdown_table(section), *map(_escaped, section.notes)]
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: Section) -> str:
     """Return a table: row names and words are aligned left, figures right."""
     alignment = [":--", *["--:"] * (len(table.heads) - 1)]
     if table.has_words:

@@ -173,17 +173,10 @@ class Progress:
 class Generator:
     """Generates the load of one plan and counts the results."""
 
-    def __init__(
-        self,
-        plan: LoadPlan,
-        begin: int,
-        *,
-        is_stopped: Callable[[], bool] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> None:
-        """`begin` is when the first request is due; `is_stopped` is asked whether to end the load.
+    def __init__(self, plan: LoadPlan, begin: int, on_progress: Callable[[Progress], bool]) -> None:
+        """`begin` is when the first request is due.
 
-        Both callbacks are called every quarter of a second.
+        `on_progress` is called every quarter of a second, and returns whether to end the load.
         """
         self.results = Results()
         self._plan = plan
@@ -192,8 +185,8 @@ class Generator:
         self._to_start = _NEVER if plan.requests is None else plan.requests
         self._schedule = Schedule(begin + plan.offset, plan.interval, plan.concurrency)
         self._request = Request(plan.payload, plan.size)
-        self._is_stopped, self._stopped = is_stopped, False
         self._on_progress = on_progress
+        self._stopped = False
         self._next_report = begin + _REPORT_INTERVAL
         self._poller: Poller = new_scalable_poller()
         self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
@@ -373,12 +366,8 @@ class Generator:
 
     def _report_progress(self, now: int) -> None:
         """Report, if a report is due, and notice a stop."""
-        if now < self._next_report:
-            return
-        self._next_report = now + _REPORT_INTERVAL
-        if self._is_stopped is not None and self._is_stopped():
-            self._stopped = True
-        if self._on_progress is None:
-            return
-        elapsed = max(0, now - self._counted_from)
-        self._on_progress(Progress(self.results.total.count, self.results.failed(), elapsed))
+        if now >= self._next_report:
+            self._next_report = now + _REPORT_INTERVAL
+            elapsed = max(0, now - self._counted_from)
+            progress = Progress(self.results.total.count, self.results.failed(), elapsed)
+            self._stopped = self._on_progress(progress)

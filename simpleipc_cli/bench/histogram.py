@@ -20,7 +20,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from math import ceil, log, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9, 99.99)
 """The percentiles of a report, in percent."""
@@ -40,6 +40,7 @@ FIRST_WIDTH = 10_000_000
 
 _BITS = 10
 _CHART_BITS = 5
+_WANTED_WINDOWS = 24  # of a chart over time (tunable)
 _MIN_ROW = 1.02  # ratio of the ends of a row, so that they differ in three digits
 
 
@@ -341,3 +342,51 @@ class Timeline:
     def to_json(self) -> dict[str, object]:
         """Return everything for json.dumps(). Times are whole nanoseconds."""
         return {"width": self.width, "buckets": [bucket.to_json() for bucket in self.buckets]}
+
+
+class Window(NamedTuple):
+    """The requests that ended from `begin` to `end`, in nanoseconds since the run began."""
+
+    begin: int
+    end: int
+    bucket: TimeBucket
+
+    def rate(self, count: int) -> float:
+        """Return a count of this window per second."""
+        return count / (self.end - self.begin) * 1e9
+
+
+def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
+    """Join buckets into adjoining windows for a chart, from 0 to `elapsed` nanoseconds.
+
+    So wide that most hold `enough` requests, if possible: a chart should show the server, not
+    chance. All have the same width, except that the last one ends with the run. Returns [] if
+    no request ended.
+    """
+    counts = sorted(bucket.requests for bucket in timeline.buckets if bucket.requests)
+    if not counts:
+        return []
+    covering = Timeline()
+    covering.merge(timeline)
+    covering.bucket_at(max(0, elapsed - 1))
+    buckets = covering.buckets
+    enough *= timeline.width
+    joined = 1
+    while (
+        counts[len(counts) // 2] * joined * covering.width < enough
+        and len(buckets) >= 2 * joined * _WANTED_WINDOWS
+    ):
+        joined *= 2
+    width = joined * covering.width
+    windows: list[Window] = []
+    for number in range(ceil(len(buckets) / joined)):
+        whole = TimeBucket()
+        for bucket in buckets[number * joined : (number + 1) * joined]:
+            whole.merge(bucket)
+        windows.append(Window(number * width, (number + 1) * width, whole))
+    # Failures may end after `elapsed`.
+    if len(windows) > 1 and windows[-1].begin <= elapsed < windows[-1].end:
+        last = windows.pop()  # the rate of a short moment would mean nothing
+        windows[-1].bucket.merge(last.bucket)
+        windows[-1] = windows[-1]._replace(end=elapsed)
+    return windows

@@ -1,37 +1,42 @@
-"""A report as one file of HTML, without scripts, that loads nothing.
+"""A report as one file of HTML with charts in SVG, without scripts, that loads nothing.
 
-charts.element() escapes all foreign text (the path, the conditions); should that ever fail, the
-page's own policy still forbids scripts and connections.
+Text cannot become markup accidentally: every string that is not Markup is escaped. Should that
+ever fail, the page's own policy still forbids scripts and connections. Positions in a chart are
+percent of the plot, `along` from its left and `up` from its bottom. Classes give colours and
+sizes (style.css). The plot is an inner `svg` of 1000 by 1000 units that is stretched to the
+available size; text is outside of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
+from itertools import groupby
+from math import ceil, floor, log10
+from typing import NamedTuple
 
-from simpleipc_cli.bench.charts import (
-    Markup,
-    element,
-    latency_by_percentile,
-    latency_over_time,
-    throughput_over_time,
-)
-from simpleipc_cli.bench.compare import Change
-from simpleipc_cli.bench.conditions import ConditionResult
-from simpleipc_cli.bench.format import Section, Table, sections
+from simpleipc_cli.bench.conditions import NANOSECONDS
+from simpleipc_cli.bench.format import Section, format_ns
+from simpleipc_cli.bench.histogram import Histogram, Window, resample, samples_needed
 from simpleipc_cli.bench.report import Report
+from simpleipc_cli.text import printable
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_CHARTS = (latency_by_percentile, latency_over_time, throughput_over_time)
 _COLOURED = frozenset({"better", "worse", "passed", "failed"})  # classes of style.css
+_SIZE = 1000
+_VOID = frozenset({"meta"})
+_MAX_STEPS = 5
+_LOG_FROM = 10  # highest over lowest from which times are on a log scale (tunable)
+_EDGE = 0.05  # share of a log scale that is left free at each end (tunable)
+_ENOUGH_FOR_RATE = 20  # requests per window; one more or less changes a rate by 5 %
+_ENOUGH_FOR_P99 = 120  # requests per window; nearly all windows then have a p99 (tunable)
+_MIN_WINDOWS = 4  # without which there is no chart over time (tunable)
 
 
-def to_html(
-    report: Report,
-    conditions: Sequence[ConditionResult] = (),
-    changes: Mapping[str, Change] | None = None,
-) -> str:
-    """Return the whole page. `changes` are those since a baseline."""
+def to_html(report: Report, parts: Sequence[Section]) -> str:
+    """Return the whole page."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -41,8 +46,12 @@ def to_html(
         element("title", f"sipc bench: {report.path}"),
         element("style", Markup(files(__package__).joinpath("style.css").read_text("utf-8"))),
     )
-    first, *rest = map(_section, sections(report, conditions, changes))
-    drawn = [chart for draw in _CHARTS if (chart := draw(report)) is not None]
+    first, *rest = map(_section, parts)
+    drawn = [
+        chart
+        for draw in (latency_by_percentile, latency_over_time, throughput_over_time)
+        if (chart := draw(report)) is not None
+    ]
     heading = element("h1", "Load on ", element("code", report.path))
     body = element("body", heading, element("main", first, *drawn, *rest))
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
@@ -55,11 +64,11 @@ def _section(section: Section) -> Markup:
         element("h2", section.title, id=name),
         *(element("p", text, class_="warning") for text in section.warnings),
         *(element("p", text, class_="note") for text in section.notes),
-        _table(section.table, name),
+        _table(section, name),
     )
 
 
-def _table(table: Table, name: str) -> Markup:
+def _table(table: Section, name: str) -> Markup:
     """Return a table, which scrolls if the screen is too narrow; `name` is its heading's id."""
     heads = [element("th", head, scope="col") if head else element("td") for head in table.heads]
     rows = [element("tr", *heads)] if any(table.heads) else []
@@ -76,3 +85,320 @@ def _table(table: Table, name: str) -> Markup:
 def _class(cell: str) -> str:
     word = cell.partition(":")[0]
     return word if word in _COLOURED else ""
+
+
+# Charts
+
+
+def latency_by_percentile(report: Report) -> Markup | None:
+    """Draw latency by percentile; None with too few responses for a median."""
+    count = report.latency.count
+    if count < samples_needed(50):
+        return None
+    timed = {"latency": ("response" if report.is_open else "service", report.latency)}
+    if report.is_open:
+        timed["service"] = ("service", report.results.total)
+    x_scale = percentile_scale(count)
+    y_scale = latency_scale(
+        min(histogram.min or 0 for _, histogram in timed.values()),
+        max(histogram.value_at(count - 1) for _, histogram in timed.values()),
+    )
+    lines = [
+        Line(kind, name, _percentile_path(histogram, x_scale, y_scale))
+        for kind, (name, histogram) in timed.items()
+    ]
+    caption = (
+        "Each further nine has the same width: 1 of 100 responses lies to the right of 99 %."
+        f" The line ends at the second longest of {count:,}; the longest took"
+        f" {format_ns(report.latency.max or 0)}."
+    )
+    return figure("Latency by percentile", caption, (x_scale, y_scale), lines)
+
+
+def latency_over_time(report: Report) -> Markup | None:
+    """Draw median, 99th percentile and maximum of each window; None with too few windows."""
+    windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_P99)
+    times = [window.bucket.times for window in windows if window.bucket.times.count]
+    if not times or len(windows) < _MIN_WINDOWS:
+        return None
+    x_scale = time_scale(windows[-1].end)
+    y_scale = latency_scale(
+        min(one.percentile(50) or 0 for one in times), max(one.max or 0 for one in times)
+    )
+    values = {"max": [window.bucket.times.max for window in windows]}
+    for name, q in ("p99", 99), ("p50", 50):
+        values[name] = [_percentile(window.bucket.times, q) for window in windows]
+    lines = [
+        Line(name, name, _line_path(windows, those, x_scale, y_scale))
+        for name, those in values.items()
+        if any(value is not None for value in those)
+    ]
+    caption = f"Each point stands for the responses within {_width(windows)}."
+    if len(lines) < len(values):
+        caption += " They are too few for a 99th percentile."
+    return figure("Latency over time", caption, (x_scale, y_scale), lines)
+
+
+def throughput_over_time(report: Report) -> Markup | None:
+    """Draw responses, failures and offered requests per second; None with too few windows."""
+    windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_RATE)
+    if len(windows) < _MIN_WINDOWS:
+        return None
+    offered = report.settings.rate
+    drawn = {"rate": ("answered", [window.rate(window.bucket.times.count) for window in windows])}
+    if offered is not None:
+        drawn["offered"] = ("offered", [offered] * len(windows))
+    if report.results.failures:
+        rates = [window.rate(window.bucket.failures) for window in windows]
+        drawn["failed"] = ("failed", rates)
+    x_scale = time_scale(windows[-1].end)
+    y_scale = rate_scale(max(max(rates) for _, rates in drawn.values()))
+    lines = [
+        Line(kind, name, _step_path(windows, rates, x_scale, y_scale))
+        for kind, (name, rates) in drawn.items()
+    ]
+    caption = f"Responses per second, in steps of {_width(windows)}."
+    return figure("Throughput over time", caption, (x_scale, y_scale), lines)
+
+
+def _width(windows: Sequence[Window]) -> str:
+    return format_ns(windows[0].end - windows[0].begin)
+
+
+def _percentile(times: Histogram, q: float) -> int | None:
+    return times.percentile(q) if times.count >= samples_needed(q) else None
+
+
+# Axes
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """An axis from `low` to `high`; `ticks` are values and their labels."""
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    transform: Callable[[float], float] = float
+
+    def position(self, value: float) -> float:
+        """Return the position of a value in percent; one beyond an end is at that end."""
+        low, high = self.transform(self.low), self.transform(self.high)
+        return (self.transform(min(max(value, self.low), self.high)) - low) / (high - low) * 100
+
+
+def percentile_scale(samples: int) -> Scale:
+    """Return an axis of percentiles on which each further nine has the same width.
+
+    It ends at the last percentile beyond which one sample lies, as in the plots of HdrHistogram.
+    """
+    last = 100 * (samples - 1) / samples
+    ticks = [(0.0, "0 %"), (50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %")]
+    ticks += [(float(f"99.{'9' * n}"), f"99.{'9' * n} %") for n in range(1, 13)]
+    return Scale(0, last, tuple(tick for tick in ticks if tick[0] <= last), _nines)
+
+
+def latency_scale(lowest: float, highest: float) -> Scale:
+    """Return an axis for times from `lowest` to `highest` nanoseconds.
+
+    On a log scale if the highest is at least ten times the lowest, else linear from 0.
+    """
+    if highest < _LOG_FROM * lowest:
+        return _from_zero(highest, _short_ns)
+    lowest = max(lowest, 1)  # log(0) is undefined, and times are whole nanoseconds
+    highest = max(highest, _LOG_FROM * lowest)
+    edge = (highest / lowest) ** _EDGE
+    low, high = lowest / edge, highest * edge
+    for marks, step in ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 3):
+        powers = range(0, floor(log10(high)) + 1, step)
+        ticks = [mark * 10**power for power in powers for mark in marks]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _MAX_STEPS + 1:
+            break
+    return Scale(low, high, tuple((tick, _short_ns(tick)) for tick in ticks), log10)
+
+
+def rate_scale(highest: float) -> Scale:
+    """Return an axis for rates per second, from 0."""
+    return _from_zero(highest, lambda rate: f"{rate:,.0f}" if rate >= 1000 else f"{rate:g}")
+
+
+def time_scale(end: int) -> Scale:
+    """Return an axis from 0 to exactly `end` nanoseconds, 1 or more."""
+    step = _round_step(end)
+    ticks = [number * step for number in range(floor(end / step + 1e-9) + 1)]
+    return Scale(0, end, tuple((tick, _short_ns(tick)) for tick in ticks))
+
+
+def _nines(q: float) -> float:
+    return -log10(1 - q / 100)
+
+
+def _from_zero(highest: float, name: Callable[[float], str]) -> Scale:
+    """Return an axis from 0 to a round number."""
+    highest = max(highest, 1e-6)
+    step = _round_step(highest)
+    ticks = [number * step for number in range(ceil(highest / step - 1e-9) + 1)]
+    return Scale(0, ticks[-1], tuple((tick, name(tick)) for tick in ticks))
+
+
+def _round_step(highest: float) -> float:
+    """Return the smallest step of 1, 2 or 5 times a power of ten that gives few ticks."""
+    power = floor(log10(highest / _MAX_STEPS))
+    steps = [float(f"{mark}e{power + more}") for more in (0, 1) for mark in (1, 2, 5)]
+    return next(step for step in steps if step * _MAX_STEPS >= highest * (1 - 1e-9))
+
+
+def _short_ns(ns: float) -> str:
+    """Format a round time briefly: "50 us"."""
+    if not ns:
+        return "0"
+    for unit in ("s", "ms", "us"):
+        if ns >= NANOSECONDS[unit]:
+            return f"{ns / NANOSECONDS[unit]:g} {unit}"
+    return f"{ns:g} ns"
+
+
+# Paths
+
+
+def _percentile_path(histogram: Histogram, along: Scale, up: Scale) -> str:
+    """Return the path of a histogram by percentile, up to the end of its scale.
+
+    In steps, which follow from the nearest rank. Steps narrower than a thousandth of the plot
+    are joined: there may be 20,000.
+    """
+    lowest, highest = histogram.min or 0, histogram.max or 0
+    points = [_point(0, up.position(lowest))]
+    seen, x = 0, 0.0
+    for low, high, count in histogram.buckets():
+        seen += count
+        y = up.position(min(max((low + high) // 2, lowest), highest))
+        end = along.position(100 * seen / histogram.count)
+        if end - x >= 0.1 or end >= 100:
+            points += [_point(x, y), _point(end, y)]
+            x = end
+        if end >= 100:
+            break
+    return f"M{'L'.join(points)}"
+
+
+def _line_path(
+    windows: Sequence[Window], values: Sequence[int | None], along: Scale, up: Scale
+) -> str:
+    """Return the path through a value at the middle of each window, with gaps."""
+    path = ""
+    pairs = zip(windows, values, strict=True)
+    for is_gap, group in groupby(pairs, lambda pair: pair[1] is None):
+        if not is_gap:
+            points = [
+                _point(along.position((window.begin + window.end) / 2), up.position(value or 0))
+                for window, value in group
+            ]
+            path += f"M{'L'.join(points)}" + ("h0" if len(points) == 1 else "")
+    return path
+
+
+def _step_path(windows: Sequence[Window], values: Sequence[float], along: Scale, up: Scale) -> str:
+    """Return the path of a value that is constant within each window."""
+    points = [
+        _point(along.position(at), up.position(value))
+        for window, value in zip(windows, values, strict=True)
+        for at in (window.begin, window.end)
+    ]
+    return f"M{'L'.join(points)}"
+
+
+def _point(along: float, up: float) -> str:
+    """Return a position in the units of the plot."""
+    return f"{along * _SIZE / 100:.1f} {_SIZE - up * _SIZE / 100:.1f}"
+
+
+# Markup
+
+
+class Markup(str):
+    """Text that is already safe markup."""
+
+    __slots__ = ()
+
+
+def element(tag: str, *content: str, **attributes: str) -> Markup:
+    """Return an element; content and attributes are escaped unless they are Markup.
+
+    Underscores in attribute names become hyphens; one at the end is dropped (class_).
+    Attributes with an empty value are left out.
+    """
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{_text(value)}"'
+        for name, value in attributes.items()
+        if value != ""
+    )
+    if tag in _VOID:
+        return Markup(f"<{tag}{written}>")
+    return Markup(f"<{tag}{written}>{''.join(map(_text, content))}</{tag}>")
+
+
+class Line(NamedTuple):
+    """A line in a plot."""
+
+    kind: str
+    """Its CSS class."""
+    name: str
+    path: str
+
+
+def figure(title: str, caption: str, scales: tuple[Scale, Scale], lines: Iterable[Line]) -> Markup:
+    """Return a section with a chart; `scales` are the horizontal and the vertical one."""
+    along, up = scales
+    if up.transform is log10:
+        caption += " Log scale."
+    keys, paths = [], []
+    for line in lines:
+        keys.append(element("li", line.name, class_=f"key {line.kind}"))
+        paths.append(element("path", class_=f"line {line.kind}", d=line.path))
+    box = f"0 0 {_SIZE} {_SIZE}"
+    plot = element(
+        "svg", *paths, viewBox=box, preserveAspectRatio="none", width="100%", height="100%"
+    )
+    chart = element(
+        "svg",
+        *_y_ticks(up),
+        *_x_ticks(along),
+        element("line", x1="0", x2="100%", y1="100%", y2="100%", class_="axis"),
+        plot,
+        class_="chart",
+        role="img",
+        aria_label=title,
+    )
+    described = element("figcaption", caption, class_="note")
+    legend = element("ul", *keys, class_="legend")
+    return element("section", element("h2", title), element("figure", described, legend, chart))
+
+
+def _y_ticks(scale: Scale) -> Iterator[Markup]:
+    for value, name in scale.ticks:
+        y = _percent(100 - scale.position(value))
+        yield element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid")
+        yield element("text", name, class_="tick up", x="0", y=y, dx="-8", dy=".32em")
+
+
+def _x_ticks(scale: Scale) -> Iterator[Markup]:
+    """Yield ticks and their labels; every second, class "roomy", is hidden on small screens.
+
+    The last one is kept: of percentiles it matters most.
+    """
+    for number, (value, name) in enumerate(reversed(scale.ticks)):
+        x = _percent(scale.position(value))
+        yield element("line", x1=x, x2=x, y1="0", y2="100%", class_="grid")
+        kind = "tick along roomy" if number % 2 else "tick along"
+        yield element("text", name, class_=kind, x=x, y="100%", dy="1.6em")
+
+
+def _percent(number: float) -> str:
+    """Format a coordinate with two decimals, far finer than a screen shows."""
+    return f"{number:.2f}%"
+
+
+def _text(text: str) -> str:
+    return text if isinstance(text, Markup) else escape(printable(text))

@@ -14,7 +14,7 @@ import pickle
 import subprocess
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from queue import Empty, SimpleQueue
@@ -50,35 +50,22 @@ _PROGRAM = (
 )
 
 
-class Interrupted(Exception):
-    """Raised by `on_progress` to end the load early; not an error."""
-
-
 def measure(
-    plan: LoadPlan, processes: int, rate: float | None, on_progress: Callable[[Progress], None]
+    plan: LoadPlan, processes: int, rate: float | None, on_progress: Callable[[Progress], bool]
 ) -> Report:
     """Generate the load in at most `processes` processes, and return the report.
 
     A `rate` (requests per second) makes the loop an open one. `on_progress` is called about ten
-    times a second. If it raises Interrupted, the load ends, and the report is a partial one.
-    Raises SipcError if the load cannot be generated.
+    times a second, and returns whether to end the load; the report is then a partial one. Raises
+    SipcError if the load cannot be generated.
     """
     if rate is not None:
         plan = replace(plan, interval=interval_of(rate))
     plans = split(plan, processes)
     _raise_descriptor_limit(max(share.concurrency for share in plans), len(plans))
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    partial = False
     with GeneratorProcesses() as generators:
-        try:
-            for share in plans:
-                on_progress(Progress())
-                generators.start(share)
-            generators.run(on_progress, _PROGRESS_INTERVAL)
-        except Interrupted:
-            partial = True
-            generators.stop()
-        results = generators.results
+        partial = generators.start(plans, on_progress) or generators.run(on_progress)
     return Report(
         path=plan.path,
         started_at=started_at,
@@ -93,7 +80,7 @@ def measure(
             size=len(plan.payload) if plan.size is None else plan.size,
             expects=plan.expect is not None,
         ),
-        results=results,
+        results=generators.results,
         partial=partial,
     )
 
@@ -150,7 +137,7 @@ class GeneratorProcesses:
         self._latest: dict[_Process, Progress] = {}
         self.results = Results()
         """Those of the processes that have ended their load, merged."""
-        self._reports: SimpleQueue[tuple[_Process, Any]] = SimpleQueue()
+        self._reports: SimpleQueue[Any] = SimpleQueue()
 
     def __enter__(self) -> GeneratorProcesses:
         return self
@@ -162,28 +149,39 @@ class GeneratorProcesses:
         for process in self._processes:
             process.end(deadline)
 
-    def start(self, plan: LoadPlan) -> None:
-        """Start a process, which generates no load yet. Raises SipcError."""
-        process = _Process(lambda report: self._reports.put((process, report)))
-        self._processes.append(process)
-        process.send(plan)
+    def start(self, plans: list[LoadPlan], on_progress: Callable[[Progress], bool]) -> bool:
+        """Start a process for each plan, which generates no load yet.
 
-    def run(self, on_progress: Callable[[Progress], None], interval: float) -> None:
-        """Run the load to its end; call `on_progress` at least every `interval` seconds.
+        `on_progress` is called after each start, and returns whether to end that; so does this
+        function. Raises SipcError.
+        """
+        for plan in plans:
+            process = _Process(self._reports)
+            self._processes.append(process)
+            process.send(plan)
+            if on_progress(Progress()):
+                return True
+        return False
 
-        `on_progress` may raise, and stop() may follow. Raises SipcError if a process dies or cannot
-        go on, because its results are lost.
+    def run(self, on_progress: Callable[[Progress], bool]) -> bool:
+        """Run the load; return whether `on_progress` ended it, as in start().
+
+        Raises SipcError if a process dies or cannot go on, because its results are lost.
         """
         while len(self._latest) < len(self._processes):  # each reports when it is ready
-            on_progress(self._progress(interval))
+            if on_progress(self._progress(_PROGRESS_INTERVAL)):
+                return True
         self._running = set(self._processes)
         begin = monotonic_ns() + _START_DELAY
         for process in self._processes:
             process.send(begin)
         while self._running:
-            on_progress(self._progress(interval))
+            if on_progress(self._progress(_PROGRESS_INTERVAL)):
+                self._stop()
+                return True
+        return False
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """End the load now and keep the results."""
         for process in self._running:
             process.end_load()
@@ -193,14 +191,19 @@ class GeneratorProcesses:
 
     def _progress(self, timeout: float) -> Progress:
         """Take the reports that have arrived; wait for the first one."""
-        for process, report in self._arrived(timeout):
-            if isinstance(report, Exception):
-                raise report
-            if isinstance(report, Results):
-                self._running.remove(process)
-                self.results.merge(report)
-            else:
-                self._latest[process] = report
+        try:
+            while True:
+                process, report = self._reports.get(timeout=timeout)
+                timeout = 0.0
+                if isinstance(report, Exception):
+                    raise report
+                if isinstance(report, Results):
+                    self._running.remove(process)
+                    self.results.merge(report)
+                else:
+                    self._latest[process] = report
+        except Empty:
+            pass
         latest = self._latest.values()
         return Progress(
             answered=sum(one.answered for one in latest),
@@ -208,21 +211,13 @@ class GeneratorProcesses:
             elapsed=max((one.elapsed for one in latest), default=0),
         )
 
-    def _arrived(self, timeout: float) -> Iterator[tuple[_Process, Any]]:
-        try:
-            while True:
-                yield self._reports.get(timeout=timeout)
-                timeout = 0.0
-        except Empty:
-            pass
-
 
 class _Process:
     """A generator process, and the thread that reads what it writes."""
 
-    def __init__(self, on_report: Callable[[Any], None]) -> None:
-        """Start it; `on_report` is called in the thread. Raises SipcError."""
-        self._on_report = on_report
+    def __init__(self, reports: SimpleQueue[Any]) -> None:
+        """Start it. It puts itself and each of its reports into a queue. Raises SipcError."""
+        self._reports = reports
         # Without -P, Python would import modules from the working directory first.
         isolation = "-I" if sys.flags.isolated else "-P"
         try:
@@ -280,14 +275,15 @@ class _Process:
                 for whole in lines:
                     if whole.startswith(_REPORT):
                         report = _decoded(whole)
-                        self._on_report(report)
+                        self._reports.put((self, report))
                     elif b"rror" in whole:
                         error_line = whole
             status = self._popen.wait()
             if not isinstance(report, Results):
-                self._on_report(_death(status, error_line.decode(errors="replace")))
+                death = _death(status, error_line.decode(errors="replace"))
+                self._reports.put((self, death))
         except OSError as error:
-            self._on_report(error)
+            self._reports.put((self, error))
 
 
 def _death(status: int, error_line: str) -> SipcError:
@@ -319,19 +315,18 @@ def generate(commands: IO[bytes], reports: IO[bytes]) -> None:
     Raises EOFError, BrokenPipeError if the parent ends.
     """
 
-    def report(what: Progress | Results | SipcError) -> None:
+    def report(what: Progress | Results | SipcError) -> bool:
         reports.write(_REPORT + b64encode(pickle.dumps(what)) + b"\n")
         reports.flush()
+        return bool(end_of_load.poll(0))
 
+    end_of_load = system.fd_poll(commands.fileno(), writing=False)
     plan = pickle.load(commands)  # noqa: S301 - of the parent
     report(Progress())
     begin = pickle.load(commands)  # noqa: S301 - of the parent
-    end = system.fd_poll(commands.fileno(), writing=False)
     result: Results | SipcError
     try:
-        result = Generator(
-            plan, begin, is_stopped=lambda: bool(end.poll(0)), on_progress=report
-        ).run()
+        result = Generator(plan, begin, on_progress=report).run()
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -151,10 +151,10 @@ def test_a_load_generator_that_fails_while_it_starts_is_one_error(
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
     with ScriptedServer(folder / "sock", asking.echo), GeneratorProcesses() as running:
-        running.start(LoadPlan(str(folder / "sock"), requests=2))
+        running.start([LoadPlan(str(folder / "sock"), requests=2)], lambda _progress: False)
         said = ""
         try:
-            running.run(lambda _progress: None, 0.1)
+            running.run(lambda _progress: False)
         except SipcError as caught:
             said = caught.text
     assert said or running.results.started == 2

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,17 @@ from typing import Any
 
 import click
 
-from simpleipc_cli.bench.compare import Change
 from simpleipc_cli.bench.conditions import Condition, ConditionResult, evaluate, parse
-from simpleipc_cli.bench.format import describe_condition, to_csv, to_markdown
+from simpleipc_cli.bench.format import (
+    Section,
+    describe_condition,
+    sections,
+    to_csv,
+    to_markdown,
+)
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.page import to_html
-from simpleipc_cli.bench.processes import Interrupted, measure
+from simpleipc_cli.bench.processes import measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
@@ -41,7 +46,7 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.system import absolute_path
 
-Render = Callable[[Report, Sequence[ConditionResult], Mapping[str, Change] | None], str]
+Render = Callable[[Report, Sequence[Section]], str]
 
 _DEFAULT_DURATION = 10.0  # seconds
 _OPEN_LOOP_CONCURRENCY = 100  # requests in flight, so that a stall does not block it (tunable)
@@ -200,14 +205,19 @@ def _run(options: _Options, given: set[str]) -> int:
             stack.callback(outputs[name].close)
             outputs[name].open()
         with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
-            stop.show = show
-            report = measure(plan, options.processes, options.rate, stop.on_progress)
+
+            def on_progress(progress: Progress) -> bool:
+                show(progress)
+                return bool(stop.signal)
+
+            report = measure(plan, options.processes, options.rate, on_progress)
         results = evaluate(options.conditions, report.bounds())
         changes = None if baseline is None else report.compare(baseline)
+        parts = sections(report, results, changes)
         failures: list[SipcError] = []
         try:
             for name in sorted(renders, key=lambda name: name != "-"):
-                text = renders[name](report, results, changes).encode("utf-8", "surrogateescape")
+                text = renders[name](report, parts).encode("utf-8", "surrogateescape")
                 try:
                     outputs[name].write(memoryview(text))
                     outputs[name].commit()
@@ -215,7 +225,7 @@ def _run(options: _Options, given: set[str]) -> int:
                     failures.append(error)
         finally:  # the report reaches standard output even if a file cannot be written
             if not (options.quiet or "-" in renders):
-                print_report(report, results, changes)
+                print_report(report, parts)
     if failures:
         raise failures[0]
     if stop.signal:
@@ -300,7 +310,6 @@ class _StopSignals:
 
     def __init__(self) -> None:
         self.signal = 0
-        self.show: Callable[[Progress], None] = lambda _progress: None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _StopSignals:
@@ -316,12 +325,6 @@ class _StopSignals:
     def _on_signal(self, number: int, _frame: object) -> None:
         self.signal = number
         self.__exit__()
-
-    def on_progress(self, progress: Progress) -> None:
-        """Show the progress. Raises Interrupted after a signal."""
-        if self.signal:
-            raise Interrupted
-        self.show(progress)
 
 
 def _read_baseline(name: str) -> Report:

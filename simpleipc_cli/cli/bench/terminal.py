@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -13,10 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from simpleipc_cli.bench import format as fmt
-from simpleipc_cli.bench.compare import Change
-from simpleipc_cli.bench.conditions import ConditionResult
-from simpleipc_cli.bench.format import NOT_AVAILABLE, format_ns, format_rate, sections
+from simpleipc_cli.bench.format import NOT_AVAILABLE, Section, format_ns, format_rate
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.histogram import Histogram, text_histogram
 from simpleipc_cli.bench.report import Report
@@ -121,9 +118,7 @@ class View:
 # Report
 
 
-def print_report(
-    report: Report, conditions: Sequence[ConditionResult], changes: Mapping[str, Change] | None
-) -> None:
+def print_report(report: Report, parts: Sequence[Section]) -> None:
     """Print the report to standard output. Raises SipcError."""
     out = io.StringIO()
     has_colour = _wants_colour(STDOUT)
@@ -135,12 +130,12 @@ def print_report(
         highlight=False,
     )
     console.print(Text(printable(report.path), "bold"), soft_wrap=True)  # for copying
-    for number, section in enumerate(sections(report, conditions, changes)):
+    for number, section in enumerate(parts):
         if number:
             console.print(Text(f"\n{section.title}", "bold"))
         for text in section.warnings:
             console.print(Text(text, "bold yellow"))
-        console.print(_table(section.table))
+        console.print(_table(section))
         for text in section.notes:
             console.print(Text(text, "dim"))
     if report.answered:
@@ -150,7 +145,7 @@ def print_report(
     print_line("\n".join(line.rstrip() for line in out.getvalue().splitlines()))
 
 
-def _table(table: fmt.Table) -> Table:
+def _table(table: Section) -> Table:
     drawn = Table(box=None, pad_edge=False, show_header=any(table.heads), header_style="bold")
     last = len(table.heads) - 1
     for number, head in enumerate(table.heads):

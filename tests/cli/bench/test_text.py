@@ -20,7 +20,7 @@ def text_of(capfdbinary):
     """A report as it is printed."""
 
     def text(report, evaluated=(), changes=None) -> str:
-        print_report(report, evaluated, changes)
+        print_report(report, sections(report, evaluated, changes))
         return capfdbinary.readouterr().out.decode()
 
     return text
@@ -110,7 +110,7 @@ def test_a_program_that_reads_the_report_gets_whole_lines(text_of):
     report = report_of(settings={**OPEN, "processes": 16, "requests": 10**9, "warmup": MS})
     text = text_of(report)
     found = list(sections(report, (), None))
-    facts = [row[-1] for section in found for row in section.table.rows if section.table.has_words]
+    facts = [row[-1] for section in found for row in section.rows if section.has_words]
     assert max(map(len, facts)) > 69, "it does not fit beside its name"
     for whole in facts:
         assert f" {whole}\n" in text

@@ -8,7 +8,7 @@ from helpers.bench_reports import LONGEST
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.charts import (
+from simpleipc_cli.bench.page import (
     latency_scale,
     percentile_scale,
     rate_scale,

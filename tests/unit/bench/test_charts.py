@@ -1,6 +1,6 @@
 """The charts: what is drawn lies where the axes say, checked independently.
 
-Axes are read off two of their ticks; nothing here uses the positions that charts.py computes.
+Axes are read off two of their ticks; nothing here uses the positions that page.py computes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from helpers.bench_reports import (
 )
 from helpers.html import Axis, points, read
 
-from simpleipc_cli.bench.charts import (
+from simpleipc_cli.bench.conditions import parse_ns
+from simpleipc_cli.bench.page import (
     latency_by_percentile,
     latency_over_time,
     throughput_over_time,
 )
-from simpleipc_cli.bench.conditions import parse_ns
 
 STALL = (4 * SECOND, 6 * SECOND)
 EVERY_CHART = (latency_by_percentile, latency_over_time, throughput_over_time)

@@ -123,7 +123,11 @@ def test_no_path_is_taken_for_a_formula(path):
 
 def rendered(report: Report, *more):
     """The Markdown as HTML, as GitHub would make it of it (but for what it forbids)."""
-    html = MarkdownIt("commonmark").enable("table").render(to_markdown(report, *more))
+    html = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(to_markdown(report, sections(report, *more)))
+    )
     return read(f"<body>{html}</body>")
 
 
@@ -152,8 +156,8 @@ def test_the_markdown_has_every_section_with_its_notes():
         *("Load", "Conditions", "Since the baseline", "Times", "Failures")
     ]
     for one, found in zip(expected, tables_of(page), strict=True):
-        rows = {first: list(rest) for first, *rest in one.table.rows}
-        assert found == {"head": list(one.table.heads), **rows}
+        rows = {first: list(rest) for first, *rest in one.rows}
+        assert found == {"head": list(one.heads), **rows}
         assert all(text in page.text for text in (one.title, *one.notes, *one.warnings)[1:])
 
 
@@ -162,7 +166,7 @@ def test_no_path_becomes_markup(path):
     report = named(path)
     report.started_at = path
     page = rendered(report)
-    assert to_markdown(report).encode()
+    assert to_markdown(report, sections(report)).encode()
     plain, hostile = rendered(named("plain")), page.one("h3").one("code")
     allowed = path.strip() if len(path) < 100 and path.isprintable() else ""
     assert allowed in hostile.text

@@ -82,15 +82,9 @@ class Scripted(ScriptedServer):
         self.held.close()
 
 
-def run(path, is_stopped=None, on_progress=None, **plan) -> load.Results:
+def run(path, on_progress=lambda _progress: False, **plan) -> load.Results:
     plan.setdefault("timeout", int(TIMEOUT) * SECOND)
-    generator = Generator(
-        LoadPlan(str(path), **plan),
-        load.monotonic_ns(),
-        is_stopped=is_stopped,
-        on_progress=on_progress,
-    )
-    results = generator.run()
+    results = Generator(LoadPlan(str(path), **plan), load.monotonic_ns(), on_progress).run()
     assert results.started == results.total.count + results.failed() + results.unfinished
     assert results.total.count == results.connect.count == results.first_byte.count
     slots = results.timeline.buckets
@@ -315,6 +309,7 @@ def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
     def on_progress(progress):
         if progress.elapsed > 20 * MS:
             over.set()
+        return False
 
     with Scripted(endpoint, respond) as server:
         results = run(endpoint, on_progress=on_progress, duration=20 * MS, concurrency=3)
@@ -327,7 +322,7 @@ def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
     with Scripted(endpoint, hold) as server:
         results = run(
             endpoint,
-            is_stopped=lambda: len(server.payloads) == 3,
+            on_progress=lambda _progress: len(server.payloads) == 3,
             concurrency=3,
             duration=3600 * SECOND,
         )
@@ -336,7 +331,7 @@ def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
 
 
 def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint):
-    results = run(endpoint, is_stopped=lambda: True, interval=1, duration=3600 * SECOND)
+    results = run(endpoint, on_progress=lambda _progress: True, interval=1, duration=3600 * SECOND)
     assert failures(results) == {"refused": results.started}
     assert results.skipped > 0
 

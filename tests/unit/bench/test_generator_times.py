@@ -37,7 +37,7 @@ class World:
 
     def run_plan(self, plan) -> load.Results:
         self.now = self.begin
-        return Generator(plan, self.begin).run()
+        return Generator(plan, self.begin, lambda _progress: False).run()
 
 
 class FakeStream:

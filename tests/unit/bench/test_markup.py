@@ -5,7 +5,7 @@ from helpers.html import read
 from helpers.strategies import text_of_any_characters
 from hypothesis import given
 
-from simpleipc_cli.bench.charts import Markup, element
+from simpleipc_cli.bench.page import Markup, element
 from simpleipc_cli.text import printable
 
 

@@ -11,6 +11,7 @@ from helpers.bench_reports import MS, SECOND, Run, failing, open_loop, stalled
 from helpers.browser import CHROMIUM, Browser
 
 from simpleipc_cli.bench.conditions import evaluate, parse
+from simpleipc_cli.bench.format import sections
 from simpleipc_cli.bench.page import to_html
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -28,7 +29,9 @@ def evaluated(report, *conditions: str):
 
 def full_page() -> str:
     changes = stalled().compare(open_loop(seed=5))
-    return to_html(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"), changes)
+    return to_html(
+        stalled(), sections(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"), changes)
+    )
 
 
 def hours() -> str:
@@ -36,20 +39,20 @@ def hours() -> str:
     for number in range(1_000):
         due = number * 100 * SECOND
         run.respond(due, due, due + (number % 997 + 1) * 140 * SECOND)
-    return to_html(run.report())
+    return to_html(run.report(), sections(run.report()))
 
 
 def nanoseconds() -> str:
     run = Run("</title><script>document.write('taken over')</script>")
     for number in range(40_000):
         run.respond(number * 10_000, number * 10_000, number * 10_000 + number % 900)
-    return to_html(run.report())
+    return to_html(run.report(), sections(run.report()))
 
 
 def alone() -> str:
     run = Run()
     run.respond(0, 0, MS)
-    return to_html(run.report())
+    return to_html(run.report(), sections(run.report()))
 
 
 # Pictures
@@ -65,7 +68,7 @@ def rgb(colour: str) -> list[int]:
     ids=["light and wide", "dark and narrow"],
 )
 def test_the_page_has_the_preferred_colours(browser, width, height, is_dark, colours):
-    html = to_html(stalled(), evaluated(stalled(), "p99>5ms", "errors>0"))
+    html = to_html(stalled(), sections(stalled(), evaluated(stalled(), "p99>5ms", "errors>0")))
     page = browser.open(html, width, height, is_dark=is_dark)
     picture = browser.pixels(page.screenshot(), [rgb(colour) for colour in colours.values()])
     assert page.complaints == []
@@ -122,7 +125,7 @@ WIDTHS = (360, 737, 929, 1600)
 def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(browser):
     pages = {
         "full": full_page(),
-        "failing": to_html(failing(), evaluated(failing(), "error_rate>1%")),
+        "failing": to_html(failing(), sections(failing(), evaluated(failing(), "error_rate>1%"))),
         "hours": hours(),
         "nanoseconds": nanoseconds(),
         "alone": alone(),

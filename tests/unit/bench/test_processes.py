@@ -57,12 +57,19 @@ def plans_of(path, processes=2, **plan) -> list[LoadPlan]:
 ENDLESS = {"duration": 3600 * SECOND}
 
 
+def never(_progress: Progress) -> bool:
+    return False
+
+
 @contextmanager
 def started(plans):
     with GeneratorProcesses() as running:
-        for plan in plans:
-            running.start(plan)
+        assert not running.start(plans, never)
         yield running
+
+
+class Enough(Exception):
+    pass
 
 
 def pids_of(running) -> list[int]:
@@ -73,24 +80,6 @@ def wait_until_ready(running) -> None:
     """Wait until each process has said that it is ready."""
     count = len(running._processes)
     wait_until(lambda: running._reports.qsize() == count, "all processes to be ready")
-
-
-def ignore(progress: Progress) -> None: ...
-
-
-class Enough(Exception):
-    pass
-
-
-def run_until(running: GeneratorProcesses, state) -> None:
-    """Make load until a state."""
-
-    def on_progress(progress):
-        if state():
-            raise Enough
-
-    with pytest.raises(Enough):
-        running.run(on_progress, 0.01)
 
 
 def test_a_plan_is_split_completely():
@@ -107,7 +96,7 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
         answering_server(endpoint) as server,
         started(plans_of(endpoint, 3, requests=50)) as running,
     ):
-        running.run(reports.append, 0.1)
+        running.run(reports.append)
         results = running.results
         assert 0 < running.results.cpu_share <= 1.1
     assert results.started == results.total.count == len(server.requests) == 50
@@ -117,7 +106,7 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
 
 def test_failures_of_all_processes_add_up(endpoint):
     with started(plans_of(endpoint, requests=9)) as running:
-        running.run(ignore, 0.1)
+        running.run(never)
         results = running.results
     assert (results.started, results.failures["refused"].count) == (9, 9)
 
@@ -127,22 +116,18 @@ def test_stopping_early_gives_the_counts_so_far(endpoint):
         silent_server(endpoint) as server,
         started(plans_of(endpoint, **ENDLESS)) as load,
     ):
-        run_until(load, lambda: len(server.requests) == 6)
-        load.stop()
+        assert load.run(lambda _progress: len(server.requests) == 6)
         results = load.results
     assert (results.started, results.unfinished, results.failures) == (6, 6, {})
 
 
-def test_stopping_before_the_start_or_after_the_end_changes_nothing(endpoint):
-    with (
-        answering_server(endpoint) as server,
-        started(plans_of(endpoint, requests=6)) as running,
-    ):
-        running.stop()
-        assert running.results.started == 0
-        running.run(ignore, 0.1)
-        running.stop()
-        assert running.results.started == len(server.requests) == 6
+@pytest.mark.parametrize("when", ["starting", "started"])
+def test_stopping_before_the_load_makes_no_request(endpoint, when):
+    with answering_server(endpoint) as server, GeneratorProcesses() as running:
+        assert running.start(plans_of(endpoint), lambda _progress: when == "starting") or (
+            running.run(lambda _progress: True)
+        )
+    assert (running.results.started, server.requests) == (0, [])
 
 
 def test_a_killed_process_is_an_error(endpoint):
@@ -155,14 +140,14 @@ def test_a_killed_process_is_an_error(endpoint):
                     os.kill(victims.pop(), signal.SIGKILL)
 
             with pytest.raises(SipcError, match="process died, killed by SIGKILL"):
-                running.run(on_progress, 0.01)
+                running.run(on_progress)
 
 
 def test_a_process_killed_before_its_start_is_an_error(endpoint):
     with started(plans_of(endpoint, **ENDLESS)) as running:
         os.kill(pids_of(running)[1], signal.SIGKILL)
         with pytest.raises(SipcError, match="process died"):
-            running.run(ignore, 0.01)
+            running.run(never)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +163,7 @@ def test_a_process_out_of_descriptors_is_an_error_without_a_traceback(endpoint, 
         limit = sorted(set(range(len(used) + 2)) - used)[left]
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
         with pytest.raises(SipcError) as caught:
-            running.run(ignore, 0.01)
+            running.run(never)
     assert words in caught.value.text
     assert "Traceback" not in capfd.readouterr().err
 
@@ -188,10 +173,16 @@ def test_the_end_of_the_parent_leaves_no_process(endpoint, when):
     with silent_server(endpoint) as server:
         with started(plans_of(endpoint, **ENDLESS)) as running:
             pids = pids_of(running)
+
+            def on_progress(progress):
+                if len(server.requests) == 6:
+                    raise Enough
+
             if when == "ready":
                 wait_until_ready(running)
             elif when == "running":
-                run_until(running, lambda: len(server.requests) == 6)
+                with pytest.raises(Enough):
+                    running.run(on_progress)
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
@@ -222,7 +213,7 @@ def test_a_process_without_a_thread_to_read_it_is_an_error(endpoint, monkeypatch
     with started([first]) as running:
         monkeypatch.setattr(processes, "Thread", NoThread)
         with pytest.raises(SipcError, match="cannot start another thread"):
-            running.start(second)
+            running.start([second], never)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +241,7 @@ def test_a_process_that_cannot_start_is_an_error_of_one_line(
     payload = bytes(1 << 20)  # more than the pipe holds
     with started(plans_of(endpoint, payload=payload)) as running:
         with pytest.raises(SipcError, match="a load generator process died, ") as caught:
-            running.run(ignore, 0.01)
+            running.run(never)
     assert words in caught.value.text
     assert "\n" not in caught.value.text
     assert capfd.readouterr() == ("", "")
@@ -259,7 +250,7 @@ def test_a_process_that_cannot_start_is_an_error_of_one_line(
 def test_what_python_writes_beside_the_reports_is_no_obstacle(endpoint, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONVERBOSE", "2")  # more than a pipe holds
     with answering_server(endpoint), started(plans_of(endpoint, requests=6)) as running:
-        running.run(ignore, 0.1)
+        running.run(never)
     assert running.results.started == 6
     assert capfd.readouterr() == ("", "")
 
@@ -268,7 +259,7 @@ def test_the_path_of_python_may_have_a_space(endpoint, folder, monkeypatch):
     (folder / "a b").symlink_to(sys.prefix)
     monkeypatch.setattr(sys, "executable", str(folder / "a b/bin/python"))
     with answering_server(endpoint), started(plans_of(endpoint, requests=6)) as running:
-        running.run(ignore, 0.1)
+        running.run(never)
     assert running.results.started == 6
 
 
@@ -279,7 +270,7 @@ def test_modules_are_found_where_this_process_finds_them(endpoint, folder, monke
         processes, "_PROGRAM", processes._PROGRAM.replace("from", "import found; from")
     )
     with answering_server(endpoint), started(plans_of(endpoint, requests=6)) as running:
-        running.run(ignore, 0.1)
+        running.run(never)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -289,10 +280,15 @@ def test_signals_of_the_terminal_do_not_end_the_processes(endpoint, number):
             pids = pids_of(running)
             for pid in pids:  # while they start
                 os.kill(pid, number)
-            run_until(running, lambda: len(server.requests) == 6)
-            for pid in pids:
-                os.kill(pid, number)
-            running.stop()
+
+            def on_progress(progress):
+                if len(server.requests) < 6:
+                    return False
+                for pid in pids:
+                    os.kill(pid, number)
+                return True
+
+            assert running.run(on_progress)
             assert running.results.unfinished == 6
 
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.charts import resample
-from simpleipc_cli.bench.histogram import FIRST_WIDTH, Timeline
+from simpleipc_cli.bench.histogram import FIRST_WIDTH, Timeline, resample
 
 MS, SECOND = 1_000_000, 1_000_000_000
 

@@ -31,7 +31,7 @@ def section(title: str, report: Report, *more) -> Section:
 
 
 def rows(title: str, report: Report, *more) -> dict[str, list[str]]:
-    return {first: rest for first, *rest in section(title, report, *more).table.rows}
+    return {first: rest for first, *rest in section(title, report, *more).rows}
 
 
 def test_the_first_section_says_what_was_measured_and_how():
@@ -68,8 +68,8 @@ def test_all_times_are_there_with_the_number_of_samples(made):
     report = made()
     found = section("Times", report)
     kinds = ["response", "service", "connect", "first byte"][0 if report.is_open else 1 :]
-    assert found.table.heads == ("", *kinds)
-    shown = {first: rest for first, *rest in found.table.rows}
+    assert found.heads == ("", *kinds)
+    shown = {first: rest for first, *rest in found.rows}
     for kind, histogram in report.times().items():
         column = kinds.index(kind.replace("_", " "))
         for name, value in histogram.figures().items():
@@ -91,13 +91,13 @@ def test_a_percentile_is_marked_where_few_samples_lie_beyond_it():
 
 def test_failures_are_there_by_kind_the_most_frequent_first():
     found = section("Failures", failing())
-    assert found.table.heads == ("", "count", "mean", "p50", "p99", "max")
-    assert [row[0] for row in found.table.rows] == [
+    assert found.heads == ("", "count", "mean", "p50", "p99", "max")
+    assert [row[0] for row in found.rows] == [
         *("refused", "timeout", "truncated", "not as expected")
     ]
-    counts = [int(row[1].replace(",", "")) for row in found.table.rows]
+    counts = [int(row[1].replace(",", "")) for row in found.rows]
     assert all(more >= fewer for more, fewer in pairwise(counts))
-    for kind, count, mean, *_, longest in found.table.rows:
+    for kind, count, mean, *_, longest in found.rows:
         times = failing().results.failures[kind]
         assert count == f"{times.count:,}"
         assert mean == format_figure("mean", times.mean)
