@@ -92,32 +92,28 @@ class Condition(NamedTuple):
     value: float | int
     """In nanoseconds, responses per second, a share from 0 to 1, a count, or bytes."""
 
-    def holds(self, bounds: tuple[float, float] | None) -> bool | None:
-        """Return whether it is true of a figure between `bounds`, in the unit of `value`.
-
-        None if it is true of one possible value and not of another, or if nothing is known.
-        Treat that as failed: a limit that was not checked must not count as met.
-        """
-        if bounds is None:
-            return None
-        low, high = bounds
-        possible = (low, min(max(self.value, low), high), high)
-        results = {_OPERATORS[self.operator](figure, self.value) for figure in possible}
-        return results.pop() if len(results) == 1 else None
-
 
 class ConditionResult(NamedTuple):
-    """A condition and its evaluation."""
+    """A condition and what is known of its figure."""
 
     condition: Condition
     bounds: tuple[float, float] | None
     """The lowest and the highest possible value of the figure; None: nothing is known."""
-    holds: bool | None
-    """None if the bounds leave it open."""
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the condition is true; None if the bounds leave it open."""
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        value = self.condition.value
+        possible = (low, min(max(value, low), high), high)
+        results = {_OPERATORS[self.condition.operator](figure, value) for figure in possible}
+        return results.pop() if len(results) == 1 else None
 
     @property
     def fails(self) -> bool:
-        """Whether the condition holds or could not be decided."""
+        """Whether it holds or is open: a limit that was not checked must not count as met."""
         return self.holds is not False
 
     @property
@@ -132,10 +128,7 @@ def evaluate(
     conditions: Iterable[Condition], bounds: Mapping[str, tuple[float, float] | None]
 ) -> list[ConditionResult]:
     """Evaluate all conditions on the same figures, of which the bounds are known."""
-    return [
-        ConditionResult(one, bounds[one.figure], one.holds(bounds[one.figure]))
-        for one in conditions
-    ]
+    return [ConditionResult(one, bounds[one.figure]) for one in conditions]
 
 
 def parse(text: str) -> Condition:

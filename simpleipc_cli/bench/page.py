@@ -125,16 +125,15 @@ def latency_over_time(report: Report) -> Markup | None:
     y_scale = latency_scale(
         min(one.percentile(50) or 0 for one in times), max(one.max or 0 for one in times)
     )
-    values = {"max": [window.bucket.times.max for window in windows]}
-    for name, q in ("p99", 99), ("p50", 50):
-        values[name] = [_percentile(window.bucket.times, q) for window in windows]
+    names = ("max", "p99", "p50")
+    figures = [window.bucket.times.figures() for window in windows]
     lines = [
-        Line(name, name, _line_path(windows, those, x_scale, y_scale))
-        for name, those in values.items()
-        if any(value is not None for value in those)
+        Line(name, name, _line_path(windows, [one[name] for one in figures], x_scale, y_scale))
+        for name in names
+        if any(one[name] is not None for one in figures)
     ]
     caption = f"Each point stands for the responses within {_width(windows)}."
-    if len(lines) < len(values):
+    if len(lines) < len(names):
         caption += " They are too few for a 99th percentile."
     return figure("Latency over time", caption, (x_scale, y_scale), lines)
 
@@ -163,10 +162,6 @@ def throughput_over_time(report: Report) -> Markup | None:
 
 def _width(windows: Sequence[Window]) -> str:
     return format_ns(windows[0].end - windows[0].begin)
-
-
-def _percentile(times: Histogram, q: float) -> int | None:
-    return times.percentile(q) if times.count >= samples_needed(q) else None
 
 
 # Axes
@@ -284,7 +279,7 @@ def _percentile_path(histogram: Histogram, along: Scale, up: Scale) -> str:
 
 
 def _line_path(
-    windows: Sequence[Window], values: Sequence[int | None], along: Scale, up: Scale
+    windows: Sequence[Window], values: Sequence[float | None], along: Scale, up: Scale
 ) -> str:
     """Return the path through a value at the middle of each window, with gaps."""
     path = ""

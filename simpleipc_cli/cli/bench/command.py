@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import nan
@@ -204,11 +204,11 @@ def _run(options: _Options, given: set[str]) -> int:
             outputs[name] = open_output(name, Deadline(None))
             stack.callback(outputs[name].close)
             outputs[name].open()
-        with _StopSignals() as stop, live_progress(plan, quiet=options.quiet) as show:
+        with _stop_signals() as signals, live_progress(plan, quiet=options.quiet) as show:
 
             def on_progress(progress: Progress) -> bool:
                 show(progress)
-                return bool(stop.signal)
+                return bool(signals)
 
             report = measure(plan, options.processes, options.rate, on_progress)
         results = evaluate(options.conditions, report.bounds())
@@ -228,8 +228,8 @@ def _run(options: _Options, given: set[str]) -> int:
                 print_report(report, parts)
     if failures:
         raise failures[0]
-    if stop.signal:
-        return SIGNALLED + stop.signal
+    if signals:
+        return SIGNALLED + signals[0]
     return _exit_status(report, results)
 
 
@@ -305,26 +305,27 @@ def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:
     return ExitCode.OK
 
 
-class _StopSignals:
-    """Ends the load after a signal; a second signal has its default action."""
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Provide the list of the signals that came; a second signal has its default action."""
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self.signal = 0
-        self._previous: dict[int, Any] = {}
+    def restore() -> None:
+        while handlers:
+            signal.signal(*handlers.popitem())
 
-    def __enter__(self) -> _StopSignals:
-        for number in _STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._previous[number] = signal.signal(number, self._on_signal)
-        return self
+    def on_signal(number: int, _frame: object) -> None:
+        came.append(number)
+        restore()
 
-    def __exit__(self, *_: object) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self.signal = number
-        self.__exit__()
+    for number in _STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            handlers[number] = signal.signal(number, on_signal)
+    try:
+        yield came
+    finally:
+        restore()
 
 
 def _read_baseline(name: str) -> Report:

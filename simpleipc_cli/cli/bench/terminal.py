@@ -50,7 +50,7 @@ def live_progress(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress
         yield lambda _progress: None
         return
     view = View(plan)
-    # Without rich's refresh thread: no thread may exist while processes are started.
+    # Without rich's refresh thread: progress is reported often enough.
     live = Live(
         console=rich_console(),
         auto_refresh=False,

@@ -7,7 +7,14 @@ from helpers.strategies import text_of_any_characters
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleipc_cli.bench.conditions import KINDS, PARTS, TIME_FIGURES, evaluate, parse
+from simpleipc_cli.bench.conditions import (
+    KINDS,
+    PARTS,
+    TIME_FIGURES,
+    ConditionResult,
+    evaluate,
+    parse,
+)
 
 MS = 1_000_000
 
@@ -99,7 +106,7 @@ def test_space_does_not_matter_and_the_text_is_kept_as_written(text):
 )
 def test_operators_mean_what_they_say(sign, below, equal, above):
     condition = parse(f"p99{sign}5ms")
-    responses = [condition.holds((5 * MS + change,) * 2) for change in (-1, 0, 1)]
+    responses = [ConditionResult(condition, (5 * MS + change,) * 2).holds for change in (-1, 0, 1)]
     assert responses == [below, equal, above]
 
 
@@ -123,7 +130,7 @@ def test_operators_mean_what_they_say(sign, below, equal, above):
     ],
 )
 def test_bounds_decide_where_all_possible_values_agree(condition, holds):
-    assert parse(condition).holds((6 * MS, 9 * MS)) is holds
+    assert ConditionResult(parse(condition), (6 * MS, 9 * MS)).holds is holds
 
 
 def test_only_the_figure_that_is_named_decides():
@@ -147,14 +154,16 @@ def test_an_open_condition_names_the_number_of_samples_that_decides(figure, need
 
 
 def test_zero_is_a_figure_too():
-    assert parse("errors==0").holds((0, 0)) is True
-    assert parse("errors>0").holds((0, 0)) is False
+    assert ConditionResult(parse("errors==0"), (0, 0)).holds is True
+    assert ConditionResult(parse("errors>0"), (0, 0)).holds is False
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
 def test_a_share_in_percent_is_exact(part, more):
     percent = part % 101
-    assert parse(f"error_rate=={percent}%").holds((percent * more / (100 * more),) * 2)
+    assert ConditionResult(
+        parse(f"error_rate=={percent}%"), (percent * more / (100 * more),) * 2
+    ).holds
 
 
 # Mistakes

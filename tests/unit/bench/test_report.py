@@ -8,7 +8,7 @@ import re
 import pytest
 from helpers.bench_reports import CLOSED, MS, OPEN, report_of
 
-from simpleipc_cli.bench.conditions import KINDS, TIME_FIGURES, parse
+from simpleipc_cli.bench.conditions import KINDS, TIME_FIGURES, ConditionResult, parse
 from simpleipc_cli.bench.generator import Results
 from simpleipc_cli.bench.histogram import Histogram
 from simpleipc_cli.bench.report import Report, Settings
@@ -156,7 +156,7 @@ def test_latency_is_response_time_in_an_open_loop_and_service_time_in_a_closed()
 def test_figures_without_samples_are_none_and_fail_a_condition():
     values, bounds = report_of(0, 0).values(), report_of(0, 0).bounds()
     assert values["error_rate"] is values["p50"] is values["connect.mean"] is None
-    assert parse("p50 > 1h").holds(bounds["p50"]) is None
+    assert ConditionResult(parse("p50 > 1h"), bounds["p50"]).holds is None
 
 
 @each_loop
