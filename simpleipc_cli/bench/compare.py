@@ -1,7 +1,7 @@
-"""Decide whether a figure differs from a baseline by more than chance explains.
+"""Decide whether a figure differs significantly from a baseline.
 
-Pure functions on two measurements. The tests cover sampling error only, not changes of the
-machine between the two runs; for those, changes below MIN_CHANGE never count (Criterion.rs:
+Pure functions on two measurements. The tests consider only the sampling error, not changes of the
+machine between the two runs. Because of these, changes below MIN_CHANGE never count (Criterion.rs:
 noise_threshold, default 1 %). The confidence is 99 % and not the usual 95 %, because a report
 compares about ten figures at once. Requests are assumed to be independent.
 """
@@ -16,16 +16,16 @@ from simpleipc_cli.bench.histogram import Histogram, percentile_name
 ChangeVerdict = Literal["better", "worse", "within noise", "too few samples"]
 
 MIN_CHANGE = 0.01
-"""A change by a smaller share of the old value is noise, even if it is significant."""
+"""A change by less than this share of the old value is noise, even if it is significant."""
 
 _Z = 2.5758  # two-sided 99 % quantile of the normal distribution
-_MIN_FOR_MEAN = 30  # customary for the central limit theorem
-_MIN_EVENTS = 10  # below, a binomial or Poisson variable is not approximately normal
+_MIN_FOR_MEAN = 30  # samples; the usual minimum for the central limit theorem
+_MIN_EVENTS = 10  # with fewer, a binomial or Poisson variable is not approximately normal
 _MIN_EXPECTED = 5  # Cochran, "Some Methods for Strengthening the Common chi-squared Tests", 1954
 
 
 class Change(NamedTuple):
-    """A figure in the baseline and now; None if it is not available."""
+    """A figure in the baseline and in the new run; None if it is not available."""
 
     old: float | int | None
     new: float | int | None
@@ -39,7 +39,7 @@ def compare_means(old: Histogram, new: Histogram) -> Change:
 
     Welch's test for means of unequal variance (B. L. Welch, "The Generalization of
     'Student's' Problem when Several Different Population Variances are Involved", Biometrika
-    34, 1947). From 30 samples each, where the normal distribution approximates Student's.
+    34, 1947). It needs 30 samples in each run: then the normal distribution approximates Student's.
     """
     if min(old.count, new.count) < _MIN_FOR_MEAN or old.mean is None or new.mean is None:
         return _change(old.mean, new.mean, None)
@@ -50,11 +50,11 @@ def compare_means(old: Histogram, new: Histogram) -> Change:
 def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
     """Compare the percentile `q`, 50 <= q < 100; less is better.
 
-    The change is beyond noise if the two confidence intervals do not overlap, which is
-    stricter than needed (Schenker and Gentleman, "On Judging the Significance of Differences
-    by Examining the Overlap Between Confidence Intervals", The American Statistician 55,
-    2001). There are too few samples if fewer than 10 of a run should lie beyond the
-    percentile: below 1,000 for p99.
+    The change is beyond noise if the two confidence intervals do not overlap, which is stricter
+    than needed (Schenker and Gentleman, "On Judging the Significance of Differences by Examining
+    the Overlap Between Confidence Intervals", The American Statistician 55, 2001). There are too
+    few samples if the expected number beyond the percentile is below 10 in a run: for p99, with
+    fewer than 1,000 samples.
     """
     before, now = (h.figures()[percentile_name(q)] for h in (old, new))
     old_interval, new_interval = confidence_interval(old, q), confidence_interval(new, q)
@@ -67,8 +67,8 @@ def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
 def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> Change:
     """Compare responses per second, from counts and durations; more is better.
 
-    The counts are treated as Poisson variables and their difference as normal, from 10 each.
-    Counts of a closed loop vary less, so that the verdict is cautious there.
+    The counts are treated as Poisson variables and, if each is at least 10, their difference as
+    normal. Counts of a closed loop vary less: there the test finds fewer changes than it could.
     """
     old_seconds, new_seconds = old_ns / 1e9, new_ns / 1e9
     old, new = old_count / old_seconds, new_count / new_seconds
@@ -81,8 +81,8 @@ def compare_rates(old_count: int, old_ns: int, new_count: int, new_ns: int) -> C
 def compare_shares(old_part: int, old_whole: int, new_part: int, new_whole: int) -> Change:
     """Compare a share from 0 to 1, such as that of failed requests; less is better.
 
-    The pooled test for two proportions, if at least 5 cases are expected on either side
-    (Cochran's rule); equal shares, such as no failure at all, do not count as a change.
+    This is the pooled test for two proportions. It needs at least 5 expected cases on either side
+    (Cochran's rule). Equal shares, such as two runs without failures, are no change.
     """
     old = old_part / old_whole if old_whole else None
     new = new_part / new_whole if new_whole else None
@@ -108,7 +108,7 @@ def confidence_interval(histogram: Histogram, q: float) -> tuple[int, int] | Non
     expected = count * share
     if round(expected, 6) < _MIN_EVENTS:
         return None
-    # 0.5 is the continuity correction for a variable in whole steps.
+    # 0.5 is the continuity correction for an integer variable.
     distance = _Z * sqrt(expected * (1 - share)) + 0.5
     low, high = floor(expected - distance), ceil(expected + distance)
     return histogram.value_at(max(1, count - high + 1)), histogram.value_at(count - low)

@@ -1,13 +1,13 @@
 """The conditions of `--fail-if`: their grammar, and whether they hold.
 
-Knows the names of figures, not where they come from. The grammar:
+The grammar:
 
     condition = figure operator value           p99 > 5ms
     figure    = [part "."] time-figure          connect.p99, first_byte.mean
               | "rate" | "errors" | ...         see KINDS
     operator  = "<" | "<=" | ">" | ">=" | "==" | "!="
 
-A condition that holds means failure.
+If a condition holds, the run has failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple
 from simpleipc_cli.bench.histogram import PERCENTILES, percentile_name, samples_needed
 
 TIME_FIGURES = ("min", "mean", "max", "stddev", *map(percentile_name, PERCENTILES))
-"""The figures of the times of each part."""
+"""The figures of each part's times."""
 
 PARTS = ("connect", "first_byte", "total", "service", "response")
 """The timed parts of a request."""
@@ -40,7 +40,7 @@ KINDS: dict[str, str] = {
     "bytes_in": SIZE,
     "bytes_out": SIZE,
 }
-"""Every figure, and the kind of value that it is compared with."""
+"""All figures, and the kind of value to compare each with."""
 
 NANOSECONDS = {
     "ns": 1,
@@ -52,7 +52,7 @@ NANOSECONDS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-"""Nanoseconds in each unit of time that is accepted."""
+"""The accepted units of time, in nanoseconds."""
 
 _EXPECTED = {
     TIME: "a time with its unit, such as 5ms, 200us or 1.5s",
@@ -85,7 +85,7 @@ class Condition(NamedTuple):
     """One parsed condition, such as `p99 > 5ms`."""
 
     text: str
-    """As written, without surrounding white space."""
+    """As given, without surrounding white space."""
     figure: str
     """The figure's name in KINDS, without "total."."""
     operator: str
@@ -118,7 +118,7 @@ class ConditionResult(NamedTuple):
 
     @property
     def samples_needed(self) -> int:
-        """The number of samples that would decide it, if the bounds of a percentile do not."""
+        """The number of samples that would decide a condition on a percentile."""
         name = f".{self.condition.figure}"
         (q,) = (q for q in PERCENTILES if name.endswith(f".{percentile_name(q)}"))
         return samples_needed(q)
@@ -132,9 +132,9 @@ def evaluate(
 
 
 def parse(text: str) -> Condition:
-    """Parse one condition. Raises ValueError with the error and the remedy."""
+    """Parse one condition. Raises ValueError with the error and advice."""
     text = text.strip()
-    # Any run of operator characters is taken for the operator, so that the error can name it.
+    # Accept any sequence of operator characters here, so that the error can quote it.
     name, sign, value = _SYNTAX.fullmatch(text).groups()  # type: ignore[union-attr]
     if name not in KINDS:
         raise ValueError(f"unknown figure {name!r}: use one of {_FIGURES}")
@@ -149,9 +149,9 @@ def parse(text: str) -> Condition:
 
 
 def parse_ns(text: str) -> int:
-    """Return the nanoseconds in "5ms", "1.5s", "1m30s" and the like, fractions rounded.
+    """Return the nanoseconds in a duration such as "5ms", "1.5s" or "1m30s", rounded.
 
-    Raises ValueError for anything else, also for a number without a unit.
+    Raises ValueError for any other text, also for a number without a unit.
     """
     if not re.fullmatch(rf"(?:{_NUMBER_WITH_UNIT})+", text, re.ASCII):
         raise ValueError(f"{text!r} is not a duration: give one such as 5ms, 200us or 1.5s")

@@ -1,6 +1,6 @@
-"""One request of the load, with timestamps in nanoseconds of the monotonic clock.
+"""One request of the load. Its timestamps are nanoseconds of the monotonic clock.
 
-Knows no other request and no schedule.
+It is independent of other requests and of the schedule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simpleipc_cli.errors import (
 from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, Buffer, encode
 from simpleipc_cli.transport import connect_nowait
 
-_CHUNK_SIZE = 4 * MAX_PAYLOAD  # bytes of payload written per turn (tunable)
+_CHUNK_SIZE = 4 * MAX_PAYLOAD  # bytes of payload per write (tunable)
 
 
 class ExchangeFailed(Exception):
@@ -26,7 +26,7 @@ class ExchangeFailed(Exception):
 
 
 class Request:
-    """The request that all exchanges send: a payload, or zeros that are not all in memory."""
+    """The request that all exchanges send: a payload, or `size` zeros, encoded chunk by chunk."""
 
     def __init__(self, payload: bytes, size: int | None) -> None:
         self.size = len(payload) if size is None else size
@@ -36,13 +36,13 @@ class Request:
             bytes(min(self.size, _CHUNK_SIZE)) if self._is_generated else payload
         )
         packets, self.first_end = self.packets(0)
-        # In one piece and encoded only once: most requests are not longer.
+        # Encoded only once, as one buffer: most requests are not longer.
         self.first_chunk = b"".join(packets)
 
     def packets(self, begin: int) -> tuple[list[Buffer], int]:
-        """Return the packets of the chunk at `begin` bytes of payload, and where it ends.
+        """Return the packets of the chunk at payload offset `begin`, and the offset of its end.
 
-        The flush, which comes with the last packets, counts as one more byte of payload.
+        The flush is in the last chunk. It counts as one more byte of payload.
         """
         size = min(_CHUNK_SIZE, self.size - begin)
         start = 0 if self._is_generated else begin
@@ -67,9 +67,9 @@ class TimedExchange(Exchange):
         self.connected = 0
         self.first_byte = 0
         self.end = 0
-        """When the response was complete."""
+        """Time when the response was complete."""
         self._request = request
-        self._encoded = request.first_end  # payload that is pending or was written
+        self._encoded = request.first_end  # payload bytes that are pending or written
         self.pending.append(request.first_chunk)
         self._expect = expect
         self._response = b""
@@ -91,10 +91,10 @@ class TimedExchange(Exchange):
         return stream.fileno()
 
     def write_chunk(self) -> bool:
-        """Write one chunk at most; return whether something is left to write.
+        """Write at most one chunk; return whether bytes are left to write.
 
-        Only one, because a server may read a long request as fast as it is written, and the
-        other exchanges must not wait for its end.
+        Not more, because a server may read a long request as fast as it is written, and the other
+        exchanges must not wait until its end.
         """
         if self.write_nowait():
             return True
@@ -112,7 +112,7 @@ class TimedExchange(Exchange):
         expect = self._expect
         try:
             payloads = self.read_nowait(buffer)
-            now = monotonic_ns()  # before parsing, which is not the server's time
+            now = monotonic_ns()  # now, as decoding is not the server's time
             self.first_byte = self.first_byte or now
             for payload in payloads:
                 if expect is not None and len(self._response) < len(expect) + 2:

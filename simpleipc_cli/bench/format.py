@@ -1,6 +1,6 @@
-"""A report in words: the same sections for each output format, and as CSV and Markdown.
+"""A report as text: sections for all output formats, and the formats CSV and Markdown.
 
-The words are plain text: each output format escapes and aligns them.
+Sections are plain text: each output format escapes and aligns it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from simpleipc_cli.bench.report import Report
 from simpleipc_cli.text import printable
 
 NOT_AVAILABLE = "-"
-"""Stands for a figure that is not available: too few samples, or none."""
+"""Replaces a figure that is not available: too few samples, or none."""
 
-_FEW_BEYOND = "~"  # stands before a percentile that is likely to be too low
+_FEW_BEYOND = "~"  # marks a percentile that is likely to be too low
 
 _MARKS = {
     NOT_AVAILABLE: f'"{NOT_AVAILABLE}": too few samples',
@@ -60,7 +60,7 @@ _FORMULA = ("=", "+", "-", "@")
 def format_ns(ns: float) -> str:
     """Format nanoseconds, 0 or more, with three significant digits: "1.23 ms".
 
-    Whole nanoseconds below 1 us, whole seconds from 1000 s on.
+    Below 1 us these are whole nanoseconds, from 1000 s on whole seconds.
     """
     if round(ns) < 1000:
         return f"{round(ns)} ns"
@@ -151,7 +151,7 @@ class Section:
     """Whether the last column holds words; all columns between it and the first hold figures."""
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    """What limits the meaning of the figures."""
+    """Reasons why the figures may be misleading."""
 
 
 def sections(
@@ -237,7 +237,7 @@ def _changes_section(report: Report, changes: Mapping[str, Change]) -> Section:
 
 
 def _times_section(report: Report) -> Section:
-    """Return the figures of all times, the latency first."""
+    """Return the figures of each kind of time, the latency first."""
     times = {name: report.times()[name] for name in _TIME_DESCRIPTIONS if name in report.times()}
     columns = [_time_figures(histogram) for histogram in times.values()]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
@@ -257,13 +257,13 @@ def _failures_section(report: Report) -> Section:
 
 
 def _marks_of(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return what the marks in a table mean."""
+    """Return explanations of the marks in a table."""
     used = {cell[0] for _, *cells in rows for cell in cells}
     return [text for mark, text in _MARKS.items() if mark in used]
 
 
 def _time_figures(times: Histogram) -> dict[str, str]:
-    """Return all figures of one kind of time as text, percentiles with a mark where needed."""
+    """Return all figures of one kind of time as text; mark percentiles if needed."""
     figures = times.figures()
     written = {name: format_figure(name, value) for name, value in figures.items()}
     for q in PERCENTILES:
@@ -283,11 +283,11 @@ def _spaced(name: str) -> str:
 def to_csv(report: Report) -> str:
     """Return the figures as CSV, for spreadsheets and awk.
 
-    Three columns, `figure,unit,value`, and one line per figure, which can be selected by name:
-    `awk -F, '$1 == "p99" { print $3 }'`. Figures have the names of KINDS, and more of the same
-    kind. The first lines are the same in every report; the times of failures follow if there
-    were any. A value that is not available is empty. Units: ns (whole nanoseconds), 1/s, ratio
-    (0 to 1), count, bytes, bool, and text. Lines end with a line feed alone.
+    There are three columns, `figure,unit,value`, and one line per figure, which can be selected by
+    name: `awk -F, '$1 == "p99" { print $3 }'`. Figures have the names of KINDS, and more names of
+    this form. The first lines are the same in every report; the times of failures follow if there
+    were any. The value is empty if it is not available. Units: ns (whole nanoseconds), 1/s, ratio
+    (0 to 1), count, bytes, bool, and text. Lines end with a line feed only.
     """
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
@@ -302,7 +302,7 @@ def to_csv(report: Report) -> str:
 def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | None]]:
     """Yield figure, unit and value."""
     results, path = report.results, printable(report.path)
-    # No spreadsheet must take the path for a formula.
+    # A spreadsheet must not treat the path as a formula.
     yield "path", "text", f"./{path}" if path.startswith(_FORMULA) else path
     yield "started_at", "text", printable(report.started_at)
     yield "partial", "bool", str(report.partial).lower()
@@ -314,7 +314,7 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | N
     yield "unfinished", "count", results.unfinished
     values = report.values()
     for name, kind in sorted(KINDS.items(), key=lambda entry: entry[1] == TIME):
-        if name in values:  # "total.p99" is only another name of p99
+        if name in values:  # not "total.p99", which is a synonym of p99
             yield name, _UNITS[kind], values[name]
     failures = {
         f"failures.{kind.replace(' ', '_')}": results.failures.get(kind, Histogram())
@@ -350,15 +350,15 @@ def _markdown_table(table: Section) -> str:
 
 
 def _code(text: str) -> str:
-    """Return text as code, in which GitHub sees no markup, no mention and no issue number."""
+    """Return text as code, in which GitHub finds no markup, no mention and no issue number."""
     text = printable(text)
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
-    # One space at both ends is stripped, and is needed next to a backtick.
+    # Markdown strips one space at each end; next to a backtick a space is needed.
     padding = " " if longest or text != text.strip() or not text else ""
     return f"{fence}{padding}{text}{padding}{fence}"
 
 
 def _escaped(text: str) -> str:
-    """Escape everything that could be markup."""
+    """Escape all characters that could be markup."""
     return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", printable(text))

@@ -1,13 +1,13 @@
-"""Generate the load of one process: exchanges that start when they are due, in one thread.
+"""Generate the load of one process: start exchanges when they are due, in one thread.
 
-One thread, because a second one would have to wait for Python's global lock after its response
-came, and that wait would count as the server's. All times are nanoseconds of the monotonic
-clock, which all processes of a machine share.
+With several threads, a thread would have to wait for Python's global lock after its response
+arrived, and that wait would count as time of the server. All times are nanoseconds of the monotonic
+clock, which is the same in all processes of a machine.
 
 Two times are measured. *Service time* is from the actual start of a request to its complete
 response; *response time* is from when it was due. In a closed loop they are the same. In an
 open loop they differ if a request could not start on time, for example because the server
-stalled: a load generator that left this wait out would hide the stall ("coordinated
+stalled: a load generator that ignored this wait would hide the stall ("coordinated
 omission", Gil Tene, "How NOT to Measure Latency", 2013; wrk2 measures the same way).
 """
 
@@ -26,31 +26,31 @@ from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
 
 SECOND = 1_000_000_000
 FAILURES = ("refused", "timeout", "truncated", "protocol", "not as expected")
-"""Kinds of failure, as reports name them."""
+"""The kinds of failure, with their names in reports."""
 
 COUNTS = ("started", "late", "skipped", "unfinished", "bytes_out", "bytes_in")
-"""Results that are numbers, and add up."""
+"""Results that are counts: those of several processes are added."""
 
 LATE_AFTER = 1_000_000
-"""Nanoseconds after its due time from which a request counts as started late."""
+"""A request counts as late if it starts more than these nanoseconds after it was due."""
 
-_BUFFER_SIZE = 256 * 1024  # bytes of a response read at once
-_BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports a free place in a full queue
-_REFUSED_PAUSE = 10_000_000  # nanoseconds a refused client waits, so that it does not spin
+_BUFFER_SIZE = 256 * 1024  # bytes per read
+_BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports that a full queue has space
+_REFUSED_PAUSE = 10_000_000  # nanoseconds that a refused client waits before it retries
 _REPORT_INTERVAL = SECOND // 4  # (tunable)
-_START_BATCH = 16  # requests started before responses are read again (tunable)
-_COARSE = 2_000_000  # nanoseconds; long waits may end a millisecond late, so they end this early
+_START_BATCH = 16  # maximum number of requests started between two reads (tunable)
+_COARSE = 2_000_000  # nanoseconds; waits end this early, as they may end a millisecond late
 _NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """The load of one process. Times in nanoseconds."""
+    """The load of one process. Times are in nanoseconds."""
 
     path: str
     payload: bytes = b""
     size: int | None = None
-    """Bytes of a generated request, instead of `payload`."""
+    """Bytes of a generated request, in place of `payload`."""
     concurrency: int = 1
     """Maximum number of requests in flight."""
     requests: int | None = None
@@ -58,19 +58,19 @@ class LoadPlan:
     duration: int | None = None
     """Time for which requests are due, from the end of the warm-up."""
     interval: int | None = None
-    """Time between due requests of this process in an open loop; None in a closed one."""
+    """Time between two due requests of this process in an open loop; None in a closed loop."""
     offset: int = 0
-    """Delay of this process's first request after that of the first process."""
+    """Time from the first process's first request to this process's first request."""
     warmup: int = 0
     timeout: int | None = None
     """Maximum time of one exchange, from its start."""
     expect: bytes | None = None
-    """The expected response, apart from a newline at its end."""
+    """The expected response, without a newline at its end."""
 
 
 @dataclass
 class Results:
-    """Counts and times of a run; those of several processes can be merged."""
+    """Counts and times of a run. The results of several processes can be merged."""
 
     total: Histogram = field(default_factory=Histogram)
     """Service times: from the start of a request to its complete response."""
@@ -89,11 +89,11 @@ class Results:
     unfinished: int = 0
     """Requests in flight when the load was interrupted."""
     bytes_out: int = 0
-    """Payload of answered requests."""
+    """Bytes of payload in answered requests."""
     bytes_in: int = 0
-    """Payload of complete responses."""
+    """Bytes of payload in complete responses."""
     cpu_share: float = 0.0
-    """Share of its time that the generator used a processor; the highest of several processes."""
+    """Processor time of the generator per elapsed time; the maximum of several processes."""
     elapsed: int = 0
     """Time from the end of the warm-up to the last response or the end of the load, if later."""
 
@@ -114,33 +114,33 @@ class Results:
 
 
 def interval_of(rate: float) -> int:
-    """Return the nanoseconds between requests of which `rate` are due per second.
+    """Return the nanoseconds between two requests at `rate` requests per second.
 
-    Rounded up: rounded down, one request too many would be due in the last nanoseconds of a
-    run, too late to be started.
+    Round up: otherwise an extra request would be due in the last nanoseconds of a run, too late to
+    be started.
     """
     return ceil(1e9 / rate)
 
 
 class Schedule:
-    """When the requests of one process are due, in an open loop and in a closed one."""
+    """The times at which the requests of one process are due, in an open or a closed loop."""
 
     def __init__(self, begin: int, interval: int | None, concurrency: int) -> None:
-        """A request is due every `interval` from `begin` on; if None, when a client is free."""
+        """A request is due every `interval` from `begin` on; without it, when a client is free."""
         self._begin = begin
         self._interval = interval
         self._number = 0
-        # A heap: a refused client becomes free later than clients that are released after it.
+        # A heap, as a refused client becomes free later than clients that are released after it.
         self._free = [begin] * concurrency
 
     def next_due(self) -> int | None:
-        """Return when the next request is due; None if all clients are busy."""
+        """Return the time at which the next request is due; None if all clients are busy."""
         if self._interval is not None:
             return self._begin + self._number * self._interval
         return self._free[0] if self._free else None
 
     def start(self, now: int) -> int:
-        """Start the next request; return when it was due, which is now in a closed loop."""
+        """Start the next request; return the time at which it was due: in a closed loop, now."""
         if self._interval is None:
             heappop(self._free)
             return now
@@ -190,7 +190,7 @@ class Generator:
         self._next_report = begin + _REPORT_INTERVAL
         self._poller: Poller = new_scalable_poller()
         self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
-        self._busy: deque[TimedExchange] = deque()  # waiting for a place in the server's queue
+        self._busy: deque[TimedExchange] = deque()  # waiting until the server's queue has space
         self._next_busy_retry = 0
         self._last_response = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
@@ -241,7 +241,7 @@ class Generator:
         return max(load_end, self._last_response) or now
 
     def _poll_timeout(self, now: int) -> float:
-        """Return the seconds until something is to be done without an event."""
+        """Return the seconds until work is due without an event."""
         moments: list[int] = [self._next_report]
         if self._can_start(now):
             due = self._schedule.next_due()
@@ -257,7 +257,7 @@ class Generator:
     def _start_due(self, now: int) -> None:
         """Retry busy connections and start due requests.
 
-        Only a few: responses that come meanwhile are read late and would seem to take longer.
+        Start only a few: responses that arrive meanwhile are read late, which adds to their times.
         """
         for _ in range(_START_BATCH):
             if not self._busy or now < self._next_busy_retry:
@@ -301,7 +301,7 @@ class Generator:
 
     def _process_events(self, timeout: float) -> None:
         """Wait for events, and write and read where possible."""
-        answered = []  # counted after all reads, which would be delayed by counting
+        answered = []  # counted after all reads, as counting would delay reads
         for descriptor, events in self._poller.wait(timeout):
             exchange = self._in_flight.get(descriptor)
             if exchange is not None:

@@ -1,14 +1,14 @@
-"""Times in fixed memory: a histogram with log-linear buckets, and a run over time.
+"""Times in limited memory: a histogram with log-linear buckets, and a timeline of histograms.
 
-All times are whole nanoseconds. Each object belongs to one thread, without locks; `merge()`
-joins those of several.
+All times are whole nanoseconds. Only one thread may use an object; `merge()` adds the objects of
+several threads.
 
 The method is Gil Tene's HdrHistogram (https://github.com/HdrHistogram/HdrHistogram,
 AbstractHistogram.java, "countsArrayIndex"): each power of two is divided into the same
 number of buckets of equal width. It keeps the upper bits of a value, 10 for reports and 5 for
 charts, and reports the middle of a bucket.
 
-Why the error of a reported value is at most 0.1 % with 10 bits: a bucket of width w = 2**shift
+The error of a reported value is at most 0.1 % with 10 bits. Proof: a bucket of width w = 2**shift
 holds values v whose upper 10 bits are the same, the first of them set, so v >= 512 * w. The
 middle of the bucket is at most w / 2 from v, which is at most v / 1024, or 0.098 % of v.
 Values below 1024 have a bucket each and no error at all. With 5 bits it is at most 3.2 %.
@@ -26,17 +26,17 @@ PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9, 99.99)
 """The percentiles of a report, in percent."""
 
 FEW = 3
-"""If fewer samples lie beyond a percentile, it is marked: it is likely to be too low.
+"""If fewer samples lie beyond a percentile, reports mark it, as it is likely to be too low.
 
 With n samples of which 3 should lie beyond, all n stay below the true percentile with a
 probability of 5 % (e**-3, the "rule of three").
 """
 
 MAX_TIME_BUCKETS = 120
-"""The number of points that a chart as wide as a page can show (tunable)."""
+"""The maximum number of points in a chart (tunable)."""
 
 FIRST_WIDTH = 10_000_000
-"""Nanoseconds in a time bucket at first; a run of ten seconds ends with 160 ms (tunable)."""
+"""Initial width of a bucket in nanoseconds; after ten seconds it is 160 ms (tunable)."""
 
 _BITS = 10
 _CHART_BITS = 5
@@ -45,9 +45,9 @@ _MIN_ROW = 1.02  # ratio of the ends of a row, so that they differ in three digi
 
 
 def bucket_of(ns: int, bits: int = _BITS) -> int:
-    """Return the index of the bucket of a time of 0 ns or more."""
+    """Return the index of the bucket for a time of 0 ns or more."""
     shift = ns.bit_length() - bits
-    # Of the bits kept the first is always set, hence bits - 1 for each power of two.
+    # The first of the kept bits is always 1, so there are 2**(bits - 1) buckets per power of two.
     return (shift << (bits - 1)) + (ns >> shift) if shift > 0 else ns
 
 
@@ -68,17 +68,17 @@ def percentile_name(q: float) -> str:
 def rank_of(q: float, count: int) -> int:
     """Return the rank, from 1, of the percentile `q` among `count` sorted values.
 
-    The nearest rank: the lowest value that at least `q` percent of the values do not
-    exceed (Hyndman and Fan, "Sample Quantiles in Statistical Packages", The American
-    Statistician 50, 1996, definition 1). `q` is taken to four decimals, as a whole number
-    of millionths: in floats 99.9 % of 1000 would be 999.0000000000001, and its rank 1000.
+    This is the nearest rank: the lowest value that at least `q` percent of the values do not exceed
+    (Hyndman and Fan, "Sample Quantiles in Statistical Packages", The American Statistician 50,
+    1996, definition 1). `q` is converted to an integer number of millionths: with floats 99.9 % of
+    1000 would be 999.0000000000001, and its rank 1000.
     """
     millionths = round(q * 10_000)
     return max(1, -(-millionths * count // 1_000_000))
 
 
 def samples_needed(q: float) -> int:
-    """Return the number of samples of which one lies beyond the percentile `q` (0 < q < 100).
+    """Return the number of samples from which on one lies beyond the percentile `q` (0 < q < 100).
 
     A percentile is reported from this number on: p50 from 2, p90 from 10, p99 from 100.
     """
@@ -86,7 +86,7 @@ def samples_needed(q: float) -> int:
 
 
 def has_few_beyond(q: float, count: int) -> bool:
-    """Return whether so few of `count` samples lie beyond the percentile `q` that it is marked."""
+    """Return whether fewer than FEW of `count` samples lie beyond the percentile `q`."""
     return count < FEW * samples_needed(q)
 
 
@@ -111,13 +111,13 @@ class Histogram:
         self.total = 0
         """The exact sum of all times, in nanoseconds."""
         self.sum_of_squares = 0
-        """In square nanoseconds; exact, and soon above 2**53."""
+        """The exact sum of the squares of all times; it may exceed 2**53."""
 
     def record(self, ns: int, count: int = 1) -> None:
         """Add a time of 0 ns or more, `count` times.
 
-        Every request calls it several times, hence bucket_of() is inlined and one comparison
-        covers the rare case: a time outside the range recorded so far.
+        Each request calls this several times. So bucket_of() is inlined, and only one comparison
+        finds out whether the time is in the range recorded so far, as most are.
         """
         shift = ns.bit_length() - self._bits
         index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
@@ -154,8 +154,7 @@ class Histogram:
     def stdev(self) -> float | None:
         """The sample standard deviation (over n - 1), in nanoseconds; None below two times.
 
-        Computed in integers up to the last division: the difference of two such sums would
-        lose its digits in floats.
+        Computed in integers up to the last division: a difference of large floats would be inexact.
         """
         if self.count < 2:
             return None
@@ -165,7 +164,7 @@ class Histogram:
     def percentile(self, q: float) -> int | None:
         """Return the nearest-rank percentile `q` in nanoseconds, to 0.1 %; None without times.
 
-        Unlike figures(), also with too few samples.
+        Unlike figures(), this returns a percentile even if there are too few samples.
         """
         return self.value_at(rank_of(q, self.count)) if self.count else None
 
@@ -185,8 +184,8 @@ class Histogram:
     def bounds(self, prefix: str = "") -> dict[str, tuple[float, float]]:
         """Return the lowest and the highest possible value of each missing percentile.
 
-        As no sample lies beyond such a percentile, it is between the two longest times,
-        however a percentile is defined. Returns {} without times.
+        As no sample lies beyond such a percentile, it is between the two longest times, with any
+        definition of percentiles. Return {} without times.
         """
         if self.max is None:
             return {}
@@ -197,8 +196,8 @@ class Histogram:
     def value_at(self, rank: int) -> int:
         """Return the `rank`-th shortest time, counted from 1, in nanoseconds, to 0.1 %.
 
-        It is limited to the recorded range, which moves it only towards the true value, so
-        that no percentile exceeds the maximum.
+        The result is limited to the recorded range, so that no percentile exceeds the maximum. This
+        can only reduce its error.
         """
         low = high = seen = 0
         buckets = self.buckets()
@@ -216,8 +215,8 @@ class Histogram:
     def to_json(self) -> dict[str, object]:
         """Return everything for json.dumps(). Times are whole nanoseconds.
 
-        `buckets` lists [lowest, highest, count] of those in use, so that other programs need
-        not know the method. `total` and `sum_of_squares` may exceed 2**53, beyond which some
+        `buckets` lists [lowest, highest, count] of each bucket in use, so that other programs need
+        not compute the bounds. `total` and `sum_of_squares` may exceed 2**53, beyond which some
         readers of JSON round; Python's does not.
         """
         return {
@@ -231,7 +230,7 @@ class Histogram:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Histogram:
-        """Read back what to_json() returned; unknown fields are ignored.
+        """Convert the result of to_json() back; ignore unknown fields.
 
         Raises ValueError if the count differs from that of the buckets, and other errors for
         incomplete data.
@@ -252,7 +251,7 @@ def text_histogram(histogram: Histogram, rows: int) -> list[tuple[int, int, int]
     """Return at most `rows` adjoining rows: lowest time, highest, count; [] without times.
 
     The ends of the rows are evenly spaced on a log scale. A time within 0.1 % of an end may be
-    counted on its other side.
+    counted in the neighbouring row.
     """
     if histogram.min is None or histogram.max is None:
         return []
@@ -301,9 +300,9 @@ class TimeBucket:
 class Timeline:
     """The requests that ended, in up to MAX_TIME_BUCKETS buckets from the start of the run.
 
-    If an event is too late for the last bucket, neighbours are joined, as often as needed:
-    widths are FIRST_WIDTH times a power of two, and after the first such doubling more than
-    half of the buckets are in use up to the latest event.
+    If an event is too late for the last bucket, pairs of buckets are joined, repeatedly if needed:
+    widths are FIRST_WIDTH times a power of two. After the first doubling, the buckets up to the
+    latest event are more than half of the maximum.
     """
 
     __slots__ = ("buckets", "width")
@@ -324,7 +323,7 @@ class Timeline:
             self.bucket_at(index // ratio * self.width).merge(bucket)
 
     def bucket_at(self, at: int) -> TimeBucket:
-        """Return the bucket of a moment, after widening and adding buckets as needed."""
+        """Return the bucket for a time; widen and add buckets as needed."""
         while at >= MAX_TIME_BUCKETS * self.width:
             self._widen()
         index = at // self.width
@@ -333,7 +332,7 @@ class Timeline:
         return self.buckets[index]
 
     def _widen(self) -> None:
-        """Join neighbours into buckets that are twice as wide."""
+        """Join pairs of buckets into buckets that are twice as wide."""
         for even, odd in zip(self.buckets[::2], self.buckets[1::2], strict=False):
             even.merge(odd)
         del self.buckets[1::2]

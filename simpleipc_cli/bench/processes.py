@@ -1,4 +1,4 @@
-"""Run one measurement, from its plan to its report, with generators in processes of their own.
+"""Run one measurement, from its plan to its report, with generators in separate processes.
 
 Several processes, because Python's global lock limits one; and always at least one, because
 drawing the progress must not disturb the load. Each process reads its plan and its time to begin
@@ -86,7 +86,7 @@ def measure(
 
 
 def _raise_descriptor_limit(connections: int, processes: int) -> None:
-    """Raise the limit on open files, which the processes inherit, if needed."""
+    """Raise the descriptor limit, which the processes inherit, if needed."""
     limit = DescriptorLimit()
     needed, what, hint = max(
         (connections, f"{connections} at once", "--processes or a lower --concurrency"),
@@ -103,12 +103,12 @@ def _raise_descriptor_limit(connections: int, processes: int) -> None:
 
 
 def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
-    """Split a plan into one per process; no more processes than requests at once.
+    """Split a plan into one plan per process, at most one process per concurrent request.
 
-    Together their requests are due exactly when those of the one plan would be.
+    Together their requests are due at the same times as those of the given plan.
     """
     processes = min(processes, plan.concurrency, plan.requests or processes)
-    # Number `first` has the first request that is due after the warm-up: it gets the first share.
+    # Request number `first` is the first one after the warm-up: its process gets the first share.
     first = -(-plan.warmup // plan.interval) if plan.interval is not None else 0
     return [
         replace(
@@ -129,7 +129,7 @@ def _share(whole: int, parts: int, number: int) -> int:
 
 
 class GeneratorProcesses:
-    """Processes that generate load together; a context manager that ends all of them."""
+    """Processes that generate load together. As a context manager, it ends all of them."""
 
     def __init__(self) -> None:
         self._processes: list[_Process] = []
@@ -300,7 +300,7 @@ def _decoded(line: bytes) -> Any:
 def main() -> None:
     """Run a generator process."""
     # With thousands of requests in flight a garbage collection takes milliseconds, which would
-    # count as the server's. The generator creates no reference cycles.
+    # count as time of the server. The generator creates no reference cycles.
     gc.disable()
     system.ignore_interrupt()
     try:

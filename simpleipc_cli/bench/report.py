@@ -1,8 +1,8 @@
-"""A finished measurement: its figures by name, and as JSON and back.
+"""A finished measurement: its figures by name, and its conversion to and from JSON.
 
-The JSON is the record; every other form is made from the same object. Its schema:
+JSON contains the complete report. Its schema:
 
-    schema, version     "sipc-bench", 1; another version is refused
+    schema, version     "sipc-bench", 1; other versions are refused
     path, started_at    the endpoint, and the time of the start (ISO 8601)
     partial             whether the load was interrupted
     settings            as given; times in nanoseconds
@@ -38,7 +38,7 @@ from simpleipc_cli.text import json_safe
 SCHEMA, VERSION = "sipc-bench", 1
 
 MAX_CPU_SHARE = 0.9
-"""A generator that uses a processor for this share of its time may itself be the limit."""
+"""A generator with a larger share of processor time may limit the rate itself."""
 
 _PARTS = ("connect", "first_byte")
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
@@ -46,7 +46,7 @@ _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 @dataclass(frozen=True)
 class Settings:
-    """The load as it was requested; times in nanoseconds, None: no limit."""
+    """The load as given on the command line; times in nanoseconds, None: no limit."""
 
     concurrency: int = 1
     processes: int = 1
@@ -59,7 +59,7 @@ class Settings:
     size: int = 0
     """Bytes of payload of a request."""
     expects: bool = False
-    """Whether responses were compared with an expected one."""
+    """Whether responses were compared with an expected response."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Report:
 
     @property
     def answered(self) -> int:
-        """Requests with a complete and, if one was given, the expected response."""
+        """Requests with a complete response which, with --expect, is the expected one."""
         return self.results.total.count
 
     @property
@@ -105,7 +105,7 @@ class Report:
         return {**times, **{name: getattr(self.results, name) for name in _PARTS}}
 
     def values(self) -> dict[str, float | int | None]:
-        """Return all figures under the names of KINDS, without "total.".
+        """Return all figures by their names in KINDS, without the prefix "total.".
 
         A time figure without a part, or with the part "total", refers to the latency. In a closed
         loop a request is due when it starts, so that response.* is service.*.
@@ -135,7 +135,7 @@ class Report:
         return bounds
 
     def _by_prefix(self) -> dict[str, Histogram]:
-        """Return the histograms by what their figures are prefixed with."""
+        """Return the histograms by the prefix of their figures."""
         parts = {**self.times(), "response": self.latency}
         return {"": self.latency, **{f"{name}.": histogram for name, histogram in parts.items()}}
 
@@ -170,9 +170,9 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Any) -> Report:
-        """Read back what to_json() returned, without the timeline.
+        """Convert the result of to_json() back, without the timeline.
 
-        Checks the version and the counts. Raises ValueError if they are wrong, or if the rest
+        Check the version and the counts. Raises ValueError if they are wrong, or if the other data
         cannot be used for a comparison.
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
@@ -181,7 +181,7 @@ class Report:
             raise ValueError(f"its version is {data.get('version')!a:.20}, not {VERSION}")
         try:
             report = cls._read(data)
-            report.values(), report.compare(report)  # fail unless a later comparison can succeed
+            report.values(), report.compare(report)  # raise now if a comparison would raise later
             counts = {"answered": report.answered, "failed": report.results.failed()}
             for name, count in counts.items():
                 if (found := data["counts"][name]) != count:
@@ -222,7 +222,7 @@ class Report:
     def compare(self, baseline: Report) -> dict[str, Change]:
         """Return each figure's change since a baseline.
 
-        Times are service times unless both loops were open.
+        Times are service times, unless both loops were open.
         """
         old, new = baseline.results, self.results
         old_times, new_times = old.total, new.total
