@@ -1,8 +1,8 @@
-"""The command line: the only place that knows click, exit statuses and the environment.
+"""The command line: the only package that uses click, exit statuses and the environment.
 
-Every error ends here, as one line on standard error and an exit status. Loads little: the plain
-forms of `send` and `probe` need no click, and `signal` would load enums, which take longer than
-a small exchange; so signals are plain numbers here.
+It reports every error as one line on standard error and an exit status. It imports few modules: the
+common forms of `send` and `probe` are parsed without click. `signal` is not imported, as its enums
+take longer to load than a small exchange takes; so signals are plain numbers here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _ENDING: list[int] = [getattr(_signal, name) for name in system.ENDING_SIGNALS]
-_COMPLETION = "_SIPC_COMPLETE"  # with this variable set, click completes words
+_COMPLETION = "_SIPC_COMPLETE"  # if this variable is set, click prints completions
 _ERROR_PRIORITY = 3  # syslog(3)
 _RESEND_DELAY = 0.05  # seconds (tunable)
 
@@ -47,7 +47,7 @@ def main() -> NoReturn:
     run = fast_path(sys.argv[1:])
     if run is not None:
         status = _status(sys.argv[1], run)
-        # No buffer is in use, and Python's own exit would take a tenth of the time.
+        # All buffers are empty, and Python's normal exit would take a tenth of the run time.
         os._exit(status)
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
     status = _status(verb, _run_click)
@@ -78,7 +78,7 @@ def _run_parsed(verb: str, given: dict[str, Any]) -> int:
 
 
 def _discard_unwritten_output() -> None:
-    """Drop output that cannot be written: Python would try again, and change the exit status."""
+    """Drop output that cannot be written: Python would try again at exit, and change the status."""
     for number, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr)):
         try:
             if stream is not None:
@@ -98,7 +98,7 @@ def _run_click() -> int:
 def _status(verb: str, run: Callable[[], int]) -> int:
     """Run a verb and return its exit status, also after an error.
 
-    Signals are handled until there is a status, also while an error is reported.
+    Signals are handled until the exit status is known, also while an error is reported.
     """
     sys.unraisablehook = _report_unraisable
     try:
@@ -132,7 +132,7 @@ def _run_and_report(verb: str, run: Callable[[], int]) -> int:
 def _error_to_show(error: Exception) -> SipcError:
     if isinstance(error, SipcError):
         return error
-    if _raised:  # Python can replace Terminated by a SyntaxError or RuntimeError
+    if _raised:  # Python sometimes replaces Terminated by a SyntaxError or RuntimeError
         raise Terminated(_raised[0])
     return unexpected_error(error)
 
@@ -140,8 +140,8 @@ def _error_to_show(error: Exception) -> SipcError:
 def _handle_signals() -> None:
     """Handle the signals that end a program, in any inherited signal state.
 
-    SIGINT and SIGHUP that are ignored stay so: shells and nohup(1) rely on that. SIGTERM does
-    not: otherwise only SIGKILL could end the process.
+    If SIGINT or SIGHUP is ignored, it stays ignored: shells and nohup(1) rely on that. SIGTERM is
+    always handled: otherwise only SIGKILL could end the process.
     """
     for number in _ENDING:
         if number == _signal.SIGTERM or _signal.getsignal(number) != _signal.SIG_IGN:
@@ -156,12 +156,12 @@ def _ignore_signals() -> None:
 
 
 def _on_signal(number: int, _frame: object) -> None:
-    """End the verb, unless it is ending: a second signal must not interrupt the cleanup.
+    """Terminate the verb, except during its termination: no second signal may interrupt that.
 
-    Python can lose the exception: one raised in a callback, such as importlib's after an import,
-    is only reported; compile() drops it where it computes 2**31 (seen in 3.11 to 3.13). So the
-    signal is sent again a moment later, to the handler that is installed then. That must not
-    import a module: the signal may have interrupted an import.
+    Python can lose the exception: if it is raised in a callback, such as importlib's after an
+    import, Python only reports it; compile() drops it while it computes 2**31 (seen in 3.11 to
+    3.13). So a timer sends the signal again. The handler must not import a module: the signal may
+    have interrupted an import.
     """
     if not _is_ending():
         _raised.append(number)
@@ -170,7 +170,7 @@ def _on_signal(number: int, _frame: object) -> None:
 
 
 def _is_ending() -> bool:
-    """Return whether the running code handles a Terminated."""
+    """Return whether a Terminated is being handled."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, Terminated):
         error = error.__context__
@@ -178,6 +178,6 @@ def _is_ending() -> bool:
 
 
 def _report_unraisable(lost: UnraisableHookArgs) -> None:
-    """Report an exception that Python cannot raise, except Terminated: its signal comes again."""
+    """Report an exception that Python cannot raise, except Terminated: its signal is sent again."""
     if not isinstance(lost.exc_value, Terminated):
         sys.__unraisablehook__(lost)

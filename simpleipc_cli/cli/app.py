@@ -1,6 +1,6 @@
-"""The command line as click sees it: the group of verbs, help, and usage errors.
+"""The click commands: the group of verbs, help, and usage errors.
 
-The module of a verb is loaded when the verb is called.
+The module of a verb is loaded when the verb is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from simpleipc_cli.cli.output import write_error
 from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
-# Not docstrings, here and in verbs: Python leaves those out with -OO.
+# Help texts are no docstrings, as Python removes docstrings with -OO.
 HELP = """Speak Simple-IPC, git's protocol between local processes.
 
 A client connects to a Unix domain socket, sends one request and gets one response. Serve
@@ -65,11 +65,11 @@ class _Verbs(click.Group):
 
 
 def _hide_unsupported_options(command: click.Command) -> click.Command:
-    """Refuse options that this system does not support, and leave them out of the help."""
+    """Refuse options that this system does not support, and hide them in the help."""
     for option in command.params if UNSUPPORTED_OPTIONS else ():
         if isinstance(option, click.Option) and not UNSUPPORTED_OPTIONS.isdisjoint(option.opts):
             option.hidden = True
-            option.type = click.STRING  # so that the value is not checked first
+            option.type = click.STRING  # so that the value is not checked before
             option.callback = _refuse
     return command
 
@@ -101,12 +101,12 @@ def run() -> int:
         status = app.main(prog_name="sipc", standalone_mode=False)
         if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
-    except OSError as error:  # of the help, or the version: Verb handles those of verbs
+    except OSError as error:  # of --help or --version; Verb handles errors of verbs
         raise write_error("standard output", error) from error
     except click.ClickException as error:
         try:
             error.show()
         except OSError:
-            pass  # standard error cannot be written; the exit status remains
+            pass  # standard error cannot be written: only the exit status reports the error
         return error.exit_code
     return status if isinstance(status, int) else ExitCode.OK

@@ -1,17 +1,17 @@
-"""Exit statuses: the one place that knows the numbers."""
+"""Exit statuses. No other module contains their numbers."""
 
 from __future__ import annotations
 
 from simpleipc_cli import errors
 
-SIGPIPE = 13  # the number is used even if the system has no such signal
+SIGPIPE = 13  # used in the exit status even on systems without this signal
 
 SIGNALLED = 128
-"""A verb ended by a signal exits with this plus the signal's number, as in a shell."""
+"""A verb that a signal ends exits with this plus the signal's number, as in a shell."""
 
 
 class Terminated(BaseException):
-    """A signal ends the process. Not an Exception: no error handler must catch it."""
+    """Raised when a signal ends the process. `except Exception` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -19,7 +19,7 @@ class Terminated(BaseException):
 
 
 class ExitCode:
-    """Exit statuses of all verbs. Plain numbers: `enum` takes long to load."""
+    """Exit statuses of all verbs. They are plain numbers, as `enum` takes long to load."""
 
     OK = 0
     FAILURE = 1
@@ -51,7 +51,7 @@ _BY_ERROR = (
 
 
 def exit_code(error: BaseException | None) -> int:
-    """Return the exit status after this error, a Terminated, or none."""
+    """Return the exit status for an error or a Terminated; 0 for None."""
     if error is None:
         return ExitCode.OK
     if isinstance(error, Terminated):

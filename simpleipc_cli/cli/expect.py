@@ -18,16 +18,16 @@ from simpleipc_cli.spool import Spool
 from simpleipc_cli.text import printable, quoted
 
 _CONTEXT = 16  # bytes shown before the first difference (tunable)
-_MAX_SHOWN = 48  # bytes shown in all (tunable)
+_MAX_SHOWN = 48  # maximum number of bytes to show (tunable)
 
 
 class FixedText:
-    """The whole response equals a text; one newline at the end of either is ignored."""
+    """Expects the whole response to equal a text. Ignores one newline at the end of either."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text.removesuffix(b"\n")
-        self._start = b""  # of the response: enough to find and show a difference
-        self._size = 0  # of the response
+        self._start = b""  # start of the response: enough to find and show a difference
+        self._size = 0  # size of the response
 
     def feed(self, payload: memoryview) -> None:
         """Add a part of the response."""
@@ -48,11 +48,11 @@ class FixedText:
         )
 
     def close(self) -> None:
-        """Free nothing."""
+        """Do nothing: there are no resources to free."""
 
 
 class RegexMatch:
-    """A regular expression matches somewhere in the response, which is spooled to disk."""
+    """Expects a regular expression to match within the response. Spools the response to disk."""
 
     def __init__(self, pattern: re.Pattern[bytes], *folders: str) -> None:
         self._pattern = pattern
@@ -63,7 +63,7 @@ class RegexMatch:
         self._spool.append([payload])
 
     def check(self, deadline: Deadline) -> None:
-        """Search the complete response. To be called in the main thread, which gets signals.
+        """Search the complete response. Call this in the main thread, which handles signals.
 
         Raises ExpectationFailed, TimedOut.
         """
@@ -77,8 +77,8 @@ class RegexMatch:
     def _search(self, response: bytes | mmap.mmap, deadline: Deadline) -> None:
         left = deadline.remaining()
         try:
-            if left is not None:  # a search handles signals, and can take very long
-                system.set_timer(max(left, 1e-6), _on_timeout)  # 0 would be no timer
+            if left is not None:  # a search can take very long, but handles signals
+                system.set_timer(max(left, 1e-6), _on_timeout)  # 0 would mean no timer
             found = self._pattern.search(response)
         finally:
             if left is not None:
@@ -96,7 +96,7 @@ class RegexMatch:
 
 
 Expectation = FixedText | RegexMatch
-"""Gets a response in pieces, and checks it at its end."""
+"""Gets a response in pieces, and checks it when it is complete."""
 
 
 def _on_timeout(_number: int, _frame: object) -> NoReturn:
@@ -111,7 +111,7 @@ def _common_length(one: bytes, other: bytes) -> int:
 
 
 def _excerpt(data: bytes, start: int, size: int) -> str:
-    """Quote bytes from `start` on; dots stand for what is left out of `size` bytes."""
+    """Quote bytes from `start` on; dots mark the bytes, of `size` in total, that are left out."""
     shown = data[start : start + _MAX_SHOWN]
     return f"{'...' if start else ''}{quoted(shown)}{'...' if start + len(shown) < size else ''}"
 

@@ -1,7 +1,7 @@
-"""Lines of a log or a trace, written to stderr or a file without blocking for long.
+"""Write the lines of a log or a trace to stderr or a file, without blocking for long.
 
-A server or client must continue when its log is not read or the disk is full. Lines are lost then,
-and counted; the count is written as soon as a line can be written again.
+A server or client must continue when no process reads its log or the disk is full. Then lines are
+dropped and counted. The count is written before the next line that can be written.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from simpleipc_cli.observe import Tracer
 
 MAX_LINE = 4096
-"""Bytes that a writable pipe takes in one write (PIPE_BUF of Linux)."""
+"""Bytes that a writable pipe accepts in one write (PIPE_BUF of Linux)."""
 
-_TIMEOUT = 200  # milliseconds in which a reader must take something (tunable)
+_TIMEOUT = 200  # milliseconds to wait for space (tunable)
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.O_NONBLOCK_FLAGS
 
 
@@ -61,25 +61,28 @@ class LineWriter:
         self._mode = mode
         self._on_error = on_error
         self._lock = Lock()
-        self._lost = 0  # lines since the last one written
-        self._is_torn = False  # the last line was written in part
+        self._lost = 0  # lines dropped since the last written line
+        self._is_torn = False  # whether only a part of the last line was written
         self._descriptor = STDERR if path is None else self._open(path)
         self._poll = _poll_for(self._descriptor)
         self._is_journal = is_journal(self._descriptor)
         self.format_lost: Callable[[int], str] = self._format_lost
-        """Makes the line that says how many lines were lost."""
+        """Formats the line with the number of lost lines."""
 
     def write(self, line: str, priority: Priority = Priority.DEBUG) -> None:
-        """Write a line, or lose it if it is not taken in time. Never raises."""
+        """Write a line, or drop it if there is no space in time. Never raises."""
         with self._lock:
-            timeout = 0 if self._lost else _TIMEOUT  # do not wait again for the same reader
+            timeout = 0 if self._lost else _TIMEOUT  # wait only once until a line can be written
             if self._lost and self._write(self.format_lost(self._lost), Priority.ERROR, 0):
                 self._lost = 0
             if self._lost or not self._write(line, priority, timeout):
                 self._lost += 1
 
     def reopen(self) -> None:
-        """Open the file again by its name; on SipcError the old one stays open."""
+        """Open the file again by its name.
+
+        Raises SipcError and keeps the old file if that fails.
+        """
         if self._path is None or named_descriptor(self._path, STDOUT) is not None:
             return
         new = self._open(self._path)
@@ -90,7 +93,7 @@ class LineWriter:
         os.close(old)
 
     def close(self) -> None:
-        """Write, or else report, how many lines were lost; close the file."""
+        """Write the number of lost lines, or report it if it cannot be written; close the file."""
         with self._lock:
             lost, self._lost = self._lost, 0
             if lost and self._write(self.format_lost(lost), Priority.ERROR, 0):
@@ -109,7 +112,7 @@ class LineWriter:
             on_error(error)
 
     def _write(self, line: str, priority: Priority, timeout: int) -> bool:
-        """Write a line with one system call if possible; return whether all of it was taken."""
+        """Write a line, if possible with one system call; return whether all of it was written."""
         if self._is_journal:
             line = with_priority(line, priority)
         data = line.encode("utf-8", "backslashreplace")[: MAX_LINE - 1] + b"\n"
@@ -135,7 +138,7 @@ class LineWriter:
         return f"({count} lines were lost: the {self._kind} was full or not read)"
 
     def _open(self, path: str) -> int:
-        """Open without blocking: a named pipe must have a reader. Raises SipcError."""
+        """Open the file without blocking: a named pipe must have a reader. Raises SipcError."""
         named = named_descriptor(path, STDOUT)
         try:
             return os.open(path, _FLAGS, self._mode) if named is None else os.dup(named)
@@ -146,7 +149,7 @@ class LineWriter:
 
 
 def _poll_for(descriptor: int) -> system.FdPoll | None:
-    """Return a poll for space to write; None for a regular file, which never blocks."""
+    """Return an object that waits for space; None for a regular file, which never blocks."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     return system.fd_poll(descriptor, writing=True)
@@ -162,6 +165,6 @@ def open_trace(
     if on_stderr:
         sinks.append(LineWriter(kind="trace", on_error=on_error))
     if path is not None:
-        # Payload may be secret: a new file is for its owner alone.
+        # Payload may be secret: only the owner may read a new file.
         sinks.append(LineWriter(path, kind="trace", mode=0o600, on_error=on_error))
     return Tracer(*sinks)

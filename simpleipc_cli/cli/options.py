@@ -1,6 +1,6 @@
-"""Types of option values, and the options that verbs share.
+"""Types of option values, and options that several verbs have.
 
-A type is a function: click shows its name as the value's, and its ValueError as a usage error.
+A type is a function. click shows its name as the value's name, and its ValueError as a usage error.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def duration(text: str) -> float | None:
-    """Convert a duration to seconds; 0 becomes None, no limit."""
+    """Convert a duration to seconds; 0 becomes None (no limit)."""
     return duration_or_zero(text) or None
 
 
 def duration_or_zero(text: str) -> float:
-    """Convert a duration that is no limit to seconds."""
+    """Convert a duration to seconds; 0 stays 0."""
     found = seconds(text)
     if found is None:
         raise ValueError(f"{text!r} is not a duration: give one such as 500ms, 2s or 1m30s")
@@ -39,7 +39,7 @@ def duration_or_zero(text: str) -> float:
 
 
 def size(text: str) -> int | None:
-    """Convert a number of bytes; 0 becomes None, no limit."""
+    """Convert a number of bytes; 0 becomes None (no limit)."""
     found = re.fullmatch(r"(\d{1,15})([KMGT]?)", text.upper(), re.ASCII)
     if not found:
         raise ValueError(f"{text!r} is not a size: give one such as 4096, 64K, 10M or 1G")
@@ -77,14 +77,14 @@ def group(name: str) -> int:
 
 
 def _id(kind: str, text: str) -> int:
-    """Convert what is not the name of an account: chown(1) also tries names first."""
+    """Convert a number. Callers try the text as a name first, as chown(1) does."""
     if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or int(text) > _MAX_ID:
         raise ValueError(f"there is no {kind} {text!r}: give a name or a number")
     return int(text)
 
 
 class Verb(click.Command):
-    """A verb: click takes an OSError for one of its own writes, and ends quietly after EPIPE."""
+    """A verb. Hides OSError from click, which would treat EPIPE as an error of its own output."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -102,7 +102,7 @@ file_option = partial(click.option, metavar="FILE")
 text_option = partial(click.option, metavar="TEXT")
 
 path_argument = click.argument("path", required=False, type=click.Path(readable=False))
-"""The first argument of every verb; it is not checked here."""
+"""The argument PATH of every verb; click does not check it."""
 
 wait_option = duration_option(
     "--wait", help="Keep trying while the endpoint is missing, refuses or is busy."
@@ -132,7 +132,7 @@ expect_regex_option = click.option(
 
 
 def expectation(text: str | None, pattern: str | None) -> Expectation | None:
-    """Return what --expect or --expect-regex asks for. Raises UsageError."""
+    """Return the expectation of --expect or --expect-regex. Raises UsageError."""
     if text is None and pattern is None:
         return None
     if text is not None and pattern is not None:
@@ -145,5 +145,5 @@ def expectation(text: str | None, pattern: str | None) -> Expectation | None:
 
 
 def option_given(ctx: click.Context, name: str) -> bool:
-    """Return whether an option is on the command line: "no limit" and "not given" are both None."""
+    """Return whether an option is on the command line: None can also mean "no limit"."""
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

@@ -1,7 +1,7 @@
-"""Outputs: where a response or a report goes.
+"""Outputs: the destinations of responses and reports.
 
-Raw descriptors without buffering: data is passed on as it arrives. A standard stream may be
-shared with other programs, so its flags are not changed.
+Outputs use descriptors without buffers, so that data is written as it arrives. Other programs may
+share a standard stream, so O_NONBLOCK is not set on it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 _POLL_INTERVAL = 0.01  # seconds between tries to write (tunable)
 _NOT_REPLACEABLE = {errno.EACCES, errno.EBUSY, errno.EPERM, errno.EROFS, errno.EXDEV}
-_PIPE_BUF = 4096  # bytes that a writable pipe takes without blocking
+_PIPE_BUF = 4096  # bytes that a writable pipe accepts without blocking
 
 
 class Output:
-    """Where a response goes as it arrives: standard output, a device or a pipe."""
+    """An output that is written as the data arrives: standard output, a device or a pipe."""
 
     before_first_write: Callable[[], None] | None = None
     """Called once, before the first byte is written."""
@@ -60,13 +60,13 @@ class Output:
         return os.isatty(self._descriptor)
 
     def open(self) -> None:
-        """Create what close() removes; call it where close() is sure to follow.
+        """Create files that close() removes; the caller must make sure to call close().
 
         Raises SipcError.
         """
 
     def fileno(self) -> int:
-        """Return the descriptor to poll before the next write_nowait(); -1 for none."""
+        """Return the descriptor to poll before the next write_nowait(); -1 if none."""
         return self._polled().fileno()
 
     def _polled(self) -> FileWriter:
@@ -77,9 +77,10 @@ class Output:
         return self._writer
 
     def write_nowait(self, payload: memoryview) -> int:
-        """Write what is taken without blocking; return the number of bytes.
+        """Write without blocking; return the number of written bytes.
 
-        The others may be in progress: pass them again before anything else. Raises as write().
+        The write of the others may be pending: pass them again before other bytes. Raises the
+        errors of write().
         """
         self._report_first_write()
         try:
@@ -90,7 +91,7 @@ class Output:
     def write(self, payload: memoryview) -> None:
         """Write all of `payload`.
 
-        Raises SipcError, TimedOut; Terminated if the reader of a pipe is gone, as in cat.
+        Raises SipcError, TimedOut; Terminated (SIGPIPE) if a pipe has no reader.
         """
         self._report_first_write()
         while payload:
@@ -99,7 +100,7 @@ class Output:
             data = payload[:_PIPE_BUF] if self._is_limited else payload
             try:
                 payload = payload[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # another program made it non-blocking
+            except BlockingIOError:  # another program set O_NONBLOCK
                 self._wait_for_space()
             except OSError as error:
                 raise self._write_error(error) from error
@@ -126,10 +127,10 @@ class Output:
 
 
 class MessageOutput(Output):
-    """Standard error, for messages: errors of writing are ignored."""
+    """Standard error, for messages. Write errors are ignored."""
 
     def __init__(self, deadline: Deadline) -> None:
-        """Once `deadline` has expired, write() waits no more."""
+        """After `deadline`, write() no longer waits for space."""
         super().__init__(STDERR, "standard error", deadline)
 
     def write_nowait(self, payload: memoryview) -> int:
@@ -146,16 +147,16 @@ class MessageOutput(Output):
 
 
 class FileOutput(Output):
-    """A file that appears under its name only when it is complete.
+    """A file that gets its name only when it is complete.
 
-    An old file that can be written to but not replaced, such as a mount point, is overwritten then.
+    An old file that can be written but not replaced, such as a mount point, is overwritten then.
     """
 
     def __init__(self, path: str) -> None:
         """Check the path; create no file yet. Raises SipcError."""
         super().__init__(-1, path, Deadline(None))
         try:
-            self._path = os.path.realpath(path)  # a symlink stays, its target is replaced
+            self._path = os.path.realpath(path)  # a symbolic link is kept, its target is replaced
         except OSError as error:
             raise write_error(path, error) from error
         folder, name = os.path.split(self._path)
@@ -170,7 +171,7 @@ class FileOutput(Output):
             ):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             try:
-                # Restricted until the group is set.
+                # Only the owner may read it until its group is set.
                 self._create_temporary(0o666 if old is None else 0o600)
             except OSError as error:
                 if old is None or error.errno not in _NOT_REPLACEABLE:
@@ -183,7 +184,7 @@ class FileOutput(Output):
             self._copy_ownership(old)
 
     def _create_elsewhere(self, error: OSError) -> None:
-        """Create the temporary file in the first folder that works. Raises `error` if none does."""
+        """Create the temporary file in the first folder that accepts one, else raise `error`."""
         name = os.path.basename(self._temporary)
         for folder in spool_folders():
             self._temporary = os.path.join(folder, name)
@@ -199,10 +200,10 @@ class FileOutput(Output):
         self._descriptor = os.open(self._temporary, flags, mode)
 
     def _copy_ownership(self, old: os.stat_result) -> None:
-        """Keep owner and mode where that is permitted, as a shell's redirection does."""
+        """Keep owner and mode if permitted, as a shell's redirection does."""
         mode = stat.S_IMODE(old.st_mode) & 0o777
         if not self._chown(old.st_uid, old.st_gid) and not self._chown(-1, old.st_gid):
-            mode &= ~0o070  # these permissions were meant for the old group
+            mode &= ~0o070  # they were the permissions of the old group
         os.fchmod(self._descriptor, mode)
 
     def _chown(self, user: int, group: int) -> bool:
@@ -236,7 +237,7 @@ class FileOutput(Output):
             raise write_error(self._name, error) from error
 
     def _overwrite(self) -> None:
-        # In a sticky folder O_CREAT is refused for another user's file (fs.protected_regular).
+        # No O_CREAT: in a sticky folder it fails for another user's file (fs.protected_regular).
         target = os.open(self._path, os.O_WRONLY | os.O_TRUNC | system.OPEN_FLAGS)
         with open(target, "wb", buffering=0) as file, open(self._temporary, "rb") as complete:
             while data := complete.read(CHUNK):
@@ -258,7 +259,7 @@ class FileOutput(Output):
 
 
 def _sync(descriptor: int) -> None:
-    """Write a file to its disk, where the file system can do that. Raises OSError."""
+    """Write a file to its disk if the file system supports that. Raises OSError."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -267,7 +268,7 @@ def _sync(descriptor: int) -> None:
 
 
 def open_output(path: str | None, deadline: Deadline) -> Output:
-    """Return the output for -o: None or "-" is standard output; only a file is replaced."""
+    """Return the output for -o. None or "-" is standard output. Only a regular file is replaced."""
     if path is None or path == "-":
         return Output(STDOUT, "standard output", deadline)
     try:
@@ -303,7 +304,7 @@ def rich_console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - takes long to load
 
     class CursorConsole(Console):
-        """Does not hide the cursor: a stopped or killed process could not show it again."""
+        """Keeps the cursor visible: a stopped or killed process could not show it again."""
 
         def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
             return False
@@ -313,9 +314,9 @@ def rich_console() -> Console:
 
 
 class LiveDisplay:
-    """Draws a live display of rich while this process is in the terminal's foreground.
+    """Draws a live display of rich, if this process is in the terminal's foreground.
 
-    In the background it would draw over the shell's prompt, or be stopped (stty tostop).
+    In the background it would overwrite the shell's prompt, or be stopped (stty tostop).
     """
 
     def __init__(self, display: Live | Bar) -> None:
@@ -330,7 +331,7 @@ class LiveDisplay:
             self._display.refresh()
 
     def stop(self) -> None:
-        """Remove it."""
+        """Remove the display."""
         if self._is_shown and system.in_foreground(STDERR):
             self._display.stop()
 

@@ -1,9 +1,8 @@
-"""What is parsed without click, which takes longer to load than an exchange.
+"""Parsing without click, which takes longer to load than an exchange takes.
 
-All verbs parse durations here. For the plain forms of `send` and `probe` only the parsing is
-separate: both ways call the same function of the verb. Whatever is not in the table of options,
-usage errors included, is left to click, before any side effect. A test compares the table with
-click's options.
+All verbs parse durations here. The common options of `send` and `probe` are parsed here, too; then
+the same function of the verb runs as after click's parsing. For any other option, and for usage
+errors, click parses the command line again. A test compares the table of options with click's.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ OPTIONS: dict[str, dict[str, tuple[str, str]]] = {
 """For each verb, each spelling of an option: the parameter's name and its kind."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # in seconds
-_MAX_SECONDS = 10 * 365 * 24 * 3600.0  # the kernel's timers hold this (tunable)
+_MAX_SECONDS = 10 * 365 * 24 * 3600.0  # ten years; does not overflow the kernel's timers
 _DIGITS = "0123456789"
 
 
 class Options:
     """The options of a verb: annotated attributes with defaults, set by keyword arguments.
 
-    Not a dataclass: loading that module takes longer than an exchange.
+    This is no dataclass, as that module takes longer to load than an exchange takes.
     """
 
     def __init__(self, **given: Any) -> None:
@@ -68,17 +67,17 @@ def resolve_endpoint(path: str | None) -> Endpoint:
 
 
 class NeedsClick(Exception):
-    """The command line is more than this module parses."""
+    """The command line has options that this module does not parse."""
 
 
 def spool_folders() -> list[str]:
-    """Return the directories for spooled bytes, best first; some of them may not work."""
+    """Return the directories for spool files, in the order to try; some may be unusable."""
     folders = (os.environ.get("TMPDIR"), *system.SPOOL_FOLDERS)
     return list(dict.fromkeys(folder for folder in folders if folder))
 
 
 def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters given, by click's names. Raises NeedsClick."""
+    """Return the given parameters by click's names. Raises NeedsClick."""
     given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
@@ -106,14 +105,14 @@ def _option(
         return name, True
     if not equals:
         value = next(rest, "")
-        if not value:  # missing, or empty, which is rare
+        if not value:  # missing or empty: let click decide
             raise NeedsClick
     if kind == TEXT:
         return name, value
     found = seconds(value)
     if found is None:
         raise NeedsClick
-    return name, found or None  # 0 means no limit
+    return name, found or None  # 0: no limit
 
 
 def seconds(text: str) -> float | None:
@@ -125,7 +124,7 @@ def seconds(text: str) -> float | None:
     elif parts and all(unit in _UNITS and all(number.split(".")) for number, unit in parts):
         units = [_UNITS[unit] for _, unit in parts]
         found = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if units != sorted(set(units), reverse=True):  # each once, the largest first
+        if units != sorted(set(units), reverse=True):  # each unit only once, the largest first
             found = None
     else:
         found = None
@@ -133,9 +132,9 @@ def seconds(text: str) -> float | None:
 
 
 def _numbers_and_units(text: str) -> list[tuple[str, str]]:
-    """Split `1m30s` into 1, m and 30, s; return nothing if that is impossible.
+    """Split "1m30s" into 1, m and 30, s; return an empty list if that is impossible.
 
-    Without `re`, which takes longer to load than all the rest.
+    Does not use `re`, which takes longer to load than an exchange takes.
     """
     parts = []
     while text:

@@ -1,7 +1,7 @@
-"""Standard streams, messages on standard error, and the input that a request comes from.
+"""Standard streams, messages on standard error, and the input of requests.
 
-Raw descriptors without buffering: data is passed on as it arrives. A standard stream may be
-shared with other programs, so its flags are not changed.
+This module uses descriptors without buffers, so that data is available as it arrives. Other
+programs may share a standard stream, so O_NONBLOCK is not set on it.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
-"""Bytes read at once: full packets."""
+"""Bytes per read: eight full packets."""
 
-_BULK = 32 * 1024  # bytes of one read that show a bulk transfer: half of a pipe's default size
-_MAX_POLL = 86400.0  # seconds; poll's milliseconds end at 24 days
+_BULK = 32 * 1024  # a larger read means bulk transfer; bytes, half of a pipe's default size
+_MAX_POLL = 86400.0  # seconds; poll's limit is 24 days (31 bits of milliseconds)
 
 
 def fill_standard_fds() -> None:
     """Open /dev/null for each closed standard stream, so that no socket gets its number.
 
-    Reading standard input and writing standard output still fail then; only messages get lost.
+    Standard input is opened write-only and standard output read-only, so that using them fails.
     """
     for number, flags in ((STDIN, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, flags), True)  # gets the lowest free number
+            os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest free number
     system.set_binary_stdio()
 
 
 def format_error(verb: str, error: SipcError) -> str:
-    """Return `sipc VERB: what happened: what to do about it`."""
+    """Return the line `sipc VERB: MESSAGE: HINT`."""
     return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
 
 
 def unexpected_error(error: Exception) -> SipcError:
-    """Return what to report for an exception that no code expects.
+    """Return the error to report for an unexpected exception.
 
-    An error of the system gets the name of the function that called it, and what it called it for.
+    For an OSError the message contains the failed call's argument and the calling function.
     """
     if isinstance(error, ImportError):
         hint = "check the installation, and the limits of files and memory"
@@ -80,14 +80,14 @@ def print_error(line: str) -> None:
 
 
 def with_priority(text: str, priority: int) -> str:
-    """Prefix each line with `<priority>`, which systemd's journal takes off: sd-daemon(3)."""
+    """Prefix each line with `<priority>`, which systemd's journal removes: sd-daemon(3)."""
     return "\n".join(f"<{priority:d}>{line}" for line in text.split("\n"))
 
 
 def is_journal(descriptor: int = STDERR) -> bool:
-    """Return whether a descriptor is what JOURNAL_STREAM names: systemd.exec(5).
+    """Return whether a descriptor is the journal's, which JOURNAL_STREAM names: systemd.exec(5).
 
-    Processes whose stderr was redirected inherit the variable, too.
+    The variable alone is not enough: processes with redirected stderr inherit it, too.
     """
     found = os.fstat(descriptor)
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
@@ -106,10 +106,10 @@ class Input:
         self._deadline = deadline
         self.is_terminal = os.isatty(descriptor)
         self._is_bulk = False
-        self._buffer = memoryview(bytearray(CHUNK))  # the system allocates only pages in use
+        self._buffer = memoryview(bytearray(CHUNK))  # unused pages take no memory
         self._reader: FileReader | None = None  # for read_nowait()
         self.at_eof = False
-        """Whether a read other than read_more() has reached the end."""
+        """Whether read_first() or read_nowait() has reached the end."""
 
     @property
     def size(self) -> int | None:
@@ -121,10 +121,10 @@ class Input:
             left = found.st_size - os.lseek(self._descriptor, 0, os.SEEK_CUR)
         except OSError:
             return None
-        return left if left > 0 else None  # files of /proc have the size 0
+        return left if left > 0 else None  # files in /proc have the size 0
 
     def read_first(self) -> memoryview:
-        """Wait for data and read all that is there; return nothing at the end. See read_more().
+        """Wait for data and read all available data; return no bytes at the end. See read_more().
 
         Raises TimedOut, SipcError.
         """
@@ -138,18 +138,18 @@ class Input:
                 count += more
                 self.at_eof = not more
         except OSError:
-            pass  # read_more() will raise it
+            pass  # read_more() will raise the error
         return self._buffer[:count]
 
     def read_more(self) -> memoryview:
-        """Wait for data and return it, valid until the next call; return nothing at the end.
+        """Wait for data and return it, valid until the next call; return no bytes at the end.
 
         Raises SipcError.
         """
         while True:
             try:
                 count = system.read_into(self._descriptor, self._buffer)
-            except BlockingIOError:  # another program made it non-blocking
+            except BlockingIOError:  # another program set O_NONBLOCK
                 wait_until_ready(self._descriptor, Deadline(None))
                 continue
             except OSError as error:
@@ -170,9 +170,9 @@ class Input:
         return self._reader.fileno()
 
     def read_nowait(self, limit: int) -> bytes:
-        """Read up to `limit` bytes after the poller reported some; return nothing at the end.
+        """Read up to `limit` bytes after the poller has reported READ; return no bytes at the end.
 
-        Must not be mixed with read_more(). Raises BlockingIOError without data, SipcError.
+        Do not use it together with read_more(). Raises BlockingIOError without data, SipcError.
         """
         assert self._reader is not None, "fileno() comes first"  # noqa: S101
         try:
@@ -187,7 +187,7 @@ class Input:
         return data
 
     def _check_terminal(self) -> None:
-        """Raise SipcError if the terminal is gone, which reads as an end (Linux: tty_io.c)."""
+        """Raise SipcError if the terminal has closed: a read then returns 0 (Linux: tty_io.c)."""
         if self.is_terminal and not os.isatty(self._descriptor):
             raise self._read_error(OSError(errno.EIO, "its terminal is gone"))
 
@@ -197,9 +197,9 @@ class Input:
 
 
 def named_descriptor(path: str, standard: int) -> int | None:
-    """Return N for /dev/fd/N and the like, `standard` for "-", None for any other path.
+    """Return N for /dev/fd/N or a synonym, `standard` for "-", None for any other path.
 
-    Such a path names an open descriptor, not its file, which may be a socket: it is not opened.
+    Callers use the open descriptor, as opening the path again fails for a socket.
     """
     named = {"-": standard, "/dev/stdin": STDIN, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}
     if path in named:
@@ -224,7 +224,7 @@ def open_input(name: str, deadline: Deadline) -> Input:
 
 
 def open_in_time(path: str, flags: int, deadline: Deadline) -> int:
-    """Open a file; a named pipe waits for a process that opens its other end.
+    """Open a file. For a named pipe, wait for a process that opens the other end.
 
     Raises TimedOut, OSError.
     """
@@ -243,7 +243,7 @@ def open_in_time(path: str, flags: int, deadline: Deadline) -> int:
             outcome.append(error)
         opened.release()
 
-    # Not every system can open a pipe without waiting, and then wait for the other process.
+    # Open in a thread: not all systems can open a pipe without waiting for the other process.
     try:
         start_new_thread(open_file, ())
     except RuntimeError as error:
@@ -268,7 +268,7 @@ def wait_until_ready(descriptor: int, deadline: Deadline, *, writing: bool = Fal
     poll = system.fd_poll(descriptor, writing=writing)
     while not deadline.expired():
         left = deadline.remaining()
-        # Rounded up, so that it does not wake before the deadline.
+        # Rounded up, so that poll() does not return before the deadline.
         if poll.poll(None if left is None else -int(-min(left, _MAX_POLL) * 1000 // 1)):
             return True
     return False

@@ -49,20 +49,20 @@ from simpleipc_cli.system import absolute_path
 Render = Callable[[Report, Sequence[Section]], str]
 
 _DEFAULT_DURATION = 10.0  # seconds
-_OPEN_LOOP_CONCURRENCY = 100  # requests in flight, so that a stall does not block it (tunable)
+_OPEN_LOOP_CONCURRENCY = 100  # requests in flight; a short stall must not use up all (tunable)
 _MIN_RATE, _MAX_RATE = 0.001, 1e9  # per second; intervals are whole nanoseconds
 _PROBE_TIMEOUT = 1.0  # seconds; the default of send for a busy server
 _STOP_SIGNALS = [
     signal.Signals[name]
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # not every system has all
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
     if name in signal.Signals.__members__
 ]
 
 HELP = """Measure the rate and the latency of an endpoint.
 
-Ctrl-C ends the load and reports the results until then. Files are written completely or
-not at all; - is standard output, in place of the text report. Without PATH: $SIPC_PATH,
-else sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+Ctrl-C ends the load early, and the report covers the load until then. Files are written completely
+or not at all; - is standard output, in place of the text report. Without PATH: $SIPC_PATH, else
+sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
 
 EXPR is a figure, one of < <= > >= == != and a value. Figures: min mean max stddev p50 p75
 p90 p95 p99 p99.9 p99.99, alone or after connect. first_byte. service. response.; rate
@@ -118,7 +118,7 @@ _text_option = partial(click.option, metavar="TEXT")
 )
 @_text_option("-d", "--data", help="Send TEXT without changes.  [default: empty]")
 @_file_option("--data-file", help="Send the content of FILE; - is standard input.")
-@click.option("--size", metavar="SIZE", type=SIZE, help="Send SIZE bytes of zero.")
+@click.option("--size", metavar="SIZE", type=SIZE, help="Send a request of SIZE zero bytes.")
 @_duration_option(
     "-w",
     "--warmup",
@@ -138,7 +138,7 @@ _text_option = partial(click.option, metavar="TEXT")
 )
 @_text_option(
     "--expect",
-    help="Count a response as failed unless it is TEXT, apart from a newline at its end.",
+    help="Count a response as failed unless it is TEXT, with or without a newline at its end.",
 )
 @_file_option("--json", "json_file", help="Write the full report to FILE as JSON.")
 @_file_option("--csv", "csv_file", help="Write the figures to FILE as CSV.")
@@ -163,7 +163,7 @@ def bench(ctx: click.Context, /, **options: Any) -> int:
 
 @dataclass(frozen=True)
 class _Options:
-    """The options, under the names that click gives them; durations in seconds."""
+    """The options, under click's names for them; durations in seconds."""
 
     path: str | None
     concurrency: int | None
@@ -200,7 +200,7 @@ def _run(options: _Options, given: set[str]) -> int:
     _check_listening(endpoint)
     outputs: dict[str, Output] = {}
     with ExitStack() as stack:
-        for name in renders:  # before the measurement, to find errors early
+        for name in renders:  # before the measurement, to report errors early
             outputs[name] = open_output(name, Deadline(None))
             stack.callback(outputs[name].close)
             outputs[name].open()
@@ -223,7 +223,7 @@ def _run(options: _Options, given: set[str]) -> int:
                     outputs[name].commit()
                 except SipcError as error:
                     failures.append(error)
-        finally:  # the report reaches standard output even if a file cannot be written
+        finally:  # print the report even if a file cannot be written
             if not (options.quiet or "-" in renders):
                 print_report(report, parts)
     if failures:
@@ -234,7 +234,7 @@ def _run(options: _Options, given: set[str]) -> int:
 
 
 def _renders(options: _Options) -> dict[str, Render]:
-    """Return the functions that make the contents of the files, by name of the file."""
+    """Return the functions that create the files' contents, by file name."""
     forms: list[tuple[str | None, Render]] = [
         (options.json_file, lambda report, *_: json.dumps(report.to_json()) + "\n"),
         (options.csv_file, lambda report, *_: to_csv(report)),
@@ -257,9 +257,10 @@ def _renders(options: _Options) -> dict[str, Render]:
 
 
 def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
-    """Return the plan of all processes.
+    """Return the load plan, for all processes together.
 
-    `given` has "duration" and "size" if they are on the command line: None can mean "no limit".
+    `given` contains "duration" and "size" if they are on the command line: their value None can
+    also mean "no limit".
     """
     duration = options.duration
     if options.requests is None and "duration" not in given:
@@ -280,7 +281,7 @@ def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
 
 
 def _check_listening(endpoint: Endpoint) -> None:
-    """Raise EndpointError if no server listens: a report of failures alone does not help."""
+    """Raise EndpointError if no server listens: a report with only failures would not help."""
     error = probe(endpoint.path_checked, timeout=_PROBE_TIMEOUT).error
     if isinstance(error, ServerBusy):
         error.hint = "try again later"  # there is no --wait here
@@ -291,7 +292,7 @@ def _check_listening(endpoint: Endpoint) -> None:
 
 
 def _exit_status(report: Report, conditions: Sequence[ConditionResult]) -> int:
-    """Return the exit status, or raise SipcError with another one."""
+    """Return exit status 0, or raise SipcError for another status."""
     if failed := [one for one in conditions if one.fails]:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise ExpectationFailed(f"{describe_condition(failed[0])}{more}", "see the report")

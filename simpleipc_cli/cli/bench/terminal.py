@@ -1,4 +1,4 @@
-"""The progress and the report of `sipc bench`, on a terminal in at most 80 columns."""
+"""The progress display and the text report of `sipc bench`, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from simpleipc_cli.cli.stdio import STDERR, STDOUT
 from simpleipc_cli.text import printable
 
 _WIDTH = 80
-_UNLIMITED = 10_000  # columns: a program that reads the report wants whole lines
-_COLUMN = 11  # of figures
-_ROWS = 12  # of the histogram (tunable)
+_UNLIMITED = 10_000  # columns, if a program reads the report: lines must not be wrapped
+_COLUMN = 11  # width of a column of figures
+_ROWS = 12  # rows of the histogram (tunable)
 _BAR = 34
-_RECENT = 5 * SECOND  # of the current rate (tunable)
+_RECENT = 5 * SECOND  # nanoseconds over which the current rate is averaged (tunable)
 _STYLES = {"better": "green", "passed": "green", "worse": "bold red", "failed": "bold red"}
 
 
 def _wants_colour(descriptor: int) -> bool:
-    """Return whether a descriptor is a terminal on which colours are wanted."""
+    """Return whether to use colours: the descriptor is a terminal, and NO_COLOR is not set."""
     environment = os.environ
     return (
         os.isatty(descriptor)
@@ -72,7 +72,7 @@ def live_progress(plan: LoadPlan, *, quiet: bool) -> Iterator[Callable[[Progress
 
 
 class View:
-    """The picture of the progress so far: the time, the counts, the recent rate."""
+    """The progress display: the elapsed time, the counts, the recent rate."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
@@ -80,7 +80,7 @@ class View:
 
     def add(self, progress: Progress) -> None:
         self._recent.append(progress)
-        # The oldest one kept only marks the beginning of the recent time.
+        # The oldest kept entry marks the start of the recent time.
         while len(self._recent) > 1 and self._recent[1].elapsed <= progress.elapsed - _RECENT:
             self._recent.popleft()
 
@@ -107,7 +107,7 @@ class View:
         return text
 
     def _rate(self) -> str:
-        """Return the rate of the last seconds."""
+        """Return the rate of the last few seconds."""
         first, last = self._recent[0], self._recent[-1]
         if last.elapsed == first.elapsed:
             return NOT_AVAILABLE

@@ -51,8 +51,8 @@ Examples:
     "-t",
     "--timeout",
     default=f"{ProbeOptions.timeout:g}s",
-    help="Maximum time to wait for a free place in the queue of a busy server, and, with --data, "
-    "for the response.",
+    help="Maximum time to wait while the server's queue is full, and, with --data, for the "
+    "response.",
 )
 @text_option("-d", "--data", help="Send TEXT, and check the response.")
 @expect_option

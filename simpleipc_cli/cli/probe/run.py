@@ -1,4 +1,4 @@
-"""Run `sipc probe`. Loads little: see cli/parse.py."""
+"""Run `sipc probe`. Imports few modules: see cli/parse.py."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ class ProbeOptions(Options):
     timeout: float | None = 3.0
     data: bytes | None = None
     expected: Expectation | None = None
-    """What the response to `data` must be; None accepts every complete response."""
+    """The expected response to `data`; None accepts every complete response."""
 
 
 class _Reply:
-    """The response to `--data`, or why there is none."""
+    """The response to `--data`, or the reason why there is none."""
 
     def __init__(self, options: ProbeOptions) -> None:
         self._request = options.data or b""
         self._expected = options.expected
         self.outcome: str | None = None
-        """In words; None if nothing was sent."""
+        """The result in words; None if nothing was sent."""
         self.error: SipcError | None = None
-        """Why the response is not good; None if it is, or if nothing was sent."""
+        """The error; None if the response is as expected, or if nothing was sent."""
         self.bytes = 0
-        """Bytes of its payload."""
+        """Bytes of the response's payload."""
         self.seconds = 0.0
         """Time from the connection to the end of the response, or to the error."""
 
@@ -108,7 +108,7 @@ def run(options: ProbeOptions) -> int:
         )
         status = exit_code(result.error or reply.error)
     if result.error is not None and status == ExitCode.FAILURE and not options.as_json:
-        raise result.error  # says nothing about the endpoint: the probe itself failed
+        raise result.error  # not about the endpoint: the probe itself failed
     if options.as_json:
         import json  # noqa: PLC0415 - only for --json
 
@@ -125,7 +125,7 @@ def run(options: ProbeOptions) -> int:
         outcome = f", {reply.outcome}" if reply.outcome else ""
         print_line(printable(f"{shown}: {result.state}{outcome}"))
         if reply.error is not None:
-            raise reply.error  # which has details
+            raise reply.error  # its message has details
     return status
 
 
@@ -138,7 +138,7 @@ def _wait_gone_status(result: ProbeResult) -> int:
 
 
 def _to_json(path: str, result: ProbeResult, reply: _Reply) -> dict[str, object]:
-    """Return the object for --json; null is what is unknown."""
+    """Return the object for --json; unknown values are None."""
     from simpleipc_cli.transport import endpoint_info  # noqa: PLC0415 - only for --json
 
     error = result.error or reply.error

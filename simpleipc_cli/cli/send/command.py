@@ -25,12 +25,12 @@ from simpleipc_cli.cli.send.run import SendOptions, run
 
 HELP = """Send one request to PATH, from standard input, and print the response.
 
-Both are passed on as they arrive, whatever their size. Without PATH: $SIPC_PATH, else
-sipc.sock in $XDG_RUNTIME_DIR, else in /tmp/sipc-UID.
+Both are streamed, at any size. Without PATH: $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else
+in /tmp/sipc-UID.
 
-With --lines or --null each record of the input is a request of its own. Responses are
-printed in the order of the records. A failed record is reported with its number, the others
-continue, and the exit status is that of the first failure.
+With --lines or --null each record of the input is a separate request. Responses are printed in the
+order of the records. If a record fails, its number is reported, the other records continue, and the
+exit status is that of the first failed record.
 
 Durations: 500ms, 2s, 1m30s; 0 means no limit.
 """
@@ -54,16 +54,16 @@ Examples:
 @duration_option(
     "--connect-timeout",
     default=f"{SendOptions.connect_timeout:g}s",
-    help="Maximum time to wait for a free place in the queue of a busy server.",
+    help="Maximum time to wait while the server's queue is full.",
 )
 @duration_option(
     "-m",
     "--max-time",
     default="0",
-    help="Maximum time for everything.",
+    help="Maximum time of the whole command.",
 )
 @wait_option
-@click.option("--lines", is_flag=True, help="Send each line as a request of its own.")
+@click.option("--lines", is_flag=True, help="Send each line as a separate request.")
 @click.option("-0", "--null", is_flag=True, help="Like --lines, with NUL as separator.")
 @count_option(
     "-j",

@@ -1,4 +1,4 @@
-"""What `sipc send` shows of a transfer: statistics and progress."""
+"""The statistics and the progress display of `sipc send`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 PROGRESS_AFTER = 1.0
-"""Seconds: shorter transfers need no bar (the contract)."""
+"""Seconds before the progress display appears; documented in the help."""
 
 _REDRAW_INTERVAL = 0.2  # seconds (tunable)
 _LINE_INTERVAL = 1.0  # seconds (tunable)
-_STOP_TIMEOUT = 1.0  # seconds that a stuck terminal may delay the exit (tunable)
+_STOP_TIMEOUT = 1.0  # seconds by which a blocked terminal may delay the exit (tunable)
 
 
 def format_stats(stats: TransferStats, path: str, error: BaseException | None) -> str:
-    """Return the JSON object for --stats; `error` is what ended the transfer."""
+    """Return the JSON object for --stats; `error` is the exception that ended the transfer."""
     import json  # noqa: PLC0415 - a progress display does without
 
     status = exit_code(error)
@@ -57,15 +57,15 @@ def _rounded(seconds: float | None) -> float | None:
 class Progress:
     """Shows the progress of a transfer from start() to stop(): a bar, or lines.
 
-    A thread draws it, so the transfer never waits for the display.
+    A separate thread draws, so that the transfer never waits for the display.
     """
 
     def __init__(
         self, stats: TransferStats, total: int | None, *, is_live: bool, delay: float
     ) -> None:
-        """Show it `delay` seconds after start(). `total` bytes will be sent, None if unknown.
+        """Show progress from `delay` seconds after start() on, for `total` bytes (None: unknown).
 
-        `is_live` shows a bar, otherwise lines.
+        With `is_live` it is a bar, otherwise lines.
         """
         self._stats = stats
         self._total = total
@@ -80,13 +80,13 @@ class Progress:
             try:
                 self._thread.start()
             except RuntimeError:
-                pass  # no thread available: the transfer continues without a display
+                pass  # no thread can start: the transfer continues without a display
 
     def stop(self) -> None:
-        """End the display and remove a bar. May be called again."""
+        """Stop the display, and remove the bar. May be called again."""
         try:
             self._stop()
-        except BaseException:  # a signal: the bar must be removed nevertheless
+        except BaseException:  # after a signal the bar must be removed, too
             self._stop()
             raise
 
@@ -155,7 +155,7 @@ def _new_bar() -> Bar:
 
     return progress.Progress(
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=24),  # all of it fits into 80 columns
+        progress.BarColumn(bar_width=24),  # all columns together fit into 80 characters
         progress.TextColumn("{task.fields[size]}", style="progress.download"),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(compact=True),

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from simpleipc_cli.transport import Stream
 
-_RESERVED_FDS = 16  # for files that are open for a moment (tunable)
-_SPOOL_FDS = 64  # spools of responses out of turn (tunable)
+_RESERVED_FDS = 16  # for files that are open for a short time (tunable)
+_SPOOL_FDS = 64  # for spools of waiting responses (tunable)
 
 
 def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
-    """Send each record as one request; return the exit status of the first that failed.
+    """Send each record as one request; return the exit status of the first failed record.
 
     Raises SipcError, Terminated.
     """
@@ -80,7 +80,7 @@ def _connect_nowait(
     deadline: Deadline,
     diagnostics: Diagnostics,
 ) -> Callable[[], Stream]:
-    """Return a function that connects without waiting, unless it starts a server."""
+    """Return a function that connects without waiting, except when it starts a server."""
     number = count(1)
     may_start = options.spawn is not None
 
@@ -91,7 +91,7 @@ def _connect_nowait(
         except (NotListening, PathNotFound):
             if not may_start:
                 raise
-            may_start = False  # if it fails, it is not tried again for every record
+            may_start = False  # if the start fails, do not try again for every record
             stream = connect(options, endpoint, deadline)
             may_start = True
         return diagnostics.observe(stream, next(number))
@@ -100,11 +100,11 @@ def _connect_nowait(
 
 
 def _max_fds(jobs: int) -> int:
-    """Return how many more descriptors may be opened; raise the soft limit only if necessary."""
+    """Return the number of descriptors that can be opened; raise the soft limit if necessary."""
     soft, hard = get_fd_limits()
     used = count_open_fds() + _RESERVED_FDS
     wanted = used + 2 * jobs + _SPOOL_FDS
     new = min(wanted, hard)
-    if soft < new and set_fd_limit(new):  # otherwise fewer requests are in flight
+    if soft < new and set_fd_limit(new):  # if it fails, fewer requests are in flight
         soft = new
     return soft - used

@@ -1,4 +1,4 @@
-"""Run `sipc send` for one request. Loads little: see cli/parse.py."""
+"""Run `sipc send` for one request. Imports few modules: see cli/parse.py."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SendOptions(Options):
     trace_file: str | None = None
     stats: bool = False
     progress: bool | None = None
-    """None shows it on a suitable terminal."""
+    """Whether to show progress; None: only on a suitable terminal."""
 
 
 def run(options: SendOptions) -> int:
@@ -108,7 +108,7 @@ def run(options: SendOptions) -> int:
 def open_source(
     options: SendOptions, endpoint: Endpoint, deadline: Deadline, content: str
 ) -> Input:
-    """Open the input, and say so if it is a terminal. Raises SipcError."""
+    """Open the input; print a note if it is a terminal. Raises SipcError."""
     name = options.data_file or "-"
     if named_descriptor(name, STDIN) == STDIN and os.isatty(STDIN):
         print_error(f"sipc send: reading {content} from the terminal: end it with Ctrl-D")
@@ -116,7 +116,7 @@ def open_source(
 
 
 def _wait_for_input(wait: Callable[[], _Found], endpoint: Endpoint) -> _Found:
-    """Call `wait`. If it raises TimedOut, report a missing server instead."""
+    """Call `wait`. If it raises TimedOut and no server listens, raise that error instead."""
     try:
         return wait()
     except TimedOut:
@@ -152,23 +152,23 @@ def connect(options: SendOptions, endpoint: Endpoint, deadline: Deadline) -> Str
 
 
 class Diagnostics:
-    """Shows what the options ask for besides the response, in a `with` around all exchanges.
+    """The trace, statistics and progress display, in a `with` around all exchanges.
 
-    Loads only the modules for that.
+    It imports only the modules that the options need.
     """
 
     def __init__(self, options: SendOptions, path: str) -> None:
-        """Open nothing yet: the statistics include errors of open()."""
+        """Open no files yet: the statistics include errors of open()."""
         self._options = options
         self._path = path
         self._stats: TransferStats | None = None
         self._tracer: Tracer | None = None
         self._progress: Progress | None = None
         self.failure: SipcError | None = None
-        """An error that is not raised, for the statistics."""
+        """An error that the caller does not raise, for the statistics."""
         if options.stats:
             started_at = monotonic()  # includes the time to load the module
-            # Now: there may be no free descriptor when a failure is reported.
+            # Import it now: later there may be no free descriptor.
             import json  # noqa: F401, PLC0415 - for format_stats()
 
             from simpleipc_cli.cli.send.diagnostics import format_stats  # noqa: PLC0415
@@ -190,10 +190,10 @@ class Diagnostics:
             print_error(self._format_stats(self._stats, self._path, error or self.failure))
 
     def open(self, source: Input | None, *, has_records: bool = False) -> None:
-        """Open the trace and prepare the progress display, before anything is read or sent.
+        """Open the trace and prepare the progress display, before any byte is read or sent.
 
         `source` is None if the request is on the command line. With `has_records` the total is
-        unknown, because separators are not sent. Raises SipcError if the trace cannot be opened.
+        unknown, as separators are not sent. Raises SipcError if the trace cannot be opened.
         """
         options = self._options
         if options.trace or options.trace_file is not None:
@@ -219,7 +219,7 @@ class Diagnostics:
             )
 
     def observe(self, stream: Stream, number: int = 1) -> Stream:
-        """Return the stream to use instead; `number` identifies it within this process."""
+        """Return the stream to use in place of `stream`; `number` identifies it in this process."""
         if self._progress is not None:
             self._progress.start()
         if self._stats is not None:
@@ -231,12 +231,12 @@ class Diagnostics:
         return stream
 
     def hide_progress_before(self, output: Output) -> None:
-        """Remove the display when the first part of the response goes to the terminal."""
+        """Remove the display when the first part of the response is written to the terminal."""
         if self._progress is not None and output.is_terminal:
             output.before_first_write = self._progress.stop
 
     def hide_bar(self) -> None:
-        """Remove a bar: something will be written to standard error. Lines continue."""
+        """Remove a bar before a message is written to standard error. Lines continue."""
         if self._progress is not None and self._progress.is_live:
             self._progress.stop()
 
@@ -247,7 +247,7 @@ class Diagnostics:
 
 
 def _connect_event() -> str:
-    """Name the request that a handler of `sipc serve` answers, to match a proxy's two traces."""
+    """Describe the connection. In a handler of `sipc serve`, name the request that it answers."""
     request = os.environ.get("SIPC_REQUEST_ID")
     if not request:
         return "connected to"

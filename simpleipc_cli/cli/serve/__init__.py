@@ -32,7 +32,7 @@ class ServeOptions:
 
     @property
     def socket_mode(self) -> int:
-        """The mode that was given, else one that lets in the given group or users."""
+        """The given mode, or a default that lets the given group or users connect."""
         if self.mode is not None:
             return self.mode
         if self.config.allowed_users:
@@ -41,7 +41,7 @@ class ServeOptions:
 
     @property
     def sighup_reloads(self) -> bool:
-        """Whether SIGHUP reloads; otherwise SIGHUP stops the server: the terminal is gone."""
+        """Whether SIGHUP reloads. Otherwise it stops the server, as its terminal has closed."""
         return self.background or any(
             value is not None for value in (self.log_file, self.worker, self.prestart)
         )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 HELP = """Listen on PATH and answer each request with a command.
 
---exec starts it for each request, --worker keeps it running.
+--exec starts the command for each request, --worker keeps it running.
 
 SIGTERM or SIGINT stops the server after it has answered all connected clients; a second
 signal stops it at once. Without PATH: $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else
@@ -75,8 +75,8 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
 @count_option("--max-requests-per-worker", help="Replace a worker after N requests.")
 @count_option(
     "--prestart",
-    help="Keep N processes of --exec started, waiting for their standard input; they do not get "
-    "the variables that describe the client.",
+    help="Keep N idle processes of --exec started before their requests; they do not get the "
+    "variables that describe the client.",
 )
 @click.option(
     "--whole-request", is_flag=True, help="Start the handler only when the request is complete."
@@ -85,7 +85,7 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
     "--on-hangup",
     type=click.Choice(["kill", "finish"]),
     default="kill",
-    help="What happens to a handler whose client closes the connection; finish applies to "
+    help="What to do with a handler whose client closes the connection; finish applies only to "
     "complete requests.",
 )
 @duration_option(
@@ -114,12 +114,12 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
 @duration_option(
     "--read-timeout",
     default="30s",
-    help="Maximum time without data within a request, and maximum time for one packet of it.",
+    help="Maximum time to wait for more bytes of a request, and for the end of a packet.",
 )
 @duration_option(
     "--write-timeout",
     default="60s",
-    help="Maximum time in which no data moves while the client should read.",
+    help="Maximum time without any progress while the client should read the response.",
 )
 # Access.
 @click.option(
@@ -191,7 +191,7 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
 
 
 def _take_config(given: dict[str, Any]) -> ServerConfig:
-    """Remove the options of the server itself, and return them."""
+    """Remove the options that are fields of ServerConfig; return them as a ServerConfig."""
     quit_on = given.pop("quit_on")
     return ServerConfig(
         max_concurrency=given.pop("threads"),
@@ -244,8 +244,8 @@ def _check(options: ServeOptions) -> None:
 def _passed_listener(ctx: click.Context, path: str | None) -> UnixInheritedListener | None:
     """Return the listening socket that the service manager has passed, if any.
 
-    Raises UsageError for options that such a socket excludes, and for a `path` other than its own,
-    SipcError for sockets that cannot be served.
+    Raises UsageError for options that cannot be combined with it, and for a `path` that is not its
+    own; SipcError for unsuitable sockets.
     """
     descriptor = systemd.passed_descriptor(os.environ)
     if descriptor is None:

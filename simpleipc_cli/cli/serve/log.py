@@ -14,8 +14,8 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.context import Log, RequestRecord
 from simpleipc_cli.text import json_safe, printable
 
-_MAX_WARNINGS = 4  # in JSON, so that a line stays short
-_MAX_TEXTS = (2000, 50)  # characters; five escaped texts of the second length fit into a line
+_MAX_WARNINGS = 4  # per JSON object, to limit the length of a line
+_MAX_TEXTS = (2000, 50)  # characters; five escaped texts of the second length fit in a line
 
 
 class LineLog(Log):
@@ -89,7 +89,7 @@ class LineLog(Log):
 
 
 def _request_text(record: RequestRecord, seconds: float, warnings: list[str]) -> str:
-    """Return `1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered` and the like."""
+    """Return a line such as `1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
     line = (
         f"{record.request.id} pid={record.request.peer.pid} "
         f"in={record.bytes_in} out={record.bytes_out} "
@@ -120,7 +120,7 @@ def _request_fields(record: RequestRecord, seconds: float, warnings: list[str]) 
 
 
 def _json_object(priority: Priority, event: str, fields: Mapping[str, Any]) -> str:
-    """Return one object; cut its texts if the line would be too long."""
+    """Return one object; shorten its texts if the line would be too long."""
     line = ""
     for max_text in _MAX_TEXTS:
         record = {"time": _now(), "level": priority.name.lower(), "event": event}
@@ -132,7 +132,7 @@ def _json_object(priority: Priority, event: str, fields: Mapping[str, Any]) -> s
 
 
 def _cut(value: Any, max_text: int) -> Any:
-    """Cut a text, or each text in a list, to `max_text` characters, and make it JSON-safe."""
+    """Shorten a text, or each text in a list, to `max_text` characters; make it JSON-safe."""
     if isinstance(value, list):
         return [_cut(text, max_text) for text in value]
     if not isinstance(value, str):
@@ -142,5 +142,5 @@ def _cut(value: Any, max_text: int) -> Any:
 
 
 def _now() -> str:
-    """Return the local time with its zone, to the millisecond."""
+    """Return the local time with its time zone, in milliseconds."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Runs the server of `sipc serve`: its handler, its signals, its exit status."""
+"""Run `sipc serve`: create the handler and the server, pass signals, return the status."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MAX_TASK = 0.2  # seconds for what should be done before that, and may hang (tu
 
 
 class SignalRouter:
-    """Passes signals to a server; those that arrive before there is one are kept for it.
+    """Passes signals to a server, also those that arrive before the server exists.
 
     Where the system allows it, a thread receives them: the main thread receives none while it hangs
     in a system call, such as one about a disk that does not answer.
@@ -52,12 +52,12 @@ class SignalRouter:
     def __init__(self, *, sighup_reloads: bool) -> None:
         """Handle signals from now on.
 
-        A stop signal other than SIGTERM stays ignored if it was ignored before, which shells and
-        nohup(1) rely on. All others are handled in any case, also SIGHUP if it means reload: a
-        daemon's parent has ignored it only because of the terminal.
+        An ignored stop signal, except SIGTERM, stays ignored: shells and nohup(1) rely on that. All
+        other signals are always handled. This includes SIGHUP if it means reload: a daemon's parent
+        has ignored it only because of the terminal.
         """
         self.first = 0
-        """The first stop signal, 0 if there was none."""
+        """The first stop signal; 0 if there was none."""
         self._stop_count = 0
         self._server: Server | None = None
         self._remove_path: Callable[[], object] = bool
@@ -75,13 +75,13 @@ class SignalRouter:
         system.receive_signals(self._methods, self._on_signal_in_thread)
 
     def attach(self, server: Server, listener: Listener) -> None:
-        """Pass all signals to this server, those that have arrived before included."""
+        """Pass all signals to this server, including those that have already arrived."""
         self._remove_path = listener.stop_listening
         self._server = server
         self._pass_on()
 
     def ignore(self) -> None:
-        """Ignore signals from now on: the server has ended, and the process is about to."""
+        """Ignore signals from now on: the server has ended, and the process is about to exit."""
         self._server = None
         for number in self._methods:
             signal.signal(number, signal.SIG_IGN)
@@ -148,7 +148,7 @@ def run(
 ) -> int:
     """Serve until stopped; return the exit status.
 
-    `listener` listens already, at the absolute or abstract `path`; without it, `path` is claimed.
+    `listener` listens already, at the absolute or abstract `path`; without it, listen on `path`.
     `on_listening` is called when clients can connect.
     """
     signals = SignalRouter(sighup_reloads=options.sighup_reloads)
@@ -214,9 +214,9 @@ def _exit_status(
 
 @contextmanager
 def _errors_logged(log: Log, options: ServeOptions) -> Iterator[None]:
-    """Write the error that ends the server to its log file, too: a daemon has no stderr.
+    """Write the error that ends the server also to its log file: a daemon has no stderr.
 
-    With --verbose, an unexpected one with its traceback.
+    With --verbose, write the traceback of an unexpected error, too.
     """
     if options.verbose:
         import traceback  # noqa: PLC0415 - loaded now: later there may be no free descriptor
@@ -253,7 +253,7 @@ def _trace(
 
 
 def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: Log) -> Handler:
-    """Return the handler; it starts nothing yet. `path` is absolute or abstract."""
+    """Return the handler, without starting processes. `path` is absolute or abstract."""
     line = options.command or options.worker or ""
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
@@ -274,7 +274,7 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
 
 
 def _check_spool(config: ServerConfig, log: Log) -> ServerConfig:
-    """Leave out the spool folders that do not work; log a warning if none does."""
+    """Remove unusable spool folders; log a warning if none is usable."""
     if usable := usable_folders(config.spool_folders):
         return replace(config, spool_folders=usable)
     log.warning(
