@@ -1,7 +1,7 @@
-"""Count and trace what passes a stream, without changing it.
+"""Count and trace the bytes of a stream, without changing them.
 
-Only the bytes that the system accepted or returned are reported: of a short write, those that
-were written. A trace has one line for each packet, in either direction:
+Only bytes that the system accepted or returned are reported: after a short write, only the written
+ones. A trace has one line for each packet, in either direction:
 
     2025-11-22T13:45:01.123456+01:00 4711-1 = connected to "/run/sock": pid=99 uid=0 gid=0
     2025-11-22T13:45:01.123470+01:00 4711-1 > sent 0008 (8 bytes): "ping"
@@ -56,9 +56,9 @@ _MAX_PATH_SHOWN = 512  # bytes; escaping may turn each into four characters
 
 
 class ObservedStream(Stream):
-    """Passes everything on to a stream, and reports it to its own methods `on_...`.
+    """Wraps a stream: forwards all calls, and reports bytes and events to its `on_...` methods.
 
-    They must not raise, and must not block long. Each direction may have a thread of its own.
+    These must not raise, and not block for long. Each direction may have its own thread.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -73,13 +73,13 @@ class ObservedStream(Stream):
         """Observe bytes that were read. They are valid only during the call."""
 
     def on_eof(self) -> None:
-        """The peer will write no more."""
+        """Observe the end of the received bytes."""
 
     def on_write_error(self, reason: str) -> None:
-        """Writing failed."""
+        """Observe a failed write."""
 
     def on_close(self) -> None:
-        """This end closes. May be called again; bytes in flight may be reported after it."""
+        """Observe that this end closes. May be called again; reports of bytes may follow."""
 
     def fileno(self) -> int:
         return self._stream.fileno()
@@ -124,7 +124,7 @@ class ObservedStream(Stream):
         return count
 
     def shutdown(self) -> None:
-        self.on_close()  # first: an end of stream after it is our own
+        self.on_close()  # first: shutdown() causes an end of stream
         self._stream.shutdown()
 
     def close(self) -> None:
@@ -133,9 +133,9 @@ class ObservedStream(Stream):
 
 
 class TransferStats:
-    """Counts all connections together, also while they are in use.
+    """Counts the bytes of all connections together, also while they are open.
 
-    Times are seconds since the start. Each direction is counted by one thread at a time.
+    Times are seconds since the start. Only one thread at a time may count each direction.
     """
 
     def __init__(self, started_at: float | None = None) -> None:
@@ -152,20 +152,20 @@ class TransferStats:
         return monotonic() - self._started_at
 
     def observe(self, stream: Stream) -> Stream:
-        """Return the stream to use instead of `stream`, which is counted."""
+        """Return a stream that counts the bytes of `stream`. Use it in place of `stream`."""
         if self.connected is None:
             self.connected = self.elapsed()
         return _CountedStream(stream, self)
 
 
 class Traffic:
-    """Counts of one direction, of all connections."""
+    """Counters of one direction, for all connections."""
 
     def __init__(self) -> None:
         self.payload = 0
         """Bytes."""
         self.packets = 0
-        """Complete packets, without flushes."""
+        """Complete packets, not counting flushes."""
 
     def count(self, reader: MessageReader, data: memoryview) -> None:
         """Count the bytes of one connection, up to its flush or the first malformed packet."""
@@ -174,13 +174,13 @@ class Traffic:
             for _ in reader.feed(data):
                 pass
         except ProtocolError:
-            pass  # it is raised again for what follows
+            pass  # stop counting: the reader raises it again for later data
         self.payload += reader.payload_bytes - payload
         self.packets += reader.packets - packets
 
 
 class _CountedStream(ObservedStream):
-    """Counts one connection."""
+    """Counts the bytes of one connection."""
 
     def __init__(self, stream: Stream, stats: TransferStats) -> None:
         super().__init__(stream)
