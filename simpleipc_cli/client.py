@@ -145,7 +145,7 @@ class _Sender:
         except RuntimeError as error:
             self._end()
             hint = "raise the limits of processes and memory"  # the error does not name the limit
-            raise SipcError(f"{error} to send with", hint) from None
+            raise SipcError(f"cannot send: {error}", hint) from None
 
     def join_and_close(self) -> None:
         """Wait for the thread, unless it may block on its input.

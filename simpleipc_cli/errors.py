@@ -1,6 +1,6 @@
 """The exceptions that this package raises on purpose.
 
-    SipcError                    any failure without a class of its own
+    SipcError                    any other failure
     |-- EndpointError            about the endpoint, before any byte was sent
     |   |-- NotListening         a socket exists, no process accepts on it
     |   |-- ServerBusy           a server listens, its queue stayed full until the deadline
@@ -119,7 +119,7 @@ class TimedOut(SipcError):
 
 
 class ExpectationFailed(SipcError):
-    hint = "check the server's response, or change what is expected"
+    hint = "check the server's response, or change the expectation"
 
 
 class ProtocolError(SipcError):

@@ -19,7 +19,7 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> Callable[[str], ob
     def load(name: str) -> object:
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        from importlib import import_module  # noqa: PLC0415 - a small send does without
+        from importlib import import_module  # noqa: PLC0415 - the fast path does not need it
 
         module, _, attribute = exports[name].partition(":")
         return getattr(import_module(f"simpleipc_cli.{module}"), attribute or name)

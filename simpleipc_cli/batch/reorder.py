@@ -200,7 +200,7 @@ class OrderedOutput:
             response.store(payload)
 
     def write_nowait(self) -> None:
-        """Write what the sink takes without blocking. Raises OutputFailed."""
+        """Write without blocking. Raises OutputFailed."""
         self._buffer.flush_nowait()
         while not self._buffer.is_full and self._refill():
             self._buffer.flush_nowait()

@@ -129,7 +129,7 @@ class LineWriter:
         except OSError as error:
             where = self._path or "stderr"
             what = f"cannot write the {self._kind} to {where}: {error.strerror}"
-            self._report(SipcError(what, "everything else continues without it"))
+            self._report(SipcError(what, "the program continues without it"))
         if written:
             self._is_torn = written < len(data)
         return written == len(data)

@@ -79,8 +79,8 @@ class Output:
     def write_nowait(self, payload: memoryview) -> int:
         """Write without blocking; return the number of written bytes.
 
-        The write of the others may be pending: pass them again before other bytes. Raises the
-        errors of write().
+        Pass the rest again before other bytes, as its write may be pending. Raises the errors of
+        write().
         """
         self._report_first_write()
         try:
@@ -282,7 +282,7 @@ def open_output(path: str | None, deadline: Deadline) -> Output:
     except OSError as error:
         raise write_error(path, error) from error
     if not os.path.basename(path):
-        raise SipcError(f"{path!r} is not the name of a file", "give another after -o")
+        raise SipcError(f"{path!r} is not the name of a file", "give another name after -o")
     return FileOutput(path)
 
 

@@ -57,7 +57,7 @@ def unexpected_error(error: Exception) -> SipcError:
         hint = "check the installation, and the limits of files and memory"
         return SipcError(f"cannot load a module of Python: {error}", hint)
     if not isinstance(error, OSError):
-        hint = "please report this, with what SIPC_DEBUG=1 shows"
+        hint = "please report this, with the output of SIPC_DEBUG=1"
         return SipcError(f"unexpected {type(error).__name__}: {error}", hint)
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
@@ -130,7 +130,7 @@ class Input:
         """
         is_limited = self._deadline.remaining() is not None
         if is_limited and not wait_until_ready(self._descriptor, self._deadline):
-            raise TimedOut(f"nothing came from {self.name} in time")
+            raise TimedOut(f"no data arrived from {self.name} in time")
         count = len(self.read_more())
         try:
             while count and count < len(self._buffer) and not self.at_eof:
@@ -189,7 +189,7 @@ class Input:
     def _check_terminal(self) -> None:
         """Raise SipcError if the terminal has closed: a read then returns 0 (Linux: tty_io.c)."""
         if self.is_terminal and not os.isatty(self._descriptor):
-            raise self._read_error(OSError(errno.EIO, "its terminal is gone"))
+            raise self._read_error(OSError(errno.EIO, "the terminal was closed"))
 
     def _read_error(self, error: OSError) -> SipcError:
         hint = file_hint(error, "check where it comes from")
@@ -247,7 +247,7 @@ def open_in_time(path: str, flags: int, deadline: Deadline) -> int:
     try:
         start_new_thread(open_file, ())
     except RuntimeError as error:
-        raise SipcError(f"{error} to open {path} with", "raise the limit of processes") from None
+        raise SipcError(f"cannot open {path}: {error}", "raise the limit of processes") from None
     if not opened.acquire(timeout=min(left, TIMEOUT_MAX)):
         purpose = "read" if flags & os.O_WRONLY else "write"
         what = f"no process opened {path} to {purpose} in time"

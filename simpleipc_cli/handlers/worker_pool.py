@@ -53,7 +53,7 @@ class WorkerPool(SupervisedHandler[Worker]):
     def run_nowait(
         self,
         request: Request,  # noqa: ARG002
-        payload: Sequence[Buffer] | None,  # noqa: ARG002 - the server feeds it
+        payload: Sequence[Buffer] | None,  # noqa: ARG002 - the server writes the request
     ) -> WorkerRun | None:
         """Use an idle worker; return None if there is none, as starting one may block."""
         with self._lock:

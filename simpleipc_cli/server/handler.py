@@ -138,7 +138,7 @@ class Handler(ABC):
         """Prepare for requests. The server calls this when it starts to serve; it may start
         threads."""
 
-    def reload(self) -> None:  # noqa: B027 - most keep nothing
+    def reload(self) -> None:  # noqa: B027 - most have no idle processes
         """Replace idle processes now, and busy ones when they finish.
 
         Can be called from a signal handler.

@@ -89,10 +89,10 @@ class System(Protocol):
         """Unblock all signals and set SIGCHLD to its default; a process inherits both."""
 
     def receive_signals(self, numbers: Iterable[int], handler: Callable[[int], object], /) -> None:
-        """Block these signals in this thread, and have another one call `handler` with each.
+        """Block these signals in this thread; call `handler` with each one in another thread.
 
-        A thread that hangs in a system call cannot receive them. Does nothing where there is no
-        such thread.
+        A main thread that hangs in a system call cannot handle signals. Do nothing if the system
+        cannot do this or no thread can start.
         """
 
     def set_timer(self, seconds: float, handler: Callable[[int, object], object], /) -> None:

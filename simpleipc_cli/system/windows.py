@@ -125,7 +125,7 @@ def reset_signals() -> None:
 
 
 def receive_signals(_numbers: Iterable[int], _handler: Callable[[int], object]) -> None:
-    pass  # the main thread alone can receive them
+    pass  # only the main thread can receive signals
 
 
 def set_timer(_seconds: float, _handler: Callable[[int, object], object]) -> None:

@@ -174,7 +174,7 @@ main()
         )
     assert done.returncode == 1
     assert done.stderr == (
-        b"sipc send: can't start new thread to send with: "
+        b"sipc send: cannot send: can't start new thread: "
         b"raise the limits of processes and memory\n"
     )
 

@@ -152,7 +152,7 @@ def test_a_refused_write_is_reported_and_raised(pair):
         with pytest.raises(PeerClosed):
             write([b"x"])
     assert stream.sent == b""
-    assert stream.events == ["write error: the other end has hung up"] * 2
+    assert stream.events == ["write error: the peer has closed the connection"] * 2
 
 
 def test_closing_is_reported_before_it_happens():

@@ -39,7 +39,7 @@ class Script:
 
     def write(self, buffers) -> int:
         if self.gone:
-            raise PeerClosed("the other end has hung up")
+            raise PeerClosed("the peer has closed the connection")
         return sum(map(len, buffers))
 
     write_nowait = write
@@ -225,7 +225,7 @@ def test_a_refused_write_is_named():
     traced.script.gone = True
     with pytest.raises(PeerClosed):
         traced.stream.write([b"0000"])
-    assert traced.lines[1:] == ["> not sent: the other end has hung up"]
+    assert traced.lines[1:] == ["> not sent: the peer has closed the connection"]
 
 
 def test_bytes_received_before_closing_are_still_reported():
@@ -334,4 +334,4 @@ def test_a_write_that_waits_for_room_ends_when_one_end_closes(pair, closer):
     thread.join(30)
     assert not thread.is_alive()
     if closer == "the other end":
-        assert lines[-1].endswith("> not sent: the other end has hung up")
+        assert lines[-1].endswith("> not sent: the peer has closed the connection")

@@ -109,7 +109,7 @@ def test_a_handler_that_times_out_is_ended_with_its_children(wine, path, folder,
         assert processes_with_argument(folder.name)
         server.wait_for_log("handler timeout")
         gone(folder)
-        assert "cannot be ended" not in server.log
+        assert "cannot be killed" not in server.log
         client.communicate(timeout=TIMEOUT)
 
 

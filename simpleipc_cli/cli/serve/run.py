@@ -39,14 +39,14 @@ _STOP_SIGNALS, _RELOAD_SIGNALS, _STATS_SIGNALS = (
 )
 
 _MAX_ABORT = 3.0  # seconds from the second signal to the exit, unless the main thread hangs
-_MAX_TASK = 0.2  # seconds for what should be done before that, and may hang (tunable)
+_MAX_TASK = 0.2  # seconds to wait for each call before that exit, as it may hang (tunable)
 
 
 class SignalRouter:
     """Passes signals to a server, also those that arrive before the server exists.
 
-    Where the system allows it, a thread receives them: the main thread receives none while it hangs
-    in a system call, such as one about a disk that does not answer.
+    If the system allows it, a thread receives the signals: the main thread cannot while it hangs in
+    a system call, for example at a disk that does not answer.
     """
 
     def __init__(self, *, sighup_reloads: bool) -> None:
@@ -102,11 +102,14 @@ class SignalRouter:
     def _on_signal_in_thread(self, number: int) -> None:
         self._on_signal(number)
         if self._stop_count > 1:
-            sleep(_MAX_ABORT)  # the main thread ends the process before, unless it hangs
+            sleep(_MAX_ABORT)  # the main thread ends the process earlier, unless it hangs
             self._end()
 
     def _end(self) -> None:
-        """End the process without its main thread. Each call here may hang, too, but the last."""
+        """End the process while its main thread hangs.
+
+        All calls here except the last may hang, too.
+        """
         kill_children()
         what = "the server was ended while its main thread hung"
         error = SipcError(what, "check the disks that it uses")

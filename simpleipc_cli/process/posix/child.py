@@ -106,7 +106,7 @@ class ChildProcess(base.ChildProcess):
                 self._signal(signal.SIGKILL)
                 if not self.wait(_KILL_TIMEOUT, None):  # it runs as another user, or is blocked
                     raise SipcError(
-                        f"process {self.pid} cannot be ended",
+                        f"process {self.pid} cannot be killed",
                         "check its user, and what it waits for",
                     )
         except SipcError:
@@ -223,7 +223,7 @@ def _wait(pid: int, flags: int) -> bool:
         if os.waitpid(pid, flags) == (0, 0):
             return False
     except ChildProcessError:
-        pass  # reaped by now
+        pass  # reaped already
     except OSError:
         return False  # a sandbox forbids the call
     orphans.own_children.discard(pid)

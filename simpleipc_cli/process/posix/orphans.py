@@ -42,12 +42,12 @@ def _is_subreaper() -> bool:
 
 
 def kill_children() -> None:
-    """Kill all our children with their process groups. Takes no lock, and does not block."""
+    """Kill all own children and their process groups. Takes no lock, and does not block."""
     for pid in tuple(own_children):
         try:
             os.killpg(pid, signal.SIGKILL)
         except OSError:
-            pass  # it has ended, or became another user's
+            pass  # it has ended, or runs as another user
 
 
 def reap() -> None:

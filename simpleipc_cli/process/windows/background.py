@@ -114,7 +114,7 @@ def daemonize(
             )
     except OSError as error:
         raise SipcError(
-            f"cannot go into the background: {win32.strerror(error)}", "end some programs"
+            f"cannot go into the background: {win32.strerror(error)}", "close some programs"
         ) from error
     return PendingDaemon(process, reader, signals)
 
@@ -147,7 +147,7 @@ class Detached(base.Detached):
         self._job.kill()
         if wait_for_exit(self._process, _KILL_TIMEOUT) is None:
             raise SipcError(
-                "the command to start a server cannot be ended", "check what it waits for"
+                "the command to start a server cannot be killed", "check what it waits for"
             )
         self._job.wait_until_empty()
 
@@ -183,7 +183,7 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
             return Detached(process, job, stderr, ours.pop_all())
     except OSError as error:
         raise SpawnFailed(
-            f"cannot start {command.line[:60]!r}: {win32.strerror(error)}", "end some programs"
+            f"cannot start {command.line[:60]!r}: {win32.strerror(error)}", "close some programs"
         ) from error
 
 

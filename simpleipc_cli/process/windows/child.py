@@ -67,7 +67,7 @@ class ChildProcess(base.ChildProcess, Pollable):
                 self.wait(grace_period, kill_now)
             self._job.kill()
             if not self.wait(_KILL_TIMEOUT, None):
-                raise SipcError(f"process {self.pid} cannot be ended", "check what it waits for")
+                raise SipcError(f"process {self.pid} cannot be killed", "check what it waits for")
             self._job.wait_until_empty()
         finally:
             self._close()
@@ -143,7 +143,8 @@ class StdioPipes(base.StdioPipes):
         except OSError as error:
             self.close()
             raise SipcError(
-                f"no pipe for the handler: {win32.strerror(error)}", "end some programs"
+                f"cannot create a pipe for the handler: {win32.strerror(error)}",
+                "close some programs",
             ) from error
         self.input = self._writer.descriptor
         self.output = self._reader.descriptor
@@ -189,7 +190,7 @@ class StdioPipes(base.StdioPipes):
             self.close()
             if isinstance(error, OSError):
                 raise SipcError(
-                    f"cannot start {command.line!r}: {win32.strerror(error)}", "end some programs"
+                    f"cannot start {command.line!r}: {win32.strerror(error)}", "close some programs"
                 ) from error
             raise
         self._close_child_ends()

@@ -37,7 +37,7 @@ _INFINITE = 0xFFFFFFFF
 # two checks of the result (tunable).
 _OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
 
-_CHUNK = 64 * 1024  # bytes read or written at once (tunable)
+_CHUNK = 64 * 1024  # bytes per read or write (tunable)
 _WRITE_TIMEOUT = 0.2  # seconds to wait for a fast reader after a write (tunable)
 
 _numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is noticed
@@ -219,13 +219,13 @@ class ThreadedFile(Pollable):
         Raises SipcError.
         """
         if self._calls is None:
-            from queue import SimpleQueue  # noqa: PLC0415 - a small send does without
+            from queue import SimpleQueue  # noqa: PLC0415 - the fast path does not need it
 
             calls: SimpleQueue[_Call] = SimpleQueue()
             try:
                 _thread.start_new_thread(self._run, (calls,))
             except RuntimeError as error:
-                raise SipcError(f"{error} to wait for a file", "end some programs") from None
+                raise SipcError(f"cannot wait for a file: {error}", "close some programs") from None
             self._calls = calls
         self._busy.acquire()
         self._calls.put((function, argument))
@@ -376,7 +376,7 @@ _port_lock = _thread.allocate_lock()
 
 def completion_port() -> CompletionPort:
     """Return the process's completion port, created at first use. Raises OSError."""
-    global _port  # noqa: PLW0603 - each costs a thread
+    global _port  # noqa: PLW0603 - each port needs a thread
     with _port_lock:
         if _port is None:
             _port = CompletionPort()

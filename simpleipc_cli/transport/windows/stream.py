@@ -44,7 +44,7 @@ PIPE_BUFFER = 64 * 1024
 """Size in bytes of the system's buffer per direction. Larger writes wait for their reader."""
 
 _FIRST_BUFFER = 4 * 1024  # bytes in the first read buffer; enough for most connections
-_CHUNK = 64 * 1024  # bytes read or written at once (tunable)
+_CHUNK = 64 * 1024  # bytes per read or write (tunable)
 _POLL_INTERVAL = 0.05  # seconds; Ctrl-C does not interrupt the wait for an instance
 
 
@@ -174,7 +174,7 @@ class OverlappedPipe(Pollable):
                 size, self._written = self._written, 0
                 return size
             if self._is_closed:
-                raise PeerClosed("the other end has hung up")
+                raise PeerClosed("the peer has closed the connection")
             if self._write is not None:
                 raise BlockingIOError
             chunk = _copy_chunk(buffers)
@@ -184,13 +184,13 @@ class OverlappedPipe(Pollable):
                 )
             except OSError:
                 self._is_closed = True  # bytes that the peer wrote earlier can still be read
-                raise PeerClosed("the other end has hung up") from None
+                raise PeerClosed("the peer has closed the connection") from None
             if self._write.pending:
                 raise BlockingIOError
             self._finish_write()
             size, self._written = self._written, 0
         if not size:
-            raise PeerClosed("the other end has hung up")
+            raise PeerClosed("the peer has closed the connection")
         return size
 
     @property
@@ -345,7 +345,7 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:
             return NotASocket(f"{path}: {win32.strerror(error)}")
         case _:  # mostly a lack of memory, handles or quota
             return OutOfResources(
-                f"{path}: {win32.strerror(error)}", "end some programs, or choose another path"
+                f"{path}: {win32.strerror(error)}", "close some programs, or choose another path"
             )
 
 

@@ -25,7 +25,7 @@ from simpleipc_cli.errors import ExpectationFailed, TimedOut
 
 MIB = 1 << 20
 DIFFERS = "sipc send: the response is not as expected: "
-REMEDY = ": check the server's response, or change what is expected\n"
+REMEDY = ": check the server's response, or change the expectation\n"
 
 each_option = pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
 

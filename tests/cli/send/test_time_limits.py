@@ -49,7 +49,7 @@ def pipe():
 
 def test_a_deadline_ends_a_wait_for_input(pipe):
     source = Input(pipe[0], "standard input", Deadline(0.001))
-    with pytest.raises(TimedOut, match="nothing came from standard input in time"):
+    with pytest.raises(TimedOut, match="no data arrived from standard input in time"):
         source.read_first()
 
 

@@ -190,7 +190,7 @@ def test_a_server_that_reads_no_more_is_in_the_trace(endpoint, folder):
         assert client.wait() == 0
     assert trace_events(trace.read_bytes())[1:4] == [
         '> sent 0005 (5 bytes): "x"',
-        "> not sent: the other end has hung up",
+        "> not sent: the peer has closed the connection",
         '< received 000a (10 bytes): "enough"',
     ]
 

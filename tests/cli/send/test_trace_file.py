@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_warning_and_the_exchange_goes_on(endpoint, size):
     assert (done.returncode, done.stdout) == (0, payload)
     assert done.stderr == (
         b"sipc send: cannot write the trace to /dev/full: No space left on device:"
-        b" everything else continues without it\n"
+        b" the program continues without it\n"
     )
 
 

@@ -173,7 +173,9 @@ def test_an_error_about_the_short_name_is_not_told_as_one_of_the_path(folder):
         capture_output=True,
         env=environment(),
     )
-    assert_error_line(done, 1, f"no short name for {path}: no such file", "a shorter path")
+    assert_error_line(
+        done, 1, f"cannot create a short name for {path}: no such file", "a shorter path"
+    )
 
 
 def test_without_o_path_every_verb_works(folder):

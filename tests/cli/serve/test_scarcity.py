@@ -237,7 +237,7 @@ def test_a_handler_that_became_another_user_is_logged_and_the_server_stays(endpo
         with connect(endpoint) as client:
             client.sendall(message(b"hello"))
             wait_until((folder / "root").exists, "it has become root")
-        assert b"cannot be ended" in server.stderr.readline()
+        assert b"cannot be killed" in server.stderr.readline()
         pid = int((folder / "pid").read_text())
         os.killpg(pid, signal.SIGKILL)
         wait_until(lambda: not children(server.pid), "no zombie")

@@ -176,7 +176,7 @@ def test_a_full_disk_causes_one_warning_and_requests_are_answered(endpoint):
     assert log.count("trace") == 1
     assert (
         "sipc serve: cannot write the trace to /dev/full: No space left on device:"
-        " everything else continues without it" in log
+        " the program continues without it" in log
     )
 
 
