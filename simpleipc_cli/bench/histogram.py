@@ -132,7 +132,7 @@ class Histogram:
         self.sum_of_squares += ns * product
 
     def merge(self, other: Histogram) -> None:
-        """Add all times of `other`, which keeps the same number of bits."""
+        """Add all times of `other`, which has the same number of bits."""
         self._grow(len(other._counts))
         for index, count in enumerate(other._counts):
             self._counts[index] += count

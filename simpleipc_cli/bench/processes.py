@@ -1,9 +1,9 @@
 """Run one measurement, from its plan to its report, with generators in separate processes.
 
-Several processes, because Python's global lock limits one; and always at least one, because
-drawing the progress must not disturb the load. Each process reads its plan and its time to begin
-from standard input; the end of that input ends the load. It writes one line per report to standard
-output. Other lines there are Python's, such as an error at its start. Knows no screen and no files.
+One process can use only one processor, because of Python's global lock. Even a single generator
+gets its own process, because drawing the progress must not disturb the load. Each process reads its
+plan and its start time from standard input; the end of that input ends the load. It writes one line
+per report to standard output. Other lines there are from Python, such as an error at the start.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from simpleipc_cli.errors import SipcError, errno_hint
 from simpleipc_cli.process import describe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
-_START_DELAY = 20_000_000  # nanoseconds from when all processes are ready to the load (tunable)
-_STOP_TIMEOUT = 5.0  # seconds until a process that should stop is killed
-_PROGRESS_INTERVAL = 0.1  # seconds, which is also how soon Ctrl-C is noticed (tunable)
-_OTHER_DESCRIPTORS = 24  # descriptors of a process besides its connections, with a reserve
+_START_DELAY = 20_000_000  # nanoseconds from the last process being ready to the load (tunable)
+_STOP_TIMEOUT = 5.0  # seconds before a process that does not stop is killed
+_PROGRESS_INTERVAL = 0.1  # seconds; also the delay before Ctrl-C is noticed (tunable)
+_OTHER_DESCRIPTORS = 24  # descriptors of a process, not counting its connections (tunable)
 _DESCRIPTORS_PER_PROCESS = 2  # in the parent: both pipes
-_CHUNK = 1 << 16  # bytes read at once
-_REPORT = b"\0"  # begins the lines that are reports
+_CHUNK = 1 << 16  # bytes per read
+_REPORT = b"\0"  # the first byte of each line that is a report
 _LIMITS = "check the limits of the system (ulimit -a)"
 
 _PROGRAM = (
@@ -213,7 +213,7 @@ class GeneratorProcesses:
 
 
 class _Process:
-    """A generator process, and the thread that reads what it writes."""
+    """A generator process, and the thread that reads its output."""
 
     def __init__(self, reports: SimpleQueue[Any]) -> None:
         """Start it. It puts itself and each of its reports into a queue. Raises SipcError."""
@@ -221,8 +221,8 @@ class _Process:
         # Without -P, Python would import modules from the working directory first.
         isolation = "-I" if sys.flags.isolated else "-P"
         try:
-            # The process inherits the blocked signals: a terminal, or a CI system, sends its
-            # signals to all processes of a group.
+            # The process inherits the blocked signals: a terminal or CI system signals all
+            # processes of a group.
             with system.BlockedSignals():
                 self._popen = subprocess.Popen(
                     [sys.executable, isolation, "-c", _PROGRAM, *sys.path],
@@ -243,22 +243,22 @@ class _Process:
             raise SipcError("cannot start another thread", "use fewer --processes") from None
 
     def send(self, message: LoadPlan | int) -> None:
-        """Send the plan, or the time to begin."""
+        """Send the plan or the start time."""
         try:
             self._input.write(pickle.dumps(message))
             self._input.flush()
         except BrokenPipeError:
-            pass  # it has died, and the thread reports why
+            pass  # the process has ended; the thread reports why
 
     def end_load(self) -> None:
-        """Have it end its load, if it has begun; may be called again."""
+        """Make it end its load, if it has started; may be called again."""
         try:
             self._input.close()
         except OSError:
-            pass  # it has died
+            pass  # the process has ended
 
     def end(self, deadline: Deadline) -> None:
-        """Wait until it has ended, after end_load(); kill it at the deadline."""
+        """Wait until it has ended, after end_load(); kill it after the deadline."""
         self._reader.join(deadline.remaining())
         if self._popen.poll() is None:
             self._popen.kill()
@@ -267,7 +267,7 @@ class _Process:
         self._output.close()
 
     def _read(self) -> None:
-        """Pass its reports on, and then, unless they end with results, why it ended."""
+        """Pass its reports to `on_report`; if results are missing at the end, also an error."""
         line, error_line, report = b"", b"", None
         try:
             while data := os.read(self._output.fileno(), _CHUNK):
@@ -310,7 +310,7 @@ def main() -> None:
 
 
 def generate(commands: IO[bytes], reports: IO[bytes]) -> None:
-    """Generate the load that a parent process asks for, and report to it.
+    """Generate the load that the parent process requests, and report to it.
 
     Raises EOFError, BrokenPipeError if the parent ends.
     """

@@ -56,7 +56,7 @@ class LineWriter:
         """
         self._path = path
         self.wants_time = path is not None
-        """Whether lines need a time: what reads stderr adds its own."""
+        """Whether lines need a time. On stderr they do not: a log collector adds its own."""
         self._kind = kind
         self._mode = mode
         self._on_error = on_error

@@ -120,7 +120,7 @@ class Output:
         return write_error(self._name, error)
 
     def commit(self) -> None:
-        """Make the output final: all of it was written. Raises SipcError."""
+        """Complete the output after its last byte was written. Raises SipcError."""
 
     def close(self) -> None:
         """Remove what was not committed."""
@@ -222,7 +222,7 @@ class FileOutput(Output):
 
     def commit(self) -> None:
         try:
-            _sync(self._descriptor)  # before the rename: after a power cut no file is half written
+            _sync(self._descriptor)  # before the rename: no power failure leaves a partial file
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)  # some file systems report a full disk only here
             try:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     _Found = TypeVar("_Found")
 
-_MAX_REQUEST_ID = 64  # bytes shown; it comes from the environment
+_MAX_REQUEST_ID = 64  # bytes to show of SIPC_REQUEST_ID
 _WITHOUT_CURSOR = {"", "dumb", "unknown"}  # values of TERM
 
 

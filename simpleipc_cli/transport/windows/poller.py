@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     _Call = tuple[Callable[..., object], object]
 
-_MAX_TIMEOUT = 86400.0  # seconds; a wait's milliseconds end at 49 days
-_MAX_SLEEP = 0.5  # seconds; Ctrl-Break, other than Ctrl-C, does not interrupt a wait
+_MAX_TIMEOUT = 86400.0  # seconds; the system's limit is 49 days (32 bits of milliseconds)
+_MAX_SLEEP = 0.5  # seconds; unlike Ctrl-C, Ctrl-Break does not interrupt a wait
 _INFINITE = 0xFFFFFFFF
 # Seconds to wait for the result of an operation without data, and of one with data; seconds between
 # two checks of the result (tunable).
@@ -40,7 +40,7 @@ _OUTCOME_TIMEOUT, _DATA_TIMEOUT, _POLL_INTERVAL = 0.1, 30.0, 0.0005
 _CHUNK = 64 * 1024  # bytes per read or write (tunable)
 _WRITE_TIMEOUT = 0.2  # seconds to wait for a fast reader after a write (tunable)
 
-_numbers = count(1 << 16)  # never those of the C runtime's files, so that a mix-up is noticed
+_numbers = count(1 << 16)  # differ from the C runtime's file numbers, to detect errors
 _pollables: dict[int, Pollable] = {}
 
 
