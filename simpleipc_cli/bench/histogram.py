@@ -101,7 +101,7 @@ class Histogram:
 
     def __init__(self, bits: int = _BITS) -> None:
         self._bits = bits
-        self._counts = array("Q")  # by index of the bucket
+        self._counts = array("Q")  # by the index of the bucket
         self.count = 0
         """The number of recorded times."""
         self.min: int | None = None

@@ -294,7 +294,7 @@ def _death(status: int, error_line: str) -> SipcError:
 
 
 def _decoded(line: bytes) -> Any:
-    return pickle.loads(b64decode(line.removeprefix(_REPORT)))  # noqa: S301 - our own process's
+    return pickle.loads(b64decode(line.removeprefix(_REPORT)))  # noqa: S301 - from a child process
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ class Output:
         """Complete the output after its last byte was written. Raises SipcError."""
 
     def close(self) -> None:
-        """Remove what was not committed."""
+        """Remove the file if commit() was not called."""
 
 
 class MessageOutput(Output):
@@ -224,7 +224,7 @@ class FileOutput(Output):
         try:
             _sync(self._descriptor)  # before the rename: no power failure leaves a partial file
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)  # some file systems report a full disk only here
+            os.close(descriptor)  # some file systems report a full disk only now
             try:
                 os.replace(self._temporary, self._path)
             except OSError as error:
@@ -245,12 +245,12 @@ class FileOutput(Output):
             _sync(target)
 
     def close(self) -> None:
-        """Remove what was not committed; the old file stays."""
+        """Without commit(), remove the file and keep the old one."""
         if self._descriptor >= 0:
             try:
                 os.close(self._descriptor)
             except OSError:
-                pass  # nothing of it is kept
+                pass  # the file will be removed
         if self._temporary:
             try:
                 os.unlink(self._temporary)

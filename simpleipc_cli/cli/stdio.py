@@ -94,9 +94,9 @@ def is_journal(descriptor: int = STDERR) -> bool:
 
 
 class Input:
-    """A request's bytes, read from a descriptor.
+    """Reads the bytes of a request from a descriptor.
 
-    That stays open until the process exits: a thread may still read it then.
+    The descriptor stays open until the process exits, as a thread may still read it.
     """
 
     def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:

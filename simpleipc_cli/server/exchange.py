@@ -24,7 +24,7 @@ from simpleipc_cli.server.handler import Result
 from simpleipc_cli.transport import HANGUP, READ, WRITE, Poller, is_hung_up
 
 _MAX_ON_LOOP = 1 << 20  # bytes that an exchange may move before it gets a thread (tunable)
-_PACKET_COST = 256  # bytes; handling a packet takes as long as moving these (tunable)
+_PACKET_COST = 256  # bytes; handling a packet takes as long as moving this many (tunable)
 
 
 class Exchange(ExchangeState):

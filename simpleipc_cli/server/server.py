@@ -185,7 +185,7 @@ class Server:
         return due
 
     def _apply_requests(self) -> None:
-        """Do what a signal handler has requested."""
+        """Carry out the requests of signal handlers."""
         if self._reload_requested:
             self._reload_requested = False
             self._log.reopen()

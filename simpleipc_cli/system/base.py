@@ -111,4 +111,4 @@ class System(Protocol):
         """Return a context in which the signals that end a program are blocked."""
 
     def ignore_interrupt(self) -> None:
-        """Ignore Ctrl-C, in a process whose parent started it with BlockedSignals."""
+        """Ignore Ctrl-C. Call it in a process that the parent started within BlockedSignals."""

@@ -131,7 +131,7 @@ class FileReader(ABC):
 class FileWriter(ABC):
     """Writes to an open file, such as standard output, without blocking.
 
-    It lives as long as the process.
+    Keep it until the process ends.
     """
 
     @abstractmethod

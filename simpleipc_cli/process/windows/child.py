@@ -112,7 +112,7 @@ def reap_orphans() -> None:
 
 
 def kill_children() -> None:
-    """Do nothing: their jobs end with this process."""
+    """Do nothing: the children's jobs end with this process."""
 
 
 @cache
