@@ -50,11 +50,11 @@ def compare_means(old: Histogram, new: Histogram) -> Change:
 def compare_percentiles(old: Histogram, new: Histogram, q: float) -> Change:
     """Compare the percentile `q`, 50 <= q < 100; less is better.
 
-    The change is beyond noise if the two confidence intervals do not overlap, which is stricter
-    than needed (Schenker and Gentleman, "On Judging the Significance of Differences by Examining
-    the Overlap Between Confidence Intervals", The American Statistician 55, 2001). There are too
-    few samples if the expected number beyond the percentile is below 10 in a run: for p99, with
-    fewer than 1,000 samples.
+    The change is significant if the two confidence intervals do not overlap. This is stricter than
+    needed (Schenker and Gentleman, "On Judging the Significance of Differences by Examining the
+    Overlap Between Confidence Intervals", The American Statistician 55, 2001). There are too few
+    samples if the expected number beyond the percentile is below 10 in a run: for p99, with fewer
+    than 1,000 samples.
     """
     before, now = (h.figures()[percentile_name(q)] for h in (old, new))
     old_interval, new_interval = confidence_interval(old, q), confidence_interval(new, q)

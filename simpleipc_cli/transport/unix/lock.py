@@ -252,8 +252,8 @@ class StartLock:
 
     It is never stale: a killed holder leaves at most an empty file, which the next holder uses and
     removes. It is not git's PATH.lock, which the started server takes. It is not a lock on the
-    folder: then two endpoints would wait for each other, without end if one server calls the other,
-    and any user may lock a folder such as /tmp.
+    folder: any user may lock a folder such as /tmp, and two endpoints would wait for each other,
+    without end if one server calls the other.
     """
 
     def __init__(self, path: str) -> None:
@@ -295,8 +295,8 @@ class StartLock:
     def release(self) -> None:
         """Release the lock, if this object holds it, and remove the file.
 
-        Only the lock's holder removes the file, and before it releases the lock: so a client that
-        opened the file earlier finds that it is no longer the lock.
+        Only the lock's holder removes the file, and does so before it releases the lock. So a
+        client that opened the file earlier detects that the file is no longer the lock.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
