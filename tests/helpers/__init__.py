@@ -1,1 +1,1 @@
-"""What the tests share: servers, clients, terminals, and waits for states."""
+"""Shared code of the tests: servers, clients, terminals, and waits for states."""

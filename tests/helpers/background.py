@@ -15,25 +15,28 @@ from helpers.waiting import wait_until
 
 
 class Background(Spawning):
-    """Servers in the background on one path; leaving the `with` ends them, and checks."""
+    """Servers in the background on one path.
+
+    The end of the `with` stops them, and checks the result.
+    """
 
     def arguments(self, *options, command="cat") -> list[str]:
         return ["serve", self.path, "--exec", command, "--background", *map(str, options)]
 
     def serve(self, *options, command="cat", **more) -> subprocess.CompletedProcess[bytes]:
-        """Start a server; returns when that does and lets go of its output."""
+        """Run the command that starts a server; return when it has exited and closed its output."""
         more.setdefault("env", self.environment())
         return sipc(*self.arguments(*options, command=command), **more)
 
     def start_serve(self, *options, command="cat", **more) -> Program:
-        """The same, without waiting."""
+        """Start the command, without waiting for it."""
         more.setdefault("env", self.environment())
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
         return Program([SIPC, *self.arguments(*options, command=command)], **more)
 
     @contextmanager
     def waiting_for_lock(self, *options, **more):
-        """Start a server that waits for a lock; the process and its child, the server."""
+        """Start a server that waits for a lock; return the process and its child, the server."""
         lock = Path(f"{self.path}.lock")
         lock.touch()
         try:

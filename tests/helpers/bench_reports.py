@@ -1,4 +1,4 @@
-"""Reports made by arithmetic, without a run; the same ones each time."""
+"""Computed reports, without a run; each call returns the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STARTED_AT = "2026-01-02T03:04:05+00:00"
 
 
 class Run:
-    """Puts requests into a results, as the load generator does."""
+    """Adds requests to a Results object, as the load generator does."""
 
     def __init__(self, path: str = "/run/user/1000/sipc.sock", **settings: object) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Run:
 
 
 def times(seed: int, median: int, sigma: float = 0.35):
-    """Service times as servers have them: log-normal."""
+    """Return realistic service times, with a log-normal distribution."""
     chance = random.Random(seed)
     while True:
         yield max(1, round(median * chance.lognormvariate(0, sigma)))
@@ -67,9 +67,9 @@ def open_loop(
     path: str = "/run/user/1000/sipc.sock",
     cpu_share: float = 0.31,
 ) -> Report:
-    """Requests on a schedule; during `stall` (from, to) the server responses nothing.
+    """An open loop; during `stall` (from, to) the server sends no response.
 
-    Given the same arguments, it is the same report, which must not be changed.
+    Calls with equal arguments return the same object: do not change it.
     """
     run = Run(
         path,
@@ -105,7 +105,7 @@ def closed_loop(
     cpu_share: float = 0.31,
     partial: bool = False,
 ) -> Report:
-    """Clients without pauses; one request in `slow_every` takes ten times as long.
+    """A closed loop; one of `slow_every` requests takes ten times as long.
 
     During `failing` (from, to) the server refuses, and some other requests fail, too. Given the
     same arguments, it is the same report, which must not be changed.
@@ -133,12 +133,12 @@ def closed_loop(
 
 
 def stalled() -> Report:
-    """An open loop in which the server answered nothing from the fourth second to the sixth."""
+    """An open loop in which the server sent no response from the fourth to the sixth second."""
     return open_loop(stall=(4 * SECOND, 6 * SECOND))
 
 
 def failing() -> Report:
-    """A closed loop with failures of several kinds, interrupted, its generator the limit."""
+    """A closed loop with several kinds of failures, interrupted, and limited by its generator."""
     outage = (3 * SECOND, 5 * SECOND)
     return closed_loop(median=4 * MS, failing=outage, partial=True, cpu_share=0.97)
 
@@ -169,7 +169,7 @@ def results_of(answered: int, failed: int = 5, *, is_open: bool = False) -> Resu
 
 
 def report_of(answered=1_000, failed=5, settings=CLOSED, share=0.25, partial=False) -> Report:
-    """A report of times that lie evenly between 1 and 2 ms, and of failures of one kind."""
+    """A report with times spread evenly from 1 to 2 ms, and with failures of one kind."""
     is_open = settings["rate"] is not None
     results = results_of(answered, failed, is_open=is_open)
     results.cpu_share = share

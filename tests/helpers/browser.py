@@ -15,7 +15,7 @@ from helpers.waiting import TIMEOUT
 
 CHROMIUM = shutil.which("chromium")
 
-# It asks nothing of the network.
+# It uses no network.
 _OPTIONS = """
     --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars
     --disable-background-networking --disable-component-update --disable-sync
@@ -42,7 +42,7 @@ _PIXELS = """(async () => {
 
 
 class Browser:
-    """One Chromium for many pages; leaving the `with` ends it."""
+    """One Chromium for many pages; the end of the `with` stops it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -80,7 +80,7 @@ class Browser:
         self._process.wait(TIMEOUT)
 
     def call(self, method: str, session: str | None = None, **parameters) -> dict:
-        """Call a method of the protocol; its result. Events that come meanwhile are kept."""
+        """Call a method of the protocol; return its result. Keep events that arrive before it."""
         number = next(self._numbers)
         order = {"id": number, "method": method, "params": parameters}
         if session is not None:
@@ -98,7 +98,7 @@ class Browser:
             self._events.append(self._message())
 
     def events(self, method: str, session: str) -> list[dict]:
-        """The parameters of all events of a kind that have come."""
+        """Return the parameters of all events of a kind that have arrived."""
         return [
             event["params"]
             for event in self._events
@@ -120,7 +120,7 @@ class Browser:
         return Page(self, file.as_uri(), width, height, "dark" if is_dark else "light")
 
     def pixels(self, png: str, colours: list[list[int]]) -> dict:
-        """Return size and first colour of a picture, and for each of the colours if it is in it."""
+        """Return a picture's size and first colour, and for each given colour whether it occurs."""
         blank = Page(self, "about:blank", 100, 100, "light")
         return blank.evaluate(_PIXELS % (png, json.dumps(colours)))
 
@@ -151,7 +151,7 @@ class Page:
         return self._browser.call(method, self._session, **parameters)
 
     def evaluate(self, expression: str):
-        """Evaluate JavaScript in the page; the result, that of a promise too."""
+        """Evaluate JavaScript in the page; return the result, also that of a promise."""
         done = self._call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -164,8 +164,8 @@ class Page:
 
     @property
     def complaints(self) -> list[str]:
-        """What scripts and policies have had to say."""
-        self.evaluate("1")  # what was logged before has come with this
+        """Return the console messages of scripts and of the security policy."""
+        self.evaluate("1")  # after this call, all earlier messages have arrived
         logged = self._browser.events("Log.entryAdded", self._session)
         said = self._browser.events("Runtime.consoleAPICalled", self._session)
         raised = self._browser.events("Runtime.exceptionThrown", self._session)

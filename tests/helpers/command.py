@@ -21,7 +21,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user,
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, without what would lead sipc elsewhere."""
+    """Return this process's environment, without variables that sipc reads."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -38,7 +38,7 @@ def sipc(*arguments, input: bytes = b"", **options) -> subprocess.CompletedProce
 
 
 class Program(subprocess.Popen):
-    """A running program; a `with` that fails does not wait for its end, but sees to it."""
+    """A running program. A failing `with` kills it in place of waiting for its end."""
 
     def __exit__(self, kind, *rest) -> None:
         if kind is not None:
@@ -48,7 +48,7 @@ class Program(subprocess.Popen):
 
 @contextmanager
 def started_at_once(commands) -> Iterator[tuple[Program, list[Program]]]:
-    """Start programs of which all but one must end; that one, and the others."""
+    """Start programs of which all but one must exit; return that one and the others."""
     with ExitStack() as stack:
         options = {"stderr": subprocess.PIPE, "env": environment()}
         programs = [stack.enter_context(Program(command, **options)) for command in commands]

@@ -1,4 +1,4 @@
-"""A server without any work: one thread, one connection after the other, small requests echoed.
+"""A minimal server: one thread, one connection after another, echoes small requests.
 
 Run as a program: `python echo_server.py PATH`. It says "listening" once it is.
 """

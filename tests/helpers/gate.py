@@ -1,4 +1,4 @@
-"""Let commands wait, without using a processor, until a test lets them go on."""
+"""Make commands wait, without using a processor, until a test lets them continue."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class Gate:
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.wait = f"read -r _ <{path}"
-        """The shell command that waits."""
+        """A shell command that waits."""
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR)  # opening it never waits, and it never ends
+        self._descriptor = os.open(path, os.O_RDWR)  # open() does not block, reads get no end
 
     def open(self, count: int = 1000) -> None:
-        """Let this many commands go on, those that wait and those that come."""
+        """Let this many commands continue, those that wait now or later."""
         os.write(self._descriptor, b"\n" * count)
 
     def __enter__(self) -> Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let commands that wait go on, too: they read the end of the file."""
+        """Close the gate. Waiting commands continue, too: they read the end of the file."""
         os.close(self._descriptor)
         os.unlink(self._path)

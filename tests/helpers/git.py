@@ -24,11 +24,11 @@ WANTED = (2, 55)
 
 STILL = [f"still/{number}" for number in range(40)]
 FILES = ["a", "b", "c", "deep/er/d", "deep/e", "other/f", *STILL]
-"""What every repository begins with. No test changes those that are to be still."""
+"""The initial files of every repository. Tests change only some of them."""
 
 
 def is_new_enough(program: str) -> bool:
-    """Whether it is a git that runs, is new enough, and was built with its daemon."""
+    """Return whether git works, is new enough, and was built with its daemon."""
     try:
         asked = [program, "version", "--build-options"]
         said = subprocess.run(asked, capture_output=True, text=True).stdout
@@ -41,13 +41,13 @@ def is_new_enough(program: str) -> bool:
 
 
 class Trace:
-    """What git wrote about itself: GIT_TRACE2_EVENT, as gitformat of `api-trace2` has it."""
+    """A trace of git (GIT_TRACE2_EVENT), in the format of git's api-trace2 documentation."""
 
     def __init__(self, path: Path) -> None:
         self.events = [json.loads(line) for line in path.read_text().splitlines()]
 
     def data(self, category: str, key: str) -> list[str]:
-        """All values that were reported under a key, as text."""
+        """Return all values of a key, as text."""
         return [
             str(event["value"])
             for event in self.events
@@ -57,17 +57,17 @@ class Trace:
 
     @property
     def asked(self) -> list[str]:
-        """The tokens with which an fsmonitor was asked."""
+        """Return the tokens that git sent to an fsmonitor."""
         return self.data("fsm_client", "query/command")
 
     @property
     def believed(self) -> list[int]:
-        """How many paths each answer had that git took for the whole truth."""
+        """Return the number of paths in each answer that git trusted."""
         return [int(value) for value in self.data("fsmonitor", "apply_count")]
 
     @property
     def files(self) -> int:
-        """How many files the index had."""
+        """Return the number of files in the index."""
         return int(self.data("index", "read/cache_nr")[0])
 
     @property
@@ -82,7 +82,7 @@ class Trace:
 
 
 class Repository:
-    """A work tree with a few files in it, all of them committed."""
+    """A work tree with a few files, all committed."""
 
     def __init__(self, program: str, folder: Path) -> None:
         self.folder = folder
@@ -91,11 +91,11 @@ class Repository:
         self.mark = uuid.uuid4().hex
         (folder / "home").mkdir()
         (folder / "bin").mkdir()
-        self.program = folder / "bin/git"  # git finds the program for its daemon by this name
+        self.program = folder / "bin/git"  # git starts its daemon by this name
         self.program.symlink_to(program)
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main", "--template=")
-        # No maintenance in the background, and no wait for the disk.
+        # No maintenance in the background, no fsync.
         self._configure("[maintenance]\n\tauto = false\n[core]\n\tfsync = none\n")
         for name in FILES:
             self.write(name, f"this is {name}\n")
@@ -126,7 +126,7 @@ class Repository:
         }
 
     def run(self, *arguments, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run git to its end, whatever that is."""
+        """Run git to its end, also if it fails."""
         return subprocess.run(
             [self.program, *map(str, arguments)],
             cwd=self.tree,
@@ -139,7 +139,7 @@ class Repository:
         )
 
     def git(self, *arguments, **more: str) -> str:
-        """Run git, which has to succeed; what it said."""
+        """Run git, which must succeed; return its output."""
         done = self.run(*arguments, **more)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -161,17 +161,17 @@ class Repository:
     STATUS = ("status", "--porcelain=v2")
 
     def status(self) -> str:
-        """What git says has changed; it asks an fsmonitor."""
+        """Return the changes that git reports; it queries an fsmonitor."""
         return self.git(*self.STATUS)
 
     def traced_status(self) -> tuple[str, Trace]:
-        """The same, and how git came to know."""
+        """Return these changes, and the trace of the command."""
         path = self.folder / f"trace-{uuid.uuid4().hex}"
         said = self.git(*self.STATUS, GIT_TRACE2_EVENT=str(path), GIT_TRACE2_EVENT_NESTING="10")
         return said, Trace(path)
 
     def true_status(self) -> str:
-        """Return the status without fsmonitor and cache; the index is not touched."""
+        """Return the status without fsmonitor and cache; do not change the index."""
         plain = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false")
         return self.git("--no-optional-locks", *plain, *self.STATUS)
 
@@ -182,7 +182,7 @@ class Repository:
 
     @contextmanager
     def daemon(self, **more: str):
-        """Git's daemon, running; its process number. A `with` that is left stops it."""
+        """Run git's daemon during the `with`; yield its process id."""
         self.git("fsmonitor--daemon", "start", **more)
         yield pid_of_listener(Path(more.get("GIT_DIR", self.endpoint.parent), self.endpoint.name))
         if self.run("fsmonitor--daemon", "status", **more).returncode == 0:
@@ -190,17 +190,17 @@ class Repository:
         self.wait_until_alone()
 
     def wait_until_alone(self) -> None:
-        """Wait until no process is left that git has started."""
+        """Wait until all processes that git started have ended."""
         wait_until(lambda: not processes(self.mark), "nothing of git's to be left")
 
     def kill_all(self) -> None:
-        """End what a test that failed has left."""
+        """End the processes that a failed test has left."""
         for pid in processes(self.mark):
             os.kill(pid, signal.SIGKILL)
 
 
 def parts(answer: bytes) -> tuple[bytes, list[bytes]]:
-    """An fsmonitor's answer: the new token, and the paths. Each of them ends with a NUL."""
+    """Return an fsmonitor's response: the new token and the paths, each followed by a NUL."""
     assert answer.endswith(b"\0"), answer
     token, *paths = answer[:-1].split(b"\0")
     return token, paths

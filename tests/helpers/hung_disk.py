@@ -1,4 +1,4 @@
-"""A file system that answers nothing: a process that uses it waits until it is killed."""
+"""A file system that never answers: a process that uses it hangs until it is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_fuse = pytest.mark.skipif(
 
 @contextmanager
 def hung_disk(folder: Path) -> Iterator[Callable[..., bool]]:
-    """Mount it on `folder`; yield a function that waits until a process waits for it.
+    """Mount it on `folder`; yield a function that waits until a process hangs.
 
     The function takes the process, or the parent of the process, and the seconds to wait, and
     returns whether it does. Others may look at what is mounted.
@@ -59,6 +59,6 @@ def _answer_init(kernel: int) -> None:
 def _is_used(kernel: int, pid: int, seconds: float = TIMEOUT) -> bool:
     if not select.select([kernel], [], [], seconds)[0]:
         return False
-    # Others may look at what is mounted.
+    # Other users may access the file system.
     waiting = map(wait_channel, [*threads(pid), *children(pid)])
     return "request_wait_answer" in waiting

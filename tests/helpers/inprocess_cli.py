@@ -1,4 +1,4 @@
-"""Run the command line in this process: for what needs no process, such as usage errors.
+"""Run the command line in this process, for tests that need no separate process.
 
 Not for a command that serves, that a signal ends, or whose output is a closed pipe: these need a
 process.
@@ -26,7 +26,7 @@ def run_cli(
     env=None,
     cwd=None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `sipc` with these arguments; its exit status and what it wrote.
+    """Run `sipc` with these arguments; return its exit status and output.
 
     Call it from the main thread. `env` is the whole environment; by default that of
     `helpers.command.environment()`. Standard streams are regular files.
@@ -53,7 +53,7 @@ def _exit_status() -> int:
 
 @contextmanager
 def _surroundings(words, variables, cwd):
-    """Set what a process inherits, and keep what it might change."""
+    """Set argv, environment and directory; afterwards restore all that sipc may change."""
     before = sys.argv, dict(os.environ), os.getcwd(), os._exit, sys.unraisablehook
     pid = os.getpid()
 
@@ -79,7 +79,7 @@ def _surroundings(words, variables, cwd):
 
 @contextmanager
 def signals_kept():
-    """Put the handlers and the mask of signals, and a timer, back."""
+    """Restore signal handlers, the signal mask and the timer afterwards."""
     timer = signal.getitimer(signal.ITIMER_REAL)  # perhaps a time limit for this test
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -95,7 +95,7 @@ def signals_kept():
 
 @contextmanager
 def _standard_streams(descriptors):
-    """Have 0, 1 and 2, and Python's streams for them, lead to other files."""
+    """Redirect descriptors 0, 1 and 2, and Python's streams for them, to other files."""
     streams = sys.stdin, sys.stdout, sys.stderr
     for stream in streams[1:]:
         stream.flush()
@@ -123,7 +123,7 @@ def _standard_streams(descriptors):
 
 @contextmanager
 def _descriptors_closed():
-    """Close the files that the command leaves open for the kernel to close."""
+    """Close the files that the command leaves open until its process exits."""
     thread, functions = get_ident(), (os.open, os.dup)
     opened: dict[int, tuple[int, ...]] = {}
 

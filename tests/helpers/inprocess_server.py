@@ -1,4 +1,4 @@
-"""A server in this process whose handler is a function, for whatever platform this runs on."""
+"""A server in this process whose handler is a function, on any platform."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def raw_response_to(path, data):
 
 @contextmanager
 def raw_clients(path):
-    """A function that connects and writes a few bytes; all its connections are closed."""
+    """Yield a function that connects and writes a few bytes; close its connections afterwards."""
     streams = []
 
     def new(data=b""):
@@ -101,7 +101,7 @@ def run_concurrently(number, act):
 
 
 class StreamPairs:
-    """Connected streams, which stand for pipes."""
+    """Connected streams, used as pipes."""
 
     def __init__(self, path):
         self._path = path
@@ -124,7 +124,7 @@ class StreamPairs:
 
 
 class RunContext:
-    """What a handler function gets: a request to read and a response to write."""
+    """The argument of a handler function: a request to read and a response to write."""
 
     def __init__(self, request, stdin, stdout, ended):
         self.request = request
@@ -133,7 +133,7 @@ class RunContext:
         self._ended = ended
 
     def read(self):
-        """Return some of the request; nothing at its end."""
+        """Return a part of the request; no bytes at its end."""
         data = read_some(self.stdin)
         if self._ended.is_set():
             raise Stopped
@@ -263,7 +263,7 @@ class EchoRun(HandlerRun):
 
 
 class EchoHandler(Handler):
-    """Echoes small requests, as fast as a handler can."""
+    """Echoes small requests as fast as possible."""
 
     accepts_spooled = False
 
@@ -285,7 +285,7 @@ class ScriptedHandler(Handler):
 
 
 class PausedHandler:
-    """A handler that echoes its request once it is opened; a test can wait for its start."""
+    """A handler that echoes its request after a test opens it; the test can wait for its start."""
 
     def __init__(self):
         self._begun = Queue()
@@ -313,7 +313,7 @@ def echo(context):
 
 
 class RecordingLog(Log):
-    """A log that keeps what it is given."""
+    """A log that keeps all records."""
 
     def __init__(self):
         self._changed = threading.Condition()
@@ -341,13 +341,13 @@ class RecordingLog(Log):
         raise AssertionError("not asked for")
 
     def wait_until(self, state: Callable[[], object], what: str):
-        """Wait for a state that logging brings about; return what it returned."""
+        """Call `state` after each log record until it returns a true value; return that."""
         with self._changed:
             assert self._changed.wait_for(state, TIMEOUT), what
             return state()
 
     def outcomes(self, number):
-        """Wait for the end of a number of requests; the names of their outcomes, in that order."""
+        """Wait until a number of requests have ended; return the names of their outcomes."""
         self.wait_until(lambda: len(self.records) >= number, f"{number} requests to end")
         return [record.outcome.value for record in self.records]
 
@@ -377,13 +377,13 @@ class InProcessServer:
         self._server.stop()
 
     def end(self):
-        """Wait for its end; return how it ended."""
+        """Wait until the server ends; return the exit reason."""
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         return self.ending
 
     def counted(self):
-        """Return its counters as they are now."""
+        """Return the current counters."""
         before = len(self.log.figures)
         self._server.log_stats()
         return self.log.wait_until(lambda: self.log.figures[before:], "counters")[0]
@@ -393,7 +393,7 @@ class InProcessServer:
         wait_until(lambda: self.counted()["queued"] >= number, "requests to wait")
 
     def close(self):
-        """End it, if it has not ended yet."""
+        """End the server, if it has not ended yet."""
         if self._thread.is_alive():
             self._server.stop()
             self._server.stop()
@@ -404,7 +404,7 @@ class InProcessServer:
 
 @contextmanager
 def serving(path, act=echo, *, handler=None, **config):
-    """Run a server at a path; abort its exchanges in the end."""
+    """Run a server at a path; abort its exchanges at the end."""
     pairs = StreamPairs(path + ".handler")
     try:
         made = handler or ScriptedHandler(act, pairs)

@@ -1,4 +1,4 @@
-"""See that nothing outlives the test run: no process that it started, and no temporary folder.
+"""Make sure that no process or temporary folder of the test run outlives it.
 
 The controller (or the only process) of the run starts a guardian, guardian.py, which notices when
 the run ends, however it does. What the run starts has the run's mark in its environment.
@@ -28,7 +28,7 @@ class Guard:
 
     def __init__(self) -> None:
         os.environ[MARK] = secrets.token_hex(4)
-        folder().mkdir(mode=0o711)  # other users reach the folders in it that let them
+        folder().mkdir(mode=0o711)  # other users may enter subfolders that permit it
         self._end, self._alive = os.pipe()
         # A fork that executes nothing has no mark. It must not keep the pipe from ending, but the
         # guardian finds it by the other end.
@@ -56,7 +56,7 @@ class Guard:
                     os.kill(pid, signal.SIGINT)
 
     def finish(self, *, in_good_order: bool) -> list[str]:
-        """End the run; if that is in good order, return what it had left running."""
+        """End the run; if it is complete, return the processes that it left running."""
         if self._alive >= 0:
             if in_good_order:
                 os.write(self._alive, b"\n")
@@ -66,4 +66,4 @@ class Guard:
 
 
 guard: Guard | None = None
-"""The one of this process, where that is not a worker of pytest-xdist."""
+"""The object of this process, unless this is a worker of pytest-xdist."""

@@ -18,7 +18,7 @@ ACCEPTS = 1 << 16  # the flag of a listening socket in /proc/net/unix (proc_net(
 
 
 def _read(path: str) -> str:
-    """Read a file; nothing if its process has ended or is another user's."""
+    """Read a file; return no bytes if its process has ended or runs as another user."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read().decode(errors="replace")
@@ -83,7 +83,7 @@ def is_running(pid: int) -> bool:
 
 
 def processor_time(pid: int, *, with_children: bool = False) -> float:
-    """Seconds that a process, and the children it has waited for, have been on a processor."""
+    """Return the processor time of a process and of its reaped children, in seconds."""
     times = _stat(pid)[11 : 15 if with_children else 13]
     assert times, f"process {pid} has ended"
     return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
@@ -97,7 +97,7 @@ def status(pid: int, field: str, file: str = "status") -> str:
 
 
 def peak_memory(pid: int) -> int:
-    """The most memory a process has used so far, in bytes."""
+    """Return the maximum memory that a process has used so far, in bytes."""
     return int(status(pid, "VmHWM")) * 1024
 
 
@@ -122,7 +122,7 @@ def _unix_sockets(pid: int | str) -> list[list[str]]:
 
 
 def descriptors(pid: int | str) -> list[str]:
-    """What a process has open.
+    """The open descriptors of a process.
 
     Leaves out libffi's own file: from version 3.8 on, libffi opens it for the first callback that
     ctypes makes, which may be before or after a test looks, and keeps it open. Also leaves out the
@@ -172,7 +172,7 @@ _CALLS = {
 
 
 def syscall_arguments(pid: int, call: str) -> list[int]:
-    """The six arguments of a system call in which a process waits; none if it does not."""
+    """Return the six arguments of the system call in which a process waits, if it waits."""
     number, *words = _read(f"/proc/{pid}/syscall").split() or [""]
     if not number.isdecimal() or int(number) not in _CALLS[os.uname().machine][call]:
         return []
@@ -190,7 +190,7 @@ def is_on_processor(pid: int) -> bool:
 
 
 def is_waiting(pid: int) -> bool:
-    """Whether all threads of a process wait for something to happen, or for each other."""
+    """Return whether all threads of a process wait for events or for each other."""
     waits = ("epoll_wait", "poll", "futex", "rt_sigtimedwait")
     found = [any(is_in_syscall(thread, call) for call in waits) for thread in threads(pid)]
     return found != [] and all(found)
@@ -215,7 +215,7 @@ def wait_channel(pid: int) -> str:
 
 
 def stop_process(pid: int) -> None:
-    """Stop a process, and wait until it stands still: a signal takes its time."""
+    """Stop a process, and wait until all its threads have stopped."""
     os.kill(pid, signal.SIGSTOP)
     wait_until(
         # A thread that has just ended is in state X.

@@ -1,4 +1,4 @@
-"""Random changes to a work tree, of the kinds that a file system monitor has to notice."""
+"""Random changes to a work tree, of all kinds that a file system monitor must notice."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from random import Random
 
 NAMES = ["n", "two words", "-x", "new\nline", '"quoted"', "ä", os.fsdecode(b"\xff"), "[a]*?"]
-"""Of files and folders: what shells, terminals and text files stumble over."""
+"""Names of files and folders that are difficult for shells, terminals and text files."""
 
 
 class Changes:
-    """Makes one change after the other; what it left untouched stays for others to change."""
+    """Makes one change after another."""
 
     def __init__(self, tree: Path, seed: int, *, folders: bool = True) -> None:
-        """Without `folders` only files come, go and change, in existing folders."""
+        """Without `folders` it changes only files, in existing folders."""
         self.tree = tree
         self.random = Random(seed)
         self._makes_folders = folders
@@ -35,7 +35,7 @@ class Changes:
             self._kinds += [self._replace_by_folder, self._rename_folder, self._delete_folder]
 
     def make(self) -> str:
-        """Make a change; what it was."""
+        """Make a change; return its description."""
         while True:
             if what := self.random.choice(self._kinds)():
                 return what
@@ -61,7 +61,7 @@ class Changes:
         return self.random.choice(folders) if folders else None
 
     def _free_path(self) -> Path:
-        """A name that is not in use, in a folder that may have to be made."""
+        """Return an unused name; create its folder if needed."""
         while True:
             folders = [self.tree, *self._paths(folders=True)]
             where = self.random.choice([path for path in folders if not path.is_symlink()])

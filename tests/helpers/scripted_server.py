@@ -1,4 +1,4 @@
-"""Servers in threads that behave as badly as a test needs."""
+"""Servers in threads that follow a test's script, also a faulty one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def receive_request(connection: socket.socket) -> bytes:
 
 
 def silent(connection: socket.socket) -> None:
-    """Read all and respond with nothing, until the client closes."""
+    """Read all bytes and send none, until the client closes."""
     while connection.recv(1 << 20):
         pass
 
 
 def wait_for_close(connection: socket.socket) -> None:
-    """Wait until the client closes. It may not have read all that was sent: that resets."""
+    """Wait until the client closes. If it has unread bytes, the connection is reset."""
     try:
         assert connection.recv(1) == b""
     except ConnectionResetError:
@@ -30,7 +30,7 @@ def wait_for_close(connection: socket.socket) -> None:
 
 
 def wait_until_unchanged(count) -> None:
-    """Wait until a count is above 0 and has not changed for a while, which no event reports."""
+    """Wait until a count is above 0 and has not changed for a while; there is no event for this."""
     seen = []
 
     def is_still() -> bool:
@@ -41,9 +41,9 @@ def wait_until_unchanged(count) -> None:
 
 
 class ScriptedServer:
-    """Calls `converse(connection)` for every connection: in threads, or one after the other.
+    """Calls `converse(connection)` for each connection: in threads, or one after another.
 
-    Leaving the `with` stops it and fails if a conversation did.
+    The end of the `with` stops it, and fails if a conversation has failed.
     """
 
     def __init__(self, path, converse, *, in_turn: bool = False, backlog: int = 1000) -> None:
@@ -111,7 +111,7 @@ class ScriptedServer:
 class RespondingServer(ScriptedServer):
     """Keeps the payload of every request, and answers with `respond(payload)`, as bytes to send.
 
-    While `go_on` is clear, responses wait. A client that closes early is no failure.
+    While `go_on` is clear, responses wait. A client may close early.
     """
 
     def __init__(self, path, respond=message, **options) -> None:
@@ -138,7 +138,7 @@ class RespondingServer(ScriptedServer):
 
 @contextmanager
 def scripted_server(path, conversation):
-    """Run a server that calls `conversation(connection)` for each client, of which there is one."""
+    """Run a server that calls `conversation(connection)` for its only client."""
     with ScriptedServer(path, conversation) as server:
         yield
         wait_until(lambda: server.accepted, "a client to connect")

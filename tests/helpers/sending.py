@@ -1,4 +1,4 @@
-"""Clients of `sipc send` that tests feed by hand, and servers in this process for them."""
+"""Processes of `sipc send` with input from a test, and servers for them in this process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from simpleipc_cli.deadline import Deadline
 
 
 def echo(connection) -> None:
-    """Return the bytes of a request as they come: that is a response with the same payload."""
+    """Send the bytes of a request back as they arrive: a response with the same payload."""
     with suppress(BrokenPipeError, ConnectionResetError):  # some clients close early
         while piece := connection.recv(1 << 20):
             connection.sendall(piece)
 
 
 class EchoServer(RespondingServer):
-    """Responds to whole requests, with their own payload or what `response` makes of it."""
+    """Responds to complete requests with their payload, or with the result of `response`."""
 
     def __init__(self, path, response=lambda payload: payload, **options) -> None:
         super().__init__(path, lambda payload: message(response(payload)), **options)
@@ -47,7 +47,7 @@ def feed(client, *pieces: bytes) -> None:
 
 
 def failed_records(errors: bytes) -> list[int]:
-    """The numbers of records in messages about them; there must be no other messages."""
+    """Return the record numbers in a client's messages; there must be no other messages."""
     lines = errors.splitlines()
     found = [re.fullmatch(rb"sipc send: record (\d+): [^\n]+: [^\n]+", line) for line in lines]
     assert all(found), errors
@@ -55,7 +55,7 @@ def failed_records(errors: bytes) -> list[int]:
 
 
 class ControlledDeadline(Deadline):
-    """A deadline that expires when `is_over()` holds, whatever the clock says."""
+    """A deadline that expires when `is_over()` is true, independent of the clock."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -73,7 +73,7 @@ class ControlledDeadline(Deadline):
 
 @contextmanager
 def umask(mask: int):
-    """Set the umask of this process, and what it starts."""
+    """Set the umask of this process and of processes that it starts."""
     before = os.umask(mask)
     try:
         yield

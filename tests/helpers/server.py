@@ -53,7 +53,7 @@ class LoggedProcess:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait until it has ended and all of its log is read; return the exit status."""
+        """Wait until the process has ended and its log is read; return the exit status."""
         status = self.process.wait(TIMEOUT)
         self._reader.join(TIMEOUT)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -62,13 +62,13 @@ class LoggedProcess:
         return status
 
     def kill(self) -> None:
-        """Kill it, unless it has ended, and read the rest of its log."""
+        """Kill the process, unless it has ended, and read the rest of its log."""
         self.process.kill()
         self.wait()
 
 
 class Server(LoggedProcess):
-    """A running `sipc serve`; leaving the `with` checks that nothing is left of it."""
+    """A running `sipc serve`. The end of the `with` checks that no process or file is left."""
 
     def __init__(
         self, path, command: str | None, *options, wrapper=(), program=(SIPC,), **popen
@@ -93,7 +93,7 @@ class Server(LoggedProcess):
             if {"-q", "--log-file", "--log-format"} & set(options):
                 wait_until(self._listens, "it to listen")
             else:
-                self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not: another one is
+                self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not "another ..."
         except BaseException:
             self.kill()
             raise
@@ -104,7 +104,7 @@ class Server(LoggedProcess):
         return is_listening(self.path) and is_in_syscall(self.pid, "epoll_wait")
 
     def counters(self) -> dict[str, int]:
-        """Return what SIGUSR1 makes the server log. Connections must add up at any time."""
+        """Return the counters that the server logs after SIGUSR1; check their sums."""
         before = len(re.findall(r"^counters:", self.log, re.M))
         self.signal(signal.SIGUSR1)
         line = self.wait_for_log(r"^counters:", before + 1)
@@ -120,10 +120,10 @@ class Server(LoggedProcess):
         return [name for name in descriptors(self.pid) if name not in self.open_at_start]
 
     def wait_until_idle(self) -> None:
-        """Wait until no handler is left and every connection is closed, or the server has ended."""
+        """Wait until all handlers and connections have ended, or the server has ended."""
 
         def is_idle() -> bool:
-            # A client may have been there when we first looked.
+            # A client may have been connected at the first check.
             left = Counter(descriptors(self.pid)) - Counter(self.open_at_start)
             return not children(self.pid) and not left
 

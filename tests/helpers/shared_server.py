@@ -1,4 +1,4 @@
-"""One `sipc serve` for the tests of a module that only ask it something."""
+"""One `sipc serve` for all tests of a module that only send requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.workers import WorkerServer
 
 
 class SharedServer(Server):
-    """A server that several tests ask, one after the other, each with a handler of its own.
+    """A server for several tests, one after another, each with its own handler.
 
     The server's command reads a file, which each test writes.
     """
@@ -26,7 +26,7 @@ class SharedServer(Server):
         super().__init__(folder / "sock", f". {self._script}", *options)
 
     def set_handler(self, command: str) -> None:
-        """Answer the requests that come from now on with this command."""
+        """Answer requests with this command from now on."""
         self._script.write_text(command)
 
     def kill(self) -> None:
@@ -36,7 +36,7 @@ class SharedServer(Server):
         self.wait()
 
     def end_test(self) -> None:
-        """Check that a test has left nothing in the server, and forget the log of the test."""
+        """Check that a test has left no process or connection; skip the log of the test."""
         assert self.process.poll() is None, self.log
         self.wait_until_idle()
         counted = wait_until(self._counters_at_rest, "the end of every request")
@@ -57,7 +57,7 @@ class SharedServer(Server):
 
 
 class SharedWorkerServer(WorkerServer, SharedServer):
-    """A server whose worker, or what replaced it, answers several tests."""
+    """A server whose worker, or its replacement, answers the requests of several tests."""
 
     def __init__(self, folder: Path, worker: str, *options) -> None:
         self._logged = 0
@@ -65,13 +65,13 @@ class SharedWorkerServer(WorkerServer, SharedServer):
         Server.__init__(self, folder / "sock", None, "--worker", worker, *options)
 
     def _check_processes(self) -> None:
-        """The worker stays, and one that was replaced may take its time to end."""
+        """Check nothing: the worker keeps running, and a replaced one may exit late."""
 
 
 class SharedWorkerScripts(SharedWorkerServer):
-    """A server whose worker does in each test what that writes into a file.
+    """A server whose worker runs the script that each test writes into a file.
 
-    The worker of a test is ended with the test.
+    The worker of a test is stopped at the end of the test.
     """
 
     def __init__(self, folder: Path, *options) -> None:
@@ -90,7 +90,7 @@ class SharedWorkerScripts(SharedWorkerServer):
 
 
 class SharedServers:
-    """The shared servers of a module; leaving the `with` ends them."""
+    """The shared servers of a module; the end of the `with` stops them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

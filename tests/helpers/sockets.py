@@ -1,4 +1,4 @@
-"""Sockets in the states that a client or a server may find."""
+"""Create sockets in various states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def stale_socket(path) -> None:
 
 @contextmanager
 def busy_listener(path):
-    """Listen with a queue that is full; the listening socket."""
+    """Return a listening socket with a full queue."""
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(path))
         busy.listen(0)

@@ -1,4 +1,4 @@
-"""Clients that start servers, as `send --spawn` does, and the end of those servers."""
+"""Clients that start servers with `send --spawn`; stop these servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVE = "exec sipc serve -q --exec cat"
 
 
 class Spawning:
-    """Clients that start servers in one folder; leaving the `with` ends those, and checks.
+    """Clients that start servers in one folder. The end of the `with` stops these, and checks.
 
     What they start inherits a mark, and so does all that is started for it.
     """
@@ -50,11 +50,11 @@ class Spawning:
         return Program(self.command(line, *options, "-d", data), **more)
 
     def left(self) -> dict[int, str]:
-        """The processes that were started here and still run, clients included."""
+        """Return the processes that were started here and still run, including clients."""
         return processes(self._mark)
 
     def lines(self, name: str) -> list[str]:
-        """What commands wrote to a file in the folder."""
+        """Return the output of commands in a file in the folder."""
         file = self.folder / name
         return file.read_text().splitlines() if file.exists() else []
 

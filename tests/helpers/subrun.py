@@ -17,7 +17,7 @@ SAMPLES = TESTS / "suite/samples"
 
 
 def command(*arguments: object) -> list[str]:
-    """Return the command line of a run that says what has failed, and how."""
+    """Return the command line of a pytest run with a detailed report of failures."""
     fixed = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-vv"]
     return [*fixed, *map(str, arguments)]
 
@@ -34,14 +34,14 @@ def start(*arguments: object, shell: str | None = None, **options) -> Program:
 
 
 def run(*arguments: object, **options) -> tuple[int, str]:
-    """Run to the end; return the status and all output."""
+    """Run pytest to its end; return the status and all output."""
     with start(*arguments, **options) as program:
         output, _ = program.communicate()
     return program.returncode, output
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """Return an environment without what pytest's own workers have in theirs."""
+    """Return the environment without pytest's own variables."""
     kept = {name: value for name, value in environment().items() if name[:7] != "PYTEST_"}
     return {**kept, **more}
 

@@ -1,4 +1,4 @@
-"""A terminal for tests, and what it shows of the bytes that a program writes to it."""
+"""A terminal for tests, and the text that it shows for a program's output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PIECE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b(.)|([\r\n\b])|([^\x1b\r\n\b
 class Screen:
     """The lines on a terminal of 80 columns, from the bytes that were written to it.
 
-    Knows what rich uses, and fails on anything else.
+    Supports the escape sequences that rich uses, and fails for all others.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Terminal:
                 return
 
     def close_slave(self) -> None:
-        """Leave it to other processes; when they end, reading ends."""
+        """Close this process's descriptor; reading ends when the other processes end."""
         if self.slave >= 0:
             os.close(self.slave)
             self.slave = -1
@@ -139,9 +139,9 @@ class Terminal:
         fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
 
     def start(self, command, **options) -> Program:
-        """Start a program in a session of its own, with this as its controlling terminal.
+        """Start a program in a new session, with this as its controlling terminal.
 
-        Ctrl-C typed here reaches it. When it ends, reading ends.
+        Ctrl-C typed here sends it SIGINT. When it ends, reading ends.
         """
         program = Program(
             ["setsid", "--ctty", *map(str, command)],
@@ -178,7 +178,7 @@ def terminal(*, reading: bool = True):
 
 
 def terminal_environment(**more: str) -> dict[str, str]:
-    """An environment in which something can be drawn."""
+    """An environment that allows a live display."""
     plain = environment(**{"TERM": "xterm-256color", **more})
     return {
         name: value

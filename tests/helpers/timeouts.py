@@ -1,4 +1,4 @@
-"""End every test that hangs, and nothing else of the run.
+"""End each test that hangs, without ending the run.
 
 pytest-timeout knows how long each test may take (the option, the marker). What it does after
 that is replaced here, because it watches a test only until it fails: not the `with` statements

@@ -8,7 +8,7 @@ import re
 def trace_lines(trace: bytes) -> list[tuple[str, str]]:
     """The lines of a trace without their time: pairs of exchange and what happened.
 
-    Every line has to be whole: none is mixed with another.
+    Each line must be complete, and not mixed with another one.
     """
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d"
     event = (
@@ -28,7 +28,7 @@ def trace_lines(trace: bytes) -> list[tuple[str, str]]:
 
 
 def trace_events(trace: bytes) -> list[str]:
-    """What happened in the one exchange of a trace."""
+    """Return the events in a trace of a single exchange."""
     lines = trace_lines(trace)
     assert len({name for name, _ in lines}) == 1
     return [event for _, event in lines]

@@ -1,4 +1,4 @@
-"""Act as another user, as only root can."""
+"""Run code as another user. This needs root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from helpers.waiting import TIMEOUT
 
 NOBODY = 65534
 
-# All is imported first, for that user may be unable to read it.
+# Import all modules first, as that user may be unable to read them.
 _AS_NOBODY = f"""
 import difflib, grp, os, resource, sys
 from simpleipc_cli.cli import main, app
@@ -43,7 +43,7 @@ def as_nobody(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
 
 @contextmanager
 def become(user: int) -> Iterator[None]:
-    """Have the permissions of this user alone. For tests with one thread."""
+    """Use only the permissions of this user. For tests with one thread."""
     before = os.geteuid()
     os.seteuid(user)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, sleep
 
 TIMEOUT = 120.0
-"""Seconds after which a test gives up on a state. Never reached when all is well."""
+"""Seconds after which a wait for a state fails."""
 
 _FIRST_DELAY, _MAX_DELAY = 0.001, 0.02
 

@@ -1,4 +1,4 @@
-"""Run programs under Wine: sipc as Windows users have it, as far as Wine is Windows.
+"""Run sipc and other programs under Wine, in place of Windows.
 
 Standard streams are always pipes: with a file or /dev/null Python does not start.
 """
@@ -55,11 +55,11 @@ class Wine:
         self.words = words
         self.folder = folder
         self._settings = dict(word.split("=", 1) for word in words if "=" in word)
-        # While a process holds this lock, Wine is in use: by the tests of another worker, say.
+        # While a process holds this lock, Wine is in use, for example by another pytest worker.
         self._lock = os.open(self._prefix(), os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
-        # Started by a program of a test, Wine's own server would keep the streams of that one
-        # open, and reading them would not end. And it would be started again and again.
+        # Started by a program of a test, Wine's own server would keep the streams of that one open,
+        # and reading them would not end. Also, each test would start that server again.
         self._keeper = self.start("idle.py")
         self._keeper.stdout.readline()
 
@@ -99,7 +99,7 @@ class Wine:
 
     @contextmanager
     def server(self, *arguments: object):
-        """Run `sipc serve`, which listens; kill it in the end, unless it has ended by itself."""
+        """Run `sipc serve` until it listens; kill it at the end, unless it has ended."""
         program = self.start("run_sipc.py", "serve", *arguments)
         server = LoggedProcess(program, f"serve {arguments}")
         try:
@@ -110,7 +110,7 @@ class Wine:
 
     @contextmanager
     def terminal(self, *arguments: object):
-        """Run sipc on a terminal, which is a console to it; the program and the terminal."""
+        """Run sipc on a terminal, which is its console; return the program and the terminal."""
         command = [*self.words, windows_path(HERE / "run_sipc.py"), *map(str, arguments)]
         with terminal() as tty:
             env = wine_environment(TERM="xterm")
@@ -122,9 +122,9 @@ class Wine:
                 program.wait()
 
     def close(self) -> None:
-        """End Wine itself, and with it all that it runs, unless others use it.
+        """End Wine and all its programs, unless other tests use it.
 
-        What of theirs was killed here would end with status 0 as often as not.
+        A program of other tests that is killed here might exit with status 0.
         """
         self._keeper.kill()
         self._keeper.wait()
@@ -141,7 +141,7 @@ class Wine:
         os.close(self._lock)
 
     def _prefix(self) -> Path:
-        """Where this Wine keeps what is its own."""
+        """The folder with this Wine's files."""
         found = self._settings.get("WINEPREFIX") or os.environ.get("WINEPREFIX")
         folder = Path(found) if found else Path.home() / ".wine"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A worker that does what its requests say: the first word is what, the rest its arguments.
+"""A worker that carries out its requests: the first word is a command, the rest its arguments.
 
 Each message is packets and a flush, over standard input and output. With the argument "echo" it
 returns every request instead.
@@ -62,12 +62,12 @@ def act(what: str, *rest: str) -> None:
             answer("\n".join(f"{name}={value}" for name, value in os.environ.items()).encode())
         case "exit":  # without a response
             sys.exit(int(rest[0]))
-        case "once":  # the first worker to be asked ends, another responds
+        case "once":  # the first worker that gets this exits, another one responds
             if not os.path.exists(rest[0]):
                 touch(rest[0])
                 sys.exit(5)
             answer(b"again")
-        case "last":  # a response, and the end
+        case "last":  # respond, then exit
             answer(b"%d" % os.getpid())
             sys.exit(0)
         case "wait":  # until a file exists, then respond

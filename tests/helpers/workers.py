@@ -1,4 +1,4 @@
-"""Servers with workers, and what is asked of them."""
+"""Servers with workers, and requests to them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ask_worker(endpoint, *words: object) -> bytes:
 
 
 def worker_counts(log: str) -> dict[str, int]:
-    """What a server that has ended says of its workers; it needs -v."""
+    """Return the numbers of workers in the log of a server that has ended; it needs -v."""
     numbers = re.findall(r"^(\d+) workers running, (\d+) workers started, (\d+) workers "
                          r"failed to start, (\d+) workers ended$", log, re.M)  # fmt: skip
     names = ("running", "started", "failed", "ended")
