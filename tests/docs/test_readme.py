@@ -14,6 +14,7 @@ from helpers.command import SIPC, environment, needs_root
 from helpers.paths import ROOT
 from helpers.procfs import children
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.sshd import SSHD, Sshd
 from helpers.waiting import TIMEOUT
@@ -102,7 +103,7 @@ SIZES = {"10000000": "100000", "-z 2s": "-z 100ms", "-n 1000 ": "-n 20 "}
 """Sizes and times in the recipes, and smaller ones for a test."""
 
 
-@pytest.mark.parametrize("is_short", [True, pytest.param(False, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("is_short", [True, soak(False)])
 def test_the_recipes_do_what_they_say(folder, is_short):
     # Block 2 puts sipc on PATH; the environment of the tests has it there.
     script = with_longer_waits("".join(block for block in BLOCKS[3:] if block not in ELSEWHERE))

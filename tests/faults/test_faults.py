@@ -6,7 +6,6 @@ and all of them where it has fewer; `faults.hunt` runs them by hand.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import sys
@@ -16,12 +15,11 @@ from faults import asking
 from faults.hunt import SCENARIOS, hunt
 from helpers.injection import Fault, needs_strace
 from helpers.scripted_server import ScriptedServer
+from helpers.soak import SOAK
 
 from simpleipc_cli.bench.generator import LoadPlan
 from simpleipc_cli.bench.processes import GeneratorProcesses
 from simpleipc_cli.errors import SipcError
-
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
 pytestmark = [pytest.mark.soak, *needs_strace]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from helpers.soak import SOAK
 
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 ROUNDS = max(1, SOAK // 3)
 
 

@@ -415,3 +415,13 @@ def serving(path, act=echo, *, handler=None, **config):
             server.close()
     finally:
         pairs.close()
+
+
+@contextmanager
+def echo_server(path):
+    """Run a server that echoes small requests."""
+    server = InProcessServer(str(path), EchoHandler(), ServerConfig())
+    try:
+        yield server
+    finally:
+        server.close()

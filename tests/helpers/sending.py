@@ -39,6 +39,11 @@ def send_lines(endpoint, *options, **popen) -> Program:
     return start_send(endpoint, "--lines", *options, **popen)
 
 
+def numbers(count: int, start: int = 1) -> bytes:
+    """Records: the decimal numbers from `start` on."""
+    return b"".join(b"%d\n" % number for number in range(start, start + count))
+
+
 def feed(client, *pieces: bytes) -> None:
     """Write to the standard input of a client."""
     for piece in pieces:

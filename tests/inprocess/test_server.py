@@ -17,6 +17,7 @@ from helpers.inprocess_server import (
     serving,
     write_all,
 )
+from helpers.soak import soak
 from helpers.wire import message
 
 from simpleipc_cli.client import probe
@@ -49,7 +50,7 @@ def test_a_request_is_answered(path, request_):
     assert server.log.records[0].bytes_out == len(request_)
 
 
-@pytest.mark.parametrize("requests", [25, pytest.param(125, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("requests", [25, soak(125)])
 def test_requests_of_eight_clients_at_once_are_all_answered(path, requests):
     def client():
         return [ask(path, b"%d" % number) for number in range(requests)]

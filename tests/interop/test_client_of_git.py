@@ -10,6 +10,7 @@ import pytest
 from helpers.command import sipc
 from helpers.git import parts
 from helpers.procfs import processes
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 
 EVERYTHING = [b"/"]
@@ -152,7 +153,7 @@ def test_a_request_that_kills_the_daemon_is_an_error(repository):
         assert sipc("probe", repository.endpoint).returncode == 3
 
 
-@pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [500, soak(10_000)])
 def test_every_request_of_bench_is_answered(repository, number):
     report = repository.folder / "report.json"
     with repository.daemon():

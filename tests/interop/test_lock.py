@@ -14,6 +14,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.procfs import MARK, children
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, is_listening, pid_of_listener
 
@@ -101,7 +102,7 @@ def finish(repository, winner: str, server: Program) -> None:
     assert not repository.endpoint.exists()
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [6, soak(50)])
 def test_of_sipc_and_git_started_at_once_one_serves(repository, seed, rounds):
     """Git is up within some ten milliseconds, we take longer, so that it starts later."""
     chance = random.Random(seed)

@@ -15,6 +15,7 @@ from helpers.git import STILL
 from helpers.procfs import is_in_syscall
 from helpers.random_changes import Changes
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 
 HERE = Path(__file__).parent
@@ -39,8 +40,8 @@ def recipe(repository) -> str:
 
 
 SOAK = [
-    pytest.param(snapshots, 50, marks=pytest.mark.soak),
-    pytest.param(recipe, 20, marks=pytest.mark.soak),
+    soak(snapshots, 50),
+    soak(recipe, 20),
 ]
 
 

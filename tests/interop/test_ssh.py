@@ -10,6 +10,7 @@ import pytest
 from helpers.command import Program, needs_root, sipc
 from helpers.procfs import children
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.sshd import SSHD, Sshd
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message
@@ -43,7 +44,7 @@ def directions(remote, local) -> list:
     return [["-L", f"{local}:{remote}"], ["-R", f"{local}:{remote}"]]
 
 
-@pytest.mark.parametrize("megabytes", [4, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("megabytes", [4, soak(50)])
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
 def test_large_requests_and_responses_pass_through_ssh(sshd, endpoint, folder, way, megabytes):
     request = os.urandom(1 << 20) * megabytes

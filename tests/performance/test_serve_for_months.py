@@ -15,6 +15,7 @@ from time import perf_counter
 import pytest
 from helpers.procfs import children, status, threads
 from helpers.server import Server
+from helpers.soak import SOAK
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, message, open_connections, receive_all
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.performance
 IDLE = 10_000
 THREADS = 8  # at most, unless --threads says otherwise; each is started when it is needed
 ROUNDS = 100 * int(os.environ.get("SIPC_PERFORMANCE", "1"))
-REQUESTS = 400 * int(os.environ.get("SIPC_SOAK", "3"))  # 100,000 with SIPC_SOAK=250
+REQUESTS = 400 * SOAK  # 100,000 with SIPC_SOAK=250
 
 
 def memory(pid: int) -> int:

@@ -9,6 +9,7 @@ import signal
 import pytest
 from helpers import subrun
 from helpers.procfs import is_running
+from helpers.soak import soak
 from helpers.waiting import wait_until
 
 SAMPLE = subrun.SAMPLES / "leaves.py"
@@ -28,8 +29,8 @@ def started(mark: str) -> list[int]:
         ("SIGKILL", 1),
         ("SIGTERM", 1),
         ("SIGINT and again", 1),
-        pytest.param("SIGTERM", 0, marks=pytest.mark.soak),
-        pytest.param("SIGINT and again", 0, marks=pytest.mark.soak),
+        soak("SIGTERM", 0),
+        soak("SIGINT and again", 0),
     ],
 )
 def test_when_the_run_is_ended(end, workers):

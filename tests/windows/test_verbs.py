@@ -7,6 +7,7 @@ import os
 import re
 
 import pytest
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wine import HERE, processes_with_argument, windows_path
 
@@ -138,7 +139,7 @@ def test_the_whole_request_is_read_before_the_handler_starts(wine, path, python)
         assert ran.raw == b"x" * 300_000
 
 
-@pytest.mark.parametrize("megabytes", [4, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("megabytes", [4, soak(100)])
 def test_a_large_request_of_which_all_is_written_before_anything_is_read(
     wine, path, python, megabytes
 ):
@@ -146,7 +147,7 @@ def test_a_large_request_of_which_all_is_written_before_anything_is_read(
         assert pipe_client(wine, "half_duplex", path, megabytes) == f"{megabytes << 20} True"
 
 
-@pytest.mark.parametrize("requests", [4, *[pytest.param(32, marks=pytest.mark.soak)] * 4])
+@pytest.mark.parametrize("requests", [4, *[soak(32)] * 4])
 def test_requests_of_eight_clients_at_once_are_all_answered(wine, path, requests):
     with wine.server(path, "--exec", "echo hello") as server:
         count = 8 * requests

@@ -15,6 +15,7 @@ from helpers.inprocess_cli import run_cli
 from helpers.procfs import is_in_syscall
 from helpers.scripted_server import endless_response, respond_with, scripted_server, silent
 from helpers.sending import EchoServer
+from helpers.soak import soak
 from helpers.sockets import stale_socket
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
@@ -220,7 +221,7 @@ def test_a_malformed_expression_is_a_usage_error(endpoint):
 
 
 @pytest.mark.parametrize("options", [["--expect", "x"], ["--expect-regex", "y$"]])
-@pytest.mark.parametrize("size", [100_000_000, pytest.param(300_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [100_000_000, soak(300_000_000)])
 def test_a_large_response_stays_out_of_memory(endpoint, folder, options, size):
     def conversation(connection):
         read_message(connection)

@@ -14,6 +14,7 @@ from helpers.inprocess_cli import run_cli, signals_kept
 from helpers.procfs import descriptors, is_on_processor, peak_memory
 from helpers.scripted_server import respond_with, scripted_server
 from helpers.sending import EchoServer, echo, feed, start_send
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import packets, read_message
 from hypothesis import given
@@ -234,7 +235,7 @@ def zeros(size: int, end: bytes):
     return conversation
 
 
-@pytest.mark.parametrize("size", [150_000_000, pytest.param(10**9, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [150_000_000, soak(10**9)])
 def test_a_large_response_compared_with_a_text_stays_out_of_memory(endpoint, size):
     with scripted_server(endpoint, zeros(size, b"")):
         options = ["-d", "", "--expect", "pong"]
@@ -250,7 +251,7 @@ def test_a_large_response_compared_with_a_text_stays_out_of_memory(endpoint, siz
 
 
 @pytest.mark.parametrize(("pattern", "status"), [("x$", 0), ("y", 10)])
-@pytest.mark.parametrize("size", [100_000_000, pytest.param(300_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [100_000_000, soak(300_000_000)])
 def test_a_large_response_searched_for_an_expression_stays_out_of_memory(
     endpoint, folder, pattern, status, size
 ):

@@ -10,6 +10,7 @@ import pytest
 from helpers.command import Program, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.sending import EchoServer, send_lines
+from helpers.soak import soak
 from helpers.spawning import Spawning
 
 
@@ -43,7 +44,7 @@ def test_without_records_no_server_is_started(endpoint, folder):
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(7, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [3, soak(7)])
 def test_a_server_that_has_ended_is_started_again_for_the_next_record(endpoint, count):
     command = "sipc serve -q --count 2 --exec cat"
     records = b"".join(b"%d\n" % number for number in range(count))

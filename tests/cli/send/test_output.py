@@ -15,6 +15,7 @@ from helpers.command import SIPC, assert_error_line, environment, needs_root, si
 from helpers.inprocess_cli import run_cli
 from helpers.scripted_server import scripted_server, wait_for_close
 from helpers.sending import EchoServer, echo, feed, start_send, umask
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
 
@@ -104,7 +105,7 @@ def test_a_signal_leaves_the_old_file(endpoint, response, number):
     assert is_as_before(response)
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [1, soak(5)])
 def test_many_signals_are_one_end_without_a_file_or_a_traceback(endpoint, folder, rounds):
     with scripted_server(endpoint, echo):
         for _ in range(rounds):

@@ -12,16 +12,11 @@ import threading
 import pytest
 from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import (
-    descriptors,
-    is_in_syscall,
-    peak_memory,
-    stop_process,
-    syscall_arguments,
-)
+from helpers.procfs import descriptors, is_in_syscall, peak_memory, stop_process, syscall_arguments
 from helpers.scripted_server import endless_response, respond_with, scripted_server
 from helpers.sending import EchoServer, echo, feed, start_send
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.sockets import stale_socket
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import MAX_PAYLOAD, connect, decode, message, packets, read_message
@@ -310,7 +305,7 @@ def test_a_request_is_never_sent_twice(endpoint):
 # -- volumes ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [100_000_000, pytest.param(500_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [100_000_000, soak(500_000_000)])
 def test_a_large_request_and_response_stay_out_of_memory(endpoint, size):
     with scripted_server(endpoint, echo):
         with (
@@ -327,7 +322,7 @@ def test_a_large_request_and_response_stay_out_of_memory(endpoint, size):
     assert peak < 64 * MIB
 
 
-@pytest.mark.parametrize("size", [5 * MIB, pytest.param(50 * MIB, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [5 * MIB, soak(50 * MIB)])
 def test_a_pipeline_that_writes_all_before_it_reads_does_not_lock_up(endpoint, size):
     """The program at both ends of send reads nothing before all of its output is written."""
     payload = os.urandom(size)

@@ -17,6 +17,7 @@ from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, descriptors, state
 from helpers.sending import EchoServer
 from helpers.server import Server
+from helpers.soak import SOAK, soak
 from helpers.sockets import busy_listener, stale_socket
 from helpers.spawning import SERVE, Spawning
 from helpers.terminal import terminal
@@ -26,7 +27,7 @@ from helpers.wire import ask, pid_of_listener
 
 from simpleipc_cli import autostart
 
-ROUNDS = (int(os.environ.get("SIPC_SOAK", "3")) + 2) // 3  # of what takes many programs
+ROUNDS = (SOAK + 2) // 3  # of what takes many programs
 COUNTED = f"echo started >>starts; {SERVE}"
 
 
@@ -124,9 +125,9 @@ def test_nothing_is_started_in_a_folder_that_may_not_be_written_to(folder, endpo
     ("before", "count", "rounds"),
     [
         ("nothing", 5, 1),
-        pytest.param("nothing", 50, ROUNDS, marks=pytest.mark.soak),
-        pytest.param("stale socket", 50, ROUNDS, marks=pytest.mark.soak),
-        pytest.param("left lock", 50, ROUNDS, marks=pytest.mark.soak),
+        soak("nothing", 50, ROUNDS),
+        soak("stale socket", 50, ROUNDS),
+        soak("left lock", 50, ROUNDS),
     ],
 )
 def test_clients_at_once_start_one_server_and_all_get_responses(

@@ -18,6 +18,7 @@ from helpers.gate import Gate
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import arguments, is_in_syscall, is_running
 from helpers.sending import EchoServer
+from helpers.soak import SOAK, soak
 from helpers.sockets import stale_socket
 from helpers.spawning import SERVE, Spawning
 from helpers.waiting import wait_until
@@ -25,7 +26,6 @@ from helpers.wire import is_listening
 
 from simpleipc_cli import autostart
 
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 ROUNDS = (SOAK + 2) // 3  # of what takes many programs
 STARTS = "echo $$ >>starts; "
 WAITING = f"{STARTS} read line <go; "
@@ -425,9 +425,7 @@ def limited(spawning, name: str, most: int, **options) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize(
-    "most", [pytest.param(n, marks=pytest.mark.soak) if n in (5, 7) else n for n in range(3, 9)]
-)
+@pytest.mark.parametrize("most", [soak(n) if n in (5, 7) else n for n in range(3, 9)])
 def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder, most):
     """From too few for the lock to just too few for all pipes of the start."""
     done = limited(spawning, "RLIMIT_NOFILE", most)

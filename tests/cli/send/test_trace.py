@@ -13,6 +13,7 @@ from helpers.command import sipc
 from helpers.inprocess_cli import run_cli
 from helpers.scripted_server import endless_response, respond_with, scripted_server
 from helpers.sending import echo, feed, start_send
+from helpers.soak import soak
 from helpers.traces import trace_events
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import decode, message, packets, read_message
@@ -85,7 +86,7 @@ def test_a_response_one_byte_at_a_time_is_one_line_a_packet(endpoint):
     ]
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [20, soak(200)])
 def test_a_response_is_never_in_the_trace_before_its_request(endpoint, folder, rounds):
     """One thread writes and another reads; in a bad order of the two it would be."""
     trace = folder / "trace"

@@ -17,6 +17,7 @@ from helpers.inprocess_cli import run_cli
 from helpers.procfs import peak_memory
 from helpers.scripted_server import ScriptedServer, respond_with, scripted_server
 from helpers.sending import echo, start_send, umask
+from helpers.soak import soak
 from helpers.traces import trace_events, trace_lines
 from helpers.waiting import TIMEOUT
 from helpers.wire import message, packets, read_message
@@ -47,7 +48,7 @@ def test_exchanges_are_added_one_after_the_other_each_with_an_id_of_its_own(endp
     assert [name for name, _ in lines] == [name for name in names for _ in range(6)]
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(12, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [4, soak(12)])
 def test_exchanges_at_the_same_time_do_not_mix_their_lines(endpoint, folder, count):
     trace = folder / "trace"
     payload = b'"\n' * 500_000
@@ -228,7 +229,7 @@ def test_the_request_that_a_handler_answers_is_in_its_trace(endpoint):
     assert rf' = connected for request "12-3 \"\x1b{"x" * 57}" to "{endpoint}": pid=' in first
 
 
-@pytest.mark.parametrize("size", [80_000_000, pytest.param(200_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [80_000_000, soak(200_000_000)])
 def test_a_trace_of_a_large_exchange_stays_out_of_memory(endpoint, folder, size):
     trace = folder / "trace"
     with (
@@ -249,7 +250,7 @@ def test_a_trace_of_a_large_exchange_stays_out_of_memory(endpoint, folder, size)
     assert size < count < size * 1.1
 
 
-@pytest.mark.parametrize("count", [5000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [5000, soak(100_000)])
 def test_every_tiny_packet_is_a_line(endpoint, folder, count):
     trace = folder / "trace"
     with scripted_server(endpoint, respond_with(b"0005x" * count + b"0000")):

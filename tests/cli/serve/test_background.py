@@ -16,11 +16,11 @@ from helpers.background import Background
 from helpers.command import SIPC, assert_error_line, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, state, status, stop_process
+from helpers.soak import SOAK, soak
 from helpers.users import as_nobody
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, pid_of_listener
 
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 LONGEST_START = 0.2  # seconds; on an idle machine it takes less
 
 
@@ -291,7 +291,7 @@ def test_sighup_during_the_start_does_not_stop_the_server(background, endpoint):
     assert pid_of_listener(endpoint) == child
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [2, soak(40)])
 def test_starts_and_stops_in_a_row_leave_nothing(background, endpoint, folder, rounds):
     pid_file = folder / "pid"
     for _ in range(rounds):

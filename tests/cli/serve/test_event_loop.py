@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.procfs import children, processes, stop_process, threads
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.unread import unread
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
@@ -231,7 +233,7 @@ def test_a_request_that_begins_after_the_stop_has_the_read_timeout_of_the_drain(
         assert server.wait() == 0
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [60, soak(300)])
 def test_reused_descriptor_numbers_mix_up_no_connections(endpoint, count):
     """Clients hang up in all states while others come: descriptors change hands all the time."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
@@ -287,3 +289,43 @@ def test_no_request_leaves_reference_cycles(endpoint, start):
             assert ask(endpoint, b"pid")[1]
         server.wait_until_idle()
         assert collect(server, 2) < 30
+
+
+COUNTING = """
+import gc, signal, sys
+from simpleipc_cli.cli import main
+from simpleipc_cli.server.exchange import Exchange
+
+def count(*_):
+    found = sum(type(one) is Exchange for one in gc.get_objects())
+    print(found, "exchanges are left", file=sys.stderr, flush=True)
+
+gc.disable()
+signal.signal(signal.SIGUSR2, count)
+main()
+"""
+
+
+def test_exchanges_are_freed_at_their_end(endpoint):
+    """Also before Python's garbage collector runs."""
+    program = (sys.executable, "-c", COUNTING)
+    options = ["--on-hangup", "finish", "--timeout", "500ms"]
+    with Server(endpoint, "sleep 1", *options, program=program) as server:
+        with connect(endpoint) as client:
+            for _ in range(5):  # four fit into the pipe to the handler, which reads none of them
+                client.sendall(packets(bytes(16384)))
+                wait_until(lambda: not unread(client), "the server to read that")
+        for payload in (b"", packets(b"one"), message(b"hello")):
+            with connect(endpoint) as client:
+                client.sendall(payload)
+        with connect(endpoint) as client:
+            client.sendall(message(b"timed out"))
+            assert receive_all(client) == b""
+        server.wait_until_idle()
+        asked = itertools.count(1)
+
+        def all_are_freed():  # an exchange that ends may take a moment
+            server.signal(signal.SIGUSR2)
+            return server.wait_for_log("exchanges are left", next(asked)).startswith("0 ")
+
+        wait_until(all_are_freed, "all exchanges to be freed")

@@ -12,6 +12,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.procfs import children, is_waiting, peak_memory, state, threads
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.waiting import wait_until
 from helpers.wire import (
     MAX_PAYLOAD,
@@ -30,7 +31,7 @@ FLAT = 24 * MIB
 
 VOLUMES = [
     pytest.param(45_000_000, id="45 MB"),
-    pytest.param(300_000_000, id="300 MB", marks=pytest.mark.soak),
+    soak(300_000_000, id="300 MB"),
 ]
 
 PAYLOADS = {

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from helpers.procfs import stop_process, threads
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.state import needs_files
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, receive_all
 
 MANY = 200
-COUNTS = [MANY, pytest.param(10_000, marks=pytest.mark.soak)]
+COUNTS = [MANY, soak(10_000)]
 ROOM_FOR_OTHERS = 200
 """Descriptors that this process needs for other things."""
 
@@ -207,9 +208,9 @@ class RandomClients:
     ("count", "pause"),
     [
         pytest.param(200, 0.0),
-        pytest.param(2000, 0.0, marks=pytest.mark.soak),
-        pytest.param(2000, 0.05, marks=pytest.mark.soak),
-        pytest.param(2000, 0.2, marks=pytest.mark.soak),
+        soak(2000, 0.0),
+        soak(2000, 0.05),
+        soak(2000, 0.2),
     ],
 )
 @needs_files(4096)

@@ -18,6 +18,7 @@ from helpers.command import SIPC, Program, environment, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import handled_signals
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, message, open_connections, packets, receive_all
 
@@ -160,7 +161,7 @@ def test_a_log_file_that_cannot_be_opened_is_reported_before_the_start(endpoint,
     assert not endpoint.exists()
 
 
-@pytest.mark.parametrize("total", [40, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("total", [40, soak(400)])
 def test_no_line_is_lost_while_logs_are_rotated(endpoint, folder, log, total):
 
     def load():
@@ -328,3 +329,25 @@ def test_sighup_during_the_start_reopens_the_log_file(endpoint, folder, log):
         wait_until(lambda: endpoint.exists() and log.exists(), "a new log file")
         server.terminate()
         assert server.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(("option", "lines"), [("-q", 1), ("-v", 5)], ids=["quiet", "verbose"])
+def test_quiet_shows_problems_only_and_verbose_more(endpoint, option, lines):
+    with Server(endpoint, "read -r line; exit $line", option) as server:
+        assert ask(endpoint, b"0\n") == (b"", True)
+        assert ask(endpoint, b"3\n") == (b"", False)
+        connect(endpoint).close()
+        assert server.stop() == 0
+    assert len(server.log.splitlines()) == lines, server.log
+    assert "exit status 3" in server.log
+
+
+def test_a_closed_log_pipe_does_not_stop_the_server(endpoint):
+    command = [SIPC, "serve", endpoint, "--exec", "cat"]
+    with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
+        server.stderr.readline()
+        server.stderr.close()
+        for _ in range(3):
+            assert ask(endpoint, b"hello") == (b"hello", True)
+        server.terminate()
+        assert server.wait() == 0

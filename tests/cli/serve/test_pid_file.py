@@ -21,13 +21,12 @@ from helpers.command import (
 )
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
+from helpers.soak import SOAK, soak
 from helpers.users import NOBODY, as_nobody, become
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, receive_all
 
 from simpleipc_cli.process.posix.pidfile import PidFile
-
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 
 
 @pytest.fixture
@@ -222,7 +221,7 @@ def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
     [
         (2, "a dead server's", 1),
         *(
-            pytest.param(number, before, rounds, marks=pytest.mark.soak)
+            soak(number, before, rounds)
             for number, rounds in ((2, SOAK), (8, 1))
             for before in ("nothing", "a dead server's")
         ),
@@ -247,7 +246,7 @@ def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(
         assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(SOAK, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [1, soak(SOAK)])
 def test_the_pid_file_is_removed_at_the_end_of_the_stop(endpoint, pid_file, rounds):
     """What a script can wait for."""
     with Background(endpoint) as background:

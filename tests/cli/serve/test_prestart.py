@@ -19,6 +19,7 @@ from helpers.procfs import (
     state,
 )
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
@@ -187,7 +188,7 @@ def test_the_timeout_counts_from_the_request(endpoint):
         assert int(answer.split()[0]) in ready
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [30, soak(300)])
 def test_many_requests_leave_no_process_and_no_descriptor(endpoint, count):
     with Ahead(endpoint, "cat", 2, "--threads", 2) as server:
         server.wait_until_ready()

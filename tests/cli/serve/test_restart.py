@@ -13,11 +13,11 @@ from time import monotonic
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.soak import SOAK
 from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, decode, message, receive_all
 
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 SERVERS = max(10, SOAK)
 needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-socket-activate"), reason="starts servers: systemd-socket-activate"

@@ -309,6 +309,23 @@ def test_descriptors_inherited_at_the_start_are_counted(endpoint, gate):
             os.close(descriptor)
 
 
+def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, gate):
+    wrapper = ["prlimit", "--nofile=48"]
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            Server(endpoint, f"{gate.wait}; cat", "--threads", 2, wrapper=wrapper)
+        )
+        stop_process(server.pid)  # so that no connection is idle when the server accepts it
+        clients = stack.enter_context(open_connections(endpoint, 40))
+        for number, client in enumerate(clients):
+            client.sendall(message(b"%d" % number))
+        server.signal(signal.SIGCONT)
+        server.wait_for_log("out of file descriptors")
+        gate.open()
+        for number, client in enumerate(clients):
+            assert decode(receive_all(client)) == (b"%d" % number, True)
+
+
 NO_PROCESS = Fault("clone,clone3,vfork", "EAGAIN")
 """It also fails when the server starts a thread, which the server tries again."""
 NO_DESCRIPTOR = Fault("pipe2", "EMFILE")

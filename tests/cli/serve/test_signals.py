@@ -13,10 +13,10 @@ from helpers.command import SIPC, environment
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import processes
 from helpers.server import Server
+from helpers.soak import SOAK, soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, packets, receive_all
 
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 STOPS = [signal.SIGTERM, signal.SIGINT]
 each_stop = pytest.mark.parametrize("number", STOPS, ids=[stop.name for stop in STOPS])
 
@@ -84,7 +84,7 @@ def test_a_second_signal_aborts_the_drain(endpoint, folder, number):
         assert server.wait() == 128 + number
 
 
-@pytest.mark.parametrize("steps", [5, pytest.param(20 * SOAK, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("steps", [5, soak(20 * SOAK)])
 def test_a_signal_at_any_moment_of_the_start_leaves_no_file(endpoint, folder, steps):
     """Whenever it comes, it ends, and leaves nothing at all."""
     for step in range(steps):

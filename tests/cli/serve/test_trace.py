@@ -16,6 +16,7 @@ from helpers.command import SIPC, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.traces import trace_lines
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import MAX_PAYLOAD, ask, connect, decode, message, receive_all
@@ -196,9 +197,7 @@ def test_a_trace_pipe_that_is_not_read_delays_no_request(endpoint, folder):
     os.close(reader)
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(8, MIB // 4), pytest.param(16, MIB, marks=pytest.mark.soak)]
-)
+@pytest.mark.parametrize(("count", "size"), [(8, MIB // 4), soak(16, MIB)])
 def test_concurrent_requests_do_not_mix_their_lines(endpoint, folder, count, size):
     trace = folder / "trace"
     payload = b'"\n' * (size // 2)
@@ -264,9 +263,7 @@ def test_the_three_traces_of_a_proxy_show_the_same_exchange(proxy):
         assert len(payload) < int(received) < len(payload) * 1.01
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(3, MIB // 2), pytest.param(6, 3 * MIB, marks=pytest.mark.soak)]
-)
+@pytest.mark.parametrize(("count", "size"), [(3, MIB // 2), soak(6, 3 * MIB)])
 def test_concurrent_requests_through_a_proxy_are_unchanged_and_in_one_log(proxy, count, size):
     payloads = [bytes([letter]) * size for letter in b"abcdef"[:count]]
     with ThreadPoolExecutor(count) as pool:

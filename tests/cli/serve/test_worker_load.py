@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import threading
@@ -10,10 +9,10 @@ from collections import Counter
 
 import pytest
 from helpers.procfs import descriptors, peak_memory
+from helpers.soak import SOAK
 from helpers.wire import connect, decode, message, receive_all
 from helpers.workers import serve_workers, worker_counts
 
-SOAK = int(os.environ.get("SIPC_SOAK", "3"))
 REQUESTS = 1000 * min(SOAK, 4)  # at once; no test may take longer than some 100 seconds
 ROUNDS = max(1, SOAK // 4)
 WORKERS, CLIENTS = 8, 12

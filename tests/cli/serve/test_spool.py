@@ -1,0 +1,50 @@
+"""`sipc serve --whole-request`: requests that are stored, and disks that take none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from helpers.command import environment, needs_root
+from helpers.server import Server
+from helpers.wire import ask
+
+MIB = 1 << 20
+
+
+@needs_root
+def test_requests_are_stored_in_the_first_folder_that_works(endpoint, folder):
+    """Not in a TMPDIR that is gone, nor in a /var/tmp that is read-only."""
+    read_only = 'mount -t tmpfs -o ro none /var/tmp && exec "$@"'
+    env = environment(TMPDIR=str(folder / "missing"))
+    wrapper = ("unshare", "-m", "sh", "-c", read_only, "-")
+    with Server(endpoint, "cat", "--whole-request", wrapper=wrapper, env=env) as server:
+        assert ask(endpoint, bytes(MIB)) == (bytes(MIB), True)
+        assert "TMPDIR" not in server.log
+
+
+def test_a_server_warns_at_the_start_if_no_folder_takes_files(endpoint):
+    wrapper = ("prlimit", "--fsize=0")
+    with Server(endpoint, "cat", "--whole-request", wrapper=wrapper) as server:
+        line = server.log.splitlines()[0]
+        assert line.startswith("sipc serve: no file can be written in ")
+        assert "/var/tmp or /tmp: requests that must be stored fail: set TMPDIR" in line
+        assert ask(endpoint, b"x") == (b"", False)
+        server.wait_for_log("aborted: cannot write to a spool file")
+
+
+@needs_root
+def test_a_full_disk_ends_a_request_and_not_the_server(endpoint, folder):
+    spool = folder / "small"
+    spool.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", spool], check=True)
+    try:
+        env = {**os.environ, "TMPDIR": str(spool)}
+        with Server(endpoint, "cat", "--whole-request", env=env) as server:
+            assert ask(endpoint, bytes(3 * MIB)) == (b"", False)
+            line = server.wait_for_log("No space left on device")
+            assert str(spool) in line
+            assert "TMPDIR" in line
+            assert ask(endpoint, bytes(1000)) == (bytes(1000), True)
+    finally:
+        subprocess.run(["umount", spool], check=True)
