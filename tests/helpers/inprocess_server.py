@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from queue import Queue
 
+from helpers.streams import accepted, listening, read_all, read_some, write_all
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import decode
 from simpleipc_cli.client import exchange
@@ -16,29 +17,11 @@ from simpleipc_cli.server.context import Log, ServerConfig
 from simpleipc_cli.server.handler import Handler, HandlerRun, Result
 from simpleipc_cli.server.server import Server
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, connect, listen, new_poller, new_wakeup_event
+from simpleipc_cli.transport import connect, listen, new_wakeup_event
 
 
 class Stopped(Exception):
     """The server has ended this run."""
-
-
-# streams
-
-
-def read_some(stream, size=1 << 16):
-    buffer = bytearray(size)
-    return bytes(buffer[: stream.read(buffer, Deadline(TIMEOUT))])
-
-
-def read_all(stream):
-    return b"".join(iter(lambda: read_some(stream), b""))
-
-
-def write_all(stream, data):
-    left = memoryview(data)
-    while left:
-        left = left[stream.write([left]) :]
 
 
 def payload_of(data):
@@ -50,11 +33,11 @@ def payload_of(data):
 # clients
 
 
-def ask(path, request=b"ping", more=None):
+def ask(path, request=b"ping", more=None, seconds=TIMEOUT):
     """Send a request with the client of the package; return the response."""
     answer = []
     stream = connect(path, Deadline(TIMEOUT))
-    exchange(stream, request, more, lambda piece: answer.append(bytes(piece)), Deadline(TIMEOUT))
+    exchange(stream, request, more, lambda piece: answer.append(bytes(piece)), Deadline(seconds))
     return b"".join(answer)
 
 
@@ -103,24 +86,14 @@ def run_concurrently(number, act):
 class StreamPairs:
     """Connected streams, used as pipes."""
 
-    def __init__(self, path):
+    def __init__(self, path, listener):
         self._path = path
-        self._listener = listen(path, mode=0o600, backlog=16)
-        self._poller = new_poller()
-        self._poller.register(self._listener.fileno(), READ)
+        self._listener = listener
         self._lock = threading.Lock()
 
     def new(self):
         with self._lock:
-            one = connect(self._path, Deadline(TIMEOUT))
-            while not self._poller.wait(TIMEOUT):
-                pass
-            return one, self._listener.accept()
-
-    def close(self):
-        self._poller.close()
-        self._listener.stop_listening()
-        self._listener.close()
+            return connect(self._path, Deadline(TIMEOUT)), accepted(self._listener)
 
 
 class RunContext:
@@ -405,23 +378,15 @@ class InProcessServer:
 @contextmanager
 def serving(path, act=echo, *, handler=None, **config):
     """Run a server at a path; abort its exchanges at the end."""
-    pairs = StreamPairs(path + ".handler")
-    try:
-        made = handler or ScriptedHandler(act, pairs)
-        server = InProcessServer(path, made, ServerConfig(**config))
-        try:
+    inner = path + ".handler"
+    with listening(inner) as listener:
+        made = handler or ScriptedHandler(act, StreamPairs(inner, listener))
+        with closing(InProcessServer(path, made, ServerConfig(**config))) as server:
             yield server
-        finally:
-            server.close()
-    finally:
-        pairs.close()
 
 
 @contextmanager
 def echo_server(path):
     """Run a server that echoes small requests."""
-    server = InProcessServer(str(path), EchoHandler(), ServerConfig())
-    try:
+    with closing(InProcessServer(str(path), EchoHandler(), ServerConfig())) as server:
         yield server
-    finally:
-        server.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
+from helpers.inprocess_server import ask
+from helpers.streams import accepted, write_all
 from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.client import connect_with_retry, exchange, probe, wait_until_gone
@@ -19,7 +21,7 @@ from simpleipc_cli.errors import (
     TimedOut,
 )
 from simpleipc_cli.pktline import MessageReader
-from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_poller
+from simpleipc_cli.transport import connect, connect_nowait, listen
 
 
 class Peer:
@@ -33,12 +35,7 @@ class Peer:
         self._thread.start()
 
     def _run(self):
-        poller = new_poller()
-        poller.register(self._listener.fileno(), READ)
-        while not poller.wait(TIMEOUT):
-            pass
-        poller.close()
-        stream = self._listener.accept()
+        stream = accepted(self._listener)
         try:
             self._act(stream)
         except Exception as error:
@@ -75,12 +72,6 @@ def serve(path):
         peer.close()
 
 
-def write_all(stream, data):
-    left = memoryview(data)
-    while left:
-        left = left[stream.write([left]) :]
-
-
 def request_of(stream):
     """The payload of one whole message."""
     reader, buffer, found = MessageReader(), memoryview(bytearray(1 << 18)), []
@@ -89,15 +80,6 @@ def request_of(stream):
         assert count
         found += [bytes(piece) for piece in reader.feed(buffer[:count])]
     return b"".join(found)
-
-
-def ask(path, request=b"ping", *, more=None, seconds=TIMEOUT):
-    """Send a request; return the response."""
-    answer = []
-    stream = connect(path, Deadline(TIMEOUT))
-    take = lambda piece: answer.append(bytes(piece))  # noqa: E731 - where it is used
-    exchange(stream, request, more, take, Deadline(seconds))
-    return b"".join(answer)
 
 
 def respond_with(data):

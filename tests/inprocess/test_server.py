@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pytest
 from helpers.inprocess_server import (
-    TIMEOUT,
     EchoHandler,
     ask,
     echo,
     payload_of,
     raw_clients,
     raw_response_to,
-    read_all,
-    read_some,
     run_concurrently,
     serving,
-    write_all,
 )
 from helpers.soak import soak
+from helpers.streams import read_all, read_some, write_all
+from helpers.waiting import TIMEOUT
 from helpers.wire import message
 
 from simpleipc_cli.client import probe

@@ -6,19 +6,17 @@ import threading
 
 import pytest
 from helpers.inprocess_server import (
-    TIMEOUT,
     PausedHandler,
     Stopped,
     ask,
     payload_of,
     raw_clients,
     raw_response_to,
-    read_all,
     run_concurrently,
     serving,
-    wait_until,
-    write_all,
 )
+from helpers.streams import read_all, write_all
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
 from simpleipc_cli.client import probe

@@ -1,0 +1,112 @@
+"""Listeners, and clients that connect to them, on Linux and Windows."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, closing
+
+import pytest
+from helpers.streams import accepted, connected, listening, write_all
+from helpers.waiting import TIMEOUT
+
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import AddressInUse, NotASocket, PathNotFound, ServerBusy, SipcError
+from simpleipc_cli.transport import connect, connect_nowait, listen
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "demo.sock")
+
+
+@pytest.fixture
+def listener(path):
+    with listening(path) as listener:
+        yield listener
+
+
+def connect_until_busy(path, stack):
+    clients = []
+    try:
+        while len(clients) < 50:
+            clients.append(stack.enter_context(closing(connect_nowait(path))))
+    except ServerBusy:
+        return clients
+    raise AssertionError("it is never busy")
+
+
+def test_connecting_to_a_missing_path_is_an_error(path):
+    for attempt in (lambda: connect(path, Deadline(TIMEOUT)), lambda: connect_nowait(path)):
+        with pytest.raises(PathNotFound, match="does not exist"):
+            attempt()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"], ids=["empty", "NUL"])
+def test_an_invalid_name_of_an_endpoint_is_an_error(name):
+    with pytest.raises(NotASocket):
+        connect_nowait(name)
+    with pytest.raises(SipcError):
+        listen(name, mode=0o600, backlog=1)
+
+
+def test_a_path_has_one_listener(path, listener):
+    with pytest.raises(AddressInUse):
+        listen(path, mode=0o600, backlog=16)
+
+
+def test_of_listeners_that_start_at_once_one_wins(path):
+    start = threading.Barrier(8)
+    won, lost = [], []
+
+    def try_it():
+        start.wait()
+        try:
+            won.append(listen(path, mode=0o600, backlog=16))
+        except AddressInUse as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=try_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    with ExitStack() as stack:
+        for listener in won:
+            stack.callback(listener.close)
+            stack.callback(listener.stop_listening)
+        assert (len(won), len(lost)) == (1, 7)
+        connect(path, Deadline(TIMEOUT)).close()
+
+
+def test_a_full_backlog_is_busy_until_a_connection_is_accepted(path):
+    with listening(path, backlog=1) as listener, ExitStack() as stack:
+        clients = connect_until_busy(path, stack)
+        with pytest.raises(ServerBusy):
+            connect(path, Deadline(0.05))
+        later = []
+        thread = threading.Thread(target=lambda: later.append(connect(path, Deadline(TIMEOUT))))
+        thread.start()
+        for _ in clients:
+            stack.enter_context(closing(accepted(listener)))
+        thread.join(TIMEOUT)
+        assert len(later) == 1
+        later[0].close()
+
+
+def test_a_withdrawn_listener_accepts_only_earlier_connections(path, listener):
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(closing(connect_nowait(path))) for _ in range(4)]
+        write_all(waiting[3], b"hello")
+        listener.stop_listening()
+        with pytest.raises(SipcError):
+            connect(path, Deadline(0.05))
+        streams = [stack.enter_context(closing(listener.accept())) for _ in waiting]
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        assert streams[3].read(bytearray(10), Deadline(TIMEOUT)) == 5
+
+
+def test_a_path_can_be_taken_again(path):
+    for _ in range(3):
+        with connected(path):
+            pass

@@ -1,0 +1,206 @@
+"""Streams between client and server, on Linux and Windows."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from helpers.streams import connected, fill, read_all, reported, write_all
+from helpers.waiting import TIMEOUT, wait_until
+
+from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.errors import PeerClosed, TimedOut
+from simpleipc_cli.transport import READ, WRITE, is_hung_up, new_poller, new_scalable_poller
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "demo.sock")
+
+
+@pytest.fixture(params=[new_poller, new_scalable_poller], ids=["few", "many"])
+def poller(request):
+    made = request.param()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair(path):
+    """Client and server of one connection."""
+    with connected(path) as streams:
+        yield streams
+
+
+def test_each_end_knows_the_process_of_the_other(pair):
+    assert [stream.peer().pid for stream in pair] == [os.getpid()] * 2
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["to the server", "to the client"])
+def test_bytes_arrive_as_they_were_written(pair, turned):
+    one, other = reversed(pair) if turned else pair
+    data = bytes(range(256)) * 4096 * 5
+    thread = threading.Thread(target=lambda: (write_all(one, data), one.close()))
+    thread.start()
+    assert read_all(other) == data
+    thread.join(TIMEOUT)
+
+
+def test_several_buffers_are_written_in_order(pair):
+    client, server = pair
+    buffers = [b"a", b"bc" * 50_000, b"", b"d" * 10]
+    expected = b"".join(buffers)
+
+    def write():
+        total = 0
+        while total < len(expected):
+            total += client.write([memoryview(expected)[total:][:7], expected[total + 7 :]])
+        client.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert read_all(server) == expected
+    thread.join(TIMEOUT)
+
+
+def test_bytes_go_both_ways_at_once(pair):
+    data = [bytes([number]) * 3_000_000 for number in range(2)]
+    threads = [
+        threading.Thread(target=write_all, args=(stream, what))
+        for stream, what in zip(pair, data, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for stream, what in zip(pair, reversed(data), strict=True):
+        left, buffer = len(what), bytearray(1 << 16)
+        while left:
+            count = stream.read(buffer, Deadline(TIMEOUT))
+            assert count
+            assert buffer[:count] == what[:count]
+            left -= count
+    for thread in threads:
+        thread.join(TIMEOUT)
+
+
+def test_a_read_into_a_small_buffer_takes_what_fits(pair):
+    client, server = pair
+    write_all(client, b"hello")
+    buffer = bytearray(2)
+    found = b""
+    while len(found) < 5:
+        found += buffer[: server.read(buffer, Deadline(TIMEOUT))]
+    assert found == b"hello"
+
+
+def test_a_read_without_bytes_times_out(pair):
+    buffer = bytearray(10)
+    with pytest.raises(TimedOut):
+        pair[0].read(buffer, Deadline(0.05))
+    with pytest.raises(BlockingIOError):
+        pair[1].read_nowait(buffer)
+    with pytest.raises(BlockingIOError):
+        pair[1].peek_nowait()
+
+
+def test_a_peek_consumes_nothing(pair, poller):
+    client, server = pair
+    write_all(client, b"x")
+    poller.register(server.fileno(), READ)
+    assert reported(poller) == {server.fileno(): READ}
+    assert server.peek_nowait() is True
+    assert server.peek_nowait() is True
+    assert server.read_nowait(bytearray(10)) == 1
+
+
+def test_bytes_written_before_the_end_can_be_read_after_it(pair):
+    client, server = pair
+    write_all(server, b"answer")
+    server.close()
+    assert read_all(client) == b"answer"
+
+
+def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
+    """After a write without room the same bytes are written again, and each arrives once."""
+    client, server = pair
+    data = bytes(range(256)) * 8192
+    seen = []
+
+    def read():
+        seen.append(read_all(server))
+
+    thread = threading.Thread(target=read)
+    left, poller = memoryview(data), new_poller()
+    poller.register(client.fileno(), WRITE)
+    started = False
+    while left:
+        try:
+            left = left[client.write_nowait([left[:10], left[10:]]) :]
+        except BlockingIOError:
+            if not started:
+                started = True
+                thread.start()
+            assert reported(poller)
+    client.close()
+    thread.join(TIMEOUT)
+    assert seen == [data]
+    poller.close()
+
+
+def test_a_hang_up_ends_the_wait_for_room(pair):
+    client, server = pair
+    fill(server)
+    outcome = []
+
+    def write():
+        try:
+            while True:
+                server.write([b"x" * 100_000])
+        except PeerClosed as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    client.close()
+    thread.join(TIMEOUT)
+    assert len(outcome) == 1
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_a_shutdown_wakes_a_waiting_call_at_the_same_end(pair, what):
+    client, _ = pair
+    outcome = []
+
+    def read():
+        outcome.append(client.read(bytearray(10), Deadline(TIMEOUT)))
+
+    def write():
+        try:
+            while True:
+                client.write([b"x" * 100_000])
+        except PeerClosed:
+            outcome.append(0)
+
+    thread = threading.Thread(target=read if what == "read" else write)
+    thread.start()
+    client.shutdown()
+    thread.join(TIMEOUT)
+    assert outcome == [0]
+
+
+def test_a_shutdown_is_the_end_of_stream_at_the_peer(pair):
+    client, server = pair
+    write_all(client, b"last")
+    client.shutdown()
+    client.shutdown()
+    assert read_all(server) == b"last"
+
+
+def test_only_the_end_of_the_other_is_a_hang_up(pair):
+    client, server = pair
+    assert not is_hung_up(server.fileno())
+    write_all(client, b"data")
+    assert not is_hung_up(server.fileno())
+    assert server.read(bytearray(4), Deadline(TIMEOUT)) == 4  # else Windows does not report it
+    client.close()
+    wait_until(lambda: is_hung_up(server.fileno()), "the hang-up to be seen")
