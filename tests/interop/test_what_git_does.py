@@ -16,6 +16,7 @@ from helpers.command import sipc
 from helpers.procfs import is_in_syscall, stop_process
 from helpers.scripted_server import RespondingServer
 from helpers.server import Server
+from helpers.sockets import busy_listener
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, is_listening, message, packets, receive_all
 
@@ -134,17 +135,14 @@ def test_gits_client_writes_all_then_reads_then_hangs_up_and_sets_no_limit(repos
 
 def test_gits_client_waits_for_a_full_backlog_without_limit(repository):
     """It connects as it reads: without a limit. `sipc probe` says that the server is busy."""
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(str(repository.endpoint))
-        busy.listen(0)
-        with connect(repository.endpoint):
-            for arguments in (repository.STATUS, ("fsmonitor--daemon", "status")):
-                with repository.start(*arguments) as git:
-                    wait_until(lambda git=git: is_in_syscall(git.pid, "connect"), "git to wait")
-                    git.kill()
-            done = sipc("probe", "--json", "-t", "100ms", repository.endpoint)
-            assert done.returncode == 3
-            assert b'"state": "busy"' in done.stdout
+    with busy_listener(repository.endpoint):
+        for arguments in (repository.STATUS, ("fsmonitor--daemon", "status")):
+            with repository.start(*arguments) as git:
+                wait_until(lambda git=git: is_in_syscall(git.pid, "connect"), "git to wait")
+                git.kill()
+        done = sipc("probe", "--json", "-t", "100ms", repository.endpoint)
+        assert done.returncode == 3
+        assert b'"state": "busy"' in done.stdout
 
 
 def test_git_starts_its_daemon_where_no_server_listens(repository):

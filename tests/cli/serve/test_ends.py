@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from helpers.command import SIPC, Program, environment
@@ -125,11 +126,24 @@ def test_empty_quit_bytes_match_the_empty_request(endpoint):
         assert server.wait() == 0
 
 
+PATIENT = """
+from simpleipc_cli.cli import main
+from simpleipc_cli.server import acceptor, exchange_state
+
+for module in acceptor, exchange_state:
+    assert module.DRAIN_IDLE_TIMEOUT == 1.0
+    module.DRAIN_IDLE_TIMEOUT = 3600.0
+main()
+"""
+"""A program: a connection may stay silent during the stop."""
+
+
 @pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
 def test_each_way_to_stop_answers_connections_that_are_open(endpoint, folder, way):
     """Also those in the backlog, which connected before the path was removed."""
     value = {"--count": "1", "--idle-timeout": "2s", "--quit-on": "stop"}[way]
-    with Server(endpoint, "cat", way, value, "--drain-timeout", "30s") as server:
+    options = (way, value, "--drain-timeout", "0")
+    with Server(endpoint, "cat", *options, program=(sys.executable, "-c", PATIENT)) as server:
         with open_connections(endpoint, 20) as clients:
             if way == "--idle-timeout":
                 wait_until(lambda: not endpoint.exists(), "the idle timeout")
@@ -139,6 +153,7 @@ def test_each_way_to_stop_answers_connections_that_are_open(endpoint, folder, wa
             for client in clients[1:]:
                 client.sendall(message(b"hello"))
             assert [receive_all(client) for client in clients[1:]] == [message(b"hello")] * 19
+            clients[0].close()
         assert server.wait() == 0
 
 

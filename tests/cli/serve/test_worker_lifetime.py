@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,22 @@ def test_a_worker_that_ends_between_requests_leaves_no_zombie(shared_workers):
     assert int(ask_worker(server.path, "pid")) != pid
 
 
+PATIENT = """
+from simpleipc_cli.cli import main
+from simpleipc_cli.handlers import worker
+
+assert worker._EXIT_TIMEOUT == 1.0
+worker._EXIT_TIMEOUT = 3600.0
+main()
+"""
+"""A program: workers may take any time to end after their input."""
+
+
 @pytest.mark.parametrize("ignored", ["", " ignore"], ids=["heeded", "ignored"])
 def test_workers_end_with_the_server_by_the_end_of_their_input(endpoint, folder, ignored):
     worker = f"sleep 1000 & {WORKER}{ignored}; echo $? >{folder}/status"
-    with serve_workers(endpoint, worker=worker) as server:
+    more = {"worker": worker, "program": (sys.executable, "-c", PATIENT)}
+    with serve_workers(endpoint, "--kill-after", "1000s", **more) as server:
         ask_worker(endpoint, "pid")
         server.signal()
         server.wait()
