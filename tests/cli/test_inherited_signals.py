@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.background import Background
 from helpers.command import SIPC, Program, assert_error_line, environment
 from helpers.procfs import children, handled_signals
 from helpers.server import Server
@@ -128,12 +127,6 @@ def test_a_server_learns_how_handlers_end_though_sigchld_was_ignored(endpoint):
     with Server(endpoint, "exit 3", wrapper=inherit("--ignore-signal=CHLD")) as server:
         assert ask(endpoint, b"x") == (b"", False)
         server.wait_for_log("status=3 .*: exit status 3")
-
-
-@pytest.fixture
-def background(endpoint):
-    with Background(endpoint) as servers:
-        yield servers
 
 
 @pytest.mark.parametrize("state", ["--ignore-signal=CHLD", "--block-signal"])

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from helpers.command import SIPC, Program
 from helpers.scripted_server import RespondingServer
@@ -49,6 +50,16 @@ def feed(client, *pieces: bytes) -> None:
     for piece in pieces:
         client.stdin.write(piece)
     client.stdin.flush()
+
+
+def write_and_close(descriptor: int, payload: bytes) -> None:
+    with open(descriptor, "wb") as file:
+        file.write(payload)
+
+
+def is_partly_written(folder: Path) -> bool:
+    """Whether a part of what `-o` is to write is in a temporary file."""
+    return any(path.stat().st_size for path in folder.glob(".*.sipc-*"))
 
 
 def failed_records(errors: bytes) -> list[int]:

@@ -20,7 +20,7 @@ from helpers.scripted_server import (
     receive_request,
     wait_for_close,
 )
-from helpers.sending import EchoServer, echo, feed, send_lines
+from helpers.sending import EchoServer, echo, feed, is_partly_written, send_lines, write_and_close
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import MAX_PAYLOAD, message, packets, receive_wire
 
@@ -268,11 +268,6 @@ def bytes_read(pid: int) -> int:
 # -- output ----------------------------------------------------------------------------
 
 
-def is_partly_written(folder) -> bool:
-    """Whether a part of the responses is in a temporary file."""
-    return any(path.stat().st_size for path in folder.glob(".responses.sipc-*"))
-
-
 def test_output_to_a_file_appears_when_all_records_are_answered(endpoint, folder):
     go = threading.Event()
 
@@ -378,8 +373,3 @@ def test_standard_streams_work_and_stay_blocking_or_non_blocking(endpoint, block
             feeder.join()
             assert client.wait() == 0
     os.close(its_input[0])
-
-
-def write_and_close(descriptor: int, payload: bytes) -> None:
-    with open(descriptor, "wb") as file:
-        file.write(payload)

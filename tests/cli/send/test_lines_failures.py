@@ -14,6 +14,7 @@ import pytest
 from helpers import sending
 from helpers.command import environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
+from helpers.mounts import small_disk
 from helpers.procfs import is_in_syscall
 from helpers.scripted_server import ScriptedServer, receive_request
 from helpers.sending import failed_records, feed
@@ -221,13 +222,8 @@ def test_without_descriptors_a_record_waits_for_those_before_it(endpoint):
 
 @needs_root
 def test_a_full_disk_fails_the_response_that_waits_and_no_other(endpoint, folder):
-    spool = folder / "small"
-    spool.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", spool], check=True)
-    try:
+    with small_disk(folder / "small") as spool:
         done = respond_out_of_turn(endpoint, spool)
-    finally:
-        subprocess.run(["umount", spool], check=True)
     assert done.returncode == 1
     assert failed_records(done.stderr) == [2]
     assert b"No space left on device" in done.stderr

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from helpers.command import SIPC, assert_error_line, environment, needs_root, sipc
 from helpers.inprocess_cli import run_cli
+from helpers.mounts import small_disk
 from helpers.scripted_server import scripted_server, wait_for_close
-from helpers.sending import EchoServer, echo, feed, start_send, umask
+from helpers.sending import EchoServer, echo, feed, is_partly_written, start_send, umask
 from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
@@ -33,11 +34,6 @@ def response(folder):
 def is_as_before(response) -> bool:
     left = [name for name in os.listdir(response.parent) if ".sipc-" in name]
     return response.read_text() == "old" and not left
-
-
-def is_partly_written(folder) -> bool:
-    """Whether a part of a response is in a temporary file."""
-    return any(path.stat().st_size for path in folder.glob(".response.sipc-*"))
 
 
 def unprivileged(*groups: int) -> list[str]:
@@ -130,17 +126,12 @@ def test_a_response_that_does_not_fit_leaves_the_old_file(server, response):
 
 @needs_root
 def test_a_full_disk_leaves_the_old_file(server, folder):
-    small = folder / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
-    try:
+    with small_disk(folder / "small") as small:
         (small / "response").write_text("old")
         done = sipc("send", server.path, "-o", small / "response", input=bytes(3_000_000))
         assert done.returncode == 1
         assert b"No space left on device: free space" in done.stderr
         assert is_as_before(small / "response")
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_a_file_that_may_not_be_written_to_is_not_replaced(endpoint, response):

@@ -14,7 +14,7 @@ from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import descriptors, is_in_syscall, peak_memory, stop_process, syscall_arguments
 from helpers.scripted_server import endless_response, respond_with, scripted_server
-from helpers.sending import EchoServer, echo, feed, start_send
+from helpers.sending import EchoServer, echo, feed, start_send, write_and_close
 from helpers.server import Server
 from helpers.soak import soak
 from helpers.sockets import stale_socket
@@ -169,11 +169,6 @@ def test_standard_streams_that_are_non_blocking_work(endpoint):
                 assert response.read() == payload
             feeder.join()
             assert client.wait() == 0
-
-
-def write_and_close(descriptor: int, payload: bytes) -> None:
-    with open(descriptor, "wb") as file:
-        file.write(payload)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])

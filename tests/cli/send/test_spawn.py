@@ -31,12 +31,6 @@ ROUNDS = (SOAK + 2) // 3  # of what takes many programs
 COUNTED = f"echo started >>starts; {SERVE}"
 
 
-@pytest.fixture
-def spawning(endpoint):
-    with Spawning(endpoint) as it:
-        yield it
-
-
 @pytest.mark.parametrize("before", ["nothing", "stale socket", "not yet listening"])
 def test_a_missing_server_is_started_once_and_gets_the_requests(spawning, endpoint, folder, before):
     with socket.socket(socket.AF_UNIX) as other:

@@ -33,12 +33,6 @@ HANGS = f"{STARTS} sleep 1000 & sleep 1000"
 
 
 @pytest.fixture
-def spawning(endpoint):
-    with Spawning(endpoint) as it:
-        yield it
-
-
-@pytest.fixture
 def gate(folder):
     with Gate(folder / "go") as it:
         yield it

@@ -27,12 +27,6 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def manager(endpoint):
-    with SocketManager(str(endpoint)) as it:
-        yield it
-
-
 def ended(program) -> subprocess.CompletedProcess[bytes]:
     output, errors = program.communicate(timeout=TIMEOUT)
     return subprocess.CompletedProcess(program.args, program.returncode, output, errors)

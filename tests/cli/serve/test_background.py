@@ -12,7 +12,6 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from helpers.background import Background
 from helpers.command import SIPC, assert_error_line, needs_root
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children, state, status, stop_process
@@ -22,12 +21,6 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, pid_of_listener
 
 LONGEST_START = 0.2  # seconds; on an idle machine it takes less
-
-
-@pytest.fixture
-def background(endpoint):
-    with Background(endpoint) as it:
-        yield it
 
 
 def completed(program) -> subprocess.CompletedProcess[bytes]:

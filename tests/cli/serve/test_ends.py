@@ -9,7 +9,6 @@ import pytest
 from helpers.command import SIPC, Program, environment
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
-from helpers.socket_activation import SocketManager
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import (
     ask,
@@ -27,13 +26,6 @@ def drip(client, wire: bytes) -> None:
     """Byte by byte, each read by the server before the next is written, or nearly so."""
     for at in range(len(wire)):
         client.sendall(wire[at : at + 1])
-
-
-@pytest.fixture
-def manager(endpoint):
-    """A socket that clients can connect to before there is a server."""
-    with SocketManager(str(endpoint)) as it:
-        yield it
 
 
 def test_a_server_without_any_request_stops_after_the_idle_timeout(endpoint):

@@ -9,13 +9,13 @@ import re
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root
 from helpers.inprocess_cli import run_cli
+from helpers.mounts import small_disk
 from helpers.procfs import handled_signals
 from helpers.server import Server
 from helpers.soak import soak
@@ -212,16 +212,6 @@ def test_sighup_keeps_the_old_log_file_when_the_folder_is_gone(endpoint, folder)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@contextmanager
-def small_disk(place: Path):
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={16 * PAGE}", "none", place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 def fill_disk(ballast: Path) -> None:
     with open(ballast, "wb", buffering=0) as file:
         try:
@@ -243,7 +233,7 @@ def leave_room(log: Path, room: int) -> None:
 @needs_root
 def test_a_full_disk_loses_lines_of_the_log_and_nothing_else(endpoint, folder):
     place = folder / "small"
-    with small_disk(place):
+    with small_disk(place, str(16 * PAGE)):
         log, ballast = place / "log", place / "ballast"
         with Server(endpoint, "cat", "--log-file", log, "--log-format", "json") as server:
             wait_until(lambda: "listening on" in log.read_text(), "its first line")

@@ -20,6 +20,7 @@ from helpers.command import (
     started_at_once,
 )
 from helpers.inprocess_cli import run_cli
+from helpers.mounts import small_disk
 from helpers.server import Server
 from helpers.soak import SOAK, soak
 from helpers.users import NOBODY, as_nobody, become
@@ -170,15 +171,10 @@ def test_missing_permissions_are_reported(folder, endpoint, pid_file, what):
 
 @needs_root
 def test_a_full_disk_is_reported_and_leaves_no_file(folder, endpoint):
-    full = folder / "full"
-    full.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", full], check=True)
-    try:
+    with small_disk(folder / "full", "4k") as full:
         (full / "filler").write_bytes(b"all the room there is")
         assert_error_line(refused(endpoint, full / "pid"), 1, "no space", "free space")
         assert os.listdir(full) == ["filler"]
-    finally:
-        subprocess.run(["umount", full], check=True)
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "a directory"])

@@ -13,6 +13,7 @@ from time import monotonic
 
 import pytest
 from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.mounts import mounted
 from helpers.soak import SOAK
 from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
@@ -130,12 +131,10 @@ def replace_again_and_again(clients: Clients, servers: int, start_server, gone) 
 
 
 @contextmanager
-def mounted(what: Path, where: Path):
-    subprocess.run(["mount", "--bind", what, where], check=True)
-    try:
+def bound(what: Path, where: Path):
+    """The same file or folder, at another place."""
+    with mounted("--bind", what, where):
         yield where
-    finally:
-        subprocess.run(["umount", where], check=True)
 
 
 @contextmanager
@@ -176,7 +175,7 @@ def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way, se
             reached = stack.enter_context(opened(folder))
         elif way == "bind mount":
             (folder / "mount").mkdir()
-            reached = stack.enter_context(mounted(folder, folder / "mount"))
+            reached = stack.enter_context(bound(folder, folder / "mount"))
         with Clients(reached / "sock", count=count) as clients:
             replace_again_and_again(
                 clients, servers, lambda: serving(endpoint, folder), lambda: not endpoint.exists()
@@ -202,7 +201,7 @@ def test_a_server_with_a_passed_socket_is_replaced_without_loss(
             reached = stack.enter_context(opened(endpoint))
         elif way == "bind mount":
             (folder / "mount").touch()
-            reached = stack.enter_context(mounted(endpoint, folder / "mount"))
+            reached = stack.enter_context(bound(endpoint, folder / "mount"))
         command = [*wrapper, SIPC, "serve", "-q", "--exec", recording(folder)]
 
         def start_server() -> Program:
@@ -233,7 +232,7 @@ def test_clients_that_keep_the_socket_of_a_stopped_server_are_answered_or_refuse
                 reached = stack.enter_context(opened(endpoint))
             else:
                 (folder / "mount").touch()
-                reached = stack.enter_context(mounted(endpoint, folder / "mount"))
+                reached = stack.enter_context(bound(endpoint, folder / "mount"))
             with Clients(reached, wait=False) as clients:
                 clients.wait_for_answers(clients.count)
                 server.send_signal(signal.SIGTERM)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-
 from helpers.command import environment, needs_root
+from helpers.mounts import small_disk
 from helpers.server import Server
 from helpers.wire import ask
 
@@ -35,16 +33,11 @@ def test_a_server_warns_at_the_start_if_no_folder_takes_files(endpoint):
 
 @needs_root
 def test_a_full_disk_ends_a_request_and_not_the_server(endpoint, folder):
-    spool = folder / "small"
-    spool.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", spool], check=True)
-    try:
-        env = {**os.environ, "TMPDIR": str(spool)}
+    with small_disk(folder / "small") as spool:
+        env = environment(TMPDIR=str(spool))
         with Server(endpoint, "cat", "--whole-request", env=env) as server:
             assert ask(endpoint, bytes(3 * MIB)) == (b"", False)
             line = server.wait_for_log("No space left on device")
             assert str(spool) in line
             assert "TMPDIR" in line
             assert ask(endpoint, bytes(1000)) == (bytes(1000), True)
-    finally:
-        subprocess.run(["umount", spool], check=True)

@@ -1,0 +1,26 @@
+"""Mount file systems, as only root can."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def small_disk(place: Path, size: str = "1m") -> Iterator[Path]:
+    """Mount a file system of this size on a new folder."""
+    place.mkdir()
+    with mounted("-t", "tmpfs", "-o", f"size={size}", "none", place):
+        yield place
+
+
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[None]:
+    """Mount as mount(8) does; the last argument is the place."""
+    subprocess.run(["mount", *arguments], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", arguments[-1]], check=True)
