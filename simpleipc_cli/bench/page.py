@@ -9,13 +9,12 @@ available size; text is outside of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from itertools import groupby
 from math import ceil, floor, log10
-from typing import NamedTuple
 
 from simpleipc_cli.bench.conditions import NANOSECONDS
 from simpleipc_cli.bench.format import Section, format_ns
@@ -95,18 +94,15 @@ def latency_by_percentile(report: Report) -> Markup | None:
     count = report.latency.count
     if count < samples_needed(50):
         return None
-    timed = {"latency": ("response" if report.is_open else "service", report.latency)}
+    times = {"service": report.results.total}
     if report.is_open:
-        timed["service"] = ("service", report.results.total)
+        times = {"response": report.results.response, **times}
     x_scale = percentile_scale(count)
     y_scale = latency_scale(
-        min(histogram.min or 0 for _, histogram in timed.values()),
-        max(histogram.value_at(count - 1) for _, histogram in timed.values()),
+        min(histogram.min or 0 for histogram in times.values()),
+        max(histogram.value_at(count - 1) for histogram in times.values()),
     )
-    lines = [
-        Line(kind, name, _percentile_path(histogram, x_scale, y_scale))
-        for kind, (name, histogram) in timed.items()
-    ]
+    lines = {name: _percentile_path(one, x_scale, y_scale) for name, one in times.items()}
     caption = (
         "Each further nine has the same width: 1 of 100 responses lies to the right of 99 %."
         f" The line ends at the second longest of {count:,}; the longest took"
@@ -127,11 +123,11 @@ def latency_over_time(report: Report) -> Markup | None:
     )
     names = ("max", "p99", "p50")
     figures = [window.bucket.times.figures() for window in windows]
-    lines = [
-        Line(name, name, _line_path(windows, [one[name] for one in figures], x_scale, y_scale))
+    lines = {
+        name: _line_path(windows, [one[name] for one in figures], x_scale, y_scale)
         for name in names
         if any(one[name] is not None for one in figures)
-    ]
+    }
     caption = f"Each point stands for the responses within {_width(windows)}."
     if len(lines) < len(names):
         caption += " They are too few for a 99th percentile."
@@ -143,19 +139,14 @@ def throughput_over_time(report: Report) -> Markup | None:
     windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_RATE)
     if len(windows) < _MIN_WINDOWS:
         return None
-    offered = report.settings.rate
-    drawn = {"rate": ("answered", [window.rate(window.bucket.times.count) for window in windows])}
-    if offered is not None:
-        drawn["offered"] = ("offered", [offered] * len(windows))
+    rates = {"answered": [window.rate(window.bucket.times.count) for window in windows]}
+    if report.settings.rate is not None:
+        rates["offered"] = [report.settings.rate] * len(windows)
     if report.results.failures:
-        rates = [window.rate(window.bucket.failures) for window in windows]
-        drawn["failed"] = ("failed", rates)
+        rates["failed"] = [window.rate(window.bucket.failures) for window in windows]
     x_scale = time_scale(windows[-1].end)
-    y_scale = rate_scale(max(max(rates) for _, rates in drawn.values()))
-    lines = [
-        Line(kind, name, _step_path(windows, rates, x_scale, y_scale))
-        for kind, (name, rates) in drawn.items()
-    ]
+    y_scale = rate_scale(max(map(max, rates.values())))
+    lines = {name: _step_path(windows, those, x_scale, y_scale) for name, those in rates.items()}
     caption = f"Responses per second, in steps of {_width(windows)}."
     return figure("Throughput over time", caption, (x_scale, y_scale), lines)
 
@@ -334,24 +325,18 @@ def element(tag: str, *content: str, **attributes: str) -> Markup:
     return Markup(f"<{tag}{written}>{''.join(map(_text, content))}</{tag}>")
 
 
-class Line(NamedTuple):
-    """A line in a plot."""
+def figure(
+    title: str, caption: str, scales: tuple[Scale, Scale], lines: Mapping[str, str]
+) -> Markup:
+    """Return a section with a chart; `scales` are the horizontal and the vertical one.
 
-    kind: str
-    """Its CSS class."""
-    name: str
-    path: str
-
-
-def figure(title: str, caption: str, scales: tuple[Scale, Scale], lines: Iterable[Line]) -> Markup:
-    """Return a section with a chart; `scales` are the horizontal and the vertical one."""
+    `lines` are paths by name, which is also their CSS class.
+    """
     along, up = scales
     if up.transform is log10:
         caption += " Log scale."
-    keys, paths = [], []
-    for line in lines:
-        keys.append(element("li", line.name, class_=f"key {line.kind}"))
-        paths.append(element("path", class_=f"line {line.kind}", d=line.path))
+    keys = [element("li", name, class_=f"key {name}") for name in lines]
+    paths = [element("path", class_=f"line {name}", d=path) for name, path in lines.items()]
     box = f"0 0 {_SIZE} {_SIZE}"
     plot = element(
         "svg", *paths, viewBox=box, preserveAspectRatio="none", width="100%", height="100%"
