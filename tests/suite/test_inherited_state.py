@@ -40,7 +40,7 @@ SIGNALS = ["nohup", "ignored signals"]
 """States in which the tests are left to a worker."""
 
 SAMPLE = subrun.SAMPLES / "state.py"
-BENCH = [TESTS / "cli/bench/test_bench.py", TESTS / "cli/bench/test_progress.py"]
+BENCH = [TESTS / "cli/bench/test_ending.py", TESTS / "cli/bench/test_progress.py"]
 SENSITIVE = [*BENCH, TESTS / "cli/serve/test_signals.py"]
 """Files with tests that have failed in some of these states."""
 
