@@ -98,7 +98,7 @@ class ConditionResult(NamedTuple):
 
     condition: Condition
     bounds: tuple[float, float] | None
-    """The lowest and the highest possible value of the figure; None: nothing is known."""
+    """The lowest and the highest possible value of the figure; None: unknown."""
 
     @property
     def holds(self) -> bool | None:
@@ -127,7 +127,7 @@ class ConditionResult(NamedTuple):
 def evaluate(
     conditions: Iterable[Condition], bounds: Mapping[str, tuple[float, float] | None]
 ) -> list[ConditionResult]:
-    """Evaluate all conditions on the same figures, of which the bounds are known."""
+    """Evaluate all conditions on the same figures, given as bounds."""
     return [ConditionResult(one, bounds[one.figure]) for one in conditions]
 
 

@@ -148,7 +148,7 @@ class Section:
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     has_words: bool = False
-    """Whether the last column holds words; all columns between it and the first hold figures."""
+    """Whether the last column is text; all columns between the first and the last are figures."""
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     """Reasons why the figures may be misleading."""
@@ -159,7 +159,7 @@ def sections(
     conditions: Sequence[ConditionResult] = (),
     changes: Mapping[str, Change] | None = None,
 ) -> list[Section]:
-    """Return the parts of the report. `changes` are those since a baseline."""
+    """Return the parts of the report. `changes` are the changes since a baseline."""
     facts = list(_facts(report).items())
     found = [Section("Load", ("", ""), facts, True, warnings=_warnings(report))]
     if conditions:
@@ -330,7 +330,7 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | N
 
 
 def to_markdown(report: Report, parts: Sequence[Section]) -> str:
-    """Return the report for a pull request, in GitHub's flavour."""
+    """Return the report in GitHub's Markdown, for example for a pull request."""
     paragraphs = [f"### Load on {_code(report.path)}"]
     for number, section in enumerate(parts):
         if number:
@@ -341,7 +341,7 @@ def to_markdown(report: Report, parts: Sequence[Section]) -> str:
 
 
 def _markdown_table(table: Section) -> str:
-    """Return a table: row names and words are aligned left, figures right."""
+    """Return a table: text is aligned left, figures right."""
     alignment = [":--", *["--:"] * (len(table.heads) - 1)]
     if table.has_words:
         alignment[-1] = ":--"

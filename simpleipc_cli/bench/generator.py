@@ -365,7 +365,7 @@ class Generator:
             self._poller.discard(descriptor)
 
     def _report_progress(self, now: int) -> None:
-        """Report, if a report is due, and notice a stop."""
+        """If a report is due, send it and check for a stop."""
         if now >= self._next_report:
             self._next_report = now + _REPORT_INTERVAL
             elapsed = max(0, now - self._counted_from)

@@ -41,7 +41,7 @@ FIRST_WIDTH = 10_000_000
 _BITS = 10
 _CHART_BITS = 5
 _WANTED_WINDOWS = 24  # of a chart over time (tunable)
-_MIN_ROW = 1.02  # ratio of the ends of a row, so that they differ in three digits
+_MIN_ROW = 1.02  # minimum ratio of the ends of a row: they then differ in three digits
 
 
 def bucket_of(ns: int, bits: int = _BITS) -> int:

@@ -68,7 +68,7 @@ def _section(section: Section) -> Markup:
 
 
 def _table(table: Section, name: str) -> Markup:
-    """Return a table, which scrolls if the screen is too narrow; `name` is its heading's id."""
+    """Return a table that scrolls if the screen is too narrow; `name` is the id of its heading."""
     heads = [element("th", head, scope="col") if head else element("td") for head in table.heads]
     rows = [element("tr", *heads)] if any(table.heads) else []
     for first, *cells in table.rows:

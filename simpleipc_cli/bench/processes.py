@@ -182,7 +182,7 @@ class GeneratorProcesses:
         return False
 
     def _stop(self) -> None:
-        """End the load now and keep the results."""
+        """End the load now, but keep the results."""
         for process in self._running:
             process.end_load()
         deadline = Deadline(_STOP_TIMEOUT)

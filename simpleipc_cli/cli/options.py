@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.cli.expect import Expectation
 
-_MAX_ID = 2**32 - 2  # of a user or group; one more means "unchanged" to chown(2)
+_MAX_ID = 2**32 - 2  # of a user or group; for chown(2), 2**32 - 1 means "unchanged"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -105,7 +105,7 @@ path_argument = click.argument("path", required=False, type=click.Path(readable=
 """The argument PATH of every verb; click does not check it."""
 
 wait_option = duration_option(
-    "--wait", help="Keep trying while the endpoint is missing, refuses or is busy."
+    "--wait", help="Retry for at most DURATION while the endpoint is missing, refuses or is busy."
 )
 
 trace_option = click.option(

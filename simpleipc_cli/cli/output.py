@@ -294,7 +294,7 @@ def _stat_or_none(path: str) -> os.stat_result | None:
 
 
 def write_error(name: str, error: OSError) -> SipcError:
-    """Return what to report for an error of writing to `name`."""
+    """Return the error to report for a failed write to `name`."""
     hint = file_hint(error, "choose another place")
     return SipcError(f"cannot write to {name}: {error.strerror}", hint)
 

@@ -107,8 +107,8 @@ def closed_loop(
 ) -> Report:
     """A closed loop; one of `slow_every` requests takes ten times as long.
 
-    During `failing` (from, to) the server refuses, and some other requests fail, too. Given the
-    same arguments, it is the same report, which must not be changed.
+    During `failing` (from, to) the server refuses, and some other requests fail, too. Calls with
+    equal arguments return the same object: do not change it.
     """
     run = Run(concurrency=concurrency, duration=seconds * SECOND, timeout=30 * SECOND)
     took = times(seed, median)

@@ -128,7 +128,7 @@ _text_option = partial(click.option, metavar="TEXT")
 @_duration_option(
     "--timeout",
     default="10s",
-    help="Maximum time of one request, also of those in flight at the end.",
+    help="Maximum time of one request, also of requests in flight at the end.",
 )
 @_count_option(
     "--processes",

@@ -129,7 +129,7 @@ def print_report(report: Report, parts: Sequence[Section]) -> None:
         width=_WIDTH if os.isatty(STDOUT) else _UNLIMITED,
         highlight=False,
     )
-    console.print(Text(printable(report.path), "bold"), soft_wrap=True)  # for copying
+    console.print(Text(printable(report.path), "bold"), soft_wrap=True)  # so that users can copy it
     for number, section in enumerate(parts):
         if number:
             console.print(Text(f"\n{section.title}", "bold"))

@@ -52,7 +52,7 @@ Examples:
   sipc serve --exec 'tr a-z A-Z' --threads 4 --timeout 10s
   sipc serve demo.sock --worker ./worker.py"""
 
-_MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread hangs (tunable)
+_MAX_KILL = 5.0  # seconds to wait for handlers after SIGKILL (tunable)
 
 
 @click.command(cls=Verb, help=HELP, epilog=EXAMPLES)
@@ -102,7 +102,7 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
     help="Time between SIGTERM and SIGKILL for a handler that must end; 0 sends SIGKILL at once.",
 )
 # Limits.
-@count_option("--threads", default=8, help="Handle N requests at once; the others wait.")
+@count_option("--threads", default=8, help="Handle at most N requests at once; queue the others.")
 @click.option(
     "--backlog",
     metavar="N",
@@ -110,7 +110,7 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
     default=1024,
     help="Let N connections wait in the kernel before they are accepted.",
 )
-@click.option("--max-request", type=SIZE, default="0", help="Refuse requests with more payload.")
+@click.option("--max-request", type=SIZE, default="0", help="Maximum payload of a request.")
 @duration_option(
     "--read-timeout",
     default="30s",
@@ -139,10 +139,10 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
 )
 # The end.
 @count_option("--count", help="Stop after N requests.")
-@duration_option("--idle-timeout", default="0", help="Stop after this long without a request.")
+@duration_option("--idle-timeout", default="0", help="Stop after DURATION without a request.")
 @text_option(
     "--quit-on",
-    help="Answer a request of exactly these bytes with an empty response, and stop.",
+    help="When a request is exactly TEXT, send an empty response and stop.",
 )
 @duration_option(
     "--drain-timeout",
@@ -152,7 +152,7 @@ _MAX_KILL = 5.0  # seconds from SIGKILL until a handler is gone, unless a thread
 # The process.
 @click.option("--background", is_flag=True, help="Daemonize; return once the server is listening.")
 @duration_option(
-    "--max-wait", default="60s", help="With --background, maximum time until it is listening."
+    "--max-wait", default="60s", help="Maximum time until a --background server listens."
 )
 @file_option(
     "--pid-file",
