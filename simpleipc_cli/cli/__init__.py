@@ -160,12 +160,13 @@ def _on_signal(number: int, _frame: object) -> None:
 
     Python can lose the exception: if it is raised in a callback, such as importlib's after an
     import, Python only reports it; compile() drops it while it computes 2**31 (seen in 3.11 to
-    3.13). So a timer sends the signal again. The handler must not import a module: the signal may
-    have interrupted an import.
+    3.13). So a timer sends the signal again, to the process: in a server, another thread may
+    receive signals by then. The handler must not import a module: the signal may have interrupted
+    an import.
     """
     if not _is_ending():
         _raised.append(number)
-        system.set_timer(_RESEND_DELAY, lambda _number, _frame: _signal.raise_signal(number))
+        system.set_timer(_RESEND_DELAY, lambda _number, _frame: os.kill(os.getpid(), number))
         raise Terminated(number)
 
 

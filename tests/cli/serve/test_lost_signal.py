@@ -27,7 +27,9 @@ import os
 import sys
 from functools import partial
 
-LIST, AT, IN_COMPILER = (os.environ.get(f"TEST_{name}") for name in ("LIST", "AT", "IN_COMPILER"))
+LIST, AT, IN_COMPILER, DELAY = (
+    os.environ.get(f"TEST_{name}") for name in ("LIST", "AT", "IN_COMPILER", "DELAY")
+)
 SOURCE = "x = 1; " * 100 + "x = 2**31"
 names = []
 
@@ -39,6 +41,8 @@ def on_event(frame, event, argument):
         names.append(frame.f_code.co_qualname)
         if len(names) == int(AT or 0):
             sys.setprofile(None)
+            if DELAY:
+                sys.modules["simpleipc_cli.cli"]._RESEND_DELAY = float(DELAY)
             send()
     elif LIST and argument is os.write:  # "listening on ..."
         sys.setprofile(None)
@@ -122,6 +126,12 @@ def test_a_signal_at_any_point_of_its_start_ends_a_server(folder, start, variabl
     assert lost
     points = [*lost[:4], *spread(lost[4:-4], 4), *lost[-4:], *wrapped[:1], *spread(everything, 7)]
     assert_each_ends_a_server(points, folder, variables)
+
+
+def test_a_lost_signal_is_sent_again_to_a_server_that_listens_by_then(folder, start, variables):
+    at = events(start, CALLBACK)[-1]
+    ended = signalled("serve", folder, variables, at, TEST_DELAY="1")
+    assert ended in [(0, ""), (143, "")]  # the second on a machine that takes longer to start it
 
 
 @pytest.mark.soak
