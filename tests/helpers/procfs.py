@@ -139,6 +139,20 @@ def descriptors(pid: int | str) -> list[str]:
     return sorted(link for link in links if "/libffi.so." not in link and link not in guardians)
 
 
+def guardians(server: int) -> list[int]:
+    """The guardians that hold a pipe of a server, or have held one."""
+    return [
+        pid
+        for pid in all_processes()
+        if any("/process/posix/guardian.py" in word for word in arguments(pid))
+        and _shared_pipes(pid, server)
+    ]
+
+
+def _shared_pipes(one: int, other: int) -> list[str]:
+    return [name for name in {*descriptors(one)} & {*descriptors(other)} if "pipe:" in name]
+
+
 # The numbers of each call, and of the calls that Python or its C library makes in its place:
 # select.poll() is ppoll(2) since Python 3.15, musl's epoll_wait() is epoll_pwait(2).
 _CALLS = {

@@ -69,8 +69,11 @@ class Guardian:
     def close(self) -> None:
         """Stop the guardian, and wait until it exits. Call it after all handlers have ended."""
         if self._connection is not None:
-            self._connection.shutdown(socket.SHUT_WR)
-            self._connection.recv(1)  # returns when the guardian exits
+            try:
+                self._connection.shutdown(socket.SHUT_WR)
+                self._connection.recv(1)  # returns when the guardian exits
+            except OSError:
+                pass  # the guardian was killed before it had read everything
             self._disconnect()
 
     def _disconnect(self) -> None:

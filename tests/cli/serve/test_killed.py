@@ -6,14 +6,8 @@ import os
 import signal
 
 import pytest
-from helpers.procfs import (
-    all_processes,
-    arguments,
-    children,
-    descriptors,
-    is_in_syscall,
-    processes,
-)
+from helpers.injection import Fault, Strace, needs_strace
+from helpers.procfs import arguments, children, guardians, is_in_syscall, processes
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import connect, decode, message, packets, receive_all
@@ -47,6 +41,21 @@ def test_a_handler_that_has_half_a_request_is_killed(endpoint, folder, options, 
     assert not (folder / "ran").exists()
 
 
+@needs_strace[0]
+@needs_strace[1]
+def test_a_handler_whose_group_the_guardian_does_not_know_is_killed(endpoint, folder):
+    """The server may be killed before it has sent that; here, to send it fails."""
+    server = Server(endpoint, RECORD, cwd=folder)
+    with connect(endpoint) as client:
+        fault = Fault("sendto", "EIO", 1, "all")
+        with Strace(server.pid, folder / "trace", fault) as strace:
+            client.sendall(packets(b"x"))
+            wait_until(lambda: has_size(folder / "input", 1), "the handler to get it")
+            assert strace.injected()
+        kill(server)
+    assert not (folder / "ran").exists()
+
+
 def has_size(file, size: int) -> bool:
     return file.exists() and file.stat().st_size == size
 
@@ -68,25 +77,11 @@ def test_a_handler_that_has_the_whole_request_continues(endpoint, folder, option
     assert has_size(folder / "input", size)
 
 
-def guardians(server: Server) -> list[int]:
-    """The guardians that hold a pipe of the server, or have held one."""
-    return [
-        pid
-        for pid in all_processes()
-        if any("/process/posix/guardian.py" in word for word in arguments(pid))
-        and shared_pipes(pid, server.pid)
-    ]
-
-
-def shared_pipes(one: int, other: int) -> list[str]:
-    return [name for name in {*descriptors(one)} & {*descriptors(other)} if "pipe:" in name]
-
-
 def test_a_server_that_ends_in_order_leaves_no_guardian(endpoint):
     with Server(endpoint, "cat") as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"begun"))
-            (guardian,) = wait_until(lambda: guardians(server), "a guardian")
+            (guardian,) = wait_until(lambda: guardians(server.pid), "a guardian")
             client.sendall(b"0000")
             assert decode(receive_all(client)) == (b"begun", True)
         assert server.stop() == 0
@@ -99,15 +94,26 @@ def test_a_killed_guardian_harms_no_request(endpoint):
             with connect(endpoint) as client:
                 client.sendall(packets(text))
                 wait_until(lambda: children(server.pid), "the handler to start")
-                for guardian in guardians(server):
+                for guardian in guardians(server.pid):
                     os.kill(guardian, signal.SIGKILL)
                 client.sendall(b"0000")
                 assert decode(receive_all(client)) == (text, True)
 
 
+def test_a_guardian_that_is_killed_before_it_has_read_all_does_not_change_the_servers_end(endpoint):
+    with Server(endpoint, "cat") as server:
+        with connect(endpoint) as client:
+            client.sendall(packets(b"x"))
+            (guardian,) = wait_until(lambda: guardians(server.pid), "a guardian")
+            os.kill(guardian, signal.SIGSTOP)
+        server.wait_for_log("request incomplete")
+        os.kill(guardian, signal.SIGKILL)
+        assert server.stop() == 0
+
+
 def test_signals_to_all_processes_of_a_service_do_not_end_the_guardian(endpoint, folder):
     server = Server(endpoint, RECORD, "--prestart", "1", cwd=folder)
-    (guardian,) = wait_until(lambda: guardians(server), "a guardian")
+    (guardian,) = wait_until(lambda: guardians(server.pid), "a guardian")
     wait_until(lambda: is_in_syscall(guardian, "recvmsg"), "it to be ready")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(guardian, number)
