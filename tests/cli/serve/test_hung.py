@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment
 from helpers.hung_disk import hung_disk, needs_fuse
 from helpers.injection import Fault, Strace, needs_strace
-from helpers.procfs import children
+from helpers.procfs import arguments, children, guardians, processes
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, message, receive_all
@@ -43,10 +44,13 @@ def test_a_second_signal_ends_a_server_whose_thread_hangs(endpoint, spool, numbe
 
 @needs_fuse
 def test_the_handler_of_a_thread_that_hangs_is_killed(endpoint, spool):
-    """It writes, and the client does not read: more of the request is to be stored on the disk."""
+    """It writes, and the client does not read: more of the request is to be stored on the disk.
+
+    Its guardian, which would kill it, too, is gone.
+    """
     env = environment(TMPDIR=str(spool))
     request = memoryview(message(bytes(8_000_000)))
-    with Server(endpoint, "trap '' TERM; yes & yes", env=env) as server:
+    with Server(endpoint, "trap '' TERM; yes & sleep 1000", env=env) as server:
         with hung_disk(spool) as is_used_by, connect(endpoint) as client:
             client.setblocking(False)
 
@@ -57,11 +61,13 @@ def test_the_handler_of_a_thread_that_hangs_is_killed(endpoint, spool):
                 return is_used_by(server.pid, 0)
 
             wait_until(waits_after_more_data, "its thread to hang")
-            assert children(server.pid)
+            (guardian,) = wait_until(lambda: guardians(server.pid), "its guardian")
+            os.kill(guardian, signal.SIGKILL)
             server.signal()
             wait_until(lambda: not endpoint.exists(), "the first signal to be handled")
             server.signal()
             assert server.wait() == 143
+            wait_until(lambda: not processes(server.mark), "its handler to end")
         assert "aborted: its thread hangs" in server.log
 
 
@@ -75,6 +81,11 @@ def test_the_drain_timeout_ends_a_server_whose_thread_hangs(endpoint, spool):
             wait_until(lambda: is_used_by(server.pid), "its thread to hang")
             assert server.stop() == 143
         assert "not all requests were answered: allow more time" in server.log
+
+
+def runs(server: Server, program: Path) -> list[int]:
+    """The children of a server that execute a program; another one starts its guardian."""
+    return [child for child in children(server.pid) if str(program) in arguments(child)]
 
 
 @needs_fuse
@@ -123,8 +134,7 @@ def test_a_supervisor_that_hangs_is_left(endpoint, folder, calls):
     program.chmod(0o755)
     kill_after = "0" if calls == 1 else "60s"
     with Server(endpoint, str(program), "--prestart", 1, "--kill-after", kill_after) as server:
-        wait_until(lambda: children(server.pid), "its handler")
-        (idle,) = children(server.pid)
+        (idle,) = wait_until(lambda: runs(server, program), "its handler")
         with hung_disk(folder / "disk") as is_used_by:
             os.kill(idle, signal.SIGKILL)
             wait_until(lambda: is_used_by(server.pid), "its thread to hang")
@@ -193,6 +203,20 @@ class TestFailingConnection:
                     idle.sendall(message(b"x"))
                     assert receive_all(idle) == b""
             assert ask(endpoint, b"y") == (b"y", True)
+
+
+class TestUnwatchedConnection:
+    pytestmark = needs_strace
+
+    def test_an_idle_connection_that_cannot_be_watched_is_closed_alone(self, endpoint, folder):
+        with Server(endpoint, "cat") as server:
+            fault = Fault("epoll_ctl", "ENOMEM", 1, "main")
+            with Strace(server.pid, folder / "strace", fault) as strace, connect(endpoint) as idle:
+                assert receive_all(idle) == b""
+                assert strace.injected()
+            server.wait_for_log("^a connection failed and was closed: Cannot allocate memory")
+            assert ask(endpoint, b"x") == (b"x", True)
+            assert server.stop() == 0
 
 
 class TestUnknownUser:

@@ -153,9 +153,9 @@ def test_handlers_that_fail_at_once_are_started_with_backoff(endpoint, folder):
 
 def test_a_prestarted_handler_without_a_request_never_reads_the_end_of_its_input(endpoint, folder):
     with Ahead(
-        endpoint, f"trap '' TERM; cat; touch {folder}/eof", 2, "--kill-after", "50ms"
+        endpoint, f"trap '' TERM; cat; touch {folder}/eof", 2, "--kill-after", "2s"
     ) as server:
-        server.wait_until_idle()
+        server.wait_until_ready()
         server.signal()
         assert server.wait() == 0
     assert not (folder / "eof").exists()
