@@ -349,6 +349,10 @@ class InProcessServer:
     def stop(self):
         self._server.stop()
 
+    @property
+    def must_abort(self):
+        return self._server.must_abort
+
     def end(self):
         """Wait until the server ends; return the exit reason."""
         self._thread.join(TIMEOUT)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from itertools import count
 
 import pytest
 from helpers.inprocess_server import (
@@ -22,7 +24,7 @@ from helpers.wire import message
 from simpleipc_cli.client import probe
 from simpleipc_cli.errors import AddressInUse, IncompleteMessage, PathNotFound
 from simpleipc_cli.server import dispatcher
-from simpleipc_cli.server.server import ExitReason
+from simpleipc_cli.server.server import ExitReason, Server
 from simpleipc_cli.transport import connect_nowait, listen
 
 MUCH = bytes(range(256)) * 20_000
@@ -169,6 +171,19 @@ def test_a_request_without_memory_for_it_ends_and_no_other(path, monkeypatch):
         assert ask(path) == b"ping"
 
 
+def test_a_thread_without_memory_is_started_later(path, client, monkeypatch):
+    def fail(_thread):
+        raise MemoryError("no memory for a thread")
+
+    with serving(path, whole_request=True) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            stream = client(message(b"x"))
+            server.log.wait_until(lambda: server.log.lines, "a warning")
+        assert server.log.lines[0].startswith("no memory for a thread: raise the limits of")
+        assert payload_of(read_all(stream)) == b"x"
+
+
 # the end
 
 
@@ -255,6 +270,39 @@ def test_two_threads_that_stop_the_server_abort_its_exchanges(path, client):
         for _ in range(2):
             threading.Thread(target=server.stop).start()
         assert server.end() is ExitReason.ABORTED
+
+
+def stop_twice(server, point):
+    """Stop it, and again before the `point`-th step of the first stop; False if that has less."""
+    steps = 0
+
+    def trace(frame, event, _argument):
+        nonlocal steps
+        if frame.f_code is not Server.stop.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        if steps == point and event == "opcode":
+            server.stop()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        server.stop()
+    finally:
+        sys.settrace(before)
+    return steps >= point
+
+
+def test_a_second_stop_at_any_point_of_the_first_aborts(path):
+    """Threads call it, and so does a signal's handler, which may interrupt another's call."""
+    for point in count(1):
+        with serving(path) as server:
+            if not stop_twice(server, point):
+                break
+            assert server.must_abort, point
+    assert point > 20
 
 
 @pytest.mark.parametrize("how", ["a second stop", "out of time"])

@@ -137,6 +137,30 @@ def test_a_start_without_memory_leaves_room_for_another_worker(endpoint, monkeyp
         assert handler.stats()["workers_failed_to_start"] == 1
 
 
+def test_failed_workers_are_counted_under_the_lock(endpoint, monkeypatch):
+    """Several threads count at the same time."""
+    unlocked = []
+    record = WorkerPool._record_failure
+
+    def check(pool, reason):
+        if pool._lock.acquire(blocking=False):
+            pool._lock.release()
+            unlocked.append(reason)
+        record(pool, reason)
+
+    def fail(*_: object):
+        raise MemoryError
+
+    monkeypatch.setattr(WorkerPool, "_record_failure", check)
+    with serving(endpoint, "exit 1") as handler:
+        assert ask(endpoint, b"") == (b"", False)
+        wait_until(lambda: handler.stats()["workers_running"] == 0, "its end")
+        monkeypatch.setattr(Worker, "__init__", fail)
+        assert ask(endpoint, b"") == (b"", False)
+        assert handler.stats()["workers_failed_to_start"] == 2
+    assert unlocked == []
+
+
 def test_workers_that_run_started_failed_and_ended_are_counted(endpoint, folder):
     command = f"test -e {folder}/good || exit 1; exec {WORKER}"
     with serving(endpoint, command, threads=1) as handler:
