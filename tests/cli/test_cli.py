@@ -132,6 +132,9 @@ def test_output_that_cannot_be_written_is_no_traceback(arguments):
         assert done.returncode == (2 if arguments == ["bogus"] else 1)
         assert b"Traceback" not in done.stderr
         assert b"unexpected" not in done.stderr
+        if arguments != ["bogus"]:
+            words = b"sipc: cannot write to standard output: No space left on device: free space"
+            assert done.stderr.startswith(words)
         both = subprocess.run([SIPC, *arguments], stdout=full, stderr=full)
         assert both.returncode == done.returncode
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -56,6 +57,21 @@ def test_send_reads_its_request_from_a_socket(server, name, options):
         options = ["--data-file", name, *options]
         done = run("send", server.path, *options, stdin=its, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_send_says_that_it_reads_from_a_terminal(server, name):
+    master, slave = pty.openpty()
+    command = [SIPC, "send", server.path, "--data-file", name]
+    streams = {"stdin": slave, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Program(command, env=environment(), **streams) as client:
+        os.close(slave)
+        os.write(master, b"hello\n\x04")
+        assert client.communicate(timeout=TIMEOUT) == (
+            b"hello\n",
+            b"sipc send: reading the request from the terminal: end it with Ctrl-D\n",
+        )
+    os.close(master)
 
 
 @pytest.mark.parametrize("name", INPUTS)

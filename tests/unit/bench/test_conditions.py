@@ -51,6 +51,7 @@ def refusal(text: str) -> str:
         ("error_rate>0.1", "error_rate", ">", 0.1),
         ("error_rate==100%", "error_rate", "==", 1),
         ("bytes_in<=64K", "bytes_in", "<=", 65536),
+        ("bytes_in<=64k", "bytes_in", "<=", 65536),
         ("bytes_out > 1M", "bytes_out", ">", 1 << 20),
         ("bytes_out > 1G", "bytes_out", ">", 1 << 30),
         ("bytes_out > 1T", "bytes_out", ">", 1 << 40),
