@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from docs.manpages import MAN, pages, renewed
+from helpers.inprocess_cli import run_cli
 
 from simpleipc_cli.cli.exitcodes import NAMES
 from simpleipc_cli.cli.parse import VERBS
@@ -62,6 +64,12 @@ def test_every_exit_status_is_explained():
     section = re.search(r"^\.Sh EXIT STATUS$(.*?)^\.El", (MAN / "sipc.1").read_text(), re.M | re.S)
     items = re.findall(r"^\.It (.*)$", section[1], re.M)
     assert items == [*map(str, NAMES), "129, 130, 143"]
+
+
+def test_the_fields_of_a_probes_json_are_explained(endpoint):
+    found = json.loads(run_cli("probe", "--json", endpoint, "-d", "").stdout)
+    names = re.findall(r"^\.It Li (.*)$", (MAN / "sipc-probe.1").read_text(), re.M)
+    assert [name for names in names for name in names.split(" , ")] == list(found)
 
 
 @each_page

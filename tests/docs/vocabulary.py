@@ -33,6 +33,11 @@ METAPHORS = r"""
 """
 """Metaphors for things that have a standard term."""
 
+NOT_EVERYWHERE = r"""
+    ulimit -u
+"""
+"""Commands that a shell of a usual system lacks: Debian's dash, in this case."""
+
 NAMES = r"""
     give up | let go | least | moment | most | much | news | problem | remedy | renew | surplus
 """
@@ -67,7 +72,9 @@ def _over_lines(term: str) -> str:
     return term.replace(" ", r"\s+(?:#:?\s+)?")
 
 
-IN_TEXT = re.compile(rf"\b(?:{_pattern(UNCLEAR)}|{_pattern(METAPHORS)})\b", re.I)
+IN_TEXT = re.compile(
+    rf"\b(?:{_pattern(UNCLEAR)}|{_pattern(METAPHORS)}|{_pattern(NOT_EVERYWHERE)})\b", re.I
+)
 IN_NAMES = re.compile(rf"\b(?:{_pattern(NAMES)})\b", re.I)
 EXCEPTIONS = re.compile("|".join(map(_over_lines, ALLOWED)), re.I)
 
