@@ -115,7 +115,7 @@ class UnixStream(Stream):
             raise
         except OSError as error:
             if error.errno in _CLOSED:
-                raise PeerClosed("the other end has hung up") from None
+                raise PeerClosed("the peer has closed the connection") from None
             what = f"cannot write to the connection: {error.strerror}"
             raise SipcError(what, socket_hint(error)) from error
 
@@ -180,7 +180,7 @@ def new_socket(path: str, flags: int = 0) -> _socket.socket:
     try:
         return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | flags)
     except OSError as error:
-        what = f"no socket for {path}: {error.strerror}"
+        what = f"cannot create a socket for {path}: {error.strerror}"
         raise _other_error(what, error, socket_hint(error)) from None
 
 
@@ -261,7 +261,7 @@ class SocketAddress:
         except OSError as error:
             self.__exit__()
             raise EndpointError(
-                f"no short name for {path}: {lower_strerror(error)}",
+                f"cannot create a short name for {path}: {lower_strerror(error)}",
                 file_hint(error, "choose a shorter path"),
             ) from error
         return f"{self._folder}/s"
