@@ -192,7 +192,7 @@ class Input:
             raise self._read_error(OSError(errno.EIO, "the terminal was closed"))
 
     def _read_error(self, error: OSError) -> SipcError:
-        hint = file_hint(error, "check where it comes from")
+        hint = file_hint(error, "check its source")
         return SipcError(f"cannot read {self.name}: {error.strerror}", hint)
 
 

@@ -291,7 +291,9 @@ class StdioPipes(base.StdioPipes):
             os.set_blocking(self._reader, False)
         except OSError as error:
             self.close()
-            raise _start_error("no pipe for the handler", error, "check the limits") from error
+            raise _start_error(
+                "cannot create a pipe for the handler", error, "check the limits"
+            ) from error
         self.output = self._reader  # set to -1 at end of file; the reader stays open
         self._child_files = [(stdin, 0), (stdout, 1)]
         self._is_input_enlarged = self._is_output_enlarged = False
