@@ -351,16 +351,15 @@ class Window(NamedTuple):
     bucket: TimeBucket
 
     def rate(self, count: int) -> float:
-        """Return a count of this window per second."""
+        """Convert a count in this window to a rate per second."""
         return count / (self.end - self.begin) * 1e9
 
 
 def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
     """Join buckets into adjoining windows for a chart, from 0 to `elapsed` nanoseconds.
 
-    So wide that most hold `enough` requests, if possible: a chart should show the server, not
-    chance. All have the same width, except that the last one ends with the run. Returns [] if
-    no request ended.
+    If possible, most windows are wide enough for `enough` requests, to reduce random variation. All
+    have the same width, except that the last one ends with the run. Return [] if no request ended.
     """
     counts = sorted(bucket.requests for bucket in timeline.buckets if bucket.requests)
     if not counts:
@@ -385,7 +384,7 @@ def resample(timeline: Timeline, elapsed: int, enough: int) -> list[Window]:
         windows.append(Window(number * width, (number + 1) * width, whole))
     # Failures may end after `elapsed`.
     if len(windows) > 1 and windows[-1].begin <= elapsed < windows[-1].end:
-        last = windows.pop()  # the rate of a short moment would mean nothing
+        last = windows.pop()  # too short for a meaningful rate
         windows[-1].bucket.merge(last.bucket)
         windows[-1] = windows[-1]._replace(end=elapsed)
     return windows

@@ -1,10 +1,10 @@
-"""A report as one file of HTML with charts in SVG, without scripts, that loads nothing.
+"""A report as one HTML file with SVG charts, without scripts, that loads no other files.
 
-Text cannot become markup accidentally: every string that is not Markup is escaped. Should that
-ever fail, the page's own policy still forbids scripts and connections. Positions in a chart are
-percent of the plot, `along` from its left and `up` from its bottom. Classes give colours and
-sizes (style.css). The plot is an inner `svg` of 1000 by 1000 units that is stretched to the
-available size; text is outside of it.
+Every string that is not Markup is escaped, so that no text becomes markup. As a second defence, the
+page's content security policy forbids scripts and connections. Positions in a chart are in percent
+of the plot, `along` from its left and `up` from its bottom. CSS classes set colours and sizes
+(style.css). The plot is an inner `svg` of 1000 by 1000 units that is stretched to the available
+size; text is outside of it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _COLOURED = frozenset({"better", "worse", "passed", "failed"})  # classes of sty
 _SIZE = 1000
 _VOID = frozenset({"meta"})
 _MAX_STEPS = 5
-_LOG_FROM = 10  # highest over lowest from which times are on a log scale (tunable)
-_EDGE = 0.05  # share of a log scale that is left free at each end (tunable)
-_ENOUGH_FOR_RATE = 20  # requests per window; one more or less changes a rate by 5 %
+_LOG_FROM = 10  # minimum ratio of the highest to the lowest time for a log scale (tunable)
+_EDGE = 0.05  # empty share of a log scale at each end (tunable)
+_ENOUGH_FOR_RATE = 20  # requests per window; one request more changes a rate by 5 %
 _ENOUGH_FOR_P99 = 120  # requests per window; nearly all windows then have a p99 (tunable)
-_MIN_WINDOWS = 4  # without which there is no chart over time (tunable)
+_MIN_WINDOWS = 4  # minimum number of windows for a chart over time (tunable)
 
 
 def to_html(report: Report, parts: Sequence[Section]) -> str:
@@ -90,7 +90,7 @@ def _class(cell: str) -> str:
 
 
 def latency_by_percentile(report: Report) -> Markup | None:
-    """Draw latency by percentile; None with too few responses for a median."""
+    """Draw latency by percentile; return None if there are too few responses for a median."""
     count = report.latency.count
     if count < samples_needed(50):
         return None
@@ -104,7 +104,7 @@ def latency_by_percentile(report: Report) -> Markup | None:
     )
     lines = {name: _percentile_path(one, x_scale, y_scale) for name, one in times.items()}
     caption = (
-        "Each further nine has the same width: 1 of 100 responses lies to the right of 99 %."
+        "The scale is logarithmic: 90 to 99 % is as wide as 99 to 99.9 %."
         f" The line ends at the second longest of {count:,}; the longest took"
         f" {format_ns(report.latency.max or 0)}."
     )
@@ -112,7 +112,7 @@ def latency_by_percentile(report: Report) -> Markup | None:
 
 
 def latency_over_time(report: Report) -> Markup | None:
-    """Draw median, 99th percentile and maximum of each window; None with too few windows."""
+    """Draw median, 99th percentile and maximum of each window; return None with too few windows."""
     windows = resample(report.results.timeline, report.results.elapsed, _ENOUGH_FOR_P99)
     times = [window.bucket.times for window in windows if window.bucket.times.count]
     if not times or len(windows) < _MIN_WINDOWS:
@@ -168,15 +168,15 @@ class Scale:
     transform: Callable[[float], float] = float
 
     def position(self, value: float) -> float:
-        """Return the position of a value in percent; one beyond an end is at that end."""
+        """Return the position of a value in percent, limited to 0 to 100."""
         low, high = self.transform(self.low), self.transform(self.high)
         return (self.transform(min(max(value, self.low), self.high)) - low) / (high - low) * 100
 
 
 def percentile_scale(samples: int) -> Scale:
-    """Return an axis of percentiles on which each further nine has the same width.
+    """Return a logarithmic axis of percentiles: 90 to 99 % is as wide as 99 to 99.9 %.
 
-    It ends at the last percentile beyond which one sample lies, as in the plots of HdrHistogram.
+    It ends at the last percentile that one sample exceeds, as in the plots of HdrHistogram.
     """
     last = 100 * (samples - 1) / samples
     ticks = [(0.0, "0 %"), (50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %")]
@@ -187,7 +187,7 @@ def percentile_scale(samples: int) -> Scale:
 def latency_scale(lowest: float, highest: float) -> Scale:
     """Return an axis for times from `lowest` to `highest` nanoseconds.
 
-    On a log scale if the highest is at least ten times the lowest, else linear from 0.
+    It is a log scale if the highest is at least ten times the lowest, else linear from 0.
     """
     if highest < _LOG_FROM * lowest:
         return _from_zero(highest, _short_ns)
@@ -229,7 +229,7 @@ def _from_zero(highest: float, name: Callable[[float], str]) -> Scale:
 
 
 def _round_step(highest: float) -> float:
-    """Return the smallest step of 1, 2 or 5 times a power of ten that gives few ticks."""
+    """Return the smallest step, of 1, 2 or 5 times a power of ten, that needs few ticks."""
     power = floor(log10(highest / _MAX_STEPS))
     steps = [float(f"{mark}e{power + more}") for more in (0, 1) for mark in (1, 2, 5)]
     return next(step for step in steps if step * _MAX_STEPS >= highest * (1 - 1e-9))
@@ -251,8 +251,8 @@ def _short_ns(ns: float) -> str:
 def _percentile_path(histogram: Histogram, along: Scale, up: Scale) -> str:
     """Return the path of a histogram by percentile, up to the end of its scale.
 
-    In steps, which follow from the nearest rank. Steps narrower than a thousandth of the plot
-    are joined: there may be 20,000.
+    The path has steps, as percentiles are nearest ranks. Steps narrower than a thousandth of the
+    plot are joined, as there may be 20,000.
     """
     lowest, highest = histogram.min or 0, histogram.max or 0
     points = [_point(0, up.position(lowest))]
@@ -272,7 +272,7 @@ def _percentile_path(histogram: Histogram, along: Scale, up: Scale) -> str:
 def _line_path(
     windows: Sequence[Window], values: Sequence[float | None], along: Scale, up: Scale
 ) -> str:
-    """Return the path through a value at the middle of each window, with gaps."""
+    """Return the path through the value at the middle of each window; gaps where there is none."""
     path = ""
     pairs = zip(windows, values, strict=True)
     for is_gap, group in groupby(pairs, lambda pair: pair[1] is None):
@@ -304,7 +304,7 @@ def _point(along: float, up: float) -> str:
 
 
 class Markup(str):
-    """Text that is already safe markup."""
+    """Text that is markup and needs no escaping."""
 
     __slots__ = ()
 
@@ -328,7 +328,7 @@ def element(tag: str, *content: str, **attributes: str) -> Markup:
 def figure(
     title: str, caption: str, scales: tuple[Scale, Scale], lines: Mapping[str, str]
 ) -> Markup:
-    """Return a section with a chart; `scales` are the horizontal and the vertical one.
+    """Return a section with a chart; `scales` are the horizontal and the vertical axis.
 
     `lines` are paths by name, which is also their CSS class.
     """
@@ -364,9 +364,9 @@ def _y_ticks(scale: Scale) -> Iterator[Markup]:
 
 
 def _x_ticks(scale: Scale) -> Iterator[Markup]:
-    """Yield ticks and their labels; every second, class "roomy", is hidden on small screens.
+    """Yield ticks and labels. Small screens hide every second one, which has the class "roomy".
 
-    The last one is kept: of percentiles it matters most.
+    They show the last one, which is the most important of the percentiles.
     """
     for number, (value, name) in enumerate(reversed(scale.ticks)):
         x = _percent(scale.position(value))
@@ -376,7 +376,7 @@ def _x_ticks(scale: Scale) -> Iterator[Markup]:
 
 
 def _percent(number: float) -> str:
-    """Format a coordinate with two decimals, far finer than a screen shows."""
+    """Format a coordinate with two decimals, more than a screen can show."""
     return f"{number:.2f}%"
 
 

@@ -28,7 +28,7 @@ _PATH_CHECK = 0.4  # seconds between checks of the path; a loss is noticed withi
 class ExitReason(Enum):
     """Why the server has ended."""
 
-    COMPLETED = "everything was answered"
+    COMPLETED = "all requests were answered"
     ABORTED = "requests were ended before they were answered"
     PATH_LOST = "the path was removed or replaced"
 

@@ -101,7 +101,7 @@ class ChildProcess(base.ChildProcess):
         try:
             self._signal(signal.SIGTERM)  # before the child is reaped: see above
             if self._status is None:
-                self._signal(signal.SIGCONT)  # a stopped process does not see SIGTERM
+                self._signal(signal.SIGCONT)  # a stopped process does not get SIGTERM
             if not self.wait(end - monotonic(), kill_now):
                 self._signal(signal.SIGKILL)
                 if not self.wait(_KILL_TIMEOUT, None):  # it runs as another user, or is blocked
