@@ -94,7 +94,7 @@ class Condition(NamedTuple):
 
 
 class ConditionResult(NamedTuple):
-    """A condition and what is known of its figure."""
+    """A condition and the possible values of its figure."""
 
     condition: Condition
     bounds: tuple[float, float] | None
@@ -102,7 +102,7 @@ class ConditionResult(NamedTuple):
 
     @property
     def holds(self) -> bool | None:
-        """Whether the condition is true; None if the bounds leave it open."""
+        """Whether the condition is true; None if the bounds do not decide it."""
         if self.bounds is None:
             return None
         low, high = self.bounds
@@ -113,7 +113,7 @@ class ConditionResult(NamedTuple):
 
     @property
     def fails(self) -> bool:
-        """Whether it holds or is open: a limit that was not checked must not count as met."""
+        """Whether it is true or undecided: a limit that was not checked must not count as met."""
         return self.holds is not False
 
     @property

@@ -40,7 +40,7 @@ FIRST_WIDTH = 10_000_000
 
 _BITS = 10
 _CHART_BITS = 5
-_WANTED_WINDOWS = 24  # of a chart over time (tunable)
+_WANTED_WINDOWS = 24  # windows in a chart over time, if possible (tunable)
 _MIN_ROW = 1.02  # minimum ratio of the ends of a row: they then differ in three digits
 
 
