@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import threading
 from contextlib import ExitStack, closing
+from importlib import import_module
 
 import pytest
 from helpers.streams import accepted, connected, listening, write_all
 from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import AddressInUse, NotASocket, PathNotFound, ServerBusy, SipcError
+from simpleipc_cli.errors import (
+    AddressInUse,
+    EndpointError,
+    NotASocket,
+    OutOfResources,
+    PathNotFound,
+    ServerBusy,
+    SipcError,
+)
 from simpleipc_cli.transport import connect, connect_nowait, listen
 
 
@@ -110,3 +121,21 @@ def test_a_path_can_be_taken_again(path):
     for _ in range(3):
         with connected(path):
             pass
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind", "remedy"),
+    [
+        ((errno.ENOMEM, 8), OutOfResources, "free memory|close some programs"),
+        ((errno.EINTR, 995), EndpointError, "try again later"),
+        ((errno.ENOSPC, 112), EndpointError, "free space"),
+    ],
+    ids=["no memory", "interrupted", "a full disk"],
+)
+def test_an_unusual_error_about_an_endpoint_has_a_remedy_that_fits(path, numbers, kind, remedy):
+    """The numbers of POSIX and of Windows."""
+    endpoint_error = import_module(connect.__module__).endpoint_error
+    error = endpoint_error(OSError(numbers[0], "a reason", None, numbers[1]), path)
+    assert type(error) is kind
+    assert re.search(remedy, error.hint)
+    assert path in str(error)

@@ -113,9 +113,8 @@ def daemonize(
                 flags=NO_WINDOW,
             )
     except OSError as error:
-        raise SipcError(
-            f"cannot go into the background: {win32.strerror(error)}", "close some programs"
-        ) from error
+        what = f"cannot go into the background: {win32.strerror(error)}"
+        raise SipcError(what, win32.hint(error, "try again later")) from error
     return PendingDaemon(process, reader, signals)
 
 
@@ -182,9 +181,8 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
             ours.callback(win32.api.CloseHandle, process)
             return Detached(process, job, stderr, ours.pop_all())
     except OSError as error:
-        raise SpawnFailed(
-            f"cannot start {command.line[:60]!r}: {win32.strerror(error)}", "close some programs"
-        ) from error
+        what = f"cannot start {command.line[:60]!r}: {win32.strerror(error)}"
+        raise SpawnFailed(what, win32.hint(error, "check COMSPEC")) from error
 
 
 def _start_drain(

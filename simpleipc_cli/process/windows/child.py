@@ -43,12 +43,12 @@ class ChildProcess(base.ChildProcess, Pollable):
         self._job = JobObject()
         try:
             self._handle, self.pid = create_process(line, environment, streams, job=self._job)
+            super().__init__()
+            self._has_exited = False
+            self._wait = completion_port().wait_for(self._handle, self._on_exit)
         except BaseException:
-            self._job.close()
+            self._job.close()  # kills it, if it has started
             raise
-        super().__init__()
-        self._has_exited = False
-        self._wait = completion_port().wait_for(self._handle, self._on_exit)
 
     def ready(self, wanted: int) -> int:  # noqa: ARG002 - every change calls notify()
         return READ if self._has_exited else 0
@@ -142,10 +142,8 @@ class StdioPipes(base.StdioPipes):
             self._child_ends.append(duplicate_stderr())
         except OSError as error:
             self.close()
-            raise SipcError(
-                f"cannot create a pipe for the handler: {win32.strerror(error)}",
-                "close some programs",
-            ) from error
+            what = f"cannot create a pipe for the handler: {win32.strerror(error)}"
+            raise SipcError(what, win32.hint(error, "try again later")) from error
         self.input = self._writer.descriptor
         self.output = self._reader.descriptor
 
@@ -189,9 +187,8 @@ class StdioPipes(base.StdioPipes):
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise SipcError(
-                    f"cannot start {command.line!r}: {win32.strerror(error)}", "close some programs"
-                ) from error
+                what = f"cannot start {command.line!r}: {win32.strerror(error)}"
+                raise SipcError(what, win32.hint(error, "check COMSPEC")) from error
             raise
         self._close_child_ends()
         return process

@@ -55,7 +55,7 @@ class PidFile(base.PidFile):
                 return self._in_the_way("a directory")
             case win32.PATH_NOT_FOUND:
                 return self._no_folder()
-        return self._not_written(win32.strerror(error), "choose another path")
+        return self._not_written(win32.strerror(error), win32.hint(error, "choose another path"))
 
     def _owner(self) -> int:
         """Return the process that has the file open; 0 if its number is not in the file yet."""

@@ -343,10 +343,10 @@ def endpoint_error(error: OSError, path: str) -> EndpointError:
             return PermissionDenied(f"{path}: {win32.strerror(error)}", "check whose server it is")
         case win32.INVALID_NAME | win32.BAD_PATHNAME | win32.NAME_TOO_LONG | win32.BAD_NETPATH:
             return NotASocket(f"{path}: {win32.strerror(error)}")
-        case _:  # mostly a lack of memory, handles or quota
-            return OutOfResources(
-                f"{path}: {win32.strerror(error)}", "close some programs, or choose another path"
-            )
+        case _:
+            kind = OutOfResources if win32.is_scarce(error) else EndpointError
+            hint = win32.hint(error, "try again later, or choose another path")
+            return kind(f"{path}: {win32.strerror(error)}", hint)
 
 
 def endpoint_info(path: str) -> dict[str, object]:  # noqa: ARG001 - see unix.stream

@@ -25,6 +25,9 @@ BAD_PATHNAME = 161
 NAME_TOO_LONG = 206
 PIPE_BUSY = 231
 
+_SCARCE = {4, 8, 14, 1450, 1455, 1816}  # too few handles; too little memory, paging file, quota
+_DISK_FULL = {39, 112}
+
 # winbase.h
 REJECT_REMOTE_CLIENTS = 0x8
 IDENTIFY_ONLY = 0x00110000
@@ -66,6 +69,18 @@ def strerror(error: OSError) -> str:
     """Return the system's message with a small first letter, for use after a colon."""
     text = (error.strerror or str(error)).rstrip(". \r\n")
     return text[:1].lower() + text[1:]
+
+
+def is_scarce(error: OSError) -> bool:
+    """Return whether the system has too little memory, handles or quota."""
+    return winerror(error) in _SCARCE
+
+
+def hint(error: OSError, default: str) -> str:
+    """Return advice for errors about missing resources; `default` for any other error."""
+    if is_scarce(error):
+        return "close some programs"
+    return "free space on the disk" if winerror(error) in _DISK_FULL else default
 
 
 def create_lock_pipe(name: str) -> int:
