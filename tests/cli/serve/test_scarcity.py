@@ -370,7 +370,7 @@ class TestShortage:
             if kind == "worker":
                 first.sendall(b"0000")
             assert receive_all(first) == message(b"x")
-            server.wait_for_log("in=1 .*: answered; .*(cannot start|no pipe)")
+            server.wait_for_log("in=1 .*: answered; .*cannot (start|create a pipe)")
 
     def test_it_fails_if_no_other_can_end(self, endpoint, folder, gate, fault, times, kind):
         with self.serve(endpoint, kind, gate) as server:
