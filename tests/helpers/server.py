@@ -92,6 +92,8 @@ class Server(LoggedProcess):
         try:
             if {"-q", "--log-file", "--log-format"} & set(options):
                 wait_until(self._listens, "it to listen")
+                # Not both at once: the check itself wakes the server.
+                wait_until(lambda: is_in_syscall(self.pid, "epoll_wait"), "it to wait")
             else:
                 self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not "another ..."
         except BaseException:
@@ -101,7 +103,7 @@ class Server(LoggedProcess):
 
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log
-        return is_listening(self.path) and is_in_syscall(self.pid, "epoll_wait")
+        return is_listening(self.path)
 
     def counters(self) -> dict[str, int]:
         """Return the counters that the server logs after SIGUSR1; check their sums."""
