@@ -152,8 +152,8 @@ class GeneratorProcesses:
     def start(self, plans: list[LoadPlan], on_progress: Callable[[Progress], bool]) -> bool:
         """Start a process for each plan, which generates no load yet.
 
-        `on_progress` is called after each start, and returns whether to end that; so does this
-        function. Raises SipcError.
+        `on_progress` is called after each start, and returns whether to start no more. Return what
+        it returned last. Raises SipcError.
         """
         for plan in plans:
             process = _Process(self._reports)
@@ -164,7 +164,7 @@ class GeneratorProcesses:
         return False
 
     def run(self, on_progress: Callable[[Progress], bool]) -> bool:
-        """Run the load; return whether `on_progress` ended it, as in start().
+        """Run the load; return whether `on_progress` ended it by returning True.
 
         Raises SipcError if a process dies or cannot go on, because its results are lost.
         """
@@ -267,7 +267,7 @@ class _Process:
         self._output.close()
 
     def _read(self) -> None:
-        """Pass its reports to `on_report`; if results are missing at the end, also an error."""
+        """Put its reports into the queue; if the last one has no results, then also an error."""
         line, error_line, report = b"", b"", None
         try:
             while data := os.read(self._output.fileno(), _CHUNK):
