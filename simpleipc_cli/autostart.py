@@ -1,4 +1,4 @@
-"""Start a server if none listens, wait for it, and connect (`send --spawn`).
+"""Start a server if none listens, wait for it, and connect (`send --spawn`, `ensure_running`).
 
 If several clients find no server, the one that gets the lock starts one. It keeps the lock until a
 server listens. The others wait for the server or the lock, and probe again before they start a
@@ -29,9 +29,6 @@ from simpleipc_cli.process import Command, Detached, describe, start_detached
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport import StartLock, Stream, connect, real_path
 
-START_TIMEOUT = 10.0
-"""Default time, in seconds, in which the server must listen (tunable)."""
-
 _RETRY_DELAYS = (0.001, 0.03)  # seconds: first and longest (tunable)
 
 
@@ -41,41 +38,37 @@ def connect_or_start(
     environment: Mapping[str, str],
     *,
     connect_timeout: float | None,
-    wait: Deadline | None,
     deadline: Deadline,
 ) -> Stream:
     """Connect; if no server listens, run the shell command `line` and wait until one does.
 
     The command gets `environment`, and in SIPC_PATH the endpoint's absolute path with links
-    resolved. `wait` limits the time until a server listens (default START_TIMEOUT) and the
-    time to wait for a busy server; `connect_timeout` and `deadline` are those of
-    connect_with_retry(). SIGCHLD must not be ignored.
+    resolved. `deadline` limits the time until a server listens, `connect_timeout` (seconds) one
+    try at a busy one. SIGCHLD must not be ignored.
 
     Raises SpawnFailed as soon as the command fails; else the EndpointError of the last try to
     connect. If the command still runs, it is terminated first: this may take two seconds.
     """
-    limit = deadline.capped(START_TIMEOUT if wait is None else wait.remaining())
-    busy_timeout = connect_timeout if wait is None else None
     path = _real_path(endpoint)
     command = Command(line, environment.get("PATH", os.defpath))
     environment = {**environment, "SIPC_PATH": path}
     lock = StartLock(path)
     with BlockedSignals() as signals:
         missing = PathNotFound(f"{endpoint.path} does not exist")
-        attempts = ConnectAttempts(endpoint, signals, busy_timeout, limit, missing)
+        attempts = ConnectAttempts(endpoint, signals, connect_timeout, deadline, missing)
         try:
             while not lock.take():
                 if (stream := attempts.connect()) is not None:
                     return stream
-                if limit.expired():
+                if deadline.expired():
                     raise attempts.extended_error(
                         f"and the client that starts a server (lock {lock.path}) has not finished",
-                        "wait longer with --wait",
+                        "wait longer",
                     )
                 attempts.delay()
             if (stream := attempts.connect()) is not None:
                 return stream
-            if limit.expired():
+            if deadline.expired():
                 raise attempts.error
             return _start(attempts, command, environment)
         finally:
@@ -130,7 +123,7 @@ class ConnectAttempts:
         return result.error is None or isinstance(result.error, ServerBusy)
 
     def extended_error(self, detail: str, hint: str) -> EndpointError:
-        """Return the error of the last attempt, with the result of the --spawn command."""
+        """Return the error of the last attempt, with the result of the command."""
         return type(self.error)(f"{self.error}, {detail}", hint)
 
 
@@ -171,11 +164,11 @@ def _wait_for(server: Detached, attempts: ConnectAttempts) -> Stream | None:
 def _start_error(attempts: ConnectAttempts, status: int | None, output: str) -> EndpointError:
     output = f", and wrote: {output}" if output else ""
     if status:
-        return SpawnFailed(f"the --spawn command failed, {describe(status)[1]}{output}")
+        return SpawnFailed(f"the server's command failed, {describe(status)[1]}{output}")
     if status is None:
-        outcome = "and the --spawn command did not start listening in time and was terminated"
+        outcome = "and the server's command did not start listening in time and was terminated"
     else:
-        outcome = "although the --spawn command exited with status 0"
+        outcome = "although the server's command exited with status 0"
     return attempts.extended_error(
-        outcome + output, "check that it listens on $SIPC_PATH, or allow more time with --wait"
+        outcome + output, "check that it listens on $SIPC_PATH, or allow more time"
     )

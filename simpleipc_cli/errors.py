@@ -32,6 +32,7 @@ _REMEDIES = {
     errno.ENOMEM: _MEMORY,
     errno.ENOBUFS: _MEMORY,
     errno.EAGAIN: "raise the limit of processes, or try again later",  # of fork(2) and clone(2)
+    errno.ECHILD: "do not ignore SIGCHLD, nor reap children of others",  # of waitpid(2)
 }
 _FILE_REMEDIES = {
     errno.ENOSPC: "free space there, or choose another path",
@@ -75,26 +76,38 @@ class EndpointError(SipcError):
 
 
 class NotListening(EndpointError):
-    hint = "start a server there, or wait for one with --wait"
+    """The socket exists, but no process accepts on it."""
+
+    hint = "start a server there, or wait for one"
 
 
 class ServerBusy(EndpointError):
-    hint = "try again later, or wait longer with --wait"
+    """A server listens, but its queue stayed full until the deadline."""
+
+    hint = "try again later, or wait longer"
 
 
 class OutOfResources(EndpointError):
+    """This process, or the system, has no free descriptor or memory to connect with."""
+
     hint = "raise the descriptor limit, or try again later"
 
 
 class PathNotFound(EndpointError):
-    hint = "check the path, start a server there, or wait for one with --wait"
+    """No file has that name."""
+
+    hint = "check the path, start a server there, or wait for one"
 
 
 class NotASocket(EndpointError):
+    """The file is not a stream endpoint, or no endpoint can have that name."""
+
     hint = "choose another path"
 
 
 class PermissionDenied(EndpointError):
+    """The system refuses access."""
+
     hint = "check the owner and mode of the path and of its parent directories"
 
 
@@ -103,10 +116,14 @@ class Cancelled(EndpointError):
 
 
 class SpawnFailed(EndpointError):
+    """A server could not be started, or exited before it listened."""
+
     hint = "run the command by hand to see why it fails"
 
 
 class AddressInUse(EndpointError):
+    """Another server listens on the path."""
+
     hint = "stop that server first, or choose another path"
 
 
@@ -115,20 +132,30 @@ class Shortage(SipcError):
 
 
 class TimedOut(SipcError):
+    """Connected, but the exchange was not complete in time."""
+
     hint = "allow more time, or find out why the server is slow"
 
 
 class ExpectationFailed(SipcError):
+    """A response, or a measurement, is not as expected."""
+
     hint = "check the server's response, or change the expectation"
 
 
 class ProtocolError(SipcError):
+    """The bytes received are not valid Simple-IPC."""
+
     hint = "check that the peer speaks Simple-IPC"
 
 
 class IncompleteMessage(ProtocolError):
+    """The stream ended before the message's flush packet."""
+
     hint = "the peer failed or was stopped: check its log"
 
 
 class PeerClosed(SipcError):
+    """The peer has closed the connection and reads no more; its data can still be read."""
+
     hint = "check the peer's log"

@@ -19,7 +19,7 @@ PACKAGE = Path(simpleipc_cli.__file__).parent
 # A module or package imports itself and what stands above it in this list.
 LAYERS = """
     lazy errors deadline pktline text system spool transport observe endpoint client server
-    process handlers batch bench autostart cli __main__
+    process handlers batch bench autostart api cli __main__
 """.split()
 
 MODULES = {
@@ -152,7 +152,8 @@ def modules_that_use(names: set[str], modules) -> dict[str, set[str]]:
 
 def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
     others = [name for name in MODULES if layer_of(name) != "cli"]
-    assert modules_that_use(OF_THE_COMMAND_LINE, others) == {}
+    # The default endpoint and $TMPDIR are the same for programs as for `sipc`.
+    assert modules_that_use(OF_THE_COMMAND_LINE, others) == {"api/client.py": {"environ"}}
 
 
 # The packages that differ between operating systems: each picks its modules in one place.
@@ -265,5 +266,17 @@ def test_the_client_loads_nothing_heavy(loaded_by_client):
 
 
 def test_the_client_loads_no_other_layer(loaded_by_client):
-    others = ["cli", "autostart", "handlers", "process", "server", "spool", "endpoint"]
+    others = ["cli", "api", "autostart", "handlers", "process", "server", "spool", "endpoint"]
     assert {f"simpleipc_cli.{layer}" for layer in others} & loaded_by_client == set()
+
+
+def test_the_package_loads_no_other_module():
+    own = {"__future__", "simpleipc_cli", "simpleipc_cli.lazy"}
+    assert modules_loaded_by("import simpleipc_cli") == own
+
+
+def test_a_send_by_a_program_loads_nothing_heavy():
+    loaded = modules_loaded_by("from simpleipc_cli import connect, send")
+    assert "simpleipc_cli.api.client" in loaded
+    heavy = set(HEAVY) - {"select", "typing"}
+    assert loaded & {*heavy, "simpleipc_cli.spool", "simpleipc_cli.process"} == set()

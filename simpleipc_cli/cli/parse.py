@@ -72,8 +72,7 @@ class NeedsClick(Exception):
 
 def spool_folders() -> list[str]:
     """Return the directories for spool files, in the order to try; some may be unusable."""
-    folders = (os.environ.get("TMPDIR"), *system.SPOOL_FOLDERS)
-    return list(dict.fromkeys(folder for folder in folders if folder))
+    return system.spool_folders(os.environ)
 
 
 def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ CHUNK = 8 * MAX_PAYLOAD
 """Bytes per read: eight full packets."""
 
 _BULK = 32 * 1024  # a larger read means bulk transfer; bytes, half of a pipe's default size
+# Ends of hints that name no option, as programs get them, too.
+_WAITING = ("wait for one", "wait longer", "allow more time")
 _MAX_POLL = 86400.0  # seconds; poll's limit is 24 days (31 bits of milliseconds)
 
 
@@ -45,7 +47,8 @@ def fill_standard_fds() -> None:
 
 def format_error(verb: str, error: SipcError) -> str:
     """Return the line `sipc VERB: MESSAGE: HINT`."""
-    return printable(f"sipc {verb}: {error.text}" if verb else f"sipc: {error.text}")
+    option = " with --wait" if error.hint.endswith(_WAITING) else ""
+    return printable(f"{f'sipc {verb}' if verb else 'sipc'}: {error.text}{option}")
 
 
 def unexpected_error(error: Exception) -> SipcError:

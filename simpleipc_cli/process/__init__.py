@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from simpleipc_cli.process.posix.guardian import Guardian
     from simpleipc_cli.process.posix.pidfile import PidFile
-    from simpleipc_cli.process.posix.spawn import Command
+    from simpleipc_cli.process.posix.spawn import Command, join_words
     from simpleipc_cli.process.windows import background as win_background
     from simpleipc_cli.process.windows import child as win_child
 
@@ -51,7 +51,7 @@ _EXPORTS = {
     **dict.fromkeys(
         ("describe", "kill_children", "prepare_spawn", "reap_orphans"), f"{_SYSTEM}.child"
     ),
-    "Command": f"{_SYSTEM}.spawn",
+    **dict.fromkeys(("Command", "join_words"), f"{_SYSTEM}.spawn"),
     "Guardian": "process.windows.child" if sys.platform == "win32" else "process.posix.guardian",
     "PidFile": f"{_SYSTEM}.pidfile",
     "ReadyPipe": "process.base",

@@ -25,9 +25,15 @@ def absolute_path(path: str, resolve: Callable[[str], str] = os.path.abspath) ->
         return path
 
 
+def spool_folders(environment: Mapping[str, str]) -> list[str]:
+    """Return the directories for spooled bytes, best first; some of them may not work."""
+    folders = (environment.get("TMPDIR"), *SPOOL_FOLDERS)  # noqa: F405
+    return list(dict.fromkeys(folder for folder in folders if folder))
+
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from simpleipc_cli.system import base, posix, windows
 

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 from helpers.inprocess_server import ask
-from helpers.streams import accepted, write_all
+from helpers.peer import Peer, request_of
+from helpers.streams import write_all
 from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.client import connect_with_retry, exchange, probe, wait_until_gone
@@ -22,36 +23,6 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.pktline import MessageReader
 from simpleipc_cli.transport import connect, connect_nowait, listen
-
-
-class Peer:
-    """A server for one connection; a function of its stream decides what it does."""
-
-    def __init__(self, path, act):
-        self._listener = listen(path, mode=0o600, backlog=16)
-        self._act = act
-        self.failure = None
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        stream = accepted(self._listener)
-        try:
-            self._act(stream)
-        except Exception as error:
-            self.failure = error
-        finally:
-            stream.close()
-
-    def join(self):
-        self._thread.join(TIMEOUT)
-        assert not self._thread.is_alive()
-
-    def close(self):
-        self.join()
-        self._listener.stop_listening()
-        self._listener.close()
-        assert self.failure is None
 
 
 @pytest.fixture
@@ -70,16 +41,6 @@ def serve(path):
     yield start
     for peer in peers:
         peer.close()
-
-
-def request_of(stream):
-    """The payload of one whole message."""
-    reader, buffer, found = MessageReader(), memoryview(bytearray(1 << 18)), []
-    while not reader.complete:
-        count = stream.read(buffer, Deadline(TIMEOUT))
-        assert count
-        found += [bytes(piece) for piece in reader.feed(buffer[:count])]
-    return b"".join(found)
 
 
 def respond_with(data):

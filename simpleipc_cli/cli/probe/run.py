@@ -7,7 +7,7 @@ from time import monotonic
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
 from simpleipc_cli.cli.output import print_line
 from simpleipc_cli.cli.parse import Options, resolve_endpoint
-from simpleipc_cli.client import ProbeResult, exchange, probe, wait_until_gone
+from simpleipc_cli.client import ProbeOutcome, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (
     ExpectationFailed,
@@ -129,7 +129,7 @@ def run(options: ProbeOptions) -> int:
     return status
 
 
-def _wait_gone_status(result: ProbeResult) -> int:
+def _wait_gone_status(result: ProbeOutcome) -> int:
     if result.error is None or isinstance(result.error, ServerBusy):
         return ExitCode.TIMEOUT
     if isinstance(result.error, (NotListening, PathNotFound)):
@@ -137,7 +137,7 @@ def _wait_gone_status(result: ProbeResult) -> int:
     return exit_code(result.error)
 
 
-def _to_json(path: str, result: ProbeResult, reply: _Reply) -> dict[str, object]:
+def _to_json(path: str, result: ProbeOutcome, reply: _Reply) -> dict[str, object]:
     """Return the object for --json; unknown values are None."""
     from simpleipc_cli.transport import endpoint_info  # noqa: PLC0415 - only for --json
 

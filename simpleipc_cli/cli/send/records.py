@@ -11,11 +11,11 @@ from simpleipc_cli.cli.exitcodes import exit_code
 from simpleipc_cli.cli.output import MessageOutput, open_output
 from simpleipc_cli.cli.parse import resolve_endpoint, spool_folders
 from simpleipc_cli.cli.send.run import Diagnostics, SendOptions, connect, open_source
+from simpleipc_cli.cli.stdio import format_error
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, SipcError
 from simpleipc_cli.system import count_open_fds, get_fd_limits, set_fd_limit
-from simpleipc_cli.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
 
         def describe(number: int, error: SipcError) -> bytes:
             diagnostics.hide_bar()
-            line = printable(f"sipc send: record {number}: {error.text}")
+            line = format_error(f"send: record {number}", error)
             return line.encode("utf-8", "backslashreplace") + b"\n"
 
         deadline = Deadline(options.max_time)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     _Found = TypeVar("_Found")
 
+START_TIMEOUT = 10.0
+"""Seconds in which the server of --spawn must listen, unless --wait is given (tunable)."""
+
 _MAX_REQUEST_ID = 64  # bytes to show of SIPC_REQUEST_ID
 _WITHOUT_CURSOR = {"", "dumb", "unknown"}  # values of TERM
 
@@ -145,9 +148,8 @@ def connect(options: SendOptions, endpoint: Endpoint, deadline: Deadline) -> Str
         endpoint,
         options.spawn,
         os.environ,
-        connect_timeout=options.connect_timeout,
-        wait=wait,
-        deadline=deadline,
+        connect_timeout=options.connect_timeout if wait is None else None,
+        deadline=deadline.capped(START_TIMEOUT if wait is None else wait.remaining()),
     )
 
 

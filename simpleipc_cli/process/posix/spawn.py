@@ -20,6 +20,9 @@ from simpleipc_cli.process import base
 
 SHELL = "/bin/sh"
 
+join_words = shlex.join
+"""Returns the command line that has these words."""
+
 # A word that a shell passes unchanged.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+:,./=-]*")
 

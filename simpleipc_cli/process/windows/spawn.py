@@ -16,6 +16,9 @@ from typing import Any
 from simpleipc_cli.process import base
 from simpleipc_cli.transport.windows import win32
 
+join_words = subprocess.list2cmdline
+"""Returns the command line that has these words. cmd.exe still expands %NAME% in them."""
+
 NO_WINDOW = 0x08000000  # winbase.h
 KILLED = 1
 """Exit status of killed processes."""

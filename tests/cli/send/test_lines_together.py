@@ -58,7 +58,7 @@ def test_a_command_that_fails_is_not_tried_for_every_record(endpoint, folder):
     command = f"echo x >>{folder}/starts; exit 3"
     done = run_cli("send", endpoint, "--lines", "--spawn", command, input=b"1\n2\n3\n")
     assert done.returncode == 1
-    assert b"record 1: the --spawn command failed, exit status 3" in done.stderr
+    assert b"record 1: the server's command failed, exit status 3" in done.stderr
     assert (folder / "starts").read_text() == "x\n"
 
 

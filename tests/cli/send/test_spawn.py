@@ -25,7 +25,7 @@ from helpers.users import as_nobody
 from helpers.waiting import wait_until
 from helpers.wire import ask, pid_of_listener
 
-from simpleipc_cli import autostart
+from simpleipc_cli.cli.send import run as send_run
 
 ROUNDS = (SOAK + 2) // 3  # of what takes many programs
 COUNTED = f"echo started >>starts; {SERVE}"
@@ -68,7 +68,7 @@ def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoi
 @pytest.mark.parametrize("wait", [[], ["--wait", "50ms"]], ids=["without --wait", "with --wait"])
 def test_a_busy_server_is_a_server(endpoint, folder, monkeypatch, wait):
     """Without --wait its room is waited for no longer than --connect-timeout allows."""
-    monkeypatch.setattr(autostart, "START_TIMEOUT", 3600.0)
+    monkeypatch.setattr(send_run, "START_TIMEOUT", 3600.0)
     with busy_listener(endpoint):
         options = ["--spawn", "touch here", "--connect-timeout", "20ms", *wait]
         done = run_cli("send", endpoint, "-d", "x", *options, cwd=folder)

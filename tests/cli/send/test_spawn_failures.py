@@ -24,7 +24,7 @@ from helpers.spawning import SERVE, Spawning
 from helpers.waiting import wait_until
 from helpers.wire import is_listening
 
-from simpleipc_cli import autostart
+from simpleipc_cli.cli.send import run as send_run
 
 ROUNDS = (SOAK + 2) // 3  # of what takes many programs
 STARTS = "echo $$ >>starts; "
@@ -80,7 +80,7 @@ def test_a_command_that_fails_is_reported_at_once_with_its_last_words(
     """At once: without any limit on the time."""
     run = sipc if line == "exit 3" else run_cli
     done = spawning.send(line, "--wait", "0", run=run, cwd=folder)
-    assert_error_line(done, 1, "the --spawn command failed", *words)
+    assert_error_line(done, 1, "the server's command failed", *words)
     assert len(done.stderr) < 1000
     assert os.listdir(folder) == []
 
@@ -150,8 +150,8 @@ def test_a_command_that_does_not_listen_in_time_is_ended(
 def test_a_server_has_ten_seconds_to_listen_unless_an_option_says_otherwise(
     endpoint, folder, monkeypatch
 ):
-    assert autostart.START_TIMEOUT == 10
-    monkeypatch.setattr(autostart, "START_TIMEOUT", 0.05)
+    assert send_run.START_TIMEOUT == 10
+    monkeypatch.setattr(send_run, "START_TIMEOUT", 0.05)
     done = run_cli("send", endpoint, "-d", "x", "--spawn", "exec sleep 1000", cwd=folder)
     assert_error_line(done, 4, ENDED)
 

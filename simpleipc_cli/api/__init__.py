@@ -1,0 +1,1 @@
+"""The public API; programs import it from `simpleipc_cli`."""
