@@ -6,6 +6,7 @@ import array
 import asyncio
 import math
 import threading
+from functools import partial
 from itertools import count
 
 import pytest
@@ -440,9 +441,7 @@ def test_an_asyncio_program_asks(path, serve):
 
     async def ask():
         requests = [b"%d" % number for number in range(5)]
-        asking = (
-            asyncio.to_thread(send, path, request, connect_timeout=None) for request in requests
-        )
-        assert await asyncio.gather(*asking) == requests
+        one = partial(asyncio.to_thread, send, path, connect_timeout=None)
+        assert await asyncio.gather(*map(one, requests)) == requests
 
     asyncio.run(ask())

@@ -1,0 +1,100 @@
+"""What `simpleipc_cli` exports: the names, their types, and what `pydoc` says."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+import simpleipc_cli
+from simpleipc_cli import client, errors
+
+PUBLIC = [
+    getattr(simpleipc_cli, name)
+    for name in simpleipc_cli.__all__
+    if inspect.isfunction(getattr(simpleipc_cli, name))
+]
+PUBLIC += [
+    method
+    for kind in (simpleipc_cli.Connection,)
+    for name, method in vars(kind).items()
+    if inspect.isfunction(method) and not name.startswith("_")
+]
+
+
+def test_all_errors_are_exported():
+    kinds = {
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.SipcError)
+    }
+    assert kinds <= set(simpleipc_cli.__all__)
+    assert simpleipc_cli.TimedOut is errors.TimedOut
+
+
+def test_all_names_are_found():
+    assert set(simpleipc_cli.__all__) <= set(dir(simpleipc_cli))
+    for name in simpleipc_cli.__all__:
+        assert getattr(simpleipc_cli, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = simpleipc_cli.missing
+
+
+def test_the_states_are_the_words_of_the_command():
+    words = {word for _, word in client._STATES} | {"listening", "other error"}
+    assert {f"{state}" for state in simpleipc_cli.State} == words
+
+
+def test_no_hint_names_an_option():
+    kinds = [getattr(simpleipc_cli, name) for name in simpleipc_cli.__all__]
+    hints = [kind.hint for kind in kinds if inspect.isclass(kind) and hasattr(kind, "hint")]
+    assert any(hints)
+    assert [hint for hint in hints if "--" in hint] == []
+
+
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__qualname__)
+def test_each_argument_is_described(function):
+    text = inspect.getdoc(function)
+    assert text.splitlines()[0].endswith(".")
+    for name in inspect.signature(function).parameters:
+        assert name in {"self", "data"} or f"\n{name}: " in text or "Arguments are those" in text
+
+
+def test_pydoc_describes_all(folder):
+    command = [sys.executable, "-m", "pydoc", "simpleipc_cli"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in simpleipc_cli.__all__:
+        assert f"class {name}(" in done.stdout or f"\n    {name}(" in done.stdout
+
+
+PROGRAM = """
+import simpleipc_cli
+from simpleipc_cli import SipcError, State, connect, ensure_running, probe, send
+
+answer: bytes = send("demo.sock", bytearray(b"ping"), timeout=1, wait=2.5)
+with connect(None) as connection:
+    more: bool = connection.write(memoryview(answer))
+    connection.finish()
+    pieces: list[bytes] = list(connection)
+found: State = probe("demo.sock").state
+try:
+    ensure_running("demo.sock", ["daemon", "--now"], env={})
+except SipcError as error:
+    hint: str = error.hint
+reveal_type(simpleipc_cli.probe("x").pid)
+send("demo.sock", "text")
+"""
+
+
+def test_a_type_checker_knows_the_types(folder):
+    pytest.importorskip("mypy")
+    (folder / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "program.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    note, error, summary = done.stdout.splitlines()
+    assert note.endswith('Revealed type is "int | None"')
+    assert error.startswith(f"program.py:{len(PROGRAM.splitlines())}: error: Argument 2")
+    assert summary.startswith("Found 1 error in 1 file ")
