@@ -168,8 +168,11 @@ class BlockedSignals:
         for number in (getattr(signal, name) for name in ENDING_SIGNALS):
             handler = signal.getsignal(number)
             if callable(handler):  # neither ignored nor the default action
+                try:
+                    signal.signal(number, self._record)
+                except ValueError:
+                    return  # not in the main thread, where handlers run
                 self._handlers[number] = handler
-                signal.signal(number, self._record)
 
     def _record(self, number: int, _frame: object) -> None:
         self._pending.append(number)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import pytest
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.system import BlockedSignals
 
@@ -80,3 +82,20 @@ def test_without_a_signal_no_handler_is_changed(number):
         with signals.unblocked():
             assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before
+
+
+def test_in_other_threads_nothing_changes(number):
+    """Handlers run in the main thread, which does not hold them."""
+    handler = signal.getsignal(number)
+    done = []
+
+    def act():
+        with BlockedSignals() as signals, signals.unblocked():
+            done.append(signal.getsignal(number))
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert done == [handler]
+    with pytest.raises(Handled):
+        signal.raise_signal(number)
