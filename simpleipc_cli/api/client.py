@@ -13,7 +13,7 @@ from simpleipc_cli.batch.reorder import BufferUsage, PendingResponse
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint, default_endpoint
 from simpleipc_cli.errors import NotListening, PathNotFound, PeerClosed, SipcError, TimedOut
-from simpleipc_cli.pktline import MessageReader, MessageWriter
+from simpleipc_cli.pktline import MessageReader, MessageWriter, consume
 from simpleipc_cli.transport import READ, WRITE, new_poller
 
 TYPE_CHECKING = False
@@ -189,7 +189,7 @@ class Connection:
                 if self._failure is not None:
                     raise self._failure
                 try:
-                    self._writer.advance(self._stream.write_nowait(pending))
+                    consume(pending, self._stream.write_nowait(pending))
                 except BlockingIOError:
                     self._wait(READ | WRITE)
         except PeerClosed:

@@ -209,11 +209,20 @@ def _connect_blocking(connecting: _socket.socket, address: str | bytes, deadline
 
 
 def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> None:
-    """Set a kernel timeout; None means no timeout. Round up to 1 us: 0 means no timeout, too."""
-    micros = 0 if seconds is None else max(1, int(seconds * 1_000_000))
-    value = memoryview(bytearray(16)).cast("l")[:2]  # struct timeval; `struct` loads slowly
-    value[0], value[1] = divmod(micros, 1_000_000)
+    """Set a kernel timeout; None means no timeout."""
+    value = _MAX_TIMEVAL if seconds == _MAX_BLOCKED else _timeval(seconds or 0.0)
     target.setsockopt(_socket.SOL_SOCKET, option, value)
+
+
+def _timeval(seconds: float) -> memoryview:
+    """Return a struct timeval. 0 means no timeout; any other time is rounded up to 1 us."""
+    micros = max(1, int(seconds * 1_000_000)) if seconds else 0
+    value = memoryview(bytearray(16)).cast("l")[:2]  # `struct` loads slowly
+    value[0], value[1] = divmod(micros, 1_000_000)
+    return value
+
+
+_MAX_TIMEVAL = _timeval(_MAX_BLOCKED)  # most calls need no other
 
 
 class SocketAddress:

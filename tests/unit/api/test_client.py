@@ -12,9 +12,9 @@ import threading
 from contextlib import suppress
 
 import pytest
-from helpers.command import needs_root
+from helpers.command import Program, needs_root
 from helpers.inprocess_server import run_concurrently
-from helpers.procfs import descriptors
+from helpers.procfs import descriptors, peak_memory
 from helpers.scripted_server import (
     RespondingServer,
     ScriptedServer,
@@ -117,7 +117,7 @@ def test_links_and_long_paths_lead_to_the_endpoint(folder):
 # a hundred megabytes each way, by a program that keeps none of them
 
 PROGRAM = """
-import resource, sys, threading
+import sys, threading
 from simpleipc_cli import connect
 megabyte = bytes(1 << 20)
 with connect(sys.argv[1]) as connection:
@@ -126,7 +126,8 @@ with connect(sys.argv[1]) as connection:
     connection.finish()
     received = sum(map(len, connection))
 assert threading.active_count() == 1
-print(received, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(received, flush=True)
+sys.stdin.read()
 """
 
 
@@ -139,10 +140,10 @@ def test_memory_does_not_grow_with_messages_in_both_directions(endpoint):
 
     with ScriptedServer(endpoint, write_before_reading):
         command = [sys.executable, "-c", PROGRAM, str(endpoint)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=2 * TIMEOUT)
-    received, kibibytes = map(int, done.stdout.split())
-    assert received == 100 * len(MEGABYTE)
-    assert kibibytes < 64 * 1024
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with Program(command, **pipes) as program:
+            assert int(program.stdout.readline()) == 100 * len(MEGABYTE)
+            assert peak_memory(program.pid) < 40 << 20
 
 
 def test_a_response_that_cannot_be_kept_is_an_error(endpoint, folder, monkeypatch):
