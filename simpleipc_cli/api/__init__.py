@@ -1,1 +1,1 @@
-"""The public API; programs import it from `simpleipc_cli`."""
+"""The public Python API; `simpleipc_cli` exports its names."""
