@@ -176,10 +176,10 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
     """Start a command that may outlive this process. Raises SpawnFailed, SipcError."""
     try:
         with ExitStack() as theirs, ExitStack() as ours:
-            stderr, its_stderr = os.pipe()
+            stderr, its_stderr = _pipe()
             ours.callback(os.close, stderr)
             theirs.callback(os.close, its_stderr)
-            released, hold = os.pipe()
+            released, hold = _pipe()
             theirs.callback(os.close, released)
             ours.callback(os.close, hold)
             _start_drain(stderr, released, environment)
@@ -190,6 +190,18 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
             f"cannot start {command.line[:60]!r}: {error.strerror}",
             errno_hint(error, "check the command"),
         ) from error
+
+
+def _pipe() -> tuple[int, int]:
+    """Make a pipe whose numbers are not those of standard streams: a program may have none."""
+    ends = os.pipe()
+    if min(ends) > 2:
+        return ends
+    try:
+        return _pipe()
+    finally:
+        os.close(ends[0])
+        os.close(ends[1])
 
 
 def _start_drain(stderr: int, released: int, environment: Mapping[str, str]) -> None:

@@ -221,3 +221,10 @@ def test_a_server_outlives_the_program_that_started_it(endpoint, env):
     server = probe(endpoint).pid
     assert os.getsid(server) == server
     assert send(endpoint, b"x") == b"x"
+
+
+def test_a_program_may_have_closed_its_standard_streams(endpoint, env):
+    """As daemons do; the server can still write to its standard error."""
+    program = [sys.executable, "-c", PROGRAM, endpoint, f"{SERVE[:-3]}'echo why >&2; cat'"]
+    command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *program]
+    assert subprocess.run(command, env=env, timeout=TIMEOUT).returncode == 0
