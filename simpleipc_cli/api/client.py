@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "connect", "ensure_running", "send"]
 
 _CHUNK = 64 * 1024  # bytes read, and returned, at once (tunable)
-_MAX_SECONDS = 10 * 365 * 24 * 3600.0  # the kernel's timers hold this (tunable)
 
 
 def send(
@@ -45,7 +44,8 @@ def send(
     path: the endpoint; None for the default one.
     request: the payload, of any length.
     timeout: seconds for the whole call; None for no limit.
-    connect_timeout: seconds to wait for a free place in the queue of a busy server.
+    connect_timeout: seconds to wait for a free place in the queue of a busy server; None for no
+        limit.
     wait: seconds to retry while the endpoint is missing, refuses or is busy; None does not retry,
         math.inf has no limit. Nothing has been sent then, so that no request is sent twice.
 
@@ -58,7 +58,7 @@ def send(
         SipcError: the system refused to read or write.
     """
     payload = _octets(request)
-    deadline = Deadline(limit(timeout))
+    deadline = Deadline(timeout)
     stream = _connected(path, deadline, connect_timeout, wait)
     pieces: list[bytes] = []
     client.exchange(stream, payload, None, lambda piece: pieces.append(bytes(piece)), deadline)
@@ -79,7 +79,7 @@ def connect(
     Raises:
         EndpointError: not connected, as for send().
     """
-    deadline = Deadline(limit(timeout))
+    deadline = Deadline(timeout)
     return Connection(_connected(path, deadline, connect_timeout, wait), deadline)
 
 
@@ -266,10 +266,9 @@ def ensure_running(
         EndpointError: nothing can listen there, or the system refuses to connect.
         SipcError: the command cannot be terminated.
     """
-    deadline = Deadline(limit(timeout))
-    busy_timeout = limit(connect_timeout)
+    deadline = Deadline(timeout)
     try:
-        _connected(path, deadline, busy_timeout, None).close()
+        _connected(path, deadline, connect_timeout, None).close()
         return
     except (NotListening, PathNotFound):
         pass
@@ -279,7 +278,7 @@ def ensure_running(
     line = command if isinstance(command, str) else join_words(command)
     environment = os.environ if env is None else env
     connect_or_start(
-        endpoint_at(path), line, environment, connect_timeout=busy_timeout, deadline=deadline
+        endpoint_at(path), line, environment, connect_timeout=connect_timeout, deadline=deadline
     ).close()
 
 
@@ -295,15 +294,10 @@ def _connected(
 ) -> Stream:
     return client.connect_with_retry(
         endpoint_at(path).path_checked,
-        connect_timeout=limit(connect_timeout),
-        wait=None if wait is None else Deadline(limit(wait)),
+        connect_timeout=connect_timeout,
+        wait=None if wait is None else Deadline(wait),
         deadline=deadline,
     )
-
-
-def limit(seconds: float | None) -> float | None:
-    """Return None for a time that is longer than the kernel's timers hold."""
-    return None if seconds is None or seconds > _MAX_SECONDS else seconds
 
 
 def _octets(data: BytesLike) -> Buffer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from simpleipc_cli import client
-from simpleipc_cli.api.client import endpoint_at, limit
+from simpleipc_cli.api.client import endpoint_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def probe(path: StrPath | None, *, timeout: float | None = 3.0) -> ProbeResult:
 
     Raises nothing about the endpoint: the result says what was found.
     """
-    outcome = client.probe(endpoint_at(path).path_checked, timeout=limit(timeout))
+    outcome = client.probe(endpoint_at(path).path_checked, timeout=timeout)
     peer = outcome.peer
     return ProbeResult(
         State(outcome.state),

@@ -46,6 +46,8 @@ _MAX_BLOCKED = 1.0
 """Maximum time, in seconds, of one system call (tunable). Python handles signals only between
 calls: a signal that arrives just before a call is handled after it."""
 
+_MAX_SECONDS = 10 * 365 * 24 * 3600.0  # for the kernel's timers (tunable)
+
 _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
@@ -216,7 +218,7 @@ def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> 
 
 def _timeval(seconds: float) -> memoryview:
     """Return a struct timeval. 0 means no timeout; any other time is rounded up to 1 us."""
-    micros = max(1, int(seconds * 1_000_000)) if seconds else 0
+    micros = max(1, int(min(seconds, _MAX_SECONDS) * 1_000_000)) if seconds else 0
     value = memoryview(bytearray(16)).cast("l")[:2]  # `struct` loads slowly
     value[0], value[1] = divmod(micros, 1_000_000)
     return value

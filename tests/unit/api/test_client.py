@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import socket
@@ -14,7 +15,7 @@ from contextlib import suppress
 import pytest
 from helpers.command import Program, needs_root
 from helpers.inprocess_server import run_concurrently
-from helpers.procfs import descriptors, peak_memory
+from helpers.procfs import descriptors, is_in_syscall, peak_memory
 from helpers.scripted_server import (
     RespondingServer,
     ScriptedServer,
@@ -22,7 +23,7 @@ from helpers.scripted_server import (
     receive_request,
 )
 from helpers.sending import EchoServer
-from helpers.sockets import stale_socket
+from helpers.sockets import busy_listener, stale_socket
 from helpers.users import NOBODY, become
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message, packets, read_message
@@ -166,6 +167,29 @@ def test_a_response_that_cannot_be_kept_is_an_error(endpoint, folder, monkeypatc
         with pytest.raises(SipcError, match="cannot create a spool file"):
             received.extend(connection)
     assert 0 < len(b"".join(received)) < len(MEGABYTE)
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e30, None], ids=str)
+def test_no_time_is_too_long_for_a_busy_server(endpoint, seconds):
+    with busy_listener(endpoint) as listener:
+        asking = threading.Thread(
+            target=send,
+            args=(endpoint, b"x"),
+            kwargs={
+                "connect_timeout": seconds,
+                "timeout": seconds,
+                "wait": seconds,
+            },
+        )
+        asking.start()
+        wait_until(lambda: is_in_syscall(asking.native_id, "connect"), "it to wait")
+        listener.settimeout(TIMEOUT)
+        listener.accept()[0].close()
+        with listener.accept()[0] as connection:
+            read_message(connection)
+            connection.sendall(b"0000")
+        asking.join(TIMEOUT)
+        assert not asking.is_alive()
 
 
 # what is left
