@@ -97,7 +97,8 @@ class Exchange(ExchangeState):
         """Return whether the request is complete, and read by a persistent handler."""
         if not self.buffer.reader.complete:
             return self.is_client_gone
-        return self.io is None or not self.io.wants_input(self.buffer)
+        io = self.io  # the second condition is cheap, and false for most handlers
+        return io is None or not io.run.is_persistent or not io.wants_input(self.buffer)
 
     def _end(self) -> Step:
         """Close the connection and stop the handler."""
@@ -287,8 +288,9 @@ class Exchange(ExchangeState):
         if self.io is not None:
             self._feed_handler(self.io)
         elif not buffer.is_discarding:
-            is_early = not config.whole_request and buffer.is_started()
-            self.must_start = buffer.reader.complete or is_early
+            self.must_start = buffer.reader.complete or (
+                not config.whole_request and buffer.is_started()
+            )
         return Step.DONE
 
     def _send(self) -> Step:

@@ -23,7 +23,7 @@ MAX_CALLS = 160
 MAX_MODULE_CHANGES = 60
 
 _TIMEOUT = 30.0
-_REQUESTS = 12
+_REQUESTS = 40
 
 # Runs a server whose log of calls, one line each, goes to a file.
 _TRACED_SERVER = """
