@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from helpers.waiting import TIMEOUT
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.transport import READ, connect, listen, new_poller
+from simpleipc_cli.errors import ServerBusy
+from simpleipc_cli.transport import READ, connect, connect_nowait, listen, new_poller
 
 
 def read_some(stream, size=1 << 18):
@@ -70,3 +71,17 @@ def connected(path):
         closing(accepted(listener)) as server,
     ):
         yield client, server
+
+
+@contextmanager
+def connected_until_busy(path):
+    """As many clients as a server's queue takes."""
+    with ExitStack() as stack:
+        clients = []
+        try:
+            while len(clients) < 50:
+                clients.append(stack.enter_context(closing(connect_nowait(path))))
+        except ServerBusy:
+            pass
+        assert len(clients) < 50, "it is never busy"
+        yield clients

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from importlib import import_module
 
 import pytest
-from helpers.streams import accepted, connected, listening, write_all
+from helpers.streams import accepted, connected, connected_until_busy, listening, write_all
 from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.deadline import Deadline
@@ -34,16 +34,6 @@ def path(tmp_path):
 def listener(path):
     with listening(path) as listener:
         yield listener
-
-
-def connect_until_busy(path, stack):
-    clients = []
-    try:
-        while len(clients) < 50:
-            clients.append(stack.enter_context(closing(connect_nowait(path))))
-    except ServerBusy:
-        return clients
-    raise AssertionError("it is never busy")
 
 
 def test_connecting_to_a_missing_path_is_an_error(path):
@@ -90,8 +80,11 @@ def test_of_listeners_that_start_at_once_one_wins(path):
 
 
 def test_a_full_backlog_is_busy_until_a_connection_is_accepted(path):
-    with listening(path, backlog=1) as listener, ExitStack() as stack:
-        clients = connect_until_busy(path, stack)
+    with (
+        listening(path, backlog=1) as listener,
+        connected_until_busy(path) as clients,
+        ExitStack() as stack,
+    ):
         with pytest.raises(ServerBusy):
             connect(path, Deadline(0.05))
         later = []

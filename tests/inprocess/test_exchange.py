@@ -7,7 +7,7 @@ import threading
 import pytest
 from helpers.inprocess_server import ask
 from helpers.peer import Peer, request_of
-from helpers.streams import write_all
+from helpers.streams import connected_until_busy, listening, write_all
 from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.client import connect_with_retry, exchange, probe, wait_until_gone
@@ -22,7 +22,7 @@ from simpleipc_cli.errors import (
     TimedOut,
 )
 from simpleipc_cli.pktline import MessageReader
-from simpleipc_cli.transport import connect, connect_nowait, listen
+from simpleipc_cli.transport import connect, listen
 
 
 @pytest.fixture
@@ -185,27 +185,13 @@ def test_a_probe_finds_whether_a_server_listens(path, serve):
     assert (found.state, found.error) == ("listening", None)
 
 
-def all_that_can_connect(path):
-    clients = []
-    try:
-        while True:
-            clients.append(connect_nowait(path))
-    except ServerBusy:
-        return clients
-
-
 def test_a_probe_of_a_full_backlog_finds_it_busy(path):
-    listener = listen(path, mode=0o600, backlog=1)
-    clients = all_that_can_connect(path)
-    found = probe(lambda: path, timeout=0.05)
-    assert found.state == "busy"
-    assert isinstance(found.error, ServerBusy)
-    with pytest.raises(ServerBusy):
-        connect_with_retry(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
-    for stream in clients:
-        stream.close()
-    listener.stop_listening()
-    listener.close()
+    with listening(path, backlog=1), connected_until_busy(path):
+        found = probe(lambda: path, timeout=0.05)
+        assert found.state == "busy"
+        assert isinstance(found.error, ServerBusy)
+        with pytest.raises(ServerBusy):
+            connect_with_retry(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
 
 
 def test_a_probe_finds_an_invalid_path():
@@ -226,10 +212,8 @@ def test_a_probe_may_send_a_request(path, serve):
 
 
 def test_waiting_for_the_end_of_a_server_times_out(path, serve):
-    listener = listen(path, mode=0o600, backlog=16)
-    assert wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
-    listener.stop_listening()
-    listener.close()
+    with listening(path):
+        assert wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
 
 
 def test_waiting_for_the_end_of_a_server_ends_with_it(path):

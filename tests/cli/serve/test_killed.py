@@ -23,17 +23,16 @@ def kill(server: Server) -> None:
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_prestarted_handler_that_has_no_request_is_killed(endpoint, folder, count):
-    server = Server(endpoint, RECORD, "--prestart", count, cwd=folder)
-    wait_until(lambda: len(children(server.pid)) == count, "the handlers to start")
-    kill(server)
+    with Server(endpoint, RECORD, "--prestart", count, cwd=folder) as server:
+        wait_until(lambda: len(children(server.pid)) == count, "the handlers to start")
+        kill(server)
     assert not (folder / "ran").exists()
 
 
 @pytest.mark.parametrize("options", [(), ("--prestart", "2")], ids=["started", "prestarted"])
 @pytest.mark.parametrize("size", [10, 200_000])
 def test_a_handler_that_has_half_a_request_is_killed(endpoint, folder, options, size):
-    server = Server(endpoint, RECORD, *options, cwd=folder)
-    with connect(endpoint) as client:
+    with Server(endpoint, RECORD, *options, cwd=folder) as server, connect(endpoint) as client:
         client.sendall(packets(b"x" * size))
         wait_until(lambda: has_size(folder / "input", size), "the handler to get it")
         kill(server)
@@ -64,16 +63,15 @@ def has_size(file, size: int) -> bool:
 @pytest.mark.parametrize("size", [0, 10, 5000, 100_000])
 def test_a_handler_that_has_the_whole_request_continues(endpoint, folder, options, size):
     command = "cat >>input; echo >whole; while [ ! -e go ]; do sleep .01; done; echo ended >ran"
-    server = Server(endpoint, command, *options, cwd=folder)
-    with connect(endpoint) as client:
-        client.sendall(message(b"x" * size))
-        wait_until((folder / "whole").exists, "the handler to read all")
-        server.process.kill()
-        assert decode(receive_all(client)) == (b"", False)
-    (folder / "go").touch()
-    wait_until((folder / "ran").exists, "the handler to end by itself")
-    server.wait()
-    wait_until(lambda: not processes(server.mark), "everything to end")
+    with Server(endpoint, command, *options, cwd=folder) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(b"x" * size))
+            wait_until((folder / "whole").exists, "the handler to read all")
+            server.process.kill()
+            assert decode(receive_all(client)) == (b"", False)
+        (folder / "go").touch()
+        wait_until((folder / "ran").exists, "the handler to end by itself")
+        server.wait()
     assert has_size(folder / "input", size)
 
 
@@ -112,10 +110,10 @@ def test_a_guardian_that_is_killed_before_it_has_read_all_does_not_change_the_se
 
 
 def test_signals_to_all_processes_of_a_service_do_not_end_the_guardian(endpoint, folder):
-    server = Server(endpoint, RECORD, "--prestart", "1", cwd=folder)
-    (guardian,) = wait_until(lambda: guardians(server.pid), "a guardian")
-    wait_until(lambda: is_in_syscall(guardian, "recvmsg"), "it to be ready")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        os.kill(guardian, number)
-    kill(server)
+    with Server(endpoint, RECORD, "--prestart", "1", cwd=folder) as server:
+        (guardian,) = wait_until(lambda: guardians(server.pid), "a guardian")
+        wait_until(lambda: is_in_syscall(guardian, "recvmsg"), "it to be ready")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(guardian, number)
+        kill(server)
     assert not (folder / "ran").exists()
