@@ -205,6 +205,22 @@ class TestFailingConnection:
             assert ask(endpoint, b"y") == (b"y", True)
 
 
+class TestFailingConnections:
+    pytestmark = needs_strace
+
+    def test_connections_that_fail_alike_are_logged_once(self, endpoint, folder):
+        with Server(endpoint, "cat") as server:
+            for _ in range(2):
+                fault = Fault("getsockopt", "EPERM", 1, "main")
+                with Strace(server.pid, folder / "strace", fault), connect(endpoint) as client:
+                    with suppress(BrokenPipeError):
+                        client.sendall(message(b"x"))
+                    assert receive_all(client) == b""
+            assert server.counters()["closed_without_data"] == 2
+            assert server.stop() == 0
+        assert server.log.count("a connection failed and was closed") == 1
+
+
 class TestUnwatchedConnection:
     pytestmark = needs_strace
 
