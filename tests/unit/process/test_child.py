@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import threading
 
 import pytest
 from helpers.procfs import children, state
@@ -63,3 +65,15 @@ def test_a_child_is_closed_once_even_if_its_end_failed(monkeypatch, pipes):
         os.dup2(other.fileno(), child.descriptor)
     child.stop(0.0, None)
     os.close(child.descriptor)
+
+
+def test_a_child_runs_on_although_no_thread_can_wait_for_it(monkeypatch, pipes):
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    child = start(pipes)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        child.detach()
+    os.kill(child.pid, signal.SIGKILL)
+    assert os.waitpid(child.pid, 0)[1] == signal.SIGKILL
