@@ -220,6 +220,16 @@ class TestFailingConnections:
             assert server.stop() == 0
         assert server.log.count("a connection failed and was closed") == 1
 
+    def test_an_error_of_accepting_is_logged_once(self, endpoint, folder):
+        with Server(endpoint, "cat") as server:
+            for _ in range(2):
+                fault = Fault("accept4", "EPERM", 1, "main")
+                with Strace(server.pid, folder / "strace", fault) as strace:
+                    assert ask(endpoint, b"x") == (b"x", True)
+                    assert strace.injected()
+            assert server.stop() == 0
+        assert server.log.count("cannot accept on") == 1
+
 
 class TestUnwatchedConnection:
     pytestmark = needs_strace
