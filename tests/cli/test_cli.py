@@ -38,7 +38,7 @@ def test_every_verb_has_help_with_examples_that_fits_a_terminal(verb, option):
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help_has_its_text_without_docstrings(verb):
+def test_help_shows_its_text_when_python_removes_docstrings(verb):
     def get_help(level):
         return sipc(*verb.split(), "--help", env=environment(PYTHONOPTIMIZE=level)).stdout
 
@@ -53,13 +53,13 @@ def test_help_has_its_text_without_docstrings(verb):
         (["send", "--dat", "x"], b"'--data'"),
     ],
 )
-def test_the_right_word_is_suggested_for_a_mistyped_one(arguments, message):
+def test_the_error_for_a_mistyped_word_suggests_the_right_one(arguments, message):
     done = run_cli(*arguments)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_version_names_program_and_number():
+def test_the_version_option_prints_the_name_and_the_version():
     assert re.fullmatch(rb"sipc, version \d+\.\d+\.\d+\n", sipc("--version").stdout)
 
 
@@ -75,7 +75,7 @@ def test_version_names_program_and_number():
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_a_wrong_command_line_is_a_usage_error_in_clicks_form(arguments):
+def test_a_wrong_command_line_is_a_usage_error_in_the_format_of_click(arguments):
     check_usage_error(run_cli(*arguments))
 
 
@@ -94,7 +94,7 @@ def check_usage_error(done) -> None:
 @pytest.mark.parametrize(
     "value", ["", "x", "-1", "1x", "1 s", "inf", "nan", "1e3", "1s1", "\u0661s", "5s5s", "1s1m"]
 )
-def test_a_bad_duration_is_a_usage_error_that_shows_a_good_one(endpoint, value):
+def test_the_error_for_an_invalid_duration_shows_a_valid_one(endpoint, value):
     done = run_cli("probe", "--wait", value, endpoint)
     assert done.returncode == 2
     assert b"500ms" in done.stderr
@@ -106,7 +106,7 @@ def test_a_duration_may_be_written_in_many_ways(endpoint, value):
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1KB", "1.5M", "0x10", "9" * 5000])
-def test_a_bad_size_is_a_usage_error_that_shows_a_good_one(endpoint, value):
+def test_the_error_for_an_invalid_size_shows_a_valid_one(endpoint, value):
     done = run_cli("serve", endpoint, "--exec", "cat", "--max-request", value)
     assert done.returncode == 2
     assert b"64K" in done.stderr
@@ -119,14 +119,14 @@ def test_a_size_may_have_a_small_or_a_large_unit(endpoint, value):
 
 
 @pytest.mark.parametrize("value", ["", "8", "888", "1777", "rw", "-600", "0o600"])
-def test_a_bad_mode_is_a_usage_error_that_shows_a_good_one(endpoint, value):
+def test_the_error_for_an_invalid_mode_shows_a_valid_one(endpoint, value):
     done = run_cli("serve", endpoint, "--exec", "cat", "--mode", value)
     assert done.returncode == 2
     assert b"0600" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["bogus"]], ids=" ".join)
-def test_output_that_cannot_be_written_is_no_traceback(arguments):
+def test_output_that_cannot_be_written_causes_no_traceback(arguments):
     with open("/dev/full", "wb") as full:
         done = subprocess.run([SIPC, *arguments], stdout=full, stderr=subprocess.PIPE)
         assert done.returncode == (2 if arguments == ["bogus"] else 1)
@@ -139,7 +139,7 @@ def test_output_that_cannot_be_written_is_no_traceback(arguments):
         assert both.returncode == done.returncode
 
 
-def test_python_m_is_another_way_in(endpoint):
+def test_python_m_runs_the_same_command(endpoint):
     done = subprocess.run(
         [sys.executable, "-m", "simpleipc_cli", "probe", endpoint], capture_output=True
     )
@@ -147,7 +147,7 @@ def test_python_m_is_another_way_in(endpoint):
 
 
 @pytest.mark.parametrize("verb", ["send", "probe"])
-def test_a_module_that_cannot_be_loaded_is_named(endpoint, verb):
+def test_the_error_names_a_module_that_cannot_be_loaded(endpoint, verb):
     module = f"simpleipc_cli.cli.{verb}.run"
     code = f"import sys; sys.modules[{module!r}] = None; from simpleipc_cli.cli import main; main()"
     command = [sys.executable, "-c", code, verb, endpoint]
@@ -159,7 +159,7 @@ def test_a_module_that_cannot_be_loaded_is_named(endpoint, verb):
     assert line.endswith(b": check the installation, and the limits of files and memory")
 
 
-def test_without_a_thread_to_send_with_there_is_one_line(endpoint):
+def test_send_without_a_free_thread_prints_one_error_line(endpoint):
     code = """
 import _thread, sys
 def fail(*_arguments):
@@ -182,7 +182,7 @@ main()
     )
 
 
-def test_without_descriptors_there_is_one_line_and_no_traceback(endpoint):
+def test_without_free_descriptors_sipc_prints_one_error_line_and_no_traceback(endpoint):
     with ScriptedServer(endpoint, echo):
         for verb, *options in (["probe"], ["send", "-d", "x"]):
             done = subprocess.run(
@@ -246,7 +246,7 @@ sys.exit(_status("send", run))
 """
 
 
-def test_a_signal_during_a_callback_of_the_interpreter_ends_the_program():
+def test_a_signal_during_a_callback_of_python_ends_the_program():
     """Python discards what is raised in one, such as that of a module that has been loaded."""
     done = subprocess.run([sys.executable, "-c", LOSES_A_SIGNAL], capture_output=True)
     assert (done.returncode, done.stderr) == (143, b"")

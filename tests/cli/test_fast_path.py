@@ -33,7 +33,7 @@ def click_of(verb: str) -> click.Command:
 
 
 @each_verb
-def test_the_table_says_what_click_says(verb):
+def test_the_table_of_options_agrees_with_click(verb):
     known = {option.name: option for option in click_of(verb).params}
     for name, kind in set(OPTIONS[verb].values()):
         option = known[name]
@@ -67,7 +67,7 @@ def words_for(verb: str):
 @each_verb
 @settings(max_examples=3 * settings().max_examples)  # most command lines are not understood
 @for_all(data=st.data())
-def test_a_command_line_that_is_understood_means_the_same_to_click(verb, data):
+def test_click_parses_each_command_line_of_the_fast_path_to_the_same_values(verb, data):
     words = data.draw(st.lists(words_for(verb), max_size=5))
     try:
         given = parse_simple(verb, words)
@@ -149,7 +149,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("verb", "words"), CASES)
-def test_both_ways_end_alike(places, verb, words, monkeypatch):
+def test_the_fast_path_and_click_give_the_same_result(places, verb, words, monkeypatch):
     short = outcome(places, run_cli, verb, words)
     assert b"Traceback" not in short[2]
     monkeypatch.setattr(cli, "fast_path", lambda _: None)
@@ -160,7 +160,9 @@ BY_CLICK = "import simpleipc_cli.cli as cli; cli.fast_path = lambda _: None; cli
 
 
 @pytest.mark.parametrize(("verb", "place"), [("send", "served"), ("probe", "none")])
-def test_both_ways_of_the_installed_command_end_alike(places, verb, place):
+def test_the_installed_command_gives_the_same_result_on_the_fast_path_and_with_click(
+    places, verb, place
+):
     def by_click(*arguments, **options):
         command = [sys.executable, "-c", BY_CLICK, *arguments]
         return subprocess.run(command, capture_output=True, env=environment(), **options)
@@ -176,7 +178,7 @@ def test_both_ways_of_the_installed_command_end_alike(places, verb, place):
         ["probe"], ["probe", "-q", "sock"], ["probe", "sock", "--wait", "10s", "-t", "1s"],
     ],
 )  # fmt: skip
-def test_plain_forms_take_the_short_way(words):
+def test_plain_forms_take_the_fast_path(words):
     assert fast_path(words) is not None
 
 
@@ -188,10 +190,10 @@ def test_plain_forms_take_the_short_way(words):
         ["probe", "sock", "-d", "x"], ["send", "-d", "x", "--data-file", "y"],
     ],
 )  # fmt: skip
-def test_everything_else_is_for_click(words):
+def test_the_fast_path_leaves_all_other_forms_to_click(words):
     assert fast_path(words) is None
 
 
-def test_completion_is_for_click(monkeypatch):
+def test_the_fast_path_leaves_completion_to_click(monkeypatch):
     monkeypatch.setenv("_SIPC_COMPLETE", "bash_source")
     assert fast_path(["send", "sock"]) is None

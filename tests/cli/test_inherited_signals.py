@@ -93,7 +93,7 @@ def test_a_client_ends_on_a_signal_that_was_blocked(place, folder, verb, number)
         assert client.stderr.read() == b""
 
 
-def test_a_blocked_alarm_keeps_no_time_limit_from_holding(endpoint):
+def test_a_time_limit_holds_though_sigalrm_was_blocked(endpoint):
     with Server(endpoint, "cat"):
         hard = ("-d", "a" * 60 + "b", "--expect-regex", "(a|a)*$c")  # takes 2**60 steps
         command = [*inherit("--block-signal"), SIPC, "send", endpoint, "-m", "1s", *hard]
@@ -102,7 +102,7 @@ def test_a_blocked_alarm_keeps_no_time_limit_from_holding(endpoint):
         assert b"in time" in done.stderr
 
 
-def test_blocked_signals_reload_a_server_and_have_it_report(endpoint, folder):
+def test_signals_that_were_blocked_reload_a_server_and_log_its_counters(endpoint, folder):
     log = folder / "log"
     wrapper = inherit("--block-signal")
     with Server(endpoint, "cat", "--log-file", log, wrapper=wrapper) as server:
@@ -178,7 +178,7 @@ def test_a_handler_of_a_server_in_the_background_starts_with_default_signals(bac
     assert_default_state(ask(endpoint, b"")[0].decode())
 
 
-def test_a_server_that_a_client_starts_has_default_signals(endpoint, folder):
+def test_a_server_that_a_client_starts_has_the_default_signal_handlers(endpoint, folder):
     with Spawning(endpoint) as spawning:
         client = spawning.command(f"{REPORT_STATE} >{folder}/state; {SERVE}", "-d", "x")
         command = [*inherit(*ALL_IGNORED_AND_BLOCKED), *client]
@@ -208,7 +208,7 @@ def test_a_client_ends_on_sigterm_though_that_was_ignored(place, folder, verb):
 
 
 @each_client
-def test_a_client_leaves_interrupt_and_hangup_ignored(place, folder, verb):
+def test_a_client_keeps_sigint_and_sighup_ignored(place, folder, verb):
     """As a background job of a script, and under nohup. The lower number would come first."""
     state = ["--ignore-signal=INT,HUP"]
     with place(verb) as path, running_client(verb, path, folder, *state) as client:
@@ -232,14 +232,14 @@ def test_a_background_job_of_a_script_is_not_interrupted(endpoint):
         assert shell.wait(TIMEOUT) == 0
 
 
-def test_a_server_leaves_a_hangup_ignored_that_would_stop_it(endpoint):
+def test_a_server_that_does_not_reload_keeps_sighup_ignored(endpoint):
     with Server(endpoint, "cat", wrapper=inherit("--ignore-signal=HUP")) as server:
         server.signal(signal.SIGHUP)
         assert ask(endpoint, b"hello") == (b"hello", True)
         assert server.stop() == 0
 
 
-def test_a_hangup_that_was_ignored_still_reloads_a_server(endpoint, folder):
+def test_sighup_reloads_a_server_though_it_was_ignored_at_the_start(endpoint, folder):
     log = folder / "log"
     wrapper = inherit("--ignore-signal=HUP")
     with Server(endpoint, "cat", "--log-file", log, wrapper=wrapper) as server:

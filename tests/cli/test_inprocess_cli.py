@@ -31,7 +31,7 @@ def seconds_removed(output: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("arguments", ALIKE, ids=" ".join)
-def test_it_ends_as_the_installed_command(folder, arguments):
+def test_a_command_in_this_process_ends_as_the_installed_command_does(folder, arguments):
     outcomes = []
     for run in (run_cli, sipc):
         done = run(*arguments, cwd=folder)
@@ -42,7 +42,7 @@ def test_it_ends_as_the_installed_command(folder, arguments):
 
 
 @pytest.mark.parametrize("options", [[], ["--stats"]], ids=["without click", "with click"])
-def test_a_request_is_read_and_a_response_written(endpoint, options):
+def test_a_command_in_this_process_reads_a_request_and_writes_a_response(endpoint, options):
     requests = []
     with scripted_server(endpoint, respond_with(message(b"\xffpong"), requests)):
         done = run_cli("send", endpoint, *options, input=b"\xffping")
@@ -50,13 +50,13 @@ def test_a_request_is_read_and_a_response_written(endpoint, options):
     assert requests == [b"0009\xffping0000"]
 
 
-def test_the_environment_and_the_folder_are_those_given(endpoint):
+def test_a_command_in_this_process_has_the_given_environment_and_folder(endpoint):
     with scripted_server(endpoint, respond_with(message(b"pong"))):
         done = run_cli("send", env=environment(SIPC_PATH="sock"), cwd=endpoint.parent)
     assert (done.returncode, done.stdout) == (0, b"pong")
 
 
-def test_signals_streams_and_environment_are_as_before(folder, request):
+def test_a_command_in_this_process_restores_signals_streams_and_environment(folder, request):
     def state():
         handlers = [signal.getsignal(number) for number in signal.valid_signals()]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -96,7 +96,7 @@ def test_files_that_the_command_leaves_open_are_closed(endpoint, folder, options
         wait_until(lambda: not Counter(descriptors(os.getpid())) - before, "all to be closed")
 
 
-def test_a_timer_of_the_test_run_goes_on(endpoint, request):
+def test_a_command_in_this_process_does_not_stop_a_timer_of_the_test_run(endpoint, request):
     before = signal.setitimer(signal.ITIMER_REAL, 1000)
     request.addfinalizer(partial(signal.setitimer, signal.ITIMER_REAL, *before))
     with scripted_server(endpoint, respond_with(message(b"pong"))):

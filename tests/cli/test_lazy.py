@@ -46,7 +46,7 @@ def bare():
     [["send"], ["send", "-d", "x"], ["send", "-d", "x", "-m", "9h"], ["probe"], ["probe", "-q"]],
     ids=" ".join,
 )
-def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
+def test_plain_forms_load_no_large_module(endpoint, arguments, bare):
     with ScriptedServer(endpoint, echo):
         loaded = loaded_by(*arguments, endpoint)
     assert {"client", "cli.parse"} <= loaded
@@ -55,14 +55,14 @@ def test_plain_forms_load_nothing_heavy(endpoint, arguments, bare):
 
 
 @pytest.mark.parametrize("verb", ["send", "probe"])
-def test_a_plain_form_loads_nothing_of_other_options_by_clicks_way_either(endpoint, verb):
+def test_a_plain_form_that_click_parses_loads_no_module_of_other_options(endpoint, verb):
     with ScriptedServer(endpoint, echo):
         plain = loaded_by(verb, "--", endpoint)
     assert {"client", f"cli.{verb}.run", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
 
 
-def test_an_option_loads_its_own_modules_alone(endpoint):
+def test_an_option_loads_only_the_modules_that_it_needs(endpoint):
     with ScriptedServer(endpoint, echo):
         loaded = loaded_by("send", endpoint, "-d", "x", "--trace-file", "/dev/null")
     assert {"observe", "cli.line_writer"} <= loaded

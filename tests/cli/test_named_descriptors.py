@@ -60,7 +60,7 @@ def test_send_reads_its_request_from_a_socket(server, name, options):
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_send_says_that_it_reads_from_a_terminal(server, name):
+def test_send_prints_a_note_when_it_reads_from_a_terminal(server, name):
     master, slave = pty.openpty()
     command = [SIPC, "send", server.path, "--data-file", name]
     streams = {"stdin": slave, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -75,7 +75,7 @@ def test_send_says_that_it_reads_from_a_terminal(server, name):
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_send_reads_a_file_from_where_it_is(server, folder, name):
+def test_send_reads_a_file_on_standard_input_from_its_current_position(server, folder, name):
     (folder / "file").write_bytes(b"one\ntwo\n")
     script = f"{{ read line; {SIPC} send {server.path} --data-file {name}; }} <file"
     done = subprocess.run(["sh", "-c", script], capture_output=True, cwd=folder)
@@ -154,7 +154,7 @@ def test_a_server_logs_and_traces_to_a_socket(endpoint, name, option):
         assert (b": answered" if option == "--log-file" else b'"hello"') in received(ours, its)
 
 
-def test_a_log_on_the_journal_has_priorities_whatever_it_is_called(endpoint, folder):
+def test_a_log_to_the_journal_has_priorities_under_each_name_of_standard_error(endpoint, folder):
     with open(folder / "journal", "wb") as journal:
         found = os.fstat(journal.fileno())
         env = environment(JOURNAL_STREAM=f"{found.st_dev}:{found.st_ino}")
@@ -203,7 +203,7 @@ def test_a_pid_file_must_be_a_file(endpoint, folder, name):
     ],
     ids=lambda words: f"{words[0]} {words[-2]}",
 )
-def test_a_descriptor_that_is_not_open_is_an_error_that_names_it(endpoint, arguments):
+def test_the_error_names_a_descriptor_that_is_not_open(endpoint, arguments):
     if arguments[0] == "serve":
         done = sipc(*arguments, endpoint)
     else:

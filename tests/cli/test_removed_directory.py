@@ -75,7 +75,7 @@ def test_a_relative_file_of_a_server_is_named_in_the_error(run, endpoint, option
     assert b"standard output" not in done.stderr
 
 
-def test_a_server_with_a_relative_path_has_no_place_for_it(run):
+def test_a_server_with_a_relative_path_is_refused_in_a_removed_directory(run):
     assert_error_line(run("serve", "sock", "--exec", "cat"), 4, "sock")
 
 
@@ -89,14 +89,14 @@ def test_a_server_with_absolute_paths_serves(nowhere, endpoint, folder, options)
         assert server.stop() == 0
 
 
-def test_a_server_with_an_absolute_path_goes_into_the_background(run, endpoint):
+def test_a_server_with_an_absolute_path_starts_in_the_background(run, endpoint):
     with Background(endpoint) as servers:
         done = run(*servers.arguments(), env=servers.environment())
         assert done.returncode == 0, done.stderr
         assert ask(endpoint, b"hello") == (b"hello", True)
 
 
-def test_a_relative_path_is_not_that_of_a_socket_that_was_passed(nowhere, endpoint):
+def test_a_relative_path_does_not_match_a_passed_socket(nowhere, endpoint):
     with SocketManager(str(endpoint)) as manager:
         arguments = [*nowhere, SIPC, "serve", "other", "--exec", "cat"]
         with start_with_sockets(arguments, manager.socket) as program:

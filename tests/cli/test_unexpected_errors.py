@@ -55,7 +55,7 @@ def os_error(number: int, *more: str) -> OSError:
     ],
     ids=["ENOMEM", "EMFILE", "EPIPE"],
 )
-def test_an_error_of_the_system_names_its_caller_its_object_and_a_remedy_that_fits(
+def test_an_error_of_the_system_names_its_caller_its_object_and_a_matching_remedy(
     failing, error, words
 ):
     done = failing(error)
@@ -78,7 +78,7 @@ def test_a_traceback_is_shown_on_request(failing):
 
 @pytest.mark.parametrize("error", [os_error(errno.EIO), KeyError("some key")], ids=repr)
 @pytest.mark.parametrize("options", [[], ["-v"]], ids=["plain", "verbose"])
-def test_the_log_has_the_error_that_ends_a_server_and_if_wanted_its_traceback(
+def test_the_log_has_the_error_that_ends_a_server_and_on_request_its_traceback(
     endpoint, folder, monkeypatch, error, options
 ):
     def allocate_something(*_):
@@ -95,7 +95,7 @@ def test_the_log_has_the_error_that_ends_a_server_and_if_wanted_its_traceback(
 
 @needs_strace[0]
 @needs_strace[1]
-def test_a_system_call_that_fails_is_not_told_as_an_error_of_standard_output(endpoint):
+def test_a_system_call_that_fails_is_not_reported_as_an_error_of_standard_output(endpoint):
     """It waits for its input with poll(2)."""
     calls = SAME_CALLS["poll"]
     command = ["strace", "-o", "/dev/null", "-e", f"trace={calls}"]

@@ -87,7 +87,7 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
     assert not (folder / "report").exists()
 
 
-def test_a_signal_ends_it_while_its_processes_start(endpoint):
+def test_a_signal_ends_bench_while_its_processes_start(endpoint):
     with RespondingServer(endpoint) as server:
         with benching(endpoint, "-c", 64, "--processes", 64, "-z", "1h") as program:
             wait_until(lambda: children(program.pid), "the first process")
@@ -108,7 +108,7 @@ def test_a_run_without_requests_is_a_failure(endpoint):
     assert b"sipc bench: no request was" in done.stderr
 
 
-def test_a_busy_server_is_an_error_whose_remedy_bench_has(endpoint):
+def test_the_error_for_a_busy_server_names_no_option_that_bench_lacks(endpoint):
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(endpoint))
         busy.listen(0)
@@ -139,7 +139,7 @@ def test_an_invalid_condition_is_refused_before_any_load(endpoint, expression, c
     assert server.requests == []
 
 
-def test_a_condition_that_holds_is_a_failure(endpoint):
+def test_bench_fails_if_a_condition_holds(endpoint):
     conditions = ["errors>0", "p50>1h", "rate>0", "requests!=400"]
     options = [word for each in conditions for word in ("--fail-if", each)]
     with RespondingServer(endpoint):
@@ -154,7 +154,7 @@ def test_a_condition_that_holds_is_a_failure(endpoint):
     )
 
 
-def test_conditions_that_do_not_hold_are_a_success(endpoint):
+def test_bench_succeeds_if_no_condition_holds(endpoint):
     with RespondingServer(endpoint):
         done = run_cli(
             "bench", endpoint, "-n", "9", "--fail-if", "errors > 0", "--fail-if", "p50>1h"
@@ -162,14 +162,16 @@ def test_conditions_that_do_not_hold_are_a_success(endpoint):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_percentile_of_too_few_samples_passes_if_their_bounds_decide(endpoint):
+def test_a_condition_on_a_percentile_of_too_few_samples_passes_if_the_bounds_decide(endpoint):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "20", "--fail-if", "p99>1h", "--fail-if", "p99<1ns")
     assert (done.returncode, done.stderr) == (0, b"")
     assert re.search(rb"^p99>1h +[^-\n]+ passed$", done.stdout, re.M)
 
 
-def test_a_condition_that_stays_open_fails_and_names_the_number_of_requests(endpoint):
+def test_a_condition_without_a_result_fails_and_names_the_number_of_requests_that_it_needs(
+    endpoint,
+):
     slow = threading.Event()
 
     def respond(request: bytes) -> bytes:

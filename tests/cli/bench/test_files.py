@@ -81,7 +81,7 @@ def test_numbers_too_large_for_a_float_are_refused_before_any_load(endpoint, fol
 FORMS = ["json", "csv", "markdown", "html"]
 
 
-def test_every_form_can_be_written_at_once(endpoint, folder):
+def test_one_run_can_write_a_report_in_every_format(endpoint, folder):
     options = [word for form in FORMS for word in (f"--{form}", str(folder / form))]
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "9", *options)
@@ -93,7 +93,7 @@ def test_every_form_can_be_written_at_once(endpoint, folder):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_dash_is_standard_output_in_place_of_the_report(endpoint, folder, form):
+def test_a_dash_writes_to_standard_output_in_place_of_the_text_report(endpoint, folder, form):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "9", f"--{form}", "-", cwd=folder)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -101,7 +101,7 @@ def test_a_dash_is_standard_output_in_place_of_the_report(endpoint, folder, form
     assert os.listdir(folder) == ["sock"]
 
 
-def test_two_forms_cannot_go_to_one_file(endpoint):
+def test_two_formats_cannot_be_written_to_one_file(endpoint):
     done = run_bench(endpoint, "--json", "-", "--html", "-")
     assert done.returncode == 2
     assert b"two reports cannot both be written to -" in done.stderr
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_old_file_and_the_report_is_printed(endpoint, fol
     assert sorted(os.listdir(folder)) == ["report", "sock"]
 
 
-def test_a_file_that_cannot_be_written_does_not_cost_the_others(endpoint, folder):
+def test_the_other_files_are_written_if_one_cannot_be_written(endpoint, folder):
     with RespondingServer(endpoint):
         done = run_bench(endpoint, "-n", "9", "--json", "/dev/full", "--csv", folder / "csv")
     assert_error_line(done, 1, "/dev/full", stdout=done.stdout)
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_others(endpoint, folder
     assert (folder / "csv").read_bytes()
 
 
-def test_a_path_that_is_no_text_is_valid_json(folder):
+def test_a_path_that_is_not_utf_8_gives_valid_json(folder):
     path = folder / "\udcff"
     with RespondingServer(path):
         done = run_bench(path, "-n", "9", "--json", "-")
@@ -171,7 +171,7 @@ def test_an_interrupted_run_replaces_the_old_file_completely(endpoint, folder):
     assert sorted(os.listdir(folder)) == ["report", "sock"]
 
 
-def test_two_names_of_one_file_are_noticed(endpoint, folder):
+def test_two_names_of_one_file_are_refused(endpoint, folder):
     done = run_bench(endpoint, "--json", "x", "--csv", "./x", cwd=folder)
     assert done.returncode == 2
     assert b"cannot both be written to ./x" in done.stderr

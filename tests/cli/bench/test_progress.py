@@ -33,14 +33,14 @@ def lines_of(view: View) -> list[str]:
     ],
     ids=["time", "number", "both", "endless"],
 )
-def test_the_view_shows_the_progress(plan, left):
+def test_the_display_shows_the_progress_of_the_load(plan, left):
     view = View(LoadPlan("/run/x", **plan))
     view.add(Progress(38, 2, 2 * SECOND))
     assert lines_of(view)[1].endswith(f"  {left}")
     assert lines_of(view)[2] == "requests  38 answered, 2 failed"
 
 
-def test_the_rate_is_that_of_the_last_seconds():
+def test_the_display_shows_the_rate_of_the_last_seconds():
     view = View(LoadPlan("/run/x", duration=60 * SECOND))
     for second in range(1, 21):
         answered = 10 * second if second <= 10 else 100 + 30 * (second - 10)
@@ -49,7 +49,7 @@ def test_the_rate_is_that_of_the_last_seconds():
 
 
 @pytest.mark.parametrize("warmup", [0, SECOND])
-def test_the_view_shows_that_the_load_has_not_started(warmup):
+def test_the_display_shows_that_the_load_has_not_started(warmup):
     view = View(LoadPlan("/run/x", duration=SECOND, warmup=warmup))
     view.add(Progress(0, 0, 0))
     assert lines_of(view)[1].endswith("warming up" if warmup else "starting")
@@ -95,7 +95,7 @@ def test_a_terminal_without_colour_gets_plain_text(endpoint, more):
 
 
 @pytest.mark.parametrize("mode", ["-tostop", "tostop"])
-def test_in_the_background_it_shows_nothing_and_is_not_stopped(endpoint, mode):
+def test_bench_in_the_background_shows_no_progress_and_is_not_stopped(endpoint, mode):
     script = f'stty {mode}; set -m; "$@" >/dev/null & wait $!'
     with RespondingServer(endpoint), terminal() as tty:
         command = ["bash", "-c", script, "bash", SIPC, "bench", endpoint, "-n", "20"]

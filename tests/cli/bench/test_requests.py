@@ -199,7 +199,7 @@ def test_the_report_is_ascii(endpoint):
     assert done.stdout.isascii()
 
 
-def test_usage_is_checked(endpoint):
+def test_an_invalid_command_line_is_a_usage_error(endpoint):
     for arguments in (
         ["-d", "x", "--size", "1"], ["-d", "x", "--data-file", "x"], ["-c", "0"], ["-n", "0"],
         ["-R", "0"], ["-R", "-1"], ["--processes", "0"], ["-z", "x"], ["--size", "x"],

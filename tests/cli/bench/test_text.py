@@ -70,7 +70,7 @@ Latency (service time)
     )
 
 
-def test_the_report_of_an_open_loop_explains_both_times(text_of):
+def test_the_report_of_an_open_loop_explains_service_time_and_response_time(text_of):
     text = text_of(report_of(settings=OPEN))
     assert re.search("^load +open loop, 500/s offered, at most 8 at once, 0 B each", text, re.M)
     assert re.search("^rate +500/s achieved, 500/s offered, over 2.00 s$", text, re.M)
@@ -90,7 +90,7 @@ def test_a_report_without_responses_has_no_times(text_of):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95], ids=["idle", "busy"])
-def test_the_report_says_when_the_generator_was_the_limit(text_of, share):
+def test_the_report_says_if_the_load_generator_may_have_limited_the_rate(text_of, share):
     said = "\nWarning: the generator may be the limit" in text_of(report_of(share=share))
     assert said == (share > 0.9)
 

@@ -40,7 +40,7 @@ def probe(endpoint, *options):
     ],
     ids=["any answer", "a text", "an expression"],
 )
-def test_a_good_response_is_status_0_and_a_line(endpoint, options, words):
+def test_a_good_response_gives_status_0_and_one_line_of_output(endpoint, options, words):
     requests = []
     with scripted_server(endpoint, respond_with(message(b"pong"), requests)):
         done = probe(endpoint, "-d", "ping", *options)
@@ -71,7 +71,7 @@ each_bad_response = pytest.mark.parametrize(
 
 
 @each_bad_response
-def test_a_bad_response_has_its_status_its_words_and_a_line_that_says_more(
+def test_a_bad_response_gives_an_exit_status_a_state_and_a_line_of_details(
     endpoint, wire, status, words, error
 ):
     with scripted_server(endpoint, respond_with(wire)):
@@ -81,7 +81,7 @@ def test_a_bad_response_has_its_status_its_words_and_a_line_that_says_more(
 
 
 @each_bad_response
-def test_a_quiet_probe_reports_a_bad_response_by_its_status_alone(
+def test_a_quiet_probe_reports_a_bad_response_only_by_its_exit_status(
     endpoint, wire, status, words, error
 ):
     with scripted_server(endpoint, respond_with(wire)):
@@ -117,7 +117,7 @@ def test_json_says_that_no_request_was_sent(endpoint):
     assert [found[f"response{which}"] for which in ("", "_bytes", "_seconds")] == [None] * 3
 
 
-def test_without_a_request_nothing_is_sent_or_said_of_a_response(endpoint):
+def test_without_a_request_probe_sends_nothing_and_reports_no_response(endpoint):
     def conversation(connection):
         assert connection.recv(1) == b""
 
@@ -127,7 +127,7 @@ def test_without_a_request_nothing_is_sent_or_said_of_a_response(endpoint):
         assert probe(endpoint).stdout == f"{endpoint}: listening\n".encode()
 
 
-def test_a_missing_server_is_reported_as_without_a_request(endpoint, folder):
+def test_a_missing_server_is_reported_the_same_with_and_without_a_request(endpoint, folder):
     done = probe(endpoint, "-d", "ping", "--expect", "pong")
     assert (done.returncode, done.stderr) == (4, b"")
     assert done.stdout == f"{endpoint}: path not found\n".encode()
@@ -158,13 +158,13 @@ def test_the_timeout_includes_a_request_that_is_not_read(endpoint):
     assert done.returncode == 6
 
 
-def test_the_timeout_ends_a_search_that_would_take_for_ever(endpoint):
+def test_the_timeout_ends_an_endless_search_of_the_response(endpoint):
     with EchoServer(endpoint):
         options = ["-d", "a" * 60 + "b", "--expect-regex", "(a|a)*$c", "-t", "300ms"]
         assert sipc("probe", endpoint, *options).returncode == 6
 
 
-def test_without_a_timeout_it_waits_for_the_response(endpoint):
+def test_without_a_timeout_probe_waits_for_the_response(endpoint):
     go = threading.Event()
 
     def conversation(connection):
@@ -204,7 +204,7 @@ def test_the_timeout_counts_from_the_attempt_that_succeeds(endpoint):
 
 
 @pytest.mark.parametrize("option", ["--expect", "--expect-regex"])
-def test_an_expectation_without_a_request_is_a_usage_error_that_says_what_to_do(endpoint, option):
+def test_an_expectation_without_a_request_is_a_usage_error_that_names_the_remedy(endpoint, option):
     done = probe(endpoint, option, "")
     assert done.returncode == 2
     assert b"require --data" in done.stderr
@@ -222,7 +222,7 @@ def test_a_malformed_expression_is_a_usage_error(endpoint):
 
 @pytest.mark.parametrize("options", [["--expect", "x"], ["--expect-regex", "y$"]])
 @pytest.mark.parametrize("size", [100_000_000, soak(300_000_000)])
-def test_a_large_response_stays_out_of_memory(endpoint, folder, options, size):
+def test_a_large_response_is_not_held_in_memory(endpoint, folder, options, size):
     def conversation(connection):
         read_message(connection)
         piece = packets(bytes(1_000_000))

@@ -47,7 +47,7 @@ def limit(state: str) -> list[str]:
 
 
 @each_state
-def test_each_state_has_its_words_and_its_status(states, state, status):
+def test_probe_reports_each_state_by_a_text_and_an_exit_status(states, state, status):
     path = states / state
     done = run_cli("probe", path, *limit(state))
     line = f"{path}: {state}\n".encode()
@@ -68,7 +68,7 @@ def test_the_installed_command_reports_a_state(states):
 
 
 @each_state
-def test_json_has_all_details(states, state, status):
+def test_the_json_output_has_all_details(states, state, status):
     path = states / state
     done = run_cli("probe", "--json", path, *limit(state))
     assert done.returncode == status
@@ -101,7 +101,7 @@ def test_wait_ends_when_a_server_listens(endpoint):
             assert probe.wait() == 0
 
 
-def test_wait_has_an_end(endpoint):
+def test_wait_ends_after_the_given_time(endpoint):
     assert run_cli("probe", "--wait", "20ms", endpoint).returncode == 4
 
 
@@ -123,19 +123,19 @@ def test_wait_gone_ends_at_once_without_a_server(endpoint):
     assert run_cli("probe", "--wait-gone", "1000h", endpoint).returncode == 0
 
 
-def test_wait_gone_has_an_end_and_says_that_the_server_still_listens(states):
+def test_wait_gone_ends_after_the_given_time_and_reports_that_the_server_still_listens(states):
     done = run_cli("probe", "--wait-gone", "20ms", states / "listening")
     assert done.returncode == 6
     assert done.stdout.endswith(b": listening\n")
 
 
 @pytest.mark.parametrize("timeout", ["1h", "0"])
-def test_wait_gone_has_an_end_with_a_busy_server_too(states, timeout):
+def test_wait_gone_ends_after_the_given_time_if_the_server_is_busy(states, timeout):
     done = run_cli("probe", "--wait-gone", "20ms", "-t", timeout, states / "busy")
     assert (done.returncode, done.stdout) == (6, b"%s/busy: busy\n" % os.fsencode(states))
 
 
-def test_wait_gone_goes_on_after_an_attempt_at_a_busy_server(states):
+def test_wait_gone_keeps_waiting_after_it_found_the_server_busy(states):
     names = iter(["busy", "busy", "gone"])
     finding = wait_until_gone(
         lambda: str(states / next(names)), timeout=0.001, wait=Deadline(TIMEOUT)
@@ -143,11 +143,11 @@ def test_wait_gone_goes_on_after_an_attempt_at_a_busy_server(states):
     assert isinstance(finding.error, PathNotFound)
 
 
-def test_waiting_for_both_is_a_usage_error(endpoint):
+def test_wait_together_with_wait_gone_is_a_usage_error(endpoint):
     assert run_cli("probe", "--wait", "1s", "--wait-gone", "1s", endpoint).returncode == 2
 
 
-def test_a_busy_server_with_room_again_is_listening(endpoint):
+def test_a_busy_server_is_reported_as_listening_once_its_backlog_has_room(endpoint):
     command = [SIPC, "probe", "-t", "0", endpoint]
     with busy_listener(endpoint) as busy, Program(command, env=environment()) as probe:
         wait_until(lambda: is_in_syscall(probe.pid, "connect"), "it to wait")
@@ -155,7 +155,7 @@ def test_a_busy_server_with_room_again_is_listening(endpoint):
         assert probe.wait() == 0
 
 
-def test_the_connect_time_is_that_of_the_last_attempt(endpoint):
+def test_probe_reports_the_connect_time_of_its_last_attempt(endpoint):
     attempts = []
 
     def locate() -> str:
@@ -188,7 +188,7 @@ def test_a_probe_leaves_no_line_in_a_servers_log(endpoint):
 
 
 @pytest.mark.parametrize("arguments", [["probe", "--json"], ["send", "-d", "x", "--stats"]])
-def test_json_is_valid_whatever_bytes_a_path_has(folder, arguments):
+def test_the_json_output_is_valid_for_a_path_of_any_bytes(folder, arguments):
     """Half of a surrogate pair is how Python keeps them: strict readers refuse that."""
     done = run_cli(*arguments, folder / os.fsdecode(b"s\xffck"))
     text = (done.stdout or done.stderr).decode()

@@ -94,7 +94,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize(("answer", "text", "difference"), DIFFERENT.values(), ids=DIFFERENT)
-def test_one_line_says_where_a_response_differs_and_the_response_is_written(
+def test_one_line_names_the_first_difference_and_the_response_is_still_written(
     server, answer, text, difference
 ):
     done = send(server, answer, "--expect", text)
@@ -105,7 +105,7 @@ def test_one_line_says_where_a_response_differs_and_the_response_is_written(
 @given(
     st.binary(max_size=30), st.integers(0, 30), st.binary(max_size=3), st.lists(st.integers(1, 5))
 )
-def test_the_result_does_not_depend_on_how_the_response_is_cut(text, kept, end, cuts):
+def test_the_result_does_not_depend_on_the_packets_of_the_response(text, kept, end, cuts):
     """The plain definition, applied to the whole response, gives the same result."""
     response = text[:kept] + end
     expected = FixedText(text)
@@ -138,7 +138,7 @@ MATCHES = [
 
 
 @pytest.mark.parametrize(("answer", "pattern"), MATCHES, ids=map(repr, MATCHES))
-def test_an_expression_is_searched_in_the_bytes(server, answer, pattern):
+def test_an_expression_is_searched_for_in_the_bytes_of_the_response(server, answer, pattern):
     done = send(server, answer, "--expect-regex", pattern)
     assert (done.returncode, done.stdout, done.stderr) == (0, answer, b"")
 
@@ -162,7 +162,7 @@ MISSES = {
 
 
 @pytest.mark.parametrize(("answer", "pattern", "difference"), MISSES.values(), ids=MISSES)
-def test_one_line_says_that_nothing_matches(server, answer, pattern, difference):
+def test_one_line_reports_that_the_expression_does_not_match(server, answer, pattern, difference):
     done = send(server, answer, "--expect-regex", pattern)
     assert done.stderr.decode() == DIFFERS + difference + REMEDY
     assert (done.returncode, done.stdout) == (10, answer)
@@ -204,7 +204,7 @@ def test_the_output_file_is_replaced_only_by_an_expected_response(server, folder
 
 
 @each_option
-def test_a_truncated_response_is_a_protocol_error_whatever_was_expected(endpoint, option):
+def test_a_truncated_response_is_a_protocol_error_with_any_expectation(endpoint, option):
     with scripted_server(endpoint, respond_with(packets(b"pong"))):
         done = run_cli("send", endpoint, "-d", "x", option, "pong")
     assert (done.returncode, done.stdout) == (7, b"pong")
@@ -236,7 +236,7 @@ def zeros(size: int, end: bytes):
 
 
 @pytest.mark.parametrize("size", [150_000_000, soak(10**9)])
-def test_a_large_response_compared_with_a_text_stays_out_of_memory(endpoint, size):
+def test_a_large_response_that_is_compared_with_a_text_is_not_held_in_memory(endpoint, size):
     with scripted_server(endpoint, zeros(size, b"")):
         options = ["-d", "", "--expect", "pong"]
         with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:
@@ -252,7 +252,7 @@ def test_a_large_response_compared_with_a_text_stays_out_of_memory(endpoint, siz
 
 @pytest.mark.parametrize(("pattern", "status"), [("x$", 0), ("y", 10)])
 @pytest.mark.parametrize("size", [100_000_000, soak(300_000_000)])
-def test_a_large_response_searched_for_an_expression_stays_out_of_memory(
+def test_a_large_response_that_is_searched_is_not_held_in_memory(
     endpoint, folder, pattern, status, size
 ):
     """Memory of its own is limited; the pages of the file are the system's to take back."""
@@ -270,7 +270,7 @@ def test_a_large_response_searched_for_an_expression_stays_out_of_memory(
         assert f"in its {size + 2} bytes".encode() in errors
 
 
-def test_a_response_waits_for_its_search_in_a_file_without_a_name_in_tmpdir(endpoint, folder):
+def test_send_stores_a_response_for_its_search_in_an_unnamed_file_in_tmpdir(endpoint, folder):
     spool = folder / "spool"
     spool.mkdir()
     env = environment(TMPDIR=str(spool))
@@ -287,13 +287,13 @@ def test_a_response_waits_for_its_search_in_a_file_without_a_name_in_tmpdir(endp
         assert client.wait() == 0
 
 
-def test_a_response_is_stored_elsewhere_if_tmpdir_is_gone(server, folder):
+def test_a_response_is_stored_in_another_folder_if_tmpdir_does_not_exist(server, folder):
     env = environment(TMPDIR=str(folder / "missing"))
     done = send(server, b"x", "--expect-regex", "x", env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"x", b"")
 
 
-def test_a_response_that_cannot_be_stored_for_its_search_is_reported(server, folder):
+def test_send_reports_that_it_cannot_store_a_response_for_its_search(server, folder):
     limited = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))}
     env = environment(TMPDIR=str(folder))
     done = sipc("send", server.path, "-d", "x", "--expect-regex", "x", env=env, **limited)
@@ -305,7 +305,7 @@ def test_a_response_that_cannot_be_stored_for_its_search_is_reported(server, fol
 HARD = ("a" * 60 + "b", "(a|a)*$c")  # takes 2 to the power of 60 steps
 
 
-def test_the_deadline_ends_a_search_that_would_take_for_ever():
+def test_the_deadline_ends_an_endless_search_of_the_response():
     expected = regex_match(HARD[1])
     expected.feed(memoryview(HARD[0].encode()))
     with signals_kept(), pytest.raises(TimedOut, match="not finished in time"):
@@ -313,7 +313,7 @@ def test_the_deadline_ends_a_search_that_would_take_for_ever():
     expected.close()
 
 
-def test_max_time_ends_a_search_that_would_take_for_ever(endpoint):
+def test_max_time_ends_an_endless_search_of_the_response(endpoint):
     with EchoServer(endpoint):
         options = ["-d", HARD[0], "-m", "300ms", "--expect-regex", HARD[1]]
         with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:
@@ -321,7 +321,7 @@ def test_max_time_ends_a_search_that_would_take_for_ever(endpoint):
             assert b"in time" in client.stderr.read()
 
 
-def test_a_signal_ends_a_search_that_would_take_for_ever(endpoint):
+def test_a_signal_ends_an_endless_search_of_the_response(endpoint):
     with EchoServer(endpoint):
         options = ["-d", HARD[0], "--expect-regex", HARD[1]]
         with start_send(endpoint, *options, stderr=subprocess.PIPE) as client:

@@ -43,7 +43,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize(("option", "given", "expected"), RECORDS.values(), ids=RECORDS)
-def test_every_record_is_a_request_of_its_own(endpoint, option, given, expected):
+def test_every_record_is_sent_as_a_separate_request(endpoint, option, given, expected):
     with EchoServer(endpoint) as server:
         done = run_cli("send", endpoint, option, input=given)
     assert server.requests == expected
@@ -52,7 +52,7 @@ def test_every_record_is_a_request_of_its_own(endpoint, option, given, expected)
 
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
-def test_the_wire_is_what_git_expects(endpoint, run):
+def test_send_writes_the_bytes_that_git_expects(endpoint, run):
     requests = []
 
     def conversation(connection):
@@ -102,7 +102,7 @@ def test_records_come_from_a_file_or_standard_input(endpoint, folder, name):
         (["--lines", "-j", "0"], b"--jobs"),
     ],
 )
-def test_options_that_do_not_go_together_are_a_usage_error(endpoint, options, words):
+def test_options_that_exclude_each_other_are_a_usage_error(endpoint, options, words):
     done = run_cli("send", endpoint, *options)
     assert done.returncode == 2
     assert words in done.stderr
@@ -111,7 +111,7 @@ def test_options_that_do_not_go_together_are_a_usage_error(endpoint, options, wo
 # -- as it comes -----------------------------------------------------------------------
 
 
-def test_each_record_is_answered_as_soon_as_it_is_there(endpoint):
+def test_each_record_is_answered_without_waiting_for_the_next_one(endpoint):
     """It waits neither for more records nor for the rest of a line."""
     with EchoServer(endpoint) as server, send_lines(endpoint, "-j", 4) as client:
         for number in range(3):
@@ -128,7 +128,7 @@ def test_each_record_is_answered_as_soon_as_it_is_there(endpoint):
 CTRL_D = b"records from the terminal: end it with Ctrl-D\n"
 
 
-def test_on_a_terminal_each_line_is_answered(endpoint):
+def test_each_line_that_is_typed_on_a_terminal_is_answered(endpoint):
     with EchoServer(endpoint):
         master, slave = pty.openpty()
         with send_lines(endpoint, stdin=slave, stderr=subprocess.PIPE) as client:
@@ -142,7 +142,7 @@ def test_on_a_terminal_each_line_is_answered(endpoint):
         os.close(master)
 
 
-def test_a_response_is_written_as_it_comes(endpoint):
+def test_a_response_is_written_as_it_arrives(endpoint):
     go = threading.Event()
 
     def conversation(connection):
@@ -159,7 +159,7 @@ def test_a_response_is_written_as_it_comes(endpoint):
         client.stdin.close()
 
 
-def test_a_long_record_is_sent_as_it_comes_and_ends_with_its_separator(endpoint):
+def test_a_long_record_is_sent_as_it_is_read_and_ends_with_its_separator(endpoint):
     received = bytearray()
 
     def conversation(connection):
@@ -196,7 +196,7 @@ def test_after_an_early_response_the_rest_of_the_record_is_dropped(endpoint, job
     assert (done.returncode, done.stdout, done.stderr) == (0, b"0\n1\n2\n3\nl\n", b"")
 
 
-def test_the_rest_of_a_record_is_dropped_when_the_server_reads_no_more(endpoint):
+def test_the_rest_of_a_record_is_dropped_when_the_server_has_stopped_reading(endpoint):
     """It responds all the same, when nothing of the record is left in the input."""
     shut, go = threading.Event(), threading.Event()
 
@@ -221,7 +221,7 @@ def test_the_rest_of_a_record_is_dropped_when_the_server_reads_no_more(endpoint)
 
 @pytest.mark.parametrize("length", [100, 200_000], ids=["short", "long"])
 @pytest.mark.parametrize("cut", ["stdin", "SIGTERM", "SIGINT"])
-def test_a_record_that_could_not_be_read_to_its_end_is_never_sent_whole(endpoint, length, cut):
+def test_a_record_whose_input_fails_is_never_completed(endpoint, length, cut):
     received = []
 
     def conversation(connection):
@@ -308,7 +308,7 @@ def test_a_signal_leaves_no_partly_written_file(endpoint, folder, number):
 
 
 @pytest.mark.parametrize("jobs", [1, 8])
-def test_in_a_pipeline_it_ends_by_sigpipe(endpoint, jobs):
+def test_sigpipe_ends_send_in_a_pipeline(endpoint, jobs):
     with (
         ScriptedServer(endpoint, echo),
         Program(["yes"], stdout=subprocess.PIPE) as yes,
@@ -321,7 +321,7 @@ def test_in_a_pipeline_it_ends_by_sigpipe(endpoint, jobs):
         assert yes.wait() == -signal.SIGPIPE
 
 
-def test_a_full_disk_is_reported_once_and_is_the_end(endpoint):
+def test_send_reports_a_full_disk_once_and_exits(endpoint):
     with EchoServer(endpoint) as server, open("/dev/full", "wb") as full:
         with send_lines(endpoint, stdout=full, stderr=subprocess.PIPE) as client:
             feed(client, b"1\n")
@@ -355,7 +355,7 @@ def test_a_closed_standard_stream_never_becomes_a_connection(endpoint, closed):
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-def test_standard_streams_work_and_stay_blocking_or_non_blocking(endpoint, blocking):
+def test_blocking_and_non_blocking_standard_streams_work_and_are_not_changed(endpoint, blocking):
     records = b"".join(b"%d" % number * 1000 + b"\n" for number in range(50))
     ours, its_input = os.pipe(), os.pipe()
     os.set_blocking(its_input[0], blocking)

@@ -30,7 +30,7 @@ def spools(pid: int) -> list[str]:
     return [name for name in descriptors(pid) if name.startswith(SPOOL_FOLDER)]
 
 
-def test_one_at_a_time_a_stopped_reader_stops_the_server_and_fills_no_disk(endpoint):
+def test_with_one_job_a_stopped_reader_stops_the_server_and_send_fills_no_disk(endpoint):
     sent = [0]
 
     def conversation(connection):
@@ -84,7 +84,7 @@ def test_a_limited_number_of_responses_waits_for_an_older_one(endpoint, monkeypa
 
 
 @pytest.mark.parametrize("size", [80, soak(200)])
-def test_a_large_response_that_waits_for_an_older_one_stays_out_of_memory(endpoint, size):
+def test_a_large_response_that_waits_for_an_older_one_is_not_held_in_memory(endpoint, size):
     go = threading.Event()
 
     def conversation(connection):
@@ -109,7 +109,7 @@ def test_a_large_response_that_waits_for_an_older_one_stays_out_of_memory(endpoi
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(80, 100), soak(100, 1000)])
-def test_a_large_record_and_a_large_response_stay_out_of_memory(endpoint, given, wanted):
+def test_a_large_record_and_a_large_response_are_not_held_in_memory(endpoint, given, wanted):
     """Sizes are in megabytes."""
     piece = packets(bytes(1_000_000))
 

@@ -52,7 +52,7 @@ class OneThread:
 
 
 @pytest.mark.parametrize("order", [[8, 7, 6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6, 7, 8]])
-def test_a_server_with_one_thread_is_not_locked_up(endpoint, order):
+def test_send_does_not_deadlock_with_a_server_with_one_thread(endpoint, order):
     """Its responses fit into no buffer, whether they have their turn or not."""
     with OneThread(endpoint, order, lambda number: b"%d" % number * 1_000_000):
         done = run_cli("send", endpoint, "--lines", "-j", 8, input=numbers(8))
@@ -61,7 +61,7 @@ def test_a_server_with_one_thread_is_not_locked_up(endpoint, order):
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stdout and stderr in one"])
-def test_a_server_with_one_thread_is_not_locked_up_by_a_stopped_reader(endpoint, stream):
+def test_a_stopped_reader_causes_no_deadlock_with_a_server_with_one_thread(endpoint, stream):
     """All but the last response, which keeps no other waiting, are read before any is written."""
     order = [2, 1, 3, 4]
 
@@ -81,7 +81,7 @@ def test_a_server_with_one_thread_is_not_locked_up_by_a_stopped_reader(endpoint,
 
 
 @pytest.mark.parametrize("options", [[], ["--progress"]], ids=["alone", "with a bar"])
-def test_a_server_with_one_thread_is_not_locked_up_by_a_stopped_terminal(endpoint, options):
+def test_a_stopped_terminal_causes_no_deadlock_with_a_server_with_one_thread(endpoint, options):
     """At some point a terminal has room for less than a write asks for."""
     order = [2, 1, 3, 4]
 
@@ -118,7 +118,7 @@ def read_terminal(master: int) -> bytes:
     return bytes(shown)
 
 
-def test_a_message_that_is_not_read_keeps_no_other_record_waiting(endpoint):
+def test_an_error_message_that_is_not_read_delays_no_other_record(endpoint):
     """Messages go where the responses go, and that is full."""
     full, failed, answered = threading.Event(), threading.Event(), threading.Event()
 

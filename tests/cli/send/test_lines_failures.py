@@ -41,7 +41,7 @@ WRONG = {
 @pytest.mark.parametrize(("wire", "place"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_a_record_that_fails_is_reported_and_the_rest_goes_on(endpoint, wire, place, read, jobs):
+def test_a_record_that_fails_is_reported_and_the_others_are_sent(endpoint, wire, place, read, jobs):
     def conversation(connection):
         if connection.recv(5, socket.MSG_PEEK)[4:] != b"2":
             connection.sendall(message(receive_request(connection)))
@@ -56,7 +56,7 @@ def test_a_record_that_fails_is_reported_and_the_rest_goes_on(endpoint, wire, pl
     assert failed_records(done.stderr) == [2]
 
 
-def test_with_null_the_place_of_a_failed_record_ends_with_a_nul(endpoint):
+def test_null_writes_a_nul_after_the_response_of_a_failed_record(endpoint):
     def conversation(connection):
         connection.sendall(packets(b"part\n" * (len(receive_request(connection)) - 1)))
 
@@ -66,7 +66,7 @@ def test_with_null_the_place_of_a_failed_record_ends_with_a_nul(endpoint):
     assert failed_records(done.stderr) == [1, 2]
 
 
-def test_the_part_that_came_before_a_failure_is_written_in_turn_too(endpoint):
+def test_the_received_part_of_a_failed_response_is_written_in_order(endpoint):
     """It makes no difference that the failed response had to wait for an older one."""
     go = threading.Event()
 
@@ -123,7 +123,7 @@ def test_a_file_is_not_replaced_when_one_record_has_failed(endpoint, folder):
 
 
 @pytest.mark.parametrize("jobs", [1, 8])
-def test_requests_and_responses_one_byte_at_a_time_are_understood(endpoint, jobs):
+def test_requests_and_responses_that_arrive_byte_by_byte_are_understood(endpoint, jobs):
     def conversation(connection):
         wire = b""
         while not wire.endswith(b"0000"):
@@ -137,7 +137,7 @@ def test_requests_and_responses_one_byte_at_a_time_are_understood(endpoint, jobs
     assert (done.returncode, done.stdout, done.stderr) == (0, records, b"")
 
 
-def test_a_server_that_reads_nothing_of_one_record_keeps_no_other_waiting(endpoint):
+def test_a_record_that_the_server_does_not_read_delays_no_other_record(endpoint):
     """This holds for a record that fits into the buffers: else the next are not read yet."""
     go = threading.Event()
     others = []
@@ -158,7 +158,7 @@ def test_a_server_that_reads_nothing_of_one_record_keeps_no_other_waiting(endpoi
     assert (done.returncode, done.stdout) == (0, b"1\n100000\n2\n3\n")
 
 
-def test_figures_include_the_failure(endpoint):
+def test_the_statistics_include_the_failure(endpoint):
     with ScriptedServer(endpoint, receive_request):
         done = run_cli("send", endpoint, "--lines", "--stats", input=b"1\n2\n")
     assert done.returncode == 7
@@ -169,7 +169,7 @@ def test_figures_include_the_failure(endpoint):
     assert "cut off" in found["error"]
 
 
-def test_the_first_failure_removes_the_bar(endpoint):
+def test_the_first_failure_removes_the_progress_bar(endpoint):
     fail, go = threading.Event(), threading.Event()
 
     def conversation(connection):
@@ -195,7 +195,7 @@ def test_the_first_failure_removes_the_bar(endpoint):
     assert failed_records(shown.encode()) == [2]
 
 
-def test_without_descriptors_a_record_waits_for_those_before_it(endpoint):
+def test_a_record_without_a_descriptor_waits_until_an_earlier_record_frees_one(endpoint):
     """The limit is lowered while it runs; the first exchange frees its descriptor."""
     go = threading.Event()
 
@@ -221,7 +221,7 @@ def test_without_descriptors_a_record_waits_for_those_before_it(endpoint):
 
 
 @needs_root
-def test_a_full_disk_fails_the_response_that_waits_and_no_other(endpoint, folder):
+def test_a_full_disk_fails_only_the_response_that_is_stored_on_it(endpoint, folder):
     with small_disk(folder / "small") as spool:
         done = respond_out_of_turn(endpoint, spool)
     assert done.returncode == 1
@@ -233,7 +233,7 @@ def test_a_full_disk_fails_the_response_that_waits_and_no_other(endpoint, folder
     assert not two.strip(b"x")
 
 
-def test_a_response_that_waits_is_stored_elsewhere_if_tmpdir_is_gone(endpoint, folder):
+def test_a_waiting_response_is_stored_in_another_folder_if_tmpdir_does_not_exist(endpoint, folder):
     sent = threading.Event()
 
     def conversation(connection):
@@ -272,7 +272,7 @@ def respond_out_of_turn(endpoint, spool) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_and_completes_no_request(endpoint, number):
+def test_a_signal_ends_send_and_completes_no_request(endpoint, number):
     """Eight are in flight: one is half sent, the others are being answered."""
     received = []
 

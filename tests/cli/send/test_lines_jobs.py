@@ -43,7 +43,7 @@ class Meeting(ScriptedServer):
 @pytest.mark.parametrize(
     ("options", "size"), [([], 1), (["-j", 4], 4), (["--jobs", 20], 20)], ids=["default", "4", "20"]
 )
-def test_as_many_as_allowed_are_in_flight_and_no_more(endpoint, options, size):
+def test_as_many_requests_as_allowed_are_in_flight_and_no_more(endpoint, options, size):
     records = numbers(3 * size)
     with Meeting(endpoint, size) as server:
         assert run_cli("send", endpoint, "--lines", *options, input=records).stdout == records
@@ -72,7 +72,7 @@ def test_responses_are_written_in_the_order_of_the_records(endpoint, run):
 
 
 @needs_files(4096)
-def test_many_jobs_raise_the_limit_of_descriptors(endpoint):
+def test_send_raises_the_limit_of_descriptors_for_many_jobs(endpoint):
     with Meeting(endpoint, 100):
         command = ["prlimit", "--nofile=64:4096", SIPC, "send", endpoint, "--lines", "-j", "100"]
         done = subprocess.run(command, input=numbers(100), capture_output=True)

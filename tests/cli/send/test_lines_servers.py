@@ -30,13 +30,13 @@ def test_a_missing_server_is_reported_for_each_record(endpoint, run):
     assert failed_records(done.stderr) == [1, 2, 3]
 
 
-def test_a_stale_socket_and_a_wrong_path_have_their_status(endpoint, folder):
+def test_a_stale_socket_and_a_wrong_path_are_reported_with_their_exit_statuses(endpoint, folder):
     stale_socket(endpoint)
     assert run_cli("send", endpoint, "--lines", input=b"1\n").returncode == 3
     assert run_cli("send", folder, "--lines", input=b"1\n").returncode == 5
 
 
-def test_no_records_need_no_server(endpoint):
+def test_an_input_without_records_needs_no_server(endpoint):
     done = run_cli("send", endpoint, "--lines", input=b"")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -57,7 +57,7 @@ def test_wait_sends_every_record_once_when_a_server_listens(endpoint, stale):
     assert sorted(server.requests) == [b"1", b"2", b"3", b"4"]
 
 
-def test_wait_has_an_end_for_each_record_and_the_rest_goes_on(endpoint):
+def test_wait_limits_the_time_for_each_record_and_the_others_are_sent(endpoint):
     with send_lines(endpoint, "--wait", "50ms") as client:
         feed(client, b"1\n2\n")
         errors = client.stderr.readline() + client.stderr.readline()
@@ -91,11 +91,11 @@ def check_busy(endpoint, *limit) -> None:
 
 
 @pytest.mark.parametrize("option", ["--connect-timeout", "--wait"])
-def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, option):
+def test_a_server_that_stays_busy_is_reported_as_not_listening(endpoint, option):
     check_busy(endpoint, option, "20ms")
 
 
-def test_a_busy_server_is_waited_for(endpoint):
+def test_send_waits_for_a_busy_server(endpoint):
     with (
         busy_listener(endpoint) as busy,
         send_lines(endpoint, "--connect-timeout", "0") as client,
@@ -117,7 +117,7 @@ def test_max_time_ends_a_wait_for_a_busy_server(endpoint, max_time):
     check_busy(endpoint, "-m", "1h")
 
 
-def test_a_long_path_works_and_leaves_nothing_open(folder):
+def test_a_long_path_works_and_leaves_no_descriptor_open(folder):
     path = folder / ("d" * 100) / ("s" * 100)
     path.parent.mkdir()
     with Server(path, "cat"), send_lines(path, "-j", 2) as client:

@@ -23,7 +23,9 @@ def fifo(folder):
         yield file
 
 
-def test_max_time_is_for_all_records_and_complete_responses_are_written(endpoint, max_time):
+def test_max_time_limits_all_records_together_and_complete_responses_are_written(
+    endpoint, max_time
+):
     done_with = []
 
     def conversation(connection):
@@ -62,7 +64,7 @@ def test_max_time_ends_a_wait_for_input(endpoint, max_time, fifo):
 
 
 @pytest.mark.usefixtures("fifo")
-def test_missing_input_and_a_missing_server_is_a_missing_server(endpoint):
+def test_missing_input_with_a_missing_server_is_reported_as_a_missing_server(endpoint):
     options = ["--data-file", "fifo", "-m", "20ms"]
     assert run_cli("send", endpoint, "--lines", *options, cwd=endpoint.parent).returncode == 4
 

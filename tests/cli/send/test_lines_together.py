@@ -14,7 +14,7 @@ from helpers.soak import soak
 from helpers.spawning import Spawning
 
 
-def test_figures_describe_the_first_record_that_failed(endpoint):
+def test_the_statistics_describe_the_first_record_that_failed(endpoint):
     done = run_cli("send", endpoint, "--lines", "--stats", input=b"1\n2\n")
     figures = json.loads(done.stderr.splitlines()[-1])
     assert done.returncode == 4
@@ -22,14 +22,14 @@ def test_figures_describe_the_first_record_that_failed(endpoint):
     assert "does not exist" in figures["error"]
 
 
-def test_figures_add_up_all_records(endpoint):
+def test_the_statistics_are_the_sums_over_all_records(endpoint):
     with EchoServer(endpoint):
         done = run_cli("send", endpoint, "--lines", "-j", 2, "--stats", input=b"1\n22\n333\n")
     figures = json.loads(done.stderr.splitlines()[-1])
     assert (figures["bytes_sent"], figures["packets_received"]) == (6, 3)
 
 
-def test_every_record_has_a_trace_of_its_own(endpoint, folder):
+def test_every_record_has_a_separate_trace(endpoint, folder):
     trace = folder / "trace"
     with EchoServer(endpoint):
         run_cli("send", endpoint, "--lines", "--trace-file", trace, input=b"1\n2\n3\n")
@@ -38,7 +38,7 @@ def test_every_record_has_a_trace_of_its_own(endpoint, folder):
     assert sum(line[2:4] == [">", "sent"] for line in lines) == 6
 
 
-def test_without_records_no_server_is_started(endpoint, folder):
+def test_an_input_without_records_starts_no_server(endpoint, folder):
     done = run_cli("send", endpoint, "--lines", "--spawn", f"touch {folder}/started", input=b"")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert os.listdir(folder) == []
@@ -54,7 +54,7 @@ def test_a_server_that_has_ended_is_started_again_for_the_next_record(endpoint, 
         assert (done.returncode, done.stdout, done.stderr) == (0, records, b"")
 
 
-def test_a_command_that_fails_is_not_tried_for_every_record(endpoint, folder):
+def test_a_command_that_fails_is_not_started_again_for_every_record(endpoint, folder):
     command = f"echo x >>{folder}/starts; exit 3"
     done = run_cli("send", endpoint, "--lines", "--spawn", command, input=b"1\n2\n3\n")
     assert done.returncode == 1
@@ -62,7 +62,7 @@ def test_a_command_that_fails_is_not_tried_for_every_record(endpoint, folder):
     assert (folder / "starts").read_text() == "x\n"
 
 
-def test_max_time_ends_it_though_its_messages_are_not_read(endpoint):
+def test_max_time_ends_send_though_its_error_messages_are_not_read(endpoint):
     reader, writer = os.pipe()
     with (
         Program(["yes"], stdout=subprocess.PIPE) as yes,

@@ -102,7 +102,7 @@ def test_a_signal_leaves_the_old_file(endpoint, response, number):
 
 
 @pytest.mark.parametrize("rounds", [1, soak(5)])
-def test_many_signals_are_one_end_without_a_file_or_a_traceback(endpoint, folder, rounds):
+def test_many_signals_end_send_without_a_file_or_a_traceback(endpoint, folder, rounds):
     with scripted_server(endpoint, echo):
         for _ in range(rounds):
             client = start_send(endpoint, "-o", folder / "response", stderr=subprocess.PIPE)
@@ -153,7 +153,9 @@ def test_a_folder_that_may_not_be_written_to_is_reported_before_anything_is_sent
     assert_error_line(done, 1, "Permission denied")
 
 
-def test_output_that_cannot_be_made_is_reported_before_anything_is_sent(endpoint, folder):
+def test_an_output_file_that_cannot_be_created_is_reported_before_anything_is_sent(
+    endpoint, folder
+):
     with EchoServer(endpoint) as server:
         done = run_cli("send", endpoint, "-d", "x", "-o", folder / "no" / "file")
         assert_error_line(done, 1, "no/file")
@@ -163,7 +165,7 @@ def test_output_that_cannot_be_made_is_reported_before_anything_is_sent(endpoint
 
 @pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without -m", "with -m"])
 @pytest.mark.parametrize("name", ["sock", "/dev/fd/77", f"/dev/fd/{'9' * 20}"])
-def test_output_that_cannot_be_opened_is_refused_at_once(endpoint, folder, name, limit):
+def test_an_output_file_that_cannot_be_opened_is_refused_at_once(endpoint, folder, name, limit):
     with EchoServer(endpoint) as server:
         done = run_cli("send", endpoint, "-d", "x", *limit, "-o", name, cwd=folder)
         assert_error_line(done, 1, name)
@@ -191,7 +193,7 @@ def test_standard_output_on_a_full_disk_is_an_error(server):
 # -- the new file ----------------------------------------------------------------------
 
 
-def test_the_file_appears_when_the_response_is_complete(endpoint, folder):
+def test_the_output_file_appears_when_the_response_is_complete(endpoint, folder):
     go = threading.Event()
 
     def conversation(connection):
@@ -227,7 +229,7 @@ def test_the_old_file_can_be_read_until_the_new_one_is_complete(endpoint, respon
     assert response.read_text() == "new"
 
 
-def test_of_many_clients_one_writes_the_file_and_it_is_whole(server, response):
+def test_the_output_file_of_many_clients_holds_one_whole_response(server, response):
     payloads = [bytes([letter]) * MIB for letter in b"abcdef"]
 
     def one(payload: bytes) -> None:
@@ -278,7 +280,7 @@ def test_an_old_file_keeps_its_owner_but_no_set_uid_bit(server, response):
     [((4321,), 4321, 0o666), ((), os.getegid(), 0o606)],
     ids=["a member of its group", "no member of its group"],
 )
-def test_a_user_who_may_not_give_a_file_away_keeps_its_group_or_drops_the_rights_of_the_group(
+def test_without_permission_to_change_the_owner_a_new_file_grants_no_right_to_another_group(
     endpoint, response, groups, group, mode
 ):
     """The rights of the old group are not passed on to another."""
@@ -367,7 +369,7 @@ def test_a_failed_exchange_leaves_a_file_that_cannot_be_replaced(endpoint, respo
 
 
 @pytest.mark.parametrize("result", ["0", "-1 EINVAL"], ids=["that can", "that cannot"])
-def test_the_file_is_on_disk_before_it_gets_its_name(server, folder, result):
+def test_the_output_file_is_synced_to_disk_before_it_is_renamed(server, folder, result):
     """A file system that cannot write it to disk at once is no error."""
     log = folder / "log"
     fault = [] if result == "0" else ["-e", "inject=fsync:error=EINVAL"]
@@ -389,7 +391,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_the_file_may_have_any_name_that_a_file_can_have(server, folder, name):
+def test_the_output_file_may_have_any_valid_file_name(server, folder, name):
     for text in ("first", "second"):
         done = run_cli("send", server.path, "-d", text, f"--output={name}", cwd=folder)
         assert (done.returncode, done.stderr) == (0, b"")
@@ -409,7 +411,7 @@ def test_a_device_is_written_to_and_not_replaced(server, name):
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_the_response_is_added_to_the_file_that_a_descriptor_has_open(server, folder, name):
+def test_the_response_is_appended_to_the_file_of_an_open_descriptor(server, folder, name):
     command = f"{{ echo one; {SIPC} send {server.path} -d 'two\n' -o {name}; echo three; }} >out"
     assert subprocess.run(["sh", "-c", command], cwd=folder).returncode == 0
     assert (folder / "out").read_text() == "one\ntwo\nthree\n"

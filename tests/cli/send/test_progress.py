@@ -82,7 +82,7 @@ def test_a_bar_appears_without_an_option_shows_the_progress_and_disappears(endpo
     assert b"?25" not in output, "the cursor was never hidden"
 
 
-def test_the_bar_shows_how_much_of_standard_input_there_is(endpoint, folder):
+def test_the_bar_shows_the_size_of_standard_input(endpoint, folder):
     (folder / "request").write_bytes(bytes(3_000_000))
     held = Held()
     with terminal() as tty, open(folder / "request", "rb") as request:
@@ -98,7 +98,7 @@ def test_the_bar_shows_how_much_of_standard_input_there_is(endpoint, folder):
     [(b"", 7, "cut off"), (b"zzzz", 7, "bad packet length"), (b"0000", 10, "not as expected")],
     ids=["cut off", "malformed", "not as expected"],
 )
-def test_an_error_message_alone_stays_on_the_terminal(endpoint, end, status, words):
+def test_only_an_error_message_stays_on_the_terminal(endpoint, end, status, words):
     held = Held(end=end)
     options = ["-d", "x", "--progress", "--expect", "y"]
     with terminal() as tty:
@@ -125,7 +125,7 @@ def test_a_signal_leaves_nothing_on_the_terminal(endpoint, number):
     assert tty.screen.text == ""
 
 
-def test_after_ctrl_c_its_echo_alone_stays_on_the_terminal(endpoint):
+def test_after_ctrl_c_only_its_echo_stays_on_the_terminal(endpoint):
     held = Held()
     with terminal() as tty:
         options = {"wrapper": ["setsid", "--ctty"], "stdin": tty.slave}
@@ -184,7 +184,7 @@ QUIET = {
 
 
 @pytest.mark.parametrize(("options", "env"), QUIET.values(), ids=QUIET)
-def test_no_thread_draws_where_a_bar_does_not_fit(endpoint, options, env):
+def test_no_thread_draws_if_no_bar_can_be_drawn(endpoint, options, env):
     held = Held()
     with terminal() as tty:
         env = {**terminal_environment(), **env}
@@ -213,7 +213,7 @@ def test_no_thread_draws_beside_a_trace_on_the_terminal(endpoint):
             assert len(threads(client.pid)) == 1
 
 
-def test_there_is_no_bar_while_the_request_is_typed(endpoint):
+def test_no_bar_is_shown_while_the_user_types_the_request(endpoint):
     with terminal() as tty:
 
         def conversation(connection):
@@ -233,7 +233,7 @@ def test_there_is_no_bar_while_the_request_is_typed(endpoint):
     assert not BAR.search(tty.screen.text)
 
 
-def test_there_is_no_bar_in_a_pipe(endpoint):
+def test_no_bar_is_shown_in_a_pipe(endpoint):
     held = Held()
     with terminal() as tty:
         env = terminal_environment(FORCE_COLOR="1", TTY_COMPATIBLE="1")
@@ -253,7 +253,7 @@ ALL_SENT = b"sipc send: sent 3.0 MB of 3.0 MB at"
 
 
 @pytest.mark.parametrize("where", ["a pipe", "a dumb terminal", "beside a trace"])
-def test_the_option_shows_lines_where_a_bar_does_not_fit(endpoint, folder, where):
+def test_the_option_shows_lines_if_no_bar_can_be_drawn(endpoint, folder, where):
     (folder / "request").write_bytes(bytes(3_000_000))
     options = ["--progress", "--data-file", folder / "request"]
     popen = {}
@@ -285,7 +285,7 @@ def test_the_option_shows_lines_where_a_bar_does_not_fit(endpoint, folder, where
     assert b"\x1b" not in output
 
 
-def test_the_option_shows_a_line_of_the_shortest_exchange(endpoint):
+def test_the_option_shows_a_line_for_the_shortest_exchange(endpoint):
     with EchoServer(endpoint):
         done = run_cli("send", endpoint, "-d", "hello", "--progress")
     assert (done.returncode, done.stdout) == (0, b"hello")
@@ -308,7 +308,7 @@ def fill(slave: int) -> None:
     os.set_blocking(slave, True)
 
 
-def test_a_terminal_that_takes_nothing_does_not_stop_the_exchange(endpoint):
+def test_a_terminal_that_accepts_no_output_does_not_stop_the_exchange(endpoint):
     payload = os.urandom(MIB)
     with terminal(reading=False) as tty, ScriptedServer(endpoint, echo):
         fill(tty.slave)
@@ -322,7 +322,7 @@ def test_a_terminal_that_takes_nothing_does_not_stop_the_exchange(endpoint):
     assert (done.returncode, done.stdout) == (0, payload)
 
 
-def test_a_signal_ends_it_though_the_terminal_takes_nothing(endpoint):
+def test_a_signal_ends_send_though_the_terminal_accepts_no_output(endpoint):
     held = Held()
     with terminal(reading=False) as tty:
         fill(tty.slave)
@@ -338,7 +338,7 @@ def is_writing(pid: int) -> bool:
     return any(is_in_syscall(thread, "write") for thread in threads(pid))
 
 
-def test_a_terminal_that_goes_away_does_no_harm(endpoint):
+def test_send_completes_the_exchange_after_its_terminal_has_closed(endpoint):
     held = Held()
     with terminal() as tty:
         with sending(held, endpoint, tty, "-d", "x", "--progress") as client:
@@ -351,7 +351,7 @@ def test_a_terminal_that_goes_away_does_no_harm(endpoint):
             assert client.wait() == 0
 
 
-def test_a_warning_replaces_the_bar(endpoint, folder):
+def test_a_warning_replaces_the_progress_bar(endpoint, folder):
     """The trace file may have 1,000 bytes; they are reached only when the bar is there."""
     held = Held(end=message(os.urandom(2000)) + b"0005x" * 100)
     with terminal() as tty:
@@ -369,7 +369,7 @@ def test_a_warning_replaces_the_bar(endpoint, folder):
 
 
 @pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full"])
-def test_lines_that_cannot_be_written_do_no_harm(endpoint, stream):
+def test_send_completes_the_exchange_if_progress_lines_cannot_be_written(endpoint, stream):
     with EchoServer(endpoint):
         command = f"{SIPC} send {endpoint} -d x --progress {stream}"
         done = subprocess.run(["sh", "-c", command], capture_output=True)

@@ -29,12 +29,12 @@ def own_terminal(monkeypatch):
         yield tty
 
 
-def test_it_waits_for_one_second():
+def test_the_display_appears_after_one_second():
     assert diagnostics.PROGRESS_AFTER == 1.0
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(own_terminal, live):
+def test_an_exchange_of_less_than_a_second_is_not_shown_and_not_delayed(own_terminal, live):
     shown = Progress(TransferStats(), None, is_live=live, delay=1000.0)
     shown.start()
     shown.stop()
@@ -42,7 +42,7 @@ def test_an_exchange_that_ends_before_that_is_never_shown_and_not_delayed(own_te
     assert own_terminal.finish() == b""
 
 
-def test_a_display_that_was_asked_for_appears_at_once(own_terminal):
+def test_a_display_that_an_option_requests_appears_at_once(own_terminal):
     shown = Progress(TransferStats(), None, is_live=True, delay=0.0)
     shown.start()
     shown.start()
@@ -54,7 +54,9 @@ def test_a_display_that_was_asked_for_appears_at_once(own_terminal):
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_a_bar_that_was_asked_for_has_no_colour_with_no_color(own_terminal, monkeypatch, colour):
+def test_a_bar_that_an_option_requests_has_no_colour_if_no_color_is_set(
+    own_terminal, monkeypatch, colour
+):
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
     shown = Progress(TransferStats(), 100, is_live=True, delay=0.0)
@@ -109,7 +111,7 @@ def test_a_process_knows_whether_it_is_in_the_foreground(folder):
     assert found == ["False\n", "True\n"]
 
 
-def test_in_the_background_nothing_is_drawn(own_terminal, monkeypatch):
+def test_a_process_in_the_background_draws_nothing(own_terminal, monkeypatch):
     asked = []
     foreground = threading.Event()
 

@@ -33,7 +33,7 @@ def waits_for_input(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
-def test_the_wire_is_what_git_expects(endpoint, run):
+def test_send_writes_the_bytes_that_git_expects(endpoint, run):
     requests = []
     with scripted_server(endpoint, respond_with(message(b"pong"), requests)):
         done = run("send", endpoint, input=b"ping")
@@ -61,7 +61,7 @@ def test_a_request_comes_from_an_option_or_standard_input(endpoint, options, inp
         assert run_cli("send", endpoint, *options, input=input_).stdout == "päng\n".encode()
 
 
-def test_two_sources_are_a_usage_error(endpoint):
+def test_two_sources_of_the_request_are_a_usage_error(endpoint):
     done = run_cli("send", endpoint, "-d", "x", "--data-file", "y")
     assert done.returncode == 2
     assert b"cannot be combined" in done.stderr
@@ -92,7 +92,7 @@ def test_a_small_request_that_has_ended_takes_no_thread(endpoint, folder, kind):
     assert trace.read_text() == ""
 
 
-def test_it_connects_when_the_first_byte_is_there_and_not_before(endpoint):
+def test_send_connects_only_when_the_first_byte_of_the_request_is_available(endpoint):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()
@@ -112,7 +112,7 @@ def test_it_connects_when_the_first_byte_is_there_and_not_before(endpoint):
             assert client.stdout.read() == b"done"
 
 
-def test_it_never_half_closes(endpoint):
+def test_send_never_half_closes_the_connection(endpoint):
     def conversation(connection):
         read_message(connection)
         connection.setblocking(False)
@@ -126,7 +126,7 @@ def test_it_never_half_closes(endpoint):
 
 
 @pytest.mark.parametrize("cut", ["stdin", "SIGTERM", "SIGINT"])
-def test_a_request_that_could_not_be_read_to_its_end_is_never_completed(endpoint, cut):
+def test_a_request_whose_input_fails_is_never_completed(endpoint, cut):
     received = []
 
     def conversation(connection):
@@ -199,7 +199,7 @@ def test_a_closed_standard_stream_never_becomes_the_connection(endpoint, closed)
 # -- the response ----------------------------------------------------------------------
 
 
-def test_the_response_is_written_as_it_comes(endpoint):
+def test_the_response_is_written_as_it_arrives(endpoint):
     go = threading.Event()
 
     def conversation(connection):
@@ -215,7 +215,7 @@ def test_the_response_is_written_as_it_comes(endpoint):
         assert client.wait() == 0
 
 
-def test_a_complete_response_is_the_end_even_if_the_request_still_flows(endpoint):
+def test_send_exits_after_a_complete_response_even_while_it_sends_the_request(endpoint):
     with scripted_server(endpoint, lambda connection: connection.sendall(message(b"enough"))):
         with Program(["cat", "/dev/zero"], stdout=subprocess.PIPE) as zeros:
             done = subprocess.run([SIPC, "send", endpoint], stdin=zeros.stdout, capture_output=True)
@@ -223,7 +223,7 @@ def test_a_complete_response_is_the_end_even_if_the_request_still_flows(endpoint
     assert (done.returncode, done.stdout, done.stderr) == (0, b"enough", b"")
 
 
-def test_a_complete_response_is_the_end_even_if_no_more_input_comes(endpoint):
+def test_send_exits_after_a_complete_response_even_while_it_waits_for_input(endpoint):
     def conversation(connection):
         connection.recv(5)
         connection.sendall(message(b"done\n"))
@@ -279,7 +279,7 @@ def test_a_malformed_response_is_a_protocol_error(endpoint, wire):
     assert done.stdout == b"hello"
 
 
-def test_a_response_one_byte_at_a_time_is_understood(endpoint):
+def test_a_response_that_arrives_byte_by_byte_is_understood(endpoint):
     def conversation(connection):
         read_message(connection)
         for byte in b"0004" + message(b"hello"):
@@ -301,7 +301,7 @@ def test_a_request_is_never_sent_twice(endpoint):
 
 
 @pytest.mark.parametrize("size", [100_000_000, soak(500_000_000)])
-def test_a_large_request_and_response_stay_out_of_memory(endpoint, size):
+def test_a_large_request_and_response_are_not_held_in_memory(endpoint, size):
     with scripted_server(endpoint, echo):
         with (
             Program(["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE) as head,
@@ -318,7 +318,7 @@ def test_a_large_request_and_response_stay_out_of_memory(endpoint, size):
 
 
 @pytest.mark.parametrize("size", [5 * MIB, soak(50 * MIB)])
-def test_a_pipeline_that_writes_all_before_it_reads_does_not_lock_up(endpoint, size):
+def test_a_pipeline_that_writes_all_before_it_reads_does_not_deadlock(endpoint, size):
     """The program at both ends of send reads nothing before all of its output is written."""
     payload = os.urandom(size)
     with Server(endpoint, "cat"), start_send(endpoint) as client:
@@ -330,7 +330,7 @@ def test_a_pipeline_that_writes_all_before_it_reads_does_not_lock_up(endpoint, s
 # -- signals ---------------------------------------------------------------------------
 
 
-def test_in_a_pipeline_it_ends_by_sigpipe(endpoint):
+def test_sigpipe_ends_send_in_a_pipeline(endpoint):
     with scripted_server(endpoint, endless_response(packets(b"y\n" * 1000))):
         with start_send(endpoint, "-d", "") as client:
             assert client.stdout.readline() == b"y\n"
@@ -338,7 +338,7 @@ def test_in_a_pipeline_it_ends_by_sigpipe(endpoint):
             assert client.wait() == -signal.SIGPIPE
 
 
-def test_a_blocked_sigpipe_is_no_endless_loop(endpoint):
+def test_a_closed_pipe_ends_send_even_if_sigpipe_is_blocked(endpoint):
     with scripted_server(endpoint, endless_response(packets(b"y\n" * 1000))):
         command = f"env --block-signal=PIPE {SIPC} send {endpoint} -d x | head -n 1"
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True)
@@ -356,7 +356,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(endpoint):
             assert client.wait() == 0
 
 
-def test_stopped_while_it_connects_it_goes_on_and_sends_all(endpoint):
+def test_a_client_that_was_stopped_while_it_connected_sends_the_whole_request(endpoint):
     """A stop signal interrupts connect(2), and the kernel's time limit must not stay."""
     payload = b"x" * MIB
     with socket.socket(socket.AF_UNIX) as busy:
@@ -381,7 +381,7 @@ def test_stopped_while_it_connects_it_goes_on_and_sends_all(endpoint):
 # -- the endpoint ----------------------------------------------------------------------
 
 
-def test_a_missing_server_has_a_status_of_its_own(endpoint, folder):
+def test_a_missing_server_has_a_separate_exit_status(endpoint, folder):
     """At once: --connect-timeout, here without a limit, is for a busy server alone."""
 
     def send(path):

@@ -54,7 +54,7 @@ def test_a_request_from_standard_input_is_sent_exactly_once(spawning, folder):
     assert spawning.lines("runs") == ["run"]
 
 
-def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoint, folder):
+def test_spawn_starts_nothing_and_loads_no_module_if_a_server_listens(endpoint, folder):
     with EchoServer(endpoint):
         command = [sys.executable, "-X", "importtime", SIPC, "send", endpoint, "-d", "x"]
         done = subprocess.run([*command, "--spawn", "touch here"], capture_output=True, cwd=folder)
@@ -66,7 +66,7 @@ def test_with_a_server_there_nothing_is_started_and_nothing_loaded_for_it(endpoi
 
 
 @pytest.mark.parametrize("wait", [[], ["--wait", "50ms"]], ids=["without --wait", "with --wait"])
-def test_a_busy_server_is_a_server(endpoint, folder, monkeypatch, wait):
+def test_spawn_starts_no_server_if_one_is_busy(endpoint, folder, monkeypatch, wait):
     """Without --wait its room is waited for no longer than --connect-timeout allows."""
     monkeypatch.setattr(send_run, "START_TIMEOUT", 3600.0)
     with busy_listener(endpoint):
@@ -84,7 +84,7 @@ def test_a_busy_server_is_a_server(endpoint, folder, monkeypatch, wait):
     ],
     ids=["file", "folder", "empty", "slash", "loop", "long name", "no folder", "below a file"],
 )  # fmt: skip
-def test_no_server_is_started_where_none_can_be(folder, path, status):
+def test_no_server_is_started_at_a_path_that_no_server_can_use(folder, path, status):
     (folder / "file").write_text("precious")
     (folder / "dir").mkdir()
     (folder / "loop").symlink_to("loop")
@@ -94,7 +94,7 @@ def test_no_server_is_started_where_none_can_be(folder, path, status):
 
 
 @needs_root
-def test_a_user_who_may_not_connect_starts_nothing(endpoint, folder):
+def test_a_client_without_permission_to_connect_starts_nothing(endpoint, folder):
     folder.chmod(0o777)
     with EchoServer(endpoint):
         done = as_nobody("send", endpoint, "-d", "x", "--spawn", "touch here", cwd=folder)
@@ -124,7 +124,7 @@ def test_nothing_is_started_in_a_folder_that_may_not_be_written_to(folder, endpo
         soak("left lock", 50, ROUNDS),
     ],
 )
-def test_clients_at_once_start_one_server_and_all_get_responses(
+def test_simultaneous_clients_start_one_server_and_all_get_responses(
     endpoint, folder, before, count, rounds
 ):
     for _ in range(rounds):
@@ -211,7 +211,7 @@ def test_without_a_path_the_server_listens_at_the_default_endpoint(folder):
         assert spawning.lines("starts") == ["started"]
 
 
-def test_a_link_leads_client_and_server_to_the_same_place(spawning, endpoint, folder):
+def test_a_symlink_leads_client_and_server_to_the_same_endpoint(spawning, endpoint, folder):
     """Servers refuse links: so they are given the path that the link leads to."""
     (folder / "link").symlink_to("sock")
     options = ["--spawn", COUNTED, "--wait", "1h"]
@@ -224,7 +224,7 @@ def test_a_link_leads_client_and_server_to_the_same_place(spawning, endpoint, fo
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "new\nline\udcff"], ids=["long", "unusual"])
-def test_a_name_may_be_long_and_unusual(folder, name):
+def test_the_name_of_an_endpoint_may_be_long_and_unusual(folder, name):
     with Spawning(folder / name) as spawning:
         assert spawning.send(SERVE).stdout == b"hello"
     assert os.listdir(folder) == []
@@ -235,7 +235,7 @@ def test_one_word_that_names_a_script_in_the_folder_is_started(spawning, script,
     assert spawning.send("start.sh", cwd=folder).stdout == b"hello"
 
 
-def test_command_substitution_ends_though_the_server_lives_on(spawning, endpoint):
+def test_a_command_substitution_ends_though_the_server_keeps_running(spawning, endpoint):
     options = '-d hello --wait 1h --spawn "$0"'
     line = f'out=$({SIPC} send {endpoint} {options} 2>&1); echo "got $out"'
     command = ["sh", "-c", line, SERVE]
@@ -267,7 +267,7 @@ def test_a_server_that_logs_a_lot_later_is_neither_blocked_nor_ended(spawning, e
         assert ask(endpoint, b"again") == (b"again", True)
 
 
-def test_the_server_has_nothing_open_but_standard_streams_and_its_own(spawning, endpoint, folder):
+def test_the_server_inherits_only_standard_streams(spawning, endpoint, folder):
     assert spawning.send(SERVE, run=sipc).stdout == b"hello"
     server = pid_of_listener(endpoint)
     with Server(folder / "other", "cat") as other:
@@ -279,7 +279,7 @@ def kinds(links: list[str]) -> list[str]:
     return sorted(link.partition("[")[0] for link in links)
 
 
-def test_a_running_client_has_no_zombie_and_no_child_but_a_living_server(spawning, folder):
+def test_a_running_client_has_no_zombie_and_no_child_except_a_running_server(spawning, folder):
     """Also when the server ends, as here right after it accepted."""
     (folder / "server.py").write_text(SHORT_LIVED)
     line = f"exec {sys.executable} -IS server.py"
@@ -307,7 +307,7 @@ if os.fork() == 0:
 """
 
 
-def test_a_command_that_leaves_its_server_in_the_background_is_waited_for(spawning, folder):
+def test_send_waits_for_a_command_that_leaves_its_server_in_the_background(spawning, folder):
     line = "sipc serve -q --exec 'read line <go; cat' & exit 0"
     with Gate(folder / "go") as gate, spawning.start(line, cwd=folder) as client:
         wait_until(lambda: Path(spawning.path).exists() and not children(client.pid), "no zombie")
@@ -333,14 +333,14 @@ def test_a_command_that_fails_because_another_server_listens_is_no_failure(
     assert ask(endpoint, b"again") == (b"again", True)
 
 
-def test_a_socket_is_tried_until_a_server_accepts(spawning, folder):
+def test_send_connects_again_until_the_server_accepts(spawning, folder):
     (folder / "server.pl").write_text(SLOW_SERVER)
     done = spawning.send("exec perl server.pl 0", cwd=folder)
     assert (done.returncode, done.stdout) == (0, b"done"), done.stderr
 
 
 @needs_root
-def test_a_socket_that_gets_its_mode_a_little_later_is_waited_for(spawning, endpoint, folder):
+def test_send_waits_for_a_socket_whose_mode_is_set_later(spawning, endpoint, folder):
     folder.chmod(0o777)
     (folder / "server.pl").write_text(SLOW_SERVER)
     options = ["--spawn", "exec perl server.pl 0777", "--wait", "1h"]

@@ -74,7 +74,7 @@ def held_lock(folder):
         *("long line", "usage", "no folder", "background", "held stderr", "no shell syntax"),
     ],
 )
-def test_a_command_that_fails_is_reported_at_once_with_its_last_words(
+def test_a_command_that_fails_is_reported_at_once_with_its_last_lines_of_stderr(
     spawning, folder, line, words
 ):
     """At once: without any limit on the time."""
@@ -91,7 +91,7 @@ def test_a_client_that_was_started_with_sigchld_ignored_learns_the_status(spawni
     assert_error_line(done, 1, "failed, exit status 3: ")
 
 
-def test_a_process_that_a_failed_command_leaves_cannot_keep_the_client(spawning, folder):
+def test_a_process_left_by_a_failed_command_does_not_delay_the_client(spawning, folder):
     flood = "setsid sh -c 'echo flood; echo >up; exec yes flood' >&2 &"
     line = f"mkfifo up; {flood} read line <up; exit 3"
     done = spawning.send(line, "--wait", "0", cwd=folder)
@@ -157,7 +157,7 @@ def test_a_server_has_ten_seconds_to_listen_unless_an_option_says_otherwise(
 
 
 @pytest.mark.parametrize("wait", [[], ["--wait", "0"]], ids=["alone", "with --wait"])
-def test_max_time_is_the_limit_for_the_start_too(spawning, endpoint, folder, max_time, wait):
+def test_max_time_also_limits_the_start_of_the_server(spawning, endpoint, folder, max_time, wait):
     stale_socket(endpoint)
     max_time.is_over = partial(has_started, spawning)
     done = spawning.send(HANGS, "-m", "1h", *wait, cwd=folder)
@@ -166,20 +166,20 @@ def test_max_time_is_the_limit_for_the_start_too(spawning, endpoint, folder, max
     assert sorted(os.listdir(folder)) == ["sock", "starts"]
 
 
-def test_wait_is_a_limit_for_the_start(spawning, folder):
+def test_wait_limits_the_start_of_the_server(spawning, folder):
     done = spawning.send("exec sleep 1000", "--wait", "50ms", cwd=folder)
     assert_error_line(done, 4, ENDED)
     spawning.check_nothing_left()
 
 
-def test_a_command_that_puts_something_else_in_the_way_is_ended(spawning, endpoint, folder):
+def test_a_command_that_creates_another_file_at_the_path_is_ended(spawning, endpoint, folder):
     done = spawning.send("echo precious >new; mv new sock; sleep 1000", "--wait", "0", cwd=folder)
     assert_error_line(done, 5, f"{endpoint} is a file, not a socket")
     spawning.check_nothing_left()
     assert endpoint.read_text() == "precious\n"
 
 
-def test_it_waits_for_a_slow_command(spawning, folder, gate):
+def test_send_waits_for_a_slow_command(spawning, folder, gate):
     with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as client:
         spawning.wait_for_lines("starts", 1)
         wait_until(lambda: is_in_syscall(client.pid, "poll"), "it to wait")
@@ -197,7 +197,7 @@ def test_it_waits_for_a_slow_command(spawning, folder, gate):
     ],
     ids=["SIGINT", "SIGTERM", "SIGHUP", "a command that ignores signals"],
 )
-def test_a_client_that_a_signal_ends_ends_a_command_that_does_not_listen(
+def test_a_client_ended_by_a_signal_ends_a_command_that_does_not_listen(
     spawning, folder, number, line
 ):
     with spawning.start(line, "-o", "answer", cwd=folder) as client:
@@ -215,7 +215,9 @@ BEGINNINGS_AND_ENDS = r"flock|openat.*\.sipc-|v?fork|clone|wait4|pidfd_open|unli
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_a_signal_at_any_system_call_harms_no_later_client(endpoint, folder, tmp_path, name):
+def test_a_signal_at_any_system_call_does_not_prevent_a_later_client(
+    endpoint, folder, tmp_path, name
+):
     """After SIGTERM a listening server or nothing is left, after SIGKILL no lock is held."""
     met = 0
     moments = moments_of_a_start(endpoint, tmp_path)
@@ -266,7 +268,7 @@ def traced(spawning, trace, *options) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_a_client_that_a_signal_ends_leaves_a_server_that_listens(spawning, endpoint):
+def test_a_client_ended_by_a_signal_does_not_end_a_server_that_listens(spawning, endpoint):
     """Also when it has not yet seen that: here it is stopped meanwhile."""
     with spawning.start(f"kill -STOP $PPID; {SERVE}") as client:
         wait_until(lambda: is_listening(endpoint), "a server")
@@ -277,7 +279,9 @@ def test_a_client_that_a_signal_ends_leaves_a_server_that_listens(spawning, endp
     assert run_cli("send", endpoint, "-d", "again").stdout == b"again"
 
 
-def test_after_a_client_was_killed_the_next_one_goes_on(spawning, folder, gate):
+def test_after_the_starting_client_was_killed_the_next_client_starts_a_server(
+    spawning, folder, gate
+):
     with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as first:
         spawning.wait_for_lines("starts", 1)
         with spawning.start(WAITING + SERVE, "--wait", "0", cwd=folder) as second:
@@ -310,7 +314,7 @@ def test_the_command_of_a_killed_client_can_write_its_log_and_listen(
     (folder / LOCK).unlink()  # of the killed client; no other has started since
 
 
-def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folder):
+def test_the_next_start_removes_the_lock_file_of_a_killed_client(spawning, folder):
     with spawning.start(HANGS, cwd=folder) as client:
         pid = int(spawning.wait_for_lines("starts", 1)[0])
         client.kill()
@@ -322,7 +326,7 @@ def test_a_killed_clients_lock_file_is_removed_by_the_next_start(spawning, folde
 
 
 @pytest.mark.parametrize("limits", [["--wait", "20ms"], ["-m", "20ms"], ["-m", "1ms"]])
-def test_waiting_for_the_start_of_another_client_has_the_same_limits(spawning, folder, limits):
+def test_the_same_limits_apply_while_another_client_starts_the_server(spawning, folder, limits):
     with held_lock(folder):
         done = spawning.send("touch here", *limits, cwd=folder)
     lock = str(folder / LOCK)
@@ -330,7 +334,9 @@ def test_waiting_for_the_start_of_another_client_has_the_same_limits(spawning, f
     assert os.listdir(folder) == []
 
 
-def test_while_another_client_starts_a_server_any_server_will_do(spawning, endpoint, folder):
+def test_while_another_client_starts_a_server_send_uses_any_server_that_listens(
+    spawning, endpoint, folder
+):
     with held_lock(folder) as lock, spawning.start("touch here", cwd=folder) as client:
         wait_until(lambda: is_in_syscall(client.pid, "clock_nanosleep"), "it to wait")
         with EchoServer(endpoint):
@@ -340,7 +346,9 @@ def test_while_another_client_starts_a_server_any_server_will_do(spawning, endpo
 
 
 @pytest.mark.parametrize("removed", [True, False], ids=["ended", "killed"])
-def test_when_another_client_has_ended_the_next_one_starts_a_server(spawning, folder, removed):
+def test_after_the_starting_client_has_ended_the_next_client_starts_a_server(
+    spawning, folder, removed
+):
     path = folder / LOCK
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -356,7 +364,7 @@ def test_when_another_client_has_ended_the_next_one_starts_a_server(spawning, fo
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_of_many_clients_some_killed_all_others_get_responses(endpoint, folder, number):
+def test_if_some_of_many_clients_are_killed_all_others_get_responses(endpoint, folder, number):
     """The client that has the lock is killed, again and again; the last starts the server."""
     line = f"echo $PPID >>parents; {WAITING}{SERVE}"
     for _ in range(ROUNDS):
@@ -379,7 +387,7 @@ def test_of_many_clients_some_killed_all_others_get_responses(endpoint, folder, 
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "file"])
-def test_a_file_that_is_no_lock_but_has_its_name_is_left_alone(spawning, folder, kind):
+def test_a_file_at_the_path_of_the_lock_that_is_no_lock_is_not_changed(spawning, folder, kind):
     lock = folder / LOCK
     match kind:
         case "folder":
@@ -420,7 +428,9 @@ def limited(spawning, name: str, most: int, **options) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("most", [soak(n) if n in (5, 7) else n for n in range(3, 9)])
-def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder, most):
+def test_without_free_descriptors_send_prints_one_error_and_leaves_no_process(
+    spawning, folder, most
+):
     """From too few for the lock to just too few for all pipes of the start."""
     done = limited(spawning, "RLIMIT_NOFILE", most)
     assert_error_line(done, 1, "Too many open files", "ulimit")
@@ -429,7 +439,7 @@ def test_without_descriptors_there_is_one_line_and_nothing_left(spawning, folder
 
 
 @needs_root
-def test_without_processes_there_is_one_line_and_nothing_left(spawning, folder):
+def test_without_free_processes_send_prints_one_error_and_leaves_no_process(spawning, folder):
     folder.chmod(0o777)
     done = limited(spawning, "RLIMIT_NPROC", 1, cwd="/")
     assert_error_line(done, 1, "cannot start", "Resource temporarily unavailable", "limit")

@@ -40,7 +40,7 @@ def figures(stderr: bytes, *, lines: int = 1) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
-def test_a_response(endpoint, run):
+def test_the_statistics_describe_a_response(endpoint, run):
     wire = b"0004" + message(b"x" * 100_000) + b"0009extra"
     with scripted_server(endpoint, respond_with(wire)):
         done = run("send", endpoint, "--stats", "-d", "ping")
@@ -60,14 +60,14 @@ def test_a_response(endpoint, run):
     }
 
 
-def test_an_empty_response_to_an_empty_request(endpoint):
+def test_the_statistics_describe_an_empty_response_to_an_empty_request(endpoint):
     with EchoServer(endpoint):
         found = figures(run_cli("send", endpoint, "--stats", "-d", "").stderr)
     assert [found[name] for name in KEYS if "_sent" in name or "_received" in name] == [0] * 4
     assert found["first_byte_seconds"] is not None, "the flush is a byte, too"
 
 
-def test_a_large_request_and_response(endpoint):
+def test_the_statistics_describe_a_large_request_and_response(endpoint):
     size = 5_000_000
     with scripted_server(endpoint, echo):
         done = run_cli("send", endpoint, "--stats", input=bytes(size))
@@ -76,7 +76,7 @@ def test_a_large_request_and_response(endpoint):
     assert min(found["packets_sent"], found["packets_received"]) >= size / 65516
 
 
-def test_a_missing_server(endpoint):
+def test_the_statistics_describe_a_missing_server(endpoint):
     done = run_cli("send", endpoint, "--stats", "-d", "x")
     assert done.returncode == 4
     found = figures(done.stderr, lines=2)
@@ -91,7 +91,7 @@ def test_a_missing_server(endpoint):
     [(b"", (0, 0)), (packets(b"hello"), (5, 1)), (b"0009he", (2, 0)), (b"0005xzzzz", (1, 1))],
     ids=["nothing", "a packet", "half a packet", "malformed"],
 )
-def test_a_truncated_or_malformed_response(endpoint, wire, received):
+def test_the_statistics_describe_a_truncated_or_malformed_response(endpoint, wire, received):
     with scripted_server(endpoint, respond_with(wire)):
         done = run_cli("send", endpoint, "--stats", "-d", "x")
     assert done.returncode == 7
@@ -101,7 +101,7 @@ def test_a_truncated_or_malformed_response(endpoint, wire, received):
     assert (found["first_byte_seconds"] is None) == (wire == b"")
 
 
-def test_a_response_that_is_too_late(endpoint, max_time):
+def test_the_statistics_describe_a_response_that_is_too_late(endpoint, max_time):
     received = threading.Event()
 
     def conversation(connection):
@@ -117,7 +117,7 @@ def test_a_response_that_is_too_late(endpoint, max_time):
     assert found["total_seconds"] > found["connect_seconds"]
 
 
-def test_a_response_that_is_not_as_expected(endpoint):
+def test_the_statistics_describe_a_response_that_is_not_as_expected(endpoint):
     with EchoServer(endpoint):
         done = run_cli("send", endpoint, "--stats", "-d", "x", "--expect", "y")
     assert done.returncode == 10
@@ -128,14 +128,16 @@ def test_a_response_that_is_not_as_expected(endpoint):
 @pytest.mark.parametrize(
     "options", [["--data-file", "missing"], ["-d", "", "--trace-file", "no/such"]], ids=" ".join
 )
-def test_a_request_or_a_trace_that_cannot_be_opened(endpoint, folder, options):
+def test_the_statistics_describe_a_request_or_a_trace_that_cannot_be_opened(
+    endpoint, folder, options
+):
     done = run_cli("send", endpoint, "--stats", *options, cwd=folder)
     assert done.returncode == 1
     assert figures(done.stderr, lines=2)["outcome"] == "failure"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_exchange_that_a_signal_ends(endpoint, number):
+def test_the_statistics_describe_an_exchange_that_a_signal_ends(endpoint, number):
     with scripted_server(endpoint, echo):
         with start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client:
             feed(client, b"hello")
@@ -147,7 +149,9 @@ def test_an_exchange_that_a_signal_ends(endpoint, number):
     assert (found["bytes_sent"], found["bytes_received"]) == (5, 5)
 
 
-def test_an_exchange_that_a_signal_ends_when_no_file_can_be_opened(endpoint):
+def test_the_statistics_describe_an_exchange_that_a_signal_ends_while_no_file_can_be_opened(
+    endpoint,
+):
     """So no module can be loaded either."""
     with scripted_server(endpoint, echo):
         with start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client:
@@ -159,7 +163,7 @@ def test_an_exchange_that_a_signal_ends_when_no_file_can_be_opened(endpoint):
             assert figures(client.stderr.read())["outcome"] == "interrupted"
 
 
-def test_a_pipeline_whose_reader_ends(endpoint):
+def test_the_statistics_describe_a_pipeline_whose_reader_ends(endpoint):
     with scripted_server(endpoint, endless_response(packets(b"y\n" * 1000))):
         with start_send(endpoint, "-d", "", "--stats", stderr=subprocess.PIPE) as client:
             assert client.stdout.readline() == b"y\n"
@@ -170,7 +174,7 @@ def test_a_pipeline_whose_reader_ends(endpoint):
     assert found["bytes_received"] > 0
 
 
-def test_times_count_from_the_start_with_the_wait_for_input(endpoint):
+def test_times_count_from_the_start_and_include_the_wait_for_input(endpoint):
     with (
         EchoServer(endpoint),
         start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client,
@@ -187,25 +191,25 @@ def test_times_count_from_the_start_with_the_wait_for_input(endpoint):
 
 
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
-def test_figures_that_cannot_be_written_do_no_harm(endpoint, how):
+def test_statistics_that_cannot_be_written_do_not_change_the_exit_status(endpoint, how):
     with EchoServer(endpoint):
         command = f"{SIPC} send {endpoint} -d x --stats {how}"
         done = subprocess.run(["sh", "-c", command], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"x", b"")
 
 
-def test_a_path_that_is_not_utf_8_is_still_json(folder):
+def test_a_path_that_is_not_utf_8_gives_valid_json(folder):
     done = run_cli("send", f"{folder}/\udcff", "--stats", "-d", "x")
     assert figures(done.stderr, lines=2)["path"] == f"{folder}/\\udcff"
 
 
-def test_a_usage_error_has_no_figures(endpoint):
+def test_a_usage_error_has_no_statistics(endpoint):
     done = run_cli("send", endpoint, "--stats", "-d", "x", "--data-file", "y")
     assert done.returncode == 2
     assert b"{" not in done.stderr
 
 
-def test_the_man_page_names_every_figure():
+def test_the_man_page_names_every_field_of_the_statistics():
     text = (ROOT / "man/sipc-send.1").read_text()
     for key in KEYS:
         assert re.search(rf"\b{key}\b", text), key

@@ -79,7 +79,7 @@ def test_max_time_ends_a_wait_for_a_reader_of_the_output(endpoint, pipe):
     assert_error_line(done, 6, "in time")
 
 
-def test_missing_input_and_a_missing_server_is_a_missing_server(endpoint, pipe):
+def test_missing_input_with_a_missing_server_is_reported_as_a_missing_server(endpoint, pipe):
     command = [SIPC, "send", endpoint, "-m", "50ms"]
     assert_error_line(subprocess.run(command, stdin=pipe[0], capture_output=True), 4)
 
@@ -92,12 +92,12 @@ BUSY_LIMITS = [
 
 
 @pytest.mark.parametrize("limit", BUSY_LIMITS, ids=" ".join)
-def test_a_busy_server_is_not_listening_once_the_time_is_up(endpoint, limit):
+def test_a_server_that_stays_busy_is_reported_as_not_listening(endpoint, limit):
     with busy_listener(endpoint):
         assert_error_line(run_cli("send", endpoint, "-d", "x", *limit), 3, "busy")
 
 
-def test_a_busy_server_is_waited_for(endpoint):
+def test_send_waits_for_a_busy_server(endpoint):
     with (
         busy_listener(endpoint) as busy,
         start_send(endpoint, "-d", "x", "--connect-timeout", "0") as client,
@@ -110,7 +110,7 @@ def test_a_busy_server_is_waited_for(endpoint):
         assert client.stdout.read() == b"done"
 
 
-def test_wait_sends_once_a_server_is_there(endpoint):
+def test_wait_sends_the_request_once_a_server_listens(endpoint):
     with start_send(endpoint, "--wait", "1h", "-d", "x") as client:
         stale_socket(endpoint)
         with Server(endpoint, "cat", "--count", 1) as server:
@@ -120,7 +120,7 @@ def test_wait_sends_once_a_server_is_there(endpoint):
 
 
 @pytest.mark.parametrize("wait", ["20ms", "0.02"])
-def test_wait_has_an_end(endpoint, wait):
+def test_wait_ends_after_the_given_time(endpoint, wait):
     assert_error_line(run_cli("send", endpoint, "--wait", wait, "-d", "x"), 4)
 
 
@@ -162,9 +162,7 @@ def test_max_time_ends_a_wait_for_the_other_end_of_a_named_pipe(endpoint, folder
 
 
 @pytest.mark.parametrize("lines", [[], ["--lines"]], ids=["one request", "--lines"])
-def test_a_named_pipe_without_a_writer_and_a_missing_server_is_a_missing_server(
-    endpoint, folder, lines
-):
+def test_a_named_pipe_without_a_writer_does_not_hide_a_missing_server(endpoint, folder, lines):
     os.mkfifo(folder / "pipe")
     options = ["-m", "50ms", "--data-file", "pipe", *lines]
     assert_error_line(sipc("send", endpoint, *options, cwd=folder), 4)
@@ -174,7 +172,7 @@ each_limit = pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without 
 
 
 @each_limit
-def test_a_named_pipe_gives_the_request(endpoint, folder, limit):
+def test_a_request_can_be_read_from_a_named_pipe(endpoint, folder, limit):
     os.mkfifo(folder / "pipe")
     command = [SIPC, "send", endpoint, *limit, "--data-file", folder / "pipe"]
     with EchoServer(endpoint), Program(command, stdout=subprocess.PIPE) as client:
@@ -184,7 +182,7 @@ def test_a_named_pipe_gives_the_request(endpoint, folder, limit):
 
 
 @each_limit
-def test_a_named_pipe_takes_the_response(endpoint, folder, limit):
+def test_a_response_can_be_written_to_a_named_pipe(endpoint, folder, limit):
     os.mkfifo(folder / "pipe")
     command = [SIPC, "send", endpoint, "-d", "x", *limit, "-o", folder / "pipe"]
     with EchoServer(endpoint), Program(command) as client:

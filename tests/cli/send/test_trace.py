@@ -31,7 +31,7 @@ PING = [
 
 
 @pytest.mark.parametrize("where", ["stderr", "file", "both"])
-def test_every_packet_of_both_ways_is_in_the_trace(endpoint, folder, where):
+def test_every_packet_of_both_directions_is_in_the_trace(endpoint, folder, where):
     run = sipc if where == "both" else run_cli
     file = folder / "trace"
     options = [] if where == "file" else ["--trace"]
@@ -68,7 +68,7 @@ def test_tracing_changes_nothing_on_the_wire(endpoint, size):
     assert len(received) == -(-size // 65516) + 1
 
 
-def test_a_response_one_byte_at_a_time_is_one_line_a_packet(endpoint):
+def test_a_response_that_arrives_byte_by_byte_has_one_line_for_each_packet(endpoint):
     def conversation(connection):
         read_message(connection)
         for byte in b"0004" + message(b"hello"):
@@ -168,7 +168,7 @@ def test_a_server_that_closes_while_the_client_writes_is_in_the_trace(endpoint):
     assert any(event.startswith("> sent unfinished: ") for event in events)
 
 
-def test_a_server_that_reads_no_more_is_in_the_trace(endpoint, folder):
+def test_a_server_that_has_stopped_reading_is_in_the_trace(endpoint, folder):
     trace = folder / "trace"
     shut = threading.Event()
 

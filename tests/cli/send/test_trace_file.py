@@ -26,7 +26,9 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
-def test_a_new_file_is_for_its_owner_alone_and_an_old_one_keeps_its_mode(endpoint, folder, mask):
+def test_only_its_owner_may_read_a_new_trace_file_and_an_old_one_keeps_its_mode(
+    endpoint, folder, mask
+):
     (folder / "old").touch(0o644)
     (folder / "old").chmod(0o644)
     with ScriptedServer(endpoint, echo), umask(mask):
@@ -37,7 +39,7 @@ def test_a_new_file_is_for_its_owner_alone_and_an_old_one_keeps_its_mode(endpoin
     assert stat.S_IMODE((folder / "new").stat().st_mode) == 0o600 & ~mask
 
 
-def test_exchanges_are_added_one_after_the_other_each_with_an_id_of_its_own(endpoint, folder):
+def test_exchanges_are_appended_in_order_each_with_a_different_id(endpoint, folder):
     trace = folder / "trace"
     with scripted_server(endpoint, echo):
         for _ in range(2):
@@ -99,7 +101,7 @@ def test_a_file_that_cannot_be_opened_is_reported_before_anything_is_sent(endpoi
 
 
 @pytest.mark.parametrize("size", [1, 2 * MIB])
-def test_a_full_disk_is_one_warning_and_the_exchange_goes_on(endpoint, size):
+def test_a_full_disk_causes_one_warning_and_the_exchange_continues(endpoint, size):
     payload = os.urandom(size)
     with scripted_server(endpoint, echo):
         done = run_cli("send", endpoint, "--trace-file", "/dev/full", input=payload)
@@ -111,7 +113,7 @@ def test_a_full_disk_is_one_warning_and_the_exchange_goes_on(endpoint, size):
 
 
 @pytest.mark.parametrize("trace", ["2>&-", "2>/dev/full"])
-def test_a_trace_that_cannot_be_written_does_no_harm(endpoint, folder, trace):
+def test_a_trace_that_cannot_be_written_does_not_stop_the_exchange(endpoint, folder, trace):
     requests = []
     with scripted_server(endpoint, respond_with(message(b"SECRET"), requests)):
         command = f"{SIPC} send {endpoint} -d x --trace --trace-file {folder}/trace {trace}"
@@ -121,7 +123,7 @@ def test_a_trace_that_cannot_be_written_does_no_harm(endpoint, folder, trace):
     assert len(trace_events((folder / "trace").read_bytes())) == 6
 
 
-def test_a_reader_of_the_trace_that_ends_does_no_harm(endpoint):
+def test_a_reader_of_the_trace_that_exits_does_not_stop_the_exchange(endpoint):
     reader, writer = os.pipe()
     os.close(reader)
     with scripted_server(endpoint, echo):
@@ -132,7 +134,7 @@ def test_a_reader_of_the_trace_that_ends_does_no_harm(endpoint):
 
 
 @pytest.mark.parametrize("how", ["stderr", "file"])
-def test_a_reader_of_the_trace_that_does_not_read_loses_lines_and_holds_up_nothing(
+def test_a_reader_that_does_not_read_the_trace_loses_lines_and_delays_nothing(
     endpoint, folder, how
 ):
     """More than 350 lines of 500 bytes each do not fit into a pipe."""
@@ -196,7 +198,7 @@ def test_the_trace_says_how_many_lines_a_slow_reader_lost(endpoint, folder):
     assert trace_lines(rest)[-1][1].startswith("= closed")
 
 
-def test_names_that_are_not_utf_8(folder):
+def test_send_traces_to_a_file_whose_name_is_not_utf_8(folder):
     endpoint, trace = os.fsencode(folder) + b"/s\xff\n", os.fsencode(folder) + b"/t\xff"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(endpoint)
@@ -230,7 +232,7 @@ def test_the_request_that_a_handler_answers_is_in_its_trace(endpoint):
 
 
 @pytest.mark.parametrize("size", [80_000_000, soak(200_000_000)])
-def test_a_trace_of_a_large_exchange_stays_out_of_memory(endpoint, folder, size):
+def test_the_trace_of_a_large_exchange_is_not_held_in_memory(endpoint, folder, size):
     trace = folder / "trace"
     with (
         scripted_server(endpoint, echo),
@@ -251,7 +253,7 @@ def test_a_trace_of_a_large_exchange_stays_out_of_memory(endpoint, folder, size)
 
 
 @pytest.mark.parametrize("count", [5000, soak(100_000)])
-def test_every_tiny_packet_is_a_line(endpoint, folder, count):
+def test_every_packet_of_a_few_bytes_has_a_line_in_the_trace(endpoint, folder, count):
     trace = folder / "trace"
     with scripted_server(endpoint, respond_with(b"0005x" * count + b"0000")):
         done = run_cli("send", endpoint, "-d", "", "--trace-file", trace)

@@ -51,7 +51,7 @@ def open_folder(folder):
 
 
 @needs_root
-def test_only_allowed_users_are_answered(endpoint, open_folder):
+def test_the_server_answers_only_allowed_users(endpoint, open_folder):
     handler = f"cat >>{open_folder}/received; echo done"
     with Server(endpoint, handler, "--allow-user", "nobody") as server:
         assert mode_of(endpoint) == 0o666
@@ -147,7 +147,7 @@ needs_namespaces = pytest.mark.skipif(
 
 @needs_namespaces
 @pytest.mark.parametrize("options", [[], ["--map-root-user"]], ids=["no user", "root"])
-def test_a_number_that_stands_for_many_users_cannot_be_allowed(endpoint, options):
+def test_the_user_id_of_all_unmapped_users_cannot_be_allowed(endpoint, options):
     """The kernel shows it for every user that the namespace does not know."""
     serve = [SIPC, "serve", endpoint, "--exec", "cat", "--allow-user", "65534"]
     done = subprocess.run([*NAMESPACE, *options, *serve], capture_output=True, env=environment())
@@ -157,7 +157,7 @@ def test_a_number_that_stands_for_many_users_cannot_be_allowed(endpoint, options
 
 
 @needs_namespaces
-def test_a_users_folder_is_not_trusted_if_its_owner_is_unknown(folder):
+def test_the_default_folder_is_refused_if_its_owner_is_unknown(folder):
     """The default path's, which must be our own."""
     code = f"from simpleipc_cli.endpoint import Endpoint\nfolder = {str(folder)!r}\n"
     code += "Endpoint(folder + '/sock', folder, 65534).path_checked()"
@@ -179,7 +179,7 @@ def test_a_group_without_membership_is_refused_and_leaves_no_file(open_folder):
 
 
 @needs_root
-def test_mode_and_group_are_set_before_the_socket_gets_its_name(endpoint, open_folder):
+def test_mode_and_group_are_set_before_the_socket_appears_at_its_path(endpoint, open_folder):
     """A process that polls the path sees no other mode and group."""
     watcher = """
 import os, sys

@@ -57,7 +57,7 @@ def test_a_server_answers_on_a_passed_socket_and_does_not_remove_it(manager, end
         assert os.listdir(folder) == ["sock"]
 
 
-def test_a_stopping_server_leaves_queued_connections_to_the_next_server(
+def test_a_stopping_server_leaves_connections_in_the_backlog_to_the_next_server(
     manager, endpoint, folder, gate
 ):
     """The first server answers what it has accepted, and accepts nothing after the signal."""
@@ -79,7 +79,7 @@ def test_a_stopping_server_leaves_queued_connections_to_the_next_server(
                 stopped(second)
 
 
-def test_a_stopping_server_stops_accepting_from_a_long_queue(manager, endpoint):
+def test_a_stopping_server_stops_accepting_from_a_long_backlog(manager, endpoint):
     """It would go on as long as clients come faster than it checks; the next server is there.
 
     It accepts at most 256 connections at once.
@@ -100,7 +100,7 @@ def test_a_stopping_server_stops_accepting_from_a_long_queue(manager, endpoint):
     assert set(answers) == {(b"first\n", True), (b"second\n", True)}
 
 
-def test_connections_queued_while_a_server_is_killed_are_answered_by_the_next(manager, endpoint):
+def test_the_next_server_answers_connections_in_the_backlog_of_a_killed_server(manager, endpoint):
     with manager.start() as first:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stop_process(first.pid)
@@ -136,14 +136,14 @@ def test_an_abstract_socket_is_served_and_shown_with_an_at_sign(folder):
         assert "".join(seen.split()) == f"@{folder}odd@"
 
 
-def test_path_may_be_the_path_of_the_passed_socket(manager, endpoint, folder):
+def test_the_path_option_may_be_the_path_of_the_passed_socket(manager, endpoint, folder):
     (folder / "link").symlink_to("sock")
     with manager.start(path=["link"], cwd=folder) as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         stopped(server)
 
 
-def test_path_may_be_the_abstract_name_of_the_passed_socket(folder):
+def test_the_path_option_may_be_the_abstract_name_of_the_passed_socket(folder):
     with SocketManager(f"\0{folder}") as manager:
         with manager.start(path=[f"@{folder}"]) as server:
             assert server.stderr.readline() == b"listening on @%s\n" % os.fsencode(folder)
@@ -160,7 +160,7 @@ def adopted(socket_: socket.socket):
         listener.close()
 
 
-def test_a_socket_is_known_by_each_of_its_paths_and_by_no_other(
+def test_a_passed_socket_matches_each_of_its_paths_and_no_other_path(
     manager, endpoint, folder, monkeypatch
 ):
     monkeypatch.chdir(folder)
@@ -175,7 +175,7 @@ def test_a_socket_is_known_by_each_of_its_paths_and_by_no_other(
         assert listener.is_at(str(endpoint)), "there is nothing else"
 
 
-def test_an_abstract_socket_is_known_by_its_name_alone(folder):
+def test_a_passed_abstract_socket_matches_only_its_name(folder):
     with SocketManager(f"\0{folder}") as manager, adopted(manager.socket) as listener:
         assert listener.is_at(f"@{folder}")
         assert not listener.is_at(str(folder))
@@ -264,7 +264,7 @@ def test_an_invalid_number_of_sockets_is_refused(count):
 
 
 @pytest.mark.parametrize(("names", "chosen"), [("sipc:web", 0), ("web:sipc", 1)])
-def test_of_several_sockets_the_one_named_sipc_is_served(folder, names, chosen):
+def test_the_server_uses_the_one_of_several_sockets_that_is_named_sipc(folder, names, chosen):
     with SocketManager(str(folder / "0")) as first, SocketManager(str(folder / "1")) as second:
         sockets = [first.socket, second.socket]
         command = ["ls -l /proc/self/fd | grep -c socket: || true"]
@@ -321,7 +321,7 @@ def activate(*options, command=SERVE, **more) -> Program:
 
 
 @needs_systemd
-def test_systemd_can_start_it_and_pass_more_than_one_socket_by_name(endpoint, folder):
+def test_systemd_starts_a_server_and_passes_several_sockets_by_name(endpoint, folder):
     sockets = ["--fdname=web:sipc", "-l", folder / "web", "-l", endpoint]
     with activate(*sockets, "-E", "LANG=C") as server:
         wait_until(lambda: has_listener(endpoint), "the socket to listen")

@@ -29,7 +29,7 @@ def completed(program) -> subprocess.CompletedProcess[bytes]:
     return subprocess.CompletedProcess(program.args, program.returncode, output, errors)
 
 
-def test_it_returns_once_the_server_listens(background, endpoint):
+def test_the_command_returns_once_the_server_listens(background, endpoint):
     """The server leads a session, and holds nothing of what started it."""
     reader, writer = os.pipe()
     done = background.serve(pass_fds=[writer])
@@ -44,7 +44,9 @@ def test_it_returns_once_the_server_listens(background, endpoint):
     assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
 
 
-def test_directory_umask_and_environment_are_kept(background, folder, script):
+def test_a_server_in_the_background_keeps_directory_umask_and_environment(
+    background, folder, script
+):
     script("#!/bin/sh\npwd; umask; echo $COLOUR\n")
     env = background.environment(COLOUR="blue")
     done = background.serve(command="handler.sh", cwd=folder, umask=0o027, env=env)
@@ -73,7 +75,9 @@ def test_the_command_returns_inside_every_shell_construct(background, endpoint, 
         endpoint.unlink()
 
 
-def test_standard_error_that_is_a_file_stays_the_log(background, endpoint, folder):
+def test_a_server_in_the_background_keeps_logging_to_a_file_on_standard_error(
+    background, endpoint, folder
+):
     with (folder / "log").open("wb") as log:
         done = subprocess.run(
             [SIPC, *background.arguments(command="echo from the handler >&2; cat")],
@@ -141,7 +145,7 @@ def test_a_folder_without_write_permission_is_reported(background, folder):
     assert os.listdir(folder) == []
 
 
-def test_a_handler_that_is_missing_is_only_a_warning(background, endpoint):
+def test_a_missing_handler_program_causes_only_a_warning(background, endpoint):
     done = background.serve(command="no-such-handler")
     assert done.returncode == 0
     assert b"command not found: no-such-handler" in done.stderr
@@ -225,7 +229,9 @@ def test_a_server_that_does_not_terminate_is_killed(background, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, 137)])
-def test_the_end_of_the_server_before_it_listens_is_reported(background, folder, number, status):
+def test_the_command_reports_a_server_that_ends_before_it_listens(
+    background, folder, number, status
+):
     with background.waiting_for_lock() as (parent, child):
         os.kill(child, number)
         done = completed(parent)
@@ -285,7 +291,9 @@ def test_sighup_during_the_start_does_not_stop_the_server(background, endpoint):
 
 
 @pytest.mark.parametrize("rounds", [2, soak(40)])
-def test_starts_and_stops_in_a_row_leave_nothing(background, endpoint, folder, rounds):
+def test_repeated_starts_and_stops_leave_no_process_and_no_file(
+    background, endpoint, folder, rounds
+):
     pid_file = folder / "pid"
     for _ in range(rounds):
         assert background.serve("-q", "--pid-file", pid_file).returncode == 0
@@ -308,7 +316,7 @@ def test_max_wait_without_background_is_a_usage_error(endpoint):
     assert b"--background" in done.stderr
 
 
-def test_the_reason_of_its_end_is_in_the_log_file(background, endpoint, folder):
+def test_the_log_file_has_the_reason_why_the_server_ended(background, endpoint, folder):
     """Standard error is closed by then."""
     log = folder / "log"
     assert background.serve("--log-file", log, "-q").returncode == 0

@@ -131,7 +131,7 @@ main()
 
 
 @pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
-def test_each_way_to_stop_answers_connections_that_are_open(endpoint, folder, way):
+def test_a_server_that_stops_answers_connections_that_are_open(endpoint, folder, way):
     """Also those in the backlog, which connected before the path was removed."""
     value = {"--count": "1", "--idle-timeout": "2s", "--quit-on": "stop"}[way]
     options = (way, value, "--drain-timeout", "0")
@@ -149,7 +149,7 @@ def test_each_way_to_stop_answers_connections_that_are_open(endpoint, folder, wa
         assert server.wait() == 0
 
 
-def test_git_like_quit_leaves_no_trace(endpoint, folder):
+def test_a_quit_request_leaves_no_file(endpoint, folder):
     command = [SIPC, "serve", endpoint, "--exec", "cat", "--quit-on", "quit", "-q"]
     with Program(command, env=environment()) as server:
         wait_until(lambda: is_listening(endpoint), "the server to listen")

@@ -43,7 +43,7 @@ def end_at_once(server: Server) -> None:
     server.wait()
 
 
-def test_many_short_requests_at_once_need_one_thread(endpoint, gate):
+def test_many_simultaneous_short_requests_need_one_thread(endpoint, gate):
     """And one for the first start, which may be slow."""
     many = 12
     command = f"cat; {gate.wait}; echo done"
@@ -122,7 +122,7 @@ def test_a_worker_that_ends_slowly_delays_no_other_request(endpoint):
         end_at_once(server)
 
 
-def test_a_worker_that_outlives_its_maximum_of_requests_delays_no_other_request(endpoint):
+def test_a_worker_that_ignores_its_end_after_its_last_request_delays_no_other_request(endpoint):
     worker = "trap '' TERM; cat; exec sleep 1000"
     options = ("--threads", 8, "--max-requests-per-worker", 1, "--kill-after", "1000s", "-v")
     with serve_workers(endpoint, *options, worker=worker) as server:
@@ -133,7 +133,7 @@ def test_a_worker_that_outlives_its_maximum_of_requests_delays_no_other_request(
 
 
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, MIB // 2 + 1])
-def test_requests_around_the_size_that_gets_a_thread_are_answered_unchanged(shared_server, size):
+def test_requests_around_the_size_limit_for_a_thread_are_answered_unchanged(shared_server, size):
     """In many packets and in one write."""
     server = shared_server("exec cat")
     payload = os.urandom(size)
@@ -145,7 +145,7 @@ def test_requests_around_the_size_that_gets_a_thread_are_answered_unchanged(shar
         assert decode(receive_all(client)) == (payload, True)
 
 
-def test_each_long_request_has_a_thread(endpoint):
+def test_each_long_request_has_a_worker_thread(endpoint):
     with (
         Server(endpoint, "cat >/dev/null; echo done") as server,
         open_connections(endpoint, 3) as clients,
@@ -158,7 +158,7 @@ def test_each_long_request_has_a_thread(endpoint):
             assert decode(receive_all(client)) == (b"done\n", True)
 
 
-def test_a_request_that_is_spooled_gets_a_thread(endpoint):
+def test_a_request_that_is_spooled_gets_a_worker_thread(endpoint):
     """As what may yet turn out to be the text that ends the server: no handler gets it before."""
     with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
         client.sendall(packets(b"hello "))
@@ -170,7 +170,7 @@ def test_a_request_that_is_spooled_gets_a_thread(endpoint):
         assert decode(receive_all(client)) == (b"hello the world", True)
 
 
-def test_a_queued_request_begins_when_a_thread_becomes_free(endpoint, gate):
+def test_a_queued_request_starts_when_a_worker_thread_is_free(endpoint, gate):
     """And not only when the server happens to do something else."""
     options = ("--threads", "1", "--whole-request")
     with (
@@ -188,7 +188,7 @@ def test_a_queued_request_begins_when_a_thread_becomes_free(endpoint, gate):
             waiting.remove(client)
 
 
-def test_short_requests_are_answered_while_long_responses_are_not_read(endpoint):
+def test_short_requests_are_answered_while_clients_do_not_read_long_responses(endpoint):
     """All but one of the exchanges that may run at once wait for their clients to read."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         stuck = [stack.enter_context(connect(endpoint)) for _ in range(3)]

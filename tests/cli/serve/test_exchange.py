@@ -59,19 +59,19 @@ def server_for(shared_server):
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 @streamed_and_whole
-def test_any_payload_goes_through_unchanged(shared_server, payload, options):
+def test_any_payload_is_answered_unchanged(shared_server, payload, options):
     server = shared_server("exec cat", *options)
     assert ask(server.path, payload) == (payload, True)
 
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
-def test_any_payload_goes_from_send_to_serve_and_back_unchanged(server_for, payload):
+def test_any_payload_that_send_sends_is_answered_unchanged(server_for, payload):
     done = sipc("send", server_for("exec cat").path, input=payload)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == payload
 
 
-def test_a_request_arriving_one_byte_at_a_time_is_understood(server_for):
+def test_a_request_that_arrives_byte_by_byte_is_understood(server_for):
     with connect(server_for("cat").path) as client:
         for byte in message(b"hello"):
             client.sendall(bytes([byte]))
@@ -84,7 +84,7 @@ def test_an_empty_packet_does_not_end_a_request(server_for):
         assert decode(receive_all(client)) == (b"onetwo", True)
 
 
-def test_many_packets_get_a_thread_however_little_is_in_them(endpoint):
+def test_a_request_of_many_packets_gets_a_worker_thread_even_if_they_are_small(endpoint):
     """Parsing packets takes time, which must not delay other exchanges."""
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         for _ in range(5):
@@ -94,7 +94,7 @@ def test_many_packets_get_a_thread_however_little_is_in_them(endpoint):
         assert decode(receive_all(client)) == (b"hello", True)
 
 
-def test_an_empty_response_is_a_flush_alone(server_for):
+def test_an_empty_response_is_only_a_flush(server_for):
     with connect(server_for("cat >/dev/null").path) as client:
         client.sendall(message(b"hello"))
         assert receive_all(client) == b"0000"
@@ -110,7 +110,7 @@ def test_requests_and_responses_are_streamed(server_for):
 
 
 @pytest.mark.parametrize("size", VOLUMES)
-def test_a_long_request_from_a_client_that_writes_before_it_reads_stays_out_of_memory(
+def test_a_long_request_from_a_client_that_writes_before_it_reads_is_not_held_in_memory(
     endpoint, size
 ):
     chunk = packets(os.urandom(15 * MAX_PAYLOAD))
@@ -133,7 +133,7 @@ def test_a_long_request_from_a_client_that_writes_before_it_reads_stays_out_of_m
 
 
 @pytest.mark.parametrize("size", VOLUMES)
-def test_a_long_request_through_two_servers_in_a_row_stays_out_of_memory(endpoint, folder, size):
+def test_a_long_request_through_a_server_and_a_proxy_is_not_held_in_memory(endpoint, folder, size):
     back = folder / "back"
     with Server(back, "cat") as back_server, Server(endpoint, f"{SIPC} send {back}") as server:
         with connect(endpoint) as client:
@@ -174,7 +174,7 @@ def test_a_handler_that_never_reads_answers_a_client_that_writes_first(shared_se
     assert ask(shared_server("echo done", *options).path, bytes(5 * MIB)) == (b"done\n", True)
 
 
-def test_a_handler_that_closes_its_input_early_is_answered_in_full(server_for):
+def test_the_whole_response_of_a_handler_that_closes_its_input_early_is_sent(server_for):
     server = server_for("exec <&-; head -c 3000000 /dev/zero")
     payload, whole = ask(server.path, bytes(5 * MIB))
     assert (len(payload), whole) == (3_000_000, True)
@@ -220,7 +220,7 @@ main()
 """
 
 
-def test_a_filter_that_holds_the_output_is_waited_for(endpoint, script, gate):
+def test_the_server_waits_for_a_filter_that_has_the_output_open(endpoint, script, gate):
     """It goes on when the server knows that the handler has exited, and waits for more output."""
     handler = script(
         "#!/bin/bash\n"
@@ -236,14 +236,14 @@ def test_a_filter_that_holds_the_output_is_waited_for(endpoint, script, gate):
         assert decode(receive_all(client)) == (b"<1>\n<2>\n<3>\n", True)
 
 
-def test_a_background_process_that_holds_the_output_ends_with_the_request(endpoint):
+def test_a_background_process_with_the_output_open_ends_with_the_request(endpoint):
     with Server(endpoint, "cat; sleep 1000 & exit 0", "-q") as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
         assert "holds its output open" in server.wait_for_log("answered")
         server.wait_until_idle()
 
 
-def test_a_background_process_without_the_output_ends_with_the_request(server_for, folder):
+def test_a_background_process_without_the_output_open_ends_with_the_request(server_for, folder):
     command = f"(trap '' TERM; echo >{folder}/ready; exec sleep 1000) >/dev/null & "
     command = f"mkfifo {folder}/ready; {command} read -r _ <{folder}/ready; cat"
     server = server_for(command)
@@ -251,7 +251,7 @@ def test_a_background_process_without_the_output_ends_with_the_request(server_fo
     server.wait_until_idle()
 
 
-def test_the_handler_gets_the_peer_in_variables_and_nothing_from_the_request(endpoint, folder):
+def test_variables_tell_the_handler_the_peer_and_nothing_of_the_request(endpoint, folder):
     names = "PROTO UNIXLOCALPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID SIPC_REQUEST_ID"
     shown = " ".join(f'"${name}"' for name in names.split())
     with Server("sock", f"printf '%s\\n' {shown}", cwd=folder) as server:
@@ -266,7 +266,7 @@ def test_the_handler_gets_the_peer_in_variables_and_nothing_from_the_request(end
         assert not (folder / "owned").exists()
 
 
-def test_request_ids_differ(server_for):
+def test_the_ids_of_requests_differ(server_for):
     server = server_for("echo $SIPC_REQUEST_ID")
     assert len({ask(server.path, b"")[0] for _ in range(5)}) == 5
 
@@ -325,7 +325,7 @@ def test_bytes_after_the_flush_are_dropped_and_the_response_is_delivered(server_
     assert server.log.count("answered") == 1
 
 
-def test_both_directions_stream_at_once(server_for):
+def test_request_and_response_are_streamed_at_the_same_time(server_for):
     """Neither side would get further if one direction waited for the other to end."""
     with connect(server_for("cat").path) as client:
         size = 8 * MIB
@@ -336,12 +336,12 @@ def test_both_directions_stream_at_once(server_for):
         assert (len(payload), whole) == (size, True)
 
 
-def test_a_whole_request_is_the_handlers_standard_input(shared_server):
+def test_with_whole_request_the_standard_input_of_the_handler_is_a_file(shared_server):
     server = shared_server("stat -L -c %F:%s /dev/stdin; cat", *WHOLE)
     assert ask(server.path, b"hello") == (b"regular file:5\nhello", True)
 
 
-def test_a_whole_request_starts_no_handler_before_it_is_complete(shared_server, folder):
+def test_with_whole_request_no_handler_starts_before_the_request_is_complete(shared_server, folder):
     server = shared_server(f": >{folder}/started; cat", *WHOLE)
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
@@ -351,7 +351,7 @@ def test_a_whole_request_starts_no_handler_before_it_is_complete(shared_server, 
     assert not (folder / "started").exists()
 
 
-def test_requests_are_handled_at_once_up_to_the_number_of_threads(shared_server, gate):
+def test_as_many_requests_are_handled_at_once_as_threads_allows(shared_server, gate):
     """The others wait, and none is dropped."""
     server = shared_server(f"{gate.wait}; cat", "--threads", 2)
     with open_connections(server.path, 12) as clients:

@@ -61,7 +61,7 @@ def fuse_folder(request, folder):
 
 @needs_root
 @pytest.mark.parametrize("mode", ["0600", "0666"])
-def test_on_fuse_a_server_is_reached_and_is_the_only_one(fuse_folder, mode):
+def test_on_fuse_clients_reach_a_server_and_no_second_server_starts(fuse_folder, mode):
     path = fuse_folder / "sock"
     pid_file = fuse_folder / "pid"
     options = ["--pid-file", pid_file, "--mode", mode]
@@ -116,7 +116,7 @@ def test_a_file_system_that_cannot_hold_a_socket_is_reported_before_listening(en
     assert "EPROTOTYPE" not in (folder / "trace").read_text()
 
 
-def test_clients_of_a_full_queue_do_not_keep_a_server_from_starting(endpoint, folder):
+def test_clients_that_fill_the_backlog_do_not_prevent_the_start_of_a_server(endpoint, folder):
     """The server's question whether its socket is found is no connection, and needs no room."""
     with Server(endpoint, "cat", "--backlog", "1") as server, connect(endpoint):
         assert server.counters()["accepted"] == 1
@@ -135,7 +135,9 @@ def test_without_proc_every_verb_works(endpoint):
 
 
 @needs_root
-def test_without_proc_a_server_starts_in_the_background_and_by_a_client(endpoint, folder):
+def test_without_proc_a_server_starts_in_the_background_and_a_client_starts_a_server(
+    endpoint, folder
+):
     with Background(endpoint) as background:
         command = [*WITHOUT_PROC, SIPC, *background.arguments()]
         done = subprocess.run(command, capture_output=True, env=background.environment())
@@ -163,7 +165,7 @@ def test_without_proc_a_long_path_gets_a_short_name_that_is_removed(folder):
 
 
 @needs_root
-def test_an_error_about_the_short_name_is_not_told_as_one_of_the_path(folder):
+def test_an_error_about_the_short_name_is_not_reported_as_an_error_about_the_path(folder):
     """The path exists; the folder for temporary files does not take a long name, say."""
     path = folder / ("n" * 200)
     path.touch()

@@ -104,7 +104,7 @@ def test_the_first_process_of_a_container_reaps_orphans(endpoint, gate):
         container.kill()
 
 
-def test_a_child_subreaper_reaps_orphans_that_it_had_before(endpoint):
+def test_a_child_subreaper_reaps_orphans_that_it_had_before_the_start(endpoint):
     before = "import os; os.fork() or os._exit(0)\n"  # a zombie, as nobody waits for it
     with Server(endpoint, "cat", wrapper=[sys.executable, "-ISc", before + SUBREAPER]) as server:
         wait_until(lambda: not children(server.pid), "no zombie")
@@ -113,7 +113,7 @@ def test_a_child_subreaper_reaps_orphans_that_it_had_before(endpoint):
 @pytest.mark.parametrize(
     ("options", "status"), [((), 3), (("--prestart", 2), 0)], ids=["exec", "prestart"]
 )
-def test_handlers_keep_their_status_beside_orphans(endpoint, options, status):
+def test_the_server_learns_the_status_of_handlers_while_it_reaps_orphans(endpoint, options, status):
     command = f"setsid true >/dev/null 2>&1 & echo pong; exit {status}"
     answers = []
 
@@ -165,7 +165,7 @@ def test_without_pidfds_handlers_end_with_their_clients(endpoint, folder, no_pid
         server.wait_until_idle()
 
 
-def test_without_pidfds_failures_are_noticed(endpoint, no_pidfds):
+def test_without_pidfds_the_server_learns_that_a_handler_failed(endpoint, no_pidfds):
     with Server(endpoint, "cat; kill -KILL $$", env=no_pidfds):
         for _ in range(3):
             assert ask(endpoint, b"hello") == (b"hello", False)
@@ -225,7 +225,7 @@ class Prestarting(Server):
 @pytest.mark.parametrize("handler", ["prestarted", "worker"])
 @needs_strace[0]
 @needs_strace[1]
-def test_without_a_free_thread_idle_handlers_are_stopped(endpoint, folder, handler):
+def test_idle_handlers_are_stopped_even_if_no_thread_can_start(endpoint, folder, handler):
     if handler == "prestarted":
         started = Prestarting(endpoint, f"cat; : >{folder}/eof", "--prestart", 2)
     else:
@@ -243,7 +243,7 @@ def test_without_a_free_thread_idle_handlers_are_stopped(endpoint, folder, handl
 
 @needs_strace[0]
 @needs_strace[1]
-def test_a_failing_call_does_not_end_the_supervision(endpoint, folder):
+def test_a_failing_call_does_not_end_the_supervisor_of_the_handlers(endpoint, folder):
     fault = Fault("/^epoll_p?wait$", "ENOMEM", 1, "threads")
     with serve_workers(endpoint) as server:
         worker = int(ask_worker(endpoint, "pid"))

@@ -45,7 +45,9 @@ def test_a_handler_never_reads_the_end_of_a_request_whose_client_closed(
     assert not (folder / "eof").exists()
 
 
-def test_a_handler_that_ignores_sigterm_does_not_read_the_end_either(server_for, folder):
+def test_a_handler_that_ignores_sigterm_never_reads_the_end_of_a_truncated_request(
+    server_for, folder
+):
     server = server_for(f"trap '' TERM; {eof_witness(folder)}")
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
@@ -65,7 +67,7 @@ def test_a_half_close_before_the_flush_truncates_the_request(server_for, folder)
         assert not (folder / "eof").exists()
 
 
-def test_a_process_left_by_a_handler_does_not_read_the_end_of_half_a_request(server_for, folder):
+def test_a_process_left_by_a_handler_never_reads_the_end_of_a_truncated_request(server_for, folder):
     """Its leader has exited, its output is closed, and it still reads."""
     command = f"exec 3<&0; (trap '' TERM; cat <&3; : >{folder}/eof) >/dev/null & exec >&-"
     server = server_for(command)
@@ -100,7 +102,7 @@ def test_a_client_killed_during_the_response_kills_the_handler_or_lets_it_finish
     assert (folder / "finished").exists() == (how == "finish")
 
 
-def test_a_handler_may_finish_although_no_client_reads_its_megabytes(server_for, folder):
+def test_a_handler_may_finish_though_the_client_of_its_long_response_has_closed(server_for, folder):
     command = f"cat; head -c 5000000 /dev/zero; : >{folder}/finished"
     server = server_for(command, *FINISH)
     with connect(server.path) as client:
@@ -110,7 +112,7 @@ def test_a_handler_may_finish_although_no_client_reads_its_megabytes(server_for,
     assert (folder / "finished").exists()
 
 
-def test_finishing_is_for_complete_requests_only(server_for, folder):
+def test_a_handler_may_finish_only_after_a_complete_request(server_for, folder):
     server = server_for(eof_witness(folder), *FINISH)
     with connect(server.path) as client:
         client.sendall(packets(b"hello"))
@@ -121,7 +123,9 @@ def test_finishing_is_for_complete_requests_only(server_for, folder):
 
 
 @pytest.mark.parametrize("how", ["kill", "finish"])
-def test_a_client_that_closes_while_queued_gets_no_handler(server_for, folder, gate, how):
+def test_no_handler_starts_for_a_client_that_closed_while_its_request_was_queued(
+    server_for, folder, gate, how
+):
     command = f"echo x >>{folder}/runs; {gate.wait}; cat"
     server = server_for(command, *{"kill": USUAL, "finish": FINISH}[how])
     with connect(server.path) as first:
@@ -135,7 +139,7 @@ def test_a_client_that_closes_while_queued_gets_no_handler(server_for, folder, g
     assert (folder / "runs").read_text() == "x\n"
 
 
-def test_a_client_that_reads_the_response_without_completing_its_request_was_answered(
+def test_a_client_that_read_its_whole_response_counts_as_answered_without_a_flush(
     server_for,
 ):
     server = server_for("echo done")
@@ -164,7 +168,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("wire", NONSENSE.values(), ids=NONSENSE)
-def test_malformed_requests_are_refused_and_the_next_is_answered(server_for, folder, wire):
+def test_malformed_requests_are_refused_and_the_next_request_is_answered(server_for, folder, wire):
     server = server_for(eof_witness(folder))
     with connect(server.path) as client:
         try:
@@ -180,7 +184,9 @@ def test_malformed_requests_are_refused_and_the_next_is_answered(server_for, fol
     assert ask(server.path, b"") == (b"done\n", True)
 
 
-def test_a_connection_closed_without_a_byte_runs_nothing_and_is_no_error(server_for, folder):
+def test_a_connection_that_closes_without_a_byte_starts_no_handler_and_is_no_error(
+    server_for, folder
+):
     server = server_for(f"echo x >>{folder}/runs")
     for _ in range(10):
         connect(server.path).close()
@@ -192,7 +198,7 @@ def test_a_connection_closed_without_a_byte_runs_nothing_and_is_no_error(server_
     assert (folder / "runs").read_text() == "x\n"
 
 
-def test_a_stopped_handler_ends_too(server_for, folder):
+def test_the_server_ends_a_handler_that_is_stopped_by_a_signal(server_for, folder):
     server = server_for(f": >{folder}/begun; kill -STOP $$")
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
@@ -201,7 +207,7 @@ def test_a_stopped_handler_ends_too(server_for, folder):
     server.wait_until_idle()
 
 
-def test_a_second_signal_ends_handlers_at_once(endpoint, folder):
+def test_a_second_signal_ends_all_handlers_at_once(endpoint, folder):
     command = f"trap '' TERM; : >{folder}/begun; exec sleep 1000"
     options = ["--kill-after", "1000s", "--drain-timeout", "0"]
     with Server(endpoint, command, *options) as server, connect(endpoint) as client:

@@ -113,7 +113,7 @@ def test_a_second_signal_ends_a_server_whose_main_thread_hangs(folder, hanging):
 
 
 @needs_fuse
-def test_a_second_signal_ends_a_server_that_hangs_at_its_start(endpoint, folder):
+def test_a_second_signal_ends_a_server_that_hangs_while_it_starts(endpoint, folder):
     (folder / "disk").mkdir()
     with hung_disk(folder / "disk") as is_used_by:
         command = [SIPC, "serve", endpoint, "--exec", folder / "disk" / "handler"]
@@ -126,7 +126,7 @@ def test_a_second_signal_ends_a_server_that_hangs_at_its_start(endpoint, folder)
 
 @needs_fuse
 @pytest.mark.parametrize("calls", [1, 2], ids=["one signal", "two signals"])
-def test_a_supervisor_that_hangs_is_left(endpoint, folder, calls):
+def test_the_server_exits_even_if_its_supervisor_hangs(endpoint, folder, calls):
     """Its thread starts a program on a disk that does not answer."""
     (folder / "disk").mkdir()
     program = folder / "disk" / "handler"
@@ -151,7 +151,9 @@ def test_a_supervisor_that_hangs_is_left(endpoint, folder, calls):
 class TestFailingThread:
     pytestmark = needs_strace
 
-    def test_a_thread_whose_wait_fails_ends_its_request_alone(self, endpoint, folder, gate, fault):
+    def test_a_failed_wait_of_a_worker_thread_ends_only_its_request(
+        self, endpoint, folder, gate, fault
+    ):
         """No second signal is needed: nothing waits for the request."""
         with Server(endpoint, f"{gate.wait}; cat", "--whole-request") as server:
             with connect(endpoint) as first, connect(endpoint) as second:
@@ -175,7 +177,9 @@ class TestFailingThread:
 class TestFailingConnection:
     pytestmark = needs_strace
 
-    def test_a_connection_whose_call_fails_ends_alone(self, endpoint, folder, call, error):
+    def test_a_failed_call_for_a_connection_ends_only_that_connection(
+        self, endpoint, folder, call, error
+    ):
         """recvfrom looks whether there is data, getsockopt asks for the client's user."""
         with Server(endpoint, "cat") as server:
             with connect(endpoint) as idle:
@@ -195,7 +199,9 @@ class TestFailingConnection:
             assert server.counters()["closed_without_data"] == 1
             assert server.stop() == 0
 
-    def test_an_idle_connection_whose_call_fails_ends_alone(self, endpoint, folder, call, error):
+    def test_a_failed_call_for_an_idle_connection_ends_only_that_connection(
+        self, endpoint, folder, call, error
+    ):
         with Server(endpoint, "cat") as server:
             with connect(endpoint) as idle:
                 wait_until(lambda: len(server.connections()) == 1, "it was accepted")
@@ -234,7 +240,9 @@ class TestFailingConnections:
 class TestUnwatchedConnection:
     pytestmark = needs_strace
 
-    def test_an_idle_connection_that_cannot_be_watched_is_closed_alone(self, endpoint, folder):
+    def test_an_idle_connection_that_cannot_be_polled_is_closed_and_no_other(
+        self, endpoint, folder
+    ):
         with Server(endpoint, "cat") as server:
             fault = Fault("epoll_ctl", "ENOMEM", 1, "main")
             with Strace(server.pid, folder / "strace", fault) as strace, connect(endpoint) as idle:

@@ -68,7 +68,7 @@ def ask_on(client: socket.socket, payload: bytes) -> tuple[bytes, bool]:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_idle_connections_occupy_no_thread_and_each_is_answered_when_it_sends(endpoint, count):
+def test_idle_connections_occupy_no_thread_and_are_answered_when_they_send(endpoint, count):
     command = 'echo "$UNIXREMOTEPID $UNIXREMOTEEUID $(cat)"'
     peer = f"{os.getpid()} {os.geteuid()}"
     with descriptors_for(count), Server(endpoint, command, "--threads", 1) as server:
@@ -99,7 +99,7 @@ def test_a_half_close_without_a_byte_ends_an_idle_connection(shared_server):
 
 
 @needs_files(4096)
-def test_the_limit_is_raised_for_idle_connections_and_lowered_after_them(endpoint):
+def test_the_descriptor_limit_is_raised_for_idle_connections_and_handlers_get_the_old_one(endpoint):
     """A handler gets the limit of before, and none of the server's sockets."""
     command = "ulimit -n; ls -l /proc/self/fd"
     with Server(endpoint, command, wrapper=limited(128, 4096)) as server:
@@ -131,7 +131,9 @@ def test_when_descriptors_run_short_the_oldest_idle_connections_are_closed(endpo
         assert server.log.count("out of file descriptors") == 1
 
 
-def test_all_that_have_sent_are_answered_however_late_there_is_room_for_them(endpoint, gate):
+def test_all_connections_that_have_sent_a_request_are_answered_even_if_they_wait_long(
+    endpoint, gate
+):
     """Those that were idle and those that wait to be accepted, also after the stop has begun."""
     options = ("--threads", "2", "--drain-timeout", "0")
     with Server(endpoint, f"{gate.wait}; cat", *options, wrapper=limited(64, 64)) as server:
@@ -214,7 +216,7 @@ class RandomClients:
     ],
 )
 @needs_files(4096)
-def test_each_connection_is_answered_once_whenever_it_sends(endpoint, folder, count, pause):
+def test_each_connection_is_answered_once_at_any_time_it_sends(endpoint, folder, count, pause):
     command = f'read -r n; echo "$n" >>{folder}/seen; echo "$n"'
     with Server(endpoint, command, wrapper=limited(400, 4096)) as server:
         clients = RandomClients(endpoint, count, pause)

@@ -71,7 +71,7 @@ def last_words(folder, *options, distance: int = 0) -> str:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_lines_for_the_journal_begin_with_their_priority(endpoint, kind):
+def test_text_lines_for_the_journal_begin_with_their_priority(endpoint, kind):
     ends = os.pipe() if kind == "pipe" else tuple(end.detach() for end in socket.socketpair())
     lines = log_of_a_server(endpoint, ends, name_of(ends[1]))
     assert prefixes(lines) == ALL_KINDS
@@ -83,7 +83,7 @@ def test_lines_for_the_journal_begin_with_their_priority(endpoint, kind):
     assert lines[5].startswith("<7>stopping: ")
 
 
-def test_objects_for_the_journal_begin_with_their_priority(endpoint):
+def test_json_lines_for_the_journal_begin_with_their_priority(endpoint):
     ends = os.pipe()
     lines = log_of_a_server(endpoint, ends, name_of(ends[1]), "--log-format", "json")
     assert prefixes(lines) == ALL_KINDS
@@ -92,7 +92,7 @@ def test_objects_for_the_journal_begin_with_their_priority(endpoint):
 
 
 @pytest.mark.parametrize("journal", ["", "1:1", "another file"])
-def test_lines_have_no_prefix_where_the_variable_names_another_file(endpoint, journal):
+def test_lines_have_no_prefix_if_journal_stream_names_another_file(endpoint, journal):
     """A process whose stderr was redirected inherits the variable."""
     ends = os.pipe()
     if journal == "another file":
@@ -101,7 +101,7 @@ def test_lines_have_no_prefix_where_the_variable_names_another_file(endpoint, jo
     assert prefixes(lines) == [""] * len(ALL_KINDS)
 
 
-def test_an_error_that_ends_the_server_is_an_error_in_the_journal(folder):
+def test_an_error_that_ends_the_server_has_the_priority_error_in_the_journal(folder):
     error = last_words(folder)
     assert error.startswith(f"<3>sipc serve: there is no folder {folder}/none: ")
     assert error.count("\n") == 1
@@ -114,5 +114,5 @@ def test_lines_in_a_log_file_have_no_prefix(folder):
     assert re.fullmatch(r"\S+ sipc serve: there is no folder .*\n", log.read_text())
 
 
-def test_each_line_of_a_text_gets_the_prefix():
+def test_each_line_of_a_message_of_several_lines_gets_the_prefix():
     assert with_priority("Traceback:\n  why", Priority.ERROR) == "<3>Traceback:\n<3>  why"

@@ -22,7 +22,7 @@ def kill(server: Server) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_prestarted_handler_that_has_no_request_is_killed(endpoint, folder, count):
+def test_the_guardian_kills_a_prestarted_handler_that_has_no_request(endpoint, folder, count):
     with Server(endpoint, RECORD, "--prestart", count, cwd=folder) as server:
         wait_until(lambda: len(children(server.pid)) == count, "the handlers to start")
         kill(server)
@@ -31,7 +31,7 @@ def test_a_prestarted_handler_that_has_no_request_is_killed(endpoint, folder, co
 
 @pytest.mark.parametrize("options", [(), ("--prestart", "2")], ids=["started", "prestarted"])
 @pytest.mark.parametrize("size", [10, 200_000])
-def test_a_handler_that_has_half_a_request_is_killed(endpoint, folder, options, size):
+def test_the_guardian_kills_a_handler_that_has_half_a_request(endpoint, folder, options, size):
     with Server(endpoint, RECORD, *options, cwd=folder) as server, connect(endpoint) as client:
         client.sendall(packets(b"x" * size))
         wait_until(lambda: has_size(folder / "input", size), "the handler to get it")
@@ -42,7 +42,7 @@ def test_a_handler_that_has_half_a_request_is_killed(endpoint, folder, options, 
 
 @needs_strace[0]
 @needs_strace[1]
-def test_a_handler_whose_group_the_guardian_does_not_know_is_killed(endpoint, folder):
+def test_a_handler_whose_group_the_guardian_does_not_know_is_also_killed(endpoint, folder):
     """The server may be killed before it has sent that; here, to send it fails."""
     server = Server(endpoint, RECORD, cwd=folder)
     with connect(endpoint) as client:
@@ -61,7 +61,7 @@ def has_size(file, size: int) -> bool:
 
 @pytest.mark.parametrize("options", [(), ("--prestart", "1")], ids=["started", "prestarted"])
 @pytest.mark.parametrize("size", [0, 10, 5000, 100_000])
-def test_a_handler_that_has_the_whole_request_continues(endpoint, folder, options, size):
+def test_a_handler_that_has_the_whole_request_keeps_running(endpoint, folder, options, size):
     command = "cat >>input; echo >whole; while [ ! -e go ]; do sleep .01; done; echo ended >ran"
     with Server(endpoint, command, *options, cwd=folder) as server:
         with connect(endpoint) as client:
@@ -75,7 +75,7 @@ def test_a_handler_that_has_the_whole_request_continues(endpoint, folder, option
     assert has_size(folder / "input", size)
 
 
-def test_a_server_that_ends_in_order_leaves_no_guardian(endpoint):
+def test_a_server_that_stops_normally_leaves_no_guardian(endpoint):
     with Server(endpoint, "cat") as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"begun"))
@@ -86,7 +86,7 @@ def test_a_server_that_ends_in_order_leaves_no_guardian(endpoint):
         assert not arguments(guardian), "it has given up its memory"
 
 
-def test_a_killed_guardian_harms_no_request(endpoint):
+def test_requests_are_answered_after_the_guardian_was_killed(endpoint):
     with Server(endpoint, "cat") as server:
         for text in (b"first", b"without one", b"with another"):
             with connect(endpoint) as client:
@@ -98,7 +98,7 @@ def test_a_killed_guardian_harms_no_request(endpoint):
                 assert decode(receive_all(client)) == (text, True)
 
 
-def test_a_guardian_that_is_killed_before_it_has_read_all_does_not_change_the_servers_end(endpoint):
+def test_a_guardian_killed_before_it_has_read_all_does_not_change_how_the_server_ends(endpoint):
     with Server(endpoint, "cat") as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"x"))

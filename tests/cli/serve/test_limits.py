@@ -19,7 +19,9 @@ SHORT_TIMEOUT = ("--timeout", "1s", "--kill-after", "100ms")
 """Options of servers that several tests share."""
 
 
-def test_clients_that_stop_after_a_byte_are_closed_and_the_next_is_answered(shared_server):
+def test_clients_that_stop_after_a_byte_are_disconnected_and_the_next_client_is_answered(
+    shared_server,
+):
     server = shared_server("cat", *SHORT_TIMES)
     with open_connections(server.path, 8) as clients:
         for client in clients:
@@ -36,7 +38,7 @@ def drip(client: socket.socket) -> None:
         Event().wait(0.02)
 
 
-def test_a_client_that_writes_a_byte_at_a_time_is_closed_when_a_packet_takes_too_long(endpoint):
+def test_a_client_that_writes_byte_by_byte_is_disconnected_when_a_packet_takes_too_long(endpoint):
     """It writes a byte so often that it is never silent for as long as the limit."""
     with Server(endpoint, "cat", "--read-timeout", "2s") as server, connect(endpoint) as client:
         client.sendall(b"fff0")
@@ -53,7 +55,7 @@ def test_the_read_timeout_does_not_run_while_the_handler_reads_slowly(endpoint):
         assert "read timeout" not in server.log
 
 
-def test_an_endless_response_to_a_client_that_does_not_read_stays_out_of_memory(shared_server):
+def test_an_endless_response_to_a_client_that_does_not_read_is_not_held_in_memory(shared_server):
     server = shared_server("exec yes")
     before = peak_memory(server.pid)
     with connect(server.path) as client:
@@ -67,7 +69,7 @@ def test_an_endless_response_to_a_client_that_does_not_read_stays_out_of_memory(
     server.wait_for_log("client closed")
 
 
-def test_a_client_that_never_reads_is_closed(shared_server):
+def test_a_client_that_never_reads_is_disconnected(shared_server):
     server = shared_server("exec yes", *SHORT_TIMES)
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
@@ -75,7 +77,7 @@ def test_a_client_that_never_reads_is_closed(shared_server):
         server.wait_until_idle()
 
 
-def test_the_write_timeout_does_not_run_while_the_client_writes(endpoint):
+def test_the_write_timeout_does_not_run_while_the_client_still_writes(endpoint):
     """Bytes move in one direction: that is enough."""
     command = "head -c 2000000 /dev/zero; cat"
     with Server(endpoint, command, "--write-timeout", "2s") as server, connect(endpoint) as client:
@@ -107,7 +109,7 @@ def test_a_request_is_read_to_its_end_after_its_handler_timed_out(shared_server)
         server.wait_for_log("handler timeout")
 
 
-def test_a_request_longer_than_allowed_is_refused(shared_server, folder):
+def test_a_request_longer_than_the_maximum_is_refused(shared_server, folder):
     command = f"cat >/dev/null; : >{folder}/eof; echo done"
     server = shared_server(command, "--max-request", "1K")
     assert ask(server.path, bytes(1024)) == (b"done\n", True)

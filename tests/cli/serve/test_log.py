@@ -46,7 +46,7 @@ def log(folder) -> Path:
     return folder / "server.log"
 
 
-def test_json_has_an_object_for_every_request(endpoint, log):
+def test_the_json_log_has_an_object_for_every_request(endpoint, log):
     script = 'read -r what; case $what in fail) exit 3;; kill) kill -9 $$;; *) echo "$what";; esac'
     options = ["--log-format", "json", "--log-file", log]
     with Server(endpoint, script, *options) as server:
@@ -89,7 +89,7 @@ def test_json_has_an_object_for_every_request(endpoint, log):
     assert objects(log)[0]["text"] == f"listening on {endpoint}"
 
 
-def test_json_goes_to_stderr_without_a_file(endpoint):
+def test_the_json_log_is_written_to_stderr_if_no_log_file_is_given(endpoint):
     with Server(endpoint, "cat", "--log-format", "json", "-q") as server:
         with connect(endpoint) as client:
             client.sendall(b"zzzz")
@@ -121,7 +121,7 @@ def test_the_log_has_the_queue_time_of_each_request(endpoint, folder, log, gate)
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_untrusted_bytes_and_a_path_that_is_no_text_are_escaped(folder, log, form):
+def test_untrusted_bytes_and_a_path_that_is_not_utf_8_are_escaped(folder, log, form):
     path = folder / os.fsdecode(b"s\xffck")
     with Server(path, "cat", "--log-format", form, "--log-file", log) as server:
         with connect(path) as client:
@@ -139,7 +139,7 @@ def test_untrusted_bytes_and_a_path_that_is_no_text_are_escaped(folder, log, for
     assert r"s\udcffck" in text
 
 
-def test_text_is_added_to_a_file_with_its_time(endpoint, log):
+def test_the_text_log_is_appended_to_its_file_with_the_time_of_each_line(endpoint, log):
     log.write_text("older\n")
     with Server(endpoint, "cat", "--log-file", log) as server:
         assert ask(endpoint, b"hello") == (b"hello", True)
@@ -189,7 +189,7 @@ def test_sighup_stops_a_server_without_a_log_file(endpoint):
         assert server.wait() == 0
 
 
-def test_sighup_keeps_the_old_log_file_when_the_folder_is_gone(endpoint, folder):
+def test_after_sighup_the_server_keeps_the_old_log_file_if_the_folder_was_removed(endpoint, folder):
     logs = folder / "logs"
     logs.mkdir()
     log, moved = logs / "log", folder / "moved"
@@ -231,7 +231,7 @@ def leave_room(log: Path, room: int) -> None:
 
 
 @needs_root
-def test_a_full_disk_loses_lines_of_the_log_and_nothing_else(endpoint, folder):
+def test_a_full_disk_loses_only_lines_of_the_log(endpoint, folder):
     place = folder / "small"
     with small_disk(place, str(16 * PAGE)):
         log, ballast = place / "log", place / "ballast"
@@ -258,7 +258,7 @@ def test_a_full_disk_loses_lines_of_the_log_and_nothing_else(endpoint, folder):
     assert len([entry for entry in whole if entry["event"] == "request"]) + lost == 11
 
 
-def test_counters_add_up(endpoint):
+def test_the_counters_are_the_sums_over_all_requests(endpoint):
     script = (
         'read -r what; case $what in fail) exit 3;; wait) exec sleep 1000;; *) echo "$what";; esac'
     )
@@ -322,7 +322,7 @@ def test_sighup_during_the_start_reopens_the_log_file(endpoint, folder, log):
 
 
 @pytest.mark.parametrize(("option", "lines"), [("-q", 1), ("-v", 5)], ids=["quiet", "verbose"])
-def test_quiet_shows_problems_only_and_verbose_more(endpoint, option, lines):
+def test_quiet_logs_only_problems_and_verbose_logs_more(endpoint, option, lines):
     with Server(endpoint, "read -r line; exit $line", option) as server:
         assert ask(endpoint, b"0\n") == (b"", True)
         assert ask(endpoint, b"3\n") == (b"", False)

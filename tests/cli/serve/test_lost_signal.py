@@ -119,7 +119,7 @@ def events(names: list[str], wanted: str) -> list[int]:
     return [at for at, name in enumerate(names, 1) if name == wanted]
 
 
-def test_a_signal_at_any_point_of_its_start_ends_a_server(folder, start, variables):
+def test_a_signal_at_any_point_of_the_start_ends_the_server(folder, start, variables):
     everything = range(1, len(start))
     lost = events(start, CALLBACK)
     wrapped = events(start, WRAPPED)
@@ -128,7 +128,7 @@ def test_a_signal_at_any_point_of_its_start_ends_a_server(folder, start, variabl
     assert_each_ends_a_server(points, folder, variables)
 
 
-def test_a_lost_signal_is_sent_again_to_a_server_that_listens_by_then(folder, start, variables):
+def test_a_lost_signal_is_sent_again_to_a_server_that_already_listens(folder, start, variables):
     at = events(start, CALLBACK)[-1]
     ended = signalled("serve", folder, variables, at, TEST_DELAY="1")
     assert ended in [(0, ""), (143, "")]  # the second on a machine that takes longer to start it
@@ -136,13 +136,13 @@ def test_a_lost_signal_is_sent_again_to_a_server_that_listens_by_then(folder, st
 
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_signal_at_every_point_of_its_start_ends_a_server(folder, start, variables, part):
+def test_a_signal_at_every_point_of_the_start_ends_the_server(folder, start, variables, part):
     points = sorted({*events(start, CALLBACK), *range(1, len(start), 199)})
     assert_each_ends_a_server(points[part::PARTS], folder, variables)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_signal_that_the_compiler_drops_ends_every_verb(folder, variables, verb):
+def test_a_signal_whose_exception_the_compiler_drops_ends_every_verb(folder, variables, verb):
     done = signalled(verb, folder, variables, 100, TEST_IN_COMPILER="yes")
     assert done == (143, "")
 
@@ -165,7 +165,7 @@ sys.exit(cli._status("probe", run))
 """
 
 
-def test_no_second_signal_interrupts_the_cleanup():
+def test_a_second_signal_does_not_interrupt_the_cleanup():
     command = [sys.executable, "-c", CLEANUP]
     done = subprocess.run(command, env=environment(), capture_output=True, timeout=TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (143, b"cleaned up\n", b"")

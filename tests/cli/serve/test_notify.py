@@ -162,7 +162,9 @@ def test_watchdog_messages_are_sent_if_WATCHDOG_PID_is_the_servers(notify_socket
         notify_socket.close()
 
 
-def test_a_watchdog_of_a_microsecond_does_not_make_the_server_spin(notify_socket, folder, endpoint):
+def test_a_watchdog_time_of_a_microsecond_does_not_make_the_server_spin(
+    notify_socket, folder, endpoint
+):
     env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="1")
     with Server(endpoint, "cat", env=env) as server:
         assert states(notify_socket, 2) == [b"READY=1", b"WATCHDOG=1"]

@@ -21,7 +21,7 @@ from helpers.server import Server
     ],
     ids=["empty", "no folder", "a file for a folder", "long name", "dot", "slash", "loop", "long"],
 )  # fmt: skip
-def test_an_impossible_path_is_refused(folder, path, status):
+def test_a_path_that_no_socket_can_have_is_refused(folder, path, status):
     (folder / "file").touch()
     (folder / "sub").mkdir()
     (folder / "loop").symlink_to("loop")
@@ -41,7 +41,7 @@ def long_path(folder, length: int) -> Path:
     return path
 
 
-def test_a_long_path_works_at_every_verb(folder):
+def test_every_verb_accepts_a_long_path(folder):
     path = long_path(folder, 4000)
     with Server(path, "cat"):
         assert sipc("probe", path).returncode == 0
@@ -51,7 +51,7 @@ def test_a_long_path_works_at_every_verb(folder):
 
 
 @pytest.mark.parametrize("length", [107, 108])
-def test_paths_around_the_longest_address_work_at_every_verb(folder, length):
+def test_every_verb_accepts_paths_around_the_length_of_the_longest_address(folder, length):
     path = long_path(folder, length)
     with echo_server(path):
         assert run_cli("probe", path).returncode == 0
@@ -60,7 +60,7 @@ def test_paths_around_the_longest_address_work_at_every_verb(folder, length):
     assert os.listdir(path.parent) == []
 
 
-def test_a_long_name_works_at_every_verb(folder):
+def test_every_verb_accepts_a_long_file_name(folder):
     path = "n" * 255
     with Server(path, "pwd", cwd=folder):
         assert sipc("probe", path, cwd=folder).returncode == 0
@@ -70,7 +70,7 @@ def test_a_long_name_works_at_every_verb(folder):
 
 @pytest.mark.parametrize("length", [250, 251, 255])
 @pytest.mark.parametrize("relative", [True, False], ids=["relative", "absolute"])
-def test_names_around_the_longest_work_at_every_verb(folder, monkeypatch, length, relative):
+def test_every_verb_accepts_file_names_around_the_longest(folder, monkeypatch, length, relative):
     monkeypatch.chdir(folder)
     path = "n" * length if relative else str(folder / ("n" * length))
     with echo_server(path):
@@ -79,7 +79,7 @@ def test_names_around_the_longest_work_at_every_verb(folder, monkeypatch, length
     assert os.listdir(folder) == []
 
 
-def test_a_name_may_be_any_bytes_and_is_shown_escaped(folder):
+def test_a_file_name_may_be_any_bytes_and_is_shown_escaped(folder):
     path = os.fsdecode(os.fsencode(folder) + b"/new\nline\xff")
     done = sipc("probe", path)
     assert done.returncode == 4

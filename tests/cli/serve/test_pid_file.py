@@ -54,7 +54,7 @@ def test_the_pid_file_holds_the_servers_pid_while_the_server_runs(endpoint, pid_
         assert not pid_file.exists()
 
 
-def test_the_pid_file_is_complete_before_the_path_is_taken(endpoint, pid_file, folder):
+def test_the_pid_file_is_complete_before_the_server_takes_the_path(endpoint, pid_file, folder):
     lock = folder / "sock.lock"
     lock.touch()
     with Program([SIPC, *serve_with(endpoint, pid_file)], env=environment()) as server:
@@ -111,7 +111,7 @@ def test_a_pid_file_that_is_not_locked_is_replaced(pid_file, content):
     assert not pid_file.exists()
 
 
-def test_a_locked_pid_file_is_not_replaced_whatever_its_number(endpoint, pid_file):
+def test_a_locked_pid_file_with_any_number_is_not_replaced(endpoint, pid_file):
     """A server whose process ids are not ours, say: one in a container."""
     dead = a_dead_pid()
     pid_file.write_text(f"{dead}\n")
@@ -135,7 +135,7 @@ def test_a_locked_pid_file_is_not_replaced_whatever_its_number(endpoint, pid_fil
         ("x" * 300, "too long"),
     ],
 )
-def test_what_is_no_pid_file_is_reported_and_not_replaced(folder, endpoint, name, words):
+def test_a_file_that_is_no_pid_file_is_reported_and_not_replaced(folder, endpoint, name, words):
     (folder / "directory").mkdir()
     (folder / "notes").write_text("12 precious words")
     os.mkfifo(folder / "fifo")
@@ -147,7 +147,7 @@ def test_what_is_no_pid_file_is_reported_and_not_replaced(folder, endpoint, name
 
 
 @needs_root
-def test_the_file_that_another_users_dead_server_left_is_replaced(folder):
+def test_the_pid_file_left_by_the_dead_server_of_another_user_is_replaced(folder):
     """In a folder of ours: once the server ran as root, say."""
     pid_file = folder / "pid"
     pid_file.write_text(f"{a_dead_pid()}\n")
@@ -160,7 +160,7 @@ def test_the_file_that_another_users_dead_server_left_is_replaced(folder):
 
 @needs_root
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_missing_permissions_are_reported(folder, endpoint, pid_file, what):
+def test_missing_permissions_for_the_pid_file_are_reported(folder, endpoint, pid_file, what):
     folder.chmod(0o755 if what == "folder" else 0o1777)
     if what == "file":
         pid_file.write_text("1\n")
@@ -170,7 +170,7 @@ def test_missing_permissions_are_reported(folder, endpoint, pid_file, what):
 
 
 @needs_root
-def test_a_full_disk_is_reported_and_leaves_no_file(folder, endpoint):
+def test_a_full_disk_is_reported_and_leaves_no_pid_file(folder, endpoint):
     with small_disk(folder / "full", "4k") as full:
         (full / "filler").write_bytes(b"all the room there is")
         assert_error_line(refused(endpoint, full / "pid"), 1, "no space", "free space")
@@ -178,7 +178,7 @@ def test_a_full_disk_is_reported_and_leaves_no_file(folder, endpoint):
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "a directory"])
-def test_a_file_that_another_program_put_there_is_never_removed(pid_file, how):
+def test_a_file_of_another_program_at_the_path_of_the_pid_file_is_never_removed(pid_file, how):
     with PidFile(str(pid_file)):
         pid_file.unlink()
         if how == "replaced":
@@ -194,7 +194,7 @@ def test_a_server_that_cannot_start_leaves_no_pid_file(endpoint, folder, pid_fil
     assert os.listdir(folder) == ["sock"]
 
 
-def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
+def test_the_pid_file_of_a_killed_server_is_replaced_though_its_handler_still_runs(
     endpoint, pid_file, folder
 ):
     """A process that a handler left must not hold the lock of the server."""
@@ -223,7 +223,7 @@ def test_the_pid_file_of_a_killed_server_is_replaced_although_a_handler_is_left(
         ),
     ],
 )
-def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(
+def test_only_one_of_several_servers_that_start_with_one_pid_file_serves(
     folder, pid_file, number, before, rounds
 ):
     for _ in range(rounds):
@@ -243,7 +243,7 @@ def test_of_servers_with_one_pid_file_that_start_at_once_one_wins(
 
 
 @pytest.mark.parametrize("rounds", [1, soak(SOAK)])
-def test_the_pid_file_is_removed_at_the_end_of_the_stop(endpoint, pid_file, rounds):
+def test_the_pid_file_is_removed_after_the_server_has_stopped(endpoint, pid_file, rounds):
     """What a script can wait for."""
     with Background(endpoint) as background:
         for _ in range(rounds):

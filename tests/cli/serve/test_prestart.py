@@ -56,7 +56,7 @@ class Ahead(Server):
         return children(self.pid)
 
 
-def test_handlers_wait_before_a_request_and_again_after_it(endpoint):
+def test_prestarted_handlers_wait_before_a_request_and_are_replaced_after_it(endpoint):
     with Ahead(endpoint, "cat; echo $$", 2) as server:
         for _ in range(5):
             ready = server.wait_until_filled()
@@ -68,21 +68,21 @@ def test_handlers_wait_before_a_request_and_again_after_it(endpoint):
             server.wait_until_idle()
 
 
-def test_each_handler_is_used_once(endpoint):
+def test_each_prestarted_handler_is_used_once(endpoint):
     with Ahead(endpoint, "echo $$; cat", 3):
         answers = [ask(endpoint, b"x") for _ in range(10)]
         assert all(whole for _, whole in answers)
         assert len({answer.split()[0] for answer, _ in answers}) == 10
 
 
-def test_any_payload_goes_through_unchanged(endpoint):
+def test_any_payload_is_answered_unchanged(endpoint):
     with Ahead(endpoint, "cat", 2):
         for payload in (b"", b"x", os.urandom(3 * MIB)):
             for _ in range(3):
                 assert ask(endpoint, payload) == (payload, True)
 
 
-def test_more_requests_than_handlers_wait_start_their_own(endpoint, gate):
+def test_requests_without_a_prestarted_handler_start_a_new_handler(endpoint, gate):
     command = f"cat; {gate.wait}"
     with (
         Ahead(endpoint, command, 1, "--threads", 4),
@@ -141,7 +141,7 @@ class Failing(Ahead):
         wait_until(lambda: not children(self.pid), "no handler left")
 
 
-def test_handlers_that_fail_at_once_are_started_with_backoff(endpoint, folder):
+def test_prestarted_handlers_that_fail_at_once_are_started_with_backoff(endpoint, folder):
     with Failing(endpoint, f"echo x >>{folder}/starts; exit 3", 2) as server:
         server.wait_for_log("ended before its request: exit status 3")
         for _ in range(3):
@@ -161,7 +161,7 @@ def test_a_prestarted_handler_without_a_request_never_reads_the_end_of_its_input
     assert not (folder / "eof").exists()
 
 
-def test_the_handler_of_a_client_that_closed_is_ended_and_replaced(endpoint, folder):
+def test_the_prestarted_handler_of_a_client_that_closed_is_ended_and_replaced(endpoint, folder):
     with Ahead(endpoint, f"cat; touch {folder}/eof", 1) as server:
         ready = server.wait_until_ready()
         with connect(endpoint) as client:
@@ -173,7 +173,7 @@ def test_the_handler_of_a_client_that_closed_is_ended_and_replaced(endpoint, fol
         assert not (folder / "eof").exists()
 
 
-def test_the_timeout_counts_from_the_request(endpoint):
+def test_the_handler_timeout_counts_from_the_start_of_the_request(endpoint):
     """A handler may wait for its request for longer than it may take for it."""
     with Ahead(endpoint, "echo $$; exec cat", 2, "--timeout", "2s") as server:
         ready = server.wait_until_ready()
@@ -189,7 +189,7 @@ def test_the_timeout_counts_from_the_request(endpoint):
 
 
 @pytest.mark.parametrize("count", [30, soak(300)])
-def test_many_requests_leave_no_process_and_no_descriptor(endpoint, count):
+def test_many_requests_leave_no_process_and_no_open_descriptor(endpoint, count):
     with Ahead(endpoint, "cat", 2, "--threads", 2) as server:
         server.wait_until_ready()
         before = len(descriptors(server.pid))

@@ -167,7 +167,9 @@ def ways(*names: str):
 
 
 @ways("path", "descriptor", "bind mount")
-def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way, servers, count):
+def test_servers_that_replace_each_other_at_a_path_lose_no_request(
+    folder, endpoint, way, servers, count
+):
     """Clients reach the folder in several ways; whose name is in it then is the new server's."""
     with ExitStack() as stack:
         reached = folder
@@ -188,7 +190,7 @@ def test_a_server_with_a_path_is_replaced_without_loss(folder, endpoint, way, se
 
 
 @ways("path", "descriptor", "bind mount", "systemd")
-def test_a_server_with_a_passed_socket_is_replaced_without_loss(
+def test_servers_that_replace_each_other_at_a_passed_socket_lose_no_request(
     folder, endpoint, way, servers, count
 ):
     """Clients may hold on to the very socket: it is the same for all servers."""

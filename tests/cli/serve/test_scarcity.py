@@ -46,7 +46,7 @@ def fill(pipe: int) -> None:
         pass
 
 
-def test_an_idle_connection_stays_while_there_are_descriptors(endpoint):
+def test_an_idle_connection_stays_open_while_there_are_free_descriptors(endpoint):
     with Server(endpoint, "cat", "--threads", 8, wrapper=allowed(64)) as server:
         with connect(endpoint) as client:
             wait_until(lambda: len(server.connections()) == 1, "it was accepted")
@@ -120,7 +120,7 @@ def test_too_few_descriptors_are_reported_at_the_start(endpoint, folder, number)
     [(("--worker", "cat"), 39), (("--exec", "cat", "--prestart", 4), 48)],
     ids=["worker", "prestart"],
 )
-def test_handlers_that_wait_count_in_the_minimum_of_descriptors(endpoint, handler, least):
+def test_the_minimum_number_of_descriptors_includes_prestarted_handlers(endpoint, handler, least):
     """With fewer it would listen, and never accept."""
     command = [SIPC, "serve", endpoint, *map(str, handler)]
     done = subprocess.run([*allowed(least - 1), *command], capture_output=True)
@@ -132,14 +132,14 @@ def test_handlers_that_wait_count_in_the_minimum_of_descriptors(endpoint, handle
             assert ask(endpoint, b"here") == (b"here", True)
 
 
-def test_with_the_minimum_of_descriptors_all_requests_are_answered(endpoint):
+def test_all_requests_are_answered_with_the_minimum_number_of_descriptors(endpoint):
     with Server(endpoint, "cat", wrapper=allowed(32)):
         for number in range(10):
             assert ask(endpoint, b"%d" % number) == (b"%d" % number, True)
 
 
 @needs_files(2048)
-def test_a_server_started_with_a_thousand_open_descriptors_answers(endpoint):
+def test_a_server_that_inherits_a_thousand_open_descriptors_answers(endpoint):
     """What it opens has numbers that select(2) does not know."""
     opened = 'use POSIX; POSIX::open("/dev/null") for 3..1100; exec @ARGV'
     wrapper = ["prlimit", "--nofile=2048:2048", "perl", "-e", opened]
@@ -149,7 +149,7 @@ def test_a_server_started_with_a_thousand_open_descriptors_answers(endpoint):
             assert ask(endpoint, b"and?") == (b"and?", True)
 
 
-def test_ignored_child_signals_do_not_cost_the_handlers_status(endpoint):
+def test_the_server_learns_the_status_of_handlers_though_sigchld_was_ignored_at_its_start(endpoint):
     wrapper = ["perl", "-e", '$SIG{CHLD} = "IGNORE"; exec @ARGV']
     with Server(endpoint, "cat", wrapper=wrapper) as server:
         for _ in range(3):
@@ -190,7 +190,7 @@ def test_a_log_pipe_that_is_full_does_not_stop_the_server(endpoint):
         assert re.search(rb"\d lines were lost", log.read())
 
 
-def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
+def test_a_server_that_cannot_start_any_thread_can_be_stopped(endpoint):
     """A stack that does not fit into the memory allowed lets no thread start."""
     wrapper = ["bash", "-c", 'ulimit -v 60000 -s 65536; exec "$@"', "bash"]
     with Server(endpoint, "cat", "--drain-timeout", "100ms", wrapper=wrapper) as server:
@@ -203,7 +203,7 @@ def test_a_server_without_a_single_thread_can_be_stopped(endpoint):
 
 
 @needs_root
-def test_zombies_in_the_process_group_are_not_waited_for(endpoint, folder):
+def test_the_server_does_not_wait_for_zombies_in_a_process_group(endpoint, folder):
     """Where no process reaps orphans, as in many containers, zombies stay in their group."""
     command = "sleep 1000 >/dev/null 2>&1 & cat"
     serve = f"{SIPC} serve {endpoint} --threads 1 --kill-after 1000s --exec '{command}'"
@@ -217,7 +217,7 @@ def test_zombies_in_the_process_group_are_not_waited_for(endpoint, folder):
 
 
 @needs_root
-def test_a_handler_that_became_another_user_is_logged_and_the_server_stays(endpoint, folder):
+def test_a_handler_that_changed_its_user_is_logged_and_the_server_keeps_running(endpoint, folder):
     """A server that may not signal its handler says so, and goes on."""
     folder.chmod(0o777)
     helper = folder / "setpriv"
@@ -245,7 +245,7 @@ def test_a_handler_that_became_another_user_is_logged_and_the_server_stays(endpo
         assert server.wait() == 0
 
 
-def test_sigterm_ends_the_wait_for_a_lock_and_leaves_nothing(endpoint, folder):
+def test_sigterm_ends_the_wait_for_a_lock_and_leaves_no_file(endpoint, folder):
     (folder / "sock.lock").touch()
     command = [SIPC, "serve", endpoint, "--exec", "cat"]
     with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
@@ -257,7 +257,9 @@ def test_sigterm_ends_the_wait_for_a_lock_and_leaves_nothing(endpoint, folder):
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory"])
-def test_a_lock_that_is_no_file_is_reported_and_not_removed(endpoint, folder, kind):
+def test_a_symlink_or_directory_in_place_of_the_lock_is_reported_and_not_removed(
+    endpoint, folder, kind
+):
     lock = folder / "sock.lock"
     lock.symlink_to("elsewhere") if kind == "symlink" else lock.mkdir()
     done = run_cli("serve", endpoint, "--exec", "cat")
@@ -287,7 +289,7 @@ def test_sigint_during_an_import_prints_no_traceback(endpoint, module, status):
     assert done.stderr == b""
 
 
-def test_descriptors_inherited_at_the_start_are_counted(endpoint, gate):
+def test_the_server_counts_descriptors_that_it_inherits(endpoint, gate):
     """Requests wait for the descriptors that are left, and do not fail."""
     inherited = [os.open(os.devnull, os.O_RDONLY) for _ in range(44)]
     try:
@@ -309,7 +311,7 @@ def test_descriptors_inherited_at_the_start_are_counted(endpoint, gate):
             os.close(descriptor)
 
 
-def test_descriptors_taken_by_requests_make_others_wait_and_none_fail(endpoint, gate):
+def test_requests_wait_for_descriptors_of_other_requests_and_none_fails(endpoint, gate):
     wrapper = ["prlimit", "--nofile=48"]
     with ExitStack() as stack:
         server = stack.enter_context(
@@ -352,7 +354,7 @@ class TestShortage:
         options = ["--whole-request"] if kind == "whole" else []
         return Server(endpoint, f"{gate.wait}; exec cat", *options)
 
-    def test_it_waits_while_another_request_is_answered(
+    def test_a_request_that_cannot_start_its_handler_waits_while_another_is_answered(
         self, endpoint, folder, gate, fault, times, kind
     ):
         with (
@@ -372,7 +374,9 @@ class TestShortage:
             assert receive_all(first) == message(b"x")
             server.wait_for_log("in=1 .*: answered; .*cannot (start|create a pipe)")
 
-    def test_it_fails_if_no_other_can_end(self, endpoint, folder, gate, fault, times, kind):
+    def test_a_request_that_cannot_start_its_handler_fails_if_no_other_request_can_end(
+        self, endpoint, folder, gate, fault, times, kind
+    ):
         with self.serve(endpoint, kind, gate) as server:
             with connect(endpoint) as first:  # so that there is a thread
                 first.sendall(packets(b"x") if kind == "worker" else message(b"x"))

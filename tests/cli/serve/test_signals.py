@@ -39,7 +39,9 @@ def test_a_signal_stops_a_server_without_connections(endpoint, number):
     [(signal.SIGTERM, 1), (signal.SIGINT, 4), (signal.SIGTERM, 20), (signal.SIGINT, -4)],
     ids=["a byte", "a length", "half", "all but the flush"],
 )
-def test_a_request_that_is_being_received_is_answered_after_the_signal(endpoint, number, received):
+def test_a_request_that_the_server_is_receiving_is_answered_after_the_signal(
+    endpoint, number, received
+):
     wire = message(b"hello" * 100)
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         client.sendall(wire[:received])
@@ -50,7 +52,7 @@ def test_a_request_that_is_being_received_is_answered_after_the_signal(endpoint,
         assert server.wait() == 0
 
 
-def test_a_running_handler_is_waited_for_after_the_signal(endpoint, folder, gate):
+def test_the_server_waits_for_a_running_handler_after_the_signal(endpoint, folder, gate):
     command = f": >{folder}/begun; {gate.wait}; echo done"
     with Server(endpoint, command) as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -61,7 +63,7 @@ def test_a_running_handler_is_waited_for_after_the_signal(endpoint, folder, gate
         assert server.wait() == 0
 
 
-def test_a_response_that_is_being_sent_is_completed_after_the_signal(endpoint):
+def test_a_response_that_the_server_is_sending_is_completed_after_the_signal(endpoint):
     size = 3_000_000
     with Server(endpoint, f"head -c {size} /dev/zero") as server, connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -85,7 +87,7 @@ def test_a_second_signal_aborts_the_drain(endpoint, folder, number):
 
 
 @pytest.mark.parametrize("steps", [5, soak(20 * SOAK)])
-def test_a_signal_at_any_moment_of_the_start_leaves_no_file(endpoint, folder, steps):
+def test_a_signal_at_any_time_during_the_start_leaves_no_file(endpoint, folder, steps):
     """Whenever it comes, it ends, and leaves nothing at all."""
     for step in range(steps):
         command = [SIPC, "serve", endpoint, "--exec", "cat"]
@@ -134,7 +136,7 @@ def test_after_sigkill_no_handler_has_read_half_of_a_whole_request(endpoint, fol
     assert not (folder / "eof").exists()
 
 
-def test_signals_that_were_ignored_stay_so(endpoint):
+def test_signals_that_were_ignored_at_the_start_stay_ignored(endpoint):
     ignore = ["sh", "-c", 'trap "" INT HUP QUIT; exec "$@"', "sh"]
     with Server(endpoint, "cat", wrapper=ignore) as server:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):

@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 @needs_root
-def test_requests_are_stored_in_the_first_folder_that_works(endpoint, folder):
+def test_requests_are_stored_in_the_first_usable_folder(endpoint, folder):
     """Not in a TMPDIR that is gone, nor in a /var/tmp that is read-only."""
     read_only = 'mount -t tmpfs -o ro none /var/tmp && exec "$@"'
     env = environment(TMPDIR=str(folder / "missing"))
@@ -21,7 +21,7 @@ def test_requests_are_stored_in_the_first_folder_that_works(endpoint, folder):
         assert "TMPDIR" not in server.log
 
 
-def test_a_server_warns_at_the_start_if_no_folder_takes_files(endpoint):
+def test_a_server_warns_at_the_start_if_it_can_write_files_in_no_folder(endpoint):
     wrapper = ("prlimit", "--fsize=0")
     with Server(endpoint, "cat", "--whole-request", wrapper=wrapper) as server:
         line = server.log.splitlines()[0]
@@ -32,7 +32,7 @@ def test_a_server_warns_at_the_start_if_no_folder_takes_files(endpoint):
 
 
 @needs_root
-def test_a_full_disk_ends_a_request_and_not_the_server(endpoint, folder):
+def test_a_full_disk_ends_only_the_request_and_not_the_server(endpoint, folder):
     with small_disk(folder / "small") as spool:
         env = environment(TMPDIR=str(spool))
         with Server(endpoint, "cat", "--whole-request", env=env) as server:

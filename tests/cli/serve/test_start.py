@@ -38,20 +38,20 @@ def refused(path, **more) -> subprocess.CompletedProcess[bytes]:
     return run_cli("serve", path, "--exec", "cat", **more)
 
 
-def test_the_path_of_a_running_server_is_not_taken(shared_server):
+def test_a_second_server_does_not_take_the_path_of_a_running_server(shared_server):
     path = shared_server("cat").path
     assert_error_line(sipc("serve", path, "--exec", "cat"), 9, path, "another server")
     assert ask(path, b"hello") == (b"hello", True)
 
 
-def test_the_path_of_a_busy_server_is_not_taken(endpoint):
+def test_a_second_server_does_not_take_the_path_of_a_busy_server(endpoint):
     with busy_listener(endpoint):
         assert_error_line(refused(endpoint), 9)
         assert endpoint.exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink", "dangling", "datagram", "fifo"])
-def test_what_is_no_stale_socket_is_never_removed(endpoint, folder, kind):
+def test_a_file_that_is_no_stale_socket_is_never_removed(endpoint, folder, kind):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         match kind:
             case "file":
@@ -73,7 +73,7 @@ def test_what_is_no_stale_socket_is_never_removed(endpoint, folder, kind):
     assert sorted(os.listdir(folder)) == (["real", "sock"] if kind == "symlink" else ["sock"])
 
 
-def test_the_mode_is_never_wider_than_asked_for(folder, endpoint):
+def test_the_socket_never_has_more_permissions_than_requested(folder, endpoint):
     """Seen from outside, at every system call that could show it."""
     trace = folder / "trace"
     calls = "trace=fchmod,bind,chmod,fchmodat,renameat,listen"
@@ -108,7 +108,7 @@ def test_a_socket_without_write_permission_is_reported_by_every_verb(endpoint, f
 
 
 @needs_root
-def test_a_folder_without_search_permission_has_an_exit_status_of_its_own(endpoint, folder):
+def test_a_folder_without_search_permission_has_a_separate_exit_status(endpoint, folder):
     folder.chmod(0o700)
     with Server(endpoint, "cat"):
         assert as_nobody("serve", endpoint, "--exec", "cat").returncode == 8
@@ -133,7 +133,7 @@ def test_a_folder_without_write_permission_is_reported(folder):
         ),
     ],
 )
-def test_of_servers_that_start_at_once_exactly_one_listens(
+def test_exactly_one_of_several_servers_that_start_at_once_listens(
     endpoint, folder, number, before, rounds
 ):
     for _ in range(rounds):
@@ -156,7 +156,7 @@ def old_lock(folder, age: float = 6.0) -> None:
     os.utime(lock, (time.time() - age,) * 2)
 
 
-def test_a_held_lock_is_waited_for(endpoint, folder):
+def test_a_server_waits_for_a_lock_that_another_program_holds(endpoint, folder):
     """What git does: the lock is there while it makes its socket."""
     lock = folder / "sock.lock"
     lock.touch()

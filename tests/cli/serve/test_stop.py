@@ -16,7 +16,7 @@ from helpers.wire import ask, connect, decode, message, open_connections, packet
 from helpers.workers import serve_workers
 
 
-def test_stopping_answers_ten_requests_in_flight(endpoint, gate):
+def test_a_stopping_server_answers_ten_requests_in_flight(endpoint, gate):
     command = f"{gate.wait}; cat"
     with Server(endpoint, command) as server, open_connections(endpoint, 10) as clients:
         for client in clients:
@@ -31,7 +31,7 @@ def test_stopping_answers_ten_requests_in_flight(endpoint, gate):
         assert server.wait() == 0
 
 
-def test_stopping_answers_connections_in_the_backlog(endpoint):
+def test_a_stopping_server_answers_connections_in_the_backlog(endpoint):
     """More connections than the server accepts at once are there when the stop begins."""
     with serve_workers(endpoint, "--drain-timeout", "0", worker="cat") as server:
         stop_process(server.pid)
@@ -44,7 +44,7 @@ def test_stopping_answers_connections_in_the_backlog(endpoint):
         assert server.wait() == 0
 
 
-def test_stopping_closes_idle_connections_and_incomplete_requests(endpoint):
+def test_a_stopping_server_closes_idle_connections_and_incomplete_requests(endpoint):
     with (
         Server(endpoint, "cat", "--drain-timeout", "0") as server,
         open_connections(endpoint, 3) as clients,
@@ -58,7 +58,7 @@ def test_stopping_closes_idle_connections_and_incomplete_requests(endpoint):
         assert server.wait() == 0
 
 
-def test_stopping_ends_handlers_when_the_drain_takes_too_long(endpoint, folder):
+def test_a_stopping_server_ends_handlers_after_the_drain_timeout(endpoint, folder):
     """And starts none for requests that wait for a thread."""
     command = f"echo x >>{folder}/runs; exec sleep 1000"
     with Server(endpoint, command, "--threads", 1, "--drain-timeout", "200ms") as server:
@@ -95,7 +95,7 @@ def test_a_first_signal_after_count_requests_does_not_abort(endpoint, folder, ga
 
 
 @pytest.mark.soak
-def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
+def test_starting_and_stopping_repeatedly_leaves_no_process_and_no_file(endpoint, folder):
     for _ in range(SOAK):
         with Server(endpoint, "cat") as server:
             with open_connections(endpoint, 4) as connected:
@@ -108,7 +108,7 @@ def test_starting_and_stopping_in_a_row_leaves_nothing(endpoint, folder):
         assert os.listdir(folder) == []
 
 
-def test_a_suspended_stop_closes_no_connection_that_has_sent_meanwhile(endpoint):
+def test_a_server_suspended_during_its_stop_closes_no_connection_that_has_sent(endpoint):
     """As on a machine that was suspended: the server was stopped, and the client was not idle."""
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         wait_until(lambda: len(server.connections()) == 1, "it was accepted")

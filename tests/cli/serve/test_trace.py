@@ -53,7 +53,7 @@ def traced_server(_trace, shared_server):
     return server
 
 
-def test_each_request_is_traced_with_the_id_of_the_log(traced_server):
+def test_each_request_is_traced_with_its_id_from_the_log(traced_server):
     server, trace = traced_server('echo "$SIPC_REQUEST_ID $(cat)"')
     answers = [ask(server.path, b"ping%d" % number)[0] for number in range(3)]
     server.wait_for_log("answered", 3)
@@ -87,7 +87,7 @@ def test_a_trace_on_stderr_is_interleaved_with_the_log(endpoint):
     assert len(trace) == 6
 
 
-def test_without_the_option_there_is_no_trace(endpoint):
+def test_without_the_option_no_trace_is_written(endpoint):
     with Server(endpoint, "cat", "-v") as server:
         ask(endpoint, b"ping")
         server.wait_for_log("answered")
@@ -121,7 +121,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize(("wire", "expected"), CLIENTS.values(), ids=CLIENTS)
-def test_what_is_wrong_with_a_request_is_in_the_trace(traced_server, wire, expected):
+def test_the_trace_shows_the_defect_of_a_request(traced_server, wire, expected):
     server, trace = traced_server("cat")
     with connect(server.path) as client:
         client.sendall(wire)
@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_request_is_in_the_trace(traced_server, wire, expec
     assert any(event.startswith(expected) for event in one_request(trace))
 
 
-def test_a_request_one_byte_at_a_time_has_one_line_for_each_packet(traced_server):
+def test_a_request_that_arrives_byte_by_byte_has_one_line_for_each_packet(traced_server):
     server, trace = traced_server("cat")
     with connect(server.path) as client:
         for byte in b"0004" + message(b"hello"):
@@ -143,7 +143,7 @@ def test_a_request_one_byte_at_a_time_has_one_line_for_each_packet(traced_server
     ]
 
 
-def test_a_probe_leaves_no_line(traced_server):
+def test_a_probe_leaves_no_line_in_the_trace(traced_server):
     server, trace = traced_server("cat")
     assert run_cli("probe", server.path).returncode == 0
     ask(server.path, b"x")
@@ -276,7 +276,7 @@ def test_concurrent_requests_through_a_proxy_are_unchanged_and_in_one_log(proxy,
         assert len({letter.lower() for letter in letters}) == 1, "each has only its own payload"
 
 
-def test_a_proxy_passes_on_that_the_back_failed(endpoint, folder):
+def test_a_proxy_truncates_a_response_that_its_server_has_truncated(endpoint, folder):
     with Server(folder / "failing", "echo half; exit 1"):
         command = f"{shlex.quote(SIPC)} send --trace-file {folder}/flog {folder}/failing"
         with Server(endpoint, command):
@@ -285,7 +285,7 @@ def test_a_proxy_passes_on_that_the_back_failed(endpoint, folder):
     assert "< received truncated: end of stream without a flush, after 9 bytes" in events
 
 
-def test_a_proxy_typed_in_a_shell(folder):
+def test_a_proxy_can_be_started_by_a_command_line_of_a_shell(folder):
     script = """
 sipc serve back.sock --exec 'tr a-z A-Z' 2>/dev/null &
 sipc serve front.sock --exec 'sipc send --trace-file log back.sock' 2>/dev/null &

@@ -44,7 +44,7 @@ PAYLOADS = {
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 @pytest.mark.parametrize("options", [(), ("--whole-request",)], ids=["streaming", "whole"])
-def test_any_payload_goes_through_unchanged(shared_workers, payload, options):
+def test_any_payload_is_answered_unchanged(shared_workers, payload, options):
     server = shared_workers(ECHO, *options)
     for _ in range(2):
         assert ask(server.path, payload) == (payload, True)
@@ -57,20 +57,20 @@ def test_send_and_a_worker_exchange_megabytes_unchanged(shared_workers):
     assert (done.returncode, done.stderr, done.stdout) == (0, b"", payload)
 
 
-def test_one_process_answers_request_after_request(shared_workers):
+def test_one_worker_answers_several_requests(shared_workers):
     server = shared_workers(WORKER)
     pids = {ask_worker(server.path, "pid") for _ in range(10)}
     assert pids == {b"%d" % children(server.pid)[0]}
 
 
-def test_no_worker_is_started_before_there_is_a_request(endpoint):
+def test_no_worker_is_started_before_the_first_request(endpoint):
     with serve_workers(endpoint) as server:
         with connect(endpoint):
             assert sipc("probe", endpoint).returncode == 0
             assert children(server.pid) == []
 
 
-def test_as_many_workers_as_threads_work_at_once_and_are_numbered(endpoint, folder):
+def test_as_many_workers_run_at_once_as_threads_allows_and_each_has_a_number(endpoint, folder):
     with (
         serve_workers(endpoint, "--threads", 3) as server,
         open_connections(endpoint, 5) as clients,
@@ -93,7 +93,7 @@ def test_a_replacement_gets_the_number_of_the_ended_worker(shared_workers):
         ask(server.path, b"exit 0")
 
 
-def test_a_worker_knows_the_endpoint_and_nothing_of_a_request(endpoint, folder):
+def test_the_environment_of_a_worker_names_the_endpoint_and_no_request(endpoint, folder):
     stale = environment(UNIXREMOTEPID="7", SIPC_REQUEST_ID="old")
     with serve_workers("sock", cwd=folder, env=stale):
         lines = ask_worker(folder / "sock", "environment").decode().splitlines()
@@ -111,7 +111,7 @@ def test_requests_and_responses_are_streamed(shared_workers):
         assert receive_all(client) == b"0000"
 
 
-def test_a_request_and_an_answer_one_byte_at_a_time_are_understood(shared_workers):
+def test_a_request_and_a_response_that_arrive_byte_by_byte_are_understood(shared_workers):
     with connect(shared_workers(WORKER).path) as client:
         for byte in message(b"slow"):
             client.sendall(bytes([byte]))
@@ -125,7 +125,7 @@ def test_a_request_and_an_answer_one_byte_at_a_time_are_understood(shared_worker
         soak(100 * MIB, id="100 MiB"),
     ],
 )
-def test_a_long_request_from_a_client_that_writes_before_it_reads_stays_out_of_memory(
+def test_a_long_request_from_a_client_that_writes_before_it_reads_is_not_held_in_memory(
     endpoint, size
 ):
     payload = os.urandom(size)
@@ -141,7 +141,7 @@ PIPE = 65536
 """Bytes that a pipe holds."""
 
 
-def test_the_flush_is_written_after_a_pipe_was_full_at_the_last_byte(worker_script):
+def test_the_flush_is_written_after_the_pipe_was_full_at_the_last_byte(worker_script):
     server = worker_script("exec cat")
     with connect(server.path) as client:
         assert ask_worker(server.path, "x") == b"x"
@@ -156,7 +156,7 @@ def test_the_flush_is_written_after_a_pipe_was_full_at_the_last_byte(worker_scri
         assert decode(receive_all(client)) == (bytes(16 * 4092), True)
 
 
-def test_the_rest_of_a_length_is_written_after_a_pipe_was_full_in_the_middle_of_it(worker_script):
+def test_the_rest_of_a_packet_length_is_written_after_the_pipe_was_full_within_it(worker_script):
     """A write of more than a page is cut where the page ends that was begun before."""
     payload = os.urandom(MAX_PAYLOAD + 2 * 4096 + 3 - 8)
     server = worker_script("exec cat", "--whole-request")
@@ -170,7 +170,7 @@ def test_the_rest_of_a_length_is_written_after_a_pipe_was_full_in_the_middle_of_
         assert decode(receive_all(client)) == (payload, True)
 
 
-def test_both_directions_stream_at_once(shared_workers):
+def test_request_and_response_are_streamed_at_the_same_time(shared_workers):
     with connect(shared_workers(ECHO).path) as client:
         size = 8 * MIB
         sent = threading.Thread(target=lambda: client.sendall(message(bytes(size))))
@@ -180,7 +180,7 @@ def test_both_directions_stream_at_once(shared_workers):
         assert (len(payload), whole) == (size, True)
 
 
-def test_a_half_closed_client_gets_its_response_and_the_worker_stays(shared_workers):
+def test_a_client_that_half_closes_gets_its_response_and_the_worker_keeps_running(shared_workers):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     with connect(server.path) as client:
@@ -198,7 +198,7 @@ def test_bytes_after_a_request_do_not_reach_the_worker(shared_workers):
     assert ask_worker(server.path, "echo", "three") == b"three"
 
 
-def test_a_whole_request_reaches_the_worker_only_when_it_is_complete(endpoint):
+def test_with_whole_request_the_worker_gets_a_request_only_when_it_is_complete(endpoint):
     with serve_workers(endpoint, "--whole-request", "--threads", 2, worker=ECHO) as server:
         with connect(endpoint) as client:
             client.sendall(packets(b"hello"))
@@ -223,7 +223,7 @@ def test_a_whole_request_reaches_the_worker_only_when_it_is_complete(endpoint):
     ],
     ids=["neither", "both", "empty", "of the other"],
 )
-def test_exactly_one_handler_must_be_given(endpoint, options, said):
+def test_exactly_one_option_must_name_a_handler(endpoint, options, said):
     done = run_cli("serve", endpoint, *options)
     assert done.returncode == 2
     assert said in done.stderr.decode()

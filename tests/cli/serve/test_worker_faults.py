@@ -35,7 +35,9 @@ def test_a_worker_that_exits_after_its_response_is_replaced_and_no_request_is_lo
 
 
 @pytest.mark.parametrize("size", [5, 30_000])
-def test_a_request_that_a_dying_worker_has_not_read_goes_to_the_next(shared_workers, size):
+def test_a_request_that_an_exiting_worker_has_not_read_is_given_to_the_next_worker(
+    shared_workers, size
+):
     server = shared_workers(WORKER)
     pid = int(ask_worker(server.path, "pid"))
     stop_process(pid)
@@ -78,7 +80,7 @@ def test_a_request_that_a_worker_has_begun_to_read_is_not_retried(shared_workers
     ],
     ids=["no answer", "half an answer", "killed", "closed", "nonsense"],
 )
-def test_a_malformed_or_incomplete_response_is_truncated_and_its_worker_replaced(
+def test_a_malformed_or_incomplete_response_reaches_the_client_truncated(
     shared_workers, what, begun, said
 ):
     server = shared_workers(WORKER)
@@ -89,7 +91,7 @@ def test_a_malformed_or_incomplete_response_is_truncated_and_its_worker_replaced
     assert len(children(server.pid)) == 1
 
 
-def test_output_after_a_response_is_logged_and_reaches_no_client(shared_workers):
+def test_output_of_a_worker_after_a_response_is_logged_and_reaches_no_client(shared_workers):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     assert ask_worker(server.path, "behind") == b"good"
@@ -97,7 +99,9 @@ def test_output_after_a_response_is_logged_and_reaches_no_client(shared_workers)
     server.wait_for_log(r'wrote past the end of its response \("0007bad0000"\); replacing it')
 
 
-def test_output_between_requests_is_logged_and_reaches_no_client(shared_workers, folder):
+def test_output_of_a_worker_between_requests_is_logged_and_reaches_no_client(
+    shared_workers, folder
+):
     server = shared_workers(WORKER)
     before = ask_worker(server.path, "pid")
     assert ask_worker(server.path, "between", folder / "go", folder / "gone") == b"good"
@@ -120,7 +124,7 @@ def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(worker_s
     assert ask(server.path, b"hello") == (b"done", True)
 
 
-def test_the_timeout_starts_with_each_request_and_runs_while_the_client_does_not_read(
+def test_the_timeout_of_each_request_also_runs_while_the_client_does_not_read(
     worker_script,
 ):
     server = worker_script(ECHO, "--timeout", "2s")
@@ -133,7 +137,7 @@ def test_the_timeout_starts_with_each_request_and_runs_while_the_client_does_not
     assert server.log.count("handler timeout") == 1
 
 
-def test_a_worker_that_answers_early_gets_the_rest_of_the_request(worker_script):
+def test_a_worker_that_responds_early_gets_the_rest_of_the_request(worker_script):
     early = (
         f"{sys.executable} -ISuc 'import sys\n"
         "i, o = sys.stdin.buffer, sys.stdout.buffer\n"
@@ -150,7 +154,7 @@ def test_a_worker_that_answers_early_gets_the_rest_of_the_request(worker_script)
     assert "did not read the rest" not in server.log
 
 
-def test_a_worker_that_does_not_read_on_after_its_response_is_replaced(worker_script):
+def test_a_worker_that_stops_reading_after_its_response_is_replaced(worker_script):
     worker = "head -c 4 >/dev/null; printf 0008done0000; exec sleep 1000"
     server = worker_script(worker)
     for _ in range(2):
@@ -167,7 +171,7 @@ def test_a_worker_that_left_input_unread_is_replaced_before_the_next_request(wor
     server.wait_for_log("did not read the rest of its request within 1 s while idle")
 
 
-def test_a_worker_that_answers_before_it_has_read_the_flush_stays(worker_script):
+def test_a_worker_that_responds_before_it_reads_the_flush_is_not_replaced(worker_script):
     slow = "while read -rN9 packet; do printf 0008done0000; read -rN4 flush; done"
     server = worker_script(f"exec bash -c '{slow}'")
     assert ask(server.path, b"hello") == (b"done", True)
@@ -186,7 +190,7 @@ def test_a_worker_that_closes_its_input_between_requests_is_replaced(worker_scri
     server.wait_for_log("closed its standard input while idle")
 
 
-def test_a_worker_that_closes_its_input_and_answers_is_replaced_and_the_response_delivered(
+def test_the_response_of_a_worker_that_closes_its_input_is_delivered_before_its_replacement(
     worker_script,
 ):
     worker = "head -c 4 >/dev/null; exec 0<&-; printf 0008done0000; exec sleep 1000"
@@ -202,7 +206,7 @@ def test_a_worker_may_exit_between_its_response_and_the_rest_of_the_request(work
         assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
 
 
-def test_a_truncated_request_ends_its_worker_which_does_not_read_the_end_of_its_input(
+def test_a_truncated_request_ends_its_worker_before_that_reads_the_end_of_its_input(
     worker_script, folder
 ):
     server = worker_script(f"cat; touch {folder}/eof")
@@ -226,7 +230,7 @@ def test_a_client_that_closes_during_the_response_ends_its_worker(worker_script,
     assert ask_worker(server.path, "pid") != before
 
 
-def test_a_worker_that_may_finish_for_a_closed_client_stays(endpoint, folder):
+def test_a_worker_that_may_finish_for_a_closed_client_is_not_replaced(endpoint, folder):
     with serve_workers(endpoint, "--on-hangup", "finish") as server:
         before = ask_worker(endpoint, "pid")
         with connect(endpoint) as client:

@@ -102,7 +102,7 @@ main()
 
 
 @pytest.mark.parametrize("ignored", ["", " ignore"], ids=["heeded", "ignored"])
-def test_workers_end_with_the_server_by_the_end_of_their_input(endpoint, folder, ignored):
+def test_a_server_that_stops_ends_its_workers_by_closing_their_input(endpoint, folder, ignored):
     worker = f"sleep 1000 & {WORKER}{ignored}; echo $? >{folder}/status"
     more = {"worker": worker, "program": (sys.executable, "-c", PATIENT)}
     with serve_workers(endpoint, "--kill-after", "1000s", **more) as server:
@@ -112,7 +112,7 @@ def test_workers_end_with_the_server_by_the_end_of_their_input(endpoint, folder,
     assert (folder / "status").read_text() == "0\n"
 
 
-def test_workers_that_do_not_end_are_killed_with_the_server(endpoint):
+def test_a_server_that_stops_kills_workers_that_do_not_end(endpoint):
     worker = "trap '' TERM; cat; sleep 1000; sleep 1000"
     with serve_workers(endpoint, "--kill-after", "100ms", "--threads", 4, worker=worker) as server:
         with open_connections(endpoint, 4) as clients:
@@ -126,7 +126,7 @@ def test_workers_that_do_not_end_are_killed_with_the_server(endpoint):
         assert len(children(server.pid)) == 4
 
 
-def test_a_second_signal_leaves_workers_no_time(endpoint):
+def test_a_second_signal_kills_workers_at_once(endpoint):
     worker = "trap '' TERM; cat; sleep 1000; sleep 1000"
     with serve_workers(endpoint, "--kill-after", "1000s", worker=worker) as server:
         assert ask_worker(endpoint, "x") == b"x"
@@ -146,7 +146,7 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(endpoint, folder
         assert decode(receive_all(client)) == (b"waited", True)
 
 
-def test_descriptors_of_workers_are_given_back(endpoint):
+def test_the_server_closes_the_descriptors_of_ended_workers(endpoint):
     with serve_workers(endpoint, "--threads", 2) as server:
         ask_worker(endpoint, "pid")
         before = len(descriptors(server.pid))

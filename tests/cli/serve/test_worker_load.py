@@ -102,7 +102,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("requests", CASES, ids=str)
-def test_every_response_is_right_while_clients_close_and_workers_crash(endpoint, requests):
+def test_every_response_is_correct_while_clients_close_and_workers_crash(endpoint, requests):
     with serve_workers(endpoint, "--threads", WORKERS, "-v") as server:
         load = Load(endpoint, requests)
         load.run()
