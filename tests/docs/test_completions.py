@@ -106,31 +106,31 @@ def offered(request, folder):
 
 
 @pytest.mark.parametrize("path", rendered(), ids=lambda path: path.name)
-def test_completions_match_the_command_line(path):
+def test_the_completion_files_match_the_command_line(path):
     assert path.read_text() == rendered()[path], "renew it: cd tests; python -m docs.completions"
 
 
-def test_there_is_no_other_completion_file():
+def test_each_completion_file_belongs_to_a_shell():
     assert set(FOLDER.iterdir()) == set(rendered())
 
 
-def test_verbs_are_offered(offered):
+def test_shells_offer_the_verbs(offered):
     assert set(VERBS) <= set(offered("sipc "))
     assert offered("sipc se") == ["send", "serve"]
 
 
-def test_options_are_offered_of_sipc_itself(offered):
+def test_shells_offer_the_options_of_sipc_itself(offered):
     assert offered("sipc --v") == ["--version"]
     assert {flag for option in group_options() for flag in option.flags} >= {"-h", "--help"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_option_of_a_verb_is_offered_and_no_other(offered, verb):
+def test_shells_offer_every_option_of_a_verb_and_no_other(offered, verb):
     flags = {flag for option in verbs()[verb] for flag in option.flags if flag.startswith("--")}
     assert set(offered(f"sipc {verb} --")) == flags
 
 
-def test_known_values_are_offered(offered):
+def test_shells_offer_the_known_values_of_an_option(offered):
     assert offered("sipc serve --on-hangup ") == ["finish", "kill"]
     assert offered("sipc bench --fail-if p99") == ["p99", "p99.9", "p99.99"]
     assert offered("sipc send --wait ") == []
@@ -146,17 +146,17 @@ def mixed(folder):
 
 
 @pytest.mark.parametrize("before", ["", "-q ", "--json "], ids=["first", "short", "long"])
-def test_sockets_and_folders_are_offered_for_a_path(offered, mixed, before):
+def test_shells_offer_sockets_and_folders_for_a_path(offered, mixed, before):
     found = [name.replace("\\", "") for name in offered(f"sipc probe {before}a")]
     assert sorted(found) == ["a b.sock", "a-folder"]
 
 
-def test_any_file_is_offered_for_a_file(offered, mixed):
+def test_shells_offer_any_file_for_a_file(offered, mixed):
     found = [name.replace("\\", "") for name in offered("sipc send -o a")]
     assert sorted(found) == ["a b.sock", "a-file", "a-folder"]
 
 
-def test_commands_are_offered_for_a_command(offered):
+def test_shells_offer_commands_for_a_command(offered):
     assert "sort" in offered("sipc serve --exec sor")
 
 

@@ -21,13 +21,13 @@ needs_mandoc = pytest.mark.skipif(not shutil.which("mandoc"), reason="needs mand
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_a_page_lists_exactly_the_options_there_are(page):
+def test_each_page_lists_exactly_the_options_of_its_commands(page):
     assert renewed(page.read_text(), pages()[page]) == page.read_text(), (
         "renew it: cd tests; python -m docs.manpages"
     )
 
 
-def test_the_list_follows_the_command_line():
+def test_the_list_of_options_in_a_page_changes_with_the_command_line():
     options = pages()[MAN / "sipc-send.1"]
     text = (MAN / "sipc-send.1").read_text()
     assert renewed(text, options[1:]) != text
@@ -35,14 +35,14 @@ def test_the_list_follows_the_command_line():
     assert renewed(text, longer) != text
 
 
-def test_every_verb_has_a_page():
+def test_every_verb_has_a_man_page():
     names = {"sipc.1", "sipc-protocol.7", *(f"sipc-{verb}.1" for verb in VERBS)}
     assert {page.name for page in PAGES} == names
 
 
 @needs_mandoc
 @each_page
-def test_mandoc_has_no_warnings(page):
+def test_mandoc_reports_no_warnings(page):
     done = subprocess.run(["mandoc", "-Tlint", page], capture_output=True, text=True)
     # The pages of other programs need not be installed.
     others = re.compile("referenced manual not found|outdated mandoc.db")
@@ -89,10 +89,10 @@ def ragged(text: str) -> list[str]:
 
 
 @each_page
-def test_lines_are_filled(page):
+def test_the_lines_of_each_page_are_filled(page):
     assert ragged(page.read_text()) == []
 
 
-def test_ragged_lines_are_found():
+def test_lines_that_are_not_filled_are_found():
     assert ragged(".Ar CMD\nis the\nresponse.\nBoth are\n.Ar X\n") == ["is the"]
     assert ragged("is the\n.Bd -literal\na\nb\n.Ed\nresponse.\n") == []

@@ -50,7 +50,7 @@ def test_the_wheel_installs_pages_and_completions(built):
     }
 
 
-def test_the_wheel_s_script_imports_only_the_package(built):
+def test_the_script_of_the_wheel_imports_only_the_package(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
         (script,) = (name for name in files.namelist() if name.endswith(".data/scripts/sipc"))

@@ -60,7 +60,7 @@ def with_longer_waits(script: str) -> str:
     return replaced(script, {"--wait 10s": f"--wait {TIMEOUT}s"})
 
 
-def test_two_commands_do_all_the_set_up():
+def test_two_commands_of_the_readme_do_the_whole_setup():
     first, tests = BLOCKS[:2]
     for command in (first, tests):
         assert command.count("\n") == 1, "one line each"
@@ -104,7 +104,7 @@ SIZES = {"10000000": "100000", "-z 2s": "-z 100ms", "-n 1000 ": "-n 20 "}
 
 
 @pytest.mark.parametrize("is_short", [True, soak(False)])
-def test_the_recipes_do_what_they_say(folder, is_short):
+def test_the_recipes_of_the_readme_work(folder, is_short):
     # Block 2 puts sipc on PATH; the environment of the tests has it there.
     script = with_longer_waits("".join(block for block in BLOCKS[3:] if block not in ELSEWHERE))
     # The speed of the machine must not matter, and 20 requests have no p99.
@@ -192,13 +192,13 @@ TEXTS = ["", "one", "two\nlines\n\n", "0000", "x" * 65_000]
 LONG = ["y" * 1_000_000, "z" * (65_516 * 2)]
 
 
-def test_there_is_a_short_worker_for_each_language():
+def test_the_readme_has_a_short_worker_for_each_language():
     assert set(WORKERS) == set(PROGRAMS)
     assert all(text.count("\n") <= 20 for text in WORKERS.values())
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_each_worker_answers_request_after_request(name, script, endpoint):
+def test_each_worker_answers_several_requests(name, script, endpoint):
     if shutil.which(PROGRAMS[name]) is None:
         pytest.skip(f"there is no {PROGRAMS[name]}")
     worker = script(WORKERS[name], name)

@@ -13,7 +13,7 @@ def found(text: str, name: str = "README.md") -> list[tuple[int, str]]:
     return [(place.line, place.word) for place in places(name, text)]
 
 
-def test_no_text_has_words_to_avoid():
+def test_no_text_has_a_word_to_avoid():
     assert [str(place) for place in places_in(ROOT)] == []
 
 
@@ -23,7 +23,7 @@ def test_all_texts_are_searched():
     assert {"simpleipc_cli/client.py", "simpleipc_cli/cli/send/command.py"} <= names
 
 
-def test_words_are_found_in_prose():
+def test_words_to_avoid_are_found_in_prose():
     assert found("It waits so\nlong, until somebody\nTells it.") == [
         (1, "so long"),
         (2, "somebody"),
@@ -33,7 +33,7 @@ def test_words_are_found_in_prose():
     assert found("housekeeping, a whole, lookup, headroom") == []
 
 
-def test_words_are_found_in_identifiers():
+def test_words_to_avoid_are_found_in_identifiers():
     assert found("class TheLobby:\n    _KEEPER = 1\n", "x.py") == [(1, "Lobby"), (2, "KEEPER")]
     assert found("give_up = 1  # we give up\n", "x.py") == [(1, "give_up")]
 
@@ -44,6 +44,6 @@ def test_standard_terms_are_allowed():
 
 
 @pytest.mark.parametrize("pattern", ALLOWED)
-def test_every_exception_is_needed(pattern):
+def test_every_exception_of_the_vocabulary_is_needed(pattern):
     texts = (path.read_text() for path in files(ROOT))
     assert any(re.search(pattern, text, re.I) for text in texts)

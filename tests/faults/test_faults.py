@@ -113,21 +113,21 @@ def test_a_failing_call_breaks_no_rule(row):
     assert case.injected, "the call was not made"
 
 
-def test_what_a_server_cannot_start_without_is_named():
+def test_the_error_names_the_call_without_which_the_server_cannot_start():
     case = hunt("exec-start").run(fault_of("eventfd2:EPERM:1:all"))
     assert not case.broken, str(case)
     (line,) = case.said
     assert re.match(r"sipc serve: cannot start: \w+\.__init__ failed: Operation not", line), line
 
 
-def test_a_server_listens_even_if_its_process_cannot_be_found_out():
+def test_a_server_listens_even_if_its_own_process_cannot_be_identified():
     case = hunt("probe").run(fault_of("getsockopt:EPERM:1:all"))
     assert case.injected, "the call was not made"
     assert not case.broken, str(case)
     assert case.status == 0
 
 
-def test_a_path_that_stays_after_the_stop_is_named():
+def test_the_log_names_a_path_that_cannot_be_removed_at_the_stop():
     case = hunt("exec-stop").run(fault_of("unlink:EPERM:1:all"))
     assert case.broken == ["files left: ['sock']"], str(case)
     warnings = [line for line in case.said if re.match(r"cannot remove /.*/sock: Operation", line)]
@@ -139,7 +139,7 @@ def test_a_path_that_stays_after_the_stop_is_named():
     "fault",
     ["openat:EMFILE", "read:EIO", "mmap:ENOMEM", "getdents64:EPERM", "newfstatat:ENOMEM"],
 )
-def test_a_load_generator_that_fails_while_it_starts_is_one_error(
+def test_a_load_generator_that_fails_while_it_starts_causes_one_error(
     folder, monkeypatch, capfd, fault, when
 ):
     call, error = fault.split(":")

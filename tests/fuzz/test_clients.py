@@ -97,7 +97,7 @@ class Client:
 
 
 @pytest.mark.parametrize("numbers", rounds(200))
-def test_send_and_probe_tell_complete_responses_from_others(folder, endpoint, numbers):
+def test_send_and_probe_distinguish_complete_responses_from_others(folder, endpoint, numbers):
     plans = iter([server_plan(number) for number in numbers])
     with HostileServer(endpoint, lambda _: next(plans), at_once=True) as server:
         at_start = descriptors_of_this_process()
@@ -111,7 +111,7 @@ def test_send_and_probe_tell_complete_responses_from_others(folder, endpoint, nu
 
 
 @pytest.mark.parametrize("numbers", rounds(4))
-def test_a_response_that_does_not_go_on_is_a_timeout(folder, endpoint, numbers):
+def test_a_response_that_stalls_causes_a_timeout(folder, endpoint, numbers):
     random = Random(f"timeouts {numbers}")
     plans = {number: silent_plan(number, random) for number in numbers}
     waiting = iter(plans.values())
@@ -133,7 +133,7 @@ def silent_plan(number: int, random: Random) -> Plan:
 
 
 @pytest.mark.parametrize("verb", ["send", "probe"])
-def test_a_server_that_has_gone_is_not_listening(folder, endpoint, verb):
+def test_a_server_that_has_ended_is_reported_as_not_listening(folder, endpoint, verb):
     with HostileServer(endpoint, lambda _: server_plan(0)):
         pass
     done = run_cli(verb, endpoint, "-d", "hello")
@@ -173,7 +173,7 @@ def plan_of_request(plans: dict[bytes, Plan]) -> Callable[[bytes], Plan]:
 
 
 @pytest.mark.parametrize("numbers", rounds(5000))
-def test_bench_counts_each_exchange_as_what_it_is(endpoint, numbers):
+def test_bench_counts_each_exchange_under_its_outcome(endpoint, numbers):
     plans = [server_plan(number, RIGHT if number % 2 else None) for number in numbers]
     waiting = iter(plans)
     size = random_size(numbers)

@@ -25,7 +25,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("wire", "verdict", "payload"), CASES, ids=str)
-def test_the_model_decodes_as_the_protocol_says(wire, verdict, payload):
+def test_the_model_decodes_messages_as_the_protocol_defines(wire, verdict, payload):
     decoded = decode(wire)
     assert (decoded.verdict, decoded.payload) == (verdict, payload)
 
@@ -35,7 +35,7 @@ def test_a_complete_message_ends_with_its_flush():
 
 
 @pytest.mark.parametrize("size", [0, 1, 65516, 65517, 200_000])
-def test_what_sipc_writes_is_told_from_what_it_only_accepts(size):
+def test_the_model_distinguishes_what_sipc_writes_from_what_it_accepts(size):
     wire = message(b"x" * size)
     assert is_written_by_sipc(wire)
     assert is_written_by_sipc(wire[:-1])

@@ -30,7 +30,7 @@ def client_plan(number: int) -> Plan:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("fuzzed", "numbers"), CASES)
-def test_right_requests_are_answered_rightly_wrong_ones_never(endpoint, fuzzed, numbers):
+def test_valid_requests_are_answered_correctly_and_invalid_ones_never(endpoint, fuzzed, numbers):
     tally = Tally()
     waiting = iter(numbers)
     clients = Conversations()
