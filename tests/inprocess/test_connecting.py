@@ -50,12 +50,12 @@ def test_an_invalid_name_of_an_endpoint_is_an_error(name):
         listen(name, mode=0o600, backlog=1)
 
 
-def test_a_path_has_one_listener(path, listener):
+def test_a_path_has_at_most_one_listener(path, listener):
     with pytest.raises(AddressInUse):
         listen(path, mode=0o600, backlog=16)
 
 
-def test_of_listeners_that_start_at_once_one_wins(path):
+def test_one_of_several_listeners_that_start_at_once_takes_the_path(path):
     start = threading.Barrier(8)
     won, lost = [], []
 
@@ -79,7 +79,7 @@ def test_of_listeners_that_start_at_once_one_wins(path):
         connect(path, Deadline(TIMEOUT)).close()
 
 
-def test_a_full_backlog_is_busy_until_a_connection_is_accepted(path):
+def test_a_listener_with_a_full_backlog_is_busy_until_it_accepts_a_connection(path):
     with (
         listening(path, backlog=1) as listener,
         connected_until_busy(path) as clients,
@@ -110,7 +110,7 @@ def test_a_withdrawn_listener_accepts_only_earlier_connections(path, listener):
         assert streams[3].read(bytearray(10), Deadline(TIMEOUT)) == 5
 
 
-def test_a_path_can_be_taken_again(path):
+def test_a_path_can_be_taken_again_after_its_listener_has_closed(path):
     for _ in range(3):
         with connected(path):
             pass
@@ -125,7 +125,7 @@ def test_a_path_can_be_taken_again(path):
     ],
     ids=["no memory", "interrupted", "a full disk"],
 )
-def test_an_unusual_error_about_an_endpoint_has_a_remedy_that_fits(path, numbers, kind, remedy):
+def test_an_unusual_error_about_an_endpoint_has_a_matching_remedy(path, numbers, kind, remedy):
     """The numbers of POSIX and of Windows."""
     endpoint_error = import_module(connect.__module__).endpoint_error
     error = endpoint_error(OSError(numbers[0], "a reason", None, numbers[1]), path)

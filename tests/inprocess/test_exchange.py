@@ -77,7 +77,7 @@ def test_a_truncated_or_malformed_response_is_an_error(path, serve, data, error)
         ask(path)
 
 
-def test_much_is_sent_and_received_at_once(path, serve):
+def test_a_large_request_and_a_large_response_are_exchanged_at_once(path, serve):
     pieces = [bytes([number]) * 200_000 for number in range(40)]
     waiting = iter([*pieces[1:], b""])
 
@@ -96,7 +96,7 @@ def test_much_is_sent_and_received_at_once(path, serve):
     assert ask(path, pieces[0], more=lambda: next(waiting)) == b"".join(pieces)
 
 
-def test_a_response_before_the_request_is_received(path, serve):
+def test_a_response_that_arrives_before_the_request_is_sent_is_received(path, serve):
     def act(stream):
         write_all(stream, b"0008pong0000")
         request_of(stream)
@@ -105,13 +105,13 @@ def test_a_response_before_the_request_is_received(path, serve):
     assert ask(path, b"x" * 30_000) == b"pong"
 
 
-def test_a_response_followed_by_a_hang_up_in_mid_request_is_received(path, serve):
+def test_a_response_is_received_though_the_server_closes_before_it_read_the_request(path, serve):
     """Though writing fails: the response may say why."""
     serve(lambda stream: write_all(stream, b"0008pong0000"))
     assert ask(path, b"x" * 30_000_000) == b"pong"
 
 
-def test_a_hang_up_in_mid_request_is_no_response(path, serve):
+def test_a_server_that_closes_before_it_read_the_request_causes_an_error(path, serve):
     serve(lambda stream: None)
     with pytest.raises(IncompleteMessage):
         ask(path, b"x" * 30_000_000)
@@ -211,12 +211,12 @@ def test_a_probe_may_send_a_request(path, serve):
     assert answer == [b"pong"]
 
 
-def test_waiting_for_the_end_of_a_server_times_out(path, serve):
+def test_the_wait_for_the_end_of_a_server_times_out(path, serve):
     with listening(path):
         assert wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
 
 
-def test_waiting_for_the_end_of_a_server_ends_with_it(path):
+def test_the_wait_for_the_end_of_a_server_ends_when_the_server_ends(path):
     listener = listen(path, mode=0o600, backlog=16)
 
     def end():

@@ -65,7 +65,7 @@ def write_all(poller, writer, data):
         wait_for(poller, writer, WRITE)
 
 
-def test_all_bytes_are_read_up_to_the_end(pipe, poller):
+def test_a_file_is_read_completely(pipe, poller):
     theirs, ours, close = pipe
     reader = new_file_reader(theirs)
     os.write(ours, b"x" * 3000)

@@ -28,7 +28,7 @@ def number(request):
     signal.signal(found, before)
 
 
-def test_held_signals_are_handled_in_let_in(number):
+def test_let_in_handles_the_signals_that_were_held(number):
     with BlockedSignals() as signals:
         signal.raise_signal(number)
         done = "something"
@@ -38,7 +38,7 @@ def test_held_signals_are_handled_in_let_in(number):
         assert done == "something"
 
 
-def test_signals_in_let_in_are_handled_at_once(number):
+def test_signals_that_arrive_during_let_in_are_handled_at_once(number):
     with BlockedSignals() as signals:
         with pytest.raises(Handled):
             with signals.unblocked():
@@ -49,7 +49,7 @@ def test_signals_in_let_in_are_handled_at_once(number):
                 pass
 
 
-def test_held_signals_are_handled_after_the_with(number):
+def test_signals_that_were_held_are_handled_after_the_with_statement(number):
     done = []
 
     def act():

@@ -67,7 +67,7 @@ def test_the_poller_reports_a_connection_until_it_is_accepted(path, listener, po
         assert poller.wait(0) == []
 
 
-def test_the_poller_reports_room_once_the_peer_has_read(pair, poller):
+def test_the_poller_reports_a_stream_as_writable_once_the_peer_has_read(pair, poller):
     client, server = pair
     total = fill(client)
     poller.register(client.fileno(), WRITE)
@@ -79,7 +79,7 @@ def test_the_poller_reports_room_once_the_peer_has_read(pair, poller):
     assert client.write_nowait([b"x" * 100_000]) > 0
 
 
-def test_the_poller_reports_a_hang_up_unasked(pair, poller):
+def test_the_poller_reports_a_closed_peer_without_being_asked_to(pair, poller):
     client, server = pair
     poller.register(server.fileno(), 0)
     assert poller.wait(0) == []
@@ -134,7 +134,7 @@ def test_a_wakeup_event_wakes_all_pollers_until_it_is_cleared(new_wakeup):
             assert poller.wait(0) == []
 
 
-def test_dispatch_calls_the_callback_of_what_is_ready(new_wakeup, poller):
+def test_dispatch_calls_the_callback_of_each_ready_descriptor(new_wakeup, poller):
     wakeups, calls = [new_wakeup() for _ in range(3)], []
     for number, wakeup in enumerate(wakeups):
         poller.register(
@@ -152,7 +152,7 @@ def test_dispatch_calls_the_callback_of_what_is_ready(new_wakeup, poller):
     assert calls == [(1, READ)] * 2
 
 
-def test_dispatch_calls_no_callback_of_what_another_has_unregistered_or_replaced(
+def test_dispatch_calls_no_callback_that_an_earlier_callback_has_unregistered_or_replaced(
     new_wakeup, poller
 ):
     """The first to be called takes the other away; a new one may have the same number."""
@@ -171,7 +171,7 @@ def test_dispatch_calls_no_callback_of_what_another_has_unregistered_or_replaced
     assert len(calls) == 1
 
 
-def test_a_forgotten_descriptor_is_not_reported(new_wakeup, poller):
+def test_an_unregistered_descriptor_is_not_reported(new_wakeup, poller):
     wakeup = new_wakeup()
     poller.register(wakeup.fileno(), READ)
     wakeup.set()

@@ -49,7 +49,7 @@ def test_a_request_is_answered(path, request_):
 
 
 @pytest.mark.parametrize("requests", [25, soak(125)])
-def test_requests_of_eight_clients_at_once_are_all_answered(path, requests):
+def test_all_requests_of_eight_simultaneous_clients_are_answered(path, requests):
     def client():
         return [ask(path, b"%d" % number) for number in range(requests)]
 
@@ -74,13 +74,13 @@ def test_a_handler_may_answer_before_it_reads(path):
         assert ask(path, MUCH) == MUCH + MUCH
 
 
-def test_a_handler_need_not_read(path):
+def test_a_handler_may_answer_without_reading_the_request(path):
     with serving(path, lambda context: context.write(b"no")) as server:
         assert ask(path, MUCH) == b"no"
         assert server.log.outcomes(1) == ["answered"]
 
 
-def test_the_response_is_passed_on_as_it_is_written(path, client):
+def test_the_response_is_sent_as_the_handler_writes_it(path, client):
     """And the handler sees the request as it is written."""
     with serving(path):
         stream = client(b"0005a")
@@ -91,7 +91,7 @@ def test_the_response_is_passed_on_as_it_is_written(path, client):
         assert read_all(stream) == b"0000"
 
 
-def test_a_handler_may_start_after_the_whole_request(path, client):
+def test_a_handler_may_start_when_the_request_is_complete(path, client):
     begun = []
 
     def act(context):
@@ -173,7 +173,7 @@ def test_a_malformed_request_ends_only_its_connection(path, bytes_):
 
 
 @pytest.mark.parametrize("bytes_", ["0", "000", "0009hel", "0009hello", "0009hello00"])
-def test_a_truncated_request_does_not_end_for_the_handler(path, client, bytes_):
+def test_a_handler_never_reads_the_end_of_a_truncated_request(path, client, bytes_):
     ends = []
 
     def act(context):

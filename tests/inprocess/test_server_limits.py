@@ -93,7 +93,7 @@ def test_a_request_larger_than_the_maximum_is_refused(path):
 
 
 @pytest.mark.parametrize("begun", [b"0", b"0009hel", b"0009hello"])
-def test_a_client_that_stops_in_mid_request_is_disconnected(path, client, begun):
+def test_a_client_that_stops_within_a_request_is_disconnected(path, client, begun):
     with serving(path, read_timeout=0.2) as server:
         stream = client(begun)
         assert payload_of(read_all(stream)) is None
@@ -121,7 +121,7 @@ def test_a_handler_is_ended_after_its_timeout(path):
 
 
 @pytest.mark.parametrize("sent", [b"0005x", b"0005x0000"], ids=["in mid-request", "after it"])
-def test_a_hang_up_ends_the_handler(path, client, sent):
+def test_a_client_that_closes_ends_its_handler(path, client, sent):
     begun, ended = threading.Event(), threading.Event()
 
     def act(context):
@@ -142,7 +142,7 @@ def test_a_hang_up_ends_the_handler(path, client, sent):
         ]
 
 
-def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
+def test_a_handler_may_finish_after_its_client_has_closed(path, client):
     gate, done = PausedHandler(), threading.Event()
 
     def act(context):
@@ -158,7 +158,7 @@ def test_a_handler_may_finish_after_its_client_has_hung_up(path, client):
         assert server.log.outcomes(1) == ["client_closed"]
 
 
-def test_a_request_without_memory_for_it_ends_and_no_other(path, monkeypatch):
+def test_a_request_that_finds_no_memory_ends_and_no_other_request_ends(path, monkeypatch):
     def fail():
         raise MemoryError
 
@@ -171,7 +171,7 @@ def test_a_request_without_memory_for_it_ends_and_no_other(path, monkeypatch):
         assert ask(path) == b"ping"
 
 
-def test_a_thread_without_memory_is_started_later(path, client, monkeypatch):
+def test_a_thread_that_finds_no_memory_is_started_later(path, client, monkeypatch):
     def fail(_thread):
         raise MemoryError("no memory for a thread")
 
@@ -187,7 +187,7 @@ def test_a_thread_without_memory_is_started_later(path, client, monkeypatch):
 # the end
 
 
-def test_the_server_stops_when_asked_to(path):
+def test_the_server_stops_after_a_call_of_stop(path):
     with serving(path) as server:
         assert ask(path) == b"ping"
         server.stop()
@@ -202,7 +202,7 @@ def test_the_server_stops_after_a_number_of_requests(path):
         assert server.end() is ExitReason.COMPLETED
 
 
-def test_the_server_stops_at_a_request_that_says_so(path):
+def test_the_server_stops_after_a_quit_request(path):
     with serving(path, quit_on=b"quit") as server:
         for other in (b"qui", b"quits", b"QUIT"):
             assert ask(path, other) == other
@@ -223,7 +223,7 @@ def test_a_path_can_be_served_again(path):
             assert server.end() is ExitReason.COMPLETED
 
 
-def test_a_path_has_one_server(path):
+def test_a_path_has_at_most_one_server(path):
     with serving(path):
         with pytest.raises(AddressInUse):
             listen(path, mode=0o600, backlog=1)

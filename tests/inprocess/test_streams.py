@@ -83,7 +83,7 @@ def test_bytes_go_both_ways_at_once(pair):
         thread.join(TIMEOUT)
 
 
-def test_a_read_into_a_small_buffer_takes_what_fits(pair):
+def test_a_read_into_a_small_buffer_returns_as_many_bytes_as_fit(pair):
     client, server = pair
     write_all(client, b"hello")
     buffer = bytearray(2)
@@ -120,7 +120,7 @@ def test_bytes_written_before_the_end_can_be_read_after_it(pair):
     assert read_all(client) == b"answer"
 
 
-def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
+def test_bytes_of_a_write_that_did_not_fit_are_neither_lost_nor_doubled(pair):
     """After a write without room the same bytes are written again, and each arrives once."""
     client, server = pair
     data = bytes(range(256)) * 8192
@@ -147,7 +147,7 @@ def test_bytes_that_had_no_room_are_neither_lost_nor_doubled(pair):
     poller.close()
 
 
-def test_a_hang_up_ends_the_wait_for_room(pair):
+def test_a_peer_that_closes_ends_a_write_that_waits(pair):
     client, server = pair
     fill(server)
     outcome = []
@@ -167,7 +167,7 @@ def test_a_hang_up_ends_the_wait_for_room(pair):
 
 
 @pytest.mark.parametrize("what", ["read", "write"])
-def test_a_shutdown_wakes_a_waiting_call_at_the_same_end(pair, what):
+def test_a_shutdown_wakes_a_call_that_waits_on_the_same_stream(pair, what):
     client, _ = pair
     outcome = []
 
@@ -188,7 +188,7 @@ def test_a_shutdown_wakes_a_waiting_call_at_the_same_end(pair, what):
     assert outcome == [0]
 
 
-def test_a_shutdown_is_the_end_of_stream_at_the_peer(pair):
+def test_after_a_shutdown_the_peer_reads_the_end_of_the_stream(pair):
     client, server = pair
     write_all(client, b"last")
     client.shutdown()
@@ -196,7 +196,7 @@ def test_a_shutdown_is_the_end_of_stream_at_the_peer(pair):
     assert read_all(server) == b"last"
 
 
-def test_only_the_end_of_the_other_is_a_hang_up(pair):
+def test_only_the_close_of_the_peer_is_reported_as_a_close(pair):
     client, server = pair
     assert not is_hung_up(server.fileno())
     write_all(client, b"data")

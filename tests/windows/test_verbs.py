@@ -114,7 +114,7 @@ def test_a_handler_that_times_out_is_ended_with_its_children(wine, path, folder,
         client.communicate(timeout=TIMEOUT)
 
 
-def test_a_hang_up_ends_the_handler(wine, path, folder, sleeper):
+def test_a_client_that_closes_ends_its_handler(wine, path, folder, sleeper):
     with wine.server(path, "-v", "--exec", sleeper) as server:
         client = wine.start("pipe_client.py", "hang", path, "0005x0000")
         server.wait_for_log("asleep")
@@ -148,7 +148,7 @@ def test_a_large_request_of_which_all_is_written_before_anything_is_read(
 
 
 @pytest.mark.parametrize("requests", [4, *[soak(32)] * 4])
-def test_requests_of_eight_clients_at_once_are_all_answered(wine, path, requests):
+def test_all_requests_of_eight_simultaneous_clients_are_answered(wine, path, requests):
     with wine.server(path, "--exec", "echo hello") as server:
         count = 8 * requests
         assert pipe_client(wine, "many", path, 8, requests) == f"{count} b'hello\\r\\n'"
