@@ -25,7 +25,7 @@ def clock(monkeypatch):
 # Deadline
 
 
-def test_time_runs_out_and_never_below_zero(clock):
+def test_the_remaining_time_decreases_to_zero_and_not_below(clock):
     deadline = Deadline(5)
     left = []
     for clock.now in (START, START + 2, START + 5, START + 60):
@@ -48,18 +48,18 @@ def test_a_deadline_of_0_seconds_has_passed(clock):
     ("mine", "other", "expected"),
     [(5, 3, 3), (3, 5, 3), (4, 4, 4), (5, None, 5), (None, 3, 3), (None, None, None)],
 )
-def test_the_sooner_of_two_counts(clock, mine, other, expected):
+def test_sooner_returns_the_earlier_of_two_deadlines(clock, mine, other, expected):
     assert Deadline(mine).capped(other).remaining() == expected
 
 
-def test_sooner_counts_from_now(clock):
+def test_sooner_counts_its_seconds_from_now(clock):
     deadline = Deadline(5)
     clock.now += 3
     assert deadline.capped(4).remaining() == 2
     assert deadline.capped(1).remaining() == 1
 
 
-def test_sooner_changes_nothing_about_the_deadline_itself(clock):
+def test_sooner_does_not_change_its_deadline(clock):
     deadline = Deadline(5)
     deadline.capped(1)
     assert deadline.remaining() == 5
@@ -68,7 +68,7 @@ def test_sooner_changes_nothing_about_the_deadline_itself(clock):
 # Timers of inactivity
 
 
-def test_the_timer_runs_out_only_while_it_runs():
+def test_a_timer_expires_only_while_it_runs():
     timer = InactivityTimer(10)
     assert timer.expires_at() == NEVER
     timer.set_running(True, 100)
@@ -122,7 +122,7 @@ def test_progress_resets_a_paused_timer_which_stays_paused():
     assert timer.expires_at() == 16
 
 
-def test_a_timer_without_a_limit_never_runs_out():
+def test_a_timer_without_a_limit_never_expires():
     timer = InactivityTimer(None)
     timer.set_running(True, 0)
     assert timer.expires_at() == NEVER

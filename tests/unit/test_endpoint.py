@@ -90,7 +90,7 @@ def test_the_environment_names_the_endpoint(environment, path, make_folder, user
 
 
 @pytest.mark.parametrize("environment", FALLBACKS.values(), ids=FALLBACKS)
-def test_without_a_variable_the_endpoint_is_in_a_folder_of_the_user(environment, user, folder):
+def test_without_the_variable_the_endpoint_is_in_the_folder_of_the_user(environment, user, folder):
     assert default_path(environment, user, make_folder=True) == f"{folder}/sipc.sock"
 
 
@@ -101,7 +101,7 @@ def test_the_folder_is_named_after_the_user_id(stranger):
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o277, 0o777], ids=oct)
-def test_the_folder_is_private_whatever_the_umask(mask, user, folder, umask):
+def test_the_folder_is_private_with_any_umask(mask, user, folder, umask):
     umask(mask)
     default_path({}, user, make_folder=True)
     assert (mode(folder), folder.lstat().st_uid) == (0o700, user)

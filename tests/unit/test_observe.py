@@ -62,11 +62,11 @@ def receive(theirs: socket.socket, size: int) -> bytes:
     return data
 
 
-def test_all_methods_are_passed_on():
+def test_an_observed_stream_has_all_methods_of_a_stream():
     assert set(Stream.__abstractmethods__) <= set(vars(ObservedStream))
 
 
-def test_the_peer_is_passed_on(pair):
+def test_an_observed_stream_returns_the_peer_of_its_stream(pair):
     stream, _ = pair
     inner = stream._stream
     assert stream.fileno() == inner.fileno() >= 0
@@ -77,7 +77,7 @@ def vars_of(peer) -> tuple[int, int, int]:
     return peer.pid, peer.uid, peer.gid
 
 
-def test_a_short_write_is_reported_as_far_as_it_went(pair):
+def test_a_short_write_is_reported_with_only_the_written_bytes(pair):
     stream, theirs = pair
     buffers = [bytes([number]) * 30_000 for number in range(100)]
     whole = b"".join(buffers)
@@ -102,7 +102,7 @@ def test_written_bytes_are_reported_across_buffers(size):
     assert stream.sent == b"0009hello0000"[:size]
 
 
-def test_waiting_writes_are_reported_when_they_end(pair):
+def test_writes_that_wait_are_reported_when_they_end(pair):
     stream, theirs = pair
     payload = bytes(1_000_000)
     got = []
@@ -116,7 +116,7 @@ def test_waiting_writes_are_reported_when_they_end(pair):
 
 
 @pytest.mark.parametrize("now", [False, True])
-def test_reads_are_reported_and_then_the_end(pair, now):
+def test_reads_and_then_the_end_of_the_stream_are_reported(pair, now):
     stream, theirs = pair
     buffer = bytearray(b"-" * 100)
 
@@ -170,7 +170,7 @@ def test_closing_is_reported_before_it_happens():
     assert stream.events == ["close", "felt", "close", "felt"]
 
 
-def test_close_and_shut_down_are_passed_on(pair):
+def test_close_and_shut_down_reach_the_observed_stream(pair):
     stream, theirs = pair
     stream.shutdown()
     assert stream.read(bytearray(1), Deadline(30)) == 0

@@ -40,7 +40,7 @@ def drain(stream) -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])
-def test_payload_and_packets_are_counted_and_nothing_else(piece):
+def test_only_payload_and_packets_are_counted(piece):
     stats = TransferStats()
     wire = b"0008ping0004000ahello!"
     stream = stats.observe(Script(wire + b"0000" + b"0005x", piece))
@@ -51,19 +51,19 @@ def test_payload_and_packets_are_counted_and_nothing_else(piece):
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 20])
-def test_malformed_bytes_count_for_nothing(piece):
+def test_malformed_bytes_are_not_counted(piece):
     stats = TransferStats()
     drain(stats.observe(Script(b"0005xzzzz0005y0005z", piece)))
     assert totals(stats) == (0, 0, 1, 1)
 
 
-def test_half_a_packet_is_its_bytes_and_no_packet():
+def test_an_incomplete_packet_counts_as_bytes_and_not_as_a_packet():
     stats = TransferStats()
     stats.observe(Script()).write([b"0009", b"hel"])
     assert totals(stats) == (3, 0, 0, 0)
 
 
-def test_connections_are_counted_together_and_ended_ones_once():
+def test_counts_are_the_sums_over_all_connections_and_ended_ones_count_once():
     stats = TransferStats()
     for _ in range(3):
         stream = stats.observe(Script(b"0005x0000"))

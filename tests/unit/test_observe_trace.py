@@ -126,7 +126,7 @@ WIRES = {
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "expected"), WIRES.values(), ids=WIRES)
-def test_every_packet_is_a_line(wire, expected, how):
+def test_every_packet_has_a_line(wire, expected, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     traced.send(*slices(wire, how))
@@ -147,7 +147,7 @@ MALFORMED = {
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "expected"), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_bytes_are_named_and_those_after_them_shown(wire, expected, how):
+def test_malformed_bytes_are_reported_and_later_bytes_shown(wire, expected, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     assert traced.lines[1] == '< received 0005 (5 bytes): "x"'
@@ -186,7 +186,7 @@ STOPS = {
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "expected"), STOPS.values(), ids=STOPS)
-def test_a_truncated_message_is_named_with_its_place(wire, expected, how):
+def test_a_truncated_message_is_reported_with_its_offset(wire, expected, how):
     traced = Traced()
     traced.receive(*slices(wire, how))
     before = len(traced.lines)
@@ -196,7 +196,7 @@ def test_a_truncated_message_is_named_with_its_place(wire, expected, how):
 
 @each_slicing
 @pytest.mark.parametrize(("wire", "expected"), list(STOPS.values())[1:], ids=list(STOPS)[1:])
-def test_a_message_that_is_sent_unfinished_is_named(wire, expected, how):
+def test_a_message_that_is_sent_unfinished_is_reported(wire, expected, how):
     traced = Traced()
     traced.send(*slices(wire, how))
     before = len(traced.lines)
@@ -207,20 +207,20 @@ def test_a_message_that_is_sent_unfinished_is_named(wire, expected, how):
     assert len(traced.lines) == before + 2, "closed is said once"
 
 
-def test_closing_is_not_reported_as_the_end_of_the_peer():
+def test_closing_the_stream_is_not_reported_as_the_end_of_the_peer():
     traced = Traced()
     traced.stream.shutdown()
     traced.receive(b"")
     assert traced.lines[1:] == ["= closed: sent bytes=0 packets=0, received bytes=0 packets=0"]
 
 
-def test_an_end_after_a_complete_message_is_only_an_end():
+def test_an_end_after_a_complete_message_is_not_reported_as_a_truncated_message():
     traced = Traced()
     traced.receive(b"0000", b"")
     assert traced.lines[2:] == ["< received end of stream"]
 
 
-def test_a_refused_write_is_named():
+def test_a_refused_write_has_a_line():
     traced = Traced()
     traced.script.gone = True
     with pytest.raises(PeerClosed):
@@ -252,7 +252,7 @@ def test_the_time_is_local_with_its_zone_to_the_microsecond(zone, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["x" * 4000, "\udcff" * 4000, "\n\u202e" * 900])
-def test_no_line_is_longer_than_a_pipe_takes_in_one_piece(path):
+def test_no_line_is_longer_than_an_atomic_write_to_a_pipe(path):
     traced = Traced(path)
     traced.receive(b"0fa4" + os.urandom(4000), b"\xff\xff\xff\xff" + b"\xff" * 9000)
     assert max(map(len, traced.raw)) < 4096

@@ -144,7 +144,7 @@ def test_malformed_lengths_are_refused(header):
 
 
 @each_refused
-def test_a_refusal_names_the_bytes_their_place_and_what_was_expected(header):
+def test_the_error_names_the_bytes_their_offset_and_what_was_expected(header):
     for before in (b"", b"0006ab", b"0000"):
         for slices in ([before + header], singly(before + header), [before, header]):
             error = decode(slices)[2]
@@ -158,7 +158,7 @@ def test_a_refusal_names_the_bytes_their_place_and_what_was_expected(header):
 @pytest.mark.parametrize(
     ("header", "name"), [(b"0001", "delim"), (b"0002", "response-end")], ids=["0001", "0002"]
 )
-def test_a_refusal_names_packets_of_other_protocols(header, name):
+def test_the_error_names_packets_of_other_protocols(header, name):
     assert name in decode([header])[2]
 
 
@@ -169,7 +169,7 @@ def test_packets_before_a_malformed_one_are_returned_first():
 # What a decoder says of itself, holds and costs
 
 
-def test_bytes_are_inside_a_packet_until_it_is_complete():
+def test_the_decoder_is_inside_a_packet_until_the_packet_is_complete():
     decoder = Decoder()
     inside = []
     for byte in singly(b"0006ab0000"):
@@ -180,7 +180,7 @@ def test_bytes_are_inside_a_packet_until_it_is_complete():
     assert inside == [True] * 5 + [False] + [True] * 3 + [False]
 
 
-def test_offset_and_unread_bytes_count_over_all_buffers():
+def test_offset_and_unread_bytes_include_all_buffers():
     decoder = Decoder()
     decoder.receive_data(b"0005a00")
     assert (decoder.offset, decoder.unread) == (0, 7)
@@ -329,14 +329,14 @@ def test_any_payload_in_any_slices_is_decoded(data, payload):
 
 @settings(deadline=None)
 @given(slicings(streams))
-def test_any_bytes_mean_the_same_in_any_slices(sliced):
+def test_any_bytes_are_decoded_the_same_in_any_slices(sliced):
     whole, slices = sliced
     assert decode(slices) == decode([whole]) == decode(singly(whole))
 
 
 @settings(deadline=None)
 @given(slicings(st.binary(max_size=60)))
-def test_any_bytes_at_all_are_packets_or_an_error(sliced):
+def test_any_bytes_are_decoded_as_packets_or_refused(sliced):
     whole, slices = sliced
     assert decode(slices) == decode([whole])
 
@@ -346,20 +346,20 @@ def test_any_bytes_at_all_are_packets_or_an_error(sliced):
 
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=MAX_PAYLOAD))
-def test_dulwich_encodes_the_same(payload):
+def test_dulwich_encodes_a_payload_to_the_same_bytes(payload):
     assert join(encode(payload)) == pkt_line(payload)
 
 
 @settings(deadline=None)
 @given(packet_lists)
-def test_dulwich_s_packets_are_decoded(packets):
+def test_packets_that_dulwich_encodes_are_decoded(packets):
     wire = join(map(pkt_line, packets))
     assert decode([wire])[0] == [FLUSH if packet is None else packet for packet in packets]
 
 
 @settings(deadline=None)
 @given(streams)
-def test_dulwich_decodes_the_same(stream):
+def test_dulwich_decodes_packets_to_the_same_payload(stream):
     assume(b"fff" not in stream.lower())  # dulwich takes packets longer than git's longest
     theirs: list[Packet] = []
     parser = PktLineParser(lambda packet: theirs.append(FLUSH if packet is None else packet))

@@ -17,13 +17,13 @@ def test_one_gathering_write_takes_as_many_buffers_as_the_system_allows():
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("count", range(8))
-def test_advance_removes_as_many_bytes_as_it_is_told(kind, count):
+def test_advance_removes_exactly_the_given_number_of_bytes(kind, count):
     buffers = [kind(piece) for piece in (b"ab", b"c", b"", b"defg")]
     consume(buffers, count)
     assert b"".join(buffers) == b"abcdefg"[count:]
 
 
-def test_nothing_is_removed_from_an_empty_list():
+def test_advance_does_not_change_an_empty_list():
     buffers = []
     consume(buffers, 0)
     assert buffers == []
@@ -45,7 +45,7 @@ def test_no_buffer_is_left_when_all_bytes_are_written():
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=6), max_size=10), st.data())
-def test_no_bytes_are_lost_in_any_steps_through_any_buffers(pieces, data):
+def test_steps_of_any_size_through_any_buffers_lose_no_bytes(pieces, data):
     left = b"".join(pieces)
     buffers = list(pieces)
     while left:

@@ -58,7 +58,7 @@ def test_every_recorded_conversation_is_tested():
 
 
 @each_conversation
-def test_reads_what_git_wrote_in_slices_of_any_size(name, writes):
+def test_recorded_messages_of_git_are_read_in_slices_of_any_size(name, writes):
     wire = (WIRE / name).read_bytes()
     for size in (1, 3, 4, 4096, 65_519, 65_520, 65_521, 1 << 20):
         if len(wire) > 20_000 * size:
@@ -76,7 +76,7 @@ def test_reads_what_git_wrote_in_slices_of_any_size(name, writes):
 
 
 @each_conversation
-def test_writes_what_git_wrote(name, writes):
+def test_recorded_messages_of_git_are_written_byte_by_byte_the_same(name, writes):
     writer = MessageWriter()
     for payload in writes:
         writer.write(payload)
@@ -129,7 +129,7 @@ def test_an_empty_packet_does_not_end_the_message():
 
 @pytest.mark.parametrize("bad", [b"0001", b"0002", b"0003", b"fff1", b"+0f5", b"oops"])
 @pytest.mark.parametrize("size", [1, 5, 100])
-def test_payload_before_a_bad_packet_is_delivered_before_the_error(bad, size):
+def test_payload_before_a_malformed_packet_is_delivered_before_the_error(bad, size):
     reader = MessageReader()
     delivered = bytearray()
     slices = sliced(b"0006ab0005c" + bad, size)
@@ -140,7 +140,7 @@ def test_payload_before_a_bad_packet_is_delivered_before_the_error(bad, size):
     assert not reader.complete
 
 
-def test_payload_is_handed_on_as_it_comes_and_never_copied():
+def test_payload_is_delivered_as_it_arrives_and_never_copied():
     reader = MessageReader()
     for data in map(bytearray, (b"0008p", b"in", b"g0008po", b"ng0000")):
         assert all(piece.obj is data for piece in reader.feed(data))
@@ -165,18 +165,18 @@ def test_memory_does_not_grow_with_the_message():
 # Writing
 
 
-def test_nothing_is_pending_at_first():
+def test_no_bytes_are_pending_at_the_start():
     writer = MessageWriter()
     assert (pending(writer), writer.finished, writer.payload_bytes) == (b"", False, 0)
 
 
-def test_an_empty_message_is_a_flush():
+def test_an_empty_message_is_written_as_only_a_flush():
     writer = MessageWriter()
     writer.finish()
     assert (pending(writer), writer.finished) == (b"0000", True)
 
 
-def test_empty_payload_makes_no_packet():
+def test_an_empty_payload_is_written_as_no_packet():
     writer = MessageWriter()
     writer.write(b"")
     assert writer.pending == []

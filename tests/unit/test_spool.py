@@ -43,7 +43,7 @@ takes = st.integers(0, 120)
 
 @settings(deadline=None)
 @given(steps=st.lists(st.one_of(appends, takes), max_size=20))
-def test_bytes_come_out_in_the_order_they_went_in(disk, steps):
+def test_a_spool_returns_bytes_in_the_order_in_which_they_were_stored(disk, steps):
     model = b""
     with closing(Spool(str(disk))) as spool:
         for step in steps:
@@ -62,13 +62,13 @@ def test_more_buffers_than_one_system_call_takes_are_stored(spool):
     assert spool.take(len(spool) + 1) == b"".join(buffers)
 
 
-def test_the_list_of_buffers_is_not_changed(spool):
+def test_storing_does_not_change_the_list_of_buffers(spool):
     buffers = [b"ab", b"c"]
     spool.append(buffers)
     assert buffers == [b"ab", b"c"]
 
 
-def test_an_empty_spool_is_false(spool):
+def test_an_empty_spool_has_the_truth_value_false(spool):
     assert not spool
     spool.append([b"a"])
     assert spool
@@ -76,18 +76,18 @@ def test_an_empty_spool_is_false(spool):
     assert not spool
 
 
-def test_the_file_has_no_name(spool, disk):
+def test_the_file_of_a_spool_has_no_name(spool, disk):
     spool.append([b"secret"])
     assert list(disk.iterdir()) == []
     assert os.fstat(spool.descriptor()).st_nlink == 0
 
 
-def test_the_file_is_not_inherited(spool):
+def test_child_processes_do_not_inherit_the_file_of_a_spool(spool):
     spool.append([b"secret"])
     assert not os.get_inheritable(spool.descriptor())
 
 
-def test_the_file_is_in_the_given_folder(spool, disk):
+def test_the_file_of_a_spool_is_in_the_given_folder(spool, disk):
     spool.append([b"a"])
     assert os.fstat(spool.descriptor()).st_dev == disk.stat().st_dev
     assert os.readlink(f"/proc/self/fd/{spool.descriptor()}").startswith(f"{disk}/")
@@ -103,17 +103,17 @@ def test_the_file_is_truncated_when_the_spool_is_emptied(spool):
     assert os.fstat(spool.descriptor()).st_size == 5
 
 
-def test_the_descriptor_is_at_the_first_byte(spool):
+def test_the_position_of_the_descriptor_is_the_first_stored_byte(spool):
     spool.append([b"the whole ", b"request"])
     for _ in range(2):
         assert os.read(spool.descriptor(), 100) == b"the whole request"
 
 
-def test_an_empty_spool_has_a_descriptor_too(spool):
+def test_an_empty_spool_also_has_a_descriptor(spool):
     assert os.read(spool.descriptor(), 1) == b""
 
 
-def test_closing_frees_the_descriptor(disk):
+def test_closing_a_spool_closes_its_descriptor(disk):
     spool = Spool(str(disk))
     spool.append([b"a"])
     descriptor = spool.descriptor()
@@ -124,7 +124,7 @@ def test_closing_frees_the_descriptor(disk):
     spool.close()
 
 
-def test_no_file_is_made_before_the_first_byte():
+def test_a_spool_creates_no_file_before_the_first_byte():
     with closing(Spool("/nonexistent")) as spool:
         assert len(spool) == 0
 
@@ -147,7 +147,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_stored_bytes_are_kept(spool, 
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])
-def test_no_folder_to_write_in_is_an_error_with_a_remedy(tmp_path, name):
+def test_the_lack_of_a_writable_folder_is_an_error_with_a_remedy(tmp_path, name):
     (tmp_path / "file").touch()
     folder = str(tmp_path / name)
     with closing(Spool(folder)) as spool, pytest.raises(SipcError) as caught:
@@ -156,7 +156,7 @@ def test_no_folder_to_write_in_is_an_error_with_a_remedy(tmp_path, name):
     assert "TMPDIR" in caught.value.hint
 
 
-def test_the_first_folder_that_works_is_used(tmp_path, disk):
+def test_a_spool_uses_the_first_writable_folder(tmp_path, disk):
     folders = [str(tmp_path / "missing"), str(disk), "/nonexistent"]
     assert usable_folders(folders) == folders[1:]
     assert not usable_folders(folders[::2])

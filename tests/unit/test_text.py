@@ -30,7 +30,7 @@ def test_characters_that_are_not_printable_are_escaped(data, text):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_every_byte_reads_back(kind):
+def test_every_escaped_byte_can_be_read_back(kind):
     text = quoted(kind(ALL * 2))
     assert text.isascii()
     assert text.isprintable()
@@ -60,7 +60,7 @@ print(printable("a\\tb"))
 """
 
 
-def test_text_is_escaped_where_no_file_can_be_opened():
+def test_text_is_escaped_even_if_no_file_can_be_opened():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_DESCRIPTORS], env=environment(), capture_output=True
     )

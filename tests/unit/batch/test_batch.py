@@ -15,7 +15,7 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.transport import connect
 
 
-def test_no_record_is_started_while_much_output_waits(endpoint, folder, monkeypatch):
+def test_no_record_is_started_while_many_bytes_of_output_wait(endpoint, folder, monkeypatch):
     """Responses that wait for the oldest one are limited in bytes, too."""
     monkeypatch.setattr(module, "MAX_WAITING", 1_000_000)
     go = threading.Event()

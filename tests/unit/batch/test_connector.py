@@ -30,7 +30,7 @@ class Exchange:
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(("waits", "has_connected"), TEMPORARY)
-def test_only_temporary_errors_keep_an_exchange_waiting(kind, waits, has_connected):
+def test_an_exchange_tries_to_connect_again_only_after_temporary_errors(kind, waits, has_connected):
     def connect():
         raise kind("it failed")
 

@@ -104,7 +104,7 @@ def test_all_responses_together_use_little_memory(disk):
 # -- the order -------------------------------------------------------------------------
 
 
-def test_the_next_response_is_written_at_once_and_the_others_wait(disk):
+def test_the_next_response_is_written_at_once_and_later_responses_wait(disk):
     sink = Sink()
     output, usage = new_output(sink, disk)
     first, second, third = (output.new_response(number) for number in (1, 2, 3))
@@ -195,7 +195,7 @@ def test_little_memory_is_used_while_the_sink_takes_nothing(disk):
     assert is_unused(usage)
 
 
-def test_a_failing_sink_is_no_failure_of_a_response(disk):
+def test_a_failing_sink_is_not_reported_as_a_failed_response(disk):
     class Broken(Sink):
         def write_nowait(self, payload: memoryview) -> int:
             raise SipcError("broken")

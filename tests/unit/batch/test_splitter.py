@@ -56,7 +56,7 @@ def test_records_end_at_separators_and_at_the_end(data, expected):
 
 
 @pytest.mark.parametrize(("data", "expected"), CASES.values(), ids=CASES)
-def test_any_byte_can_separate(data, expected):
+def test_any_byte_can_be_the_separator(data, expected):
     swap = bytes.maketrans(b"\n\0", b"\0\n")
     chunks = split(data.translate(swap), separator=b"\0")
     assert records(chunks) == [record.translate(swap) for record in expected]
@@ -69,7 +69,7 @@ slices = st.lists(st.sampled_from([1, 2, 1000, MAX_HELD - 1, MAX_HELD, 2 * MAX_H
 
 
 @given(st.lists(lengths, max_size=6), slices, st.booleans())
-def test_records_do_not_depend_on_how_the_input_is_sliced(lengths, slices, ended):
+def test_records_do_not_depend_on_the_slices_of_the_input(lengths, slices, ended):
     expected = [bytes([65 + number]) * length for number, length in enumerate(lengths)]
     data = b"".join(record + b"\n" for record in expected)
     if not ended and expected:
@@ -83,7 +83,7 @@ def test_records_do_not_depend_on_how_the_input_is_sliced(lengths, slices, ended
     assert records(split(*chunks, data)) == expected
 
 
-def test_a_short_record_is_passed_on_once_it_is_complete():
+def test_a_short_record_is_returned_once_it_is_complete():
     splitter = RecordSplitter(b"\n")
     splitter.feed(b"x" * (MAX_HELD - 1))
     assert all_chunks(splitter) == []
@@ -93,7 +93,7 @@ def test_a_short_record_is_passed_on_once_it_is_complete():
     assert not splitter.inside_record
 
 
-def test_a_long_record_is_passed_on_as_it_is_read():
+def test_a_long_record_is_returned_as_it_is_read():
     splitter = RecordSplitter(b"\n")
     splitter.feed(b"x" * (MAX_HELD - 1))
     assert all_chunks(splitter) == []
@@ -109,7 +109,7 @@ def test_a_long_record_is_passed_on_as_it_is_read():
     assert all_chunks(splitter) == [(b"next", True)]
 
 
-def test_every_byte_is_searched_once():
+def test_every_byte_is_searched_for_a_separator_only_once():
     """Also in a record that comes byte by byte: searching all of it each time is quadratic."""
     searched = 0
 

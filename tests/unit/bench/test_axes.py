@@ -45,7 +45,7 @@ def test_latencies_have_few_round_ticks_with_units(lowest, highest, expected):
 
 
 @given(times, times)
-def test_every_latency_has_its_place_and_every_tick_too(one, other):
+def test_every_latency_and_every_tick_is_inside_the_axis(one, other):
     lowest, highest = sorted((one, other))
     scale = latency_scale(lowest, highest)
     places = [scale.position(value) for value in (lowest, highest)]
@@ -78,7 +78,7 @@ def test_a_log_scale_clips_values_beyond_its_ends():
         (2_211_797, "0|500,000|1,000,000|1,500,000|2,000,000|2,500,000"),
     ],
 )
-def test_rates_begin_at_0(highest, expected):
+def test_the_axis_of_rates_begins_at_0(highest, expected):
     scale = rate_scale(highest)
     assert "|".join(names(scale)) == expected
     assert scale.position(0) == 0
@@ -96,7 +96,7 @@ def test_rates_begin_at_0(highest, expected):
         (39 * HOUR, "0|50000 s|100000 s"),
     ],
 )
-def test_ticks_of_time_are_round(end, expected):
+def test_the_ticks_of_time_are_round_numbers(end, expected):
     scale = time_scale(end)
     assert "|".join(names(scale)) == expected
     assert scale.position(end) == 100
@@ -106,7 +106,7 @@ def test_ticks_of_time_are_round(end, expected):
     ("count", "last"),
     [(2, "50 %"), (9, "50 %"), (10, "90 %"), (100, "99 %"), (999, "99 %"), (1_000, "99.9 %")],
 )
-def test_the_scale_of_percentiles_goes_as_far_as_the_samples(count, last):
+def test_the_axis_of_percentiles_ends_where_the_samples_end(count, last):
     scale = percentile_scale(count)
     assert names(scale)[-1] == last
     assert scale.high == 100 * (count - 1) / count
@@ -114,7 +114,7 @@ def test_the_scale_of_percentiles_goes_as_far_as_the_samples(count, last):
     assert scale.position(100) == 100
 
 
-def test_each_further_nine_has_the_same_width():
+def test_each_further_nine_of_a_percentile_has_the_same_width():
     scale = percentile_scale(10**9)
     places = [scale.position(q) for q in (0, 90, 99, 99.9, 99.99)]
     assert places[0] == 0

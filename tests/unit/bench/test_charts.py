@@ -78,7 +78,7 @@ def latency_axis(chart) -> Axis:
 
 
 @pytest.mark.parametrize("seconds", [1, 20], ids=["500 responses", "10,000 responses"])
-def test_every_percentile_is_drawn_at_its_place(seconds):
+def test_every_percentile_is_drawn_at_its_position(seconds):
     report = open_loop(seconds=seconds, stall=(100 * MS, 900 * MS))
     chart = read(latency_by_percentile(report))
     along, up = Axis(chart, "along", share_of, nines), latency_axis(chart)
@@ -127,7 +127,7 @@ def test_an_open_loop_has_a_named_line_for_each_time():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_responses_for_a_median_make_no_chart(count):
+def test_no_chart_is_drawn_for_too_few_responses_for_a_median(count):
     run = Run()
     for number in range(count):
         run.respond(number, number, number + MS)
@@ -143,7 +143,7 @@ def test_a_curve_of_very_many_steps_stays_small():
     assert len(chart) < 60_000
 
 
-def test_times_of_similar_length_are_drawn_from_0_up():
+def test_the_axis_of_similar_times_begins_at_0():
     run = Run()
     for number in range(100):
         run.respond(number * MS, number * MS, number * MS + MS + number * 10 * US)
@@ -158,7 +158,7 @@ def test_times_of_similar_length_are_drawn_from_0_up():
 # Latency over time
 
 
-def test_medians_and_maxima_are_drawn_at_their_times():
+def test_medians_and_maxima_are_drawn_at_the_times_of_their_windows():
     run = Run()
     for number in range(1_000):  # 10 ms apart; the median 5 ms, in the second half 500 ms
         took = (5 if number < 500 else 500) * MS + (number % 5 - 2) * 10 * US
@@ -178,7 +178,7 @@ def test_medians_and_maxima_are_drawn_at_their_times():
     assert highest == pytest.approx(up.position(500.02 * MS), abs=0.2)
 
 
-def test_a_time_without_responses_is_a_gap():
+def test_a_time_without_responses_is_a_gap_in_the_line():
     svg = read(latency_over_time(stalled()))
     along = Axis(svg, "along", ns_of)
     begin, end = (along.position(at) for at in STALL)
@@ -190,7 +190,7 @@ def test_a_time_without_responses_is_a_gap():
     assert len(line(read(latency_over_time(open_loop())), "p50")) == 1
 
 
-def test_a_single_response_is_a_dot():
+def test_a_single_response_is_drawn_as_a_dot():
     run = Run()
     for number in range(200):  # 100 responses in the first second, 100 in the last of ten
         at = (number if number < 100 else 800 + number) * 10 * MS
@@ -253,7 +253,7 @@ def test_the_area_below_the_line_is_the_number_of_responses(made):
 
 
 @pytest.mark.parametrize("odd", [0, 1, 3, 79, 81, 159], ids=lambda odd: f"{odd} ms")
-def test_a_steady_rate_is_level_to_the_end(odd):
+def test_a_steady_rate_is_a_level_line_up_to_the_end(odd):
     run = Run(rate=1_000.0)
     for number in range(10_000 + odd):
         run.respond(number * MS, number * MS, number * MS + 100 * US)
@@ -289,7 +289,7 @@ def test_the_offered_rate_is_a_level_line():
     assert not read(throughput_over_time(closed_loop(seconds=1))).all("path", "line offered")
 
 
-def test_failures_per_second_have_a_line_where_there_were_any():
+def test_failures_per_second_have_a_line_if_there_were_failures():
     svg = read(throughput_over_time(failing()))
     up, along = Axis(svg, "up", number_of), Axis(svg, "along", ns_of)
     (stroke,) = line(svg, "failed")
@@ -299,7 +299,7 @@ def test_failures_per_second_have_a_line_where_there_were_any():
     assert not read(throughput_over_time(closed_loop(seconds=1))).all("path", "line failed")
 
 
-def test_a_run_of_failures_alone_has_a_throughput_and_no_latencies():
+def test_a_run_with_only_failures_has_a_throughput_chart_and_no_latency_chart():
     run = Run()
     for number in range(1_000):
         run.fail("refused", number * 10 * MS, number * 10 * MS)

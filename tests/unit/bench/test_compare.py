@@ -56,7 +56,7 @@ def counting(count: int) -> Histogram:
     [(20 * US, "worse"), (-20 * US, "better"), (0, "within noise")],
     ids=["slower", "faster", "the same"],
 )
-def test_a_clear_change_of_the_mean_has_its_direction(shift, verdict):
+def test_a_clear_change_of_the_mean_is_reported_with_its_direction(shift, verdict):
     change = compare_means(normal(1, 2000, MS, 50 * US), normal(2, 2000, MS + shift, 50 * US))
     assert change.verdict == verdict
     assert change.relative == pytest.approx(shift / MS, abs=0.005)
@@ -67,7 +67,7 @@ def test_a_clear_change_of_the_mean_has_its_direction(shift, verdict):
 @pytest.mark.parametrize(
     ("shift", "verdict"), [(31, "within noise"), (33, "worse")], ids=["below", "above"]
 )
-def test_the_mean_is_compared_by_welch_s_deviation(shift, verdict):
+def test_means_are_compared_by_the_deviation_of_welch(shift, verdict):
     # 2.5758 * sqrt((100**2 + 75**2) / 99) is 32.4.
     old, new = alternating(100, 1000, 100), alternating(100, 1000 + shift, 75)
     assert compare_means(old, new).verdict == verdict
@@ -76,20 +76,20 @@ def test_the_mean_is_compared_by_welch_s_deviation(shift, verdict):
 @pytest.mark.parametrize(
     ("shift", "verdict"), [(26, "within noise"), (35, "worse")], ids=["below", "above"]
 )
-def test_each_side_counts_with_its_own_size_and_spread(shift, verdict):
+def test_each_side_contributes_its_own_size_and_deviation(shift, verdict):
     # 2.5758 * sqrt(500**2 / 9999 + 70**2 / 39) is 31.6; with the sizes mixed up, 205.
     old, new = alternating(10_000, 1000, 500), alternating(40, 1000 + shift, 70)
     assert compare_means(old, new).verdict == verdict
 
 
 @pytest.mark.parametrize(("few", "many"), [(29, 5000), (5000, 29)], ids=["then", "now"])
-def test_the_mean_of_few_is_not_compared(few, many):
+def test_the_mean_of_few_samples_is_not_compared(few, many):
     change = compare_means(constant(1000, few), constant(5000, many))
     assert change.verdict == "too few samples"
     assert (change.old, change.new, change.relative) == (1000, 5000, 4.0)
 
 
-def test_no_samples_are_too_few_and_have_no_relative_change():
+def test_zero_samples_are_too_few_and_have_no_relative_change():
     change = compare_means(Histogram(), constant(5000, 50))
     assert change == (None, 5000, None, "too few samples")
 
@@ -111,7 +111,7 @@ def test_a_change_below_one_percent_is_noise_with_any_number_of_samples(now, ver
     [(1.2, "worse"), (0.8, "better"), (1.0, "within noise")],
     ids=["slower", "faster", "the same"],
 )
-def test_a_clear_change_of_a_percentile_has_its_direction(q, factor, verdict):
+def test_a_clear_change_of_a_percentile_is_reported_with_its_direction(q, factor, verdict):
     old, new = normal(3, 3000, MS, 50 * US), normal(4, 3000, MS * factor, 50 * US * factor)
     change = compare_percentiles(old, new, q)
     assert change.verdict == verdict
@@ -130,7 +130,7 @@ def test_percentiles_whose_intervals_overlap_are_within_noise():
     assert shifted == {0: "within noise", 1: "worse"}
 
 
-def test_intervals_that_touch_overlap_whichever_is_the_faster():
+def test_intervals_that_touch_overlap_in_both_directions():
     old = counting(400)
     low, high = confidence_interval(old, 50)
     faster = Histogram()
@@ -175,12 +175,12 @@ def exact_interval(count: int, q: int) -> tuple[int, int]:
     ("count", "q"),
     [(20, 50), (50, 50), (100, 90), (300, 75), (1000, 99), (402, 50), (1000, 60), (1000, 85)],
 )
-def test_intervals_are_within_a_rank_of_those_of_the_binomial_distribution(count, q):
+def test_intervals_differ_by_at_most_a_rank_from_those_of_the_binomial_distribution(count, q):
     found, expected = confidence_interval(counting(count), q), exact_interval(count, q)
     assert found == pytest.approx(expected, abs=1)
 
 
-def test_intervals_of_millions_of_samples_are_narrow_and_around_the_percentile():
+def test_intervals_of_millions_of_samples_are_narrow_and_contain_the_percentile():
     histogram = Histogram()
     for ns in range(100_000, 200_000):
         histogram.record(ns, 100)
@@ -195,12 +195,12 @@ def test_intervals_of_millions_of_samples_are_narrow_and_around_the_percentile()
     ("now", "verdict"),
     [(10_367, "within noise"), (10_368, "better"), (9_640, "within noise"), (9_639, "worse")],
 )
-def test_rates_are_compared_by_the_deviation_of_both_counts(now, verdict):
+def test_rates_are_compared_by_the_standard_deviations_of_both_counts(now, verdict):
     # 2.5758 * sqrt(10000 + now) is 367.6 for the first two, and 361.0 for the others.
     assert compare_rates(10_000, 10 * SECOND, now, 10 * SECOND).verdict == verdict
 
 
-def test_rates_are_per_second_whatever_the_time_was():
+def test_rates_are_compared_per_second_for_runs_of_any_length():
     change = compare_rates(10_000, 10 * SECOND, 30_000, 60 * SECOND)
     assert change == (1000, 500, -0.5, "worse")
     assert compare_rates(10_000, 10 * SECOND, 60_000, 60 * SECOND).verdict == "within noise"
@@ -217,7 +217,7 @@ def test_a_rate_of_few_events_is_not_compared(old, new):
 
 
 @pytest.mark.parametrize(("old", "new"), [(10, 1000), (1000, 10)])
-def test_a_rate_is_compared_from_ten_events_on(old, new):
+def test_a_rate_is_compared_if_it_has_at_least_ten_events(old, new):
     assert compare_rates(old, SECOND, new, SECOND).verdict == ("better" if new > old else "worse")
 
 

@@ -59,18 +59,18 @@ def refusal(text: str) -> str:
     ],
     ids=str,
 )
-def test_conditions_are_understood(text, figure, sign, value):
+def test_valid_conditions_are_parsed(text, figure, sign, value):
     condition = parse(text)
     assert (condition.figure, condition.operator, condition.value) == (figure, sign, value)
 
 
-def test_every_figure_can_be_used():
+def test_every_figure_can_be_used_in_a_condition():
     values = {"time": "5ms", "rate": "5", "share": "5%", "count": "5", "size": "5K"}
     for name, kind in KINDS.items():
         assert parse(f"{name}>{values[kind]}").figure == name.removeprefix("total.")
 
 
-def test_there_are_all_the_figures_of_the_contract():
+def test_conditions_know_every_promised_figure():
     times = "min mean max stddev p50 p75 p90 p95 p99 p99.9 p99.99".split()
     others = "rate errors error_rate requests late skipped bytes_in bytes_out".split()
     parts = "connect first_byte total service response".split()
@@ -81,12 +81,12 @@ def test_there_are_all_the_figures_of_the_contract():
     )
 
 
-def test_a_total_is_what_is_meant_without_a_part():
+def test_a_figure_without_a_part_means_the_total():
     assert parse("total.p99>5ms").figure == parse("p99>5ms").figure == "p99"
 
 
 @pytest.mark.parametrize("text", ["p99>5ms", "  p99  >\t5ms \n"], ids=["tight", "wide"])
-def test_space_does_not_matter_and_the_text_is_kept_as_written(text):
+def test_spaces_do_not_change_a_condition_and_its_text_is_kept_as_written(text):
     condition = parse(text)
     assert (condition.figure, condition.value, condition.text) == ("p99", 5 * MS, text.strip())
 
@@ -105,7 +105,7 @@ def test_space_does_not_matter_and_the_text_is_kept_as_written(text):
         ("!=", True, False, True),
     ],
 )
-def test_operators_mean_what_they_say(sign, below, equal, above):
+def test_each_operator_compares_as_its_symbol_says(sign, below, equal, above):
     condition = parse(f"p99{sign}5ms")
     responses = [ConditionResult(condition, (5 * MS + change,) * 2).holds for change in (-1, 0, 1)]
     assert responses == [below, equal, above]
@@ -130,11 +130,11 @@ def test_operators_mean_what_they_say(sign, below, equal, above):
         ("p99!=10ms", True),
     ],
 )
-def test_bounds_decide_where_all_possible_values_agree(condition, holds):
+def test_bounds_decide_a_condition_if_all_possible_values_agree(condition, holds):
     assert ConditionResult(parse(condition), (6 * MS, 9 * MS)).holds is holds
 
 
-def test_only_the_figure_that_is_named_decides():
+def test_only_the_named_figure_decides_a_condition():
     bounds = {"p99": (9 * MS, 9 * MS), "connect.p99": (MS, MS), "rate": (5.0, 5.0)}
     conditions = map(parse, ("p99>5ms", "connect.p99>5ms", "total.p99>5ms"))
     assert [result.holds for result in evaluate(conditions, bounds)] == [True, False, True]
@@ -149,18 +149,18 @@ def test_a_condition_on_an_unknown_figure_has_no_result_and_fails(text):
 @pytest.mark.parametrize(
     ("figure", "needed"), [("p99", 100), ("connect.p99.9", 1_000), ("service.p90", 10)]
 )
-def test_an_open_condition_names_the_number_of_samples_that_decides(figure, needed):
+def test_a_condition_without_a_result_names_the_number_of_samples_that_it_needs(figure, needed):
     (result,) = evaluate([parse(f"{figure}>5ms")], {figure: (4 * MS, 6 * MS)})
     assert (result.fails, result.samples_needed) == (True, needed)
 
 
-def test_zero_is_a_figure_too():
+def test_a_figure_of_zero_decides_a_condition():
     assert ConditionResult(parse("errors==0"), (0, 0)).holds is True
     assert ConditionResult(parse("errors>0"), (0, 0)).holds is False
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
-def test_a_share_in_percent_is_exact(part, more):
+def test_a_share_in_percent_is_converted_exactly(part, more):
     percent = part % 101
     assert ConditionResult(
         parse(f"error_rate=={percent}%"), (percent * more / (100 * more),) * 2
@@ -173,7 +173,7 @@ def test_a_share_in_percent_is_exact(part, more):
 @pytest.mark.parametrize(
     "text", ["p98>5ms", "P99>5ms", "stdev>5ms", "conect.p99>1ms", "zzz", "5ms<p99"]
 )
-def test_an_unknown_figure_is_answered_with_all_names(text):
+def test_the_error_for_an_unknown_figure_lists_all_names(text):
     message = refusal(text)
     for name in ("min", "p99.99", "connect.", "response.", "rate", "bytes_out"):
         assert name in message.split(": ", 1)[1].replace(",", "").split()
@@ -192,7 +192,7 @@ def test_an_unknown_figure_is_answered_with_all_names(text):
         ("rate<", "rate cannot be '': give a number of responses per second"),
     ],
 )
-def test_a_missing_part_of_a_condition_is_named(text, message):
+def test_the_error_names_a_missing_part_of_a_condition(text, message):
     assert refusal(text).startswith(message)
 
 
@@ -217,12 +217,12 @@ SIZE = "give a number of bytes, such as 4096, 64K or 1M"
         *(("bytes_in", value, SIZE) for value in ("5ms", "64KB", "1.5K", "1%", "-1")),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_refused_with_the_right_one(figure, value, wanted):
+def test_the_error_for_a_value_of_the_wrong_kind_names_the_right_kind(figure, value, wanted):
     # A space, as `p99>=5ms` has an operator of its own.
     assert refusal(f"{figure}> {value}") == f"{figure} cannot be {value!r}: {wanted}"
 
 
 @given(text_of_any_characters(20))
-def test_any_text_is_understood_or_refused(text):
+def test_any_text_is_parsed_or_refused(text):
     with contextlib.suppress(ValueError):
         assert parse(text).figure in KINDS

@@ -52,7 +52,7 @@ def lines(report: Report) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("made", [failing, stalled, lambda: EMPTY], ids=["closed", "open", "empty"])
-def test_every_figure_of_a_condition_is_in_the_csv_with_its_value(made):
+def test_the_csv_has_every_figure_that_a_condition_may_use(made):
     report = made()
     found, values = lines(report), report.values()
     for name, kind in KINDS.items():
@@ -88,7 +88,7 @@ def test_the_csv_has_the_counts_the_rate_and_failures_by_kind():
     assert lines(stalled())["offered_rate"] == ("1/s", "500.0")
 
 
-def test_the_csv_s_lines_are_the_same_up_to_the_times_of_failures():
+def test_every_csv_has_the_same_lines_before_the_times_of_failures():
     first, second, third = (list(lines(report)) for report in (EMPTY, stalled(), failing()))
     assert first == second == third[: len(first)]
     assert all(name.startswith("failures.") for name in third[len(first) :])
@@ -105,7 +105,7 @@ def test_the_csv_needs_no_quotes():
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
-def test_no_path_breaks_a_csv(path):
+def test_a_csv_is_valid_for_any_path(path):
     text = to_csv(named(path))
     assert text.encode()
     assert list(lines(named(path)))[:2] == ["path", "started_at"]
@@ -114,7 +114,7 @@ def test_no_path_breaks_a_csv(path):
 
 
 @pytest.mark.parametrize("path", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_no_path_is_taken_for_a_formula(path):
+def test_no_spreadsheet_reads_a_path_as_a_formula(path):
     assert lines(named(path))["path"] == ("text", f"./{path}")
 
 
@@ -162,7 +162,7 @@ def test_the_markdown_has_every_section_with_its_notes():
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
-def test_no_path_becomes_markup(path):
+def test_no_path_becomes_markup_in_markdown(path):
     report = named(path)
     report.started_at = path
     page = rendered(report)

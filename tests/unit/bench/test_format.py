@@ -37,7 +37,7 @@ def test_times_are_written_with_three_digits_and_the_unit_that_fits(ns, text):
 
 
 @given(st.integers(1_000, 10**12))
-def test_written_times_are_right_to_three_digits(ns):
+def test_written_times_are_correct_to_three_digits(ns):
     text = format_ns(ns)
     assert abs(parse_ns(text.replace(" ", "")) - ns) <= ns * 0.005
     if ns < 999 * 10**9:
@@ -63,7 +63,7 @@ def test_written_times_are_right_to_three_digits(ns):
         ("0s", 0),
     ],
 )
-def test_times_are_read_to_the_nanosecond(text, ns):
+def test_durations_are_parsed_to_the_nanosecond(text, ns):
     assert parse_ns(text) == ns
     assert type(parse_ns(text)) is int
 

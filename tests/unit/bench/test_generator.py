@@ -98,7 +98,7 @@ def failures(results) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_a_closed_loop_sends_exactly_as_many_requests_as_wanted(endpoint, concurrency):
+def test_a_closed_loop_sends_exactly_the_given_number_of_requests(endpoint, concurrency):
     with Scripted(endpoint) as server:
         results = run(endpoint, requests=50, concurrency=concurrency, payload=b"hello")
     assert (results.started, results.total.count, results.failures) == (50, 50, {})
@@ -120,7 +120,7 @@ SIZES = [0, 1, MAX_PAYLOAD, MAX_PAYLOAD + 1, 1 << 20]
 
 @pytest.mark.parametrize("generated", [True, False], ids=["generated", "given"])
 @pytest.mark.parametrize("size", SIZES)
-def test_requests_of_any_size_arrive_whole_and_responses_come_back_whole(endpoint, size, generated):
+def test_requests_and_responses_of_any_size_arrive_whole(endpoint, size, generated):
     given = {"size": size} if generated else {"payload": bytes(size)}
     with Scripted(endpoint) as server:
         results = run(endpoint, requests=2, **given)
@@ -167,7 +167,7 @@ def test_one_newline_at_the_end_of_a_response_is_ignored(endpoint, response, exp
     ],
     ids=ascii,
 )
-def test_a_bad_response_is_a_failure_of_its_kind_and_has_no_latency(endpoint, wire, kind):
+def test_a_bad_response_is_counted_as_a_failure_of_its_kind_without_a_latency(endpoint, wire, kind):
     def respond(server, connection, payload):
         connection.sendall(message(b"right") if len(server.payloads) % 2 else wire)
 
@@ -191,9 +191,7 @@ def test_a_bad_response_is_a_failure_of_its_kind_and_has_no_latency(endpoint, wi
     ],
     ids=lambda case: str(case)[:15],
 )
-def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
-    endpoint, wire, kind
-):
+def test_an_exchange_leaves_no_reference_cycle(endpoint, wire, kind):
     """It is turned off while the load is made."""
 
     def respond(server, connection, payload):
@@ -217,14 +215,14 @@ def test_an_exchange_leaves_nothing_that_only_the_garbage_collector_would_find(
     assert found < 100
 
 
-def test_a_response_without_reading_the_request_is_a_response(endpoint):
+def test_a_response_counts_even_if_the_server_has_not_read_the_request(endpoint):
     """Its end of the connection is gone before the request is written."""
     with Scripted(endpoint, take=lambda connection: b"never read") as server:
         results = run(endpoint, requests=1, size=1 << 22)
     assert (results.total.count, results.bytes_in) == (1, len(server.payloads[0]))
 
 
-def test_a_timeout_has_its_length(endpoint):
+def test_a_request_that_times_out_is_reported_with_the_length_of_the_timeout(endpoint):
     with Scripted(endpoint, hold) as server:
         results = run(endpoint, requests=4, concurrency=2, timeout=20 * MS)
     assert failures(results) == {"timeout": len(server.payloads)} == {"timeout": 4}
@@ -233,7 +231,7 @@ def test_a_timeout_has_its_length(endpoint):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_requests_between_two_servers_are_refused_and_counts_add_up(
+def test_requests_while_no_server_listens_are_refused_and_counts_add_up(
     endpoint, monkeypatch, concurrency
 ):
     answered = []
@@ -271,7 +269,7 @@ def test_requests_of_the_warm_up_are_not_counted(endpoint):
     assert results.bytes_out == 3
 
 
-def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
+def test_the_generator_waits_for_a_full_backlog_without_counting_a_failure(endpoint, monkeypatch):
     tried: list[str] = []
 
     def connecting(path, real=exchange.connect_nowait):
@@ -293,13 +291,13 @@ def test_a_full_backlog_is_waited_for_and_is_no_failure(endpoint, monkeypatch):
     assert len(server.payloads) == 5
 
 
-def test_a_backlog_that_stays_full_is_a_timeout(endpoint):
+def test_a_backlog_that_stays_full_causes_a_timeout(endpoint):
     with Scripted(endpoint, backlog=0), connect(endpoint):
         results = run(endpoint, requests=2, concurrency=2, timeout=10 * MS)
     assert failures(results) == {"timeout": 2}
 
 
-def test_requests_in_flight_when_the_time_is_over_are_waited_for(endpoint):
+def test_the_generator_waits_for_requests_in_flight_at_the_end_of_the_time(endpoint):
     over = threading.Event()
 
     def respond(server, connection, payload):
@@ -330,13 +328,13 @@ def test_a_stop_leaves_requests_in_flight_unfinished(endpoint):
     assert len(server.payloads) == 3
 
 
-def test_a_load_without_an_endpoint_can_be_stopped_however_much_is_due(endpoint):
+def test_a_load_on_a_missing_endpoint_can_be_stopped_while_many_requests_are_due(endpoint):
     results = run(endpoint, on_progress=lambda _progress: True, interval=1, duration=3600 * SECOND)
     assert failures(results) == {"refused": results.started}
     assert results.skipped > 0
 
 
-def test_the_last_report_has_all_requests(endpoint):
+def test_the_last_progress_report_has_all_requests(endpoint):
     reports = []
     with Scripted(endpoint):
         run(endpoint, on_progress=reports.append, requests=7)
@@ -352,7 +350,7 @@ def test_a_generator_out_of_descriptors_raises_an_error(endpoint, monkeypatch):
         run(endpoint, requests=1)
 
 
-def test_an_error_without_a_class_of_its_own_is_no_shortage(endpoint, monkeypatch):
+def test_an_error_of_no_known_class_is_not_reported_as_a_shortage(endpoint, monkeypatch):
     def connecting(path):
         raise EndpointError("input/output error")
 

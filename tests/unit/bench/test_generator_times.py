@@ -92,7 +92,7 @@ def assert_is(histogram, times) -> None:
         assert histogram.percentile(q) == pytest.approx(expected, rel=0.001)
 
 
-def test_a_constant_service_time_is_what_is_reported(monkeypatch):
+def test_a_constant_service_time_is_reported_exactly(monkeypatch):
     results = World(monkeypatch, lambda number: 20 * MS).run(requests=500)
     assert_is(results.total, [20 * MS] * 500)
     assert_is(results.first_byte, [20 * MS] * 500)
@@ -122,7 +122,7 @@ def test_a_stall_shows_in_response_times_for_every_client_and_once_in_service_ti
     assert (results.started, results.skipped, results.elapsed) == (1_000, 0, 10 * SECOND)
 
 
-def test_requests_due_but_not_started_in_time_are_skipped(monkeypatch):
+def test_requests_that_are_due_but_cannot_start_in_time_are_skipped(monkeypatch):
     world = World(monkeypatch, lambda number: 2 * SECOND if number == 900 else MS)
     results = world.run(duration=10 * SECOND, interval=10 * MS)
     assert (results.started, results.skipped, results.late) == (901, 99, 0)
@@ -130,7 +130,7 @@ def test_requests_due_but_not_started_in_time_are_skipped(monkeypatch):
     assert results.total.count == 901
 
 
-def test_no_request_is_skipped_after_the_last_wanted_one(monkeypatch):
+def test_no_request_is_skipped_after_the_given_number_of_requests(monkeypatch):
     results = World(monkeypatch, lambda number: MS).run(
         duration=10 * SECOND, requests=10, interval=10 * MS
     )
@@ -181,7 +181,9 @@ def test_a_refused_client_does_not_delay_the_others(monkeypatch):
 )
 @pytest.mark.parametrize("warmup", [0, 45 * MS, 50 * MS], ids=lambda ns: f"warm-up {ns}")
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
-def test_several_processes_send_when_one_would(monkeypatch, limits, warmup, processes):
+def test_several_processes_send_requests_at_the_same_times_as_one_process(
+    monkeypatch, limits, warmup, processes
+):
     plan = LoadPlan("/fake", interval=10 * MS, concurrency=10, warmup=warmup, **limits)
     alone = World(monkeypatch, lambda number: MS)
     whole = alone.run_plan(plan)
@@ -202,7 +204,7 @@ def stalling(world, begin, end):
     return service
 
 
-def test_a_stall_of_the_server_shows_in_both_times_when_there_are_clients_enough(monkeypatch):
+def test_a_stall_of_the_server_shows_in_both_times_if_enough_clients_are_free(monkeypatch):
     """All requests in it wait until its end: from 2 s down to nothing."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
@@ -254,7 +256,7 @@ def test_responses_are_read_while_due_requests_are_started(monkeypatch):
     assert results.total.max <= 6 * MS + load._START_BATCH * MS
 
 
-def test_responses_are_read_while_requests_without_room_are_started(monkeypatch):
+def test_responses_are_read_while_requests_wait_for_room_in_the_backlog(monkeypatch):
     world = World(monkeypatch, lambda number: 5 * MS)
 
     def connecting(path):
@@ -269,7 +271,7 @@ def test_responses_are_read_while_requests_without_room_are_started(monkeypatch)
     assert results.total.min <= (20 + 6 + load._START_BATCH) * MS
 
 
-def test_a_request_without_end_ends_at_its_timeout(monkeypatch):
+def test_a_request_whose_writes_never_end_ends_at_its_timeout(monkeypatch):
     def write_nowait(stream, buffers):
         world.now += MS
         assert world.now < world.begin + SECOND, "other exchanges wait"

@@ -47,7 +47,7 @@ def merged(*histograms: Histogram) -> Histogram:
 # Buckets
 
 
-def test_a_bucket_holds_both_its_bounds_and_not_their_neighbours():
+def test_a_bucket_contains_both_its_bounds_and_not_their_neighbours():
     for index in range(0, BUCKETS, 97):
         low, high = bucket_bounds(index)
         assert bucket_of(low) == bucket_of(high) == index
@@ -55,7 +55,7 @@ def test_a_bucket_holds_both_its_bounds_and_not_their_neighbours():
         assert low == 0 or bucket_of(low - 1) == index - 1
 
 
-def test_buckets_follow_each_other_without_a_gap_from_0_to_the_highest():
+def test_the_buckets_have_no_gap_from_0_to_the_highest_time():
     bounds = [bucket_bounds(index) for index in range(BUCKETS)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == HIGHEST
@@ -83,7 +83,9 @@ def test_the_ends_of_buckets_where_errors_are_largest_stay_below_one_part_in_a_t
 
 
 @given(st.lists(times, min_size=1, max_size=200), st.sampled_from([0, 1, 25, *PERCENTILES, 100]))
-def test_a_percentile_is_that_of_the_sorted_times_to_a_tenth_of_a_percent(values, q):
+def test_a_percentile_differs_by_at_most_a_tenth_of_a_percent_from_that_of_the_sorted_times(
+    values, q
+):
     rank = max(1, math.ceil(round(q * len(values), 6) / 100))
     expected = sorted(values)[rank - 1]
     assert abs(histogram_of(values).percentile(q) - expected) <= expected / 1000
@@ -98,13 +100,13 @@ def test_percentiles_are_in_order_and_between_minimum_and_maximum(values):
     assert given_out[-1] <= histogram.max
 
 
-def test_a_constant_time_is_every_percentile_exactly():
+def test_every_percentile_of_a_constant_time_is_exact():
     histogram = Histogram()
     histogram.record(20_000_001, 100_000)
     assert {histogram.percentile(q) for q in PERCENTILES} == {20_000_001}
 
 
-def test_one_in_a_hundred_shows_above_the_99th_percentile_and_not_at_it():
+def test_one_slow_time_in_a_hundred_shows_above_the_99th_percentile_and_not_at_it():
     histogram = Histogram()
     histogram.record(20 * MS, 990)
     histogram.record(500 * MS, 10)
@@ -129,7 +131,7 @@ def test_the_standard_deviation_is_that_of_the_sample(values):
     assert histogram_of(values).stdev == pytest.approx(statistics.stdev(values), rel=1e-12)
 
 
-def test_a_spread_of_nanoseconds_on_hours_is_not_lost():
+def test_the_deviation_of_times_of_hours_is_exact_to_nanoseconds():
     hour = 3600 * 10**9
     histogram = Histogram()
     histogram.record(hour, 10**9)
@@ -138,7 +140,7 @@ def test_a_spread_of_nanoseconds_on_hours_is_not_lost():
 
 
 @given(times, st.integers(1, 10**6))
-def test_recording_with_a_count_equals_recording_each(ns, count):
+def test_recording_a_time_with_a_count_equals_recording_it_that_many_times(ns, count):
     at_once = Histogram()
     at_once.record(ns, count)
     assert at_once.count == count
@@ -161,7 +163,7 @@ def test_one_time_has_no_standard_deviation():
     assert histogram_of([7, 7]).stdev == 0
 
 
-def test_memory_does_not_grow_with_what_is_recorded():
+def test_memory_does_not_grow_with_the_number_of_recorded_times():
     histogram = Histogram()
     for index in range(BUCKETS):
         histogram.record(bucket_bounds(index)[0])
@@ -243,7 +245,7 @@ def test_merging_is_the_same_in_any_order(first, second, third):
     assert left == merged(c, b, a).to_json()
 
 
-def test_merging_leaves_the_argument():
+def test_merging_does_not_change_the_argument():
     other = histogram_of([5])
     before = other.to_json()
     both = merged(other, histogram_of([9, 3]))
@@ -254,7 +256,7 @@ def test_merging_leaves_the_argument():
 
 @given(samples)
 @example([HIGHEST + 1, 3])
-def test_json_restores_everything(values):
+def test_json_restores_every_field_of_a_histogram(values):
     histogram = histogram_of(values)
     text = json.dumps(histogram.to_json())
     back = Histogram.from_json(json.loads(text))
@@ -269,13 +271,13 @@ def test_merging_restored_histograms_equals_merging_the_originals(first, second)
     assert back.to_json() == merged(a, b).to_json()
 
 
-def test_a_restored_histogram_goes_on_recording():
+def test_a_restored_histogram_can_record_more_times():
     back = Histogram.from_json(histogram_of([5, 9]).to_json())
     back.record(2)
     assert back.to_json() == histogram_of([2, 5, 9]).to_json()
 
 
-def test_the_form_of_the_json_is_what_is_documented():
+def test_the_json_has_the_documented_format():
     histogram = histogram_of([3, 3, 2048, HIGHEST])
     assert histogram.to_json() == {
         "count": 4,
@@ -294,7 +296,7 @@ def test_unknown_fields_are_ignored():
     assert Histogram.from_json({**GOOD, "later": "?"}).to_json() == GOOD
 
 
-def test_a_count_that_is_not_that_of_the_buckets_is_refused():
+def test_a_count_that_differs_from_the_sum_of_the_buckets_is_refused():
     with pytest.raises(ValueError, match="count is 5, but the buckets hold 4"):
         Histogram.from_json({**GOOD, "count": 5})
 
@@ -303,7 +305,7 @@ def test_a_count_that_is_not_that_of_the_buckets_is_refused():
 
 
 @pytest.mark.parametrize("prefix", ["", *(f"{part}." for part in PARTS)])
-def test_every_name_of_a_figure_is_one_that_a_condition_may_use(prefix):
+def test_a_condition_may_use_every_name_of_a_figure(prefix):
     named = histogram_of(range(100)).figures(prefix)
     assert set(named) <= set(KINDS)
     assert len(named) == 11

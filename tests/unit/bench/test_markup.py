@@ -9,7 +9,7 @@ from simpleipc_cli.bench.page import Markup, element
 from simpleipc_cli.text import printable
 
 
-def test_text_is_escaped_and_markup_is_not():
+def test_text_is_escaped_and_markup_is_left_unchanged():
     inner = element("b", "1 < 2")
     assert inner == "<b>1 &lt; 2</b>"
     assert element("p", inner, " & <i>") == "<p><b>1 &lt; 2</b> &amp; &lt;i&gt;</p>"
@@ -30,7 +30,7 @@ def test_a_void_element_has_no_end():
 
 
 @given(text_of_any_characters(), text_of_any_characters())
-def test_no_text_changes_the_structure(text, attribute):
+def test_no_text_changes_the_structure_of_the_markup(text, attribute):
     made = read(element("p", text, text, title=attribute))
     assert [found.tag for found in made] == ["p"]
     assert set(made.attributes) <= {"title"}
@@ -47,6 +47,6 @@ def test_no_text_changes_the_structure(text, attribute):
         ("\N{NO-BREAK SPACE}", "\\xa0"),
     ],
 )
-def test_characters_that_cannot_be_seen_are_escaped(text, expected):
+def test_invisible_characters_are_escaped(text, expected):
     assert printable(text) == expected
     assert printable(text).encode()

@@ -84,7 +84,7 @@ def texts(page, tag: str, class_: str = "") -> list[str]:
 # Valid, alone, harmless
 
 
-def test_the_page_is_valid_needs_no_other_file_and_has_no_script(report):
+def test_the_page_is_valid_and_has_no_script_and_needs_no_other_file(report):
     changes = report.compare(open_loop(seed=5))
     text = to_html(report, sections(report, evaluated(report, "p99>5ms", "errors>0"), changes))
     page = read(text)  # every tag is closed
@@ -117,7 +117,7 @@ def test_a_policy_forbids_scripts_and_connections():
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
-def test_no_text_from_outside_becomes_markup(path):
+def test_no_text_in_the_report_becomes_markup(path):
     report, plain = (only(MS, 2 * MS, path=text) for text in (path, "plain"))
     report.started_at = path
     page, other = page_of(report), page_of(plain)
@@ -133,7 +133,7 @@ def test_no_text_from_outside_becomes_markup(path):
     )
 
 
-def test_a_condition_is_escaped():
+def test_the_text_of_a_condition_is_escaped():
     text = to_html(stalled(), sections(stalled(), evaluated(stalled(), "p99<5ms")))
     assert ">p99&lt;5ms<" in text
 
@@ -159,7 +159,7 @@ def test_the_page_has_every_section(report):
         assert set(section.warnings) <= set(texts(page, "p", "warning"))
 
 
-def test_verdicts_have_their_colours():
+def test_each_verdict_has_its_colour():
     conditions = evaluated(stalled(), "p99>5ms", "errors>0", "p99.99>1998ms")
     page = page_of(stalled(), conditions, stalled().compare(open_loop(seed=5)))
     cells = {cell.text: cell.classes for cell in page.all("td")}
@@ -168,7 +168,7 @@ def test_verdicts_have_their_colours():
     assert cells["within noise"] == set()
 
 
-def test_the_cells_of_every_table_have_their_heads(report):
+def test_every_table_has_header_cells_for_its_rows_and_columns(report):
     for found in page_of(report, (), report.compare(open_loop(seed=5))).all("table"):
         for row in found.all("tr"):
             first, *rest = row.content
@@ -212,7 +212,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("colours", [style.LIGHT, style.DARK], ids=["light", "dark"])
-def test_text_has_enough_contrast(colours):
+def test_all_text_has_enough_contrast(colours):
     for name in colours.keys() - {"paper", "hairline"}:
         ratio = contrast(colours[name], colours["paper"])
         assert ratio >= 4.5, f"{name}: {ratio:.2f}"

@@ -67,7 +67,9 @@ def rgb(colour: str) -> list[int]:
     [(1200, 2000, False, style.LIGHT), (360, 2400, True, style.DARK)],
     ids=["light and wide", "dark and narrow"],
 )
-def test_the_page_has_the_preferred_colours(browser, width, height, is_dark, colours):
+def test_the_page_has_the_light_or_dark_colours_that_the_user_prefers(
+    browser, width, height, is_dark, colours
+):
     html = to_html(stalled(), sections(stalled(), evaluated(stalled(), "p99>5ms", "errors>0")))
     page = browser.open(html, width, height, is_dark=is_dark)
     picture = browser.pixels(page.screenshot(), [rgb(colour) for colour in colours.values()])
@@ -122,7 +124,7 @@ document.body.textContent = JSON.stringify(found);
 WIDTHS = (360, 737, 929, 1600)
 
 
-def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(browser):
+def test_the_page_fits_without_overlaps_from_a_phone_to_a_wide_screen(browser):
     pages = {
         "full": full_page(),
         "failing": to_html(failing(), sections(failing(), evaluated(failing(), "error_rate>1%"))),
@@ -149,7 +151,7 @@ def test_everything_fits_and_nothing_overlaps_from_a_phone_to_a_wide_screen(brow
     assert [line for line in found if line not in shown] == []
 
 
-def test_a_hostile_path_does_nothing_in_a_browser(browser):
+def test_a_hostile_path_runs_no_script_in_a_browser(browser):
     page = browser.open(nanoseconds())
     assert page.complaints == []
     assert page.evaluate("document.querySelectorAll('script').length") == 0
@@ -157,7 +159,7 @@ def test_a_hostile_path_does_nothing_in_a_browser(browser):
     assert heading == "Load on </title><script>document.write('taken over')</script>"
 
 
-def test_a_complaint_of_the_browser_is_noticed(browser):
+def test_the_test_gets_each_error_message_of_the_browser(browser):
     broken = full_page().replace("<body>", "<body><script>1</script>", 1)
     (complaint,) = browser.open(broken).complaints
     assert "Content Security Policy" in complaint

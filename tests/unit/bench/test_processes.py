@@ -82,7 +82,7 @@ def wait_until_ready(running) -> None:
     wait_until(lambda: running._reports.qsize() == count, "all processes to be ready")
 
 
-def test_a_plan_is_split_completely():
+def test_the_parts_of_a_split_plan_add_up_to_the_plan():
     plans = plans_of("/x", 4, concurrency=6, requests=10)
     assert [plan.concurrency for plan in plans] == [2, 2, 1, 1]
     assert [plan.requests for plan in plans] == [3, 3, 2, 2]
@@ -111,7 +111,7 @@ def test_failures_of_all_processes_add_up(endpoint):
     assert (results.started, results.failures["refused"].count) == (9, 9)
 
 
-def test_stopping_early_gives_the_counts_so_far(endpoint):
+def test_a_load_that_is_stopped_early_returns_its_counts_up_to_then(endpoint):
     with (
         silent_server(endpoint) as server,
         started(plans_of(endpoint, **ENDLESS)) as load,
@@ -122,7 +122,7 @@ def test_stopping_early_gives_the_counts_so_far(endpoint):
 
 
 @pytest.mark.parametrize("when", ["starting", "started"])
-def test_stopping_before_the_load_makes_no_request(endpoint, when):
+def test_a_load_that_is_stopped_before_its_start_makes_no_request(endpoint, when):
     with answering_server(endpoint) as server, GeneratorProcesses() as running:
         assert running.start(plans_of(endpoint), lambda _progress: when == "starting") or (
             running.run(lambda _progress: True)
@@ -169,7 +169,7 @@ def test_a_process_out_of_descriptors_is_an_error_without_a_traceback(endpoint, 
 
 
 @pytest.mark.parametrize("when", ["at once", "ready", "running"])
-def test_the_end_of_the_parent_leaves_no_process(endpoint, when):
+def test_no_process_outlives_its_parent(endpoint, when):
     with silent_server(endpoint) as server:
         with started(plans_of(endpoint, **ENDLESS)) as running:
             pids = pids_of(running)
@@ -197,14 +197,14 @@ def test_processes_out_of_descriptors_are_an_error_and_leave_no_process(endpoint
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_process_without_a_program_is_an_error(endpoint, monkeypatch):
+def test_a_process_whose_program_does_not_exist_is_an_error(endpoint, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/missing/python")
     with pytest.raises(SipcError, match="cannot start another process: No such file"):
         with started(plans_of(endpoint)):
             pass
 
 
-def test_a_process_without_a_thread_to_read_it_is_an_error(endpoint, monkeypatch):
+def test_a_process_whose_reading_thread_cannot_start_is_an_error(endpoint, monkeypatch):
     class NoThread(threading.Thread):
         def start(self):
             raise RuntimeError("can't start new thread")
@@ -234,7 +234,7 @@ def test_a_process_without_a_thread_to_read_it_is_an_error(endpoint, monkeypatch
     ],
     ids=["module", "line", "signal", "much output", "plan", "half a report"],
 )
-def test_a_process_that_cannot_start_is_an_error_of_one_line(
+def test_a_process_that_cannot_start_causes_an_error_of_one_line(
     endpoint, monkeypatch, capfd, program, words
 ):
     monkeypatch.setattr(processes, "_PROGRAM", program)
@@ -247,7 +247,7 @@ def test_a_process_that_cannot_start_is_an_error_of_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_python_writes_beside_the_reports_is_no_obstacle(endpoint, monkeypatch, capfd):
+def test_output_of_python_between_the_reports_is_ignored(endpoint, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONVERBOSE", "2")  # more than a pipe holds
     with answering_server(endpoint), started(plans_of(endpoint, requests=6)) as running:
         running.run(never)
@@ -263,7 +263,7 @@ def test_the_path_of_python_may_have_a_space(endpoint, folder, monkeypatch):
     assert running.results.started == 6
 
 
-def test_modules_are_found_where_this_process_finds_them(endpoint, folder, monkeypatch):
+def test_load_processes_find_modules_where_this_process_finds_them(endpoint, folder, monkeypatch):
     (folder / "found.py").write_text("")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(
@@ -292,6 +292,6 @@ def test_signals_of_the_terminal_do_not_end_the_processes(endpoint, number):
             assert running.results.unfinished == 6
 
 
-def test_sigint_is_not_blocked_once_all_processes_are_started(endpoint):
+def test_sigint_is_not_blocked_after_all_processes_have_started(endpoint):
     with started(plans_of(endpoint, **ENDLESS)):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

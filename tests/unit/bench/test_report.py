@@ -25,7 +25,7 @@ each_loop = pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "
 @pytest.mark.parametrize("answered", [0, 1, 1_000])
 @pytest.mark.parametrize("failed", [0, 5])
 @pytest.mark.parametrize("share", [0.25, 0.8996], ids=["idle", "hardly the limit"])
-def test_json_restores_every_figure(settings, answered, failed, share):
+def test_json_restores_every_figure_of_a_report(settings, answered, failed, share):
     report = report_of(answered, failed, settings, share, partial=True)
     back = read_back(report)
     without = {"timeline": None}  # is for charts
@@ -127,7 +127,7 @@ DAMAGED = "it is incomplete or damaged"
         ("failures/timeout", [], DAMAGED),
     ],
 )
-def test_a_broken_report_is_refused_in_one_short_line(where, value, message):
+def test_an_invalid_report_is_refused_with_one_short_line(where, value, message):
     data = changed(report_of(settings=OPEN).to_json(), where, value)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         Report.from_json(data)
@@ -135,13 +135,13 @@ def test_a_broken_report_is_refused_in_one_short_line(where, value, message):
 
 
 @pytest.mark.parametrize("data", [None, 5, [], "text"], ids=ascii)
-def test_data_that_is_no_object_is_refused(data):
+def test_json_that_is_no_object_is_refused(data):
     with pytest.raises(ValueError, match="it is not a report of sipc-bench"):
         Report.from_json(data)
 
 
 @each_loop
-def test_there_is_a_value_for_every_figure_that_a_condition_may_use(settings):
+def test_a_report_has_a_value_for_every_figure_that_a_condition_may_use(settings):
     named = {name.removeprefix("total.") for name in KINDS}
     assert named - report_of(settings=settings).values().keys() == set()
 
@@ -153,14 +153,14 @@ def test_latency_is_response_time_in_an_open_loop_and_service_time_in_a_closed()
     assert of_closed["p50"] == of_closed["response.p50"] == of_closed["service.p50"]
 
 
-def test_figures_without_samples_are_none_and_fail_a_condition():
+def test_figures_without_samples_are_none_and_give_conditions_no_result():
     values, bounds = report_of(0, 0).values(), report_of(0, 0).bounds()
     assert values["error_rate"] is values["p50"] is values["connect.mean"] is None
     assert ConditionResult(parse("p50 > 1h"), bounds["p50"]).holds is None
 
 
 @each_loop
-def test_bounds_are_the_figures_and_those_of_missing_percentiles(settings):
+def test_the_bounds_are_the_figures_and_the_bounds_of_missing_percentiles(settings):
     report = report_of(20, settings=settings)
     values, bounds = report.values(), report.bounds()
     assert bounds.keys() == values.keys()
@@ -173,18 +173,18 @@ def test_bounds_are_the_figures_and_those_of_missing_percentiles(settings):
         assert values[f"{prefix}p90"] < low < high == values[f"{prefix}max"]
 
 
-def test_the_error_rate_is_a_share_of_what_ended():
+def test_the_error_rate_is_the_share_of_failures_among_ended_requests():
     assert report_of(95, 5).values()["error_rate"] == 0.05
     assert report_of(95, 5).values()["requests"] == 102
 
 
-def test_a_busy_generator_may_be_the_limit():
+def test_a_report_says_if_a_busy_generator_may_be_the_limit():
     assert report_of(share=0.95).generator_saturated
     assert not report_of(share=0.5).generator_saturated
 
 
 @each_loop
-def test_a_report_is_within_noise_of_itself(settings):
+def test_a_report_compared_with_itself_is_within_noise(settings):
     report = report_of(100_000, 50, settings)
     changes = report.compare(read_back(report))
     assert set(changes) == {"rate", "mean", "error_rate", *TIME_FIGURES} - {
@@ -194,7 +194,7 @@ def test_a_report_is_within_noise_of_itself(settings):
     assert {change.relative for change in changes.values()} == {0.0}
 
 
-def test_a_slower_report_is_worse_and_the_other_one_better():
+def test_a_report_of_a_slower_server_is_worse_and_of_a_faster_one_better():
     fast, slow = report_of(), report_of()
     slow.results.total = Histogram()
     slow.results.total.record(50 * MS, 1_000)

@@ -24,7 +24,7 @@ moments = st.lists(st.integers(0, 20 * SECOND), max_size=60)
 
 
 @given(moments, moments, st.integers(0, 60 * SECOND), st.integers(0, 200))
-def test_no_count_is_lost_and_windows_adjoin(answered, failed, more, enough):
+def test_windows_lose_no_count_and_have_no_gaps(answered, failed, more, enough):
     elapsed = max([0, *answered, *failed]) + more
     windows = resample(timeline_of(answered, failed), elapsed, enough)
     if not answered and not failed:
@@ -55,7 +55,7 @@ def test_the_last_window_ends_with_the_run(elapsed, last):
     assert windows[-1][:2] == tuple(at * MS for at in last)
 
 
-def test_the_rate_of_the_last_window_is_over_its_real_length():
+def test_the_rate_of_the_last_window_is_computed_with_its_real_length():
     windows = resample(timeline_of(range(0, 96 * MS, MS)), 96 * MS, 0)
     assert [round(window.rate(window.bucket.times.count)) for window in windows] == [1_000] * 9
 

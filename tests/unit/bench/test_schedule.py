@@ -19,7 +19,7 @@ def test_the_rate_decides_how_many_requests_are_due(seconds):
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.3, 1e9])
-def test_a_rate_of_any_size_has_an_interval(rate):
+def test_a_rate_of_any_size_has_an_interval_between_requests(rate):
     assert interval_of(rate) == pytest.approx(SECOND / rate)
 
 

@@ -34,7 +34,7 @@ def rows(title: str, report: Report, *more) -> dict[str, list[str]]:
     return {first: rest for first, *rest in section(title, report, *more).rows}
 
 
-def test_the_first_section_says_what_was_measured_and_how():
+def test_the_first_section_describes_the_load_and_the_numbers_of_requests():
     load = "open loop, 500/s offered, at most 64 at once, 64 B each, for 10.0 s"
     load += ", after 1.00 s of warm-up"
     assert rows("Load", stalled()) == {
@@ -64,7 +64,7 @@ def test_a_partial_report_and_a_busy_generator_are_marked():
 
 
 @pytest.mark.parametrize("made", [stalled, failing], ids=["open", "closed"])
-def test_all_times_are_there_with_the_number_of_samples(made):
+def test_the_section_of_times_has_all_times_with_the_number_of_samples(made):
     report = made()
     found = section("Times", report)
     kinds = ["response", "service", "connect", "first byte"][0 if report.is_open else 1 :]
@@ -89,7 +89,7 @@ def test_a_percentile_is_marked_where_few_samples_lie_beyond_it():
     assert not any(note.startswith('"') for note in section("Times", report_of(30_000)).notes)
 
 
-def test_failures_are_there_by_kind_the_most_frequent_first():
+def test_the_section_of_failures_lists_them_by_kind_with_the_most_frequent_first():
     found = section("Failures", failing())
     assert found.heads == ("", "count", "mean", "p50", "p99", "max")
     assert [row[0] for row in found.rows] == [
@@ -104,7 +104,7 @@ def test_failures_are_there_by_kind_the_most_frequent_first():
         assert longest == format_figure("max", times.max)
 
 
-def test_conditions_are_there_with_what_was_found():
+def test_the_section_of_conditions_shows_each_condition_with_its_figure():
     report = report_of(20, failed=0)
     conditions = evaluated(report, "p99>5s", "p99>1010us", "p99>1018500ns", "errors==0")
     assert rows("Conditions", report, conditions) == {
@@ -121,7 +121,7 @@ def test_conditions_are_there_with_what_was_found():
     ]
 
 
-def test_a_condition_that_is_open_shows_its_bounds():
+def test_a_condition_without_a_result_shows_its_bounds():
     run = Run()
     for ns in (MS, 4 * MS, 6 * MS):
         run.respond(0, 0, ns)
@@ -135,7 +135,7 @@ def test_a_condition_that_is_open_shows_its_bounds():
     )
 
 
-def test_each_change_since_the_baseline_has_its_verdict():
+def test_each_change_since_the_baseline_has_a_verdict():
     changes = stalled().compare(open_loop(seed=5))
     found = rows("Since the baseline", stalled(), (), changes)
     for name, change in changes.items():
@@ -157,7 +157,7 @@ def test_each_change_since_the_baseline_has_its_verdict():
     ],
     ids=["both open", "then closed", "now closed"],
 )
-def test_it_says_which_times_were_compared(now, then, kind):
+def test_the_section_of_changes_names_the_compared_times(now, then, kind):
     notes = section("Since the baseline", now(), (), now().compare(then())).notes
     assert notes[0] == f"Times are {kind} times."
 

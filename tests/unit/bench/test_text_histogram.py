@@ -21,7 +21,7 @@ def histogram_of(values) -> Histogram:
 
 
 @given(st.lists(times, min_size=1, max_size=50), st.integers(2, 40))
-def test_rows_hold_every_time_are_not_too_many_and_have_no_gap(values, rows):
+def test_the_rows_contain_every_time_and_are_few_and_have_no_gap(values, rows):
     lines = text_histogram(histogram_of(values), rows)
     assert 1 <= len(lines) <= rows
     assert sum(count for *_, count in lines) == len(values)
@@ -37,7 +37,7 @@ def test_the_rows_begin_with_the_shortest_and_end_with_the_longest_time(values, 
 
 
 @given(st.lists(times, min_size=1, max_size=50), st.integers(2, 40))
-def test_a_time_is_in_its_row_but_for_a_tenth_of_a_percent_at_the_bounds(values, rows):
+def test_a_time_is_in_its_row_to_within_a_tenth_of_a_percent_of_the_bounds(values, rows):
     for low, high, count in text_histogram(histogram_of(values), rows):
         surely = sum(low * 1.001 <= value <= high * 0.999 for value in values)
         perhaps = sum(low * 0.999 <= value <= high * 1.001 for value in values)
@@ -45,25 +45,25 @@ def test_a_time_is_in_its_row_but_for_a_tenth_of_a_percent_at_the_bounds(values,
 
 
 @given(st.lists(times, min_size=1, max_size=50), st.integers(2, 40))
-def test_bounds_differ_as_they_are_shown(values, rows):
+def test_the_displayed_bounds_of_rows_differ(values, rows):
     bounds = [low for low, *_ in text_histogram(histogram_of(values), rows)]
     assert len({format_ns(bound) for bound in bounds}) == len(bounds)
 
 
-def test_the_rows_have_equal_ratios():
+def test_the_bounds_of_the_rows_have_equal_ratios():
     rows = text_histogram(histogram_of([100 * US, 150 * US, 7 * MS, 99 * MS, 100 * MS]), 3)
     assert rows == [(100 * US, MS, 2), (MS, 10 * MS, 1), (10 * MS, 100 * MS, 2)]
 
 
-def test_a_small_spread_has_fewer_rows():
+def test_times_in_a_small_range_have_fewer_rows():
     assert len(text_histogram(histogram_of([100 * US, 111 * US]), 12)) == 5
     assert text_histogram(histogram_of([20 * MS] * 9), 12) == [(20 * MS, 20 * MS, 9)]
 
 
-def test_the_widest_spread_there_is_fits_into_two_rows():
+def test_the_widest_range_of_times_fits_into_two_rows():
     rows = text_histogram(histogram_of([0, (1 << 47), (1 << 47)]), 2)
     assert [count for *_, count in rows] == [1, 2]
 
 
-def test_without_a_time_there_is_no_row():
+def test_no_row_is_shown_for_a_histogram_without_times():
     assert text_histogram(Histogram(), 10) == []

@@ -60,7 +60,7 @@ def test_events_are_counted_in_the_bucket_of_their_time():
     ]
 
 
-def test_buckets_double_their_width_after_the_last_one():
+def test_buckets_double_their_width_when_an_event_lies_after_the_last_one():
     end = MAX_TIME_BUCKETS * FIRST_WIDTH
     timeline = timeline_of([(0, 1), (FIRST_WIDTH, 2), (end - 1, 3)])
     assert (timeline.width, len(timeline.buckets)) == (FIRST_WIDTH, MAX_TIME_BUCKETS)
@@ -75,7 +75,7 @@ def test_buckets_double_their_width_after_the_last_one():
     assert [bucket.times.max for bucket in timeline.buckets][:1] == [2]
 
 
-def test_an_odd_number_of_buckets_doubles_without_a_loss():
+def test_an_odd_number_of_buckets_doubles_without_losing_an_event():
     timeline = timeline_of([(0, 1), (FIRST_WIDTH, 1), (2 * FIRST_WIDTH, 1), (10 * SECOND, 1)])
     assert sum(bucket.requests for bucket in timeline.buckets) == 4
 
@@ -91,7 +91,7 @@ def test_no_event_is_lost_and_buckets_never_exceed_their_maximum(happened):
 
 
 @given(events)
-def test_every_bucket_holds_the_events_of_its_time(happened):
+def test_every_bucket_contains_exactly_the_events_of_its_time(happened):
     timeline = timeline_of(happened)
     for number, bucket in enumerate(timeline.buckets):
         inside = [ns for at, ns in happened if at // timeline.width == number]
@@ -121,7 +121,7 @@ def test_merging_is_the_same_in_any_order(first, second, third):
     assert left == merged(c, b, a).to_json()
 
 
-def test_merging_gives_the_same_both_ways_and_leaves_the_argument():
+def test_merging_is_symmetric_and_does_not_change_the_argument():
     short = [(FIRST_WIDTH * n, n) for n in range(100)]
     narrow, wide = timeline_of(short), timeline_of([(5 * SECOND, 9)])
     before = narrow.to_json(), wide.to_json()
@@ -130,7 +130,7 @@ def test_merging_gives_the_same_both_ways_and_leaves_the_argument():
     assert (narrow.to_json(), wide.to_json()) == before
 
 
-def test_the_form_of_the_json_is_what_is_documented():
+def test_the_json_has_the_documented_format():
     timeline = timeline_of([(0, 5), (0, None), (0, 2100)])
     assert timeline.to_json() == {
         "width": FIRST_WIDTH,

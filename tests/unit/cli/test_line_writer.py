@@ -39,7 +39,7 @@ def fill(writer: LineWriter) -> int:
     return written - 1
 
 
-def test_lines_are_appended_and_cut_to_what_a_pipe_takes_at_once(folder):
+def test_lines_are_appended_and_cut_to_the_size_of_an_atomic_write_to_a_pipe(folder):
     (folder / "log").write_text("before\n")
     writer = LineWriter(str(folder / "log"))
     writer.write("short \udcff")
@@ -48,7 +48,7 @@ def test_lines_are_appended_and_cut_to_what_a_pipe_takes_at_once(folder):
     assert (folder / "log").read_text() == f"before\nshort \\udcff\n{'x' * (MAX_LINE - 1)}\n"
 
 
-def test_lines_that_are_not_read_are_lost_and_counted(fifo):
+def test_lines_that_do_not_fit_into_a_full_pipe_are_lost_and_counted(fifo):
     path, reader = fifo
     writer = LineWriter(path)
     written = fill(writer)
@@ -61,7 +61,7 @@ def test_lines_that_are_not_read_are_lost_and_counted(fifo):
     )
 
 
-def test_the_owner_of_the_lines_says_how_the_count_looks(fifo):
+def test_the_owner_of_the_writer_formats_the_count_of_lost_lines(fifo):
     path, reader = fifo
     writer = LineWriter(path)
     writer.format_lost = "{} lost".format
@@ -90,7 +90,7 @@ def test_an_error_is_reported_once_and_later_lines_are_tried(folder):
     assert str(error) == "cannot write the log to /dev/full: No space left on device"
 
 
-def test_a_line_after_one_written_in_part_begins_a_new_one(folder, monkeypatch):
+def test_after_a_partly_written_line_the_next_one_begins_a_new_line(folder, monkeypatch):
     writer = LineWriter(str(folder / "log"))
     write = os.write
     sizes = iter([5, 0])
@@ -119,13 +119,13 @@ def test_a_file_is_closed_and_lines_after_that_are_dropped(folder):
     assert (folder / "log").read_text() == ""
 
 
-def test_stderr_is_not_closed():
+def test_the_writer_does_not_close_stderr():
     writer = LineWriter()
     writer.close()
     assert is_open(2)
 
 
-def test_a_file_that_was_renamed_is_opened_again_by_its_name(folder):
+def test_the_writer_reopens_a_renamed_file_at_its_path(folder):
     log = folder / "log"
     writer = LineWriter(str(log))
     old = writer._descriptor

@@ -25,7 +25,9 @@ def nothing_is_left_open():
 
 
 @pytest.mark.parametrize("is_complete", [True, False])
-def test_an_output_file_is_closed_and_replaced_only_when_complete(folder, is_complete):
+def test_an_output_file_is_closed_and_replaces_the_old_one_only_when_it_is_complete(
+    folder, is_complete
+):
     (folder / "file").write_bytes(b"old")
     target = open_output(str(folder / "file"), UNLIMITED)
     target.open()

@@ -44,7 +44,7 @@ class Hanging(SupervisedHandler[str]):
     _is_unusable = _remove = run = _maintain
 
 
-def test_a_stop_that_hangs_is_left_at_the_second_signal():
+def test_the_second_signal_ends_the_wait_for_a_stop_that_hangs():
     handler = Hanging()
     with closing(new_wakeup_event()) as kill_now:
         closer = threading.Thread(target=handler.close, args=(kill_now,))
@@ -65,7 +65,7 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("kind", HANDLERS)
-def test_without_a_thread_for_the_supervisor_requests_are_answered(endpoint, monkeypatch, kind):
+def test_requests_are_answered_even_if_the_supervisor_gets_no_thread(endpoint, monkeypatch, kind):
     def fail(_supervisor):
         raise RuntimeError("can't start new thread")
 

@@ -76,7 +76,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_replaced(endpoint,
         assert int(ask_worker(endpoint, "pid")) != before
 
 
-def test_no_request_is_lost_while_workers_are_reloaded_repeatedly(endpoint):
+def test_repeated_reloads_of_workers_lose_no_request(endpoint):
     done = threading.Event()
     with serving(endpoint, "cat", threads=4) as handler:  # which starts fast
 
@@ -103,14 +103,16 @@ def test_no_request_is_lost_while_workers_are_reloaded_repeatedly(endpoint):
         assert [answer for text, answer in answers if answer != (text.encode(), True)] == []
 
 
-def test_reloading_before_there_is_a_worker_does_nothing(endpoint):
+def test_reloading_before_the_first_worker_does_nothing(endpoint):
     with serving(endpoint) as handler:
         handler.reload()
         assert ask_worker(endpoint, "echo", "hello") == b"hello"
         assert handler.stats()["workers_started"] == 1
 
 
-def test_a_worker_that_exits_before_it_is_idle_is_replaced_without_a_request(endpoint, monkeypatch):
+def test_a_worker_that_exits_before_it_is_idle_is_replaced_before_the_next_request(
+    endpoint, monkeypatch
+):
     """The supervisor sees the exit before the worker is in its list."""
     with serving(endpoint) as handler:
 
@@ -161,7 +163,7 @@ def test_failed_workers_are_counted_under_the_lock(endpoint, monkeypatch):
     assert unlocked == []
 
 
-def test_workers_that_run_started_failed_and_ended_are_counted(endpoint, folder):
+def test_running_started_failed_and_ended_workers_are_counted(endpoint, folder):
     command = f"test -e {folder}/good || exit 1; exec {WORKER}"
     with serving(endpoint, command, threads=1) as handler:
         assert ask(endpoint, b"pid") == (b"", False)

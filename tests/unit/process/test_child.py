@@ -32,7 +32,7 @@ def failing(*_arguments):
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_a_child_whose_exit_cannot_be_noticed_is_killed_and_reaped(monkeypatch, pipes):
+def test_a_child_whose_exit_cannot_be_polled_is_killed_and_reaped(monkeypatch, pipes):
     child = start(pipes)
     monkeypatch.setattr(os, "waitid", failing)
     assert not child.stop_nowait()

@@ -64,7 +64,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize(("line", "arguments"), PLAIN.values(), ids=PLAIN)
-def test_plain_words_need_no_shell(line, arguments, command, programs):
+def test_a_line_of_plain_words_runs_without_a_shell(line, arguments, command, programs):
     assert command(line).direct_argv() == (f"{programs}/tool", arguments)
 
 
@@ -117,7 +117,7 @@ SHELL_SYNTAX = {
 
 
 @pytest.mark.parametrize("line", SHELL_SYNTAX.values(), ids=SHELL_SYNTAX)
-def test_lines_with_shell_syntax_are_run_by_the_shell(line, command, programs):
+def test_the_shell_runs_lines_with_shell_syntax(line, command, programs):
     if line.strip():
         write_program(programs / line.split(" ")[0])
     assert command(line).direct_argv() is None
@@ -135,7 +135,7 @@ BASH_WORDS = """
 """.split()
 
 
-def test_builtins_and_reserved_words_are_run_by_the_shell(command, programs):
+def test_the_shell_runs_builtins_and_reserved_words(command, programs):
     for word in (*POSIX_WORDS, *BASH_WORDS):
         write_program(programs / word)
         for line in (word, f"{word} x"):
@@ -143,7 +143,7 @@ def test_builtins_and_reserved_words_are_run_by_the_shell(command, programs):
             assert command(line).shell_argv() == by_shell(line)
 
 
-def test_the_dot_is_run_by_the_shell(command):
+def test_the_shell_runs_the_dot_command(command):
     assert command(". tool").direct_argv() is None
 
 
@@ -153,18 +153,18 @@ def test_a_program_named_like_a_builtin_is_run_by_its_path(command, programs):
 
 
 @pytest.mark.parametrize("line", ["missing", "missing x", "./missing", "/nonexistent/missing"])
-def test_a_missing_program_is_left_to_the_shell(line, command):
+def test_the_shell_runs_a_line_whose_program_is_missing(line, command):
     assert command(line).direct_argv() is None
     assert command(line).shell_argv() == by_shell(line)
 
 
-def test_a_program_that_may_not_be_executed_is_left_to_the_shell(command, programs):
+def test_the_shell_runs_a_line_whose_program_may_not_be_executed(command, programs):
     (programs / "data").write_text("x")
     assert command("data").direct_argv() is None
     assert command(f"{programs}/data").direct_argv() is None
 
 
-def test_a_directory_on_path_is_no_program(command, programs):
+def test_a_directory_on_path_is_not_run_as_a_program(command, programs):
     (programs / "folder").mkdir()
     assert command("folder").direct_argv() is None
     assert command("folder").is_missing()
@@ -177,61 +177,63 @@ def test_a_line_that_begins_with_a_dash_is_no_option_of_the_shell(command):
 # One word that is a file here
 
 
-def test_one_word_that_names_a_file_here_runs_that_file(command, here):
+def test_one_word_that_names_a_file_in_the_working_directory_runs_that_file(command, here):
     write_program(here / "handler.sh")
     assert command("handler.sh").direct_argv() == ("./handler.sh", ["./handler.sh"])
     assert command("handler.sh").shell_argv() == [SHELL, "-c", "./handler.sh"]
 
 
-def test_a_program_on_path_wins_over_a_file_here(command, here, programs):
+def test_a_program_on_path_is_preferred_to_a_file_in_the_working_directory(command, here, programs):
     write_program(here / "tool")
     assert command("tool").direct_argv() == (f"{programs}/tool", ["tool"])
     assert command("tool").shell_argv() == by_shell("tool")
 
 
-def test_a_directory_on_path_with_the_same_name_does_not_win(command, here, programs):
+def test_a_directory_on_path_is_not_preferred_to_a_file_in_the_working_directory(
+    command, here, programs
+):
     write_program(here / "handler")
     (programs / "handler").mkdir()
     assert command("handler").direct_argv() == ("./handler", ["./handler"])
 
 
-def test_a_directory_here_is_no_program(command, here):
+def test_a_directory_in_the_working_directory_is_not_run_as_a_program(command, here):
     (here / "handler").mkdir()
     assert command("handler").direct_argv() is None
     assert command("handler").shell_argv() == by_shell("handler")
 
 
-def test_a_link_to_a_file_here_is_run(command, here, programs):
+def test_a_symlink_to_a_file_in_the_working_directory_is_run(command, here, programs):
     (here / "link").symlink_to(programs / "tool")
     assert command("link").direct_argv() == ("./link", ["./link"])
 
 
-def test_the_first_of_several_words_names_no_file_here(command, here):
+def test_the_first_of_several_words_never_names_a_file_in_the_working_directory(command, here):
     write_program(here / "handler.sh")
     assert command("handler.sh x").direct_argv() is None
     assert command("handler.sh x").shell_argv() == by_shell("handler.sh x")
 
 
-def test_a_file_here_that_may_not_be_executed_is_left_to_the_shell(command, here):
+def test_the_shell_runs_the_name_of_a_file_that_may_not_be_executed(command, here):
     (here / "handler.sh").write_text(SCRIPT)
     assert command("handler.sh").direct_argv() is None
     assert command("handler.sh").shell_argv() == [SHELL, "-c", "./handler.sh"]
 
 
 @pytest.mark.parametrize("line", ["handler.sh", "handler.sh ", " handler.sh", "  handler.sh  "])
-def test_spaces_around_one_word_change_nothing(line, command, here):
+def test_spaces_around_one_word_are_ignored(line, command, here):
     write_program(here / "handler.sh")
     assert command(line).direct_argv() == ("./handler.sh", ["./handler.sh"])
     assert output(command(line).shell_argv()) == b"./handler.sh\0"
 
 
 @pytest.mark.parametrize("word", ["h\u00e4ndler", "handler~", "handler#2"])
-def test_one_word_may_have_any_characters_that_mean_themselves(word, command, here):
+def test_one_word_may_have_any_characters_without_a_meaning_in_the_shell(word, command, here):
     write_program(here / word)
     assert output(command(word).shell_argv()) == f"./{word}\0".encode()
 
 
-def test_files_are_looked_for_at_each_start(command, here, programs):
+def test_the_program_is_searched_for_at_each_start(command, here, programs):
     handler = command("handler")
     assert handler.direct_argv() is None
     write_program(here / "handler")
@@ -274,7 +276,7 @@ def show(tmp_path_factory):
 
 
 @given(line=st.text("ab01 =-+@%:,./_~*?[]{}!^#$'\"\\\t\n;&|<>()`", max_size=8))
-def test_a_line_run_without_a_shell_gives_the_same_as_with_one(line, show):
+def test_a_line_that_runs_without_a_shell_gives_the_same_result_as_with_one(line, show):
     command = Command(f"{show} {line}", os.defpath)
     direct = command.direct_argv()
     if direct is not None:

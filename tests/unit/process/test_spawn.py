@@ -54,13 +54,13 @@ def output_of(start, *command: str, environment=None, files=(), variables=NO_VAR
     return written
 
 
-def test_arguments_arrive_as_they_are(start):
+def test_arguments_arrive_unchanged(start):
     words = ["", "two words", "'\"$", "\xe9\u2603", "\udcff\udc80"]
     written = output_of(start, "/usr/bin/printf", "%s|", *words)
     assert written == b"|two words|'\"$|\xc3\xa9\xe2\x98\x83|\xff\x80|"
 
 
-def test_the_environment_is_exactly_what_was_given(start):
+def test_a_program_gets_exactly_the_given_environment(start):
     given = {"ODD": "a=b \udcff\n", "EMPTY": "", "\udcfe": "x"}
     written = output_of(start, "/usr/bin/env", "-0", environment=given)
     assert sorted(written.split(b"\0")) == sorted([b"ODD=a=b \xff\n", b"EMPTY=", b"\xfe=x", b""])
@@ -84,7 +84,7 @@ def test_a_program_has_only_the_given_descriptors(start):
     assert len(found - given) == 1  # its own, of the folder
 
 
-def test_without_proc_not_every_possible_descriptor_is_looked_at(monkeypatch):
+def test_without_proc_a_start_does_not_check_every_possible_descriptor(monkeypatch):
     """A container's limit may be a thousand million; here nobody can set it so high."""
 
     def no_proc(_path):
@@ -103,7 +103,7 @@ def test_each_program_has_its_own_environment(start):
         assert dict(line.split("=", 1) for line in written.splitlines()) == given | variables
 
 
-def test_a_program_leads_a_session_and_has_default_signals(start):
+def test_a_program_leads_a_session_and_has_the_default_signal_state(start):
     kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGPIPE, 34)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, 35])
     try:
@@ -296,7 +296,7 @@ def limit_of_child(limit: DescriptorLimit) -> int:
     return int(bytes(written))
 
 
-def test_handlers_that_start_at_once_have_no_descriptors_of_each_other(endpoint):
+def test_handlers_that_start_at_once_do_not_inherit_each_others_descriptors(endpoint):
     found = []
 
     def list_descriptors() -> None:
@@ -333,7 +333,7 @@ ctypes.CDLL = refuse
 
 
 @pytest.mark.parametrize("spoil", WITHOUT.values(), ids=WITHOUT)
-def test_without_posix_spawn_python_starts_programs(spoil):
+def test_python_starts_programs_if_posix_spawn_is_missing(spoil):
     program = f"""
 import os, sys
 {spoil}
@@ -346,5 +346,5 @@ assert os.waitpid(pid, 0)[1] == 0
     assert (done.returncode, done.stdout, done.stderr) == (0, b"started\n", b"")
 
 
-def test_posix_spawn_is_used_where_it_is_complete():
+def test_posix_spawn_is_used_if_it_has_the_needed_features():
     assert best_spawn() is not spawn_os

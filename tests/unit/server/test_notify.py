@@ -44,7 +44,7 @@ def test_a_missing_service_manager_is_reported_once(folder, name):
     ],
     ids=["another's", "zero", "negative", "nonsense", "empty", "huge", "none"],
 )
-def test_without_a_watchdog_no_keep_alive_is_due(folder, more):
+def test_no_keep_alive_is_due_without_a_watchdog(folder, more):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(folder / "notify"))
         listening.setblocking(False)
@@ -58,7 +58,7 @@ def test_without_a_watchdog_no_keep_alive_is_due(folder, more):
     assert said == []
 
 
-def test_a_keep_alive_is_due_twice_in_the_time_of_the_watchdog(folder):
+def test_a_keep_alive_is_due_twice_within_the_timeout_of_the_watchdog(folder):
     manager = Notifier({"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "7200000000"}, print)
     assert manager.remaining() == 0
     manager.tick()

@@ -6,7 +6,7 @@ from simpleipc_cli.system import fd_limit
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 
-def test_a_start_that_hangs_does_not_keep_the_limit_from_being_used(monkeypatch):
+def test_a_start_that_hangs_does_not_block_other_users_of_the_limit(monkeypatch):
     """A program's disk may never answer; the event loop must not wait for it."""
     monkeypatch.setattr(fd_limit, "_MAX_START", 0.01)
     monkeypatch.setattr(fd_limit, "set_fd_limit", lambda _limit: True)

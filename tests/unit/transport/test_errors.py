@@ -35,7 +35,7 @@ from simpleipc_cli.transport.unix.stream import endpoint_error, socket_hint
     ],
     ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
 )
-def test_each_error_has_a_remedy_that_fits(number, kind, remedy, endpoint):
+def test_each_error_has_a_matching_remedy(number, kind, remedy, endpoint):
     error = endpoint_error(OSError(number, os.strerror(number)), str(endpoint))
     assert type(error) is kind
     assert remedy in error.hint
@@ -52,7 +52,7 @@ def test_each_error_has_a_remedy_that_fits(number, kind, remedy, endpoint):
     ],
     ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
 )
-def test_a_remedy_for_a_call_about_no_file_names_no_disk_and_no_path(number, remedy):
+def test_the_remedy_for_a_call_without_a_file_names_no_disk_and_no_path(number, remedy):
     hint = socket_hint(OSError(number, os.strerror(number)))
     assert remedy in hint
     assert "path" not in hint

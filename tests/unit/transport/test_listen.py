@@ -31,7 +31,7 @@ def listening(path, mode: int = 0o600):
 
 @pytest.mark.parametrize("umask", [0o077, 0o000, 0o777], ids=oct)
 @pytest.mark.parametrize("mode", [0o600, 0o666, 0o640], ids=oct)
-def test_the_mode_is_exact_whatever_the_umask(endpoint, umask, mode):
+def test_the_socket_has_exactly_the_given_mode_with_any_umask(endpoint, umask, mode):
     before = os.umask(umask)
     try:
         with listening(endpoint, mode):
@@ -67,7 +67,7 @@ def test_a_server_that_cannot_remove_its_lock_leaves_no_socket(endpoint, monkeyp
     assert os.listdir(endpoint.parent) == ["sock.lock"]
 
 
-def test_an_error_of_the_cleanup_does_not_replace_the_first(endpoint, monkeypatch):
+def test_an_error_during_the_cleanup_does_not_replace_the_first_error(endpoint, monkeypatch):
     def fail(*_arguments, **_options):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
@@ -81,7 +81,7 @@ def test_an_error_of_the_cleanup_does_not_replace_the_first(endpoint, monkeypatc
 
 
 @pytest.mark.parametrize("age", [6.0, 4.5, -3600.0], ids=["old", "soon old", "from the future"])
-def test_a_lock_left_by_a_dead_server_is_removed_once_it_is_old(endpoint, folder, age):
+def test_the_lock_left_by_a_dead_server_is_removed_once_it_is_old(endpoint, folder, age):
     """It is old after five seconds; one from the future five seconds after it was found."""
     lock = folder / "sock.lock"
     lock.touch()
@@ -106,7 +106,7 @@ def test_a_lock_without_permission_is_removed_once_it_is_old(endpoint, folder):
 
 @needs_root
 @pytest.mark.parametrize("mode", [0o644, 0o600], ids=oct)
-def test_an_old_lock_of_another_user_in_a_sticky_folder_is_named(endpoint, folder, mode):
+def test_the_error_names_an_old_lock_of_another_user_in_a_sticky_folder(endpoint, folder, mode):
     folder.chmod(0o1777)
     lock = folder / "sock.lock"
     lock.touch(mode=mode)
@@ -117,7 +117,7 @@ def test_an_old_lock_of_another_user_in_a_sticky_folder_is_named(endpoint, folde
 
 
 @needs_root
-def test_a_path_that_cannot_be_seen_for_a_moment_is_still_ours(endpoint, folder):
+def test_the_listener_still_owns_a_path_that_is_temporarily_invisible(endpoint, folder):
     with listening(endpoint) as listener:
         folder.chmod(0)
         with become(NOBODY):
@@ -127,7 +127,7 @@ def test_a_path_that_cannot_be_seen_for_a_moment_is_still_ours(endpoint, folder)
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "folder replaced"])
-def test_a_path_that_was_taken_away_is_no_longer_ours(folder, how):
+def test_the_listener_does_not_own_a_path_that_another_has_taken(folder, how):
     inner = folder / "inner"
     inner.mkdir()
     endpoint = inner / "sock"
@@ -143,14 +143,14 @@ def test_a_path_that_was_taken_away_is_no_longer_ours(folder, how):
 
 
 @pytest.mark.parametrize("length", [60, 93, 94, 107])
-def test_a_connection_shows_the_servers_path_where_it_fits(folder, length):
+def test_the_peer_name_of_a_connection_is_the_path_of_the_server_if_it_fits(folder, length):
     endpoint = folder / ("n" * (length - len(str(folder)) - 1))
     with listening(endpoint), connect(endpoint) as client:
         shown = client.getpeername()
         assert shown.startswith(str(endpoint) if length <= 93 else f"{folder}/.sipc-")
 
 
-def test_to_ask_whether_a_socket_is_found_takes_no_place_in_its_queue(endpoint):
+def test_the_check_whether_a_socket_is_bound_takes_no_place_in_its_backlog(endpoint):
     with listening(endpoint) as listener:
         clients = []
         while is_bound(str(endpoint)):

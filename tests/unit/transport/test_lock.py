@@ -32,7 +32,7 @@ def test_one_process_holds_the_lock_and_leaves_no_file(path, folder):
     assert os.listdir(folder) == []
 
 
-def test_endpoints_of_one_folder_have_locks_of_their_own(path):
+def test_endpoints_of_one_folder_have_separate_locks(path):
     one, other = StartLock(path), StartLock(path + "2")
     assert one.take()
     assert other.take()
@@ -51,7 +51,7 @@ def test_a_lock_file_that_another_process_made_is_not_removed(path, folder):
     assert os.listdir(folder) == []
 
 
-def test_a_lock_file_that_was_left_is_taken_over(path, folder):
+def test_a_lock_file_that_a_killed_process_left_is_reused(path, folder):
     lock = StartLock(path)
     open(lock.path, "w").close()
     assert lock.take()
@@ -59,12 +59,12 @@ def test_a_lock_file_that_was_left_is_taken_over(path, folder):
     assert os.listdir(folder) == []
 
 
-def test_without_its_folder_there_is_no_lock(folder):
+def test_a_lock_in_a_missing_folder_is_an_error(folder):
     with pytest.raises(PathNotFound, match="there is no folder"):
         StartLock(f"{folder}/missing/sock").take()
 
 
-def test_a_file_with_content_is_not_taken_for_a_lock(path):
+def test_a_file_with_content_is_not_used_as_a_lock(path):
     lock = StartLock(path)
     with open(lock.path, "w") as file:
         file.write("precious")
@@ -74,7 +74,7 @@ def test_a_file_with_content_is_not_taken_for_a_lock(path):
 
 
 @needs_root
-def test_the_lock_that_another_user_left_is_not_in_the_way(path, folder):
+def test_the_lock_file_left_by_another_user_does_not_prevent_a_start(path, folder):
     folder.chmod(0o1777)
     with become(1234):
         left = StartLock(path)
@@ -88,7 +88,7 @@ def test_the_lock_that_another_user_left_is_not_in_the_way(path, folder):
 
 
 @needs_root
-def test_a_file_of_another_user_that_has_the_name_of_our_lock_is_named(path, folder):
+def test_the_error_names_a_file_of_another_user_at_the_path_of_the_lock(path, folder):
     folder.chmod(0o1777)
     with become(NOBODY):
         lock = StartLock(path)

@@ -28,7 +28,7 @@ def descriptors() -> list[str]:
     return os.listdir("/proc/self/fd")
 
 
-def test_an_unknown_file_is_not_taken_for_another_one(folder, monkeypatch):
+def test_a_file_that_cannot_be_identified_is_not_taken_for_another_file(folder, monkeypatch):
     with open(folder / "file", "w") as file:
         assert is_at_path(file.fileno(), str(folder / "file"))
         assert not is_at_path(file.fileno(), str(folder / "missing"))
@@ -38,7 +38,7 @@ def test_an_unknown_file_is_not_taken_for_another_one(folder, monkeypatch):
             is_at_path(file.fileno(), str(folder / "file"))
 
 
-def test_the_lock_does_not_stay_if_it_cannot_be_looked_at(parent, folder, monkeypatch):
+def test_a_lock_whose_file_cannot_be_checked_is_removed_at_its_release(parent, folder, monkeypatch):
     before = descriptors()
     lock = PathLock(parent, lambda: False)
     lock.__enter__()
@@ -58,7 +58,7 @@ def test_a_lock_that_cannot_be_checked_is_not_taken(parent, folder, monkeypatch)
     assert descriptors() == before
 
 
-def test_the_error_of_removing_the_lock_does_not_replace_another(parent, monkeypatch):
+def test_an_error_while_the_lock_is_removed_does_not_replace_another_error(parent, monkeypatch):
     before = descriptors()
     lock = PathLock(parent, lambda: False)
     lock.__enter__()
@@ -67,7 +67,7 @@ def test_the_error_of_removing_the_lock_does_not_replace_another(parent, monkeyp
     assert descriptors() == before
 
 
-def test_the_error_of_removing_the_lock_is_raised(parent, monkeypatch):
+def test_an_error_while_the_lock_is_removed_is_raised(parent, monkeypatch):
     before = descriptors()
     lock = PathLock(parent, lambda: False)
     lock.__enter__()
@@ -87,7 +87,7 @@ def test_a_start_lock_that_cannot_be_checked_is_an_error(endpoint, monkeypatch):
     assert descriptors() == before
 
 
-def test_a_pid_file_does_not_stay_if_it_cannot_be_looked_at(folder, monkeypatch):
+def test_a_pid_file_that_cannot_be_checked_is_removed(folder, monkeypatch):
     before = descriptors()
     file = PidFile(str(folder / "pid"))
     file.__enter__()

@@ -11,7 +11,7 @@ from helpers.wire import connect, message
 from simpleipc_cli.transport import listen, listener_from_fd
 
 
-def test_a_client_of_the_old_socket_is_refused_after_the_stop(endpoint):
+def test_a_client_of_a_stopped_listeners_socket_is_refused(endpoint):
     """Under a bind mount, say, the name stays. A client that is refused may try again."""
     listener = listen(str(endpoint), mode=0o600, backlog=5)
     held = os.open(endpoint, os.O_PATH)
