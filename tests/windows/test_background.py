@@ -59,7 +59,7 @@ def starts(folder):
     return (folder / "starts").read_text().split()
 
 
-def test_send_spawn_starts_a_server_that_stays(send, folder, serve):
+def test_send_spawn_starts_a_server_that_keeps_running(send, folder, serve):
     for number in (b"1", b"2"):
         ran = send("--wait", f"{TIMEOUT}s", "--spawn", serve, "-d", "x")
         assert (ran.status, ran.err) == (0, "")
@@ -67,7 +67,7 @@ def test_send_spawn_starts_a_server_that_stays(send, folder, serve):
     assert starts(folder) == ["started"]
 
 
-def test_many_clients_at_once_start_one_server(wine, path, folder, serve):
+def test_many_simultaneous_clients_start_one_server(wine, path, folder, serve):
     arguments = ("send", path, "--wait", f"{TIMEOUT}s", "--spawn", serve)
     clients = [wine.start("run_sipc.py", *arguments, "-d", f"{each}") for each in range(4)]
     answers = [ended(client) for client in clients]
@@ -83,13 +83,13 @@ def test_threads_of_a_program_start_one_server(wine, path, folder, serve):
     assert starts(folder) == ["started"]
 
 
-def test_send_lines_starts_a_server_too(send, folder, serve):
+def test_send_lines_also_starts_a_server(send, folder, serve):
     ran = send("--lines", "--wait", f"{TIMEOUT}s", "--spawn", serve, input=b"a\nb\n")
     assert [line.split()[1:] for line in ran.out.splitlines()] == [["1", "a"], ["2", "b"]]
     assert starts(folder) == ["started"]
 
 
-def test_the_reason_why_a_command_failed_is_reported(send):
+def test_send_reports_why_the_command_failed(send):
     command = "echo first & echo no luck 1>&2 & exit 3"
     ran = send("--spawn", command, "-d", "x")
     assert (ran.status, ran.out) == (1, "")
@@ -105,7 +105,7 @@ def test_a_command_that_does_not_listen_in_time_is_ended_with_its_children(send,
     wait_until(lambda: not processes_with_argument(folder.name), "the command has ended")
 
 
-def test_the_command_of_a_killed_client_goes_on(wine, path, python, folder):
+def test_the_command_of_a_killed_client_keeps_running(wine, path, python, folder):
     sleeper = f"{python('sleeper.py')} {folder.name} & rem"
     client = wine.start("run_sipc.py", "send", path, "--spawn", sleeper, "-d", "x")
     try:
@@ -190,7 +190,7 @@ def test_two_servers_cannot_have_the_same_pid_file(wine, path, folder, backgroun
     assert file.read_text() == held
 
 
-def test_the_pid_file_of_a_killed_server_is_taken_over(wine, path, folder):
+def test_the_pid_file_of_a_killed_server_is_replaced(wine, path, folder):
     file = folder / "pid"
     options = ("--exec", "echo hello", "--pid-file", windows_path(file))
     with wine.server(path, *options):
@@ -204,7 +204,7 @@ def test_the_pid_file_of_a_killed_server_is_taken_over(wine, path, folder):
 
 
 @pytest.mark.parametrize("content", ["precious", "7\nprecious", "1" * 33])
-def test_a_file_that_is_no_pid_file_is_kept(wine, path, folder, content):
+def test_a_file_that_is_no_pid_file_is_not_replaced(wine, path, folder, content):
     file = folder / "pid"
     file.write_text(content)
     ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(file))
@@ -213,7 +213,7 @@ def test_a_file_that_is_no_pid_file_is_kept(wine, path, folder, content):
     assert file.read_text() == content
 
 
-def test_an_impossible_place_for_a_pid_file_is_an_error(wine, path, folder):
+def test_a_pid_file_in_a_missing_folder_or_in_place_of_a_folder_is_an_error(wine, path, folder):
     (folder / "deep").mkdir()
     ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(folder / "deep"))
     assert (ran.status, ran.err.count("it is a directory")) == (1, 1)

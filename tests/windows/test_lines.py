@@ -36,7 +36,7 @@ def test_every_line_is_a_request_and_responses_keep_the_order(wine, path, echo):
     assert json.loads(ran.err)["bytes_sent"] == sum(map(len, records))
 
 
-def test_nuls_separate_records_and_answers(wine, path, echo):
+def test_null_separates_records_and_responses_with_nul(wine, path, echo):
     with wine.server(path, "--worker", echo):
         ran = wine.sipc("send", path, "-0", input=b"a\r\nb\x1a\0\0c")
     assert ran.status == 0, ran.err
@@ -61,7 +61,9 @@ def test_a_response_is_written_before_the_next_record_is_read(wine, path, echo):
         stream.close()
 
 
-def test_records_are_read_from_a_file_and_responses_written_to_one(wine, path, folder, echo):
+def test_records_are_read_from_a_file_and_responses_written_to_another_file(
+    wine, path, folder, echo
+):
     (folder / "records").write_bytes(b"one\ntwo\n")
     with wine.server(path, "--worker", echo):
         ran = wine.sipc(
@@ -72,7 +74,7 @@ def test_records_are_read_from_a_file_and_responses_written_to_one(wine, path, f
     assert sent_back((folder / "answers").read_text().splitlines()) == ["one", "two"]
 
 
-def test_more_bytes_than_pipes_hold_are_passed_on(wine, path, echo):
+def test_more_bytes_than_the_pipes_hold_are_sent_and_received(wine, path, echo):
     records = [b"%d" % number * 300_000 for number in range(8)]
     with wine.server(path, "--worker", echo, "--threads", "2"):
         client = wine.start("run_sipc.py", "send", path, "--lines", "-j", "2")

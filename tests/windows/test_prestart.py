@@ -45,7 +45,7 @@ def numbers(folder, count):
     return wait_until(found, f"{count} handlers")
 
 
-def test_handlers_are_started_before_each_request(wine, path, folder, ahead):
+def test_a_prestarted_handler_is_started_before_each_request(wine, path, folder, ahead):
     with ending(wine, path, "--prestart", "2", "--exec", ahead) as server:
         for count in (2, 3, 4):
             ready = numbers(folder, count)
@@ -56,7 +56,7 @@ def test_handlers_are_started_before_each_request(wine, path, folder, ahead):
     assert "ended before" not in server.log
 
 
-def test_requests_without_a_prestarted_handler_start_one(wine, path, folder, ahead):
+def test_a_request_without_a_prestarted_handler_starts_one(wine, path, folder, ahead):
     """These know the client's process."""
     with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)

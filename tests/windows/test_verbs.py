@@ -40,7 +40,7 @@ def pipe_client(wine, name, path, *arguments, **options):
 # probe
 
 
-def test_probe_finds_a_server_and_its_absence(wine, path):
+def test_probe_reports_a_server_and_a_missing_server(wine, path):
     missing = wine.sipc("probe", path)
     assert (missing.status, missing.out) == (4, f"{path}: path not found\n")
     with wine.server(path, "--exec", "echo hello"):
@@ -68,7 +68,7 @@ def test_the_name_of_a_pipe_is_used_unchanged(wine, folder):
 # send and serve
 
 
-def test_bytes_are_passed_on_unchanged(wine, path, python):
+def test_request_and_response_bytes_are_unchanged(wine, path, python):
     request = bytes(range(256)) + b"\r\n\n\x1a" * 3
     with wine.server(path, "--exec", python(ECHO)):
         ran = wine.sipc("send", path, input=request)
@@ -102,7 +102,7 @@ def gone(folder):
     wait_until(lambda: not processes_with_argument(folder.name), "the handler has ended")
 
 
-def test_a_handler_that_times_out_is_ended_with_its_children(wine, path, folder, sleeper):
+def test_a_handler_that_exceeds_its_timeout_is_ended_with_its_children(wine, path, folder, sleeper):
     options = ("--timeout", "15s", "--kill-after", "0")
     with wine.server(path, "--exec", sleeper, *options) as server:
         client = wine.start("pipe_client.py", "hang", path, "0005x0000")
@@ -140,7 +140,7 @@ def test_the_whole_request_is_read_before_the_handler_starts(wine, path, python)
 
 
 @pytest.mark.parametrize("megabytes", [4, soak(100)])
-def test_a_large_request_of_which_all_is_written_before_anything_is_read(
+def test_a_large_request_is_answered_though_the_client_writes_all_before_it_reads(
     wine, path, python, megabytes
 ):
     with wine.server(path, "--exec", python(ECHO)):
@@ -180,7 +180,7 @@ def test_the_path_of_a_killed_server_can_be_served_again(wine, path):
             assert (ran.status, ran.out.strip()) == (0, "hello")
 
 
-def test_of_two_servers_that_start_at_once_one_serves(wine, path):
+def test_exactly_one_of_two_servers_that_start_at_once_serves(wine, path):
     programs = [wine.start("run_sipc.py", "serve", path, "--exec", "echo hello") for _ in "ab"]
     try:
         wait_until(lambda: any(one.poll() is not None for one in programs), "one to give up")
@@ -203,7 +203,7 @@ def test_the_server_ends_at_a_quit_request(wine, path):
     assert wine.sipc("probe", path).status == 4
 
 
-def test_ctrl_c_drains(wine, path):
+def test_ctrl_c_drains_the_server(wine, path):
     """Typed on a terminal: without a console Windows has no such thing. Nor has Wine 8, even
     with one, what sends Ctrl-Break to a group of processes."""
     with wine.terminal("serve", path, "--exec", "echo hello") as (program, tty):
@@ -239,7 +239,7 @@ def test_a_worker_that_ends_is_replaced(wine, path, python):
         assert wine.sipc("send", "-d", "b", path).out.split()[1:] == ["1", "b"]
 
 
-def test_workers_that_fail_at_start_are_started_with_pauses(wine, path):
+def test_workers_that_fail_at_their_start_are_started_with_backoff(wine, path):
     with wine.server(path, "-v", "--count", "12", "--worker", "exit 3") as server:
         # The pauses grow: however slow all is here, some of these come faster.
         assert pipe_client(wine, "each", path, *["hello"] * 12).split("\n") == ["cut off"] * 12
@@ -250,7 +250,7 @@ def test_workers_that_fail_at_start_are_started_with_pauses(wine, path):
     assert f"{starts} workers failed to start" in server.log
 
 
-def test_requests_that_kill_workers_fail_no_other_request(wine, path, python):
+def test_a_request_that_kills_its_worker_fails_no_other_request(wine, path, python):
     words = ("leave", "leave", "leave", "a", "leave", "end", "end", "b")
     with wine.server(path, "-v", "--worker", python("worker.py")) as server:
         answers = pipe_client(wine, "each", path, *words).split("\n")
@@ -275,7 +275,7 @@ def test_a_request_that_was_not_read_is_given_to_another_worker(wine, path, pyth
 # bench
 
 
-def test_bench_reports(wine, path):
+def test_bench_prints_a_report(wine, path):
     with wine.server(path, "--exec", "echo hello"):
         ran = wine.sipc("bench", path, "-n", "20", "-c", "4", "-d", "ping", "--json", "-")
     assert ran.status == 0, ran.err
@@ -302,7 +302,7 @@ def test_options_not_supported_on_windows_are_refused(wine, arguments):
 # what goes with a request
 
 
-def test_send_has_files_stats_traces_and_expectations(wine, path, folder, python):
+def test_send_supports_files_statistics_traces_and_expectations(wine, path, folder, python):
     request, answer, trace = (folder / name for name in ("request", "answer", "trace"))
     request.write_bytes(b"one\r\ntwo\n\x1a")
     answer.write_bytes(b"old")
@@ -326,7 +326,7 @@ def test_client_and_server_have_the_same_default_path(wine):
         assert wine.sipc("probe", "-q").status == 0
 
 
-def test_a_failed_exchange_leaves_the_old_file_and_no_other(wine, path, folder):
+def test_a_failed_exchange_leaves_only_the_old_file(wine, path, folder):
     (folder / "response").write_bytes(b"old")
     with wine.server(path, "--exec", "echo hello"):
         output = windows_path(folder / "response")
@@ -336,7 +336,7 @@ def test_a_failed_exchange_leaves_the_old_file_and_no_other(wine, path, folder):
     assert [name for name in os.listdir(folder) if ".sipc-" in name] == []
 
 
-def test_a_failed_bench_leaves_no_file(wine, path, folder):
+def test_a_failed_bench_leaves_no_report_file(wine, path, folder):
     with wine.server(path, "--exec", "echo hello"):
         written, missing = map(windows_path, (folder / "json", folder / "missing" / "csv"))
         ran = wine.sipc("bench", path, "-n", "2", "--json", written, "--csv", missing)
@@ -345,7 +345,7 @@ def test_a_failed_bench_leaves_no_file(wine, path, folder):
     assert [name for name in os.listdir(folder) if "json" in name] == []
 
 
-def test_a_terminal_shows_a_bar(wine, path, sleeper):
+def test_a_terminal_shows_a_progress_bar(wine, path, sleeper):
     with wine.server(path, "--exec", sleeper):
         with wine.terminal("send", path, "-d", "x", "--progress") as (_, tty):
             tty.wait_for(b"received")
