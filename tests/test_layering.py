@@ -65,7 +65,7 @@ def names_used(tree: ast.AST) -> set[str]:
     return used
 
 
-def test_imports_are_found_in_every_place():
+def test_the_check_finds_imports_in_every_place():
     source = """
 import simpleipc_cli.client
 from simpleipc_cli import errors
@@ -120,11 +120,11 @@ def cycle_in(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_modules_import_each_other():
+def test_no_import_cycle_exists():
     assert cycle_in(import_graph(MODULES)) == []
 
 
-def test_a_cycle_is_found():
+def test_the_check_finds_an_import_cycle():
     sources = {
         "a.py": "from simpleipc_cli.b import x",
         "b.py": "if TYPE_CHECKING:\n    from simpleipc_cli import c",
@@ -163,7 +163,7 @@ def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
 SELECTORS = {"transport/__init__.py", "process/__init__.py", "system/__init__.py"}
 
 
-def test_only_three_modules_ask_for_the_platform():
+def test_only_three_modules_check_the_platform():
     assert modules_that_use(OF_THE_PLATFORM, MODULES.keys() - SELECTORS) == {}
 
 
@@ -195,7 +195,7 @@ def test_no_other_module_probes_for_features_of_the_system():
     assert {name: found for name, found in probes.items() if found} == {}
 
 
-def test_feature_probes_are_found():
+def test_the_check_finds_probes_for_features():
     source = """
 if hasattr(os, "fork"): getattr(_signal, "SIGHUP", 1)
 try: import fcntl
@@ -255,16 +255,16 @@ def loaded_by_client():
     return modules_loaded_by("import simpleipc_cli.client")
 
 
-def test_loaded_modules_are_found():
+def test_the_check_finds_modules_that_are_loaded():
     assert {"enum", "re"} <= modules_loaded_by("import re")
 
 
-def test_the_client_loads_what_an_exchange_needs(loaded_by_client):
+def test_the_client_loads_the_modules_that_an_exchange_needs(loaded_by_client):
     needed = {"client", "transport", "pktline", "deadline", "errors"}
     assert {f"simpleipc_cli.{name}" for name in needed} <= loaded_by_client
 
 
-def test_the_client_loads_nothing_heavy(loaded_by_client):
+def test_the_client_loads_no_large_module(loaded_by_client):
     assert set(HEAVY) & loaded_by_client == set()
 
 

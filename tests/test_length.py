@@ -43,6 +43,6 @@ def test_no_function_is_too_long():
     assert too_long == []
 
 
-def test_the_length_of_a_function_counts_nested_functions_but_no_decorators():
+def test_the_length_of_a_function_includes_nested_functions_but_no_decorators():
     source = "@first\n@second\ndef f():\n    def g():\n        pass\n\n    return g\n"
     assert dict(functions(ast.parse(source))) == {"f": 5, "g": 2}

@@ -178,7 +178,7 @@ def test_a_handler_of_a_server_in_the_background_starts_with_default_signals(bac
     assert_default_state(ask(endpoint, b"")[0].decode())
 
 
-def test_a_server_that_a_client_starts_has_the_default_signal_handlers(endpoint, folder):
+def test_a_server_that_a_client_starts_has_the_default_signal_state(endpoint, folder):
     with Spawning(endpoint) as spawning:
         client = spawning.command(f"{REPORT_STATE} >{folder}/state; {SERVE}", "-d", "x")
         command = [*inherit(*ALL_IGNORED_AND_BLOCKED), *client]

@@ -58,7 +58,7 @@ def test_git_status_is_the_same_through_sipc(repository, real, seed):
     assert sum("< received 0000: flush" in line for line in lines) == len(asked)
 
 
-def test_a_response_of_many_packets_is_passed_on_unchanged(repository, real):
+def test_a_response_of_many_packets_is_forwarded_unchanged(repository, real):
     with Server(repository.endpoint, pass_on(real)):
         since, _ = parts(sipc("send", real, "-d", "flush").stdout)
         for number in range(1000):
@@ -68,7 +68,7 @@ def test_a_response_of_many_packets_is_passed_on_unchanged(repository, real):
         assert len(parts(through)[1]) == 1000
 
 
-def test_git_scans_the_tree_when_its_daemon_dies(repository, real):
+def test_git_scans_the_work_tree_if_its_daemon_dies(repository, real):
     with Server(repository.endpoint, pass_on(real)) as server:
         repository.status()
         repository.status()

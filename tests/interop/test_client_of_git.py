@@ -51,7 +51,7 @@ def verdicts(repository) -> tuple[int, str, int]:
     return probe.returncode, json.loads(probe.stdout)["state"], says.returncode
 
 
-def test_probe_and_git_find_the_same_state(repository):
+def test_probe_and_git_report_the_same_state(repository):
     assert verdicts(repository) == (4, "path not found", 1)
     with repository.daemon() as pid:
         assert verdicts(repository) == (0, "listening", 0)
@@ -89,7 +89,7 @@ def test_every_change_is_in_the_response(repository):
         assert changes(repository, since) == [b"c"]
 
 
-def test_names_of_any_bytes_arrive_unchanged(repository):
+def test_file_names_of_any_bytes_arrive_unchanged(repository):
     names = [b"two words", b"new\nline", b"tab\t", b"\xff\xfe", "ä\N{PILE OF POO}".encode()]
     with repository.daemon():
         since = token(repository)
@@ -110,7 +110,7 @@ def test_a_response_of_many_packets_arrives_whole(repository):
         assert set(found) == names
 
 
-def test_flush_invalidates_older_tokens(repository):
+def test_the_command_flush_invalidates_older_tokens(repository):
     with repository.daemon():
         since = token(repository)
         now, paths = parts(send(repository, "flush"))
@@ -134,7 +134,7 @@ def test_the_response_to_an_invalid_token_names_everything(repository, bad):
         assert parts(done.stdout)[1] == EVERYTHING
 
 
-def test_quit_has_an_empty_response_and_ends_the_daemon(repository):
+def test_the_command_quit_gets_an_empty_response_and_ends_the_daemon(repository):
     with repository.daemon():
         assert send(repository, "quit") == b""
         gone = sipc("probe", "--wait-gone", f"{TIMEOUT}s", repository.endpoint)

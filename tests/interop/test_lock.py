@@ -74,7 +74,7 @@ def test_sipc_does_not_replace_git_s_daemon(repository):
         assert pid_of_listener(repository.endpoint) == pid
 
 
-def test_each_replaces_the_stale_socket_of_the_other(repository):
+def test_sipc_and_git_each_replace_the_stale_socket_of_the_other(repository):
     with Server(repository.endpoint, "echo ours") as server:
         server.signal(signal.SIGKILL)
         server.wait()
@@ -103,7 +103,7 @@ def finish(repository, winner: str, server: Program) -> None:
 
 
 @pytest.mark.parametrize("rounds", [6, soak(50)])
-def test_of_sipc_and_git_started_at_once_one_serves(repository, seed, rounds):
+def test_exactly_one_of_sipc_and_git_that_start_at_once_serves(repository, seed, rounds):
     """Git is up within some ten milliseconds, we take longer, so that it starts later."""
     chance = random.Random(seed)
     lead = 0.1  # seconds, a first guess; adjusted so that either may win
@@ -137,7 +137,7 @@ def wait_until_stopped(program: Program, output: Path) -> int:
     return children(program.pid)[0]
 
 
-def test_sipc_waits_for_a_git_that_is_about_to_listen(repository):
+def test_sipc_waits_for_a_daemon_of_git_that_is_about_to_listen(repository):
     """It holds the lock, and what it has at the path looks stale."""
     output = repository.folder / "strace"
     with repository.start(*RUN, wrapper=stops_in("bind", output)) as git:
@@ -155,7 +155,7 @@ def test_sipc_waits_for_a_git_that_is_about_to_listen(repository):
         git.communicate(timeout=TIMEOUT)
 
 
-def test_git_gives_up_when_sipc_is_about_to_listen(repository):
+def test_the_daemon_of_git_exits_if_sipc_is_about_to_listen(repository):
     """A tenth of a second is all it waits."""
     output = repository.folder / "strace"
     with start_ours(repository, wrapper=stops_in("flock", output)) as ours:

@@ -31,7 +31,7 @@ def whole(wire: bytes) -> bytes:
     return payload
 
 
-def test_serve_answers_recorded_requests_as_git_did(endpoint):
+def test_serve_answers_recorded_requests_as_git_answered_them(endpoint):
     with Server(endpoint, handler()) as server:
         for name in sorted(HELPERS, key=lambda name: name == "quit"):
             with connect(endpoint) as connection:
@@ -52,7 +52,7 @@ def test_send_understands_recorded_responses(endpoint, name):
     assert server.requests == [request]
 
 
-def test_other_requests_are_answered_as_git_s_helper_does(endpoint):
+def test_other_requests_are_answered_as_the_helper_of_git_answers_them(endpoint):
     """Seen at git 2.55's helper, by hand."""
     with Server(endpoint, handler()):
         assert ask(endpoint, b"chunk") == ask(endpoint, b"big") == (BIG, True)
@@ -63,7 +63,7 @@ def test_other_requests_are_answered_as_git_s_helper_does(endpoint):
         assert ask(endpoint, b"") == (b"unhandled command: ", True)
 
 
-def test_a_slow_response_is_passed_on_row_by_row(endpoint):
+def test_each_row_of_a_slow_response_is_sent_as_it_is_written(endpoint):
     with Server(endpoint, handler()) as server:
         with connect(endpoint) as connection:
             connection.sendall(message(b"slow"))

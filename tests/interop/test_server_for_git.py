@@ -66,7 +66,7 @@ def test_git_status_is_the_same_with_and_without_sipc(repository, seed, handler,
         assert believed == number
 
 
-def test_the_recipe_names_what_has_changed_and_nothing_else(repository):
+def test_the_recipe_names_exactly_the_paths_that_have_changed(repository):
     """With a clock two seconds ahead, so that what was before its answer is before its token."""
     ahead = repository.folder / "bin/date"
     ahead.write_text('#!/bin/sh\nexec /bin/date -d "3 seconds" "$@"\n')
@@ -116,13 +116,13 @@ def assert_git_looked_itself(repository, git, errors="error: could not read IPC 
         pytest.param("./there/is/none", [], "handler failed", id="missing"),
     ],
 )
-def test_git_scans_the_tree_when_a_handler_fails(changed, handler, options, outcome):
+def test_git_scans_the_work_tree_if_a_handler_fails(changed, handler, options, outcome):
     with Server(changed.endpoint, handler, *options) as server:
         assert_git_looked_itself(changed, changed.start(*changed.STATUS))
         server.wait_for_log(outcome)
 
 
-def test_git_scans_the_tree_when_the_server_dies_in_mid_response(changed):
+def test_git_scans_the_work_tree_if_the_server_dies_within_a_response(changed):
     pid = changed.folder / "pid"
     with Server(
         changed.endpoint, f"{HALF}; echo $$ >{pid}.new; mv {pid}.new {pid}; sleep 99"
@@ -144,7 +144,7 @@ def test_git_believes_a_response_without_paths(changed, handler):
     assert (trace.asked, trace.believed, trace.looked_at) == (["tok:1"], [0], 0)
 
 
-def test_git_waits_for_a_response(changed):
+def test_git_waits_for_a_slow_response(changed):
     """Without any limit: see what it asks of the system in test_what_git_does."""
     go_on = changed.folder / "go on"
     os.mkfifo(go_on)

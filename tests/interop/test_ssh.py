@@ -66,7 +66,9 @@ def test_failures_pass_through_ssh(sshd, endpoint, folder, way):
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["-L", "-R"])
-def test_a_hang_up_is_noticed_through_ssh_with_the_next_write(sshd, endpoint, folder, way):
+def test_the_server_notices_a_client_that_closed_through_ssh_at_its_next_write(
+    sshd, endpoint, folder, way
+):
     """ssh passes a hang-up on as a half-close, and notices it only when a write fails."""
     here = folder / "here.sock"
     os.mkfifo(folder / "go")

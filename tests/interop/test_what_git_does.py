@@ -51,7 +51,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_packets_that_end_a_response_for_gits_client(changed, end):
+def test_the_client_of_git_ends_a_response_at_these_packets(changed, end):
     with responding(changed.endpoint, packets(CHANGES) + end + message(b"b\0")) as requests:
         said, trace = changed.traced_status()
     assert requests == [b"tok:1"]
@@ -71,7 +71,7 @@ def test_packets_that_end_a_response_for_gits_client(changed, end):
         pytest.param(b"+00cxxxxxxxx", "bad line length character: \\+00c", id="no hex"),
     ],
 )
-def test_malformed_responses_that_gits_client_refuses(changed, wire, complaint):
+def test_the_client_of_git_refuses_these_malformed_responses(changed, wire, complaint):
     with responding(changed.endpoint, wire):
         done = changed.run(*changed.STATUS)
     assert done.returncode == 0
@@ -91,7 +91,7 @@ def raw(path, wire: bytes) -> bytes:
         return receive_all(connection)
 
 
-def test_packets_that_end_a_request_for_gits_server(repository):
+def test_the_server_of_git_ends_a_request_at_these_packets(repository):
     with repository.daemon():
         for end in (b"0000", b"0001", b"0002", b"0004"):
             assert raw(repository.endpoint, packets(b"builtin:fake") + end).endswith(b"/\x000000")
@@ -99,7 +99,7 @@ def test_packets_that_end_a_request_for_gits_server(repository):
             assert raw(repository.endpoint, wire) == b""
 
 
-def test_gits_server_does_nothing_for_a_client_that_has_hung_up(repository):
+def test_the_server_of_git_does_nothing_for_a_client_that_has_closed(repository):
     """It polls before it reads, and sees only the hang-up."""
     with repository.daemon() as pid:
         stop_process(pid)
@@ -123,7 +123,7 @@ def calls_of(repository, *arguments) -> list[str]:
     return calls[start - 1 : end + 1]
 
 
-def test_gits_client_writes_all_then_reads_then_hangs_up_and_sets_no_limit(repository):
+def test_the_client_of_git_writes_all_then_reads_then_closes_without_a_time_limit(repository):
     """No half-close, no poll, no timer, no option on the socket: it waits as long as it takes."""
     with Server(repository.endpoint, "printf 'tok:1\\0/\\0'"):
         calls = calls_of(repository, *repository.STATUS)
@@ -133,7 +133,7 @@ def test_gits_client_writes_all_then_reads_then_hangs_up_and_sets_no_limit(repos
     assert '"0000"' in calls[-2]
 
 
-def test_gits_client_waits_for_a_full_backlog_without_limit(repository):
+def test_the_client_of_git_waits_for_a_full_backlog_without_a_time_limit(repository):
     """It connects as it reads: without a limit. `sipc probe` says that the server is busy."""
     with busy_listener(repository.endpoint):
         for arguments in (repository.STATUS, ("fsmonitor--daemon", "status")):
@@ -157,7 +157,7 @@ def test_git_starts_its_daemon_where_no_server_listens(repository):
     repository.git("fsmonitor--daemon", "stop")
 
 
-def test_gits_status_follows_a_symlink_but_its_daemon_does_not(repository):
+def test_git_status_follows_a_symlink_but_the_daemon_of_git_does_not(repository):
     real = repository.folder / "real"
     repository.endpoint.symlink_to(real)
     with Server(real, "printf 'tok:1\\0/\\0'") as server:
@@ -167,7 +167,7 @@ def test_gits_status_follows_a_symlink_but_its_daemon_does_not(repository):
         assert sipc("probe", repository.endpoint).returncode == 0
 
 
-def test_gits_daemon_deletes_a_file_at_its_path_and_sipc_does_not(repository):
+def test_the_daemon_of_git_deletes_a_file_at_its_path_and_sipc_does_not(repository):
     repository.endpoint.write_text("precious")
     assert sipc("serve", repository.endpoint, "--exec", "true").returncode == 5
     assert repository.endpoint.read_text() == "precious"

@@ -39,7 +39,7 @@ def bench_rate(path: Path, concurrency: int, processes: int) -> float:
     return report["rate"]
 
 
-def test_the_overhead_is_stated(endpoint, state):
+def test_the_run_states_the_overhead_of_bench(endpoint, state):
     """In turns, so that what the machine does meets all of them alike."""
     bare: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
     bench: dict[tuple[int, int], list[float]] = {shape: [] for shape in SHAPES}
@@ -77,7 +77,7 @@ def memory(pid: int) -> int:
     return sum(map(peak_memory, family(pid)))
 
 
-def test_memory_stays_flat_at_full_speed(endpoint, state):
+def test_the_memory_of_bench_does_not_grow_at_full_speed(endpoint, state):
     options = ["-c", "16", "--processes", "2", "-z", "3600", "--json", "-"]
     with Echo(endpoint, LOOPS) as server:
         command = [SIPC, "bench", str(endpoint), "-d", "hello", *options]

@@ -157,7 +157,7 @@ def reported_above(outcome: Outcome, kind: str, ns: int) -> int:
 @pytest.mark.parametrize(
     "options", [("-c", "10"), ("-c", "10", "--processes", "2")], ids=["one", "two"]
 )
-def test_a_constant_delay_is_reported_as_it_is(endpoint, options):
+def test_bench_reports_a_constant_delay_exactly(endpoint, options):
     def complaints(outcome):
         return [
             *shifts(outcome, "service", outcome.service_times()),
@@ -167,7 +167,7 @@ def test_a_constant_delay_is_reported_as_it_is(endpoint, options):
     judge(lambda: load(endpoint, Manner(delay=20 * MS), *options), complaints)
 
 
-def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_a_closed_loop(endpoint):
+def test_a_closed_loop_reports_one_slow_response_in_a_hundred_as_one_in_a_hundred(endpoint):
     def complaints(outcome):
         recorded = outcome.service_times()
         slow = sum(time > 400 * MS for time in recorded)
@@ -182,7 +182,7 @@ def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_a_close
     judge(lambda: load(endpoint, manner, "-c", "20"), complaints)
 
 
-def test_one_slow_answer_in_a_hundred_is_reported_as_one_in_a_hundred_in_an_open_loop(endpoint):
+def test_an_open_loop_reports_one_slow_response_in_a_hundred_as_one_in_a_hundred(endpoint):
     def complaints(outcome):
         slow = len(outcome.rows) // 100
         expected = {"p50": 20 * MS, "p95": 20 * MS, "p99.9": 500 * MS, "max": 500 * MS}
@@ -204,7 +204,7 @@ STALL = RUN // 5
 STALLING = Manner(delay=MS, stall_at=RUN * 2 // 5, stall=STALL)
 
 
-def test_a_stall_is_reported_as_clients_felt_it_and_the_rate_is_kept(endpoint):
+def test_a_stall_is_reported_in_response_times_and_the_rate_is_kept(endpoint):
     """A fifth of them is due while nothing is answered, and waits for what is left of it."""
 
     def complaints(outcome):
@@ -223,7 +223,7 @@ def test_a_stall_is_reported_as_clients_felt_it_and_the_rate_is_kept(endpoint):
     assert outcome.counts["started"] == pytest.approx(wanted, rel=0.01)
 
 
-def test_a_stall_that_clients_waited_out_before_their_turn_is_reported_all_the_same(endpoint):
+def test_a_stall_during_which_requests_waited_for_a_client_is_reported_in_response_times(endpoint):
     """With two clients, two requests see the stall; the others are not even sent."""
 
     def complaints(outcome):
@@ -282,7 +282,7 @@ def broken_off(bench: Program, server: Recorder, requests: int) -> Outcome:
 
 
 @each_loop
-def test_all_is_counted_when_the_server_dies_and_comes_back(endpoint, options):
+def test_every_request_is_counted_if_the_server_dies_and_is_started_again(endpoint, options):
     with Recorder(endpoint, DYING) as server:
         with started(endpoint, "-c", AT_ONCE, "-z", 3600, *options) as bench:
             server.wait_for_death()
@@ -300,7 +300,7 @@ def test_all_is_counted_when_the_server_dies_and_comes_back(endpoint, options):
 
 
 @each_loop
-def test_what_is_in_flight_when_it_is_broken_off_is_unfinished(endpoint, options):
+def test_requests_in_flight_at_an_interrupt_are_counted_as_unfinished(endpoint, options):
     with Recorder(endpoint, HOLDING) as server:
         with started(endpoint, "-c", AT_ONCE, "-z", 3600, *options) as bench:
             outcome = broken_off(bench, server, ANSWERS + AT_ONCE)

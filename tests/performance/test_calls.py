@@ -8,7 +8,7 @@ from performance import count_calls
 pytestmark = pytest.mark.performance
 
 
-def test_a_small_request_takes_few_calls_and_changes_of_module(state):
+def test_a_small_request_takes_few_calls_and_few_changes_of_module(state):
     calls = count_calls.calls_of_a_request()
     changes = count_calls.module_changes(calls)
     state("a request of two bytes", f"{len(calls)} calls, {changes} changes of module")

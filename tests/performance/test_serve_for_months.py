@@ -63,7 +63,7 @@ def latency(path) -> float:
     return median(took)
 
 
-def test_ten_thousand_idle_connections_are_held_while_others_are_answered(endpoint, state):
+def test_ten_thousand_idle_connections_stay_open_while_requests_are_answered(endpoint, state):
     with many_descriptors() as allowed, Server(endpoint, "cat") as server:
         size = min(IDLE, allowed - 200)
         latency(endpoint)  # the threads are there, and the memory they need
@@ -88,7 +88,7 @@ def test_ten_thousand_idle_connections_are_held_while_others_are_answered(endpoi
     )
 
 
-def test_outcomes_of_every_kind_leave_nothing_behind(endpoint, state):
+def test_requests_of_every_outcome_leave_no_process_and_no_descriptor(endpoint, state):
     """No process is left, threads do not add up, and every request is counted."""
     script = 'read -r w; case $w in fail) exit 3;; hang) exec sleep 100;; *) echo "$w";; esac'
     options = ["--timeout", "1s", "--kill-after", "1s", "-q"]

@@ -115,7 +115,7 @@ def start_of_cat() -> float:
     return median(took)
 
 
-def test_speed_is_stated_next_to_others(folder, state):
+def test_the_run_states_the_speed_of_serve_and_of_comparable_servers(folder, state):
     found: dict[tuple[str, int], list[Speed]] = {}
     with coming_first():
         for _ in range(ROUNDS):
@@ -182,7 +182,7 @@ os.write(1, tail)
 """Reads to the end, and says how it ended."""
 
 
-def test_a_gigabyte_through_a_worker_is_stated_next_to_exec(folder, state):
+def test_the_run_states_the_time_of_a_gigabyte_through_a_worker_and_through_exec(folder, state):
     took: dict[str, list[float]] = {}
     peaks: dict[str, int] = {}
     with coming_first():

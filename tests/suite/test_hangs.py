@@ -7,7 +7,7 @@ import re
 from helpers import subrun
 
 
-def test_the_limit_is_generous(pytestconfig):
+def test_the_time_limit_of_a_test_is_long(pytestconfig):
     assert float(pytestconfig.getini("timeout")) == 300
 
 

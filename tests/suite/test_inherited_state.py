@@ -56,7 +56,7 @@ def run_in(*states: str, files: Sequence[object] = (), chosen: str = "") -> None
     assert status == 0, output
 
 
-def test_a_run_leaves_these_states_when_it_begins():
+def test_a_run_resets_these_states_when_it_starts():
     run_in(*(name for name in STATES if name not in SIGNALS))
 
 

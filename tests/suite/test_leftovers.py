@@ -33,7 +33,7 @@ def started(mark: str) -> list[int]:
         soak("SIGINT and again", 0),
     ],
 )
-def test_when_the_run_is_ended(end, workers):
+def test_no_process_outlives_a_run_that_is_ended(end, workers):
     arguments = [SAMPLE, "-k", "starts_programs", "-n", workers]
     with subrun.start(*arguments, start_new_session=True) as run:
         mark = subrun.mark_of(run.pid)
@@ -48,7 +48,7 @@ def test_when_the_run_is_ended(end, workers):
         subrun.wait_until_nothing_is_left(mark, *pids)
 
 
-def test_when_a_worker_is_killed():
+def test_no_process_outlives_a_run_whose_worker_is_killed():
     with subrun.start(SAMPLE, "-k", "starts_programs or after_it", "-n", 1) as run:
         mark = subrun.mark_of(run.pid)
         pids = started(mark)
@@ -70,7 +70,7 @@ def test_a_program_that_a_passing_test_left_fails_the_run():
 
 
 @pytest.mark.soak
-def test_a_run_within_a_run_that_is_killed_cleans_up_as_well():
+def test_no_process_outlives_a_run_whose_parent_run_is_killed():
     with subrun.start(SAMPLE, "-k", "runs_another", "-n", 1) as outer:
         (inner,) = started(subrun.mark_of(outer.pid))
         mark = subrun.mark_of(inner)

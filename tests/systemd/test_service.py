@@ -32,7 +32,7 @@ def request_in_progress(service, then: str = ""):
         yield client
 
 
-def test_the_first_client_starts_the_server(service):
+def test_systemd_starts_the_server_for_the_first_client(service):
     assert service.show("ActiveState") == "inactive"
     asked = service.container.run("sipc", "send", "/run/demo.sock", "-d", "good morning")
     assert re.fullmatch(r"client \d+ sent: good morning\n", asked.stdout)
@@ -85,7 +85,7 @@ def test_four_restarts_under_load_lose_no_request(service):
     assert service.show("NRestarts") == "0"  # none but ours
 
 
-def test_the_watchdog_leaves_a_healthy_server_alone(service):
+def test_the_watchdog_does_not_end_a_server_that_works(service):
     service.change(f"WatchdogSec={WATCHDOG}s")
     ask(service.path, b"")
     wait_until(service.is_active, "the service to be active")
@@ -100,7 +100,7 @@ def test_the_watchdog_leaves_a_healthy_server_alone(service):
 
 
 @pytest.mark.parametrize("how", ["STOP", "KILL"], ids=["frozen", "killed"])
-def test_a_server_that_fails_is_replaced_with_its_handlers(service, how):
+def test_systemd_replaces_a_server_that_fails_and_its_handlers(service, how):
     """The watchdog notices the one that is frozen. The handlers would not end by themselves."""
     if how == "STOP":
         service.change(f"WatchdogSec={WATCHDOG}s")
@@ -116,7 +116,7 @@ def test_a_server_that_fails_is_replaced_with_its_handlers(service, how):
     assert service.show("NRestarts") == "1"
 
 
-def test_a_stop_answers_first_and_leaves_nothing(service):
+def test_a_stop_answers_requests_and_leaves_no_process(service):
     with request_in_progress(service) as client:
         service.systemctl("stop", "--no-block", "demo.service")
         wait_until(lambda: service.show("StatusText").startswith("stopping"), "it to stop")
@@ -128,7 +128,7 @@ def test_a_stop_answers_first_and_leaves_nothing(service):
     assert service.processes() == []
 
 
-def test_the_journal_finds_failures_by_their_priority(service):
+def test_journalctl_finds_failures_by_their_priority(service):
     service.answer_with('read -r what; [ "$what" != fail ]')
     for request in (b"good\n", b"fail\n", b"good\n"):
         ask(service.path, request)
@@ -140,7 +140,7 @@ def test_the_journal_finds_failures_by_their_priority(service):
     assert service.journal("-p", "err") == [failed]
 
 
-def test_the_journal_finds_the_error_that_ended_the_server(service):
+def test_journalctl_finds_the_error_that_ended_the_server(service):
     service.change("LimitNOFILE=16", "Restart=no")
     service.systemctl("start", "demo.service", status=1)
     (error,) = service.journal("-p", "err")

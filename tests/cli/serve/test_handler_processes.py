@@ -104,7 +104,7 @@ def test_the_first_process_of_a_container_reaps_orphans(endpoint, gate):
         container.kill()
 
 
-def test_a_child_subreaper_reaps_orphans_that_it_had_before_the_start(endpoint):
+def test_a_child_subreaper_reaps_zombies_that_it_had_before_the_start(endpoint):
     before = "import os; os.fork() or os._exit(0)\n"  # a zombie, as nobody waits for it
     with Server(endpoint, "cat", wrapper=[sys.executable, "-ISc", before + SUBREAPER]) as server:
         wait_until(lambda: not children(server.pid), "no zombie")
