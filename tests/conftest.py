@@ -1,4 +1,4 @@
-"""What all tests have: a known state, an end, few examples or many, and fixtures."""
+"""The setup of all tests: a known state, a time limit, few or many examples, fixtures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_configure(config):
         if config.option.basetemp is None:
             config.option.basetemp = str(leftovers.folder() / "pytest")
     hypothesis.configuration.set_hypothesis_home_dir(leftovers.folder() / "hypothesis")
-    # A busy machine is no fault of a test's.
+    # A test must not fail on a busy machine.
     common = {"deadline": None, "database": None}
     common["suppress_health_check"] = [hypothesis.HealthCheck.too_slow]
     hypothesis.settings.register_profile("ordinary", max_examples=30, derandomize=True, **common)
@@ -74,7 +74,7 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture
 def folder():
-    """A folder with a short path: socket addresses are short."""
+    """A folder with a short path, as socket addresses are short."""
     path = Path(tempfile.mkdtemp(prefix="", dir=leftovers.folder()))
     yield path
     shutil.rmtree(path, ignore_errors=True)

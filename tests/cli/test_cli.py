@@ -1,4 +1,4 @@
-"""What all verbs share: help, values, usage errors, and never a traceback."""
+"""What all verbs share: help, values, usage errors, and errors without a traceback."""
 
 from __future__ import annotations
 
@@ -209,10 +209,10 @@ main()
 
 
 def test_a_signal_during_an_error_message_ends_the_program_quietly(folder):
-    """The message goes to a full pipe: writing it waits until the signal comes."""
+    """The message goes to a full pipe, so that its write waits until the signal arrives."""
     reader, writer = os.pipe()
     os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
-    for arguments in (["send", "-d", "x"], ["send", "-d", "x", "--stats"]):  # both ways in
+    for arguments in (["send", "-d", "x"], ["send", "-d", "x", "--stats"]):  # by both commands
         command = [SIPC, *arguments, folder / "missing"]
         with Program(command, stderr=writer, env=environment()) as program:
             wait_until(lambda: is_in_syscall(program.pid, "write"), "it to write the message")
@@ -247,6 +247,6 @@ sys.exit(_status("send", run))
 
 
 def test_a_signal_during_a_callback_of_python_ends_the_program():
-    """Python discards what is raised in one, such as that of a module that has been loaded."""
+    """Python discards an exception in a callback, such as that of a loaded module."""
     done = subprocess.run([sys.executable, "-c", LOSES_A_SIGNAL], capture_output=True)
     assert (done.returncode, done.stderr) == (143, b"")

@@ -1,4 +1,4 @@
-"""The short way for plain forms of `send` and `probe` does the same as click's."""
+"""The fast path for plain forms of `send` and `probe` does the same as click."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WORDS = ["sock", "-", "--", "", "x", "-x", "--help", "-h", "5", "1s", "0", "1m30
 
 
 def words_for(verb: str):
-    """Words of which command lines are made: some good, some bad, some cut short."""
+    """Words of generated command lines: some valid, some invalid, some incomplete."""
     options = click_of(verb).params
     flags = [flag for option in options for flag in (*option.opts, *option.secondary_opts)]
     glued = [f"{flag}={value}" for flag in flags for value in ("", "1s", "a=b")]
@@ -93,7 +93,7 @@ SEND = [
     ["-m", "10m"], ["-m", "0", "-d", "x"], ["--max-time=1h", "-d", "x"], ["--wait", "1ms"],
     ["--wait", "0", "-d", "x"], ["--connect-timeout", "0", "-d", "x"],
     ["--connect-timeout=5m", "--wait=1h", "-m", "3000", "-d", "x"],
-    # Not plain: only one way takes them
+    # not plain: only click parses them
     ["-dx"], ["-d", ""], ["--data="], ["-d"], ["-d", "x", "-d", "y"], ["-d", "x", "--data-file=F"],
     ["-m", "x"], ["-m", "-1"], ["--bogus"], ["--dat", "x"], ["more"], ["--", "more"], ["-h"],
     ["--lines"], ["-d", "x", "--expect", "y"], ["-d", "x", "--expect", "x"], ["-j", "2"],
@@ -110,7 +110,7 @@ NOT_SERVED = ["fails", "none", "stale", "file", "none/below", "n" * 300]
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """A folder with all kinds of endpoints in it."""
+    """A folder with all kinds of endpoints."""
     folder = tmp_path_factory.mktemp("places")
     (folder / "file").write_bytes(b"y" * 100_000)
     stale_socket(folder / "stale")
@@ -129,7 +129,7 @@ def outcome(folder, run, verb, words) -> tuple[int, bytes, bytes, bytes]:
     out = folder / "out"
     written = out.read_bytes() if out.exists() else b""
     out.unlink(missing_ok=True)
-    # How many packets there were before a cut depends on how the input came.
+    # The number of packets before a truncation depends on how the input arrived.
     errors = re.sub(rb"after \d+ bytes", b"after some bytes", done.stderr)
     return done.returncode, done.stdout, errors, written
 

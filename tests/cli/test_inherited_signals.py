@@ -1,4 +1,4 @@
-"""What every verb does with the signal state that its parent process leaves it.
+"""What every verb does with the signal state that it inherits from its parent process.
 
 Each program starts from a known state, whatever the test run has inherited: GNU env sets it.
 """
@@ -33,7 +33,7 @@ each_client = pytest.mark.parametrize("verb", CLIENTS)
 
 
 def inherit(*options: str) -> list[str]:
-    """The start of a command line whose command inherits signals as `options` of env say."""
+    """The start of a command line that sets the signal state by `options` of env."""
     return ["env", "--default-signal", *options]
 
 
@@ -50,7 +50,7 @@ def assert_default_state(status: str) -> None:
 
 @contextmanager
 def running_client(verb: str, path, folder, *options: str):
-    """A client with this signal state, which ends on a signal only."""
+    """A client with this signal state, which only a signal ends."""
     command = [*inherit(*options), SIPC, *CLIENTS[verb], path]
     with Program(command, stderr=subprocess.PIPE, env=environment()) as client:
         if verb == "bench":
@@ -64,7 +64,7 @@ def running_client(verb: str, path, folder, *options: str):
 
 @pytest.fixture
 def place(endpoint, folder):
-    """Where a client of each verb goes: to a server, or to where none is."""
+    """The endpoint of a client of each verb: with a server or without one."""
 
     @contextmanager
     def at(verb: str):
@@ -209,7 +209,7 @@ def test_a_client_ends_on_sigterm_though_that_was_ignored(place, folder, verb):
 
 @each_client
 def test_a_client_keeps_sigint_and_sighup_ignored(place, folder, verb):
-    """As a background job of a script, and under nohup. The lower number would come first."""
+    """As in a background job of a script, and under nohup. The lower number is handled first."""
     state = ["--ignore-signal=INT,HUP"]
     with place(verb) as path, running_client(verb, path, folder, *state) as client:
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -218,7 +218,7 @@ def test_a_client_keeps_sigint_and_sighup_ignored(place, folder, verb):
 
 
 def test_a_background_job_of_a_script_is_not_interrupted(endpoint):
-    """A shell without job control has it ignore SIGINT and SIGQUIT."""
+    """A shell without job control makes the server ignore SIGINT and SIGQUIT."""
     script = f'{SIPC} serve "$0" --exec cat & echo $!; wait $!'
     command = [*inherit(), "sh", "-c", script, endpoint]
     with Program(command, stdout=subprocess.PIPE, env=environment(), text=True) as shell:

@@ -1,4 +1,4 @@
-"""The command line in this process does what the installed command does, and leaves no trace."""
+"""The command line in this process works as the installed command, and changes no state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that most calls do not need are not loaded: start-up time is a feature."""
+"""Modules that most commands do not need are not loaded, to start fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOADED_LATER = (
     *("cli.line_writer", "cli.send.diagnostics", "cli.expect"),
 )
 
-# Each of them takes longer than all that a small exchange needs.
+# Each of them takes longer to load than a small exchange takes.
 HEAVY = (
     *("click", "cli.app", "argparse", "re", "enum", "typing", "signal", "socket", "select"),
     *("collections", "contextlib", "dataclasses", "functools", "subprocess", "threading"),
@@ -25,7 +25,7 @@ HEAVY = (
 
 
 def loaded_by(*arguments) -> set[str]:
-    # Not by -m, which itself loads a lot.
+    # not with -m, which itself loads many modules
     command = [sys.executable, "-I", "-X", "importtime", SIPC, *arguments]
     done = subprocess.run(command, capture_output=True, env=environment())
     assert done.returncode == 0

@@ -172,7 +172,7 @@ def test_a_server_in_the_background_has_no_standard_output(endpoint, option, nam
 
 
 def test_a_server_in_the_background_logs_to_standard_error_on_request(endpoint, folder):
-    """Also after a reload: it keeps that descriptor, and none of that name."""
+    """Also after a reload: the server keeps that descriptor, and creates no file of that name."""
     with Background(endpoint) as servers, open(folder / "log", "wb") as log:
         arguments = [*servers.arguments("--log-file", "/dev/stderr")]
         env = servers.environment()

@@ -1,4 +1,4 @@
-"""A working directory that was removed stops only what needs a path relative to it."""
+"""In a removed working directory only operations on relative paths fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAVE = 'cd "$0" && rmdir "$0" && exec "$@"'
 
 @pytest.fixture
 def nowhere(folder):
-    """The start of a command line whose command has a working directory without a path."""
+    """The start of a command line that runs in a removed working directory."""
     (folder / "removed").mkdir()
     return ["sh", "-c", LEAVE, str(folder / "removed")]
 

@@ -1,4 +1,4 @@
-"""What a user sees of an error that no code expects."""
+"""What a user sees of an unexpected error."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_log_has_the_error_that_ends_a_server_and_on_request_its_traceback(
 @needs_strace[0]
 @needs_strace[1]
 def test_a_system_call_that_fails_is_not_reported_as_an_error_of_standard_output(endpoint):
-    """It waits for its input with poll(2)."""
+    """The client waits for its input with poll(2)."""
     calls = SAME_CALLS["poll"]
     command = ["strace", "-o", "/dev/null", "-e", f"trace={calls}"]
     command += ["-e", f"inject={calls}:error=ENOMEM", SIPC, "send", endpoint, "-m", "1h"]

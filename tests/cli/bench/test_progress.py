@@ -58,7 +58,7 @@ def test_the_display_shows_that_the_load_has_not_started(warmup):
 
 @contextmanager
 def bench_on_terminal(endpoint, *arguments, **more):
-    """Run `sipc bench` on a terminal of 80 columns; the program and the terminal."""
+    """Run `sipc bench` on a terminal of 80 columns; return the program and the terminal."""
     with RespondingServer(endpoint), terminal() as tty:
         command = [SIPC, "bench", endpoint, *arguments]
         with tty.start(command, env=terminal_environment(**more)) as program:
@@ -66,7 +66,7 @@ def bench_on_terminal(endpoint, *arguments, **more):
 
 
 def run_on_terminal(endpoint, *arguments, **more) -> tuple[str, int]:
-    """What a terminal gets to see of a whole run, and the exit status."""
+    """Return what a terminal shows of a whole run, and the exit status."""
     with bench_on_terminal(endpoint, *arguments, **more) as (program, tty):
         status = program.wait(TIMEOUT)
         return tty.finish().decode(), status

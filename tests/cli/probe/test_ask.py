@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 
 def probe(endpoint, *options):
-    """Run `sipc probe` without a limit that a busy machine might reach."""
+    """Run `sipc probe` without a time limit that a busy machine might reach."""
     return run_cli("probe", endpoint, "-t", "1h", *options)
 
 
@@ -181,7 +181,7 @@ def test_without_a_timeout_probe_waits_for_the_response(endpoint):
 
 
 def test_the_timeout_counts_from_the_attempt_that_succeeds(endpoint):
-    """The wait for a server is not part of it."""
+    """The time of the response does not include the wait for a server."""
     attempts, left = [], []
 
     def locate() -> str:

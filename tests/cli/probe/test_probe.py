@@ -1,4 +1,4 @@
-"""`sipc probe`: what it says of an endpoint, in words, in JSON and by its exit status."""
+"""`sipc probe`: how it reports an endpoint, as text, as JSON and by its exit status."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ each_state = pytest.mark.parametrize(("state", "status"), STATES)
 
 
 def limit(state: str) -> list[str]:
-    """How long a busy server is waited for; no other state depends on it."""
+    """Time to wait for a busy server; no other state depends on it."""
     return ["-t", "20ms" if state == "busy" else "1h"]
 
 
@@ -189,7 +189,7 @@ def test_a_probe_leaves_no_line_in_a_servers_log(endpoint):
 
 @pytest.mark.parametrize("arguments", [["probe", "--json"], ["send", "-d", "x", "--stats"]])
 def test_the_json_output_is_valid_for_a_path_of_any_bytes(folder, arguments):
-    """Half of a surrogate pair is how Python keeps them: strict readers refuse that."""
+    """Python keeps such bytes as lone surrogates, which strict JSON readers refuse."""
     done = run_cli(*arguments, folder / os.fsdecode(b"s\xffck"))
     text = (done.stdout or done.stderr).decode()
     found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))

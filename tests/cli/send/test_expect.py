@@ -106,7 +106,7 @@ def test_one_line_names_the_first_difference_and_the_response_is_still_written(
     st.binary(max_size=30), st.integers(0, 30), st.binary(max_size=3), st.lists(st.integers(1, 5))
 )
 def test_the_result_does_not_depend_on_the_packets_of_the_response(text, kept, end, cuts):
-    """The plain definition, applied to the whole response, gives the same result."""
+    """A comparison of the whole response gives the same result."""
     response = text[:kept] + end
     expected = FixedText(text)
     left = response
@@ -223,7 +223,7 @@ def test_the_response_is_written_before_it_is_complete(endpoint, option):
 
 
 def zeros(size: int, end: bytes):
-    """A server whose responses are this long, and have an end."""
+    """Run a server whose responses have this length and are complete."""
 
     def conversation(connection):
         read_message(connection)
@@ -243,7 +243,7 @@ def test_a_large_response_that_is_compared_with_a_text_is_not_held_in_memory(end
             received = 0
             while piece := client.stdout.read(MIB):
                 received += len(piece)
-                if received < size - 20 * MIB:  # later it may have ended
+                if received < size - 20 * MIB:  # after that the client may have ended
                     peak = peak_memory(client.pid)
             assert (received, client.wait()) == (size, 10)
             assert b'at byte 0 expected "pong" but got "\\x00' in client.stderr.read()
@@ -255,7 +255,7 @@ def test_a_large_response_that_is_compared_with_a_text_is_not_held_in_memory(end
 def test_a_large_response_that_is_searched_is_not_held_in_memory(
     endpoint, folder, pattern, status, size
 ):
-    """Memory of its own is limited; the pages of the file are the system's to take back."""
+    """Only private memory is limited: the system can reclaim the pages of the file."""
     with scripted_server(endpoint, zeros(size, b"x\n")):
         with start_send(
             *(endpoint, "-d", "", "--expect-regex", pattern),

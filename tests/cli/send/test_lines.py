@@ -1,4 +1,4 @@
-"""`sipc send --lines` and `--null`: a request for each record, and what is written."""
+"""`sipc send --lines` and `--null`: one request for each record, and the output."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_options_that_exclude_each_other_are_a_usage_error(endpoint, options, wo
 
 
 def test_each_record_is_answered_without_waiting_for_the_next_one(endpoint):
-    """It waits neither for more records nor for the rest of a line."""
+    """The client waits neither for more records nor for the rest of a line."""
     with EchoServer(endpoint) as server, send_lines(endpoint, "-j", 4) as client:
         for number in range(3):
             feed(client, b"%d\nhalf of " % number)
@@ -180,7 +180,7 @@ def test_a_long_record_is_sent_as_it_is_read_and_ends_with_its_separator(endpoin
 @pytest.mark.parametrize("jobs", [1, 3])
 @pytest.mark.parametrize("closes", [False, True], ids=["stays", "closes"])
 def test_after_an_early_response_the_rest_of_the_record_is_dropped(endpoint, jobs, closes):
-    """The server responds after the first byte, and perhaps reads no more."""
+    """The server responds after the first byte, and in one case stops reading."""
 
     def conversation(connection):
         first = connection.recv(5)[4:]
@@ -197,7 +197,7 @@ def test_after_an_early_response_the_rest_of_the_record_is_dropped(endpoint, job
 
 
 def test_the_rest_of_a_record_is_dropped_when_the_server_has_stopped_reading(endpoint):
-    """It responds all the same, when nothing of the record is left in the input."""
+    """The server still responds when the client has read the whole record."""
     shut, go = threading.Event(), threading.Event()
 
     def conversation(connection):
@@ -231,7 +231,7 @@ def test_a_record_whose_input_fails_is_never_completed(endpoint, length, cut):
             connection.sendall(message(b"done"))
 
     with ScriptedServer(endpoint, conversation):
-        master, slave = pty.openpty()  # when it goes away, that is no end of input
+        master, slave = pty.openpty()  # a terminal that closes is no end of input
         tty.setraw(slave)
         with send_lines(endpoint, stdin=slave, stderr=subprocess.PIPE) as client:
             os.close(slave)
@@ -261,7 +261,7 @@ def test_a_record_whose_input_fails_is_never_completed(endpoint, length, cut):
 
 
 def bytes_read(pid: int) -> int:
-    """How many bytes a process has read so far, other than from sockets."""
+    """Return how many bytes a process has read, except from sockets."""
     return int(status(pid, "rchar", "io"))
 
 

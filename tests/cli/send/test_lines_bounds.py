@@ -1,4 +1,4 @@
-"""`sipc send --lines`: how much memory, disk and how many descriptors it uses."""
+"""`sipc send --lines`: its use of memory, disk and descriptors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ECHO_PROGRAM = str(TESTS / "helpers/echo_server.py")
 
 
 def spools(pid: int) -> list[str]:
-    """The files without a name in which responses of a process wait."""
+    """Return the unnamed files in which a process stores responses."""
     return [name for name in descriptors(pid) if name.startswith(SPOOL_FOLDER)]
 
 
@@ -66,7 +66,7 @@ def test_no_record_is_begun_while_the_output_is_not_read(endpoint):
 
 @pytest.mark.parametrize("window", [50, soak(module.MAX_RESPONSES)])
 def test_a_limited_number_of_responses_waits_for_an_older_one(endpoint, monkeypatch, window):
-    """The first record is not answered: after so many, no other is begun."""
+    """The first record is not answered: the client then starts no further record."""
     monkeypatch.setattr(module, "MAX_RESPONSES", window)
 
     def conversation(connection):
@@ -140,7 +140,7 @@ def test_a_large_record_and_a_large_response_are_not_held_in_memory(endpoint, gi
 
 @pytest.mark.parametrize("thousands", [5, soak(30)])
 def test_many_records_take_no_more_memory_than_few(endpoint, folder, thousands):
-    """With a server that responds at once, and after it has ended, when every record fails."""
+    """Both with a server that responds at once, and without a server: every record fails."""
     count = thousands * 1000
     with Program([sys.executable, ECHO_PROGRAM, endpoint], stdout=subprocess.PIPE) as server:
         assert server.stdout.readline() == b"listening\n"
@@ -173,7 +173,7 @@ INHERIT = 'n=0; while [ $((n += 1)) -le $0 ]; do exec {fd}</dev/null; done; exec
 
 @pytest.mark.parametrize("inherited", [0, 40])
 def test_few_descriptors_are_enough_for_many_jobs(endpoint, inherited):
-    """Also when all but the first response have to wait on disk, each in a file of its own."""
+    """Also if all responses but the first wait on disk, each in a separate file."""
     go = threading.Event()
     most = [0]
 

@@ -1,4 +1,4 @@
-"""`sipc send --lines --jobs N`: no record waits for another that waits for it."""
+"""`sipc send --lines --jobs N`: no two records wait for each other."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OneThread:
 
 @pytest.mark.parametrize("order", [[8, 7, 6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6, 7, 8]])
 def test_send_does_not_deadlock_with_a_server_with_one_thread(endpoint, order):
-    """Its responses fit into no buffer, whether they have their turn or not."""
+    """No response fits into a buffer, neither the next one to be written nor a later one."""
     with OneThread(endpoint, order, lambda number: b"%d" % number * 1_000_000):
         done = run_cli("send", endpoint, "--lines", "-j", 8, input=numbers(8))
     assert done.returncode == 0
@@ -62,7 +62,7 @@ def test_send_does_not_deadlock_with_a_server_with_one_thread(endpoint, order):
 
 @pytest.mark.parametrize("stream", ["stdout", "stdout and stderr in one"])
 def test_a_stopped_reader_causes_no_deadlock_with_a_server_with_one_thread(endpoint, stream):
-    """All but the last response, which keeps no other waiting, are read before any is written."""
+    """All responses but the last, which delays no other, are read before any is written."""
     order = [2, 1, 3, 4]
 
     def response(number):
@@ -82,7 +82,7 @@ def test_a_stopped_reader_causes_no_deadlock_with_a_server_with_one_thread(endpo
 
 @pytest.mark.parametrize("options", [[], ["--progress"]], ids=["alone", "with a bar"])
 def test_a_stopped_terminal_causes_no_deadlock_with_a_server_with_one_thread(endpoint, options):
-    """At some point a terminal has room for less than a write asks for."""
+    """A terminal at some time has less room than a write needs."""
     order = [2, 1, 3, 4]
 
     def response(number):
@@ -90,7 +90,7 @@ def test_a_stopped_terminal_causes_no_deadlock_with_a_server_with_one_thread(end
 
     with OneThread(endpoint, order, response) as server:
         master, slave = pty.openpty()
-        tty.setraw(slave)  # but with the newlines that a terminal has
+        tty.setraw(slave)  # with the newlines of a terminal
         mode = termios.tcgetattr(slave)
         mode[1] |= termios.OPOST | termios.ONLCR
         termios.tcsetattr(slave, termios.TCSANOW, mode)
@@ -107,7 +107,7 @@ def test_a_stopped_terminal_causes_no_deadlock_with_a_server_with_one_thread(end
 
 
 def read_terminal(master: int) -> bytes:
-    """All that is written to a terminal until no process has it open."""
+    """Return all bytes written to a terminal until no process has it open."""
     shown = bytearray()
     try:
         while piece := os.read(master, MIB):
@@ -119,7 +119,7 @@ def read_terminal(master: int) -> bytes:
 
 
 def test_an_error_message_that_is_not_read_delays_no_other_record(endpoint):
-    """Messages go where the responses go, and that is full."""
+    """Error messages and responses go to the same pipe, which is full."""
     full, failed, answered = threading.Event(), threading.Event(), threading.Event()
 
     def conversation(connection):

@@ -1,4 +1,4 @@
-"""`sipc send --lines` where records fail: what is reported, and that the rest goes on."""
+"""`sipc send --lines`: records that fail are reported, and the others are sent."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_null_writes_a_nul_after_the_response_of_a_failed_record(endpoint):
 
 
 def test_the_received_part_of_a_failed_response_is_written_in_order(endpoint):
-    """It makes no difference that the failed response had to wait for an older one."""
+    """The result is the same if the failed response waited for an older one."""
     go = threading.Event()
 
     def conversation(connection):
@@ -138,7 +138,7 @@ def test_requests_and_responses_that_arrive_byte_by_byte_are_understood(endpoint
 
 
 def test_a_record_that_the_server_does_not_read_delays_no_other_record(endpoint):
-    """This holds for a record that fits into the buffers: else the next are not read yet."""
+    """This applies to a record that fits into the buffers; only then are later ones read."""
     go = threading.Event()
     others = []
 
@@ -196,7 +196,7 @@ def test_the_first_failure_removes_the_progress_bar(endpoint):
 
 
 def test_a_record_without_a_descriptor_waits_until_an_earlier_record_frees_one(endpoint):
-    """The limit is lowered while it runs; the first exchange frees its descriptor."""
+    """The limit is lowered while the client runs; the first exchange frees a descriptor."""
     go = threading.Event()
 
     def conversation(connection):
@@ -273,7 +273,7 @@ def respond_out_of_turn(endpoint, spool) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_send_and_completes_no_request(endpoint, number):
-    """Eight are in flight: one is half sent, the others are being answered."""
+    """Eight requests are in flight: one is half sent, the server is answering the others."""
     received = []
 
     def conversation(connection):

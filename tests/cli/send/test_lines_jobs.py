@@ -1,4 +1,4 @@
-"""`sipc send --lines --jobs N`: many at once, and in order."""
+"""`sipc send --lines --jobs N`: many requests at once, with responses in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from helpers.wire import message
 
 
 class Meeting(ScriptedServer):
-    """Responds when there are this many connections, and counts how many there are at most."""
+    """Responds when this many connections are open, and records the maximum."""
 
     def __init__(self, path, size: int, **options) -> None:
         super().__init__(path, self._meet, **options)
@@ -52,7 +52,7 @@ def test_as_many_requests_as_allowed_are_in_flight_and_no_more(endpoint, options
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
 def test_responses_are_written_in_the_order_of_the_records(endpoint, run):
-    """Those of each round of eight are given in the opposite order."""
+    """The server responds to each eight requests in the opposite order."""
     turn = threading.Condition()
     answered = set()
 

@@ -1,4 +1,4 @@
-"""`sipc send --lines` where no server listens, or a busy one."""
+"""`sipc send --lines` to a missing or a busy server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ send_lines = partial(sending.send_lines, stderr=subprocess.PIPE)
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
 def test_a_missing_server_is_reported_for_each_record(endpoint, run):
-    """At once: --connect-timeout, here without a limit, is for a busy server alone."""
+    """At once: --connect-timeout, here unlimited, applies only to a busy server."""
     options = ["-j", 2, "--connect-timeout", "0"]
     done = run("send", endpoint, "--lines", *options, input=b"1\n2\n3")
     assert (done.returncode, done.stdout) == (4, b"\n\n\n")

@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def fifo(folder):
-    """A named pipe that has a writer: `fifo.write`, and a reader, so that it never ends."""
+    """A named pipe with a writer, `fifo.write`, and a reader, so that it never ends."""
     os.mkfifo(folder / "fifo")
     with open(os.open(folder / "fifo", os.O_RDWR), "wb", buffering=0) as file:
         yield file

@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def response(folder):
-    """A file with something in it that must not be lost."""
+    """A file whose content must not be lost."""
     path = folder / "response"
     path.write_text("old")
     return path
@@ -37,7 +37,7 @@ def is_as_before(response) -> bool:
 
 
 def unprivileged(*groups: int) -> list[str]:
-    """Runs a command without root's right to pass over modes and owners."""
+    """Runs a command without root's right to ignore modes and owners."""
     if os.geteuid() != 0:
         return []
     member = ["--groups", ",".join(map(str, groups))] if groups else ["--clear-groups"]
@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_old_file(server, folder):
 
 
 def test_a_file_that_may_not_be_written_to_is_not_replaced(endpoint, response):
-    """A rename could, as the folder may be written to; a redirection could not."""
+    """A rename could replace it, as the folder is writable; a redirection could not."""
     response.chmod(0o444)
     with EchoServer(endpoint) as server:
         done = run(*unprivileged(), SIPC, "send", endpoint, "-d", "x", "-o", response)
@@ -283,7 +283,7 @@ def test_an_old_file_keeps_its_owner_but_no_set_uid_bit(server, response):
 def test_without_permission_to_change_the_owner_a_new_file_grants_no_right_to_another_group(
     endpoint, response, groups, group, mode
 ):
-    """The rights of the old group are not passed on to another."""
+    """The permissions of the old group are not given to another group."""
     os.chown(response, 1234, 4321)
     response.chmod(0o666)
     with EchoServer(endpoint):
@@ -370,7 +370,7 @@ def test_a_failed_exchange_leaves_a_file_that_cannot_be_replaced(endpoint, respo
 
 @pytest.mark.parametrize("result", ["0", "-1 EINVAL"], ids=["that can", "that cannot"])
 def test_the_output_file_is_synced_to_disk_before_it_is_renamed(server, folder, result):
-    """A file system that cannot write it to disk at once is no error."""
+    """A file system that does not support fsync() causes no error."""
     log = folder / "log"
     fault = [] if result == "0" else ["-e", "inject=fsync:error=EINVAL"]
     calls = ["strace", "-f", "-o", log, "-e", "trace=fsync,rename,renameat", *fault]

@@ -1,4 +1,4 @@
-"""`sipc send --progress`: a bar on a terminal after a while, lines elsewhere, and no harm."""
+"""`sipc send --progress`: a bar on a terminal after a second, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Held:
 
 @contextmanager
 def sending(conversation, endpoint, tty, *options, wrapper=(), **popen):
-    """A client whose stderr is a terminal; in the end it and the conversation are over."""
+    """Run a client whose stderr is a terminal; wait for the end of it and the conversation."""
     popen = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
@@ -107,7 +107,7 @@ def test_only_an_error_message_stays_on_the_terminal(endpoint, end, status, word
             held.go.set()
             assert client.wait() == status
         tty.finish()
-    shown = "".join(tty.screen.text.split("\n"))  # a long line goes on in the next
+    shown = "".join(tty.screen.text.split("\n"))  # a long line continues on the next one
     assert shown.startswith("sipc send: ")
     assert words in shown
     assert not BAR.search(tty.screen.text)
@@ -352,7 +352,7 @@ def test_send_completes_the_exchange_after_its_terminal_has_closed(endpoint):
 
 
 def test_a_warning_replaces_the_progress_bar(endpoint, folder):
-    """The trace file may have 1,000 bytes; they are reached only when the bar is there."""
+    """The trace file may have 1,000 bytes, which it reaches only after the bar is shown."""
     held = Held(end=message(os.urandom(2000)) + b"0005x" * 100)
     with terminal() as tty:
         options = ["-d", "x", "--progress", "--trace-file", folder / "trace"]

@@ -1,4 +1,4 @@
-"""`sipc send`: one request, one response, whatever the server or the pipeline does."""
+"""`sipc send`: one request and one response, with any server and any pipeline."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_send_exits_after_a_complete_response_even_while_it_waits_for_input(endp
 
 
 def test_a_response_from_before_the_server_closed_is_read_after_a_failed_write(endpoint):
-    """The server responds and closes while 5 MB of request are still to come."""
+    """The server responds and closes while 5 MB of the request are not yet sent."""
 
     def conversation(connection):
         connection.recv(1)
@@ -311,7 +311,7 @@ def test_a_large_request_and_response_are_not_held_in_memory(endpoint, size):
             received = 0
             while piece := client.stdout.read(MIB):
                 received += len(piece)
-                if received < size - 20 * MIB:  # later it may have ended
+                if received < size - 20 * MIB:  # after that the client may have ended
                     peak = peak_memory(client.pid)
             assert (received, client.wait(), head.wait()) == (size, 0, 0)
     assert peak < 64 * MIB
@@ -319,7 +319,7 @@ def test_a_large_request_and_response_are_not_held_in_memory(endpoint, size):
 
 @pytest.mark.parametrize("size", [5 * MIB, soak(50 * MIB)])
 def test_a_pipeline_that_writes_all_before_it_reads_does_not_deadlock(endpoint, size):
-    """The program at both ends of send reads nothing before all of its output is written."""
+    """The program at both ends of send reads nothing before it has written all output."""
     payload = os.urandom(size)
     with Server(endpoint, "cat"), start_send(endpoint) as client:
         feed(client, payload)
@@ -357,7 +357,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(endpoint):
 
 
 def test_a_client_that_was_stopped_while_it_connected_sends_the_whole_request(endpoint):
-    """A stop signal interrupts connect(2), and the kernel's time limit must not stay."""
+    """A stop signal interrupts connect(2), and the time limit of the socket must be reset."""
     payload = b"x" * MIB
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(endpoint))
@@ -382,7 +382,7 @@ def test_a_client_that_was_stopped_while_it_connected_sends_the_whole_request(en
 
 
 def test_a_missing_server_has_a_separate_exit_status(endpoint, folder):
-    """At once: --connect-timeout, here without a limit, is for a busy server alone."""
+    """At once: --connect-timeout, here unlimited, applies only to a busy server."""
 
     def send(path):
         return run_cli("send", path, "-d", "x", "--connect-timeout", "0")
@@ -414,7 +414,7 @@ def test_one_socket_is_open_during_an_exchange(endpoint):
 
 
 def standard_error() -> list[str]:
-    """What standard error leads to, which every program here inherits."""
+    """Return the file that is standard error, which every program here inherits."""
     return [os.readlink("/proc/self/fd/2").partition(":")[0]]
 
 

@@ -1,4 +1,4 @@
-"""`sipc send --spawn`: one server for many clients, and what it is started with."""
+"""`sipc send --spawn`: one server for many clients, and the environment of its command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.wire import ask, pid_of_listener
 
 from simpleipc_cli.cli.send import run as send_run
 
-ROUNDS = (SOAK + 2) // 3  # of what takes many programs
+ROUNDS = (SOAK + 2) // 3  # repetitions of a test that starts many programs
 COUNTED = f"echo started >>starts; {SERVE}"
 
 
@@ -67,7 +67,7 @@ def test_spawn_starts_nothing_and_loads_no_module_if_a_server_listens(endpoint, 
 
 @pytest.mark.parametrize("wait", [[], ["--wait", "50ms"]], ids=["without --wait", "with --wait"])
 def test_spawn_starts_no_server_if_one_is_busy(endpoint, folder, monkeypatch, wait):
-    """Without --wait its room is waited for no longer than --connect-timeout allows."""
+    """Without --wait, --connect-timeout limits the wait for room in the backlog."""
     monkeypatch.setattr(send_run, "START_TIMEOUT", 3600.0)
     with busy_listener(endpoint):
         options = ["--spawn", "touch here", "--connect-timeout", "20ms", *wait]
@@ -147,7 +147,7 @@ def test_simultaneous_clients_start_one_server_and_all_get_responses(
 OF_GLIBC = 0b11 << 31  # signals 32 and 33 are its own, and its posix_spawn ignores them
 
 
-# Describes the shell that starts it: looking at itself would change what there is to see.
+# Describes the shell that starts it: a description of itself would change the result.
 REPORT = """
 import json, os
 from pathlib import Path
@@ -212,7 +212,7 @@ def test_without_a_path_the_server_listens_at_the_default_endpoint(folder):
 
 
 def test_a_symlink_leads_client_and_server_to_the_same_endpoint(spawning, endpoint, folder):
-    """Servers refuse links: so they are given the path that the link leads to."""
+    """Servers refuse symlinks: so they get the path to which the symlink leads."""
     (folder / "link").symlink_to("sock")
     options = ["--spawn", COUNTED, "--wait", "1h"]
     for name in ("link", "sock"):
@@ -247,7 +247,7 @@ def test_a_command_substitution_ends_though_the_server_keeps_running(spawning, e
 def test_the_server_outlives_the_terminal(spawning, endpoint):
     command = f"{SIPC} send {endpoint} -d hello --wait 1h --spawn '{SERVE}'; read -r line"
     with (
-        terminal(reading=False) as tty,  # a thread that reads would keep it from hanging up
+        terminal(reading=False) as tty,  # a thread that reads would prevent the hang-up
         tty.start(["sh", "-c", command], env=spawning.environment()) as shell,
     ):
         shown = b""
@@ -280,7 +280,7 @@ def kinds(links: list[str]) -> list[str]:
 
 
 def test_a_running_client_has_no_zombie_and_no_child_except_a_running_server(spawning, folder):
-    """Also when the server ends, as here right after it accepted."""
+    """Also if the server ends, here directly after it has accepted."""
     (folder / "server.py").write_text(SHORT_LIVED)
     line = f"exec {sys.executable} -IS server.py"
     with Gate(folder / "go") as gate, spawning.start(line, cwd=folder) as client:
@@ -291,7 +291,7 @@ def test_a_running_client_has_no_zombie_and_no_child_except_a_running_server(spa
         assert client.returncode == 0
 
 
-# A server that accepts, and ends, while a process that it started answers.
+# A server that accepts and ends, while a process that it has started answers.
 SHORT_LIVED = """
 import os, socket
 listener = socket.socket(socket.AF_UNIX)
@@ -319,7 +319,7 @@ def test_send_waits_for_a_command_that_leaves_its_server_in_the_background(spawn
 def test_a_command_that_fails_because_another_server_listens_is_no_failure(
     spawning, endpoint, folder
 ):
-    """It ends with status 9, and the client, which was stopped meanwhile, sees that first."""
+    """The command ends with status 9, which the client, stopped until then, sees first."""
     line = (
         "kill -STOP $PPID; touch begun; setsid sipc serve -q --exec cat & "
         "sipc probe -q --wait 1h && exec sipc serve --exec cat"
@@ -348,7 +348,7 @@ def test_send_waits_for_a_socket_whose_mode_is_set_later(spawning, endpoint, fol
     assert (done.returncode, done.stdout) == (0, b"done"), done.stderr
 
 
-# Binds with one umask, listens later, sets the mode later still, and serves one connection.
+# Binds with one umask, then listens, then sets the mode, and serves one connection.
 SLOW_SERVER = """
 use Socket;
 umask oct $ARGV[0];

@@ -26,7 +26,7 @@ from helpers.wire import is_listening
 
 from simpleipc_cli.cli.send import run as send_run
 
-ROUNDS = (SOAK + 2) // 3  # of what takes many programs
+ROUNDS = (SOAK + 2) // 3  # repetitions of a test that starts many programs
 STARTS = "echo $$ >>starts; "
 WAITING = f"{STARTS} read line <go; "
 HANGS = f"{STARTS} sleep 1000 & sleep 1000"
@@ -77,7 +77,7 @@ def held_lock(folder):
 def test_a_command_that_fails_is_reported_at_once_with_its_last_lines_of_stderr(
     spawning, folder, line, words
 ):
-    """At once: without any limit on the time."""
+    """At once: no time limit is set."""
     run = sipc if line == "exit 3" else run_cli
     done = spawning.send(line, "--wait", "0", run=run, cwd=folder)
     assert_error_line(done, 1, "the server's command failed", *words)
@@ -105,7 +105,7 @@ def has_started(spawning) -> bool:
 
 
 def has_ended(spawning) -> bool:
-    """Whether the command has started and ended, reaped or not."""
+    """Return whether the command has started and ended, reaped or not."""
     return has_started(spawning) and not is_running(int(spawning.lines("starts")[0]))
 
 
@@ -229,7 +229,7 @@ def test_a_signal_at_any_system_call_does_not_prevent_a_later_client(
             assert done.returncode in {0, 143, -signal.SIGKILL}, (call, count, done.stderr)
             if name == "SIGTERM":
                 listening = is_listening(endpoint)
-                expected = ["sock"] if listening else []  # a server may still be at its names
+                expected = ["sock"] if listening else []  # a server may still create its files
                 wait_until(partial(is_all_there, folder, expected), f"{expected} {call} {count}")
                 if not listening:
                     spawning.check_nothing_left()
@@ -244,7 +244,7 @@ def is_all_there(folder, names: list[str]) -> bool:
 
 
 def moments_of_a_start(endpoint, tmp_path) -> list[tuple[str, int]]:
-    """The system calls of a client that starts a server: name, and number among those."""
+    """The system calls of a client that starts a server: each name, and its number."""
     with Spawning(endpoint) as spawning:
         assert traced(spawning, tmp_path / "trace").stdout == b"hello"
     counts: Counter[str] = Counter()
@@ -253,14 +253,14 @@ def moments_of_a_start(endpoint, tmp_path) -> list[tuple[str, int]]:
         if call := re.match(r"\w+(?=\()", line):
             counts[call[0]] += 1
             begun = begun or LOCK in line
-            # Where things begin and end, unless there is time for all.
+            # Calls at which objects begin and end, unless there is time for all calls.
             if begun and (SOAK >= 20 or re.match(BEGINNINGS_AND_ENDS, line)):
                 moments.append((call[0], counts[call[0]]))
     return moments
 
 
 def traced(spawning, trace, *options) -> subprocess.CompletedProcess[bytes]:
-    """Run a client under strace, but not what it starts."""
+    """Run a client under strace, without its child processes."""
     return subprocess.run(
         ["strace", "-qq", "-o", trace, *options, *spawning.command(SERVE, "-d", "hello")],
         env=spawning.environment(),
@@ -269,7 +269,7 @@ def traced(spawning, trace, *options) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_client_ended_by_a_signal_does_not_end_a_server_that_listens(spawning, endpoint):
-    """Also when it has not yet seen that: here it is stopped meanwhile."""
+    """Also if the client has not yet seen that the server listens: here it is stopped."""
     with spawning.start(f"kill -STOP $PPID; {SERVE}") as client:
         wait_until(lambda: is_listening(endpoint), "a server")
         client.send_signal(signal.SIGINT)
@@ -295,14 +295,14 @@ def test_after_the_starting_client_was_killed_the_next_client_starts_a_server(
 
 
 def serving(spawning) -> list[int]:
-    """The process ids of the commands that still run."""
+    """Return the process ids of the commands that still run."""
     return [pid for pid in spawning.left() if str(pid) in spawning.lines("starts")]
 
 
 def test_the_command_of_a_killed_client_can_write_its_log_and_listen(
     spawning, endpoint, folder, gate
 ):
-    """Its standard error has a reader though the client has ended."""
+    """The standard error of the command has a reader though the client has ended."""
     line = f"{WAITING} head -c 300000 /dev/zero >&2 && {SERVE}"
     with spawning.start(line, cwd=folder) as client:
         spawning.wait_for_lines("starts", 1)
@@ -311,7 +311,7 @@ def test_the_command_of_a_killed_client_can_write_its_log_and_listen(
     gate.open()
     assert run_cli("send", endpoint, "-d", "x", "--wait", "1h").stdout == b"x"
     assert spawning.send("false").stdout == b"hello"
-    (folder / LOCK).unlink()  # of the killed client; no other has started since
+    (folder / LOCK).unlink()  # of the killed client; no other client has started since
 
 
 def test_the_next_start_removes_the_lock_file_of_a_killed_client(spawning, folder):
@@ -365,7 +365,7 @@ def test_after_the_starting_client_has_ended_the_next_client_starts_a_server(
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_if_some_of_many_clients_are_killed_all_others_get_responses(endpoint, folder, number):
-    """The client that has the lock is killed, again and again; the last starts the server."""
+    """Each client that has the lock is killed, but for the last, which starts the server."""
     line = f"echo $PPID >>parents; {WAITING}{SERVE}"
     for _ in range(ROUNDS):
         with Gate(folder / "go") as gate, Spawning(endpoint) as spawning:
@@ -431,7 +431,7 @@ def limited(spawning, name: str, most: int, **options) -> subprocess.CompletedPr
 def test_without_free_descriptors_send_prints_one_error_and_leaves_no_process(
     spawning, folder, most
 ):
-    """From too few for the lock to just too few for all pipes of the start."""
+    """From too few descriptors for the lock to one too few for all pipes of the start."""
     done = limited(spawning, "RLIMIT_NOFILE", most)
     assert_error_line(done, 1, "Too many open files", "ulimit")
     assert os.listdir(folder) == []

@@ -1,4 +1,4 @@
-"""`sipc send --stats`: one JSON object on stderr, however it ends."""
+"""`sipc send --stats`: one JSON object on stderr, after every outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEYS = """
 
 
 def figures(stderr: bytes, *, lines: int = 1) -> dict[str, object]:
-    """The object, which is the first of this many lines."""
+    """Return the object in the first of this many lines."""
     assert stderr.count(b"\n") == lines, stderr
     found = json.loads(stderr.split(b"\n")[0])
     assert list(found) == KEYS
@@ -152,7 +152,7 @@ def test_the_statistics_describe_an_exchange_that_a_signal_ends(endpoint, number
 def test_the_statistics_describe_an_exchange_that_a_signal_ends_while_no_file_can_be_opened(
     endpoint,
 ):
-    """So no module can be loaded either."""
+    """Python can then load no module either."""
     with scripted_server(endpoint, echo):
         with start_send(endpoint, "--stats", stderr=subprocess.PIPE) as client:
             feed(client, b"hello")

@@ -1,4 +1,4 @@
-"""`sipc send`: what ends a wait, and what does not."""
+"""`sipc send`: which events end a wait, and which do not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_deadline_ends_a_wait_for_a_reader_of_the_output(pipe):
 
 
 def test_max_time_ends_a_wait_for_input(endpoint, pipe):
-    """It connects to see whether there is a server, and sends nothing."""
+    """The client connects to find out whether a server listens, and sends nothing."""
 
     def conversation(connection):
         assert connection.recv(1) == b""
@@ -154,7 +154,7 @@ def test_max_time_ends_a_wait_for_the_other_end_of_a_named_pipe(endpoint, folder
     os.mkfifo(folder / "pipe")
 
     def conversation(connection):
-        assert connection.recv(1) == b""  # it may look whether there is a server
+        assert connection.recv(1) == b""  # it may check whether a server listens
 
     with ScriptedServer(endpoint, conversation):
         done = sipc("send", endpoint, "-m", "50ms", *options, input=b"x\n", cwd=folder)

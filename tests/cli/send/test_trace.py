@@ -1,4 +1,4 @@
-"""`sipc send --trace` and `--trace-file` show every packet, and change nothing else."""
+"""`sipc send --trace` and `--trace-file` show every packet, and change no output."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_response_that_arrives_byte_by_byte_has_one_line_for_each_packet(endpo
 
 @pytest.mark.parametrize("rounds", [20, soak(200)])
 def test_a_response_is_never_in_the_trace_before_its_request(endpoint, folder, rounds):
-    """One thread writes and another reads; in a bad order of the two it would be."""
+    """One thread writes and another reads: the trace must not reorder their lines."""
     trace = folder / "trace"
 
     def conversation(connection):

@@ -1,4 +1,4 @@
-"""Where a trace of `sipc send` goes, and what happens when it cannot be written."""
+"""The file of a trace of `sipc send`, and traces that cannot be written."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_the_trace_of_a_large_exchange_is_not_held_in_memory(endpoint, folder, s
         received = 0
         while piece := client.stdout.read(MIB):
             received += len(piece)
-            if received < size - 20 * MIB:  # later it may have ended
+            if received < size - 20 * MIB:  # after that the client may have ended
                 peak = peak_memory(client.pid)
         assert (received, client.wait(), head.wait()) == (size, 0, 0)
     assert peak < 64 * MIB

@@ -20,7 +20,7 @@ from helpers.wire import ask, connect, message, receive_all
 
 
 def ask_as(user: int, path, payload: bytes) -> bytes:
-    """What the server answers to another user; root would be let in everywhere."""
+    """Return the server's answer to another user; root may connect anywhere."""
     code = f"""
 import os, socket, sys
 os.setgroups([]); os.setgid({user}); os.setuid({user})
@@ -148,7 +148,7 @@ needs_namespaces = pytest.mark.skipif(
 @needs_namespaces
 @pytest.mark.parametrize("options", [[], ["--map-root-user"]], ids=["no user", "root"])
 def test_the_user_id_of_all_unmapped_users_cannot_be_allowed(endpoint, options):
-    """The kernel shows it for every user that the namespace does not know."""
+    """The kernel reports this user id for every user that the namespace does not know."""
     serve = [SIPC, "serve", endpoint, "--exec", "cat", "--allow-user", "65534"]
     done = subprocess.run([*NAMESPACE, *options, *serve], capture_output=True, env=environment())
     assert done.returncode == 2
@@ -158,7 +158,7 @@ def test_the_user_id_of_all_unmapped_users_cannot_be_allowed(endpoint, options):
 
 @needs_namespaces
 def test_the_default_folder_is_refused_if_its_owner_is_unknown(folder):
-    """The default path's, which must be our own."""
+    """The folder of the default path must belong to this user."""
     code = f"from simpleipc_cli.endpoint import Endpoint\nfolder = {str(folder)!r}\n"
     code += "Endpoint(folder + '/sock', folder, 65534).path_checked()"
     done = subprocess.run([*NAMESPACE, sys.executable, "-c", code], capture_output=True)

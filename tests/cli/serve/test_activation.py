@@ -1,4 +1,4 @@
-"""`sipc serve` with a listening socket from its service manager: LISTEN_FDS and its company."""
+"""`sipc serve` with a listening socket from its service manager: LISTEN_FDS and others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ended(program) -> subprocess.CompletedProcess[bytes]:
 
 
 def stopped(program, status: int = 0) -> str:
-    """Stop a server; its log."""
+    """Stop a server; return its log."""
     program.terminate()
     done = ended(program)
     assert done.returncode == status, done.stderr
@@ -41,7 +41,7 @@ def stopped(program, status: int = 0) -> str:
 
 
 def run_here(*arguments, count: str = "1", **more: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a `sipc serve` that must not start in this process, which is passed no socket."""
+    """Run `sipc serve` in this process, which gets no socket; it must not start."""
     variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, **more}
     return run_cli("serve", *arguments, "--exec", "cat", env=environment(**variables))
 
@@ -80,7 +80,7 @@ def test_a_stopping_server_leaves_connections_in_the_backlog_to_the_next_server(
 
 
 def test_a_stopping_server_stops_accepting_from_a_long_backlog(manager, endpoint):
-    """It would go on as long as clients come faster than it checks; the next server is there.
+    """Else it would accept while clients connect faster than it checks; the next server runs.
 
     It accepts at most 256 connections at once.
     """
@@ -152,7 +152,7 @@ def test_the_path_option_may_be_the_abstract_name_of_the_passed_socket(folder):
 
 @contextmanager
 def adopted(socket_: socket.socket):
-    """What a server makes of a socket that it was passed."""
+    """Return the result of a server that was passed this socket."""
     listener = listener_from_fd(os.dup(socket_.fileno()))
     try:
         yield listener
@@ -200,7 +200,7 @@ def test_a_path_that_is_not_the_passed_socket_is_a_usage_error(manager, folder):
 
 
 def test_sockets_for_another_process_are_ignored(endpoint, folder):
-    """A shell's, say, that was activated and now starts us."""
+    """For example, those of an activated shell that starts this server."""
     with SocketManager(str(endpoint)) as manager:
         script = f"{SIPC} serve other --exec cat & echo; wait"
         with start_with_sockets(["sh", "-c", script], manager.socket, cwd=folder) as shell:
@@ -223,7 +223,7 @@ def listening(address="", family=socket.AF_UNIX, kind=socket.SOCK_STREAM) -> soc
 
 
 def test_a_passed_connection_is_refused():
-    """What a unit with Accept=yes passes."""
+    """A unit with Accept=yes passes a connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs, start_with_sockets(SERVE, theirs) as server:
         assert_error_line(ended(server), 5, "Accept=no")
@@ -314,7 +314,7 @@ def test_a_server_with_a_passed_socket_does_not_stop_when_the_path_is_removed(ma
 
 
 def activate(*options, command=SERVE, **more) -> Program:
-    """The real thing: waits for the first connection, and becomes the server."""
+    """systemd-socket-activate waits for the first connection, and becomes the server."""
     arguments = ["systemd-socket-activate", *map(str, options), *command]
     more = {"stderr": subprocess.PIPE, "env": environment(), **more}
     return Program(arguments, **more)
@@ -334,7 +334,7 @@ def test_systemd_starts_a_server_and_passes_several_sockets_by_name(endpoint, fo
 
 @needs_systemd
 def test_a_systemd_unit_with_accept_is_refused(endpoint, folder):
-    """With --accept systemd starts a server for each connection, and goes on itself."""
+    """With --accept systemd starts a server for each connection, and keeps listening."""
     errors = folder / "errors"
     errors.touch()
     command = ["sh", "-c", f'exec "$@" 2>>{errors}', "sh", *SERVE]

@@ -20,17 +20,17 @@ from helpers.users import as_nobody
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, pid_of_listener
 
-LONGEST_START = 0.2  # seconds; on an idle machine it takes less
+LONGEST_START = 0.2  # seconds; an idle machine needs less
 
 
 def completed(program) -> subprocess.CompletedProcess[bytes]:
-    """A program that was started, when it has ended."""
+    """Run a program to its end."""
     output, errors = program.communicate(timeout=TIMEOUT)
     return subprocess.CompletedProcess(program.args, program.returncode, output, errors)
 
 
 def test_the_command_returns_once_the_server_listens(background, endpoint):
-    """The server leads a session, and holds nothing of what started it."""
+    """The server leads a session, and has nothing open that its starter had open."""
     reader, writer = os.pipe()
     done = background.serve(pass_fds=[writer])
     assert ask(endpoint, b"hello") == (b"hello", True)
@@ -70,7 +70,7 @@ def test_the_command_returns_inside_every_shell_construct(background, endpoint, 
     )
     assert done.returncode == 0, done.stderr
     assert ask(endpoint, b"hello") == (b"hello", True)
-    if "trap" in line:  # what is ignored stays so
+    if "trap" in line:  # an ignored signal stays ignored
         os.kill(pid_of_listener(endpoint), signal.SIGKILL)
         endpoint.unlink()
 
@@ -225,7 +225,7 @@ def test_a_server_that_does_not_terminate_is_killed(background, tmp_path):
         assert completed(parent).returncode == 143
         assert state(child) == "X"
     for name in os.listdir(background.folder):
-        (background.folder / name).unlink()  # what is killed cannot
+        (background.folder / name).unlink()  # a killed process cannot
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, 137)])
@@ -249,7 +249,7 @@ def test_the_server_survives_sigkill_of_the_waiting_process(background, endpoint
         parent.kill()
         parent.wait()
         Path(f"{endpoint}.lock").unlink()
-        parent.communicate(timeout=TIMEOUT)  # it lets go of standard error, as always
+        parent.communicate(timeout=TIMEOUT)  # it closes standard error, as always
     assert pid_of_listener(endpoint) == child
     assert ask(endpoint, b"hello") == (b"hello", True)
 
@@ -304,7 +304,7 @@ def test_repeated_starts_and_stops_leave_no_process_and_no_file(
 
 
 def test_send_spawn_may_start_a_server_in_the_background(background, endpoint):
-    """The client waits for the end of the command, and for a server that listens then."""
+    """The client waits for the end of the command, then for a server that listens."""
     done = background.send("exec sipc serve --background -q --exec cat")
     assert (done.returncode, done.stdout) == (0, b"hello")
     assert pid_of_listener(endpoint) not in children(os.getpid())
@@ -317,7 +317,7 @@ def test_max_wait_without_background_is_a_usage_error(endpoint):
 
 
 def test_the_log_file_has_the_reason_why_the_server_ended(background, endpoint, folder):
-    """Standard error is closed by then."""
+    """Standard error is already closed then."""
     log = folder / "log"
     assert background.serve("--log-file", log, "-q").returncode == 0
     endpoint.unlink()

@@ -1,4 +1,4 @@
-"""`sipc serve` that stops by itself: after a count, when idle, at a request."""
+"""`sipc serve` stops by itself: after N requests, when idle, at a quit request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from helpers.wire import (
 
 
 def drip(client, wire: bytes) -> None:
-    """Byte by byte, each read by the server before the next is written, or nearly so."""
+    """Write bytes singly; the server reads most of them before the next is written."""
     for at in range(len(wire)):
         client.sendall(wire[at : at + 1])
 
@@ -35,7 +35,7 @@ def test_a_server_without_any_request_stops_after_the_idle_timeout(endpoint):
 
 
 def test_the_idle_timeout_does_not_run_during_a_request(manager, endpoint):
-    """It takes longer than the timeout, which begins when it has been answered."""
+    """The request takes longer than the timeout, which starts after the response."""
     options = ("--idle-timeout", "100ms", "-v")
     with connect(endpoint) as client:
         client.sendall(message(b"hello"))
@@ -110,7 +110,7 @@ def test_truncated_quit_bytes_do_not_stop_the_server(shared_server):
 
 
 def test_empty_quit_bytes_match_the_empty_request(endpoint):
-    """Also of a client that does not wait for the answer."""
+    """Also if the client does not wait for the response."""
     with Server(endpoint, "cat", "--quit-on", "") as server:
         assert ask(endpoint, b"x") == (b"x", True)
         with connect(endpoint) as client:
@@ -127,12 +127,12 @@ for module in acceptor, exchange_state:
     module.DRAIN_IDLE_TIMEOUT = 3600.0
 main()
 """
-"""A program: a connection may stay silent during the stop."""
+"""A program in which a connection may send nothing during the stop."""
 
 
 @pytest.mark.parametrize("way", ["--count", "--idle-timeout", "--quit-on"])
 def test_a_server_that_stops_answers_connections_that_are_open(endpoint, folder, way):
-    """Also those in the backlog, which connected before the path was removed."""
+    """Also connections in the backlog, opened before the path was removed."""
     value = {"--count": "1", "--idle-timeout": "2s", "--quit-on": "stop"}[way]
     options = (way, value, "--drain-timeout", "0")
     with Server(endpoint, "cat", *options, program=(sys.executable, "-c", PATIENT)) as server:

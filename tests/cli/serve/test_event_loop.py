@@ -32,7 +32,7 @@ for module, name in (process, "_QUICK"), (process, "_QUICK_FOR"), (server, "_PAT
 main()
 """
 WITHOUT_TIMES = (sys.executable, "-c", PATCHED)
-"""A program: every start of a handler is taken for quick, and nothing is done regularly."""
+"""A program that treats each start of a handler as fast, and runs no periodic task."""
 
 
 def end_at_once(server: Server) -> None:
@@ -44,7 +44,7 @@ def end_at_once(server: Server) -> None:
 
 
 def test_many_simultaneous_short_requests_need_one_thread(endpoint, gate):
-    """And one for the first start, which may be slow."""
+    """One more thread is for the first start, which may be slow."""
     many = 12
     command = f"cat; {gate.wait}; echo done"
     with (
@@ -56,7 +56,7 @@ def test_many_simultaneous_short_requests_need_one_thread(endpoint, gate):
         for client in clients:
             client.sendall(message(b"hello "))
         wait_until(lambda: len(children(server.pid)) == many, "all handlers to run")
-        assert len(threads(server.pid)) == 3  # with that which receives signals
+        assert len(threads(server.pid)) == 3  # including the thread that receives signals
         gate.open()
         assert {decode(receive_all(client)) for client in clients} == {(b"hello done\n", True)}
 
@@ -114,7 +114,7 @@ def test_a_worker_that_ends_slowly_delays_no_other_request(endpoint):
         (pid,) = children(server.pid)
         stop_process(pid)
         with connect(endpoint) as client:
-            client.sendall(packets(b"half"))  # it will be replaced: it has half a request
+            client.sendall(packets(b"half"))  # it is replaced, as it has half a request
             wait_until(lambda: len(children(server.pid)) == 1, "it to have been handed over")
         for _ in range(3):
             assert ask_worker(endpoint, "y") == b"y"
@@ -134,7 +134,7 @@ def test_a_worker_that_ignores_its_end_after_its_last_request_delays_no_other_re
 
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, MIB // 2 + 1])
 def test_requests_around_the_size_limit_for_a_thread_are_answered_unchanged(shared_server, size):
-    """In many packets and in one write."""
+    """In many packets, and in a single write."""
     server = shared_server("exec cat")
     payload = os.urandom(size)
     assert ask(server.path, payload) == (payload, True)
@@ -159,11 +159,13 @@ def test_each_long_request_has_a_worker_thread(endpoint):
 
 
 def test_a_request_that_is_spooled_gets_a_worker_thread(endpoint):
-    """As what may yet turn out to be the text that ends the server: no handler gets it before."""
+    """Bytes that may still become the quit bytes: no handler gets them before."""
     with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
         client.sendall(packets(b"hello "))
         wait_until(lambda: not unread(client), "it to be read")
-        assert len(threads(server.pid)) == 2  # the main thread, and that which receives signals
+        assert (
+            len(threads(server.pid)) == 2
+        )  # the main thread, and the thread that receives signals
         client.sendall(packets(b"the"))
         wait_until(lambda: len(threads(server.pid)) == 3, "a thread")
         client.sendall(message(b" world"))
@@ -171,7 +173,7 @@ def test_a_request_that_is_spooled_gets_a_worker_thread(endpoint):
 
 
 def test_a_queued_request_starts_when_a_worker_thread_is_free(endpoint, gate):
-    """And not only when the server happens to do something else."""
+    """Not only when the server handles another event."""
     options = ("--threads", "1", "--whole-request")
     with (
         Server(endpoint, f"{gate.wait}; cat", *options, program=WITHOUT_TIMES) as server,
@@ -180,7 +182,7 @@ def test_a_queued_request_starts_when_a_worker_thread_is_free(endpoint, gate):
         for client in clients:
             client.sendall(message(b"hello"))
         wait_until(lambda: server.counters()["queued"] == 2, "all to have come")
-        waiting = list(clients)  # connections may be accepted before or after they have sent
+        waiting = list(clients)  # the server may accept a connection before or after it has sent
         while waiting:
             gate.open(1)
             (client, *_), _, _ = select.select(waiting, [], [], TIMEOUT)
@@ -189,7 +191,7 @@ def test_a_queued_request_starts_when_a_worker_thread_is_free(endpoint, gate):
 
 
 def test_short_requests_are_answered_while_clients_do_not_read_long_responses(endpoint):
-    """All but one of the exchanges that may run at once wait for their clients to read."""
+    """All exchanges that may run at once but one wait until their clients read."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         stuck = [stack.enter_context(connect(endpoint)) for _ in range(3)]
         payload = bytes(3 * MIB)
@@ -203,7 +205,7 @@ def test_short_requests_are_answered_while_clients_do_not_read_long_responses(en
 
 
 def test_abort_closes_exchanges_on_the_event_loop_and_in_the_queue(endpoint, folder):
-    """One has a handler, one has sent half a request, one is queued."""
+    """One request has a handler, one is half sent, one is queued."""
     begun = folder / "begun"
     command = f": >{begun}; cat >/dev/null; exec sleep 1000"
     options = ("--threads", "2", "--drain-timeout", "100ms")
@@ -235,7 +237,7 @@ def test_a_request_that_begins_after_the_stop_has_the_read_timeout_of_the_drain(
 
 @pytest.mark.parametrize("count", [60, soak(300)])
 def test_reused_descriptor_numbers_mix_up_no_connections(endpoint, count):
-    """Clients hang up in all states while others come: descriptors change hands all the time."""
+    """Clients close in all states while others connect: descriptor numbers are often reused."""
     with Server(endpoint, "cat", "--threads", 4) as server, ExitStack() as stack:
         alive: list[tuple[bytes, object]] = []
         for number in range(count):
@@ -269,11 +271,11 @@ del sys.argv[0]
 runpy.run_path(sys.argv[0], None, "__main__")
 """
 COLLECTING = [sys.executable, "-c", _COLLECTING]
-"""Runs a Python program in which objects that form circles are freed by SIGUSR2, and counted."""
+"""Runs a Python program in which SIGUSR2 frees and counts objects in reference cycles."""
 
 
 def collect(server: Server, count: int) -> int:
-    """Free objects that form circles, for the `count`th time; how many there were."""
+    """Free objects in reference cycles, for the `count`th time; return their number."""
     server.signal(signal.SIGUSR2)
     return int(server.wait_for_log("^objects in circles: ", count).split()[-1])
 
@@ -324,7 +326,7 @@ def test_exchanges_are_freed_at_their_end(endpoint):
         server.wait_until_idle()
         asked = itertools.count(1)
 
-        def all_are_freed():  # an exchange that ends may take a moment
+        def all_are_freed():  # the end of an exchange may take a short time
             server.signal(signal.SIGUSR2)
             return server.wait_for_log("exchanges are left", next(asked)).startswith("0 ")
 

@@ -1,4 +1,4 @@
-"""`sipc serve --exec`: requests and responses, whichever side reads or writes first."""
+"""`sipc serve --exec`: requests and responses; either side may read or write first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.wire import (
 
 MIB = 1 << 20
 FLAT = 24 * MIB
-"""A server's memory grows by less, however long a message is."""
+"""Bytes: the memory of a server grows by less, with messages of any length."""
 
 VOLUMES = [
     pytest.param(45_000_000, id="45 MB"),
@@ -221,7 +221,7 @@ main()
 
 
 def test_the_server_waits_for_a_filter_that_has_the_output_open(endpoint, script, gate):
-    """It goes on when the server knows that the handler has exited, and waits for more output."""
+    """The process continues when the server knows of the handler's exit and waits for output."""
     handler = script(
         "#!/bin/bash\n"
         f'exec > >(mapfile -t lines; {gate.wait}; printf "<%s>\\n" "${{lines[@]}}")\n'
@@ -326,7 +326,7 @@ def test_bytes_after_the_flush_are_dropped_and_the_response_is_delivered(server_
 
 
 def test_request_and_response_are_streamed_at_the_same_time(server_for):
-    """Neither side would get further if one direction waited for the other to end."""
+    """Both sides would hang if one direction waited for the end of the other."""
     with connect(server_for("cat").path) as client:
         size = 8 * MIB
         sent = threading.Thread(target=lambda: client.sendall(message(bytes(size))))
@@ -352,7 +352,7 @@ def test_with_whole_request_no_handler_starts_before_the_request_is_complete(sha
 
 
 def test_as_many_requests_are_handled_at_once_as_threads_allows(shared_server, gate):
-    """The others wait, and none is dropped."""
+    """The other requests wait, and none is dropped."""
     server = shared_server(f"{gate.wait}; cat", "--threads", 2)
     with open_connections(server.path, 12) as clients:
         for number, client in enumerate(clients):

@@ -1,4 +1,4 @@
-"""Where hard links, sockets, O_PATH or /proc are missing, or a file's two names are two inodes."""
+"""Systems without hard links, sockets, O_PATH or /proc, or where a link is a second inode."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def mounted(program: str, folder: Path):
 
 @pytest.fixture(params=["bindfs", "mergerfs"])
 def fuse_folder(request, folder):
-    """On both, link(2) makes a name at which no client finds the socket."""
+    """On both, link(2) creates a name at which no client can connect to the socket."""
     if shutil.which(request.param) is None or not os.path.exists("/dev/fuse"):
         pytest.skip(f"mounts a FUSE file system: /dev/fuse, and {request.param}")
     with mounted(request.param, folder) as here:
@@ -107,7 +107,7 @@ def test_a_server_needs_no_hard_links(endpoint, folder, error):
 
 @with_strace
 def test_a_file_system_that_cannot_hold_a_socket_is_reported_before_listening(endpoint, folder):
-    """The only connect(2) of a server that starts asks whether its own socket is found."""
+    """A server that starts calls connect(2) only to check that clients find its socket."""
     wrapper = injecting("connect:error=ECONNREFUSED", folder)
     serve = [SIPC, "serve", str(endpoint), "--exec", "cat"]
     done = subprocess.run([*wrapper, *serve], capture_output=True, env=environment())
@@ -117,7 +117,7 @@ def test_a_file_system_that_cannot_hold_a_socket_is_reported_before_listening(en
 
 
 def test_clients_that_fill_the_backlog_do_not_prevent_the_start_of_a_server(endpoint, folder):
-    """The server's question whether its socket is found is no connection, and needs no room."""
+    """The server's check of its own socket is no connection, and needs no backlog."""
     with Server(endpoint, "cat", "--backlog", "1") as server, connect(endpoint):
         assert server.counters()["accepted"] == 1
 
@@ -166,7 +166,7 @@ def test_without_proc_a_long_path_gets_a_short_name_that_is_removed(folder):
 
 @needs_root
 def test_an_error_about_the_short_name_is_not_reported_as_an_error_about_the_path(folder):
-    """The path exists; the folder for temporary files does not take a long name, say."""
+    """The path exists; only the folder for temporary files is missing."""
     path = folder / ("n" * 200)
     path.touch()
     code = f"import tempfile; tempfile.tempdir = {str(folder / 'missing')!r}\n"

@@ -105,7 +105,7 @@ def test_the_first_process_of_a_container_reaps_orphans(endpoint, gate):
 
 
 def test_a_child_subreaper_reaps_zombies_that_it_had_before_the_start(endpoint):
-    before = "import os; os.fork() or os._exit(0)\n"  # a zombie, as nobody waits for it
+    before = "import os; os.fork() or os._exit(0)\n"  # a zombie, as no process waits for it
     with Server(endpoint, "cat", wrapper=[sys.executable, "-ISc", before + SUBREAPER]) as server:
         wait_until(lambda: not children(server.pid), "no zombie")
 
@@ -213,7 +213,7 @@ NO_THREAD = Fault("clone,clone3", "EAGAIN", 1, "main")
 
 
 class Prestarting(Server):
-    """A server that has two handlers waiting while it is idle."""
+    """Run a server that keeps two prestarted handlers while it is idle."""
 
     def wait_until_idle(self) -> None:
         wait_until(lambda: self.handlers_in_read() == 2, "two handlers that wait")

@@ -68,7 +68,7 @@ def test_a_half_close_before_the_flush_truncates_the_request(server_for, folder)
 
 
 def test_a_process_left_by_a_handler_never_reads_the_end_of_a_truncated_request(server_for, folder):
-    """Its leader has exited, its output is closed, and it still reads."""
+    """Its group leader has exited, its output is closed, and it still reads."""
     command = f"exec 3<&0; (trap '' TERM; cat <&3; : >{folder}/eof) >/dev/null & exec >&-"
     server = server_for(command)
     with connect(server.path) as client:
@@ -107,7 +107,7 @@ def test_a_handler_may_finish_though_the_client_of_its_long_response_has_closed(
     server = server_for(command, *FINISH)
     with connect(server.path) as client:
         client.sendall(message(b"hello"))
-        assert client.recv(9)[4:] == b"hello"  # its packet may hold more
+        assert client.recv(9)[4:] == b"hello"  # its packet may contain more bytes
     server.wait_for_log("client closed")
     assert (folder / "finished").exists()
 
@@ -176,7 +176,7 @@ def test_malformed_requests_are_refused_and_the_next_request_is_answered(server_
             if wire in (NONSENSE["truncated header"], NONSENSE["truncated payload"]):
                 client.shutdown(socket.SHUT_WR)
         except BrokenPipeError:
-            pass  # it was refused before it was all written
+            pass  # the server refused it before all was written
         assert receive_all(client) == b""
     server.wait_for_log("malformed: .*expected 0000|request incomplete: ")
     server.wait_until_idle()

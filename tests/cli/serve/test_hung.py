@@ -27,7 +27,7 @@ def spool(folder):
 @needs_fuse
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_server_whose_thread_hangs(endpoint, spool, number):
-    """The thread waits for a disk that does not answer: the request is to be stored there."""
+    """The thread waits for a disk that does not respond, to store the request there."""
     env = environment(TMPDIR=str(spool))
     with Server(endpoint, "cat", "--whole-request", env=env) as server:
         with hung_disk(spool) as is_used_by, connect(endpoint) as client:
@@ -91,7 +91,7 @@ def runs(server: Server, program: Path) -> list[int]:
 @needs_fuse
 @pytest.mark.parametrize("hanging", ["log", "path"])
 def test_a_second_signal_ends_a_server_whose_main_thread_hangs(folder, hanging):
-    """It opens its log again, or looks at its path, on a disk that does not answer."""
+    """The thread reopens its log, or checks its path, on a disk that does not respond."""
     for name in ("log", "path"):
         (folder / name).mkdir()
     endpoint = folder / "path" / "sock"
@@ -127,7 +127,7 @@ def test_a_second_signal_ends_a_server_that_hangs_while_it_starts(endpoint, fold
 @needs_fuse
 @pytest.mark.parametrize("calls", [1, 2], ids=["one signal", "two signals"])
 def test_the_server_exits_even_if_its_supervisor_hangs(endpoint, folder, calls):
-    """Its thread starts a program on a disk that does not answer."""
+    """The thread of the supervisor starts a program on a disk that does not respond."""
     (folder / "disk").mkdir()
     program = folder / "disk" / "handler"
     program.write_text("#!/bin/sh\ncat\n")
@@ -154,7 +154,7 @@ class TestFailingThread:
     def test_a_failed_wait_of_a_worker_thread_ends_only_its_request(
         self, endpoint, folder, gate, fault
     ):
-        """No second signal is needed: nothing waits for the request."""
+        """No second signal is needed, as the server does not wait for the request."""
         with Server(endpoint, f"{gate.wait}; cat", "--whole-request") as server:
             with connect(endpoint) as first, connect(endpoint) as second:
                 first.sendall(message(b"x"))  # starts the thread
@@ -180,7 +180,7 @@ class TestFailingConnection:
     def test_a_failed_call_for_a_connection_ends_only_that_connection(
         self, endpoint, folder, call, error
     ):
-        """recvfrom looks whether there is data, getsockopt asks for the client's user."""
+        """The server checks for data with recvfrom, for the client's user with getsockopt."""
         with Server(endpoint, "cat") as server:
             with connect(endpoint) as idle:
                 wait_until(lambda: len(server.connections()) == 1, "it was accepted")

@@ -46,7 +46,7 @@ def limited(soft: int, hard: int) -> list[str]:
 
 @contextmanager
 def idle_connections(server: Server, count: int):
-    """Open connections that send nothing, and wait until the server has accepted them."""
+    """Open connections that send nothing; wait until the server has accepted them."""
     before = server.counters()["accepted"]
     with ExitStack() as stack:
         clients: list[socket.socket] = []
@@ -62,7 +62,7 @@ def idle_connections(server: Server, count: int):
 
 
 def ask_on(client: socket.socket, payload: bytes) -> tuple[bytes, bool]:
-    """Send a request on a connection that is open already; the response."""
+    """Send a request on an open connection; return the response."""
     client.sendall(message(payload))
     return decode(receive_all(client))
 
@@ -100,7 +100,7 @@ def test_a_half_close_without_a_byte_ends_an_idle_connection(shared_server):
 
 @needs_files(4096)
 def test_the_descriptor_limit_is_raised_for_idle_connections_and_handlers_get_the_old_one(endpoint):
-    """A handler gets the limit of before, and none of the server's sockets."""
+    """A handler gets the original limit, and none of the server's sockets."""
     command = "ulimit -n; ls -l /proc/self/fd"
     with Server(endpoint, command, wrapper=limited(128, 4096)) as server:
         alone = ask(endpoint, b"")[0]
@@ -134,7 +134,7 @@ def test_when_descriptors_run_short_the_oldest_idle_connections_are_closed(endpo
 def test_all_connections_that_have_sent_a_request_are_answered_even_if_they_wait_long(
     endpoint, gate
 ):
-    """Those that were idle and those that wait to be accepted, also after the stop has begun."""
+    """Idle connections and those in the backlog, also after the stop has begun."""
     options = ("--threads", "2", "--drain-timeout", "0")
     with Server(endpoint, f"{gate.wait}; cat", *options, wrapper=limited(64, 64)) as server:
         with idle_connections(server, 20) as clients:
@@ -153,7 +153,7 @@ def test_all_connections_that_have_sent_a_request_are_answered_even_if_they_wait
 
 
 def test_idle_connections_that_send_while_the_server_stops_are_answered(endpoint):
-    """The others are closed after a second."""
+    """The other connections are closed after a second."""
     with Server(endpoint, "cat", "-v") as server, idle_connections(server, MANY) as clients:
         server.signal()
         wait_until(lambda: not endpoint.exists(), "the stop to begin")
@@ -175,7 +175,7 @@ class RandomClients:
         self._path = path
         self._count = count
         self._pause = pause
-        self._random = random.Random(str(pause))  # the same each time
+        self._random = random.Random(str(pause))  # the same in each run
         self.wrong: list[object] = []
         self._threads = [threading.Thread(target=self._run, args=(first,)) for first in range(4)]
 

@@ -18,11 +18,11 @@ from simpleipc_cli.cli.stdio import with_priority
 
 HANDLER = "read -r what; case $what in fail) exit 3;; linger) sleep 60 & ;; esac"
 ALL_KINDS = ["<6>", "<6>", "<3>", "<4>", "<6>", "<7>"]
-"""The prefixes of the lines that `log_of_a_server` returns."""
+"""The prefixes of the lines from `log_of_a_server`."""
 
 
 def name_of(descriptor: int, distance: int = 0) -> str:
-    """What systemd sets JOURNAL_STREAM to if this is the journal, or is so far from it."""
+    """Return JOURNAL_STREAM for this file, or for one whose inode differs by `offset`."""
     found = os.fstat(descriptor)
     return f"{found.st_dev}:{found.st_ino + distance}"
 
@@ -60,7 +60,7 @@ def prefixes(lines: list[str]) -> list[str]:
 
 
 def last_words(folder, *options, distance: int = 0) -> str:
-    """What a server that cannot start writes to a stderr that the variable names, or does not."""
+    """Return what a server that cannot start writes to stderr, named by the variable or not."""
     reading, writing = os.pipe()
     arguments = [SIPC, "serve", folder / "none/sock", "--exec", "cat", *options]
     env = environment(JOURNAL_STREAM=name_of(writing, distance))

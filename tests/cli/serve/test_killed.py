@@ -1,4 +1,4 @@
-"""`sipc serve` killed by SIGKILL: no handler takes the end of its input for a request's end."""
+"""`sipc serve` killed by SIGKILL: no handler treats the end of its input as a request's end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_guardian_kills_a_handler_that_has_half_a_request(endpoint, folder, 
 @needs_strace[0]
 @needs_strace[1]
 def test_a_handler_whose_group_the_guardian_does_not_know_is_also_killed(endpoint, folder):
-    """The server may be killed before it has sent that; here, to send it fails."""
+    """The server may be killed before it sends the group to the guardian; here sending fails."""
     server = Server(endpoint, RECORD, cwd=folder)
     with connect(endpoint) as client:
         fault = Fault("sendto", "EIO", 1, "all")

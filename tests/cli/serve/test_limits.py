@@ -32,14 +32,14 @@ def test_clients_that_stop_after_a_byte_are_disconnected_and_the_next_client_is_
 
 
 def drip(client: socket.socket) -> None:
-    """Write a byte every 20 ms, until that fails."""
+    """Write a byte every 20 ms, until a write fails."""
     while True:
         client.sendall(b"x")
         Event().wait(0.02)
 
 
 def test_a_client_that_writes_byte_by_byte_is_disconnected_when_a_packet_takes_too_long(endpoint):
-    """It writes a byte so often that it is never silent for as long as the limit."""
+    """The client writes a byte so often that no pause reaches the limit."""
     with Server(endpoint, "cat", "--read-timeout", "2s") as server, connect(endpoint) as client:
         client.sendall(b"fff0")
 
@@ -49,7 +49,7 @@ def test_a_client_that_writes_byte_by_byte_is_disconnected_when_a_packet_takes_t
 
 
 def test_the_read_timeout_does_not_run_while_the_handler_reads_slowly(endpoint):
-    """The client has more to write than the handler reads."""
+    """The client writes more than the handler reads."""
     with Server(endpoint, "sleep 3; wc -c", "--read-timeout", "2s") as server:
         assert ask(endpoint, bytes(5 * MIB)) == (b"5242880\n", True)
         assert "read timeout" not in server.log
@@ -78,7 +78,7 @@ def test_a_client_that_never_reads_is_disconnected(shared_server):
 
 
 def test_the_write_timeout_does_not_run_while_the_client_still_writes(endpoint):
-    """Bytes move in one direction: that is enough."""
+    """Bytes in one direction are enough to restart the timeout."""
     command = "head -c 2000000 /dev/zero; cat"
     with Server(endpoint, command, "--write-timeout", "2s") as server, connect(endpoint) as client:
         for _ in range(10):

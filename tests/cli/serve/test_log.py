@@ -1,4 +1,4 @@
-"""`sipc serve`: its log, as text and as JSON, in a file that is rotated away, and its counters."""
+"""`sipc serve`: its log, as text and as JSON, in a file that is rotated, and its counters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAILURES = (
 
 
 def objects(log) -> list[dict]:
-    """The lines of a JSON log, each of which has to be whole."""
+    """Return the lines of a JSON log, each of which must be whole."""
     text = log if isinstance(log, str) else log.read_text()
     return [json.loads(line) for line in text.splitlines()]
 

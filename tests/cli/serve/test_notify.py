@@ -16,7 +16,7 @@ from helpers.wire import ask, connect, decode, message, receive_all
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request, folder):
-    """A service manager's socket, and its name for $NOTIFY_SOCKET."""
+    """Yield a service manager's socket, and its name for $NOTIFY_SOCKET."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         name = str(folder / "notify")
         listening.bind(name if request.param == "path" else f"\0{name}")
@@ -96,7 +96,7 @@ def test_an_unreachable_service_manager_is_logged_once_and_requests_are_answered
 
 
 def test_a_service_manager_that_does_not_read_delays_no_request(notify_socket, folder, endpoint):
-    """Its queue is full, and stays so."""
+    """The queue of its socket stays full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         fill(filler, str(folder / "notify"))
         env = environment(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="20000")
@@ -136,7 +136,7 @@ def test_watchdog_messages_are_sent_while_idle_busy_and_stopping(
             assert states(notify_socket, 5) == [b"WATCHDOG=1"] * 5
             gate.open()
             assert decode(receive_all(client)) == (b"hello", True)
-        notify_socket.close()  # else its queue fills
+        notify_socket.close()  # else the queue of the socket fills
         assert server.wait() == 0
 
 

@@ -30,7 +30,7 @@ def test_a_path_that_no_socket_can_have_is_refused(folder, path, status):
 
 
 def long_path(folder, length: int) -> Path:
-    """Make a folder for a socket whose path has this length."""
+    """Make a folder for a socket; return a path of this length in it."""
     path = folder
     while len(str(path)) < length - 202:
         path /= "d" * 200

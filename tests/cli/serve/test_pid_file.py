@@ -1,4 +1,4 @@
-"""`sipc serve --pid-file`: the process it names, and what it replaces."""
+"""`sipc serve --pid-file`: the process id in the file, and the files that it replaces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pid_file(folder):
 
 
 def refused(endpoint, pid_file, *options, **more) -> subprocess.CompletedProcess[bytes]:
-    """A `sipc serve` that must not start."""
+    """Run a `sipc serve` that must not start."""
     return run_cli("serve", endpoint, "--exec", "cat", "--pid-file", pid_file, *options, **more)
 
 
@@ -103,7 +103,7 @@ def test_a_draining_server_keeps_its_pid_file(endpoint, folder, pid_file, gate):
 
 @pytest.mark.parametrize("content", ["dead", "live", "", "12345678901234567890", " 7 "])
 def test_a_pid_file_that_is_not_locked_is_replaced(pid_file, content):
-    """Also when by now another process has the number."""
+    """Also if another process now has this process id."""
     numbers = {"dead": a_dead_pid(), "live": os.getppid()}
     pid_file.write_text(str(numbers.get(content, content)))
     with PidFile(str(pid_file)):
@@ -112,7 +112,7 @@ def test_a_pid_file_that_is_not_locked_is_replaced(pid_file, content):
 
 
 def test_a_locked_pid_file_with_any_number_is_not_replaced(endpoint, pid_file):
-    """A server whose process ids are not ours, say: one in a container."""
+    """For example, the process id of a server in a container, which is another one here."""
     dead = a_dead_pid()
     pid_file.write_text(f"{dead}\n")
     with pid_file.open() as held:
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_pid_file_is_reported_and_not_replaced(folder, endpoin
 
 @needs_root
 def test_the_pid_file_left_by_the_dead_server_of_another_user_is_replaced(folder):
-    """In a folder of ours: once the server ran as root, say."""
+    """In a folder of this user: for example, the server once ran as root."""
     pid_file = folder / "pid"
     pid_file.write_text(f"{a_dead_pid()}\n")
     os.chown(folder, NOBODY, -1)
@@ -197,7 +197,7 @@ def test_a_server_that_cannot_start_leaves_no_pid_file(endpoint, folder, pid_fil
 def test_the_pid_file_of_a_killed_server_is_replaced_though_its_handler_still_runs(
     endpoint, pid_file, folder
 ):
-    """A process that a handler left must not hold the lock of the server."""
+    """A process left by a handler must not hold the lock of the server."""
     leave = "setsid sh -c 'echo $$ >left; exec sleep 1000' >/dev/null 2>&1 &"
     command = f"{leave} while [ ! -s left ]; do sleep .01; done"
     with Server(endpoint, command, "--pid-file", pid_file, cwd=folder) as server:
@@ -244,7 +244,7 @@ def test_only_one_of_several_servers_that_start_with_one_pid_file_serves(
 
 @pytest.mark.parametrize("rounds", [1, soak(SOAK)])
 def test_the_pid_file_is_removed_after_the_server_has_stopped(endpoint, pid_file, rounds):
-    """What a script can wait for."""
+    """A script can wait until the file is gone."""
     with Background(endpoint) as background:
         for _ in range(rounds):
             assert background.serve("--pid-file", pid_file).returncode == 0

@@ -1,4 +1,4 @@
-"""`sipc serve --exec --prestart`: handlers that are there before their requests."""
+"""`sipc serve --exec --prestart`: handlers that start before their requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def waiting(server) -> list[int]:
 
 
 class Ahead(Server):
-    """A server that has this many handlers waiting while it is idle."""
+    """Run a server that keeps this many prestarted handlers while it is idle."""
 
     def __init__(self, path, command: str, count: int, *options, **more) -> None:
         super().__init__(path, command, "--prestart", count, *options, **more)
@@ -47,7 +47,7 @@ class Ahead(Server):
         return waiting(self)
 
     def wait_until_filled(self) -> list[int]:
-        """One that has just been started counts only when the server knows of it."""
+        """A handler counts only after the server knows that it has started."""
 
         def filled():
             return is_waiting(self.pid) and len(children(self.pid)) == self.count
@@ -135,7 +135,7 @@ def test_a_prestarted_handler_that_exited_without_output_is_not_used(endpoint, f
 
 
 class Failing(Ahead):
-    """A server of whose handlers none stays."""
+    """Run a server whose handlers all exit at once."""
 
     def wait_until_idle(self) -> None:
         wait_until(lambda: not children(self.pid), "no handler left")
@@ -174,7 +174,7 @@ def test_the_prestarted_handler_of_a_client_that_closed_is_ended_and_replaced(en
 
 
 def test_the_handler_timeout_counts_from_the_start_of_the_request(endpoint):
-    """A handler may wait for its request for longer than it may take for it."""
+    """The wait for a request may be longer than the timeout of the request."""
     with Ahead(endpoint, "echo $$; exec cat", 2, "--timeout", "2s") as server:
         ready = server.wait_until_ready()
         with connect(endpoint) as client:

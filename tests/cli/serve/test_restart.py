@@ -1,4 +1,4 @@
-"""`sipc serve` replaced again and again under load: every request is answered exactly once."""
+"""`sipc serve` replaced repeatedly under load: every request is answered exactly once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Clients:
                     self.answered.append(number)
                     continue
                 self.refused.append(number)
-            except BaseException as failure:  # the test looks at it
+            except BaseException as failure:  # the test checks it
                 self.failed.append((number, failure))
             return
 
@@ -66,7 +66,7 @@ class Clients:
         return True
 
     def _ask(self, number: str) -> bool:
-        """As `send --wait` promises it: to be refused is no reason to give up, all else is."""
+        """As `send --wait` does: try again only if the connection is refused."""
         end = monotonic() + TIMEOUT
         while True:
             try:
@@ -99,7 +99,7 @@ class Clients:
 
 
 def recording(folder) -> str:
-    """A handler that keeps what it was asked, and answers with it."""
+    """A handler that stores its request, and answers with it."""
     return f'n=$(cat); echo "$n" >>{folder}/record; printf %s "$n"'
 
 
@@ -111,7 +111,7 @@ def check_exactly_once(folder, clients: Clients) -> None:
 
 
 def replace_again_and_again(clients: Clients, servers: int, start_server, gone) -> None:
-    """Some servers begin when the one before has ended, some while it answers its last."""
+    """Some servers start after the previous one has ended, some while it still answers."""
     server = start_server()
     try:
         for at in range(servers):
@@ -132,14 +132,14 @@ def replace_again_and_again(clients: Clients, servers: int, start_server, gone) 
 
 @contextmanager
 def bound(what: Path, where: Path):
-    """The same file or folder, at another place."""
+    """The same file or folder, at another path."""
     with mounted("--bind", what, where):
         yield where
 
 
 @contextmanager
 def opened(what: Path):
-    """The same file, by a descriptor that keeps it."""
+    """The same file, through an open descriptor."""
     descriptor = os.open(what, os.O_PATH)
     try:
         yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
@@ -153,11 +153,11 @@ def serving(endpoint, folder) -> Program:
 
 
 WAYS = {"path": (), "descriptor": (), "bind mount": (needs_root,), "systemd": (needs_systemd,)}
-"""By its path; by an open descriptor; by a bind mount; by its path, with another manager."""
+"""By its path, by an open descriptor, by a bind mount, by its path with another manager."""
 
 
 def ways(*names: str):
-    """Cases: few servers and clients in the ordinary run, and many by each of these ways."""
+    """Cases: few servers and clients in the ordinary run, and many for each kind of path."""
     many = [
         pytest.param(name, SERVERS, 6, marks=[pytest.mark.soak, *WAYS[name]], id=name)
         for name in names
@@ -170,7 +170,7 @@ def ways(*names: str):
 def test_servers_that_replace_each_other_at_a_path_lose_no_request(
     folder, endpoint, way, servers, count
 ):
-    """Clients reach the folder in several ways; whose name is in it then is the new server's."""
+    """Clients reach the folder in several ways, and always find the new server in it."""
     with ExitStack() as stack:
         reached = folder
         if way == "descriptor":
@@ -182,7 +182,7 @@ def test_servers_that_replace_each_other_at_a_path_lose_no_request(
             replace_again_and_again(
                 clients, servers, lambda: serving(endpoint, folder), lambda: not endpoint.exists()
             )
-            # There is no server any more, and clients that ask now wait for one.
+            # No server runs any more: clients that send now wait for one.
             last = serving(endpoint, folder)
         last.terminate()
         assert last.wait(TIMEOUT) == 0
@@ -193,7 +193,7 @@ def test_servers_that_replace_each_other_at_a_path_lose_no_request(
 def test_servers_that_replace_each_other_at_a_passed_socket_lose_no_request(
     folder, endpoint, way, servers, count
 ):
-    """Clients may hold on to the very socket: it is the same for all servers."""
+    """Clients may keep the socket open: all servers use the same one."""
     wrapper = []
     if way == "systemd":
         wrapper = ["systemd-socket-activate", *("-E", f"PATH={environment()['PATH']}")]

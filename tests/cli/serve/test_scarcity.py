@@ -38,7 +38,7 @@ def allowed(number: int) -> list[str]:
 
 
 def fill(pipe: int) -> None:
-    """Write to a pipe until it takes no more."""
+    """Write to a pipe until it is full."""
     try:
         while True:
             os.write(pipe, b"x" * 4096)
@@ -57,7 +57,7 @@ def test_an_idle_connection_stays_open_while_there_are_free_descriptors(endpoint
 
 @needs_files(1024)
 def test_many_threads_do_not_reduce_the_requests_handled_at_once(endpoint, gate):
-    """Nor do they close an idle client."""
+    """Nor do they close an idle connection."""
     options = ("--threads", 200)
     with (
         Server(endpoint, f"{gate.wait}; cat", *options, wrapper=allowed(1024)) as server,
@@ -121,7 +121,7 @@ def test_too_few_descriptors_are_reported_at_the_start(endpoint, folder, number)
     ids=["worker", "prestart"],
 )
 def test_the_minimum_number_of_descriptors_includes_prestarted_handlers(endpoint, handler, least):
-    """With fewer it would listen, and never accept."""
+    """With fewer descriptors a server would listen, and never accept."""
     command = [SIPC, "serve", endpoint, *map(str, handler)]
     done = subprocess.run([*allowed(least - 1), *command], capture_output=True)
     assert done.returncode == 1
@@ -140,12 +140,12 @@ def test_all_requests_are_answered_with_the_minimum_number_of_descriptors(endpoi
 
 @needs_files(2048)
 def test_a_server_that_inherits_a_thousand_open_descriptors_answers(endpoint):
-    """What it opens has numbers that select(2) does not know."""
+    """Its descriptors have numbers that select(2) does not support."""
     opened = 'use POSIX; POSIX::open("/dev/null") for 3..1100; exec @ARGV'
     wrapper = ["prlimit", "--nofile=2048:2048", "perl", "-e", opened]
     with Server(endpoint, "cat", wrapper=wrapper) as server:
         assert len(descriptors(server.pid)) > 1024
-        for _ in range(10):  # in between, it waits for less than ten milliseconds
+        for _ in range(10):  # between them, it waits for less than ten milliseconds
             assert ask(endpoint, b"and?") == (b"and?", True)
 
 
@@ -191,7 +191,7 @@ def test_a_log_pipe_that_is_full_does_not_stop_the_server(endpoint):
 
 
 def test_a_server_that_cannot_start_any_thread_can_be_stopped(endpoint):
-    """A stack that does not fit into the memory allowed lets no thread start."""
+    """No thread can start if its stack exceeds the limit of memory."""
     wrapper = ["bash", "-c", 'ulimit -v 60000 -s 65536; exec "$@"', "bash"]
     with Server(endpoint, "cat", "--drain-timeout", "100ms", wrapper=wrapper) as server:
         with connect(endpoint) as client:
@@ -218,7 +218,7 @@ def test_the_server_does_not_wait_for_zombies_in_a_process_group(endpoint, folde
 
 @needs_root
 def test_a_handler_that_changed_its_user_is_logged_and_the_server_keeps_running(endpoint, folder):
-    """A server that may not signal its handler says so, and goes on."""
+    """A server that may not signal its handler logs that, and keeps running."""
     folder.chmod(0o777)
     helper = folder / "setpriv"
     helper.write_bytes(Path("/usr/bin/setpriv").read_bytes())
@@ -272,7 +272,7 @@ def test_a_symlink_or_directory_in_place_of_the_lock_is_reported_and_not_removed
     ("module", "status"), [("simpleipc_cli.cli", -signal.SIGINT), ("click.core", 130)]
 )
 def test_sigint_during_an_import_prints_no_traceback(endpoint, module, status):
-    """At the moment in which a module is read: before we listen to signals, and after."""
+    """While a module is read: before the signal handlers are set, and after."""
     where = subprocess.run(
         [sys.executable, "-P", "-c", f"import {module} as module; print(module.__spec__.cached)"],
         check=True,
@@ -290,7 +290,7 @@ def test_sigint_during_an_import_prints_no_traceback(endpoint, module, status):
 
 
 def test_the_server_counts_descriptors_that_it_inherits(endpoint, gate):
-    """Requests wait for the descriptors that are left, and do not fail."""
+    """Requests wait for the remaining descriptors, and do not fail."""
     inherited = [os.open(os.devnull, os.O_RDONLY) for _ in range(44)]
     try:
         with (
@@ -300,7 +300,7 @@ def test_the_server_counts_descriptors_that_it_inherits(endpoint, gate):
             ExitStack() as stack,
         ):
             clients = []
-            for _ in range(20):  # one after the other: idle connections need descriptors, too
+            for _ in range(20):  # in turn, as idle connections need descriptors, too
                 clients.append(stack.enter_context(connect(endpoint)))
                 clients[-1].sendall(message(b"x"))
             server.wait_for_log("^out of file descriptors")
@@ -329,7 +329,7 @@ def test_requests_wait_for_descriptors_of_other_requests_and_none_fails(endpoint
 
 
 NO_PROCESS = Fault("clone,clone3,vfork", "EAGAIN")
-"""It also fails when the server starts a thread, which the server tries again."""
+"""The call also fails when the server starts a thread, which it then tries again."""
 NO_DESCRIPTOR = Fault("pipe2", "EMFILE")
 
 
@@ -344,7 +344,7 @@ NO_DESCRIPTOR = Fault("pipe2", "EMFILE")
     ],
 )
 class TestShortage:
-    """The handler of a request cannot be started, for want of a process or a descriptor."""
+    """The handler of a request cannot start, as no process or descriptor is free."""
 
     pytestmark = needs_strace
 
@@ -378,7 +378,7 @@ class TestShortage:
         self, endpoint, folder, gate, fault, times, kind
     ):
         with self.serve(endpoint, kind, gate) as server:
-            with connect(endpoint) as first:  # so that there is a thread
+            with connect(endpoint) as first:  # so that a thread exists
                 first.sendall(packets(b"x") if kind == "worker" else message(b"x"))
                 wait_until(lambda: children(server.pid), "its handler")
             wait_until(lambda: not children(server.pid), "its end")

@@ -1,4 +1,4 @@
-"""`sipc serve` and signals: SIGTERM in whatever it is doing, and SIGKILL, which nothing catches."""
+"""`sipc serve` and signals: SIGTERM in each state, and SIGKILL, which no process can catch."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def test_a_second_signal_aborts_the_drain(endpoint, folder, number):
 
 @pytest.mark.parametrize("steps", [5, soak(20 * SOAK)])
 def test_a_signal_at_any_time_during_the_start_leaves_no_file(endpoint, folder, steps):
-    """Whenever it comes, it ends, and leaves nothing at all."""
+    """The server ends at once, and leaves no file."""
     for step in range(steps):
         command = [SIPC, "serve", endpoint, "--exec", "cat"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as server:
-            threading.Event().wait(0.24 * step / steps)  # for no state: any moment will do
+            threading.Event().wait(0.24 * step / steps)  # no state is needed: any time is good
             server.terminate()
             _, said = server.communicate(timeout=TIMEOUT)
         assert server.returncode in {0, 143, -signal.SIGTERM}

@@ -1,4 +1,4 @@
-"""`sipc serve --whole-request`: requests that are stored, and disks that take none."""
+"""`sipc serve --whole-request`: requests stored on disk, and disks without room."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 @needs_root
 def test_requests_are_stored_in_the_first_usable_folder(endpoint, folder):
-    """Not in a TMPDIR that is gone, nor in a /var/tmp that is read-only."""
+    """Not in a TMPDIR that does not exist, nor in a /var/tmp that is read-only."""
     read_only = 'mount -t tmpfs -o ro none /var/tmp && exec "$@"'
     env = environment(TMPDIR=str(folder / "missing"))
     wrapper = ("unshare", "-m", "sh", "-c", read_only, "-")

@@ -1,4 +1,4 @@
-"""`sipc serve`: taking a path, and no other server's."""
+"""`sipc serve` takes a path, but none of another server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from simpleipc_cli.server.server import ExitReason
 
 
 def refused(path, **more) -> subprocess.CompletedProcess[bytes]:
-    """A `sipc serve` that must not start."""
+    """Run a `sipc serve` that must not start."""
     return run_cli("serve", path, "--exec", "cat", **more)
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_stale_socket_is_never_removed(endpoint, folder, kind)
 
 
 def test_the_socket_never_has_more_permissions_than_requested(folder, endpoint):
-    """Seen from outside, at every system call that could show it."""
+    """Another process checks the mode at every system call that could change it."""
     trace = folder / "trace"
     calls = "trace=fchmod,bind,chmod,fchmodat,renameat,listen"
     wrapper = ["strace", "-f", "-qq", "-e", calls]
@@ -157,7 +157,7 @@ def old_lock(folder, age: float = 6.0) -> None:
 
 
 def test_a_server_waits_for_a_lock_that_another_program_holds(endpoint, folder):
-    """What git does: the lock is there while it makes its socket."""
+    """As git does: its lock exists while it creates its socket."""
     lock = folder / "sock.lock"
     lock.touch()
     with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:

@@ -1,4 +1,4 @@
-"""`sipc serve`: ending without losing a request."""
+"""`sipc serve` stops without losing a request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_stopping_server_answers_ten_requests_in_flight(endpoint, gate):
 
 
 def test_a_stopping_server_answers_connections_in_the_backlog(endpoint):
-    """More connections than the server accepts at once are there when the stop begins."""
+    """The backlog has more connections than the server accepts at once at the stop."""
     with serve_workers(endpoint, "--drain-timeout", "0", worker="cat") as server:
         stop_process(server.pid)
         with open_connections(endpoint, 300) as clients:
@@ -59,7 +59,7 @@ def test_a_stopping_server_closes_idle_connections_and_incomplete_requests(endpo
 
 
 def test_a_stopping_server_ends_handlers_after_the_drain_timeout(endpoint, folder):
-    """And starts none for requests that wait for a thread."""
+    """The server also starts no handler for requests that wait for a thread."""
     command = f"echo x >>{folder}/runs; exec sleep 1000"
     with Server(endpoint, command, "--threads", 1, "--drain-timeout", "200ms") as server:
         with open_connections(endpoint, 3) as clients:
@@ -109,7 +109,7 @@ def test_starting_and_stopping_repeatedly_leaves_no_process_and_no_file(endpoint
 
 
 def test_a_server_suspended_during_its_stop_closes_no_connection_that_has_sent(endpoint):
-    """As on a machine that was suspended: the server was stopped, and the client was not idle."""
+    """As on a suspended machine: the server is stopped, and the client sends."""
     with Server(endpoint, "cat") as server, connect(endpoint) as client:
         wait_until(lambda: len(server.connections()) == 1, "it was accepted")
         server.signal()

@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 
 def requests_of(trace: bytes) -> dict[str, list[str]]:
-    """What happened, request by request."""
+    """Return the events of each request."""
     found: dict[str, list[str]] = {}
     for name, event in trace_lines(trace):
         found.setdefault(name, []).append(event)
@@ -95,7 +95,7 @@ def test_without_the_option_no_trace_is_written(endpoint):
 
 
 def one_request(trace) -> list[str]:
-    """Events of the one request, once it has ended."""
+    """Return the events of the only request, after it has ended."""
     wait_until(lambda: closed(trace.read_bytes()) == 1, "its end")
     (events,) = requests_of(trace.read_bytes()).values()
     return events
@@ -185,7 +185,7 @@ def test_a_trace_pipe_that_is_not_read_delays_no_request(endpoint, folder):
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)  # it is soon full
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)  # the pipe is soon full
     with Server(endpoint, "head -c 5000000 /dev/zero", "--trace-file", fifo) as server:
         for _ in range(3):
             assert ask(endpoint, b"") == (bytes(5_000_000), True)
@@ -229,7 +229,7 @@ def _proxy(tmp_path_factory):
 
 @pytest.fixture
 def proxy(_proxy):
-    """Front, back, and the log of what goes between them in this test."""
+    """The front server, the back server, and the log of their traffic in this test."""
     for name in ("front.log", "log", "back.log"):
         (_proxy / name).write_bytes(b"")
     return _proxy

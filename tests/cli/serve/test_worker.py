@@ -30,7 +30,7 @@ from helpers.workers import WORKER, ask_worker, serve_workers
 
 MIB = 1 << 20
 ECHO = "cat"
-"""Packets in are packets out: the least of all workers."""
+"""The smallest worker: it copies packets from its input to its output."""
 
 PAYLOADS = {
     "empty": b"",
@@ -138,7 +138,7 @@ def test_a_long_request_from_a_client_that_writes_before_it_reads_is_not_held_in
 
 
 PIPE = 65536
-"""Bytes that a pipe holds."""
+"""Return the capacity of a pipe in bytes."""
 
 
 def test_the_flush_is_written_after_the_pipe_was_full_at_the_last_byte(worker_script):
@@ -157,7 +157,7 @@ def test_the_flush_is_written_after_the_pipe_was_full_at_the_last_byte(worker_sc
 
 
 def test_the_rest_of_a_packet_length_is_written_after_the_pipe_was_full_within_it(worker_script):
-    """A write of more than a page is cut where the page ends that was begun before."""
+    """The kernel cuts a write of more than a page at the end of a page already in use."""
     payload = os.urandom(MAX_PAYLOAD + 2 * 4096 + 3 - 8)
     server = worker_script("exec cat", "--whole-request")
     with connect(server.path) as client:
@@ -203,7 +203,7 @@ def test_with_whole_request_the_worker_gets_a_request_only_when_it_is_complete(e
         with connect(endpoint) as client:
             client.sendall(packets(b"hello"))
             assert ask_worker(endpoint, "other") == b"other"
-            assert len(children(server.pid)) == 1  # none for an incomplete request
+            assert len(children(server.pid)) == 1  # no worker for an incomplete request
             client.sendall(message(b" world"))
             assert decode(receive_all(client)) == (b"hello world", True)
         with connect(endpoint) as client:

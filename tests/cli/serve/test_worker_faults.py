@@ -19,14 +19,14 @@ from helpers.workers import WORKER, ask_worker, serve_workers, worker_counts
 
 MIB = 1 << 20
 ECHO = "cat"
-"""Packets in are packets out: the least of all workers."""
+"""The smallest worker: it copies packets from its input to its output."""
 ANSWER_ONE = "head -c 13 >/dev/null; printf 0008done0000"
 """Read the request `hello` and answer it."""
 
 
 @pytest.mark.parametrize("count", [8, soak(50)])
 def test_a_worker_that_exits_after_its_response_is_replaced_and_no_request_is_lost(endpoint, count):
-    """The next request may be handed over in the moment before it ends."""
+    """The server may give the worker the next request just before it exits."""
     with serve_workers(endpoint, "-v") as server:
         pids = [ask_worker(endpoint, "last") for _ in range(count)]
         assert len(set(pids)) == count
@@ -49,7 +49,7 @@ def test_a_request_that_an_exiting_worker_has_not_read_is_given_to_the_next_work
 
 
 def test_the_timeout_covers_the_replacement_of_a_worker(worker_script, folder):
-    """The first worker answers its first request; it reads no second one, and no other answers."""
+    """The first worker answers one request and reads no second; no other worker answers."""
     worker = f"test -e {folder}/started && exec sleep 1000; : >{folder}/started; {ANSWER_ONE}"
     server = worker_script(f"{worker}; exec sleep 1000", "--timeout", "2s")
     assert ask(server.path, b"hello") == (b"done", True)

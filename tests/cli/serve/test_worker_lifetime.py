@@ -55,7 +55,7 @@ def test_a_response_resets_the_backoff(endpoint, folder):
         os.kill(children(server.pid)[0], signal.SIGKILL)
         wait_until(lambda: not children(server.pid), "its end")
         failed = server.log.count("handler failed")
-        for number in (1, 2):  # as at the start: the second alone brings a pause
+        for number in (1, 2):  # as at the start: only the second failure causes a pause
             assert ask(endpoint, b"hello") == (b"", False)
             server.wait_for_log("handler failed", failed + number)
 
@@ -98,7 +98,7 @@ assert worker._EXIT_TIMEOUT == 1.0
 worker._EXIT_TIMEOUT = 3600.0
 main()
 """
-"""A program: workers may take any time to end after their input."""
+"""A program in which workers may take any time to end after their input."""
 
 
 @pytest.mark.parametrize("ignored", ["", " ignore"], ids=["heeded", "ignored"])

@@ -1,4 +1,4 @@
-"""Many requests over eight workers, while clients hang up and workers crash at random."""
+"""Many requests to eight workers, while clients close and workers crash at random."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CUT_OFF = {"exit": b"", "half": b"half", "kill": b"half"[:3], "nonsense": b"half
 
 
 class Load:
-    """Clients that ask in turn, and what they saw."""
+    """Clients that each send requests in turn, and their results."""
 
     def __init__(self, path, requests: range) -> None:
         self._path = path
@@ -59,7 +59,7 @@ class Load:
             )
             try:
                 outcome = self._ask(kind, words.strip(), draw)
-            except Exception as error:  # the test looks at it
+            except Exception as error:  # the test checks it
                 outcome = "wrong"
                 with self._lock:
                     self.wrong.append((number, kind, repr(error)))
