@@ -17,7 +17,7 @@ class Option:
     """One option of one verb."""
 
     flags: tuple[str, ...]
-    """Short ones first: -d, --data."""
+    """Short names first: -d, --data."""
     value: str | None
     """The placeholder of its value, such as FILE; None for a flag."""
     choices: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The README's commands, run as a new user runs them; workers and handlers of the man pages."""
+"""The README's commands, run as a new user runs them; the man pages' workers and handlers."""
 
 from __future__ import annotations
 

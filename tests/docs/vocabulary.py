@@ -23,7 +23,7 @@ UNCLEAR = r"""
     told | untold | tell(?:s|ing)? | heed(?:s|ed|ing)? | hear(?:s|d|ing)?
     look(?:s|ed|ing)? | speak(?:s|ing)? | spoken?
 """
-"""People in place of processes, and English that is hard to understand."""
+"""Words for people that mean processes, and English that is hard to understand."""
 
 METAPHORS = r"""
     bells? | chores? | cloakrooms? | crews? | crowds? | cutters? | desks? | doors? | doorbells?

@@ -33,7 +33,7 @@ CLIENTS: dict[str, tuple[list[str], bytes, bytes | None]] = {
 
 
 def echo(connection) -> None:
-    """Answer each whole request with itself; a client under test may go at any time."""
+    """Echo each whole request; a client under test may close at any time."""
     with suppress(ConnectionError, ValueError):
         wire = receive_wire(connection)
         if wire.endswith(b"0000"):
@@ -76,7 +76,7 @@ def run(folder: Path, scenario: str, fault: Fault, case: Case, *, inject: bool) 
         case.must(response.exists() == (case.status == 0), "a response file that should not be")
         output = response.read_bytes() if response.exists() else b""
     if scenario == "lines" and case.status and output.endswith(b"\n"):
-        # A record that fails keeps its line, with what there is of its response.
+        # A record that fails has an output line with the received part of its response.
         pairs = zip(LINES.splitlines(), output.splitlines(), strict=False)
         if all(whole.startswith(line) for whole, line in pairs):
             expected = output
@@ -91,7 +91,7 @@ def run(folder: Path, scenario: str, fault: Fault, case: Case, *, inject: bool) 
 
 
 def calls_of(folder: Path, scenario: str) -> list[str]:
-    """Return the calls that a client makes when all is well."""
+    """Return the calls that a client makes without a fault."""
     fault = Fault("all", "EIO")
     case = Case(scenario, fault)
     calls = run(folder, scenario, fault, case, inject=False)

@@ -1,4 +1,4 @@
-"""Make system calls fail one at a time, and print what does not hold: the whole hunt, by hand.
+"""Make system calls fail one at a time, and print the broken rules: all cases, by hand.
 
 In `tests`: `../.venv/bin/python -m faults.hunt [-s SCENARIO] [-c CALL] [-e ERRNO] [-m MOST] [-v]`.
 It needs strace. Each option can be given more than once; MOST is how many of a scenario's calls of
@@ -34,7 +34,7 @@ NOT_MADE_TO_FAIL = {
 }
 
 CHILDS = set("clone3 clone vfork execve dup2 setpgid setsid close_range prlimit64".split())
-"""Calls that are interesting in what a server starts, before that executes its program."""
+"""Calls to test in a child of a server before it executes its program."""
 
 
 def names(calls: list[str]) -> list[str]:
@@ -88,7 +88,7 @@ class Running:
         return case
 
     def end(self) -> list[str]:
-        """End the server; return the rules that it breaks then."""
+        """End the server; return the rules that it breaks while it ends."""
         if self._server is None:
             return []
         server, self._server = self._server, None
@@ -138,7 +138,7 @@ def temporary() -> Iterator[Path]:
 
 
 def hunt(scenario: str) -> Running | Once:
-    """Return what finds and runs the faults of a scenario."""
+    """Return the object that finds and runs the faults of a scenario."""
     return Running(scenario) if scenario in serving.SERVERS else Once(scenario)
 
 

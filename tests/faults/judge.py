@@ -1,4 +1,4 @@
-"""What must hold whatever system call fails, and the record of one case."""
+"""The rules that must hold if any system call fails, and the record of one case."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from helpers.injection import Fault
 
 LIMIT = 60.0
-"""Seconds after which something is taken to hang. Never reached when all is well."""
+"""Seconds after which a process counts as hanging; not reached without a defect."""
 
 
 @dataclass
 class Case:
-    """One fault in one scenario, and what came of it."""
+    """One fault in one scenario, and its result."""
 
     scenario: str
     fault: Fault
@@ -23,7 +23,7 @@ class Case:
     broken: list[str] = field(default_factory=list)
 
     def must(self, holds: bool, rule: str) -> None:
-        """Note a rule that does not hold."""
+        """Record a rule that does not hold."""
         if not holds:
             self.broken.append(rule)
 
@@ -35,7 +35,7 @@ class Case:
 
 
 def judge_text(case: Case, text: str) -> None:
-    """No traceback, and no error that is told as another."""
+    """Require that no traceback is shown, and no error is reported as another error."""
     case.said = text.splitlines()[-12:]
     case.must("Traceback" not in text, "a traceback")
     case.must(
@@ -47,13 +47,13 @@ def judge_text(case: Case, text: str) -> None:
 
 
 def judge_log(case: Case, log: str) -> None:
-    """A server writes nothing to standard output, so no error is one of that."""
+    """Require that no error names standard output, to which a server writes nothing."""
     judge_text(case, log)
     case.must("standard output" not in log, "the error of another object")
 
 
 def judge_answer(case: Case, what: str, expected: bytes, got: bytes, whole: bool) -> None:
-    """A complete message is the right one, a truncated one is the beginning of it."""
+    """Require a complete message to be correct, and a truncated one to be its beginning."""
     if whole:
         case.must(got == expected, f"{what}: half a message taken for whole ({len(got)} bytes)")
     else:
@@ -61,7 +61,7 @@ def judge_answer(case: Case, what: str, expected: bytes, got: bytes, whole: bool
 
 
 def judge_client(case: Case, expected: bytes, output: bytes, text: str) -> None:
-    """Success means the whole response; a failure is one line that names what failed."""
+    """Require the whole response after a success, and one line that names the failed call else."""
     judge_text(case, text)
     if case.status == 0:
         case.must(output == expected, f"status 0, but {len(output)} bytes of {len(expected)}")

@@ -32,7 +32,7 @@ SERVERS = {
     "whole": ("--exec", HANDLER, "--whole-request"),
 }
 KEPT = {"exec": 0, "worker": 2, "prestart": 2, "whole": 0}
-"""How many processes a server that has no request may keep after two requests."""
+"""The number of processes that a server without requests may keep after two requests."""
 
 
 class Served:
@@ -67,7 +67,7 @@ class Served:
         return self._log.read_text(errors="replace")
 
     def is_up(self) -> bool:
-        """Wait until it listens or has ended; return whether it listens."""
+        """Wait until the server listens or has ended; return whether it listens."""
 
         def settled() -> bool:
             said = "listening on" in self.log
@@ -89,7 +89,7 @@ class Served:
         return decode(wire)
 
     def use(self, case: Case) -> None:
-        """Two requests, and a client that is gone in the middle of its own."""
+        """Send two requests, and half a request whose client closes."""
         for payload in SMALL, LARGE:
             try:
                 judge_answer(case, f"{len(payload)} bytes", payload, *self.ask(payload))
@@ -100,7 +100,7 @@ class Served:
                 connection.sendall(message(SMALL)[:-4])
 
     def check_alive(self, case: Case) -> None:
-        """After a fault, the server goes on, and no handler took half a request for whole."""
+        """Require that the server works after a fault, and no handler accepted half a request."""
         if self.process.poll() is not None:
             case.must(False, f"the server ended with status {self.process.returncode}")
             return
@@ -117,11 +117,11 @@ class Served:
                 return  # the server has ended: the next request notices
 
     def note_descriptors(self) -> None:
-        """Take what is open as what should be open whenever no request is there."""
+        """Record the open descriptors as those of a server without requests."""
         self._open = Counter(map(kind, descriptors(self.pid)))
 
     def _has_no_zombie(self) -> bool:
-        with suppress(FileNotFoundError, ProcessLookupError):  # a child that is reaped meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # a child that is reaped now
             return all(state(child) != "Z" for child in children(self.pid))
         return self.process.poll() is not None
 
@@ -137,7 +137,7 @@ class Served:
         case.must(seen <= self.sent_whole, "a handler took half a request for whole")
 
     def stop(self, case: Case) -> None:
-        """SIGTERM twice ends it, and leaves nothing."""
+        """Require that two SIGTERMs end the server, which leaves no process and no file."""
         for _ in range(2):
             if self.process.poll() is None:
                 self.process.terminate()
@@ -166,7 +166,7 @@ KNOWN = {"log", ENDS, "trace"}
 
 
 def start(folder: Path, scenario: str) -> Served:
-    """Start a server that has answered a request, so that its threads are there."""
+    """Start a server that has answered a request, so that its threads have started."""
     served = Served(folder, scenario)
     served.go_on()
     assert served.is_up(), served.log
@@ -179,12 +179,12 @@ def start(folder: Path, scenario: str) -> Served:
 
 
 def kind(name: str) -> str:
-    """Return what a descriptor is, without its number."""
+    """Return the kind of file that a descriptor is, without its number."""
     return name.partition(":[")[0]
 
 
 def count_running(served: Served, fault: Fault) -> list[str]:
-    """Return the calls of the traced threads while it is in use."""
+    """Return the calls of the traced threads while the server is in use."""
     case = Case(served.scenario, fault)
     with Strace(served.pid, served.folder / "trace", fault, inject=False) as strace:
         served.use(case)
@@ -194,7 +194,7 @@ def count_running(served: Served, fault: Fault) -> list[str]:
 
 
 def fail_running(served: Served, fault: Fault) -> Case:
-    """Let a call fail while it serves."""
+    """Let a call fail while the server serves."""
     case = Case(served.scenario, fault)
     before = len(served.log)
     with Strace(served.pid, served.folder / "trace", fault) as strace:
@@ -215,7 +215,7 @@ def calls_at(folder: Path, scenario: str, phase: str) -> list[str]:
 
 
 def fail_at(folder: Path, scenario: str, fault: Fault, phase: str) -> Case:
-    """Let a call fail while it starts, or while it stops."""
+    """Let a call fail while the server starts or stops."""
     return _at(folder, scenario, fault, phase, inject=True)[0]
 
 

@@ -1,4 +1,4 @@
-"""Whatever system call fails: no traceback, no hang, no half message, nothing left behind.
+"""If any system call fails: no traceback, no hang, no half message, no process or file left.
 
 A sample that is always the same. With `SIPC_SOAK=N`, N above 3, also N cases of each scenario,
 and all of them where it has fewer; `faults.hunt` runs them by hand.

@@ -21,7 +21,7 @@ from helpers.waiting import TIMEOUT
 
 
 class Ending(enum.Enum):
-    """What happens once all pieces are written."""
+    """The action after all pieces are written."""
 
     READ = "reads until the peer closes"
     HALF_CLOSE = "writes no more, reads until the peer closes"
@@ -35,15 +35,15 @@ READING = (Ending.READ, Ending.HALF_CLOSE)
 
 @dataclass
 class Plan:
-    """What one end writes, and how."""
+    """The bytes that one end writes, and in which pieces."""
 
     seed: int
     pieces: list[bytes]
     ending: Ending
     stall_at: int = -1
-    """Before which piece it stalls."""
+    """The number of the piece before which the end stalls."""
     stall: int = 0
-    """How many others must end meanwhile."""
+    """The number of other conversations that must end during the stall."""
     reads_while_writing: bool = True
     reads_message_first: bool = False
     read_size: int = 1 << 16
@@ -95,7 +95,7 @@ class Conversation:
         self.saw_end = False
         self.is_over = False
         self.stall = 0
-        """How many others must end before it goes on."""
+        """The number of other conversations that must end before it continues."""
         self.plan = plan
         if plan is not None:
             self.begin(plan)
@@ -119,7 +119,7 @@ class Conversation:
         return may_read and not self.saw_end
 
     def events(self) -> int:
-        """What to poll for; 0 if it can go on at once."""
+        """Return the events to poll for; 0 if the conversation can continue at once."""
         if self.plan is None or self._reads_message:
             return select.POLLIN
         if self._unsent:
@@ -199,13 +199,13 @@ class Conversation:
 
 
 class Conversations:
-    """Those that go on at once."""
+    """Return the conversations that can continue at once."""
 
     def __init__(self) -> None:
         self.open: list[Conversation] = []
 
     def turn(self, listener: socket.socket | None = None) -> list[Conversation]:
-        """Wait until something can go on, let it, and return the conversations that have ended."""
+        """Wait until a conversation can continue, run it; return those that have ended."""
         able = [one for one in self.open if one.stall <= 0]
         if not able:
             able = self.open

@@ -1,4 +1,4 @@
-"""Which inputs a run has, and how one of them is repeated alone.
+"""The inputs of a run, and how to repeat a single one.
 
 The number of an input is its seed. A round has 11,004 inputs: 4,800 conversations with servers,
 6,204 responses to clients. SIPC_SOAK=300 makes a hundred rounds, 1,100,400 inputs.
@@ -25,6 +25,6 @@ def rounds(size: int) -> list[object]:
 
 
 def hint(number: int) -> str:
-    """How to repeat one input."""
+    """Return the command that repeats one input."""
     test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0].rpartition("[")[0]
     return f"to repeat this input alone: SIPC_SEED={number} pytest {test!r}"

@@ -1,4 +1,4 @@
-"""The reference model: what the bytes of a message mean. It shares no code with the product."""
+"""The reference model of the bytes of a message. It shares no code with the product."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_PACKET = 0xFFF0
 
 
 class Verdict(enum.Enum):
-    """What a receiver has to make of all bytes up to the end of the stream."""
+    """The result of decoding all bytes up to the end of the stream."""
 
     COMPLETE = "complete"
     MALFORMED = "malformed"
@@ -23,7 +23,7 @@ class Verdict(enum.Enum):
 class Decoded:
     verdict: Verdict
     payload: bytes
-    """What comes before the flush, the malformed packet or the end."""
+    """The payload before the flush, the malformed packet or the end."""
     size: int
     """Bytes up to and with the flush or the malformed header."""
 

@@ -1,4 +1,4 @@
-"""Messages, and what random changes make of them."""
+"""Messages, and random changes of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_PAYLOAD = 65516
 HEADERS = (
     *(b"0000", b"0001", b"0002", b"0003", b"0004", b"0005", b"000A", b"0100", b"1000"),
     *(b"fff0", b"FFF0", b"fff1", b"ffff", b"zzzz", b"PACK", bytes(4), b"00\xb25"),
-    *(b"+0f5", b"0x0e", b"-004", b"0_0e", b" 00f", b"00f ", b"0\n00"),  # int() takes some of them
+    *(b"+0f5", b"0x0e", b"-004", b"0_0e", b" 00f", b"00f ", b"0\n00"),  # int() accepts some of them
 )
 LONG = (65515, 65516, 65517, 131_032, 131_033, 300_000)
 
@@ -148,7 +148,7 @@ BYTE_CHANGES: tuple[Callable[[Random, bytearray], None], ...] = (
 
 
 def pieces(random: Random, wire: bytes) -> list[bytes]:
-    """Divide the bytes of a message for writing, wherever that may be."""
+    """Divide the bytes of a message at random places into pieces to write."""
     draw = random.random()
     if draw < 0.5 or not wire:
         return [wire] if wire else []

@@ -1,4 +1,4 @@
-"""A worker whose response is the request backwards; what it accepts is only what sipc may write."""
+"""A worker that responds with the reversed request; it accepts only bytes that sipc may write."""
 
 from __future__ import annotations
 

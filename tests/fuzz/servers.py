@@ -35,7 +35,7 @@ class FuzzedServer:
     options: tuple[str, ...]
     respond: Callable[[bytes], bytes]
     inputs: int
-    """In one round."""
+    """The number of inputs in one round."""
     streams: bool = False
     """Whether a response may begin before its request is complete."""
     kept_processes: int = 0
@@ -87,7 +87,7 @@ HUNG_UP = {"client_closed", "request_incomplete"}
 
 
 def mistake(server: FuzzedServer, conversation: Conversation) -> str:
-    """What is wrong with a response; empty if nothing is."""
+    """Return the defect of a response; empty if it is correct."""
     decoded = conversation.plan.decoded
     wire = bytes(conversation.received)
     if not model.is_written_by_sipc(wire):
@@ -109,7 +109,7 @@ def mistake(server: FuzzedServer, conversation: Conversation) -> str:
 
 
 def final_counters(server: Server) -> dict[str, int]:
-    """The counters once every request has ended: that of a killed handler ends with the handler."""
+    """Wait until every request has ended, those of killed handlers, too; return the counters."""
 
     def counters() -> dict[str, int] | None:
         found = server.counters()
@@ -119,7 +119,7 @@ def final_counters(server: Server) -> dict[str, int]:
 
 
 class Tally:
-    """What the server's counters have to say about the conversations."""
+    """Counts the outcomes that the server's counters must show after the conversations."""
 
     def __init__(self) -> None:
         self.certain: Counter[str] = Counter()
@@ -152,7 +152,7 @@ class Tally:
 def check_nothing_leaks(server: Server, fuzzed: FuzzedServer) -> None:
     """Check what a server without clients has open, which processes, and how much memory."""
     server.wait_until_idle()
-    # A handler that was killed may still be on its way out, and its successor be there already.
+    # A killed handler may still be exiting while its replacement has already started.
     wait_until(
         lambda: len(children(server.pid)) <= fuzzed.kept_processes, "only waiting handlers left"
     )

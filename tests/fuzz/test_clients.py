@@ -1,4 +1,4 @@
-"""A hostile server answers `send`, `send --lines`, `probe` and `bench` rightly and wrongly."""
+"""A server sends valid and invalid responses to `send`, `send --lines`, `probe` and `bench`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE = (Verdict.COMPLETE, Verdict.MALFORMED)
 
 
 def server_plan(number: int, payload: bytes | None = None) -> Plan:
-    """Draw a plan for a server that lets its client come to an end."""
+    """Draw a plan for a server with which its client comes to an end."""
     random = Random(f"server {number}")
     plan = make_plan(random, number, payload or b"response %d of a server " % number)
     plan.reads_message_first = random.random() < 0.7
@@ -198,7 +198,7 @@ def random_size(numbers: range) -> int:
 
 
 def kind_of_failure(plan: Plan) -> str:
-    """In the words of `bench`; empty for a response as expected."""
+    """Return the outcome as `bench` names it; empty for an expected response."""
     if plan.verdict is Verdict.MALFORMED:
         return "protocol"
     if plan.verdict is not Verdict.COMPLETE:

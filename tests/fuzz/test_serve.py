@@ -1,4 +1,4 @@
-"""Eight clients at once send right and wrong requests to each kind of server."""
+"""Eight simultaneous clients send valid and invalid requests to each kind of server."""
 
 from __future__ import annotations
 

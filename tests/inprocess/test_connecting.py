@@ -126,7 +126,7 @@ def test_a_path_can_be_taken_again_after_its_listener_has_closed(path):
     ids=["no memory", "interrupted", "a full disk"],
 )
 def test_an_unusual_error_about_an_endpoint_has_a_matching_remedy(path, numbers, kind, remedy):
-    """The numbers of POSIX and of Windows."""
+    """The error numbers of POSIX and of Windows."""
     endpoint_error = import_module(connect.__module__).endpoint_error
     error = endpoint_error(OSError(numbers[0], "a reason", None, numbers[1]), path)
     assert type(error) is kind

@@ -106,7 +106,7 @@ def test_a_response_that_arrives_before_the_request_is_sent_is_received(path, se
 
 
 def test_a_response_is_received_though_the_server_closes_before_it_read_the_request(path, serve):
-    """Though writing fails: the response may say why."""
+    """Even if a write fails: the response may contain the reason."""
     serve(lambda stream: write_all(stream, b"0008pong0000"))
     assert ask(path, b"x" * 30_000_000) == b"pong"
 

@@ -1,4 +1,4 @@
-"""Signals that are held until they are let in."""
+"""Signals that are held until let_in()."""
 
 from __future__ import annotations
 

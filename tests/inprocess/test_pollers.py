@@ -155,7 +155,7 @@ def test_dispatch_calls_the_callback_of_each_ready_descriptor(new_wakeup, poller
 def test_dispatch_calls_no_callback_that_an_earlier_callback_has_unregistered_or_replaced(
     new_wakeup, poller
 ):
-    """The first to be called takes the other away; a new one may have the same number."""
+    """The first callback unregisters the other; a new descriptor may have its number."""
     wakeups, calls = [new_wakeup() for _ in range(2)], []
 
     def replace(number):

@@ -81,7 +81,7 @@ def test_a_handler_may_answer_without_reading_the_request(path):
 
 
 def test_the_response_is_sent_as_the_handler_writes_it(path, client):
-    """And the handler sees the request as it is written."""
+    """The handler also reads the request as the client writes it."""
     with serving(path):
         stream = client(b"0005a")
         assert read_some(stream) == b"0005a"
@@ -136,7 +136,7 @@ def test_a_failed_handler_sends_no_flush(path):
 
 
 def test_the_whole_request_is_read_though_the_handler_failed(path):
-    """The client may write all before it reads."""
+    """The client may write the whole request before it reads."""
     with serving(path, lambda context: 1):
         assert raw_response_to(path, message(MUCH)) == b""
 

@@ -117,7 +117,7 @@ def test_a_handler_is_ended_after_its_timeout(path):
         assert server.log.outcomes(1) == ["handler_timeout"]
 
 
-# hanging up
+# clients that close
 
 
 @pytest.mark.parametrize("sent", [b"0005x", b"0005x0000"], ids=["in mid-request", "after it"])
@@ -273,7 +273,7 @@ def test_two_threads_that_stop_the_server_abort_its_exchanges(path, client):
 
 
 def stop_twice(server, point):
-    """Stop it, and again before the `point`-th step of the first stop; False if that has less."""
+    """Stop the server twice, again before step `point` of the first stop; False without one."""
     steps = 0
 
     def trace(frame, event, _argument):
@@ -296,7 +296,7 @@ def stop_twice(server, point):
 
 
 def test_a_second_stop_at_any_point_of_the_first_aborts(path):
-    """Threads call it, and so does a signal's handler, which may interrupt another's call."""
+    """Threads call stop(), and so does a signal handler, which may interrupt another call."""
     for point in count(1):
         with serving(path) as server:
             if not stop_twice(server, point):

@@ -121,7 +121,7 @@ def test_bytes_written_before_the_end_can_be_read_after_it(pair):
 
 
 def test_bytes_of_a_write_that_did_not_fit_are_neither_lost_nor_doubled(pair):
-    """After a write without room the same bytes are written again, and each arrives once."""
+    """After a write that did not fit, the same bytes are written again, and arrive once."""
     client, server = pair
     data = bytes(range(256)) * 8192
     seen = []

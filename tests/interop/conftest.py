@@ -1,4 +1,4 @@
-"""Which git the tests in this folder use, and repositories made with it."""
+"""The git that the tests in this folder use, and repositories made with it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NEW_ENOUGH = ".".join(map(str, WANTED))
 
 
 def unpacked_git() -> Path:
-    """Where `get-git` puts one."""
+    """The folder into which `get-git` installs git."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(cache, "sipc-tests/git/git")
 
 
 @pytest.fixture(scope="session")
 def git_program() -> str:
-    """A git with a daemon: $SIPC_GIT, else the one on PATH, else what `get-git` has brought."""
+    """A git with a daemon: $SIPC_GIT, else the one on PATH, else that of `get-git`."""
     if asked_for := os.environ.get("SIPC_GIT"):
         assert is_new_enough(asked_for), (
             f"SIPC_GIT={asked_for} is no git {NEW_ENOUGH} with a daemon"
@@ -37,7 +37,7 @@ def git_program() -> str:
 
 @pytest.fixture
 def seed() -> int:
-    """Of whatever is left to chance; SIPC_SEED repeats it."""
+    """The seed of all random choices; SIPC_SEED repeats it."""
     chosen = int(os.environ.get("SIPC_SEED") or random.randrange(1 << 32))
     print(f"SIPC_SEED={chosen}")  # noqa: T201 - shown when the test fails
     return chosen

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Answers `git status` like git's own fsmonitor daemon: what has changed since a token?
+"""Answers `git status` like git's own fsmonitor daemon: the paths changed since a token.
 
     sipc serve .git/fsmonitor--daemon.ipc --exec 'fsmonitor_handler.py WORKTREE SNAPSHOTS'
 
@@ -18,7 +18,7 @@ PREFIX = b"snapshot:"
 
 
 def scan(folder: bytes) -> dict[bytes, object]:
-    """Every path below a folder but git's own, and its state."""
+    """Return the state of every path below a folder, except those of git."""
     found: dict[bytes, object] = {}
     for entry in os.scandir(folder):
         if entry.name == b".git":
@@ -36,15 +36,17 @@ def scan(folder: bytes) -> dict[bytes, object]:
 
 
 def keep(snapshot: dict[bytes, object], folder: bytes) -> bytes:
-    """Write a snapshot down; its number."""
+    """Store a snapshot; return its number."""
     number = b"%d" % len(os.listdir(folder))
-    with open(os.path.join(folder, number), "xb") as file:  # fails if two came at once
+    with open(
+        os.path.join(folder, number), "xb"
+    ) as file:  # fails if two requests store one at once
         pickle.dump(snapshot, file)
     return number
 
 
 def kept(token: bytes, folder: bytes) -> dict[bytes, object] | None:
-    """The snapshot of a token; None if this handler has not given it."""
+    """Return the snapshot of a token; None if this handler did not create the token."""
     number = token.removeprefix(PREFIX)
     if number == token or not number.isdigit():
         return None
@@ -56,13 +58,13 @@ def kept(token: bytes, folder: bytes) -> dict[bytes, object] | None:
 
 
 def main() -> None:
-    """Answer one request. Whatever goes wrong ends in a traceback, and so in no answer."""
+    """Answer one request. Each error ends in a traceback, and so without a response."""
     tree, folder = map(os.fsencode, sys.argv[1:])
     before = kept(sys.stdin.buffer.read(), folder)
     now = scan(tree)
     answer = [PREFIX + keep(now, folder)]
     if before is None:
-        answer.append(b"/")  # git takes this for: scan the whole tree
+        answer.append(b"/")  # git then scans the whole work tree
     else:
         paths = before.keys() | now.keys()
         answer += sorted(path for path in paths if before.get(path) != now.get(path))

@@ -14,12 +14,12 @@ SLOW_ROWS, SLOW_PAUSE = 1_000, 0.01  # seconds
 
 
 def row(number: int) -> bytes:
-    """A line of the long answers."""
+    """A line of the long responses."""
     return b"big: %075d\n" % number
 
 
 def sendbytes(ballast: bytes) -> bytes:
-    """Whether all bytes are the first one, up to a NUL: git looks at them as a C string."""
+    """Return whether all bytes up to a NUL equal the first: git compares a C string."""
     ballast = ballast.split(b"\0")[0]
     if different := len(ballast) - ballast.count(ballast[:1] or b"?"):
         return b"errs:%d\n" % different

@@ -16,7 +16,7 @@ from helpers.waiting import wait_until
 
 @pytest.fixture
 def real(repository):
-    """The endpoint of git's daemon, which watches our tree for another repository.
+    """The endpoint of git's daemon, which watches this work tree for another repository.
 
     So it leaves the repository's own endpoint to others, and never sees its path taken.
     """
@@ -27,12 +27,12 @@ def real(repository):
 
 
 def pass_on(real, *options) -> str:
-    """A handler that passes a request on to another server."""
+    """A handler that sends its request to another server."""
     return shlex.join([SIPC, "send", *map(str, options), str(real)])
 
 
 def answer_with_paths(endpoint, since: bytes) -> bytes | None:
-    """The answer of git's daemon, unless it is too busy to be sure: then it names "/" alone."""
+    """Return the response of git's daemon; if it is too busy to be sure, it names only "/"."""
     done = sipc("send", endpoint, input=since)
     assert done.returncode == 0
     return done.stdout if len(parts(done.stdout)[1]) > 1 else None
@@ -45,7 +45,7 @@ def test_git_status_is_the_same_through_sipc(repository, real, seed):
     log = repository.folder / "wire.log"
     with Server(repository.endpoint, pass_on(real, "--trace-file", log)):
         asked += repository.traced_status()[1].asked
-        while believed < 4:  # git's daemon may be too busy to answer in a second
+        while believed < 4:  # git's daemon may be too busy to respond in a second
             what = changes.make()
             said, trace = repository.traced_status()
             assert said == repository.true_status(), f"after it {what}"

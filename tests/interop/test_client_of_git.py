@@ -14,7 +14,7 @@ from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 
 EVERYTHING = [b"/"]
-"""What git's daemon names when it does not know what has changed."""
+"""The path that git's daemon names if it does not know what has changed."""
 
 
 def send(repository, request: str) -> bytes:
@@ -24,7 +24,7 @@ def send(repository, request: str) -> bytes:
 
 
 def token(repository) -> str:
-    """A token of the daemon's own, which stands for now."""
+    """Return a token of the daemon that stands for the current state."""
     now, paths = parts(send(repository, "builtin:fake"))
     assert now.startswith(b"builtin:")
     assert paths == EVERYTHING
@@ -32,7 +32,7 @@ def token(repository) -> str:
 
 
 def changes(repository, since: str) -> list[bytes]:
-    """What has changed, once git's daemon knows.
+    """Return the changed paths, once git's daemon knows them.
 
     It names "/" when no event of a file that it made itself has come within a second.
     """
@@ -45,7 +45,7 @@ def changes(repository, since: str) -> list[bytes]:
 
 
 def verdicts(repository) -> tuple[int, str, int]:
-    """What sipc finds at the endpoint, and whether git says that its daemon listens."""
+    """Return the state that sipc reports, and whether git reports that its daemon listens."""
     probe = sipc("probe", "--json", repository.endpoint)
     says = repository.run("fsmonitor--daemon", "status")
     return probe.returncode, json.loads(probe.stdout)["state"], says.returncode
@@ -144,7 +144,7 @@ def test_the_command_quit_gets_an_empty_response_and_ends_the_daemon(repository)
 
 
 def test_a_request_that_kills_the_daemon_is_an_error(repository):
-    """A NUL in it makes git's daemon call BUG(); what it leaves is a stale socket."""
+    """A NUL in the request makes git's daemon call BUG(), which leaves a stale socket."""
     with repository.daemon():
         done = sipc("send", repository.endpoint, input=b"builtin:\0fake")
         assert done.returncode == 7

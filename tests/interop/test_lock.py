@@ -1,4 +1,4 @@
-"""`sipc serve` and git's daemon at the same path: one serves, the other says why it cannot."""
+"""`sipc serve` and git's daemon at the same path: one serves, the other reports an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSAL = {
     "git": r"fatal: fsmonitor--daemon is already running '[^']+'\n"
     r"|error: could not start IPC thread pool on '[^']+': (Address already in use|File exists)\n",
 }
-"""What the later one says."""
+"""The error message of the later one."""
 
 RUN = ("fsmonitor--daemon", "run")
 
@@ -40,7 +40,7 @@ def start_ours(repository, wrapper=()) -> Program:
 
 
 def served_by(repository) -> str:
-    """Which program answers requests."""
+    """Return which program answers requests."""
     answer, whole = ask(repository.endpoint, b"builtin:fake")
     assert whole
     return "sipc" if answer == b"ours\n" else "git"
@@ -51,7 +51,7 @@ def lock_of(repository) -> Path:
 
 
 def left_over(repository) -> list[str]:
-    """What only a server that starts has any need of."""
+    """Return lock files and temporary names, which only a starting server needs."""
     names = os.listdir(repository.endpoint.parent)
     return [name for name in names if name.endswith(".lock") or ".sipc-" in name]
 
@@ -88,7 +88,7 @@ def test_sipc_and_git_each_replace_the_stale_socket_of_the_other(repository):
 
 
 def finish(repository, winner: str, server: Program) -> None:
-    """Check that the winner serves alone; end it, and check that its socket is gone."""
+    """Check that only one program serves; end it, and check that its socket is removed."""
     wait_until(lambda: is_listening(repository.endpoint), "it to listen")
     assert served_by(repository) == winner
     assert pid_of_listener(repository.endpoint) == server.pid
@@ -104,12 +104,12 @@ def finish(repository, winner: str, server: Program) -> None:
 
 @pytest.mark.parametrize("rounds", [6, soak(50)])
 def test_exactly_one_of_sipc_and_git_that_start_at_once_serves(repository, seed, rounds):
-    """Git is up within some ten milliseconds, we take longer, so that it starts later."""
+    """Git starts within some ten milliseconds, sipc takes longer: so git is started later."""
     chance = random.Random(seed)
     lead = 0.1  # seconds, a first guess; adjusted so that either may win
     for _ in range(rounds):
         with start_ours(repository) as ours:
-            time.sleep(lead * chance.uniform(0.9, 1.1))  # waits for nothing: this is the race
+            time.sleep(lead * chance.uniform(0.9, 1.1))  # waits for no state: this is the race
             with repository.start(*RUN) as git:
                 both = {"sipc": ours, "git": git}
                 ended = wait_until(
@@ -126,7 +126,7 @@ def test_exactly_one_of_sipc_and_git_that_start_at_once_serves(repository, seed,
 
 
 def stops_in(call: str, output: Path) -> list[str]:
-    """A wrapper: a program stops right after its first such system call."""
+    """A wrapper that stops a program directly after its first such system call."""
     strace = ["strace", "-f", "-o", str(output)]
     return [*strace, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGSTOP:when=1"]
 
@@ -138,7 +138,7 @@ def wait_until_stopped(program: Program, output: Path) -> int:
 
 
 def test_sipc_waits_for_a_daemon_of_git_that_is_about_to_listen(repository):
-    """It holds the lock, and what it has at the path looks stale."""
+    """The daemon holds the lock, and its socket at the path looks stale."""
     output = repository.folder / "strace"
     with repository.start(*RUN, wrapper=stops_in("bind", output)) as git:
         pid = wait_until_stopped(git, output)
@@ -156,7 +156,7 @@ def test_sipc_waits_for_a_daemon_of_git_that_is_about_to_listen(repository):
 
 
 def test_the_daemon_of_git_exits_if_sipc_is_about_to_listen(repository):
-    """A tenth of a second is all it waits."""
+    """git's daemon waits for the lock for only a tenth of a second."""
     output = repository.folder / "strace"
     with start_ours(repository, wrapper=stops_in("flock", output)) as ours:
         pid = wait_until_stopped(ours, output)

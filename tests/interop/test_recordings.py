@@ -17,7 +17,7 @@ from helpers.wire import ask, connect, decode, message, receive_all
 
 ALL = sorted(path.stem for path in WIRE.glob("*.request"))
 HELPERS = [name for name in ALL if not name.startswith("fsmonitor")]
-"""Those that our handler, too, has an answer to."""
+"""The recorded requests that the handler of these tests can also answer."""
 
 
 def recorded(name: str, end: str) -> bytes:
@@ -53,7 +53,7 @@ def test_send_understands_recorded_responses(endpoint, name):
 
 
 def test_other_requests_are_answered_as_the_helper_of_git_answers_them(endpoint):
-    """Seen at git 2.55's helper, by hand."""
+    """The responses of the helper of git 2.55, recorded by hand."""
     with Server(endpoint, handler()):
         assert ask(endpoint, b"chunk") == ask(endpoint, b"big") == (BIG, True)
         assert ask(endpoint, b"sendbytes xxyy") == (b"errs:2\n", True)

@@ -1,4 +1,4 @@
-"""sipc as the server of a real git: `git status` asks it what has changed, and believes it."""
+"""sipc as the server of a real git: `git status` gets the changed paths from it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from helpers.waiting import TIMEOUT, wait_until
 
 HERE = Path(__file__).parent
 HALF = "printf 'tok:2\\0'"
-"""The beginning of an answer that, complete, would say that nothing has changed."""
+"""The beginning of a response that, if complete, would mean that nothing has changed."""
 
 AS_FIRST = "cat >/dev/null; printf 'tok:1\\0/\\0'"
-"""Gives git a token, and says that anything may have changed."""
+"""A response with a token, which says that any path may have changed."""
 
 
 def snapshots(repository) -> str:
@@ -35,7 +35,7 @@ def snapshots(repository) -> str:
 
 
 def recipe(repository) -> str:
-    """The handler that the documents show."""
+    """The handler in the documentation."""
     return shlex.join([str(HERE / "fsmonitor.sh"), str(repository.tree)])
 
 
@@ -131,13 +131,13 @@ def test_git_scans_the_work_tree_if_the_server_dies_within_a_response(changed):
         wait_until(pid.exists, "the handler to run")
         server.signal(signal.SIGKILL)
         assert_git_looked_itself(changed, git)
-        os.killpg(int(pid.read_text()), signal.SIGKILL)  # the server cannot do it
+        os.killpg(int(pid.read_text()), signal.SIGKILL)  # the server cannot create a token
     assert sipc("probe", changed.endpoint).returncode == 3
 
 
 @pytest.mark.parametrize("handler", ["true", "printf 'tok:2\\0'"], ids=["nothing", "no path"])
 def test_git_believes_a_response_without_paths(changed, handler):
-    """Hence the rule for handlers: fail rather than answer empty."""
+    """So a handler must fail rather than send an empty response."""
     with Server(changed.endpoint, handler):
         said, trace = changed.traced_status()
     assert said == "" != changed.true_status()
@@ -156,7 +156,7 @@ def test_git_waits_for_a_slow_response(changed):
 
 
 def test_git_reads_a_response_of_many_packets(repository):
-    """More paths than a packet has room for, each of them new to git."""
+    """More paths than fit into a packet, each of them new to git."""
     names = [f"{number:0200}" for number in range(1000)]
     answer = repository.folder / "answer"
     answer.write_bytes(b"tok:2\0" + b"".join(b"%s\0" % name.encode() for name in names))

@@ -31,7 +31,7 @@ def sshd(folder):
 
 @contextmanager
 def forwarded(sshd: Sshd, *options):
-    """An `ssh -N` that forwards, once it does."""
+    """Run an `ssh -N` that forwards a socket; wait until it does."""
     more = ["-o", "ExitOnForwardFailure=yes"]
     with Program(["ssh", "-F", sshd.client_config, "-N", *more, *options, "server"]) as ssh:
         yield ssh
@@ -69,7 +69,7 @@ def test_failures_pass_through_ssh(sshd, endpoint, folder, way):
 def test_the_server_notices_a_client_that_closed_through_ssh_at_its_next_write(
     sshd, endpoint, folder, way
 ):
-    """ssh passes a hang-up on as a half-close, and notices it only when a write fails."""
+    """ssh forwards a close as a half-close, and notices it only when a write fails."""
     here = folder / "here.sock"
     os.mkfifo(folder / "go")
     command = f"touch {folder}/begun; read -r _ <{folder}/go; exec yes"

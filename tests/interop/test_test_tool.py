@@ -81,7 +81,7 @@ def test_the_test_tool_stops_serve(endpoint):
 
 @contextmanager
 def daemon(endpoint):
-    """Run its server; leaving the `with` ends it."""
+    """Run the server of the test tool; leaving the `with` ends it."""
     mark = os.urandom(8).hex()
     path = f"{os.path.dirname(TOOL)}:{os.environ['PATH']}"  # it starts itself by its name
     said(tool("start-daemon", endpoint, "--threads=4", PATH=path, **{MARK: mark}))

@@ -84,7 +84,7 @@ def test_the_client_of_git_refuses_these_malformed_responses(changed, wire, comp
 
 
 def raw(path, wire: bytes) -> bytes:
-    """What a server answers to these bytes and a half-close."""
+    """Return the server's response to these bytes and a half-close."""
     with connect(path) as connection:
         connection.sendall(wire)
         connection.shutdown(socket.SHUT_WR)
@@ -100,7 +100,7 @@ def test_the_server_of_git_ends_a_request_at_these_packets(repository):
 
 
 def test_the_server_of_git_does_nothing_for_a_client_that_has_closed(repository):
-    """It polls before it reads, and sees only the hang-up."""
+    """git's server polls before it reads, and so sees only that the client has closed."""
     with repository.daemon() as pid:
         stop_process(pid)
         with connect(repository.endpoint) as connection:
@@ -111,7 +111,7 @@ def test_the_server_of_git_does_nothing_for_a_client_that_has_closed(repository)
 
 
 def calls_of(repository, *arguments) -> list[str]:
-    """What git asks of the system with the connection to its daemon, in order."""
+    """Return git's system calls on the connection to its daemon, in order."""
     output = repository.folder / "strace"
     with repository.start(*arguments, wrapper=["strace", "-f", "-o", str(output)]) as git:
         git.communicate(timeout=TIMEOUT)
@@ -124,7 +124,7 @@ def calls_of(repository, *arguments) -> list[str]:
 
 
 def test_the_client_of_git_writes_all_then_reads_then_closes_without_a_time_limit(repository):
-    """No half-close, no poll, no timer, no option on the socket: it waits as long as it takes."""
+    """No half-close, no poll, no timer, no socket option: git waits without a limit."""
     with Server(repository.endpoint, "printf 'tok:1\\0/\\0'"):
         calls = calls_of(repository, *repository.STATUS)
     assert calls[0].startswith("socket(AF_UNIX, SOCK_STREAM, 0)")
@@ -134,7 +134,7 @@ def test_the_client_of_git_writes_all_then_reads_then_closes_without_a_time_limi
 
 
 def test_the_client_of_git_waits_for_a_full_backlog_without_a_time_limit(repository):
-    """It connects as it reads: without a limit. `sipc probe` says that the server is busy."""
+    """git connects without a time limit. `sipc probe` reports that the server is busy."""
     with busy_listener(repository.endpoint):
         for arguments in (repository.STATUS, ("fsmonitor--daemon", "status")):
             with repository.start(*arguments) as git:
@@ -146,7 +146,7 @@ def test_the_client_of_git_waits_for_a_full_backlog_without_a_time_limit(reposit
 
 
 def test_git_starts_its_daemon_where_no_server_listens(repository):
-    """After a second of trying where a stale socket is, and at once where nothing is."""
+    """After a second of tries at a stale socket, and at once at a missing path."""
     with Server(repository.endpoint, "true") as server:
         server.signal(signal.SIGKILL)
         server.wait()

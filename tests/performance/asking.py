@@ -1,4 +1,4 @@
-"""The least client that measures: processes that ask one request after the other, and the clock.
+"""The smallest measuring client: processes that send requests in turn and time them.
 
 Run as a program: `PATH CLIENTS SECONDS SPEECH`, where SPEECH is `packets` or `bytes`; prints, as
 JSON, how many were answered a second and how long the median and the 99th percentile took.
@@ -19,12 +19,12 @@ from time import monotonic_ns
 PAYLOAD = b"twenty bytes of text"
 PACKETS = b"0018" + PAYLOAD + b"0000"
 WARM_UP = 0.3
-"""Seconds that are not counted: what is started on demand is started in them."""
+"""Seconds that are not counted, in which a server starts processes on demand."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one run has found; times in microseconds."""
+    """The results of one run; times in microseconds."""
 
     rate: float
     p50: float
@@ -32,14 +32,14 @@ class Speed:
 
 
 def measure(path: Path, clients: int, seconds: float, speech: str) -> Speed:
-    """Ask a server that echoes, from so many processes at once."""
+    """Send requests to an echo server from a number of processes at once."""
     command = [sys.executable, __file__, path, str(clients), str(seconds), speech]
     run = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + 60)
     return Speed(**json.loads(run.stdout))
 
 
 def ask_packets(path: str) -> None:
-    """One request as sipc's peers ask it; git's way: no half-close, and hang up at the flush."""
+    """Send one request as git does: no half-close, and close at the flush."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         connection.send(PACKETS)
@@ -52,7 +52,7 @@ def ask_packets(path: str) -> None:
 
 
 def ask_bytes(path: str) -> None:
-    """The same payload bare, as servers that know no messages take it: they need the end."""
+    """Send only the payload and a half-close, for servers that do not know messages."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         connection.send(PAYLOAD)
@@ -64,7 +64,7 @@ def ask_bytes(path: str) -> None:
 
 
 def _client(path: str, seconds: float, speech: str) -> list[int]:
-    """The nanoseconds each of the requests took."""
+    """Return the time of each request in nanoseconds."""
     ask = {"packets": ask_packets, "bytes": ask_bytes}[speech]
     now = monotonic_ns()
     begin = now + int(WARM_UP * 1e9)

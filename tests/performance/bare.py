@@ -1,4 +1,4 @@
-"""The least that a server and a client can do: what the speed of `sipc bench` is measured by.
+"""The smallest server and client, with which the speed of `sipc bench` is compared.
 
 Both trust the other end, keep no times, and take it that a small message comes in one piece.
 Run as a program: `serve PATH COUNTS LOOPS`, or `ask PATH PROCESSES REQUESTS`, which prints
@@ -23,7 +23,7 @@ _COUNT = struct.Struct("=q")
 
 
 class Echo:
-    """A server of several processes that answer each request with itself, as fast as they can."""
+    """A server of several processes that echo each request as fast as possible."""
 
     def __init__(self, path: Path, loops: int) -> None:
         self.path, self._loops = path, loops
@@ -31,7 +31,7 @@ class Echo:
         self._counts = _shared(self._file, loops)
 
     def answered(self) -> int:
-        """How many connections were answered so far."""
+        """Return how many connections have been answered."""
         return sum(count for (count,) in _COUNT.iter_unpack(self._counts[:]))
 
     def __enter__(self) -> Echo:
@@ -48,7 +48,7 @@ class Echo:
 
 
 def bare_rate(path: Path, processes: int, requests: int) -> float:
-    """Requests a second of plain loops, each in a process of its own."""
+    """Return the requests per second of plain loops, each in a separate process."""
     command = [sys.executable, __file__, "ask", path, str(processes), str(requests)]
     took = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=100).stdout
     return requests / int(took) * 1e9
@@ -71,7 +71,9 @@ def _serve(path: str, counts: mmap.mmap, loops: int) -> None:
         print("listening", flush=True)  # noqa: T201
     answered = 0
     while True:
-        descriptor, _ = listener._accept()  # accept() itself makes two objects and asks for more
+        descriptor, _ = (
+            listener._accept()
+        )  # accept() itself creates two objects and makes more system calls
         try:
             os.write(descriptor, os.read(descriptor, 1 << 16))
         except OSError:
@@ -92,7 +94,7 @@ def _ask(path: str, requests: int) -> None:
 
 
 def _ask_together(path: str, processes: int, requests: int) -> int:
-    """Nanoseconds until all have ended."""
+    """Return the nanoseconds until all loops have ended."""
     began = monotonic_ns()
     for number in range(processes):
         if not os.fork():

@@ -1,4 +1,4 @@
-"""Figures that a run has found, stated at its end."""
+"""Figures that a run has measured, printed at its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def state(record_property):
-    """Says a figure at the end of the run, and in a report in XML.
+    """Prints a figure at the end of the run and in an XML report.
 
     By way of the test's report, which also comes from tests that another process has run.
     """

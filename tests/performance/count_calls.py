@@ -73,7 +73,7 @@ def calls_of_a_request() -> list[Call]:
         path, calls = f"{folder}/server.sock", Path(folder, "calls")
         arguments = ["serve", path, "--exec", "cat", "--count", str(_REQUESTS)]
         command = [sys.executable, "-c", _TRACED_SERVER, str(calls), *arguments]
-        environment = {"PATH": "/usr/bin:/bin"}  # each folder of it costs a call
+        environment = {"PATH": "/usr/bin:/bin"}  # each folder in it costs a call
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as server:
             assert server.stderr is not None
             server.stderr.readline()  # "listening on"

@@ -1,4 +1,4 @@
-"""What the machine does to those who measure time on it: coming first, and knowing its pauses.
+"""Priority for the processes that measure time, and measurement of the machine's pauses.
 
 Other people's load shall not be in the figures, and where it is, a test shall know.
 """
@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from time import monotonic_ns
 
 SCALE = int(os.environ.get("SIPC_PERFORMANCE", "1"))
-"""How long runs are: 1 in CI, 4 for those of ten seconds."""
+"""Length of the runs: 1 in CI, 4 for runs of ten seconds."""
 
 _NAP = 1_000_000  # nanoseconds
-_OVERSLEPT = 1_000_000  # nanoseconds; when later than this, the machine did something else
-_FIRST, _BEFORE_ALL = 1, 2  # real-time priorities, both above all that is ordinary
+_OVERSLEPT = 1_000_000  # nanoseconds; a longer delay means that the machine ran something else
+_FIRST, _BEFORE_ALL = 1, 2  # real-time priorities, both above all ordinary processes
 
 
 def _come_first(priority: int) -> bool:
-    """Let this thread, and what it starts, run before all others; whether that is allowed."""
+    """Run this thread and its children before all others; return whether that is allowed."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except PermissionError:
@@ -31,7 +31,7 @@ def _come_first(priority: int) -> bool:
 
 @contextmanager
 def coming_first():
-    """What is started in here runs before everything ordinary, where the system allows it."""
+    """Run processes started within before all ordinary ones, if the system allows it."""
     allowed = _come_first(_FIRST)
     try:
         yield
@@ -41,16 +41,16 @@ def coming_first():
 
 
 class Sentinel:
-    """One process on each processor that naps, and knows for how long it has overslept.
+    """One sleeping process on each processor that measures how late it wakes up.
 
     It comes before what is measured: when it is late, the machine itself has stood still.
     """
 
     def __init__(self) -> None:
         self.stood_still = 0
-        """For how long in all, in nanoseconds, on the worst processor; known behind the `with`."""
+        """The sum of the delays in nanoseconds on the worst processor; set after the `with`."""
         self.longest = 0
-        """For how long at once."""
+        """The longest single delay in nanoseconds."""
 
     def __enter__(self) -> Sentinel:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -68,7 +68,7 @@ class Sentinel:
 
 
 def _stand_guard(processor: int) -> tuple[int, int]:
-    """Nap until standard input ends; nanoseconds overslept in all, and at once."""
+    """Sleep in steps until standard input ends; return the sum and the maximum of delays."""
     os.sched_setaffinity(0, {processor})
     _come_first(_BEFORE_ALL)
     print("awake", flush=True)  # noqa: T201

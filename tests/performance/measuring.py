@@ -1,4 +1,4 @@
-"""How a row of the table is measured: both sides in turn, several times."""
+"""Measure a row of the table: both sides in turn, several times."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 
 Measure = Callable[[], float]
-"""One sample of one side."""
+"""Takes one sample of one side."""
 
 
 class Missing(Exception):
-    """What a row needs is not there; the text says what, and how to get it."""
+    """A row lacks a program; the text names it, and how to get it."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,23 @@ class Row:
     against: str
     unit: str
     goal: float
-    """What ours divided by theirs may be, at least or at most."""
+    """The minimum or maximum of sipc's figure divided by the other's."""
     at_most: bool
     sides: Callable[[Path, Scale], AbstractContextManager[tuple[Measure, Measure]]]
-    """Sets up in a folder of its own, and gives two measures: ours and theirs."""
+    """Sets up in a separate folder, and yields two measures: sipc's and the other's."""
     turns: int = 1
-    """How many times as often as other rows; for what takes no time."""
+    """How many times as many samples as other rows; for measures that take little time."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """The number of samples and requests."""
 
     rounds: int
     small: bool
 
     def __call__(self, full: int, small: int) -> int:
-        """A count."""
+        """Return the full or the small number."""
         return small if self.small else full
 
 
@@ -49,7 +49,7 @@ FULL, SMALL = Scale(5, False), Scale(2, True)
 
 
 def measured(row: Row, scale: Scale) -> str:
-    """The row's figures, in words."""
+    """Return the row's figures as text."""
     with tempfile.TemporaryDirectory(prefix="sipc-table-", dir="/tmp") as folder:
         try:
             with row.sides(Path(folder), scale) as sides:

@@ -1,4 +1,4 @@
-"""Runs a command, and says on stderr the most memory that it used, in KiB.
+"""Runs a command, and prints its peak memory in KiB to stderr.
 
 That of a process that it has waited for counts if it is more; a handler such as cat's is less.
 """

@@ -1,4 +1,4 @@
-"""A server that takes a given time for each request, and records when it did what.
+"""A server that takes a given time for each request, and records the time of each step.
 
 It knows the protocol on its own, and shares no line with what it is to judge. One thread
 waits for all connections and for the moments when answers are due, so that a slow answer
@@ -38,25 +38,25 @@ _LOOK = -1  # in place of when it was read: hung up without a byte, no request
 
 @dataclass(frozen=True)
 class Manner:
-    """How the server answers. Times in nanoseconds."""
+    """The timing of the server's responses. Times in nanoseconds."""
 
     delay: int = 0
-    """From when a request has been read to its answer."""
+    """Time from reading a request to its response."""
     every: int = 0
-    """Each so many-th request takes `slow` instead of `delay`; 0 for none."""
+    """Every N-th request takes `slow` instead of `delay`; 0 for none."""
     slow: int = 0
     stall_at: int = 0
-    """When, counted from the first request, nothing is answered for `stall`."""
+    """Time after the first request at which no request is answered for `stall`."""
     stall: int = 0
     answers: int = 0
-    """How many are given, and no more; 0 for all."""
+    """The number of responses after which the server sends no more; 0 for no limit."""
     die_with: int = 0
-    """Unanswered requests with which it then kills itself; 0 for never."""
+    """Number of unanswered requests at which the server then kills itself; 0 for never."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One request as the server saw it: moments of the monotonic clock, 0 for never."""
+    """One request as the server saw it: times of the monotonic clock, 0 for never."""
 
     accepted: int
     read: int
@@ -77,7 +77,7 @@ class Record:
         return Row(*_ROW.unpack_from(self._rows, number * _ROW.size))
 
     def accepted(self, now: int) -> int:
-        """A connection came; its number."""
+        """Record a new connection; return its number."""
         number, self._next = self._next, self._next + 1
         struct.pack_into("=q", self._rows, number * _ROW.size, now)
         return number
@@ -89,7 +89,7 @@ class Record:
         struct.pack_into("=q", self._rows, number * _ROW.size + 16, now)
 
     def requests(self) -> list[Row]:
-        """All connections that sent something, or may have."""
+        """Return all connections that sent a byte, or may have."""
         rows = []
         for number in count():
             row = self._row(number)
@@ -101,7 +101,7 @@ class Record:
 
 
 class Recorder:
-    """The server in a process of its own, for the time of a `with`; it can be started again."""
+    """The server in a separate process, for the time of a `with`; it can be started again."""
 
     def __init__(self, path: Path, manner: Manner) -> None:
         self.path, self.manner = path, manner
@@ -110,7 +110,7 @@ class Recorder:
         self._record = Record(self._file)
 
     def start(self, manner: Manner) -> None:
-        """Start, and wait until it listens."""
+        """Start the server, and wait until it listens."""
         command = [sys.executable, __file__, self.path, self._file, json.dumps(asdict(manner))]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         if self.process.stdout.readline() != b"listening\n":
@@ -123,7 +123,7 @@ class Recorder:
         self.process.stdout.close()
 
     def wait_for_death(self) -> None:
-        """Wait until it has killed itself."""
+        """Wait until the server has killed itself."""
         assert self.process.wait(60) == -signal.SIGKILL
         self.process.stdout.close()
 
@@ -139,7 +139,7 @@ class Recorder:
 
 
 class _Server:
-    """What runs in the process."""
+    """The code that runs in the process."""
 
     def __init__(self, path: str, record: Record, manner: Manner) -> None:
         self._record, self._manner = record, manner
@@ -163,13 +163,15 @@ class _Server:
                 if descriptor == self._listener.fileno():
                     self._accept()
                 elif not self._read(descriptor) and descriptor in self._open:
-                    self._poller.unregister(descriptor)  # a hang-up is noticed when it is answered
+                    self._poller.unregister(
+                        descriptor
+                    )  # a client that has closed is noticed at its response
             while self._due and self._due[0][0] <= monotonic_ns() and self._may_answer():
                 _, number, descriptor = heappop(self._due)
                 self._answer(number, descriptor)
 
     def _wait(self) -> None:
-        """Until there is something to do; select is finer than epoll's milliseconds."""
+        """Wait for an event with select(), which is more precise than epoll's milliseconds."""
         pause = None
         if self._due and self._may_answer():
             pause = max(0, self._due[0][0] - monotonic_ns()) / SECOND
@@ -192,7 +194,7 @@ class _Server:
                 self._poller.register(connection, select.EPOLLIN)
 
     def _read(self, descriptor: int) -> bool:
-        """Take what has come; whether there is more to wait for."""
+        """Read available bytes; return whether more must arrive."""
         number, connection, wire = self._open[descriptor]
         try:
             piece = connection.recv(1 << 16)
@@ -214,7 +216,7 @@ class _Server:
         return bool(piece) and wire != REQUEST
 
     def _moment(self, now: int) -> int:
-        """When a request read now is answered."""
+        """Return the time at which a request read now is answered."""
         manner, number = self._manner, next(self._numbers)
         slow = manner.every and number % manner.every == manner.every - 1
         moment = now + (manner.slow if slow else manner.delay)
@@ -232,7 +234,7 @@ class _Server:
         self._close(descriptor)
 
     def _close(self, descriptor: int) -> None:
-        self._open.pop(descriptor)[1].close()  # which the poller forgets by itself
+        self._open.pop(descriptor)[1].close()  # which epoll unregisters by itself
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of the table: what is measured on which side, and how."""
+"""The rows of the table: what is measured on each side, and how."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from performance.measuring import Measure, Missing, Row, Scale
 
 PYTHON = [sys.executable, "-c", "pass"]
 GIB = 1 << 30
-_TURNS = 5  # more of them, and shorter, for what takes milliseconds
+_TURNS = 5  # more and shorter samples for what takes milliseconds
 
 Sides = tuple[Measure, Measure]
 
@@ -35,7 +35,7 @@ Sides = tuple[Measure, Measure]
 def row(
     what: str, against: str, unit: str, goal: float, *, at_most: bool, turns: int = 1
 ) -> Callable:
-    """Makes a row of a function that sets up and yields its two measures."""
+    """Makes a row from a function that sets up and yields its two measures."""
 
     def made(sides: Callable) -> Row:
         return Row(what, against, unit, goal, at_most, contextmanager(sides), turns)
@@ -44,7 +44,7 @@ def row(
 
 
 def program(name: str, package: str) -> str:
-    """Where a peer is. Raises Missing."""
+    """Return the path of a program to compare with. Raises Missing."""
     found = shutil.which(name)
     if found is None:
         raise Missing(f"needs {name}: apt-get install {package}")
@@ -55,7 +55,7 @@ def program(name: str, package: str) -> str:
 
 
 def milliseconds(command: list, often: int, **options: object) -> float:
-    """How long a command takes as a whole, the median of some runs."""
+    """Return the median time of some runs of a command."""
     environ = {**environment(), "PYTHONDONTWRITEBYTECODE": ""}
     took = []
     for _ in range(often):
@@ -78,7 +78,7 @@ def answering_at_once(folder: Path) -> Iterator[str]:
 
 
 def started(what: str, goal: float, *words: str, piped: bool = False) -> Row:
-    """How long a form of sipc takes, beside Python itself."""
+    """Compare the time of a form of sipc with that of Python itself."""
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
         often = scale(3, 1)
@@ -95,7 +95,7 @@ def started(what: str, goal: float, *words: str, piped: bool = False) -> Row:
 
 @row("a Tab press in bash", "`python -c pass`", "ms", 1.0, at_most=True, turns=_TURNS)
 def tab(folder: Path, scale: Scale) -> Iterator[Sides]:
-    """All of a shell that loads the completion and completes a word; it finds no Python."""
+    """Time a shell that loads the completion and completes a word, without a Python."""
     if shutil.which("bash") is None:
         raise Missing("needs bash")
     script = 'PATH=/none; source "$0"; COMP_WORDS=(sipc send --w); COMP_CWORD=2; _sipc'
@@ -133,7 +133,7 @@ def small_requests(clients: int, *, processor: bool) -> Row:
                 return rate
             return (processor_time(pid, with_children=True) - before) / count * 1e3
 
-        (folder / "peer").mkdir()  # it leaves a lock file behind
+        (folder / "peer").mkdir()  # it leaves a lock file
         theirs = str(folder / "peer/sock")
         with Server(folder / "sipc", "cat", "-q") as ours, cat_by_s6(theirs) as peer:
             yield partial(measure, ours.path, ours.pid), partial(measure, theirs, peer)
@@ -151,7 +151,7 @@ while wire := os.read(0, 65536):
 
 
 def server_alone(clients: int) -> Row:
-    """The server's own part: its handler takes no time, and starts no process."""
+    """Only the server's own time: its handler takes no time, and starts no process."""
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
         if b"--worker" not in sipc("serve", "--help").stdout:
@@ -169,7 +169,7 @@ def server_alone(clients: int) -> Row:
                 lambda: bare_rate(path, clients, count),
                 lambda: bare_rate(folder / "bare", clients, count),
             )
-            server.stop()  # else its workers stay
+            server.stop()  # else its workers keep running
 
     what = f"`serve --worker` answering at once, {clients} clients"
     return row(what, "a bare accept loop", "requests/s", 0.6, at_most=False)(sides)
@@ -179,7 +179,7 @@ def server_alone(clients: int) -> Row:
 
 
 def bulk(what: str, handler: str, goal: float = 1.0) -> Row:
-    """Gigabytes through send and serve, beside the same through two cats."""
+    """Gigabytes through send and serve, compared with two cats."""
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
         size = scale(2 * GIB, GIB // 16)
@@ -199,7 +199,7 @@ def bulk(what: str, handler: str, goal: float = 1.0) -> Row:
 
 @row("peak memory, echo of gigabytes: the larger of both ends", "40 MiB", "MiB", 1, at_most=True)
 def memory(folder: Path, scale: Scale) -> Iterator[Sides]:
-    """As the kernel counts it for a process that has ended, all its shared libraries included."""
+    """Return the kernel's figure for an ended process, which includes shared libraries."""
     size = scale(2 * GIB, GIB // 16)
     path = str(folder / "sock")
     measured = str(Path(__file__).with_name("peak.py"))
@@ -244,7 +244,7 @@ def records(folder: Path, scale: Scale) -> Iterator[Sides]:
 
 @row("`bench`, its highest rate", "bare loops, their highest", "requests/s", 0.8, at_most=False)
 def benched(folder: Path, scale: Scale) -> Iterator[Sides]:
-    """Each at its best of one and two processes."""
+    """Compare the best rate of one and two processes on each side."""
     count = scale(10_000, 200)
     path = folder / "sock"
 
@@ -260,7 +260,7 @@ def benched(folder: Path, scale: Scale) -> Iterator[Sides]:
 
 
 def p99(path: Path, count: int) -> float:
-    """Milliseconds of a small request."""
+    """Measure a small request in milliseconds."""
     took = []
     for _ in range(count):
         began = perf_counter()

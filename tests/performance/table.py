@@ -1,4 +1,4 @@
-"""How fast sipc is beside what it is compared with: one command, one table.
+"""Compare the speed of sipc with other programs: one command, one table.
 
 From the folder `tests`: `python -m performance.table [WORD...]`; with words only rows that have
 one of them in their name. `--small` takes small counts, to see that it works.

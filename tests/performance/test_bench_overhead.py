@@ -1,4 +1,4 @@
-"""How much of what a server can do `sipc bench` gets out of it, and in how much memory.
+"""How much of a server's possible rate `sipc bench` reaches, and with how much memory.
 
 Nothing here is a limit: machines differ, and other people use them, too. The figures are
 stated at the end of the run, and what would be absurd fails.
@@ -31,7 +31,7 @@ SHAPES = ((1, 1), (32, 1), (64, 2))
 
 
 def bench_rate(path: Path, concurrency: int, processes: int) -> float:
-    """Requests a second, as reported; all of them answered."""
+    """Return the reported requests per second; all must be answered."""
     shape = ("-c", concurrency, "--processes", processes)
     run = sipc("bench", path, "-d", "hello", "-n", REQUESTS, *shape, "--json", "-")
     report = json.loads(run.stdout)
@@ -40,7 +40,7 @@ def bench_rate(path: Path, concurrency: int, processes: int) -> float:
 
 
 def test_the_run_states_the_overhead_of_bench(endpoint, state):
-    """In turns, so that what the machine does meets all of them alike."""
+    """Run the loads in turn, so that other activity of the machine affects them alike."""
     bare: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
     bench: dict[tuple[int, int], list[float]] = {shape: [] for shape in SHAPES}
     with Echo(endpoint, LOOPS):
@@ -64,16 +64,16 @@ FEW, MANY = SCALE * 10_000, SCALE * 30_000
 """Requests after which memory is measured: with FEW the timeline has all of its buckets."""
 
 GROWTH = 1 << 20
-"""Bytes by which they may grow in between."""
+"""Bytes by which the processes may grow between the two measurements."""
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Return a process and its descendants."""
     return [pid, *(one for child in children(pid) for one in family(child))]
 
 
 def memory(pid: int) -> int:
-    """The most that a process and all below it have used so far, in bytes."""
+    """Return the peak memory of a process and its descendants in bytes."""
     return sum(map(peak_memory, family(pid)))
 
 

@@ -25,13 +25,13 @@ from performance.recorder import MS, SECOND, Manner, Recorder, Row
 pytestmark = pytest.mark.performance
 
 RUN = SCALE * 5 * SECOND // 2
-"""How long each load lasts."""
+"""Duration of each load."""
 
 PERCENTILES = {"p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99, "p99.9": 99.9}
 RATE = 500
 INTERVAL = SECOND // RATE
 
-_TRIES = 3  # runs at most, on a machine that stands still
+_TRIES = 3  # maximum of runs, on a machine that pauses
 _STANDS_STILL = 1 / 300  # share of a run; more can move a percentile by itself
 _ROUNDED = 0.001  # share of a time by which a report may differ; see histogram.py
 
@@ -51,7 +51,7 @@ class Outcome:
         return [row for row in self.rows if row.answered]
 
     def service_times(self) -> list[int]:
-        """From accepting to answering, sorted."""
+        """Return the times from accept to response, sorted."""
         return sorted(row.answered - row.accepted for row in self.answered())
 
     def response_times(self) -> list[int]:
@@ -68,7 +68,7 @@ class Outcome:
 
 
 def load(endpoint, manner: Manner, *options) -> Outcome:
-    """Load a server that behaves in that manner for the time of a run."""
+    """Load a server with this behaviour for the time of a run."""
     command = [SIPC, "bench", endpoint, "-d", "hello", "--json", "-", "-z", f"{RUN / SECOND}"]
     with Recorder(endpoint, manner) as server:
         run = subprocess.run(
@@ -83,11 +83,11 @@ def load(endpoint, manner: Manner, *options) -> Outcome:
 
 
 Complaint = tuple[float, str]
-"""By how many nanoseconds something is wrong, beyond 2 % or 2 ms, and what."""
+"""Deviations of more than 2 % or 2 ms, in nanoseconds, by description."""
 
 
 def judge(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[Complaint]]) -> Outcome:
-    """A run about which there are no complaints; made again only if the machine stood still."""
+    """Return a run without complaints; repeat it only if the machine paused."""
     for _ in range(_TRIES):
         with coming_first(), Sentinel() as sentinel:
             outcome = run()
@@ -110,12 +110,12 @@ def assert_adds_up(outcome: Outcome) -> None:
 
 
 def percentile(times: list[int], q: float) -> int:
-    """Of sorted times, the lowest that `q` percent do not exceed."""
+    """Return the lowest of sorted times that `q` percent do not exceed."""
     return times[max(1, ceil(round(q * 1000) * len(times) / 100_000)) - 1]
 
 
 def excess(reported: float, truth: float) -> float:
-    """By how much they differ, beyond 2 % or 2 ms."""
+    """Return by how much two times differ beyond 2 % or 2 ms."""
     return abs(reported - truth) - max(0.02 * truth, 2 * MS)
 
 
@@ -139,7 +139,7 @@ def shifts(outcome: Outcome, kind: str, recorded: list[int], besides=()) -> list
 
 
 def differences(outcome: Outcome, kind: str, expected: dict[str, float]) -> list[Complaint]:
-    """What is not what arithmetic says, in nanoseconds."""
+    """Return the deviations from the computed figures in nanoseconds."""
     reported = outcome.report["times"][kind]
     return [
         (excess(reported[name], ns), f"{kind} {name}: {reported[name]} ns, by arithmetic {ns} ns")
@@ -149,7 +149,7 @@ def differences(outcome: Outcome, kind: str, expected: dict[str, float]) -> list
 
 
 def reported_above(outcome: Outcome, kind: str, ns: int) -> int:
-    """How many of the reported times are longer."""
+    """Return how many of the reported times are longer."""
     buckets = outcome.report["times"][kind]["histogram"]["buckets"]
     return sum(count for lowest, _, count in buckets if lowest > ns)
 
@@ -205,7 +205,7 @@ STALLING = Manner(delay=MS, stall_at=RUN * 2 // 5, stall=STALL)
 
 
 def test_a_stall_is_reported_in_response_times_and_the_rate_is_kept(endpoint):
-    """A fifth of them is due while nothing is answered, and waits for what is left of it."""
+    """A fifth of the requests is due during the stall, and waits for the rest of it."""
 
     def complaints(outcome):
         expected = {
@@ -229,7 +229,7 @@ def test_a_stall_during_which_requests_waited_for_a_client_is_reported_in_respon
     def complaints(outcome):
         service, response = (outcome.report["times"][kind] for kind in ("service", "response"))
         recorded = outcome.response_times()
-        # All that were due in the stall have waited for its end, and some have for others.
+        # All requests due in the stall waited for its end, and some also for other requests.
         for name, q in PERCENTILES.items():
             if q > 80 and response[name] is not None:
                 assert response[name] > ((q - 80) / 20 * STALL - 2 * INTERVAL) * (1 - _ROUNDED)
@@ -257,9 +257,9 @@ def started(endpoint, *options) -> Program:
 AT_ONCE = 4
 ANSWERS = SCALE * 200
 HOLDING = Manner(delay=MS, answers=ANSWERS)
-"""Answers so many, and keeps the next ones waiting."""
+"""Answers a number of requests, and none of the later ones."""
 DYING = Manner(delay=MS, answers=ANSWERS, die_with=AT_ONCE)
-"""The same, and kills itself once all clients wait for it."""
+"""The same, and kills itself once all clients wait for a response."""
 
 each_loop = pytest.mark.parametrize(
     "options",
@@ -269,7 +269,7 @@ each_loop = pytest.mark.parametrize(
 
 
 def broken_off(bench: Program, server: Recorder, requests: int) -> Outcome:
-    """What is reported by a load that is broken off when the server has so many requests."""
+    """Interrupt a load when the server has a number of requests; return its report."""
     wait_until(lambda: len(server.requests()) == requests, "all clients wait")
     bench.send_signal(signal.SIGINT)
     output, _ = bench.communicate(timeout=TIMEOUT)
@@ -293,7 +293,7 @@ def test_every_request_is_counted_if_the_server_dies_and_is_started_again(endpoi
     assert counts["answered"] == 2 * ANSWERS
     assert counts["failed"] == sum(failures.values())
     assert failures.keys() == {"truncated", "refused"}
-    # A dying server hangs up on all before its queue goes: they can get in there once more.
+    # A killed server closes its connections before its backlog: clients can connect once more.
     unseen = failures["truncated"] - AT_ONCE
     assert 0 <= unseen <= AT_ONCE
     assert counts["started"] - failures["refused"] - unseen == len(outcome.rows)

@@ -1,4 +1,4 @@
-"""What months do to a server, in miniature: idle connections, and outcomes of every kind."""
+"""A short simulation of months of service: idle connections, and every outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUESTS = 400 * SOAK  # 100,000 with SIPC_SOAK=250
 
 
 def memory(pid: int) -> int:
-    """What a process uses now, in bytes."""
+    """Return the current memory of a process in bytes."""
     return int(status(pid, "VmRSS")) * 1024
 
 
@@ -54,7 +54,7 @@ def idle_clients(server: Server, size: int):
 
 
 def latency(path) -> float:
-    """The median of some requests, one after the other, in seconds."""
+    """Return the median time of some requests in turn, in seconds."""
     took = []
     for _ in range(ROUNDS):
         began = perf_counter()
@@ -66,7 +66,7 @@ def latency(path) -> float:
 def test_ten_thousand_idle_connections_stay_open_while_requests_are_answered(endpoint, state):
     with many_descriptors() as allowed, Server(endpoint, "cat") as server:
         size = min(IDLE, allowed - 200)
-        latency(endpoint)  # the threads are there, and the memory they need
+        latency(endpoint)  # the threads have started, and have their memory
         before = memory(server.pid)
         with idle_clients(server, size):
             grown = memory(server.pid) - before
@@ -89,7 +89,7 @@ def test_ten_thousand_idle_connections_stay_open_while_requests_are_answered(end
 
 
 def test_requests_of_every_outcome_leave_no_process_and_no_descriptor(endpoint, state):
-    """No process is left, threads do not add up, and every request is counted."""
+    """No process is left, the number of threads does not grow, every request is counted."""
     script = 'read -r w; case $w in fail) exit 3;; hang) exec sleep 100;; *) echo "$w";; esac'
     options = ["--timeout", "1s", "--kill-after", "1s", "-q"]
     kinds = ["hello"] * 60 + ["fail"] * 20 + ["leave"] * 19 + ["hang"]

@@ -1,4 +1,4 @@
-"""How fast `sipc serve` answers, next to those who do the same and to the least one can do.
+"""The speed of `sipc serve`, compared with similar servers and the smallest possible one.
 
 Nothing here is a limit: machines differ, and other people use them, too. The figures are
 stated at the end of the run, and what would be absurd fails.
@@ -39,13 +39,13 @@ WORKER = f"{sys.executable} {Path(__file__).with_name('echo_worker.py')}"
 
 @dataclass(frozen=True)
 class Side:
-    """One of those that are compared: a command that serves at PATH, and what it understands."""
+    """A server to compare: a command that serves at PATH, and the format of its requests."""
 
     name: str
     command: tuple[str, ...]
     speech: str = "packets"
     package: str = ""
-    """What has to be installed for it, of Debian's."""
+    """The Debian package that it needs."""
 
 
 def sipc_serve(name: str, *options: str) -> Side:
@@ -71,7 +71,7 @@ S6, EXEC, PRESTART, IN_PYTHON = (SIDES[number].name for number in (0, 2, 3, 4))
 
 @contextmanager
 def running(side: Side, path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of its own for one run; it listens when it has answered a first request."""
+    """Run a server for one run; wait until it has answered a first request."""
     command = [part.replace("PATH", str(path)) for part in side.command]
     process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL)
     try:
@@ -92,7 +92,7 @@ def listens(path: Path) -> bool:
 
 
 def one_round(folder: Path, found: dict[tuple[str, int], list[Speed]]) -> None:
-    """Each side in turn, so that what the machine does meets all of them alike."""
+    """Measure the sides in turn, so that other activity of the machine affects them alike."""
     for clients in CLIENTS:
         with Echo(folder / "bare", 1):
             speed = measure(folder / "bare", clients, SECONDS, "packets")
@@ -106,7 +106,7 @@ def one_round(folder: Path, found: dict[tuple[str, int], list[Speed]]) -> None:
 
 
 def start_of_cat() -> float:
-    """Microseconds from nothing to an answer of cat, without any server."""
+    """Return the microseconds to start cat and read its response, without a server."""
     took = []
     for _ in range(50):
         began = monotonic_ns()
@@ -134,7 +134,7 @@ def test_the_run_states_the_speed_of_serve_and_of_comparable_servers(folder, sta
 
 
 def row(speeds: list[Speed] | None, rates: dict[tuple[str, int], float], clients: int) -> str:
-    """A rate, its times, and what it is of others' rates."""
+    """Return a rate, its times, and its ratio to the rates of others, as text."""
     if speeds is None:
         return "missing"
     rate = median(speed.rate for speed in speeds)
@@ -154,7 +154,7 @@ FLAT = 64 << 20
 
 
 def echoed(path: Path) -> float:
-    """Seconds for a gigabyte there and back, read as fast as it is written."""
+    """Return the seconds for a gigabyte in both directions, read as fast as written."""
     began = monotonic()
     with connect(path) as connection:
         connection.settimeout(None)  # the reader shares it, and is to wait
@@ -179,7 +179,7 @@ while piece := os.read(0, 1 << 20):
     tail = (tail + piece)[-4:]
 os.write(1, tail)
 """
-"""Reads to the end, and says how it ended."""
+"""A program that reads its input to the end, and writes the last bytes of it."""
 
 
 def test_the_run_states_the_time_of_a_gigabyte_through_a_worker_and_through_exec(folder, state):

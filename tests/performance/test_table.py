@@ -1,4 +1,4 @@
-"""The table of performance can be made; with small counts it says nothing about speed."""
+"""The table of performance can be printed; with small counts its figures mean nothing."""
 
 from __future__ import annotations
 

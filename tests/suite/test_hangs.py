@@ -1,4 +1,4 @@
-"""A test that hangs fails alone, and shows where, with its servers' logs and its screens."""
+"""Only a test that hangs fails; it shows where, its servers' logs and its screens."""
 
 from __future__ import annotations
 

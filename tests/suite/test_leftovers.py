@@ -1,4 +1,4 @@
-"""However a run ends, no process that it started outlives it, and no temporary folder."""
+"""After each kind of end of a run, no process and no temporary folder of it is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLE = subrun.SAMPLES / "leaves.py"
 
 
 def started(mark: str) -> list[int]:
-    """Wait until the sample has started all; return its own pid and those of the others."""
+    """Wait until the sample has started all programs; return its pid and theirs."""
     file = subrun.folder_of(mark) / "pids"
     wait_until(file.exists, "the sample to start its programs")
     return [int(pid) for pid in file.read_text().split()]

@@ -1,4 +1,4 @@
-"""A container with systemd as its first process, and the README's service in it."""
+"""A container with systemd as its first process, which runs the README's service."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ UNITS = "/etc/systemd/system"
 
 
 class Container:
-    """A booted container; leaving the `with` ends it, and so does the end of this process."""
+    """A booted container; the end of the `with` or of this process ends it."""
 
     def __init__(self, root: str, log: Path, *options: str) -> None:
         self._log = log
-        # The kernel chooses an abstract address: containers' and other runs' are others.
+        # The kernel chooses an abstract address that no container and no other run uses.
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind("")
         self._notified.setblocking(False)
@@ -115,7 +115,7 @@ class ServeRuntime:
                 file = hierarchy / "system.slice/demo.service/cgroup.procs"
                 found.update(file.read_text().split())
             except OSError:
-                pass  # another version of control groups, or no process was ever there
+                pass  # another version of control groups, or no process has started
         return [int(number) for number in found]
 
     def answer_with(self, script: str) -> None:
@@ -138,7 +138,7 @@ class ServeRuntime:
 
 
 def boot(log: Path, *options: str) -> Container:
-    """A container that starts; skips the test where there can be none."""
+    """Start a container; skip the test if the system allows none."""
     if os.geteuid() != 0:
         pytest.skip("boots a container: root")
     if shutil.which("systemd-nspawn") is None:
@@ -151,7 +151,7 @@ def boot(log: Path, *options: str) -> Container:
 
 @pytest.fixture(scope="session")
 def container(tmp_path_factory):
-    """One container for all tests, with the checkout installed; nothing of it is left."""
+    """One container for all tests, with the checkout installed; removed at the end."""
     folder = tmp_path_factory.mktemp("systemd")
     wheels = folder / "wheels"
     wheels.mkdir()

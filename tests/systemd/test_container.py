@@ -25,7 +25,7 @@ def test_two_containers_have_different_services_files_and_machine_ids(container,
 
 
 def test_a_container_ends_when_the_test_run_ends(another_container):
-    """However that ends, what it keeps open is closed."""
+    """Each kind of end closes the descriptor that keeps the container running."""
     groups = control_groups(another_container)
     assert groups
     another_container.process.stdin.close()

@@ -14,7 +14,7 @@ from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, packets, receive_all
 
 WATCHDOG = 4
-"""Seconds: longer than any process has to wait for its turn on a busy machine."""
+"""Seconds: longer than any process waits for a processor on a busy machine."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def test_four_restarts_under_load_lose_no_request(service):
     assert [client.result() for client in running] == [None] * 4
     assert wrong == []
     assert len(set(servers)) == 5
-    assert service.show("NRestarts") == "0"  # none but ours
+    assert service.show("NRestarts") == "0"  # no request but those of this test
 
 
 def test_the_watchdog_does_not_end_a_server_that_works(service):
@@ -101,7 +101,7 @@ def test_the_watchdog_does_not_end_a_server_that_works(service):
 
 @pytest.mark.parametrize("how", ["STOP", "KILL"], ids=["frozen", "killed"])
 def test_systemd_replaces_a_server_that_fails_and_its_handlers(service, how):
-    """The watchdog notices the one that is frozen. The handlers would not end by themselves."""
+    """The watchdog notices a frozen server, whose handlers would not end by themselves."""
     if how == "STOP":
         service.change(f"WatchdogSec={WATCHDOG}s")
     with request_in_progress(service, then="exec sleep infinity") as client:

@@ -18,7 +18,7 @@ def default_path(environment, user: int, *, make_folder: bool) -> str:
 
 
 class User(int):
-    """The user id of this process, with a folder that no other program uses."""
+    """The user id of this process, with a unique text, so that no other program uses its folder."""
 
     def __new__(cls):
         return super().__new__(cls, os.geteuid())

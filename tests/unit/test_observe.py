@@ -1,4 +1,4 @@
-"""An observed stream: it reports what goes over the socket, and changes nothing."""
+"""An observed stream: it reports the bytes on the socket, and does not change them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simpleipc_cli.transport.unix.stream import UnixStream
 
 
 class NotingStream(ObservedStream):
-    """Keeps all that is reported to it."""
+    """Records all events."""
 
     def __init__(self, stream) -> None:
         super().__init__(stream)
@@ -156,7 +156,7 @@ def test_a_refused_write_is_reported_and_raised(pair):
 
 
 def test_closing_is_reported_before_it_happens():
-    """What a thread that reads finds afterwards is known to be our own doing."""
+    """An end that a reading thread sees afterwards is not reported as the peer's."""
 
     class Felt:
         def shutdown(self) -> None:

@@ -1,4 +1,4 @@
-"""Counts of what went over connections."""
+"""Counts of the bytes and packets on connections."""
 
 from __future__ import annotations
 

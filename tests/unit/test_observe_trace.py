@@ -1,4 +1,4 @@
-"""What a trace says, whatever slices the bytes come in."""
+"""The lines of a trace, for bytes that arrive in any slices."""
 
 from __future__ import annotations
 

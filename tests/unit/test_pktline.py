@@ -28,7 +28,7 @@ Packet = bytes | Event
 
 
 def decode(slices: Iterable[bytes | bytearray]) -> tuple[list[Packet], bytes, str]:
-    """All events of a decoder: whole packets and flushes, the part of a last one, an error."""
+    """Return all events of a decoder: packets, flushes, an incomplete packet, an error."""
     decoder = Decoder()
     packets: list[Packet] = []
     part = b""
@@ -63,7 +63,7 @@ def pattern(size: int) -> bytes:
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
-# Decoding, three ways
+# Decoding in three ways
 
 AFTER = b"0006xy0000"
 AFTER_DECODED: list[Packet] = [b"xy", FLUSH]
@@ -166,7 +166,7 @@ def test_packets_before_a_malformed_one_are_returned_first():
     assert decode([b"0006ab0000" + b"oops" + b"0005c"])[:2] == ([b"ab", FLUSH], b"")
 
 
-# What a decoder says of itself, holds and costs
+# The properties of a decoder, its memory and its copies
 
 
 def test_the_decoder_is_inside_a_packet_until_the_packet_is_complete():
@@ -341,7 +341,7 @@ def test_any_bytes_are_decoded_as_packets_or_refused(sliced):
     assert decode(slices) == decode([whole])
 
 
-# A second opinion
+# Comparison with dulwich
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ from simpleipc_cli.pktline import MAX_PAYLOAD, MessageReader, MessageWriter, con
 
 TOKEN = b"builtin:0.29396.20261122T070917.133261Z:"
 
-# What git's programs said, as they handed it to their own writers.
+# The messages of git's programs, before git encoded them.
 CONVERSATIONS: dict[str, list[bytes]] = {
     "ping.request": [b"ping"],
     "ping.response": [b"pong"],
@@ -62,7 +62,7 @@ def test_recorded_messages_of_git_are_read_in_slices_of_any_size(name, writes):
     wire = (WIRE / name).read_bytes()
     for size in (1, 3, 4, 4096, 65_519, 65_520, 65_521, 1 << 20):
         if len(wire) > 20_000 * size:
-            continue  # many slices take seconds; shorter messages have them
+            continue  # many slices take seconds, and shorter messages test them
         reader = MessageReader()
         assert read(reader, *sliced(wire, size)) == b"".join(writes)
         reader.feed_eof()

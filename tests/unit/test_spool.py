@@ -26,7 +26,7 @@ def spool(disk):
 
 @contextmanager
 def files_no_longer_than(size: int):
-    """A disk that has no room for more, as far as this process is concerned."""
+    """A disk that is full for this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

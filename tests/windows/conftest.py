@@ -1,4 +1,4 @@
-"""A Windows Python under Wine, and sipc in it."""
+"""A Windows Python under Wine, with sipc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def wine(tmp_path_factory):
-    """Wine, as `get-wine` has brought it, or as SIPC_WINE says; nothing of it is left running."""
+    """Wine from `get-wine` or SIPC_WINE; all its processes end with the fixture."""
     prefix = os.environ.get("SIPC_WINE")
     if prefix is None:
         got = subprocess.run([HERE / "get-wine", "--found"], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Keeps Wine running: its own server, once it is started, lives until the last program ends."""
+"""Keeps Wine running: the wineserver runs until the last Windows program ends."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A handler that says more than a pipe holds on its standard error, and fails if it cannot."""
+"""A handler that writes more than a pipe holds to standard error; a failed write ends it."""
 
 import sys
 

@@ -15,7 +15,7 @@ FLUSH = b"0000"
 
 
 def opened(path):
-    """The pipe of a path, as a file that waits; busy ones are tried again."""
+    """Open the pipe of a path as a blocking file; try again while it is busy."""
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.CreateFileW.restype = ctypes.c_void_p
     name = "\\\\.\\pipe\\" + path.replace(":", "_", 1).replace("/", "\\")
@@ -42,7 +42,7 @@ class Pipe:
         assert done.value == len(data)
 
     def read(self, size=1 << 16):
-        """Some bytes; none at the end."""
+        """Return some bytes; none at the end."""
         room, done = ctypes.create_string_buffer(size), ctypes.c_ulong()
         if not self._kernel.ReadFile(self._handle, room, size, ctypes.byref(done), None):
             broken_pipe = 109
@@ -59,7 +59,7 @@ class Pipe:
 
 
 def payload_of(wire):
-    """The payload of a complete message; an error for any other."""
+    """Return the payload of a complete message; raise an error for any other."""
     payload, is_complete = decode(wire)
     assert is_complete, wire[-20:]
     return payload
@@ -78,7 +78,7 @@ def half_duplex(path, megabytes):
 
 
 def many(path, clients, requests):
-    """Run clients at once, each with several requests; print the number of answers, and which."""
+    """Run clients at once, each with several requests; print the number and the responses."""
     answers = []
 
     def ask():
@@ -97,7 +97,7 @@ def many(path, clients, requests):
 
 
 def raw(path, *all_of_it):
-    """Send bytes as they are, each on a connection of its own; what came back."""
+    """Send bytes unchanged, each on a separate connection; print the responses."""
     for what in all_of_it:
         pipe = opened(path)
         pipe.write(what.encode())
@@ -116,14 +116,14 @@ def each(path, *requests):
 
 
 def leave(path, what):
-    """Send bytes as they are, and hang up."""
+    """Send bytes unchanged, and close."""
     pipe = opened(path)
     pipe.write(what.encode())
     pipe.close()
 
 
 def hang(path, what):
-    """Send raw bytes, say so, and hang up at the end of standard input."""
+    """Send bytes unchanged, report that, and close at the end of standard input."""
     pipe = opened(path)
     pipe.write(what.encode())
     print("sent", flush=True)

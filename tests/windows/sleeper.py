@@ -1,4 +1,4 @@
-"""A handler that sleeps, and says so."""
+"""A handler that reports its start, and sleeps."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""`send --spawn` and `serve --background` under Wine: servers that outlive their starter."""
+"""`send --spawn` and `serve --background` under Wine: servers outlive their starter."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def path(folder):
 
 @pytest.fixture
 def python(wine):
-    """The command line that runs a script of this folder."""
+    """Return the command line that runs a script of this folder."""
     interpreter = windows_path(wine.words[-1])
     return lambda script: f'"{interpreter}" "{windows_path(HERE / script)}"'
 
 
 @pytest.fixture
 def serve(python, folder, path):
-    """A command that serves at %SIPC_PATH%, and says so in a file; ended when all is done."""
+    """Return a command that adds a line to a file and serves at %SIPC_PATH%."""
     worker = python("worker.py").replace('"', r"\"")
     server = f'{python("run_sipc.py")} serve --quit-on quit --worker "{worker}"'
     return f'echo started>>"{windows_path(folder / "starts")}" & {server}'
@@ -130,7 +130,7 @@ def test_handlers_can_write_errors_after_the_starting_client_has_ended(send, pyt
 
 @pytest.fixture
 def background(wine, path, python):
-    """Start a server in the background; status and output of the command."""
+    """Start a server in the background; return status and output of the command."""
 
     def start(*options):
         arguments = ("serve", path, "--quit-on", "quit", "--worker", python("worker.py"))
@@ -163,7 +163,7 @@ def test_a_background_server_logs_to_a_file(wine, path, folder, background):
 
 
 def test_a_background_server_that_does_not_listen_in_time_is_ended(wine, path, background, folder):
-    """The time is over before it can have been loaded."""
+    """The time limit is over before the program can have loaded."""
     started = background("--max-wait", "1ms", "--log-file", windows_path(folder / "log"))
     assert started.status == 6
     assert "did not listen within 0.001 s" in started.err

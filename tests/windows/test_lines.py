@@ -22,7 +22,7 @@ def echo(wine):
 
 
 def sent_back(lines):
-    """What workers were asked, of what they have answered."""
+    """Return which requests the workers got, from their responses."""
     return [line.split(" ", 2)[2] for line in lines]
 
 

@@ -16,7 +16,7 @@ def path(folder):
 
 @pytest.fixture
 def ahead(wine, folder):
-    """The command of a handler that leaves its number; see also numbers()."""
+    """The command of a handler that writes its process id to a file; see numbers()."""
     script, file = windows_path(HERE / "prestarted.py"), windows_path(folder / "starts")
     return f'"{windows_path(wine.words[-1])}" "{script}" "{file}"'
 
@@ -57,7 +57,7 @@ def test_a_prestarted_handler_is_started_before_each_request(wine, path, folder,
 
 
 def test_a_request_without_a_prestarted_handler_starts_one(wine, path, folder, ahead):
-    """These know the client's process."""
+    """Handlers started for a request know the client's process id."""
     with ending(wine, path, "--prestart", "1", "--threads", "2", "--exec", ahead):
         numbers(folder, 1)
         holds = wine.start("pipe_client.py", "hang", path, "0005x")

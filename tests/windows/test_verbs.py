@@ -15,7 +15,7 @@ ECHO = "echo.py"
 
 
 def unique(folder, name="sock"):
-    """The Windows name of a path that no other program uses."""
+    """A Windows path that no other program uses."""
     return windows_path(folder / name)
 
 
@@ -93,12 +93,12 @@ def test_a_failed_handler_is_logged(wine, path):
 
 @pytest.fixture
 def sleeper(python, folder):
-    """A handler that sleeps, below a shell that waits for it; see also gone()."""
+    """A handler that sleeps, started by a shell that waits for it; see gone()."""
     return f"{python('sleeper.py')} {folder.name} & rem"
 
 
 def gone(folder):
-    """Wait until nothing of the handler is left."""
+    """Wait until the handler and its children have ended."""
     wait_until(lambda: not processes_with_argument(folder.name), "the handler has ended")
 
 
@@ -241,7 +241,7 @@ def test_a_worker_that_ends_is_replaced(wine, path, python):
 
 def test_workers_that_fail_at_their_start_are_started_with_backoff(wine, path):
     with wine.server(path, "-v", "--count", "12", "--worker", "exit 3") as server:
-        # The pauses grow: however slow all is here, some of these come faster.
+        # The pauses grow: even on a slow machine some intervals are shorter than the longest pause.
         assert pipe_client(wine, "each", path, *["hello"] * 12).split("\n") == ["cut off"] * 12
         assert server.wait() == 0
     assert "spawn failed: workers fail to start (worker " in server.log
@@ -257,7 +257,7 @@ def test_a_request_that_kills_its_worker_fails_no_other_request(wine, path, pyth
     last_words = [answer.rpartition(" ")[2] for answer in answers]
     assert last_words == ["off", "off", "off", "a", "off", "off", "off", "b"]
     assert "fail to start" not in server.log
-    assert server.log.count("started worker") == 7  # no request was given to two
+    assert server.log.count("started worker") == 7  # no request was given to two workers
 
 
 def test_a_request_that_was_not_read_is_given_to_another_worker(wine, path, python):
@@ -282,7 +282,7 @@ def test_bench_prints_a_report(wine, path):
     assert json.loads(ran.out)["counts"]["answered"] == 20
 
 
-# what Windows lacks
+# options that Windows does not support
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_options_not_supported_on_windows_are_refused(wine, arguments):
     assert "not supported on this platform" in ran.err
 
 
-# what goes with a request
+# options of send
 
 
 def test_send_supports_files_statistics_traces_and_expectations(wine, path, folder, python):

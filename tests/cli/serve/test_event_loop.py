@@ -163,9 +163,7 @@ def test_a_request_that_is_spooled_gets_a_worker_thread(endpoint):
     with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
         client.sendall(packets(b"hello "))
         wait_until(lambda: not unread(client), "it to be read")
-        assert (
-            len(threads(server.pid)) == 2
-        )  # the main thread, and the thread that receives signals
+        assert len(threads(server.pid)) == 2  # the main thread, the signal thread
         client.sendall(packets(b"the"))
         wait_until(lambda: len(threads(server.pid)) == 3, "a thread")
         client.sendall(message(b" world"))

@@ -22,7 +22,7 @@ ALL_KINDS = ["<6>", "<6>", "<3>", "<4>", "<6>", "<7>"]
 
 
 def name_of(descriptor: int, distance: int = 0) -> str:
-    """Return JOURNAL_STREAM for this file, or for one whose inode differs by `offset`."""
+    """Return JOURNAL_STREAM for this file, or for an inode `distance` further."""
     found = os.fstat(descriptor)
     return f"{found.st_dev}:{found.st_ino + distance}"
 

@@ -1,4 +1,4 @@
-"""Tests that hang, each in its way, and one after them that passes."""
+"""Tests that hang, each in a different place, and a later one that passes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def hang() -> None:
 
 
 def reach_limit(*, again: bool = False) -> None:
-    """Let the time of this test be up soon, and the further limits soon after that."""
+    """Let this test time out soon, and the later limits soon after."""
     _, interval = signal.getitimer(signal.ITIMER_REAL)
     signal.setitimer(signal.ITIMER_REAL, 0.1, interval / 750 if again else 0)
 
 
 def hang_in_c() -> None:
-    """Lock twice what can be locked once: neither returns, nor lets Python see a signal."""
+    """Lock a mutex twice: the call never returns, and Python handles no signal in it."""
     mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
     while True:
         libc.pthread_mutex_lock(mutex)

@@ -1,4 +1,4 @@
-"""A test that starts what would run for an hour, and hangs; one after it that passes."""
+"""A test that starts programs that run for an hour, and hangs; a later one passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests and their programs find, whatever state the run was started in."""
+"""The state of the tests and their programs, with any state in which the run was started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.paths import ROOT
 
 @pytest.fixture(scope="module")
 def program() -> str:
-    """What a program that is started as in a test says of itself."""
+    """Return the state that a program started by a test reports."""
     command = "cat /proc/self/status; umask; ulimit -Sn; ulimit -Hn; ulimit -c"
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
 

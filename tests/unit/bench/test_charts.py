@@ -1,4 +1,4 @@
-"""The charts: what is drawn lies where the axes say, checked independently.
+"""The charts: every point is drawn at its position on the axes, computed independently.
 
 Axes are read off two of their ticks; nothing here uses the positions that page.py computes.
 """
@@ -55,7 +55,7 @@ def line(chart, kind: str, shape: str = "line"):
 
 
 def height_at(stroke, x: float) -> float:
-    """Where a path of steps is at `x`; at a step, where it is before."""
+    """Return the height of a path of steps at `x`; at a step, the height before it."""
     for (begin, y), (end, _) in pairwise(stroke):
         if begin < x <= end:
             return y
@@ -110,7 +110,7 @@ def test_no_percentile_is_drawn_beyond_what_the_samples_support(count):
     assert ("99 %" in shown) == (count >= 100)
     assert ("99.9 %" in shown) == (count >= 1_000)
     (stroke,) = line(chart, keys(chart)[0])
-    # Neither to the right nor upwards: the line ends at the last percentile there is.
+    # The line ends at the last known percentile, without a step to the right or upwards.
     ends_at = run.results.total.value_at(count - 1)
     assert stroke[-1] == (1000, pytest.approx(latency_axis(chart).position(ends_at), abs=0.5))
 
@@ -171,7 +171,7 @@ def test_medians_and_maxima_are_drawn_at_the_times_of_their_windows():
     late = [y for x, y in last if x > along.position(7 * SECOND)]
     assert early
     assert late
-    off = abs(up.position(100 * MS) - up.position(103.3 * MS))  # what a slot knows times to
+    off = abs(up.position(100 * MS) - up.position(103.3 * MS))  # the precision of times in a slot
     assert all(abs(y - up.position(5 * MS)) <= off for y in early)
     assert all(abs(y - up.position(500 * MS)) <= off for y in late)
     (highest,) = {min(y for stroke in line(svg, "max") for _, y in stroke)}
@@ -215,7 +215,7 @@ def test_the_99th_percentile_lies_between_the_median_and_the_longest_time():
     svg = read(latency_over_time(run.report()))
     up = latency_axis(svg)
     for kind, ns in ("p50", MS), ("p99", 50 * MS):
-        off = abs(up.position(ns) - up.position(1.033 * ns))  # what a slot knows times to
+        off = abs(up.position(ns) - up.position(1.033 * ns))  # the precision of times in a slot
         assert all(abs(y - up.position(ns)) <= off for _, y in line(svg, kind)[0])
 
 

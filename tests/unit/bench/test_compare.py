@@ -27,7 +27,7 @@ def normal(seed: int, count: int, mean: float, deviation: float) -> Histogram:
 
 
 def alternating(count: int, mean: int, deviation: int) -> Histogram:
-    """Times that lie at mean - deviation and mean + deviation, in turn: known to the digit."""
+    """Return times alternating between mean - deviation and mean + deviation: exact figures."""
     histogram = Histogram()
     histogram.record(mean - deviation, count // 2)
     histogram.record(mean + deviation, count - count // 2)
@@ -160,7 +160,7 @@ def test_a_percentile_is_compared_from_ten_samples_beyond_it(q, needed):
 
 
 def exact_interval(count: int, q: int) -> tuple[int, int]:
-    """By the definition, in whole numbers: the narrowest ranks with half a percent outside."""
+    """Compute with whole numbers the narrowest ranks with half a percent outside."""
 
     # chances[k], out of 100**count: that fewer than k samples lie below the percentile.
     each = (comb(count, k) * q**k * (100 - q) ** (count - k) for k in range(count + 1))
@@ -249,13 +249,13 @@ def test_a_share_of_0_has_no_relative_change():
     assert compare_shares(0, 1000, 20, 1000) == (0, 0.02, None, "worse")
 
 
-# How often chance is taken for a change
+# How often a random difference is reported as a change
 
 
 def test_the_same_server_measured_twice_is_seldom_found_to_have_changed():
     alarms = 0
     for seed in range(0, 400, 2):
-        # As wide as its mean is high, so that the floor of one percent decides nothing.
+        # The deviation equals the mean, so that the minimum of one percent never decides.
         old, new = (normal(100 + seed + n, 200, 5 * MS, MS) for n in (0, 1))
         alarms += compare_means(old, new).verdict != "within noise"
         alarms += compare_percentiles(old, new, 50).verdict != "within noise"

@@ -25,7 +25,7 @@ def refusal(text: str) -> str:
     return str(caught.value)
 
 
-# What one may say
+# Valid conditions
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_spaces_do_not_change_a_condition_and_its_text_is_kept_as_written(text):
     assert (condition.figure, condition.value, condition.text) == ("p99", 5 * MS, text.strip())
 
 
-# Whether it holds
+# Whether a condition holds
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_share_in_percent_is_converted_exactly(part, more):
     ).holds
 
 
-# Mistakes
+# Invalid conditions
 
 
 @pytest.mark.parametrize(

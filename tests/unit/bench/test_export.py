@@ -1,4 +1,4 @@
-"""CSV and Markdown: the report's numbers, and nothing that a reader would misunderstand."""
+"""CSV and Markdown: the report's numbers, in cells that no program misreads."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_csv_has_the_same_lines_before_the_times_of_failures():
 
 
 def test_the_csv_needs_no_quotes():
-    # No quotes and no carriage return; what would need them is the path alone.
+    # No quotes and no carriage return; only the path could need them.
     text = to_csv(failing())
     assert "\r" not in text
     assert '"' not in text
@@ -122,7 +122,7 @@ def test_no_spreadsheet_reads_a_path_as_a_formula(path):
 
 
 def rendered(report: Report, *more):
-    """The Markdown as HTML, as GitHub would make it of it (but for what it forbids)."""
+    """Return the Markdown as HTML, as GitHub renders it (except for the tags it forbids)."""
     html = (
         MarkdownIt("commonmark")
         .enable("table")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def receive(connection) -> bytes | None:
-    """The payload of one message; None if it does not come whole."""
+    """Return the payload of one message; None if it is truncated."""
     payload, is_complete = decode(receive_wire(connection))
     return payload if is_complete else None
 
@@ -64,7 +64,7 @@ class Scripted(ScriptedServer):
                 self.payloads.append(payload)
                 self.respond(self, connection, payload)
         except OSError:
-            pass  # the client did not wait
+            pass  # the client has closed
 
     def leave(self) -> None:
         os.unlink(self.path)
@@ -192,7 +192,7 @@ def test_a_bad_response_is_counted_as_a_failure_of_its_kind_without_a_latency(en
     ids=lambda case: str(case)[:15],
 )
 def test_an_exchange_leaves_no_reference_cycle(endpoint, wire, kind):
-    """It is turned off while the load is made."""
+    """The garbage collector is off while the load runs."""
 
     def respond(server, connection, payload):
         if wire is None:
@@ -202,7 +202,7 @@ def test_an_exchange_leaves_no_reference_cycle(endpoint, wire, kind):
 
     path = endpoint.with_name("missing") if kind == "refused" else endpoint
     with Scripted(endpoint, respond):
-        gc.freeze()  # leaves out what exists now
+        gc.freeze()  # ignores objects that exist now
         gc.disable()
         try:
             limit = {"timeout": MS} if kind == "timeout" else {}
@@ -216,7 +216,7 @@ def test_an_exchange_leaves_no_reference_cycle(endpoint, wire, kind):
 
 
 def test_a_response_counts_even_if_the_server_has_not_read_the_request(endpoint):
-    """Its end of the connection is gone before the request is written."""
+    """The server closes its end of the connection before the request is written."""
     with Scripted(endpoint, take=lambda connection: b"never read") as server:
         results = run(endpoint, requests=1, size=1 << 22)
     assert (results.total.count, results.bytes_in) == (1, len(server.payloads[0]))
@@ -284,7 +284,7 @@ def test_the_generator_waits_for_a_full_backlog_without_counting_a_failure(endpo
 
     monkeypatch.setattr(exchange, "connect_nowait", connecting)
     with Scripted(endpoint, backlog=0) as server:
-        first = connect(endpoint)  # the one that the backlog takes
+        first = connect(endpoint)  # the connection that fits into the backlog
         results = run(endpoint, requests=5, concurrency=5)
     assert len(tried) >= 3
     assert (results.started, results.total.count, results.failures) == (5, 5, {})

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class World:
-    """A clock, and an endpoint whose n-th response takes a given time."""
+    """A simulated clock, and an endpoint whose n-th response takes a given time."""
 
     def __init__(self, monkeypatch, service) -> None:
         self.now = self.begin = 10 * SECOND
@@ -83,7 +83,7 @@ class FakePoller:
 
 
 def assert_is(histogram, times) -> None:
-    """Percentiles are those of the very times, to 0.1 %; count, mean and bounds are exact."""
+    """Percentiles are exact to 0.1 %; count, mean and bounds are exact."""
     times = sorted(times)
     assert (histogram.count, histogram.min, histogram.max) == (len(times), times[0], times[-1])
     assert histogram.mean == sum(times) / len(times)
@@ -115,7 +115,7 @@ def test_a_stall_shows_in_response_times_for_every_client_and_once_in_service_ti
     world = World(monkeypatch, lambda number: 2 * SECOND if number == 500 else MS)
     results = world.run(duration=10 * SECOND, interval=10 * MS)
     assert_is(results.total, [MS] * 999 + [2 * SECOND])
-    # Each one after it waits 10 ms less for its turn, as it came later, and 1 ms more.
+    # Each later request waits 10 ms less, as it was due later, and 1 ms more for the one before.
     felt = [max(MS, 2 * SECOND - later * 9 * MS) for later in range(500)]
     assert_is(results.response, [MS] * 500 + felt)
     assert results.late == sum(time > MS + load.LATE_AFTER for time in felt[1:])
@@ -158,7 +158,7 @@ def test_a_missing_response_does_not_lower_the_rate(monkeypatch):
 
 
 def test_a_refused_client_does_not_delay_the_others(monkeypatch):
-    """The other clients are not delayed, and its wait is in none of their times."""
+    """The other clients are not delayed, and their times do not include its wait."""
     world = World(monkeypatch, lambda number: MS)
     stream = iter([None])
 
@@ -195,7 +195,7 @@ def test_several_processes_send_requests_at_the_same_times_as_one_process(
 
 
 def stalling(world, begin, end):
-    """A service time of 1 ms, but nothing is answered between two moments."""
+    """A service time of 1 ms, but no response between two times."""
 
     def service(number):
         ready = world.now + MS - world.begin
@@ -205,7 +205,7 @@ def stalling(world, begin, end):
 
 
 def test_a_stall_of_the_server_shows_in_both_times_if_enough_clients_are_free(monkeypatch):
-    """All requests in it wait until its end: from 2 s down to nothing."""
+    """All requests during the stall wait until its end: from 2 s down to 0 s."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
     results = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=1000)
@@ -218,7 +218,7 @@ def test_a_stall_of_the_server_shows_in_both_times_if_enough_clients_are_free(mo
 
 
 def test_a_stall_with_few_clients_shows_in_response_times(monkeypatch):
-    """Waiting for a free client is waiting, too."""
+    """The response time includes the wait for a free client."""
     world = World(monkeypatch, None)
     world.service = stalling(world, 4 * SECOND, 6 * SECOND)
     results = world.run(duration=10 * SECOND, interval=10 * MS, concurrency=2)

@@ -25,7 +25,7 @@ MS = 1_000_000
 HIGHEST = (1 << 47) - 1  # 39 hours
 BUCKETS = 19_968
 
-# As many short times as long ones: integers() alone hardly ever gives a long one.
+# As many short as long times: integers() by itself seldom gives a long one.
 times = st.integers(1, 47).flatmap(lambda bits: st.integers(0, (1 << bits) - 1))
 samples = st.lists(times, max_size=60)
 
@@ -77,7 +77,7 @@ def test_a_single_time_is_reported_to_one_part_in_1024(shorter, ns, longer):
 def test_the_ends_of_buckets_where_errors_are_largest_stay_below_one_part_in_a_thousand(end):
     for index in range(0, BUCKETS, 97):
         ns = bucket_bounds(index)[end]
-        # Between others, so that neither the minimum nor the maximum gives it away.
+        # Between other times, so that neither the minimum nor the maximum is this time.
         reported = histogram_of([0, ns, HIGHEST]).percentile(50)
         assert abs(reported - ns) * 1000 <= ns
 
@@ -114,7 +114,7 @@ def test_one_slow_time_in_a_hundred_shows_above_the_99th_percentile_and_not_at_i
     assert histogram.percentile(99.1) == pytest.approx(500 * MS, rel=0.001)
 
 
-# What is exact
+# Exact figures
 
 
 @given(samples)
@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_number_of_recorded_times():
     assert len(histogram._counts) == BUCKETS
 
 
-# Ranks, and what may be said
+# Ranks, and which percentiles are known
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The page: valid, harmless, and saying what the report says."""
+"""The page: valid, without scripts, and with the figures of the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPORTS = {
 
 @pytest.fixture(params=REPORTS.values(), ids=REPORTS)
 def report(request) -> Report:
-    """One of many kinds of reports; made here, as collecting tests should not take long."""
+    """One of many kinds of reports; created here to keep the collection of tests fast."""
     return request.param()
 
 
@@ -81,7 +81,7 @@ def texts(page, tag: str, class_: str = "") -> list[str]:
     return [element.text for element in page.all(tag, class_)]
 
 
-# Valid, alone, harmless
+# Valid, self-contained, without scripts
 
 
 def test_the_page_is_valid_and_has_no_script_and_needs_no_other_file(report):
@@ -143,7 +143,7 @@ def test_void_elements_have_no_end_tag(report):
     assert not [tag for tag in VOID if f"</{tag}>" in html]
 
 
-# What it says
+# The content of the page
 
 
 def test_the_page_has_every_section(report):

@@ -77,7 +77,7 @@ def test_the_page_has_the_light_or_dark_colours_that_the_user_prefers(
     assert (picture["width"], picture["height"]) == (width, height)
     assert picture["first"] == rgb(colours["paper"])
     seen = {name for name, is_seen in zip(colours, picture["seen"], strict=True) if is_seen}
-    # Letters and lines of each kind, the lines of the first chart among them.
+    # Text and lines of each kind, including the lines of the first chart.
     assert {"paper", "ink", "quiet", "hairline", "red", "green"} <= seen
     assert {"blue", "orange"} <= seen
 

@@ -1,4 +1,4 @@
-"""Processes that make load together: what they count, and that none is left."""
+"""Processes that generate load together: their counts, and that all of them end."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_process_out_of_descriptors_is_an_error_without_a_traceback(endpoint, 
         wait_until_ready(running)
         pid = pids_of(running)[0]
         used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-        # The first that is free is for the poller, the second for a connection.
+        # The first free descriptor is for the poller, the second for a connection.
         limit = sorted(set(range(len(used) + 2)) - used)[left]
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
         with pytest.raises(SipcError) as caught:
@@ -278,7 +278,7 @@ def test_signals_of_the_terminal_do_not_end_the_processes(endpoint, number):
     with silent_server(endpoint) as server:
         with started(plans_of(endpoint, **ENDLESS)) as running:
             pids = pids_of(running)
-            for pid in pids:  # while they start
+            for pid in pids:  # while the processes start
                 os.kill(pid, number)
 
             def on_progress(progress):

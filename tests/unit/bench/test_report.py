@@ -1,4 +1,4 @@
-"""The report: what it says, as JSON and back, and compared."""
+"""The report: its figures, its JSON format, and its comparison."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ each_loop = pytest.mark.parametrize("settings", [CLOSED, OPEN], ids=["closed", "
 def test_json_restores_every_figure_of_a_report(settings, answered, failed, share):
     report = report_of(answered, failed, settings, share, partial=True)
     back = read_back(report)
-    without = {"timeline": None}  # is for charts
+    without = {"timeline": None}  # only for charts
     assert back.to_json() | without == report.to_json() | without
     assert back.values() == report.values()
     assert back.settings == report.settings

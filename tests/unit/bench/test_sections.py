@@ -1,4 +1,4 @@
-"""The sections of a report, which all its forms have in common."""
+"""The sections of a report, which all its formats share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log or trace that is not read, or does not fit on the disk, delays nothing for long."""
+"""A log or trace that is not read, or does not fit on the disk, delays no request for long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simpleipc_cli.errors import SipcError
 
 @pytest.fixture
 def fifo(folder, monkeypatch):
-    """A named pipe with its reading end, and no time for its reader to take lines."""
+    """A named pipe with its reading end; the writer waits no time for its reader."""
     monkeypatch.setattr(line_writer, "_TIMEOUT", 0)
     path = str(folder / "fifo")
     os.mkfifo(path)

@@ -27,7 +27,7 @@ def program(command: str, log: RecordingLog) -> Program:
 
 
 class Hanging(SupervisedHandler[str]):
-    """Has one idle process. To stop it takes until `end` is set."""
+    """Has one idle process, whose stop takes until `end` is set."""
 
     def __init__(self) -> None:
         super().__init__(program("", RecordingLog()))

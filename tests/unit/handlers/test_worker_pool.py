@@ -23,7 +23,7 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 @contextmanager
 def serving(path, command: str = WORKER, threads: int = 2):
-    """A server in a thread; the handler."""
+    """Run a server in a thread; yield its handler."""
     log, descriptors = RecordingLog(), DescriptorLimit()
     environment = handler_environment(os.environ, str(path))
     program = Program(Command(command, os.environ["PATH"]), environment, descriptors, log, 2.0)
@@ -40,7 +40,7 @@ def serving(path, command: str = WORKER, threads: int = 2):
 
 
 def test_the_spawn_function_is_loaded_before_the_first_request(endpoint):
-    """Loading it needs a descriptor, and the slower one that serves without would stay."""
+    """Loading it needs a descriptor; without one the slower function would be used for ever."""
     best_spawn.cache_clear()
     with serving(endpoint):
         wait_until(lambda: best_spawn.cache_info().currsize, "it to be loaded")
@@ -78,7 +78,7 @@ def test_a_worker_that_has_a_request_finishes_it_before_it_is_replaced(endpoint,
 
 def test_repeated_reloads_of_workers_lose_no_request(endpoint):
     done = threading.Event()
-    with serving(endpoint, "cat", threads=4) as handler:  # which starts fast
+    with serving(endpoint, "cat", threads=4) as handler:  # a program that starts fast
 
         def reload() -> None:
             while not done.wait(0.01):

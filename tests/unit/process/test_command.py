@@ -33,7 +33,7 @@ def programs(tmp_path):
 
 @pytest.fixture
 def command(here, programs):
-    """Makes commands that find what is in `programs`."""
+    """Creates commands that find the programs in `programs`."""
     return lambda line: Command(line, str(programs))
 
 
@@ -266,7 +266,7 @@ def test_a_command_is_missing_if_plain_words_name_no_program(line, missing, comm
     assert command(line).is_missing() is missing
 
 
-# No difference to the shell
+# Same result as with the shell
 
 
 @pytest.fixture(scope="module")

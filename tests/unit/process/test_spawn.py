@@ -81,11 +81,11 @@ def test_a_program_has_only_the_given_descriptors(start):
     found = {int(number) for number in written.split()}
     given = {0, 1, 2, 7, pipe[1], *inheritable_fds()}
     assert given <= found
-    assert len(found - given) == 1  # its own, of the folder
+    assert len(found - given) == 1  # the descriptor that lists the folder
 
 
 def test_without_proc_a_start_does_not_check_every_possible_descriptor(monkeypatch):
-    """A container's limit may be a thousand million; here nobody can set it so high."""
+    """The limit in a container may be a thousand million, which a test cannot set."""
 
     def no_proc(_path):
         raise FileNotFoundError
@@ -114,7 +114,7 @@ def test_a_program_leads_a_session_and_has_the_default_signal_state(start):
             signal.signal(number, handler)
     lines = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
     assert int(lines["SigBlk"], 16) == 0
-    assert int(lines["SigIgn"], 16) & ~(0b11 << 31) == 0  # two are glibc's own
+    assert int(lines["SigIgn"], 16) & ~(0b11 << 31) == 0  # two are used by glibc itself
     pid, _, rest = status.splitlines()[-1].partition(" ")  # pid (name) state parent group session
     assert rest.split()[3:5] == [pid, pid]
 
@@ -308,7 +308,7 @@ def test_handlers_that_start_at_once_do_not_inherit_each_others_descriptors(endp
             thread.start()
         for thread in threads:
             thread.join(TIMEOUT)
-    assert found == [(b"0\n1\n2\n3\n", True)] * 80  # the last is its own, of the folder
+    assert found == [(b"0\n1\n2\n3\n", True)] * 80  # the last one lists the folder
 
 
 # -- without the C library -----------------------------------------------------------------

@@ -7,7 +7,7 @@ from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 
 def test_a_start_that_hangs_does_not_block_other_users_of_the_limit(monkeypatch):
-    """A program's disk may never answer; the event loop must not wait for it."""
+    """The disk of a program may never respond; the event loop must not wait for it."""
     monkeypatch.setattr(fd_limit, "_MAX_START", 0.01)
     monkeypatch.setattr(fd_limit, "set_fd_limit", lambda _limit: True)
     limit = DescriptorLimit()

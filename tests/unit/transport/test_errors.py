@@ -26,7 +26,7 @@ from simpleipc_cli.transport.unix.stream import endpoint_error, socket_hint
         (errno.ENAMETOOLONG, NotASocket, "choose another path"),
         (errno.EMFILE, OutOfResources, "ulimit -n"),
         (errno.ENOMEM, OutOfResources, "free memory"),
-        (errno.EAGAIN, EndpointError, ""),  # only of connect(2) it means a full queue
+        (errno.EAGAIN, EndpointError, ""),  # only for connect(2) it means a full backlog
         (errno.ENOSPC, EndpointError, "free space"),
         (errno.EAFNOSUPPORT, EndpointError, "sandbox"),
         (errno.ENOSYS, EndpointError, "sandbox"),

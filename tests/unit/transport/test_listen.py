@@ -82,7 +82,7 @@ def test_an_error_during_the_cleanup_does_not_replace_the_first_error(endpoint, 
 
 @pytest.mark.parametrize("age", [6.0, 4.5, -3600.0], ids=["old", "soon old", "from the future"])
 def test_the_lock_left_by_a_dead_server_is_removed_once_it_is_old(endpoint, folder, age):
-    """It is old after five seconds; one from the future five seconds after it was found."""
+    """A lock is old after five seconds; one from the future five seconds after it was found."""
     lock = folder / "sock.lock"
     lock.touch()
     os.utime(lock, (time.time() - age,) * 2)
@@ -93,7 +93,7 @@ def test_the_lock_left_by_a_dead_server_is_removed_once_it_is_old(endpoint, fold
 
 @needs_root
 def test_a_lock_without_permission_is_removed_once_it_is_old(endpoint, folder):
-    """A umask of 0777 makes such a one."""
+    """A umask of 0777 creates such a lock."""
     folder.chmod(0o1777)
     lock = folder / "sock.lock"
     lock.touch(mode=0)

@@ -26,7 +26,7 @@ def test_one_process_holds_the_lock_and_leaves_no_file(path, folder):
     first.release()
     assert os.listdir(folder) == []
     assert second.take()
-    first.release()  # again, and without effect
+    first.release()  # a second call has no effect
     assert not first.take()
     second.release()
     assert os.listdir(folder) == []
@@ -97,7 +97,7 @@ def test_the_error_names_a_file_of_another_user_at_the_path_of_the_lock(path, fo
         lock.take()
 
 
-# Takes the lock a number of times, each time alone: making a folder fails if it exists.
+# Takes the lock repeatedly; while it holds it, mkdir() must not find the folder.
 TAKES = """
 import os, sys, time
 from simpleipc_cli.transport import StartLock

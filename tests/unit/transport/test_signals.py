@@ -16,7 +16,7 @@ from simpleipc_cli.transport import connect
 
 
 class Handled(Exception):
-    """The signal's handler was called."""
+    """Raised by the handler of the signal."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def handled():
 
 @pytest.mark.parametrize("limit", [None, 1000.0], ids=["without limit", "with a limit"])
 def test_a_signal_that_interrupts_no_call_is_handled(endpoint, handled, limit):
-    """Like a signal just before the call: it interrupts another thread, and no call here."""
+    """Act as a signal just before the call: it interrupts another thread, no call here."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(endpoint))
         listener.listen()

@@ -12,7 +12,7 @@ from simpleipc_cli.transport import listen, listener_from_fd
 
 
 def test_a_client_of_a_stopped_listeners_socket_is_refused(endpoint):
-    """Under a bind mount, say, the name stays. A client that is refused may try again."""
+    """Under a bind mount, for example, the name stays. A refused client may try again."""
     listener = listen(str(endpoint), mode=0o600, backlog=5)
     held = os.open(endpoint, os.O_PATH)
     early = [connect(f"/proc/self/fd/{held}") for _ in range(3)]
