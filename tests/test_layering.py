@@ -278,7 +278,7 @@ def test_the_package_loads_no_other_module():
     assert modules_loaded_by("import simpleipc_cli") == own
 
 
-def test_a_send_by_a_program_loads_nothing_heavy():
+def test_a_send_by_a_program_loads_no_large_module():
     loaded = modules_loaded_by("from simpleipc_cli import connect, send")
     assert "simpleipc_cli.api.client" in loaded
     heavy = set(HEAVY) - {"select", "typing"}

@@ -32,7 +32,7 @@ from simpleipc_cli import (
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.transport import connect_nowait, listen
 
-SHORT = 0.05  # seconds, for what never comes
+SHORT = 0.05  # seconds, for an event that never happens
 LARGE = bytes(range(256)) * 40_000  # ten megabytes
 BOTH = pytest.mark.parametrize("ask", ["send", "connect"])
 
@@ -56,7 +56,7 @@ def serve(path):
 
 
 def asked(ask, path, request=b"ping", **limits):
-    """The response by one of the two functions."""
+    """Send a request with one of the two functions; return the response."""
     if ask == "send":
         return send(path, request, **limits)
     with connect(path, **limits) as connection:
@@ -85,7 +85,7 @@ def respond_with(data):
 
 
 def until_closed(piece):
-    """Write pieces until the client hangs up."""
+    """Write pieces until the client closes."""
 
     def act(stream):
         try:
@@ -98,7 +98,7 @@ def until_closed(piece):
 
 
 def received(stream, came):
-    """Keep what arrives, up to the end of the stream."""
+    """Append the bytes that arrive to a list, up to the end of the stream."""
     buffer = bytearray(1 << 16)
     while count := stream.read(buffer, Deadline(TIMEOUT)):
         came.append(bytes(buffer[:count]))
@@ -115,7 +115,7 @@ def test_a_request_is_answered(path, serve, ask, request_):
 
 
 @BOTH
-def test_both_ways_at_once(path, serve, ask):
+def test_a_large_request_and_a_large_response_are_sent_at_once(path, serve, ask):
     serve(echo_as_it_comes)
     assert asked(ask, path, LARGE) == LARGE
 
@@ -162,20 +162,20 @@ def test_bytes_after_the_flush_are_dropped(path, serve, ask):
 
 @BOTH
 @pytest.mark.parametrize("size", [1, len(LARGE)], ids=["small", "large"])
-def test_a_server_that_hangs_up_in_mid_request_has_not_answered(path, serve, ask, size):
+def test_a_server_that_closes_within_the_request_causes_an_error(path, serve, ask, size):
     serve(lambda stream: None)
     with pytest.raises(IncompleteMessage):
         asked(ask, path, b"x" * size)
 
 
 @BOTH
-def test_a_server_that_answers_and_hangs_up_in_mid_request_has_answered(path, serve, ask):
+def test_a_response_is_returned_though_the_server_closes_within_the_request(path, serve, ask):
     serve(lambda stream: write_all(stream, b"0008pong0000"))
     assert asked(ask, path, LARGE) == b"pong"
 
 
 @BOTH
-def test_a_server_that_writes_before_it_reads_blocks_nothing(path, serve, ask):
+def test_a_server_that_writes_before_it_reads_causes_no_deadlock(path, serve, ask):
     def act(stream):
         write_all(stream, packets(LARGE))
         assert request_of(stream) == LARGE
@@ -190,7 +190,7 @@ def test_a_server_that_writes_before_it_reads_blocks_nothing(path, serve, ask):
 
 @BOTH
 @pytest.mark.parametrize("size", [1, len(LARGE)], ids=["small", "large"])
-def test_a_server_that_never_reads_makes_the_client_time_out(path, serve, ask, size):
+def test_a_call_times_out_if_the_server_never_reads(path, serve, ask, size):
     over = threading.Event()
     serve(lambda stream: over.wait(TIMEOUT))
     with pytest.raises(TimedOut):
@@ -209,7 +209,7 @@ def test_a_response_that_never_ends_times_out(path, serve, ask):
         asked(ask, path, timeout=SHORT)
 
 
-def test_a_response_that_is_read_for_ever_times_out(path, serve):
+def test_reading_an_endless_response_times_out(path, serve):
     serve(until_closed(lambda: packets(b"x" * 1000)))
     with connect(path, timeout=SHORT) as connection, pytest.raises(TimedOut):
         all(connection)
@@ -228,8 +228,8 @@ def test_each_step_of_a_connection_may_time_out(path, serve):
 
 
 @BOTH
-def test_time_that_is_over_before_the_connection_is_no_timeout(path, ask):
-    """Nothing was sent: the request may be sent to another server."""
+def test_a_time_limit_that_expires_before_the_connection_gives_the_error_of_connecting(path, ask):
+    """No byte was sent, so that the program may send the request to another server."""
     with pytest.raises(PathNotFound):
         asked(ask, path, timeout=0)
     with pytest.raises(PathNotFound):
@@ -240,7 +240,7 @@ def test_time_that_is_over_before_the_connection_is_no_timeout(path, ask):
 
 @BOTH
 @pytest.mark.parametrize("seconds", [math.inf, 1e30, None], ids=str)
-def test_no_time_is_too_long(path, serve, ask, seconds):
+def test_any_length_of_time_is_accepted_as_a_limit(path, serve, ask, seconds):
     serve(echo)
     limits = dict.fromkeys(("timeout", "connect_timeout", "wait"), seconds)
     assert asked(ask, path, b"x", **limits) == b"x"
@@ -278,13 +278,13 @@ def busy(path):
     [{"connect_timeout": SHORT}, {"timeout": SHORT}, {"timeout": 0}, {"wait": SHORT}],
     ids=str,
 )
-def test_a_server_is_busy(path, ask, limits):
+def test_a_server_with_a_full_backlog_is_reported_as_busy(path, ask, limits):
     with pytest.raises(ServerBusy):
         asked(ask, path, **limits)
 
 
 @pytest.mark.usefixtures("busy")
-def test_a_probe_finds_a_busy_server(path):
+def test_a_probe_reports_a_busy_server(path):
     found = probe(path, timeout=SHORT)
     assert (found.state, found.pid, found.uid) == (State.BUSY, None, None)
     assert isinstance(found.error, ServerBusy)
@@ -294,7 +294,7 @@ def test_a_probe_finds_a_busy_server(path):
 # streams
 
 
-def test_the_response_comes_while_the_request_is_sent(path, serve):
+def test_the_response_can_be_read_while_the_request_is_sent(path, serve):
     serve(echo_as_it_comes)
     with connect(path, timeout=TIMEOUT) as connection:
         pieces = iter(connection)
@@ -317,7 +317,7 @@ def test_a_long_response_is_returned_in_small_pieces(path, serve):
 
 
 @pytest.mark.parametrize("size", [0, 1, len(LARGE)], ids=["nothing", "small", "large"])
-def test_a_request_is_left_incomplete_without_finish(path, serve, size):
+def test_a_request_without_finish_is_sent_without_a_flush(path, serve, size):
     came = []
     peer = serve(lambda stream: received(stream, came))
     with connect(path) as connection:
@@ -326,8 +326,8 @@ def test_a_request_is_left_incomplete_without_finish(path, serve, size):
     assert decode(b"".join(came)) == (b"x" * size, False)
 
 
-def test_a_write_reports_that_the_server_reads_no_more(path, serve):
-    """But is no error: the response is complete."""
+def test_a_write_returns_false_once_the_server_has_responded_and_closed(path, serve):
+    """This is no error, as the response is complete."""
     serve(lambda stream: write_all(stream, b"0008pong0000"))
     with connect(path, timeout=TIMEOUT) as connection:
         while connection.write(b"x" * 1000):
@@ -337,8 +337,8 @@ def test_a_write_reports_that_the_server_reads_no_more(path, serve):
         assert connection.read() == b"pong"
 
 
-def test_a_loop_of_writes_ends_when_the_server_fails(path, serve):
-    """What it had answered can still be read, and then the error again."""
+def test_a_write_raises_an_error_once_the_server_has_closed_within_its_response(path, serve):
+    """The received part of the response can be read; then the error is raised again."""
     serve(lambda stream: write_all(stream, b"0008pong"))
     with connect(path, timeout=TIMEOUT) as connection:
         with pytest.raises(IncompleteMessage):
@@ -351,7 +351,7 @@ def test_a_loop_of_writes_ends_when_the_server_fails(path, serve):
             next(iter(connection))
 
 
-def test_a_connection_is_used_in_order(path, serve):
+def test_calls_of_a_connection_in_the_wrong_order_are_refused(path, serve):
     serve(lambda stream: received(stream, []))
     with connect(path) as connection:
         with pytest.raises(ValueError, match="not finished"):
@@ -366,7 +366,7 @@ def test_a_connection_is_used_in_order(path, serve):
 
 
 def test_an_iterator_does_not_outlive_its_connection(path, serve):
-    """What is left of the response must not appear to be its end."""
+    """An unread rest of the response must not be treated as its end."""
     serve(until_closed(lambda: b"0008pong"))
     with connect(path) as connection:
         pieces = iter(connection)
@@ -384,12 +384,12 @@ def test_an_iterator_does_not_outlive_its_connection(path, serve):
     [b"abcd", bytearray(b"abcd"), memoryview(b"abcd"), array.array("h", b"abcd")],
     ids=lambda value: type(value).__name__,
 )
-def test_a_request_may_be_any_bytes(path, serve, ask, request_):
+def test_a_request_may_be_any_object_of_bytes(path, serve, ask, request_):
     serve(echo)
     assert asked(ask, path, request_) == b"abcd"
 
 
-def test_a_request_is_no_text(path, serve):
+def test_a_request_of_text_is_refused(path, serve):
     with pytest.raises(TypeError):
         send(path, "ping")  # before it connects
     serve(lambda stream: received(stream, []))
@@ -397,12 +397,12 @@ def test_a_request_is_no_text(path, serve):
         connection.write("ping")
 
 
-def test_a_path_may_be_an_object(tmp_path, serve):
+def test_a_path_may_be_a_path_object(tmp_path, serve):
     serve(echo)
     assert send(tmp_path / "demo.sock", b"x") == b"x"
 
 
-def test_no_endpoint_has_such_a_name():
+def test_a_path_that_no_endpoint_can_have_is_refused():
     for path in ("", "a\0b"):
         with pytest.raises(NotASocket):
             send(path, b"x")
@@ -412,7 +412,7 @@ def test_no_endpoint_has_such_a_name():
 # probes and threads
 
 
-def test_a_probe_finds_a_server(path, serve):
+def test_a_probe_reports_a_missing_and_a_listening_server(path, serve):
     missing = probe(path)
     assert missing.state is State.PATH_NOT_FOUND
     assert isinstance(missing.error, PathNotFound)
@@ -426,8 +426,8 @@ def test_a_probe_finds_a_server(path, serve):
     assert came == []
 
 
-def test_many_threads_ask_at_once(path, serve):
-    """And none is left."""
+def test_many_threads_can_send_requests_at_once(path, serve):
+    """No thread is left."""
     before = threading.active_count()
     peer = serve(echo, 40)
     answers = run_concurrently(40, lambda: send(path, LARGE, connect_timeout=None))
@@ -436,7 +436,7 @@ def test_many_threads_ask_at_once(path, serve):
     assert threading.active_count() == before
 
 
-def test_an_asyncio_program_asks(path, serve):
+def test_an_asyncio_program_can_send_requests_in_threads(path, serve):
     serve(echo, 5)
 
     async def ask():

@@ -84,7 +84,7 @@ def test_without_a_signal_no_handler_is_changed(number):
     assert signal.getsignal(number) is before
 
 
-def test_in_other_threads_nothing_changes(number):
+def test_signals_are_not_held_in_other_threads(number):
     """Handlers run in the main thread, which does not hold them."""
     handler = signal.getsignal(number)
     done = []

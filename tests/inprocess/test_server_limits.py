@@ -295,7 +295,7 @@ def stop_twice(server, point):
     return steps >= point
 
 
-def test_a_second_stop_at_any_point_of_the_first_aborts(path):
+def test_a_second_stop_at_any_point_of_the_first_stop_aborts_the_exchanges(path):
     """Threads call stop(), and so does a signal handler, which may interrupt another call."""
     for point in count(1):
         with serving(path) as server:

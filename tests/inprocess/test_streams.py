@@ -64,7 +64,7 @@ def test_several_buffers_are_written_in_order(pair):
     thread.join(TIMEOUT)
 
 
-def test_bytes_go_both_ways_at_once(pair):
+def test_bytes_are_sent_in_both_directions_at_once(pair):
     data = [bytes([number]) * 3_000_000 for number in range(2)]
     threads = [
         threading.Thread(target=write_all, args=(stream, what))

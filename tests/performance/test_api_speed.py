@@ -1,4 +1,4 @@
-"""How fast a program's `send()` is, compared with a client that trusts the server."""
+"""The speed of a program's `send()`, compared with a client that checks no response."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOAL = 0.7
 
 
 def rate(ask, path: str) -> float:
-    """Requests a second in a loop."""
+    """Return the requests per second of a loop."""
     began = perf_counter()
     for _ in range(REQUESTS):
         ask(path)
@@ -46,7 +46,7 @@ def on_two_processors(path):
 
 
 def test_sends_in_a_loop_are_nearly_as_fast_as_a_bare_client(endpoint, state):
-    """The best of many short turns: the others show what else the machine did."""
+    """Compare the best of many short turns: other activity of the machine slows the rest."""
     bare, ours = [], []
     with on_two_processors(endpoint):
         for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Start one server from several threads by `ensure_running`, ask it, and print its answer."""
+"""Start one server from several threads, send a request to it, and print the response."""
 
 import sys
 import threading

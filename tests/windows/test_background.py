@@ -76,7 +76,7 @@ def test_many_simultaneous_clients_start_one_server(wine, path, folder, serve):
     assert starts(folder) == ["started"]
 
 
-def test_threads_of_a_program_start_one_server(wine, path, folder, serve):
+def test_several_threads_of_a_program_start_one_server(wine, path, folder, serve):
     ran = ended(wine.start("starter.py", path, serve, TIMEOUT))
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.split()[1:] == ["1", "x"]

@@ -157,7 +157,7 @@ def test_bytes_after_the_response_are_in_the_trace(endpoint):
     assert '< received 0009 (9 bytes) after the flush: "extra"' in trace_events(done.stderr)
 
 
-def test_a_server_that_closes_while_the_client_writes_is_in_the_trace(endpoint):
+def test_the_trace_shows_that_the_server_closed_while_the_client_wrote(endpoint):
     with scripted_server(endpoint, lambda connection: connection.recv(1)):
         done = run_cli("send", endpoint, "--trace", input=bytes(5 * MIB))
     assert done.returncode == 7
@@ -168,7 +168,7 @@ def test_a_server_that_closes_while_the_client_writes_is_in_the_trace(endpoint):
     assert any(event.startswith("> sent unfinished: ") for event in events)
 
 
-def test_a_server_that_has_stopped_reading_is_in_the_trace(endpoint, folder):
+def test_the_trace_shows_that_the_server_has_stopped_reading(endpoint, folder):
     trace = folder / "trace"
     shut = threading.Event()
 

@@ -214,7 +214,7 @@ class TestFailingConnection:
 class TestFailingConnections:
     pytestmark = needs_strace
 
-    def test_connections_that_fail_alike_are_logged_once(self, endpoint, folder):
+    def test_the_same_failure_of_several_connections_is_logged_once(self, endpoint, folder):
         with Server(endpoint, "cat") as server:
             for _ in range(2):
                 fault = Fault("getsockopt", "EPERM", 1, "main")

@@ -1,4 +1,4 @@
-"""The client of the API where only POSIX systems allow to look: paths, users, descriptors."""
+"""The client of the API on POSIX systems only: paths, users, descriptors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def datagram(path):
     ],
     ids=["stale", "missing", "file", "folder", "datagrams", "loop"],
 )
-def test_nothing_listens(endpoint, make, error, state):
+def test_each_kind_of_path_without_a_server_has_its_error_and_state(endpoint, make, error, state):
     open_meanwhile = make(endpoint)
     for ask in (lambda: send(endpoint, b"x"), lambda: connect(endpoint)):
         with pytest.raises(error) as raised:
@@ -78,7 +78,7 @@ def test_nothing_listens(endpoint, make, error, state):
 
 
 @needs_root
-def test_another_user_may_not_connect(endpoint, folder):
+def test_a_connection_of_another_user_is_refused(endpoint, folder):
     folder.chmod(0o755)
     with EchoServer(endpoint):
         endpoint.chmod(0o600)
@@ -88,14 +88,14 @@ def test_another_user_may_not_connect(endpoint, folder):
             assert probe(endpoint).state is State.PERMISSION_DENIED
 
 
-def test_a_probe_finds_who_listens(endpoint):
+def test_a_probe_reports_the_process_and_the_user_that_listen(endpoint):
     with RespondingServer(endpoint):
         found = probe(endpoint)
     assert (found.state, found.pid, found.uid) == (State.LISTENING, os.getpid(), os.geteuid())
     assert found.error is None
 
 
-def test_the_default_endpoint_is_that_of_the_command(endpoint, monkeypatch):
+def test_the_default_endpoint_is_the_default_endpoint_of_the_command(endpoint, monkeypatch):
     monkeypatch.setenv("SIPC_PATH", str(endpoint))
     with RespondingServer(endpoint):
         assert send(None, b"x") == b"x"
@@ -115,7 +115,7 @@ def test_links_and_long_paths_lead_to_the_endpoint(folder):
             assert send(path, b"x") == b"x"
 
 
-# a hundred megabytes each way, by a program that keeps none of them
+# a hundred megabytes in each direction, by a program that stores none of them
 
 PROGRAM = """
 import sys, threading
@@ -147,8 +147,8 @@ def test_memory_does_not_grow_with_messages_in_both_directions(endpoint):
             assert peak_memory(program.pid) < 40 << 20
 
 
-def test_a_response_that_cannot_be_kept_is_an_error(endpoint, folder, monkeypatch):
-    """It is never returned with a part missing."""
+def test_a_response_that_cannot_be_stored_is_an_error(endpoint, folder, monkeypatch):
+    """An incomplete response is never returned."""
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(system, "SPOOL_FOLDERS", (str(folder / "none"),))
 
@@ -170,7 +170,7 @@ def test_a_response_that_cannot_be_kept_is_an_error(endpoint, folder, monkeypatc
 
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e30, None], ids=str)
-def test_no_time_is_too_long_for_a_busy_server(endpoint, seconds):
+def test_any_length_of_time_to_wait_for_a_busy_server_is_accepted(endpoint, seconds):
     with busy_listener(endpoint) as listener:
         asking = threading.Thread(
             target=send,
@@ -192,15 +192,15 @@ def test_no_time_is_too_long_for_a_busy_server(endpoint, seconds):
         assert not asking.is_alive()
 
 
-# what is left
+# descriptors and threads that are left
 
 
 def tasks() -> set[str]:
     return set(os.listdir("/proc/self/task"))
 
 
-def test_nothing_is_left_of_an_exchange_however_it_ends(folder):
-    """No descriptor, and no thread: a large request needs one."""
+def test_an_exchange_leaves_no_descriptor_and_no_thread_after_any_end(folder):
+    """A large request needs a thread."""
     large = MEGABYTE * 3
     answers = [message(large), b"", b"0008po", b"nonsense"]
     over = threading.Event()
@@ -237,7 +237,7 @@ def test_nothing_is_left_of_an_exchange_however_it_ends(folder):
     wait_until(lambda: tasks() <= threads, "no thread left")
 
 
-def test_without_a_free_descriptor_the_error_says_so(endpoint):
+def test_the_error_names_the_lack_of_a_free_descriptor(endpoint):
     with RespondingServer(endpoint):
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
@@ -262,7 +262,7 @@ def test_a_small_request_needs_no_thread(endpoint):
     assert asking <= before
 
 
-def test_spooled_bytes_are_in_the_first_folder(endpoint, folder, monkeypatch):
+def test_bytes_are_spooled_in_the_first_folder(endpoint, folder, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(folder))
     used = []
     real = tempfile.TemporaryFile

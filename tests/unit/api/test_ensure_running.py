@@ -54,7 +54,7 @@ def test_a_server_is_started_once(endpoint, spawning, env):
 
 
 def test_a_server_that_ends_is_reaped(endpoint, env):
-    before = set(threading.enumerate())  # perhaps with one of another test's server
+    before = set(threading.enumerate())  # may include a thread for another test's server
     ensure_running(endpoint, SERVE, env=env)
     server = probe(endpoint).pid
     assert server in children(os.getpid())
@@ -63,7 +63,7 @@ def test_a_server_that_ends_is_reaped(endpoint, env):
     wait_until(lambda: before >= set(threading.enumerate()), "the thread to end")
 
 
-def test_of_many_threads_one_starts_a_server(endpoint, spawning, env):
+def test_many_threads_start_one_server(endpoint, spawning, env):
     def ask():
         ensure_running(endpoint, STARTS, timeout=TIMEOUT, env=env)
         return send(endpoint, b"x", connect_timeout=None)
@@ -80,7 +80,7 @@ assert send(sys.argv[1], b"x", connect_timeout=None) == b"x"
 """
 
 
-def test_of_many_programs_one_starts_a_server(endpoint, spawning, env):
+def test_many_programs_start_one_server(endpoint, spawning, env):
     command = [sys.executable, "-c", PROGRAM, str(endpoint), STARTS]
     programs = [subprocess.Popen(command, env=env) for _ in range(20)]
     assert [program.wait(TIMEOUT) for program in programs] == [0] * 20
@@ -96,7 +96,7 @@ def test_a_command_may_be_a_list_of_words(endpoint, folder, env):
     assert (folder / "words").read_text() == expected
 
 
-def test_without_env_the_command_gets_ours(endpoint, spawning, folder, monkeypatch):
+def test_without_env_the_command_inherits_the_environment(endpoint, spawning, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name, value in spawning.environment().items():
         monkeypatch.setenv(name, value)
@@ -118,7 +118,7 @@ def test_a_command_that_does_not_listen_in_time_is_ended(endpoint, spawning, env
     spawning.check_nothing_left()
 
 
-def test_nothing_is_started_where_no_server_can_be(folder, spawning, env):
+def test_no_server_is_started_at_a_path_where_none_can_listen(folder, spawning, env):
     (folder / "file").write_text("precious")
     with pytest.raises(NotASocket):
         ensure_running(folder / "file", "touch started", env=env)
@@ -127,7 +127,7 @@ def test_nothing_is_started_where_no_server_can_be(folder, spawning, env):
     assert os.listdir(folder) == ["file"]
 
 
-def test_a_busy_server_is_a_server(endpoint, folder, env):
+def test_ensure_running_starts_no_server_if_one_is_busy(endpoint, folder, env):
     with busy_listener(endpoint):
         with pytest.raises(ServerBusy):
             ensure_running(endpoint, "touch started", connect_timeout=0.05, env=env)
@@ -182,8 +182,10 @@ else:
 
 
 @pytest.mark.parametrize("thread", ["main", "other"])
-def test_a_program_handles_its_signals_meanwhile(endpoint, spawning, folder, env, thread):
-    """And the server is started: no handler raises an exception."""
+def test_a_program_handles_its_signals_while_a_server_starts(
+    endpoint, spawning, folder, env, thread
+):
+    """The server is started, as no handler raises an exception."""
     os.mkfifo(folder / "go")
     line = f"echo $$ >>starts; read line <go; {SERVE}"
     command = [sys.executable, "-c", HANDLED, str(endpoint), line, thread]
@@ -208,7 +210,9 @@ except SpawnFailed as error:
 """
 
 
-def test_with_sigchld_ignored_nothing_is_started_and_the_error_says_why(endpoint, spawning, env):
+def test_with_sigchld_ignored_no_server_is_started_and_the_error_names_the_cause(
+    endpoint, spawning, env
+):
     command = [sys.executable, "-c", IGNORED, str(endpoint), "touch starts"]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT)
     assert b"SIGCHLD" in done.stdout
@@ -216,15 +220,15 @@ def test_with_sigchld_ignored_nothing_is_started_and_the_error_says_why(endpoint
     spawning.check_nothing_left()
 
 
-def test_a_server_outlives_the_program_that_started_it(endpoint, env):
+def test_a_server_keeps_running_after_the_program_that_started_it_has_ended(endpoint, env):
     subprocess.run([sys.executable, "-c", PROGRAM, str(endpoint), SERVE], env=env, check=True)
     server = probe(endpoint).pid
     assert os.getsid(server) == server
     assert send(endpoint, b"x") == b"x"
 
 
-def test_a_program_may_have_closed_its_standard_streams(endpoint, env):
-    """As daemons do; the server can still write to its standard error."""
+def test_a_program_with_closed_standard_streams_can_start_a_server(endpoint, env):
+    """Daemons close them; the server can still write to its standard error."""
     program = [sys.executable, "-c", PROGRAM, endpoint, f"{SERVE[:-3]}'echo why >&2; cat'"]
     command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *program]
     assert subprocess.run(command, env=env, timeout=TIMEOUT).returncode == 0

@@ -1,4 +1,4 @@
-"""What `simpleipc_cli` exports: the names, their types, and what `pydoc` says."""
+"""The exports of `simpleipc_cli`: the names, their types, and the text of `pydoc`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_all_errors_are_exported():
     assert simpleipc_cli.TimedOut is errors.TimedOut
 
 
-def test_all_names_are_found():
+def test_all_exported_names_exist():
     assert set(simpleipc_cli.__all__) <= set(dir(simpleipc_cli))
     for name in simpleipc_cli.__all__:
         assert getattr(simpleipc_cli, name).__name__ == name
@@ -43,12 +43,12 @@ def test_all_names_are_found():
         _ = simpleipc_cli.missing
 
 
-def test_the_states_are_the_words_of_the_command():
+def test_the_states_have_the_names_that_the_command_prints():
     words = {word for _, word in client._STATES} | {"listening", "other error"}
     assert {f"{state}" for state in simpleipc_cli.State} == words
 
 
-def test_no_hint_names_an_option():
+def test_no_hint_of_an_error_names_an_option_of_the_command():
     kinds = [getattr(simpleipc_cli, name) for name in simpleipc_cli.__all__]
     hints = [kind.hint for kind in kinds if inspect.isclass(kind) and hasattr(kind, "hint")]
     assert any(hints)
@@ -56,14 +56,14 @@ def test_no_hint_names_an_option():
 
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__qualname__)
-def test_each_argument_is_described(function):
+def test_the_docstring_of_each_function_describes_each_argument(function):
     text = inspect.getdoc(function)
     assert text.splitlines()[0].endswith(".")
     for name in inspect.signature(function).parameters:
         assert name in {"self", "data"} or f"\n{name}: " in text or "Arguments are those" in text
 
 
-def test_pydoc_describes_all(folder):
+def test_pydoc_describes_all_exported_names(folder):
     command = [sys.executable, "-m", "pydoc", "simpleipc_cli"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in simpleipc_cli.__all__:
@@ -89,7 +89,7 @@ send("demo.sock", "text")
 """
 
 
-def test_a_type_checker_knows_the_types(folder):
+def test_a_type_checker_checks_programs_that_use_the_package(folder):
     pytest.importorskip("mypy")
     (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "program.py"]

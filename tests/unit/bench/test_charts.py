@@ -134,7 +134,7 @@ def test_no_chart_is_drawn_for_too_few_responses_for_a_median(count):
     assert latency_by_percentile(run.report()) is None
 
 
-def test_a_curve_of_very_many_steps_stays_small():
+def test_a_curve_of_many_steps_is_drawn_with_a_limited_number_of_points():
     run = Run()
     for exponent in range(47):
         for number in range(1_000):

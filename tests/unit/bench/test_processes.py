@@ -104,7 +104,7 @@ def test_the_counts_of_three_processes_add_up_to_those_of_the_server(endpoint):
     assert (reports[-1].answered, reports[-1].failed) == (50, 0)
 
 
-def test_failures_of_all_processes_add_up(endpoint):
+def test_the_failures_of_all_processes_are_added(endpoint):
     with started(plans_of(endpoint, requests=9)) as running:
         running.run(never)
         results = running.results

@@ -207,7 +207,7 @@ def test_an_open_loop_and_a_closed_one_are_compared_by_their_service_times():
     assert changes["p50"].relative == 0
 
 
-def test_a_report_without_samples_compares_as_too_few_samples():
+def test_the_comparison_of_a_report_without_samples_says_too_few_samples():
     empty = Report("/run/x", "now", Settings(), Results())
     changes = empty.compare(report_of())
     assert "rate" not in changes

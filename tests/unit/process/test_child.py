@@ -67,7 +67,7 @@ def test_a_child_is_closed_once_even_if_its_end_failed(monkeypatch, pipes):
     os.close(child.descriptor)
 
 
-def test_a_child_runs_on_although_no_thread_can_wait_for_it(monkeypatch, pipes):
+def test_a_child_keeps_running_if_no_thread_can_wait_for_it(monkeypatch, pipes):
     def fail(_thread):
         raise RuntimeError("can't start new thread")
 

@@ -261,7 +261,7 @@ def test_the_program_is_searched_for_at_each_start(command, here, programs):
         ("", False),
     ],
 )
-def test_a_command_is_missing_if_plain_words_name_no_program(line, missing, command, here):
+def test_a_command_of_plain_words_is_missing_if_they_name_no_program(line, missing, command, here):
     write_program(here / "mine")
     assert command(line).is_missing() is missing
 
