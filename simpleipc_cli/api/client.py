@@ -86,8 +86,9 @@ def connect(
 class Connection:
     """One request and its response, from connect(). For one thread at a time, and for `with`.
 
-    Neither side can block the other: while the server does not take the request, what has arrived
-    of the response is kept, in memory and then in an unnamed file in $TMPDIR or /var/tmp.
+    Client and server cannot block each other: while the server does not read the request, the
+    received part of the response is stored in memory, then in an unnamed file in $TMPDIR or
+    /var/tmp.
 
     Every method raises TimedOut when the time of connect() is over, ValueError after close().
     """
@@ -105,7 +106,7 @@ class Connection:
         self._server_reads = True
         self._at_end = False  # the server writes no more
         self._failure: SipcError | None = None
-        """Why the response is unusable from here on."""
+        """The error after which the response is unusable."""
 
     def __enter__(self) -> Connection:
         return self
@@ -169,7 +170,7 @@ class Connection:
         return b"".join(self)
 
     def close(self) -> None:
-        """Hang up. A request that is not finished is left without its end, and so not answered."""
+        """Close the connection. The server does not answer a request without finish()."""
         if not self._is_closed:
             self._is_closed = True
             self._failure = None  # whose traceback refers to this object
@@ -208,7 +209,7 @@ class Connection:
         return left
 
     def _wait(self, events: int) -> None:
-        """Wait for one of the events, and keep what arrives of the response."""
+        """Wait for one of the events, and store the response bytes that arrive."""
         left = self._remaining()
         self._poller.register(self._descriptor, events & (WRITE if self._at_end else READ | WRITE))
         for _, ready in self._poller.wait(left):
@@ -216,7 +217,7 @@ class Connection:
                 self._receive()
 
     def _receive(self) -> None:
-        """Keep what has arrived of the response, at most one buffer."""
+        """Store response bytes that have arrived, at most one buffer."""
         if self._at_end or self._failure is not None:
             return
         try:
@@ -242,8 +243,8 @@ def ensure_running(
 ) -> None:
     """Start a server if none listens on the endpoint, and return once one does.
 
-    Of all threads and processes that call this at once, one runs the command; the others wait for
-    its server. The server outlives this process, in a session of its own without a terminal.
+    If several threads or processes call this at once, one runs the command; the others wait for
+    its server. The server keeps running after this process, in a new session without a terminal.
 
     path: the endpoint; None for the default one.
     command: a shell's command line, or the program and its arguments. It gets the absolute path
@@ -256,7 +257,7 @@ def ensure_running(
     This process must neither ignore SIGCHLD nor reap children that are not its own, as by
     os.wait(). In the main thread SIGINT, SIGTERM and SIGHUP wait while the command is started; if
     the handler of one raises an exception, the command is terminated unless its server listens.
-    In other threads no signal has an effect. A thread stays, to reap the server when that ends.
+    In other threads no signal has an effect. A thread then waits to reap the server.
 
     Raises:
         SpawnFailed: the command cannot be started, or failed; the message has the end of its

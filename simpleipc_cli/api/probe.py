@@ -17,7 +17,7 @@ __all__ = ["ProbeResult", "State", "probe"]
 
 
 class State(StrEnum):
-    """What a probe finds, in the words of `sipc probe`."""
+    """The state of an endpoint, named as `sipc probe` prints it."""
 
     LISTENING = "listening"
     BUSY = "busy"
@@ -26,7 +26,7 @@ class State(StrEnum):
     """The socket exists, but no process accepts on it."""
     PATH_NOT_FOUND = "path not found"
     INVALID_PATH = "invalid path"
-    """No stream endpoint, or no endpoint can have that name."""
+    """The path is no stream endpoint, or no endpoint can have this name."""
     PERMISSION_DENIED = "permission denied"
     OTHER_ERROR = "other error"
     """Nothing is known about the endpoint: the probe itself failed."""
@@ -34,17 +34,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What probe() found at an endpoint."""
+    """The result of probe()."""
 
     state: State
     pid: int | None
-    """The process that listens, as of when it began to; None if unknown."""
+    """The process that called listen(); None if unknown."""
     uid: int | None
     """That process's user; None if unknown, and on Windows."""
     error: EndpointError | None
     """Why the connection failed; None if a server listens."""
     seconds: float
-    """How long it took to connect, or to fail."""
+    """Seconds until the connection or the error."""
 
 
 def probe(path: StrPath | None, *, timeout: float | None = 3.0) -> ProbeResult:
@@ -53,7 +53,7 @@ def probe(path: StrPath | None, *, timeout: float | None = 3.0) -> ProbeResult:
     path: the endpoint; None for the default one.
     timeout: seconds to wait for a free place in the queue of a busy server; None for no limit.
 
-    Raises nothing about the endpoint: the result says what was found.
+    Raises no error about the endpoint: the result contains it.
     """
     outcome = client.probe(endpoint_at(path).path_checked, timeout=timeout)
     peer = outcome.peer
