@@ -136,7 +136,7 @@ def test_git_scans_the_work_tree_if_the_server_dies_within_a_response(changed):
 
 
 @pytest.mark.parametrize("handler", ["true", "printf 'tok:2\\0'"], ids=["nothing", "no path"])
-def test_git_believes_a_response_without_paths(changed, handler):
+def test_git_shows_no_change_after_a_response_without_paths(changed, handler):
     """So a handler must fail rather than send an empty response."""
     with Server(changed.endpoint, handler):
         said, trace = changed.traced_status()
@@ -145,7 +145,7 @@ def test_git_believes_a_response_without_paths(changed, handler):
 
 
 def test_git_waits_for_a_slow_response(changed):
-    """Without any limit: see what it asks of the system in test_what_git_does."""
+    """Without a time limit: test_what_git_does shows its system calls."""
     go_on = changed.folder / "go on"
     os.mkfifo(go_on)
     with Server(changed.endpoint, f"cat '{go_on}'"), changed.start(*changed.STATUS) as git:

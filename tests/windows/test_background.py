@@ -213,7 +213,7 @@ def test_a_file_that_is_no_pid_file_is_not_replaced(wine, path, folder, content)
     assert file.read_text() == content
 
 
-def test_a_pid_file_in_a_missing_folder_or_in_place_of_a_folder_is_an_error(wine, path, folder):
+def test_a_pid_file_that_is_a_folder_or_in_a_missing_folder_is_an_error(wine, path, folder):
     (folder / "deep").mkdir()
     ran = wine.sipc("serve", path, "--exec", "x", "--pid-file", windows_path(folder / "deep"))
     assert (ran.status, ran.err.count("it is a directory")) == (1, 1)

@@ -146,7 +146,7 @@ def test_a_path_that_is_not_utf_8_gives_valid_json(folder):
 
 
 @needs_root
-def test_the_report_overwrites_a_mount_point(endpoint, folder):
+def test_a_report_is_written_to_a_file_that_is_a_mount_point(endpoint, folder):
     (folder / "report").touch()
     mount = 'mount --bind "$0" "$0" && exec "$@"'
     wrapper = ["unshare", "--mount", "sh", "-c", mount, folder / "report"]

@@ -72,7 +72,7 @@ def test_an_open_loop_does_not_wait_for_responses(endpoint):
             assert program.wait(TIMEOUT) == 0
 
 
-def test_the_warm_up_is_not_counted(endpoint):
+def test_bench_does_not_count_requests_of_the_warm_up(endpoint):
     with RespondingServer(endpoint) as server:
         found = bench_json(endpoint, "-R", "100", "-n", "5", "-w", "100ms")
     assert found["counts"]["answered"] == 5

@@ -90,7 +90,7 @@ def test_a_quiet_probe_reports_a_bad_response_only_by_its_exit_status(
 
 
 @each_bad_response
-def test_json_describes_a_bad_response(endpoint, wire, status, words, error):
+def test_the_json_output_describes_a_bad_response(endpoint, wire, status, words, error):
     with scripted_server(endpoint, respond_with(wire)):
         done = probe(endpoint, "--json", "-d", "ping", "--expect", "pong")
     assert (done.returncode, done.stderr) == (status, b"")
@@ -103,13 +103,13 @@ def test_json_describes_a_bad_response(endpoint, wire, status, words, error):
 
 
 @pytest.mark.parametrize("run", [sipc, run_cli])
-def test_json_describes_a_good_response(endpoint, run):
+def test_the_json_output_describes_a_good_response(endpoint, run):
     with EchoServer(endpoint):
         found = json.loads(run("probe", "--json", endpoint, "-t", "1h", "-d", "ping").stdout)
     assert (found["response"], found["response_bytes"], found["reason"]) == ("answered", 4, None)
 
 
-def test_json_says_that_no_request_was_sent(endpoint):
+def test_the_json_output_says_that_no_request_was_sent(endpoint):
     done = probe(endpoint, "--json", "-d", "ping")
     assert done.returncode == 4
     found = json.loads(done.stdout)
