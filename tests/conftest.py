@@ -56,7 +56,7 @@ def pytest_sessionstart(session):
 
 
 def pytest_keyboard_interrupt():
-    """Pass Ctrl-C on to the workers of pytest-xdist, whose sessions have no terminal."""
+    """Forward Ctrl-C to the workers of pytest-xdist, whose sessions have no terminal."""
     if guard := leftovers.guard:
         guard.interrupt_children()
 

@@ -29,7 +29,7 @@ source $argv[1]
 complete -C "$argv[2]"
 """
 
-# An interactive zsh on a terminal of its own; its compadd prints all matches.
+# An interactive zsh on a separate terminal; its compadd prints all matches.
 ZSH = r"""
 zmodload zsh/zpty
 zpty -b shell zsh -f -i

@@ -26,7 +26,7 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
 OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
 SYSTEMD = next(block for block in BLOCKS if "systemd-analyze" in block)
 ELSEWHERE = [OVER_SSH, SYSTEMD]
-"""Recipes that need root or systemd: each has a test of its own."""
+"""Recipes that need root or systemd: each has a separate test."""
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from helpers import leftovers
 from helpers.injection import ERRNOS, Fault, spread
 
 NOT_MADE_TO_FAIL = {
-    # Linux closes the descriptor whatever it returns; strace would leave it open.
+    # Linux closes the descriptor even if it returns an error; strace would leave it open.
     "close",
     # Reports a failure in another way than other calls; strace makes the C library misread it.
     "brk",

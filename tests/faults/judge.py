@@ -80,5 +80,5 @@ def judge_client(case: Case, expected: bytes, output: bytes, text: str) -> None:
 
 
 def writes(call: str) -> bool:
-    """Whether a failed call may be a write to standard output, a pipe."""
+    """Return whether a failed call may be a write to standard output, a pipe."""
     return call.startswith(("write(1<", "poll([{fd=1<", "<... write"))

@@ -173,7 +173,7 @@ def start(folder: Path, scenario: str) -> Served:
     for payload in SMALL, LARGE:
         assert served.ask(payload) == (payload, True), served.log
     wait_until(lambda: len(children(served.pid)) <= KEPT[scenario], "handlers to end")
-    if not KEPT[scenario]:  # else a process may just be starting
+    if not KEPT[scenario]:  # else a process may be starting at that time
         served.note_descriptors()
     return served
 

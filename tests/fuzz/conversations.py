@@ -1,6 +1,6 @@
 """One end of many connections at once, each of which follows a plan that never blocks.
 
-Waiting takes no time: a conversation that stalls goes on when some others have ended, or when all
+Waiting takes no time: a conversation that stalls continues when some others have ended, or when all
 of them stall.
 """
 

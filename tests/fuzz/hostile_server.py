@@ -38,7 +38,7 @@ class ServedConversation(Conversation):
 
 
 class HostileServer:
-    """Leaving the `with` stops it, and fails if it has failed itself."""
+    """Leaving the `with` stops the server, and raises its error if it has failed."""
 
     def __init__(self, path, next_plan: Callable[[bytes], Plan], *, at_once: bool = False) -> None:
         """`next_plan` gets the start of a request; with `at_once`, nothing, before the request."""

@@ -25,7 +25,7 @@ WHOLE = (Verdict.COMPLETE, Verdict.MALFORMED)
 
 
 def server_plan(number: int, payload: bytes | None = None) -> Plan:
-    """Draw a plan for a server with which its client comes to an end."""
+    """Draw a plan for a server with which its client ends."""
     random = Random(f"server {number}")
     plan = make_plan(random, number, payload or b"response %d of a server " % number)
     plan.reads_message_first = random.random() < 0.7

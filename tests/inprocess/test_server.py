@@ -195,7 +195,7 @@ def test_bytes_after_the_flush_are_dropped(path):
 def test_a_connection_without_data_is_no_request(path):
     with serving(path) as server:
         assert probe(lambda: path, timeout=TIMEOUT).state == "listening"
-        assert ask(path) == b"ping"  # accepted after it
+        assert ask(path) == b"ping"  # accepted after that connection
         server.log.wait_until(
             lambda: [line for line in server.log.lines if "without sending data" in line], "it"
         )

@@ -54,7 +54,7 @@ def test_git_status_is_the_same_with_and_without_sipc(repository, seed, handler,
         for _ in range(number):
             what = changes.make()
             if changes.random.random() < 0.1:
-                repository.git("add", "-A")  # a new index, with a token of its own
+                repository.git("add", "-A")  # a new index, with a new token
             said, trace = repository.traced_status()
             assert said == repository.true_status(), f"after it {what}"
             assert len(trace.asked) == 1

@@ -1,6 +1,6 @@
 """The smallest server and client, with which the speed of `sipc bench` is compared.
 
-Both trust the other end, keep no times, and take it that a small message comes in one piece.
+Both check nothing, record no times, and assume that a small message arrives in one read.
 Run as a program: `serve PATH COUNTS LOOPS`, or `ask PATH PROCESSES REQUESTS`, which prints
 the nanoseconds it took.
 """

@@ -43,7 +43,7 @@ def coming_first():
 class Sentinel:
     """One sleeping process on each processor that measures how late it wakes up.
 
-    It comes before what is measured: when it is late, the machine itself has stood still.
+    It has a higher priority than what is measured: if it is late, the machine has paused.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Runs a command, and prints its peak memory in KiB to stderr.
 
-That of a process that it has waited for counts if it is more; a handler such as cat's is less.
+The peak of a child that it has waited for counts if it is higher; that of cat is lower.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def cat_by_s6(path: str) -> Iterator[int]:
 
 
 def small_requests(clients: int, *, processor: bool) -> Row:
-    """Process per request, ours and s6's: rate, or processor time."""
+    """Process per request, in sipc and s6: rate, or processor time."""
     what = "processor time" if processor else "rate"
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:

@@ -3,8 +3,8 @@
 From the folder `tests`: `python -m performance.table [WORD...]`; with words only rows that have
 one of them in their name. `--small` takes small counts, to see that it works.
 
-Both sides of a row are measured in turn, several times, so that whatever else the machine does
-meets both alike. Each figure is the median and, in brackets, the smallest and the largest.
+Both sides of a row are measured in turn, several times, so that other load on the machine
+affects both alike. Each figure is the median and, in brackets, the smallest and the largest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `sipc bench` reports, beside what the server has recorded and what arithmetic says.
+"""The report of `sipc bench`, compared with the server's record and with computed figures.
 
 A request is in flight for longer at the client than at the server: so no figure of a report
 may be below the same figure of the server's record, on any machine. That it is not above it
@@ -224,7 +224,7 @@ def test_a_stall_is_reported_in_response_times_and_the_rate_is_kept(endpoint):
 
 
 def test_a_stall_during_which_requests_waited_for_a_client_is_reported_in_response_times(endpoint):
-    """With two clients, two requests see the stall; the others are not even sent."""
+    """With two clients, two requests are in flight in the stall; the others are not sent."""
 
     def complaints(outcome):
         service, response = (outcome.report["times"][kind] for kind in ("service", "response"))

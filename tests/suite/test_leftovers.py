@@ -57,7 +57,7 @@ def test_no_process_outlives_a_run_whose_worker_is_killed():
     assert re.search("1 failed, 1 passed", output.splitlines()[-1]), output
     left = output.partition("processes that the run left, and killed")[2]
     assert " bench " in left, output
-    os.kill(pids.pop(), signal.SIGKILL)  # without the mark, and its parent is gone
+    os.kill(pids.pop(), signal.SIGKILL)  # without the mark, and its parent has ended
     subrun.wait_until_nothing_is_left(mark, *pids)
 
 

@@ -107,7 +107,7 @@ class ServeRuntime:
         return self.show("ActiveState") == "active"
 
     def processes(self) -> list[int]:
-        """All of the service's processes: their numbers outside of the container."""
+        """Return the ids of the service's processes outside of the container."""
         groups = self.container.root / "sys/fs/cgroup"
         found: set[str] = set()
         for hierarchy in (groups, groups / "systemd"):

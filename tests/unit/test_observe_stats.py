@@ -9,7 +9,7 @@ from simpleipc_cli.observe import TransferStats
 
 
 class Script:
-    """A stream that takes all bytes and returns given ones, in small pieces."""
+    """A stream that accepts all bytes and returns given ones, in small pieces."""
 
     def __init__(self, wire: bytes = b"", piece: int = 1 << 20) -> None:
         self.wire = wire

@@ -24,7 +24,7 @@ FULL = b"fff0" + b"x" * 65516
 
 
 class Script:
-    """A stream that takes all bytes, and returns given ones."""
+    """A stream that accepts all bytes, and returns given ones."""
 
     def __init__(self) -> None:
         self.next = b""
@@ -294,7 +294,7 @@ def pair():
 
 
 def write_all(stream, wire: bytes) -> threading.Thread:
-    """Another thread that writes, waiting for room."""
+    """Another thread that writes, and waits for room."""
 
     def work() -> None:
         left = memoryview(wire)

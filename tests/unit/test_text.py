@@ -1,4 +1,4 @@
-"""Foreign bytes and text made readable, on one line, without losing anything."""
+"""Foreign bytes and text are made readable on one line, without losing information."""
 
 from __future__ import annotations
 

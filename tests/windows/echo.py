@@ -1,4 +1,4 @@
-"""A handler that answers with its request, as it comes."""
+"""A handler that echoes its request as it arrives."""
 
 import msvcrt
 import os

@@ -39,7 +39,7 @@ def leave_no_server(wine, path):
 
 
 def ended(client, input=b""):  # noqa: A002 - as subprocess has it
-    """A client at its end. What stays keeps its standard error open: Wine passes that on itself."""
+    """Run a client to its end. Wine lets a process that keeps running inherit its stderr."""
     with client:
         client.stdin.write(input)
         client.stdin.close()

@@ -17,7 +17,7 @@ def path(folder):
 
 @pytest.fixture
 def echo(wine):
-    """The command of a worker that answers with its process, its number of the request, and it."""
+    """The command of a worker that answers with its process id, the request's number and text."""
     return f'"{windows_path(wine.words[-1])}" "{windows_path(HERE / "worker.py")}"'
 
 

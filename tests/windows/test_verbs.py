@@ -186,7 +186,7 @@ def test_exactly_one_of_two_servers_that_start_at_once_serves(wine, path):
         wait_until(lambda: any(one.poll() is not None for one in programs), "one to give up")
         lost = [one for one in programs if one.poll() is not None]
         assert [one.returncode for one in lost] == [9]
-        # Not to its end: Wine's own server may have got it from this one, and lives on.
+        # Not to its end: the wineserver may have inherited it from this process, and keeps running.
         assert b"another server is listening" in lost[0].stderr.readline()
         assert wine.sipc("send", "--wait", f"{TIMEOUT}s", "-d", "x", path).status == 0
     finally:
@@ -204,7 +204,7 @@ def test_the_server_ends_at_a_quit_request(wine, path):
 
 
 def test_ctrl_c_drains_the_server(wine, path):
-    """Typed on a terminal: without a console Windows has no such thing. Nor has Wine 8, even
+    """Typed on a terminal: without a console Windows has no Ctrl-C. Nor has Wine 8, even
     with one, what sends Ctrl-Break to a group of processes."""
     with wine.terminal("serve", path, "--exec", "echo hello") as (program, tty):
         tty.wait_for(b"listening on")

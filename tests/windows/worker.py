@@ -1,4 +1,4 @@
-"""A worker that answers with its number of the request and what came.
+"""A worker that answers with the number of the request and its text.
 
 "end" ends it, "leave" before it has read the flush. After "last" it ends as soon as it is given
 another request, and has not read a byte of that.

@@ -120,7 +120,7 @@ def test_a_low_hard_limit_of_descriptors_is_an_error(endpoint, limit, processes,
     assert server.requests == []
 
 
-# What it counts
+# Counts
 
 
 @pytest.mark.parametrize(

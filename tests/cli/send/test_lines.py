@@ -57,7 +57,7 @@ def test_send_writes_the_bytes_that_git_expects(endpoint, run):
 
     def conversation(connection):
         wire = b""
-        while piece := connection.recv(100):  # to the end: nothing comes after the flush
+        while piece := connection.recv(100):  # to the end: no byte follows the flush
             wire += piece
             if wire.endswith(b"0000"):
                 connection.sendall(b"0000")
@@ -108,7 +108,7 @@ def test_options_that_exclude_each_other_are_a_usage_error(endpoint, options, wo
     assert words in done.stderr
 
 
-# -- as it comes -----------------------------------------------------------------------
+# -- streaming -------------------------------------------------------------------------
 
 
 def test_each_record_is_answered_without_waiting_for_the_next_one(endpoint):

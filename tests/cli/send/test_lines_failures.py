@@ -253,7 +253,7 @@ def test_a_waiting_response_is_stored_in_another_folder_if_tmpdir_does_not_exist
 
 
 def respond_out_of_turn(endpoint, spool) -> subprocess.CompletedProcess[bytes]:
-    """Send three records; the long response to the second comes first, and the client closes."""
+    """Send three records; the long response to the second arrives first, and the client closes."""
     cut = threading.Event()
 
     def conversation(connection):

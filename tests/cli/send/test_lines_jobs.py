@@ -81,7 +81,7 @@ def test_send_raises_the_limit_of_descriptors_for_many_jobs(endpoint):
 
 @pytest.mark.parametrize("round_", [0, *map(soak, range(1, SOAK + 1))])
 def test_the_output_does_not_depend_on_the_order_of_events(endpoint, round_):
-    """Requests, responses and input come in pieces of any size, after pauses of any length."""
+    """Requests, responses and input arrive in pieces of any size, after pauses of any length."""
     seed = random.randrange(1 << 32) if round_ else 0
     print("seed", seed)  # noqa: T201
     chance = random.Random(seed)

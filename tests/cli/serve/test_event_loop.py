@@ -107,7 +107,9 @@ def test_a_handler_whose_program_cannot_be_read_delays_no_other_event(endpoint, 
 
 
 def test_a_worker_that_ends_slowly_delays_no_other_request(endpoint):
-    worker = "trap '' TERM; cat; exec sleep 1000"  # cat echoes; it goes on at its end
+    worker = (
+        "trap '' TERM; cat; exec sleep 1000"  # cat echoes; the shell continues at the end of cat
+    )
     options = ("--threads", 2, "--kill-after", "1000s", "-v")
     with serve_workers(endpoint, *options, worker=worker) as server:
         assert ask_worker(endpoint, "x") == b"x"
@@ -163,7 +165,7 @@ def test_a_request_that_is_spooled_gets_a_worker_thread(endpoint):
     with Server(endpoint, "cat", "--quit-on", "hello there") as server, connect(endpoint) as client:
         client.sendall(packets(b"hello "))
         wait_until(lambda: not unread(client), "it to be read")
-        assert len(threads(server.pid)) == 2  # the main thread, the signal thread
+        assert len(threads(server.pid)) == 2  # main and signal thread
         client.sendall(packets(b"the"))
         wait_until(lambda: len(threads(server.pid)) == 3, "a thread")
         client.sendall(message(b" world"))

@@ -76,7 +76,7 @@ AS_INIT = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 def leaves_orphan(gate) -> str:
     """Return a command that leaves a process outside of its group, which waits at the gate.
 
-    It goes on when that process has left the group and closed its output.
+    It continues when that process has left the group and closed its output.
     """
     return f": $(setsid sh -c 'exec >/dev/null; {gate.wait}' &); cat"
 

@@ -44,9 +44,9 @@ def test_a_second_signal_ends_a_server_whose_thread_hangs(endpoint, spool, numbe
 
 @needs_fuse
 def test_the_handler_of_a_thread_that_hangs_is_killed(endpoint, spool):
-    """It writes, and the client does not read: more of the request is to be stored on the disk.
+    """The handler writes, the client does not read: the server spools more of the request.
 
-    Its guardian, which would kill it, too, is gone.
+    The guardian, which would also kill the handler, has ended.
     """
     env = environment(TMPDIR=str(spool))
     request = memoryview(message(bytes(8_000_000)))

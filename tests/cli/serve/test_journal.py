@@ -28,7 +28,7 @@ def name_of(descriptor: int, distance: int = 0) -> str:
 
 
 def log_of_a_server(endpoint, ends: tuple[int, int], journal: str, *options) -> list[str]:
-    """What a server writes to stderr: lines of all kinds, in a known order.
+    """Return what a server writes to stderr: lines of all kinds, in a known order.
 
     `ends` are those of a pipe or a socket: to read, and to write, which is closed here.
     """

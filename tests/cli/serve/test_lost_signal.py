@@ -91,9 +91,9 @@ def start(folder, variables) -> list[str]:
 
 
 def signalled(verb: str, folder, variables, at: int, **more: str) -> tuple[int, str]:
-    """The status of a program that gets SIGTERM at this event, and what it wrote.
+    """Return the status of a program that gets SIGTERM at this event, and its output.
 
-    It leaves nothing behind.
+    It leaves no file and no process.
     """
     endpoint = folder / "sock"
     env = {**variables, "TEST_AT": str(at), **more}

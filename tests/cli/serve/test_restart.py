@@ -28,7 +28,7 @@ needs_systemd = pytest.mark.skipif(
 class Clients:
     """Clients that ask without pause; each request is a number that no other has.
 
-    Two of three are `sipc send --wait`, one is made by hand and asks more often.
+    Two of three are `sipc send --wait`, one is a socket client that sends more often.
     """
 
     def __init__(self, path, *, wait: bool = True, count: int = 6) -> None:

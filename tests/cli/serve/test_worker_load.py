@@ -19,8 +19,8 @@ WORKERS, CLIENTS = 8, 12
 GROWTH = 16 << 20
 """Bytes of memory that eight threads' buffers may come to be used in, once they all were."""
 
-# What a request asks a worker to do: how often in a hundred, and what a client may see of it,
-# where "{}" is the request's own words. The crashes end the worker.
+# What a request tells a worker to do: its share in percent, and the response of the client,
+# where "{}" is the text of the request. The crashes end the worker.
 GOOD = {"echo": 86, "slow": 1}
 CRASHES = {"exit": 2, "half": 1, "kill": 1, "nonsense": 1, "last": 1, "behind": 1}
 HANGUPS = {"in mid-request": 3, "in mid-answer": 3}

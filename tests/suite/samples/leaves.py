@@ -19,7 +19,7 @@ def stay() -> None:
 
 def test_starts_programs(endpoint, folder):
     if "PYTEST_XDIST_WORKER" in os.environ:
-        # Without the run's mark it is only found as long as its parent runs.
+        # Without the run's mark the guardian finds it only while its parent runs.
         other = os.spawnlp(os.P_NOWAIT, "env", "env", "-i", "sleep", "1h")
     elif not (other := os.fork()):
         stay()

@@ -110,7 +110,7 @@ def test_a_long_record_is_returned_as_it_is_read():
 
 
 def test_every_byte_is_searched_for_a_separator_only_once():
-    """Also in a record that comes byte by byte: searching all of it each time is quadratic."""
+    """Also in a record that arrives byte by byte: a search of all of it each time is quadratic."""
     searched = 0
 
     class Counted(bytes):

@@ -260,7 +260,7 @@ def test_a_steady_rate_is_a_level_line_up_to_the_end(odd):
     svg = read(throughput_over_time(run.report()))
     up = Axis(svg, "up", number_of)
     (stroke,) = line(svg, "answered")
-    # In the last stretch, of 80 responses or more, one of them may come too early.
+    # In the last stretch, of 80 responses or more, one of them may be too early.
     assert all(up.transformed(y) == pytest.approx(1_000, rel=1.5 / 80) for _, y in stroke)
 
 

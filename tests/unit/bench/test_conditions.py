@@ -218,7 +218,7 @@ SIZE = "give a number of bytes, such as 4096, 64K or 1M"
     ],
 )
 def test_the_error_for_a_value_of_the_wrong_kind_names_the_right_kind(figure, value, wanted):
-    # A space, as `p99>=5ms` has an operator of its own.
+    # A space, as `p99>=5ms` has another operator.
     assert refusal(f"{figure}> {value}") == f"{figure} cannot be {value!r}: {wanted}"
 
 

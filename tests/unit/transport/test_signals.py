@@ -1,4 +1,4 @@
-"""A signal ends a wait on a stream, even one that comes just before the call."""
+"""A signal ends a wait on a stream, even a signal just before the call."""
 
 from __future__ import annotations
 
