@@ -95,7 +95,7 @@ class UnixPoller(Poller):
 
 
 class UnixScalablePoller(UnixPoller):
-    """epoll(7): needs a descriptor of its own, is equally fast with ten thousand."""
+    """epoll(7): needs one more descriptor; is as fast with ten thousand descriptors."""
 
     def __init__(self) -> None:
         """Raises OSError without a free descriptor."""
