@@ -191,7 +191,7 @@ class Repository:
 
     def wait_until_alone(self) -> None:
         """Wait until all processes that git started have ended."""
-        wait_until(lambda: not processes(self.mark), "nothing of git's to be left")
+        wait_until(lambda: not processes(self.mark), "all processes of git to end")
 
     def kill_all(self) -> None:
         """End the processes that a failed test has left."""

@@ -27,7 +27,7 @@ class Element:
         return "".join(pieces).replace("\N{NO-BREAK SPACE}", " ")
 
     def __iter__(self) -> Iterator[Element]:
-        """This one and all that are in it."""
+        """Yield this element and all elements in it."""
         yield self
         for piece in self.content:
             if isinstance(piece, Element):

@@ -124,7 +124,7 @@ def _unix_sockets(pid: int | str) -> list[list[str]]:
 def descriptors(pid: int | str) -> list[str]:
     """The open descriptors of a process.
 
-    Leaves out libffi's own file: from version 3.8 on, libffi opens it for the first callback that
+    Leaves out the file of libffi: from version 3.8 on, libffi opens it for the first callback that
     ctypes makes, which may be before or after a test looks, and keeps it open. It also
     leaves out the connection to the guardian of handlers' input, opened for the first long request.
     """

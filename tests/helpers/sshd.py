@@ -18,7 +18,7 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 class Sshd:
     """Listens by itself, and starts an `sshd -i` for each connection, as inetd would.
 
-    So no port is chosen that another program may take before sshd does.
+    So another program cannot take the port before sshd does.
     """
 
     def __init__(self, folder: Path) -> None:

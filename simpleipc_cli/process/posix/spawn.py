@@ -170,7 +170,7 @@ def best_spawn() -> SpawnProgram:
 
 
 def spawn_os(program: Program) -> int:
-    """Start a program; other threads are blocked meanwhile. See SpawnProgram."""
+    """Start a program; other threads are blocked during the call. See SpawnProgram."""
     return os.posix_spawn(
         program.path,
         program.arguments,

@@ -49,7 +49,7 @@ def is_hung_up(descriptor: int) -> bool:
 
 
 class UnixPoller(Poller):
-    """poll(2): needs no descriptor of its own, registers fast, is slow with thousands."""
+    """poll(2): needs no extra descriptor; registers fast, is slow with thousands of descriptors."""
 
     _kernel: select.poll | select.epoll
 
