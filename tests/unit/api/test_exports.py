@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 
@@ -68,33 +67,3 @@ def test_pydoc_describes_all_exported_names(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in simpleipc_cli.__all__:
         assert f"class {name}(" in done.stdout or f"\n    {name}(" in done.stdout
-
-
-PROGRAM = """
-import simpleipc_cli
-from simpleipc_cli import SipcError, State, connect, ensure_running, probe, send
-
-answer: bytes = send("demo.sock", bytearray(b"ping"), timeout=1, wait=2.5)
-with connect(None) as connection:
-    more: bool = connection.write(memoryview(answer))
-    connection.finish()
-    pieces: list[bytes] = list(connection)
-found: State = probe("demo.sock").state
-try:
-    ensure_running("demo.sock", ["daemon", "--now"], env={})
-except SipcError as error:
-    hint: str = error.hint
-reveal_type(simpleipc_cli.probe("x").pid)
-send("demo.sock", "text")
-"""
-
-
-def test_a_type_checker_checks_programs_that_use_the_package(folder):
-    pytest.importorskip("mypy")
-    (folder / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "program.py"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    note, error, summary = done.stdout.splitlines()
-    assert note.endswith('Revealed type is "int | None"')
-    assert error.startswith(f"program.py:{len(PROGRAM.splitlines())}: error: Argument 2")
-    assert summary.startswith("Found 1 error in 1 file ")
