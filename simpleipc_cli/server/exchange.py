@@ -6,8 +6,8 @@ the other exchanges until a step could block; then it moves to a worker thread.
 
 It never introduces a deadlock. It reads the request only as fast as the handler does, except while
 the client does not read the response: then it spools the rest of the request to disk, as the client
-may write the whole request before it reads. It never stores a response: a client that reads slowly
-slows down the handler.
+may write the whole request before it reads. It never stores a response: a slow client slows down
+the handler.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ class Exchange(ExchangeState):
     """Receives one request, runs its handler, sends the response. Its stream has data to read."""
 
     __slots__ = ()
-
-    # -- steps -----------------------------------------------------------------------------
 
     def start(self) -> None:
         """Read the request."""
@@ -393,6 +391,8 @@ class Exchange(ExchangeState):
     def _on_exit(self, io: HandlerIO, _events: int) -> Step:
         io.has_exited = io.is_lingering = True
         self.has_handler_timeout = False
+        if io.run.output >= 0 and not self.writer.pending:
+            return self._on_output(io, READ)  # its output has probably ended, too
         if io.run.output < 0:
             self._end_response(io.run.result())
         return self._send()
