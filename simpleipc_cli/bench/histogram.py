@@ -134,8 +134,11 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add all times of `other`, which has the same number of bits."""
         self._grow(len(other._counts))
-        for index, count in enumerate(other._counts):
-            self._counts[index] += count
+        if other.min is not None and other.max is not None:
+            # A merge of all slots of a timeline delays the load: most buckets are empty.
+            first, last = (bucket_of(ns, self._bits) for ns in (other.min, other.max))
+            for index in range(first, last + 1):
+                self._counts[index] += other._counts[index]
         ends = [end for end in (self.min, self.max, other.min, other.max) if end is not None]
         self.min, self.max = min(ends, default=None), max(ends, default=None)
         self.count += other.count
