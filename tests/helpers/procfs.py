@@ -43,7 +43,7 @@ def processes(mark: str, variable: str = MARK) -> dict[int, str]:
     return {
         pid: f"{state(pid)} {' '.join(arguments(pid))}"
         for pid in all_processes()
-        if wanted in _read(f"/proc/{pid}/environ").split("\0")
+        if wanted in _strings(pid, "environ")
     }
 
 
@@ -53,8 +53,22 @@ def all_processes() -> list[int]:
 
 def arguments(pid: int) -> list[str]:
     """The words of a process's command line."""
-    line = _read(f"/proc/{pid}/cmdline")
-    return line.removesuffix("\0").split("\0") if line else []
+    return _strings(pid, "cmdline")
+
+
+def _strings(pid: int, name: str) -> list[str]:
+    """Read strings from the memory of a process, which has none yet while execve(2) runs."""
+    text = _read(f"/proc/{pid}/{name}")
+    if not text:
+        wait_until(lambda: not _is_in_exec(pid), f"process {pid} to have a new program")
+        text = _read(f"/proc/{pid}/{name}")
+    return text.removesuffix("\0").split("\0") if text else []
+
+
+def _is_in_exec(pid: int) -> bool:
+    """Whether a process has memory, but not yet the code of its program."""
+    size, _, _, start_of_code = [*_stat(pid), *["0"] * 50][20:24]
+    return size != "0" and start_of_code == "0"
 
 
 def threads(pid: int) -> list[int]:

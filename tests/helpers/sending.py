@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from helpers.command import SIPC, Program
@@ -16,9 +16,8 @@ from simpleipc_cli.deadline import Deadline
 
 def echo(connection) -> None:
     """Send the bytes of a request back as they arrive: a response with the same payload."""
-    with suppress(BrokenPipeError, ConnectionResetError):  # some clients close early
-        while piece := connection.recv(1 << 20):
-            connection.sendall(piece)
+    while piece := connection.recv(1 << 20):
+        connection.sendall(piece)
 
 
 class EchoServer(RespondingServer):

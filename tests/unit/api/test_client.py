@@ -153,9 +153,8 @@ def test_a_response_that_cannot_be_stored_is_an_error(endpoint, folder, monkeypa
     monkeypatch.setattr(system, "SPOOL_FOLDERS", (str(folder / "none"),))
 
     def write_before_reading(connection):
-        with suppress(ConnectionError):
-            connection.sendall(packets(MEGABYTE))
-            receive_request(connection)
+        connection.sendall(packets(MEGABYTE))
+        receive_request(connection)
 
     with ScriptedServer(endpoint, write_before_reading), connect(endpoint) as connection:
         with pytest.raises(SipcError, match="cannot create a spool file") as raised:
