@@ -41,10 +41,11 @@ class LoggedProcess:
         """Wait until `count` lines match; return the last of them."""
 
         def last_match():
+            is_complete = self.process.poll() is not None and not self._reader.is_alive()
             found = [line for line in list(self._lines) if re.search(pattern, line)]
             if len(found) >= count:
                 return found[-1]
-            assert self.process.poll() is None or self._reader.is_alive(), self.log
+            assert not is_complete, self.log
             return None
 
         return wait_until(last_match, f"{count} x {pattern!r} in the log:\n{self.log}")
@@ -68,7 +69,10 @@ class LoggedProcess:
 
 
 class Server(LoggedProcess):
-    """A running `sipc serve`. The end of the `with` checks that no process or file is left."""
+    """A running `sipc serve`. The end of the `with` checks that no process or file is left.
+
+    Its drain has no time limit, unless an option sets one.
+    """
 
     def __init__(
         self, path, command: str | None, *options, wrapper=(), program=(SIPC,), **popen
@@ -79,6 +83,8 @@ class Server(LoggedProcess):
         arguments = [*wrapper, *program, "serve", self.path]
         if command is not None:
             arguments += ["--exec", command]
+        if "--drain-timeout" not in options:
+            options = (*options, "--drain-timeout", "0")
         super().__init__(
             subprocess.Popen(
                 [*arguments, *map(str, options)],
@@ -117,9 +123,24 @@ class Server(LoggedProcess):
         )
         return found
 
+    def counters_at_rest(self) -> dict[str, int]:
+        """Wait until all requests are counted: after the response, it may take a time."""
+
+        def ended() -> dict[str, int] | None:
+            found = self.counters()
+            return None if found["in_flight"] + found["queued"] else found
+
+        return wait_until(ended, "every request to be counted")
+
     def connections(self) -> list[str]:
-        """Sockets that were not open at the start."""
-        return [name for name in descriptors(self.pid) if name not in self.open_at_start]
+        """Sockets that were not open at the start. The server may open a file at any time."""
+        found = [name for name in descriptors(self.pid) if name.startswith("socket:")]
+        return [name for name in found if name not in self.open_at_start]
+
+    def wait_until_accepted(self, count: int) -> None:
+        """Wait until it has this many connections, and waits for what they send."""
+        wait_until(lambda: len(self.connections()) == count, f"{count} connections")
+        self.counters()  # the server writes them after it has handled the connections
 
     def wait_until_idle(self) -> None:
         """Wait until all handlers and connections have ended, or the server has ended."""
@@ -139,11 +160,15 @@ class Server(LoggedProcess):
         return self
 
     def __exit__(self, kind, *_: object) -> None:
+        is_idle = False
         try:
             if kind is None and self.process.poll() is None:
                 self.wait_until_idle()
+            is_idle = kind is None
         finally:
             self.signal()  # nothing if it has ended
+            if not is_idle:
+                self.signal(signal.SIGINT)  # a second signal ends its handlers
             self.wait()
         if kind is None:
             self.check_nothing_left()
