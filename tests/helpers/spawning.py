@@ -28,6 +28,7 @@ class Spawning:
         self.path = str(path)
         self.folder = Path(self.path).parent
         self._mark = uuid.uuid4().hex
+        self._signalled: set[int] = set()
 
     def environment(self, **more: str) -> dict[str, str]:
         return environment(**{MARK: self._mark}, **more)
@@ -68,15 +69,22 @@ class Spawning:
         left = [name for name in os.listdir(self.folder) if re.search(r"\.sipc-|\.lock$", name)]
         assert not left
 
+    def _servers_have_ended(self) -> bool:
+        """Send each server SIGTERM once, also one that a shell becomes only now."""
+        left = self.left()
+        for pid in left.keys() - self._signalled:
+            if "serve" in arguments(pid)[2:4]:
+                self._signalled.add(pid)
+                end(pid, signal.SIGTERM)
+        return not left
+
     def __enter__(self) -> Spawning:
         return self
 
     def __exit__(self, kind, *_: object) -> None:
         try:
             if kind is None:
-                for pid in self.left():
-                    if arguments(pid)[2:3] == ["serve"]:
-                        end(pid, signal.SIGTERM)
+                wait_until(self._servers_have_ended, "the servers to end")
                 self.check_nothing_left()
         finally:
             for pid in self.left():
