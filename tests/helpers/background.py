@@ -8,10 +8,13 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
-from helpers.command import SIPC, Program, sipc
+from helpers.command import Program, sipc
+from helpers.patience import GRACE, LOCK, without_limits
 from helpers.procfs import children
 from helpers.spawning import Spawning
 from helpers.waiting import wait_until
+
+PATIENT = without_limits(*LOCK, *GRACE)
 
 
 class Background(Spawning):
@@ -28,11 +31,11 @@ class Background(Spawning):
         more.setdefault("env", self.environment())
         return sipc(*self.arguments(*options, command=command), **more)
 
-    def start_serve(self, *options, command="cat", **more) -> Program:
+    def start_serve(self, *options, command="cat", program=PATIENT, **more) -> Program:
         """Start the command, without waiting for it."""
         more.setdefault("env", self.environment())
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return Program([SIPC, *self.arguments(*options, command=command)], **more)
+        return Program([*program, *self.arguments(*options, command=command)], **more)
 
     @contextmanager
     def waiting_for_lock(self, *options, **more):

@@ -30,11 +30,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PATH": f"{Path(SIPC).parent}:{kept['PATH']}", **more}
 
 
-def sipc(*arguments, input: bytes = b"", **options) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-    """Run the installed sipc to its end."""
+def sipc(
+    *arguments,
+    input: bytes = b"",  # noqa: A002
+    program=(SIPC,),
+    **options,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the installed sipc, or another program, to its end."""
     options.setdefault("env", environment())
     options.setdefault("timeout", TIMEOUT)
-    return subprocess.run([SIPC, *map(str, arguments)], input=input, capture_output=True, **options)
+    command = [*program, *map(str, arguments)]
+    return subprocess.run(command, input=input, capture_output=True, **options)
 
 
 class Program(subprocess.Popen):

@@ -12,8 +12,10 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from helpers.background import PATIENT
 from helpers.command import SIPC, assert_error_line, needs_root
 from helpers.inprocess_cli import run_cli
+from helpers.patience import LOCK, without_limits
 from helpers.procfs import children, state, status, stop_process
 from helpers.soak import SOAK, soak
 from helpers.users import as_nobody
@@ -154,7 +156,8 @@ def test_a_missing_handler_program_causes_only_a_warning(background, endpoint):
 
 def test_a_server_that_does_not_listen_within_max_wait_is_terminated(background, folder):
     (folder / "sock.lock").touch()
-    done = background.serve("--max-wait", "300ms", "--pid-file", folder / "pid")
+    options = ("--max-wait", "300ms", "--pid-file", folder / "pid")
+    done = background.serve(*options, program=PATIENT)
     assert_error_line(done, 6, "within 0.3 s", "--max-wait")
     (folder / "sock.lock").unlink()
     background.check_nothing_left()
@@ -220,7 +223,7 @@ signal.signal = lambda number, handler: handle(
 def test_a_server_that_does_not_terminate_is_killed(background, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(IGNORE_SIGTERM)
     env = background.environment(PYTHONPATH=str(tmp_path))
-    with background.waiting_for_lock(env=env) as (parent, child):
+    with background.waiting_for_lock(env=env, program=without_limits(*LOCK)) as (parent, child):
         parent.terminate()
         assert completed(parent).returncode == 143
         assert state(child) == "X"
@@ -259,8 +262,8 @@ def test_sighup_does_not_stop_a_server_in_the_background(background, endpoint):
     pid = pid_of_listener(endpoint)
     for _ in range(3):
         os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: int(status(pid, "ShdPnd"), 16) == 0, "it to be delivered")
         assert ask(endpoint, b"hello") == (b"hello", True)
-    assert int(status(pid, "ShdPnd"), 16) == 0, "it was delivered"
 
 
 @pytest.mark.parametrize("wrapper", [[], ["nohup"]], ids=["plain", "nohup"])
