@@ -183,7 +183,7 @@ class TestFailingConnection:
         """The server checks for data with recvfrom, for the client's user with getsockopt."""
         with Server(endpoint, "cat") as server:
             with connect(endpoint) as idle:
-                wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+                server.wait_until_accepted(1)
                 fault = Fault(call, error, 1, "main")
                 with (
                     Strace(server.pid, folder / "strace", fault) as strace,
@@ -204,7 +204,7 @@ class TestFailingConnection:
     ):
         with Server(endpoint, "cat") as server:
             with connect(endpoint) as idle:
-                wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+                server.wait_until_accepted(1)
                 with Strace(server.pid, folder / "strace", Fault(call, error, 1, "main")):
                     idle.sendall(message(b"x"))
                     assert receive_all(idle) == b""

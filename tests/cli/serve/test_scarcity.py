@@ -15,6 +15,7 @@ import pytest
 from helpers.command import SIPC, Program, environment, needs_root
 from helpers.injection import Fault, Strace, needs_strace
 from helpers.inprocess_cli import run_cli
+from helpers.patience import LOCK, without_limits
 from helpers.procfs import children, descriptors, processor_time, stop_process
 from helpers.server import Server
 from helpers.state import needs_files
@@ -49,7 +50,7 @@ def fill(pipe: int) -> None:
 def test_an_idle_connection_stays_open_while_there_are_free_descriptors(endpoint):
     with Server(endpoint, "cat", "--threads", 8, wrapper=allowed(64)) as server:
         with connect(endpoint) as client:
-            wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+            server.wait_until_accepted(1)
             client.sendall(message(b"late"))
             assert decode(receive_all(client)) == (b"late", True)
         assert "descriptors" not in server.log
@@ -247,7 +248,7 @@ def test_a_handler_that_changed_its_user_is_logged_and_the_server_keeps_running(
 
 def test_sigterm_ends_the_wait_for_a_lock_and_leaves_no_file(endpoint, folder):
     (folder / "sock.lock").touch()
-    command = [SIPC, "serve", endpoint, "--exec", "cat"]
+    command = [*without_limits(*LOCK), "serve", endpoint, "--exec", "cat"]
     with Program(command, stderr=subprocess.PIPE, env=environment()) as server:
         wait_until(lambda: len(os.listdir(folder)) == 2, "it is waiting")
         server.terminate()
@@ -354,6 +355,15 @@ class TestShortage:
         options = ["--whole-request"] if kind == "whole" else []
         return Server(endpoint, f"{gate.wait}; exec cat", *options)
 
+    def begin(self, client, server: Server, kind: str) -> None:
+        """Send a request; wait until its handler has started, and all threads that this needs."""
+        if kind == "worker":
+            client.sendall(packets(b"x"))
+            assert client.recv(100) == packets(b"x")
+        else:
+            client.sendall(message(b"x"))
+            wait_until(lambda: children(server.pid), "its handler")
+
     def test_a_request_that_cannot_start_its_handler_waits_while_another_is_answered(
         self, endpoint, folder, gate, fault, times, kind
     ):
@@ -362,8 +372,7 @@ class TestShortage:
             connect(endpoint) as first,
             connect(endpoint) as second,
         ):
-            first.sendall(packets(b"x") if kind == "worker" else message(b"x"))
-            wait_until(lambda: children(server.pid), "its handler")
+            self.begin(first, server, kind)
             with Strace(server.pid, folder / "trace", fault) as strace:
                 second.sendall(message(b"y"))
                 wait_until(lambda: len(strace.injected()) == times, "the start to fail")
@@ -371,7 +380,7 @@ class TestShortage:
                 assert receive_all(second) == message(b"y")
             if kind == "worker":
                 first.sendall(b"0000")
-            assert receive_all(first) == message(b"x")
+            assert receive_all(first) == (b"0000" if kind == "worker" else message(b"x"))
             server.wait_for_log("in=1 .*: answered; .*cannot (start|create a pipe)")
 
     def test_a_request_that_cannot_start_its_handler_fails_if_no_other_request_can_end(
@@ -379,8 +388,7 @@ class TestShortage:
     ):
         with self.serve(endpoint, kind, gate) as server:
             with connect(endpoint) as first:  # so that a thread exists
-                first.sendall(packets(b"x") if kind == "worker" else message(b"x"))
-                wait_until(lambda: children(server.pid), "its handler")
+                self.begin(first, server, kind)
             wait_until(lambda: not children(server.pid), "its end")
             with Strace(server.pid, folder / "trace", replace(fault, when="1+")) as strace:
                 assert ask(endpoint, b"x") == (b"", False)
