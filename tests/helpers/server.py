@@ -27,7 +27,8 @@ class LoggedProcess:
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        show_on_failure(f"log of {name}", lambda: self.log, lambda: process.poll() is None)
+        shown = name.encode(errors="backslashreplace").decode()  # for the report of a worker
+        show_on_failure(f"log of {shown}", lambda: self.log, lambda: process.poll() is None)
 
     def _read(self) -> None:
         for line in self.process.stderr:
