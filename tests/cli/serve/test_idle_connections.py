@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.injection import wait_until_stopped
+from helpers.patience import STOPS_ITSELF, without_limits
 from helpers.procfs import stop_process, threads
 from helpers.server import Server
 from helpers.soak import soak
@@ -80,7 +82,7 @@ def test_idle_connections_occupy_no_thread_and_are_answered_when_they_send(endpo
                 expected = f"{peer} {number}\n".encode()
                 assert ask_on(clients[number], b"%d" % number) == (expected, True)
         server.wait_until_idle()
-        counted = server.counters()
+        counted = server.counters_at_rest()
     assert (counted["answered"], counted["closed_without_data"]) == (23, count - 22)
     assert counted["failed"] == counted["idle_closed"] == 0
 
@@ -154,11 +156,16 @@ def test_all_connections_that_have_sent_a_request_are_answered_even_if_they_wait
 
 def test_idle_connections_that_send_while_the_server_stops_are_answered(endpoint):
     """The other connections are closed after a second."""
-    with Server(endpoint, "cat", "-v") as server, idle_connections(server, MANY) as clients:
+    program = without_limits(then=STOPS_ITSELF)
+    with (
+        Server(endpoint, "cat", "-v", program=program) as server,
+        idle_connections(server, MANY) as clients,
+    ):
         server.signal()
-        wait_until(lambda: not endpoint.exists(), "the stop to begin")
+        wait_until_stopped(server.pid)
         for client in clients[:10]:
             client.sendall(message(b"hello"))
+        server.signal(signal.SIGCONT)
         for client in clients[:10]:
             assert decode(receive_all(client)) == (b"hello", True)
         assert [receive_all(client) for client in clients[10:]] == [b""] * (MANY - 10)
@@ -222,7 +229,7 @@ def test_each_connection_is_answered_once_at_any_time_it_sends(endpoint, folder,
         clients = RandomClients(endpoint, count, pause)
         clients.run()
         server.wait_until_idle()
-        counted = server.counters()
+        counted = server.counters_at_rest()
     assert clients.wrong == []
     asked = [number for number in range(count) if number % 10]
     assert sorted(map(int, (folder / "seen").read_text().split())) == asked

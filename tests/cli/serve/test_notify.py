@@ -8,6 +8,7 @@ import socket
 import pytest
 from helpers.background import Background
 from helpers.command import SIPC, Program, environment
+from helpers.patience import DRAIN, LOCK, without_limits
 from helpers.procfs import state, wakeups
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
@@ -36,7 +37,7 @@ def notify_socket(folder):
 def test_the_server_sends_ready_and_stopping(manager, endpoint):
     listening, name = manager
     env = environment(NOTIFY_SOCKET=name)
-    with Server(endpoint, "cat", env=env) as server:
+    with Server(endpoint, "cat", env=env, program=without_limits(*DRAIN)) as server:
         assert listening.recv(1000) == b"READY=1\nSTATUS=listening on %s" % os.fsencode(endpoint)
         with connect(endpoint) as client:
             server.signal()
@@ -55,7 +56,8 @@ def test_the_server_sends_nothing_before_it_listens(notify_socket, folder, endpo
     lock = folder / "sock.lock"
     lock.touch()
     env = environment(NOTIFY_SOCKET=str(folder / "notify"))
-    with Program([SIPC, "serve", endpoint, "--exec", "cat"], env=env) as server:
+    command = [*without_limits(*LOCK), "serve", endpoint, "--exec", "cat"]
+    with Program(command, env=env) as server:
         wait_until(lambda: any(".sipc-" in n for n in os.listdir(folder)), "it to wait")
         server.terminate()
         assert server.wait() == 143

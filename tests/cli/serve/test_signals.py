@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.command import SIPC, environment
 from helpers.inprocess_cli import run_cli
+from helpers.patience import DRAIN, without_limits
 from helpers.procfs import processes
 from helpers.server import Server
 from helpers.soak import SOAK, soak
@@ -43,7 +44,8 @@ def test_a_request_that_the_server_is_receiving_is_answered_after_the_signal(
     endpoint, number, received
 ):
     wire = message(b"hello" * 100)
-    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+    program = without_limits(*DRAIN)
+    with Server(endpoint, "cat", program=program) as server, connect(endpoint) as client:
         client.sendall(wire[:received])
         wait_until(server.connections, "the connection to be accepted")
         stop_begins(server, number)

@@ -22,6 +22,7 @@ from helpers.command import (
 )
 from helpers.inprocess_cli import run_cli
 from helpers.inprocess_server import echo_server
+from helpers.patience import DRAIN, LOCK, without_limits
 from helpers.procfs import children
 from helpers.server import Server
 from helpers.soak import SOAK, soak
@@ -31,6 +32,8 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, is_listening, packets, receive_all
 
 from simpleipc_cli.server.server import ExitReason
+
+SERVE_PATIENTLY = [*without_limits(*LOCK), "serve", "--exec", "cat"]
 
 
 def refused(path, **more) -> subprocess.CompletedProcess[bytes]:
@@ -141,7 +144,8 @@ def test_exactly_one_of_several_servers_that_start_at_once_listens(
             stale_socket(endpoint)
         if before == "stale lock":
             old_lock(folder)
-        command = [SIPC, "serve", endpoint, "--exec", "cat"]
+        program = without_limits("transport.unix.lock._TIMEOUT")
+        command = [*program, "serve", endpoint, "--exec", "cat"]
         with started_at_once([command] * number) as (winner, losers):
             assert [server.returncode for server in losers] == [9] * (number - 1)
             assert ask(endpoint, b"hello") == (b"hello", True)
@@ -160,7 +164,7 @@ def test_a_server_waits_for_a_lock_that_another_program_holds(endpoint, folder):
     """As git does: its lock exists while it creates its socket."""
     lock = folder / "sock.lock"
     lock.touch()
-    with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
+    with Program([*SERVE_PATIENTLY, endpoint], stderr=subprocess.PIPE) as server:
         wait_until(lambda: any(".sipc-" in n for n in os.listdir(folder)), "it is waiting")
         assert not endpoint.exists()
         lock.unlink()
@@ -172,7 +176,7 @@ def test_a_server_that_listens_first_while_another_waits_for_the_lock_keeps_the_
     endpoint, folder
 ):
     (folder / "sock.lock").touch()
-    with Program([SIPC, "serve", endpoint, "--exec", "cat"], stderr=subprocess.PIPE) as server:
+    with Program([*SERVE_PATIENTLY, endpoint], stderr=subprocess.PIPE) as server:
         wait_until(lambda: any(".sipc-" in n for n in os.listdir(folder)), "it is waiting")
         with socket.socket(socket.AF_UNIX) as winner:
             winner.bind(str(endpoint))
@@ -182,7 +186,8 @@ def test_a_server_that_listens_first_while_another_waits_for_the_lock_keeps_the_
 
 
 def test_a_server_whose_path_was_replaced_stops_and_removes_nothing(endpoint):
-    with Server(endpoint, "cat") as server, connect(endpoint) as client:
+    program = without_limits(*DRAIN)
+    with Server(endpoint, "cat", program=program) as server, connect(endpoint) as client:
         client.sendall(packets(b"hel"))
         assert client.recv(100) == packets(b"hel")
         endpoint.unlink()

@@ -8,6 +8,8 @@ import socket
 import subprocess
 
 import pytest
+from helpers.injection import wait_until_stopped
+from helpers.patience import STOPS_ITSELF, without_limits
 from helpers.procfs import children, stop_process
 from helpers.server import Server
 from helpers.soak import SOAK
@@ -60,16 +62,17 @@ def test_a_stopping_server_closes_idle_connections_and_incomplete_requests(endpo
 
 def test_a_stopping_server_ends_handlers_after_the_drain_timeout(endpoint, folder):
     """The server also starts no handler for requests that wait for a thread."""
-    command = f"echo x >>{folder}/runs; exec sleep 1000"
+    runs = folder / "runs"
+    command = f"echo x >>{runs}; exec sleep 1000"
     with Server(endpoint, command, "--threads", 1, "--drain-timeout", "200ms") as server:
         with open_connections(endpoint, 3) as clients:
             for client in clients:
                 client.sendall(message(b"hello"))
-            wait_until((folder / "runs").exists, "the first handler")
+            wait_until(lambda: runs.exists() and runs.read_text(), "the first handler")
             server.signal()
             assert [receive_all(client) for client in clients] == [b""] * 3
         assert server.wait() == 143
-        assert (folder / "runs").read_text() == "x\n"
+        assert runs.read_text() == "x\n"
         assert "--drain-timeout" in server.log
 
 
@@ -109,12 +112,11 @@ def test_starting_and_stopping_repeatedly_leaves_no_process_and_no_file(endpoint
 
 
 def test_a_server_suspended_during_its_stop_closes_no_connection_that_has_sent(endpoint):
-    """As on a suspended machine: the server is stopped, and the client sends."""
-    with Server(endpoint, "cat") as server, connect(endpoint) as client:
-        wait_until(lambda: len(server.connections()) == 1, "it was accepted")
+    program = without_limits(then=STOPS_ITSELF)
+    with Server(endpoint, "cat", program=program) as server, connect(endpoint) as client:
+        server.wait_until_accepted(1)
         server.signal()
-        wait_until(lambda: not endpoint.exists(), "the stop to begin")
-        stop_process(server.pid)
+        wait_until_stopped(server.pid)
         client.sendall(message(b"hello"))
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(1.2)  # longer than a client may stay idle
