@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from helpers.background import PATIENT
 from helpers.command import SIPC, Program, assert_error_line, environment, needs_root, sipc
 from helpers.injection import Fault, Strace, needs_strace
 from helpers.procfs import children, is_in_syscall, processes, state
@@ -202,7 +203,8 @@ def test_without_pidfds_a_server_is_started_on_demand(endpoint, no_pidfds):
 def test_without_pidfds_a_daemon_that_does_not_listen_is_terminated(endpoint, folder, no_pidfds):
     (folder / "sock.lock").touch()
     options = ("--background", "--max-wait", "300ms")
-    done = sipc("serve", endpoint, "--exec", "cat", *options, env=no_pidfds)
+    arguments = ("serve", endpoint, "--exec", "cat", *options)
+    done = sipc(*arguments, env=no_pidfds, program=PATIENT)
     assert_error_line(done, 6, "within 0.3 s")
     assert os.listdir(folder) == ["sock.lock"]
 

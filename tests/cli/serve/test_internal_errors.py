@@ -79,4 +79,4 @@ def test_an_internal_error_that_ends_the_server_leaves_no_handler(endpoint, fold
                 assert client.recv(10) == b"000abegun\n"
                 broken.touch()
                 assert server.process.wait(TIMEOUT) == 1
-                assert not processes(server.mark)
+                wait_until(lambda: not processes(server.mark), "no handler to be left")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from helpers.background import Background
 from helpers.command import (
-    SIPC,
     Program,
     assert_error_line,
     environment,
@@ -21,6 +20,7 @@ from helpers.command import (
 )
 from helpers.inprocess_cli import run_cli
 from helpers.mounts import small_disk
+from helpers.patience import LOCK, without_limits
 from helpers.server import Server
 from helpers.soak import SOAK, soak
 from helpers.users import NOBODY, as_nobody, become
@@ -57,7 +57,8 @@ def test_the_pid_file_holds_the_servers_pid_while_the_server_runs(endpoint, pid_
 def test_the_pid_file_is_complete_before_the_server_takes_the_path(endpoint, pid_file, folder):
     lock = folder / "sock.lock"
     lock.touch()
-    with Program([SIPC, *serve_with(endpoint, pid_file)], env=environment()) as server:
+    command = [*without_limits(*LOCK), *serve_with(endpoint, pid_file)]
+    with Program(command, env=environment()) as server:
         found = wait_until(lambda: pid_file.exists() and pid_file.read_bytes(), "the pid file")
         assert found == b"%d\n" % server.pid
         assert not endpoint.exists()
@@ -230,7 +231,8 @@ def test_only_one_of_several_servers_that_start_with_one_pid_file_serves(
         if before != "nothing":
             pid_file.write_text(f"{a_dead_pid()}\n")
         paths = [folder / f"sock{which}" for which in range(number)]
-        commands = [[SIPC, *serve_with(path, pid_file)] for path in paths]
+        program = without_limits("process.posix.pidfile._TIMEOUT")
+        commands = [[*program, *serve_with(path, pid_file)] for path in paths]
         with started_at_once(commands) as (winner, losers):
             assert [server.returncode for server in losers] == [9] * (number - 1)
             for loser in losers:

@@ -123,7 +123,7 @@ def test_a_prestarted_handler_that_failed_is_replaced_and_not_used(endpoint):
         assert ask(endpoint, b"hello") == (b"hello", True)
         server.wait_until_ready()
         assert ask(endpoint, b"hello") == (b"hello", True)
-        assert "ended before its request: killed by SIGKILL" in server.log
+        server.wait_for_log("ended before its request: killed by SIGKILL")
 
 
 def test_a_prestarted_handler_that_exited_without_output_is_not_used(endpoint, folder):
