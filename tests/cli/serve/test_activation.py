@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pytest
 from helpers.command import SIPC, Program, assert_error_line, environment, sipc
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import children, has_listener, is_in_syscall, stop_process, waits_for_ever
+from helpers.patience import without_limits
+from helpers.procfs import children, has_listener, stop_process, waits_for_ever
 from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
@@ -62,7 +63,8 @@ def test_a_stopping_server_leaves_connections_in_the_backlog_to_the_next_server(
 ):
     """The first server answers what it has accepted, and accepts nothing after the signal."""
     command = f": >{folder}/begun; {gate.wait}; cat; echo first"
-    with connect(endpoint) as client, manager.start("-v", command=command) as first:
+    options = ("-v", "--drain-timeout", "0")
+    with connect(endpoint) as client, manager.start(*options, command=command) as first:
         client.sendall(message(b"hello "))
         wait_until((folder / "begun").exists, "the handler to begin")
         first.terminate()
@@ -79,20 +81,43 @@ def test_a_stopping_server_leaves_connections_in_the_backlog_to_the_next_server(
                 stopped(second)
 
 
+PAUSES = """
+from threading import Event
+from simpleipc_cli.server.acceptor import Acceptor
+from simpleipc_cli.server.server import Server
+
+stopped = Event()
+
+def on_connection(self, events, on_connection=Acceptor._on_connection):
+    on_connection(self, events)
+    if self._counters.accepted > 10:
+        stopped.wait()
+
+def stop(self, stop=Server.stop):
+    stop(self)
+    stopped.set()
+
+Acceptor._on_connection = on_connection
+Server.stop = stop
+"""
+"""Code: a server that has accepted ten connections waits for the signal to stop."""
+
+
 def test_a_stopping_server_stops_accepting_from_a_long_backlog(manager, endpoint):
     """Else it would accept while clients connect faster than it checks; the next server runs.
 
     It accepts at most 256 connections at once.
     """
-    with manager.start(command="/bin/echo first") as first:
+    program = [*without_limits(then=PAUSES), "serve", "--exec", "/bin/echo first"]
+    with start_with_sockets(program, manager.socket) as first:
         assert ask(endpoint, b"") == (b"first\n", True)
-        wait_until(lambda: is_in_syscall(first.pid, "epoll_wait"), "it to wait for the next")
         stop_process(first.pid)
         with open_connections(endpoint, 270) as clients:
             for client in clients:
                 client.sendall(message(b""))
-            first.terminate()
             first.send_signal(signal.SIGCONT)
+            wait_until(lambda: children(first.pid), "it to have accepted some")
+            first.terminate()
             assert first.wait(TIMEOUT) == 0
             with manager.start(command="/bin/echo second") as second:
                 answers = [decode(receive_all(client)) for client in clients]
