@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
+from helpers.patience import LINGER, without_limits
 from helpers.procfs import children, is_waiting, peak_memory, state, threads
 from helpers.server import Server
 from helpers.soak import soak
@@ -210,16 +211,6 @@ def test_a_client_with_5_megabytes_to_write_gets_the_failed_response_and_no_sigp
     assert (done.returncode, done.stdout) == (0, b"b'0007no\\n'\n")
 
 
-PATIENT = """
-from simpleipc_cli.cli import main
-from simpleipc_cli.server import exchange_state
-
-assert exchange_state.LINGER == 1.0
-exchange_state.LINGER = 3600.0
-main()
-"""
-
-
 def test_the_server_waits_for_a_filter_that_has_the_output_open(endpoint, script, gate):
     """The process continues when the server knows of the handler's exit and waits for output."""
     handler = script(
@@ -227,7 +218,7 @@ def test_the_server_waits_for_a_filter_that_has_the_output_open(endpoint, script
         f'exec > >(mapfile -t lines; {gate.wait}; printf "<%s>\\n" "${{lines[@]}}")\n'
         "exec cat\n"
     )
-    program = (sys.executable, "-c", PATIENT)
+    program = without_limits(*LINGER)
     with Server(endpoint, str(handler), program=program) as server, connect(endpoint) as client:
         client.sendall(message(b"1\n2\n3\n"))
         wait_until(lambda: list(map(state, children(server.pid))) == ["Z"], "the handler to exit")

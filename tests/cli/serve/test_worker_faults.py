@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.patience import LINGER, without_limits
 from helpers.procfs import children, processes, stop_process
 from helpers.soak import soak
 from helpers.unread import unread_input
@@ -137,7 +138,7 @@ def test_the_timeout_of_each_request_also_runs_while_the_client_does_not_read(
     assert server.log.count("handler timeout") == 1
 
 
-def test_a_worker_that_responds_early_gets_the_rest_of_the_request(worker_script):
+def test_a_worker_that_responds_early_gets_the_rest_of_the_request(endpoint):
     early = (
         f"{sys.executable} -ISuc 'import sys\n"
         "i, o = sys.stdin.buffer, sys.stdout.buffer\n"
@@ -146,10 +147,10 @@ def test_a_worker_that_responds_early_gets_the_rest_of_the_request(worker_script
         "  o.flush()\n"
         '  while n != b"0000": i.read(int(n, 16) - 4); n = i.read(4)\''
     )
-    server = worker_script(early)
-    for _ in range(3):
-        assert ask(server.path, bytes(2 * MIB)) == (b"done", True)
-    assert len(children(server.pid)) == 1
+    with serve_workers(endpoint, "-v", worker=early, program=without_limits(*LINGER)) as server:
+        for _ in range(3):
+            assert ask(endpoint, bytes(2 * MIB)) == (b"done", True)
+        assert len(children(server.pid)) == 1
     assert "replac" not in server.log
     assert "did not read the rest" not in server.log
 
@@ -171,13 +172,14 @@ def test_a_worker_that_left_input_unread_is_replaced_before_the_next_request(wor
     server.wait_for_log("did not read the rest of its request within 1 s while idle")
 
 
-def test_a_worker_that_responds_before_it_reads_the_flush_is_not_replaced(worker_script):
+def test_a_worker_that_responds_before_it_reads_the_flush_is_not_replaced(endpoint):
     slow = "while read -rN9 packet; do printf 0008done0000; read -rN4 flush; done"
-    server = worker_script(f"exec bash -c '{slow}'")
-    assert ask(server.path, b"hello") == (b"done", True)
-    before = children(server.pid)
-    assert ask(server.path, b"hello") == (b"done", True)
-    assert children(server.pid) == before
+    worker = f"exec bash -c '{slow}'"
+    with serve_workers(endpoint, worker=worker, program=without_limits(*LINGER)) as server:
+        assert ask(endpoint, b"hello") == (b"done", True)
+        before = children(server.pid)
+        assert ask(endpoint, b"hello") == (b"done", True)
+        assert children(server.pid) == before
 
 
 def test_a_worker_that_closes_its_input_between_requests_is_replaced(worker_script):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.patience import without_limits
 from helpers.procfs import children, descriptors
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
@@ -90,21 +90,10 @@ def test_a_worker_that_ends_between_requests_leaves_no_zombie(shared_workers):
     assert int(ask_worker(server.path, "pid")) != pid
 
 
-PATIENT = """
-from simpleipc_cli.cli import main
-from simpleipc_cli.handlers import worker
-
-assert worker._EXIT_TIMEOUT == 1.0
-worker._EXIT_TIMEOUT = 3600.0
-main()
-"""
-"""A program in which workers may take any time to end after their input."""
-
-
 @pytest.mark.parametrize("ignored", ["", " ignore"], ids=["heeded", "ignored"])
 def test_a_server_that_stops_ends_its_workers_by_closing_their_input(endpoint, folder, ignored):
     worker = f"sleep 1000 & {WORKER}{ignored}; echo $? >{folder}/status"
-    more = {"worker": worker, "program": (sys.executable, "-c", PATIENT)}
+    more = {"worker": worker, "program": without_limits("handlers.worker._EXIT_TIMEOUT")}
     with serve_workers(endpoint, "--kill-after", "1000s", **more) as server:
         ask_worker(endpoint, "pid")
         server.signal()
