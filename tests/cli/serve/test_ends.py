@@ -145,9 +145,7 @@ def test_a_server_that_stops_answers_connections_that_are_open(endpoint, folder,
                 wait_until(lambda: not endpoint.exists(), "the stop to begin")
             for client in clients[1:]:
                 client.sendall(message(b"hello"))
-            assert [receive_all(client) for client in clients[1:]] == [message(b"hello")] * (
-                MANY - 1
-            )
+            assert {receive_all(client) for client in clients[1:]} == {message(b"hello")}
             clients[0].close()
         assert server.wait() == 0
 
