@@ -5,7 +5,12 @@ A busy machine may suspend a test or a server for longer than such a limit.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers.waiting import wait_until
 
 _CODE = """
 import sys
@@ -49,3 +54,30 @@ def begin_drain(self, begin_drain=Acceptor.begin_drain):
 Acceptor.begin_drain = begin_drain
 """
 """Code: the server suspends itself once it has begun to stop, as on a machine that is suspended."""
+
+_CLOCK = """
+import os
+from time import monotonic
+from simpleipc_cli.server import dispatcher, exchange
+
+start = monotonic()
+dispatcher.monotonic = exchange.monotonic = lambda: start + os.stat({file!r}).st_size
+"""
+
+
+class Clock:
+    """The clock by which a server limits the times of a request. Only the test advances it."""
+
+    def __init__(self, file: Path) -> None:
+        """Use the size of this file as the time, in seconds."""
+        self._file = file
+        file.touch()
+        self.program = without_limits(then=_CLOCK.format(file=str(file)))
+        """The program of the server."""
+
+    def advance(self, seconds: int) -> None:
+        os.truncate(self._file, self._file.stat().st_size + seconds)
+
+    def advance_until(self, state: Callable[[], object], what: str) -> None:
+        """Advance again and again, as a timeout may begin at any time."""
+        wait_until(lambda: state() or self.advance(1), what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers.gate import Gate
+from helpers.patience import Clock
 from helpers.shared_server import (
     SharedServer,
     SharedServers,
@@ -59,6 +60,12 @@ def worker_script(_servers):
         return found
 
     return server
+
+
+@pytest.fixture
+def clock(folder):
+    """Return the clock of a server."""
+    return Clock(folder / "clock")
 
 
 @pytest.fixture

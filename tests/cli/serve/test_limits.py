@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from threading import Event
+import subprocess
 
 import pytest
-from helpers.procfs import children, descriptors, is_in_syscall, peak_memory
+from helpers.patience import Clock
+from helpers.procfs import children, descriptors, is_in_syscall, is_waiting, peak_memory
 from helpers.server import Server
 from helpers.unread import unread
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, decode, message, open_connections, packets, receive_all
 
 MIB = 1 << 20
@@ -31,28 +32,58 @@ def test_clients_that_stop_after_a_byte_are_disconnected_and_the_next_client_is_
     server.wait_for_log("read timeout: no data for 0.3 s", count=8)
 
 
-def drip(client: socket.socket) -> None:
-    """Write a byte every 20 ms, until a write fails."""
-    while True:
-        client.sendall(b"x")
-        Event().wait(0.02)
+def write_each_second(client: socket.socket, clock: Clock, wire: bytes, count: int) -> None:
+    """Write these bytes at each second of the server's clock."""
+    for _ in range(count):
+        client.sendall(wire)
+        wait_until(lambda: not unread(client), "the server to read that")
+        clock.advance(1)
 
 
-def test_a_client_that_writes_byte_by_byte_is_disconnected_when_a_packet_takes_too_long(endpoint):
+def test_a_client_that_writes_byte_by_byte_is_disconnected_when_a_packet_takes_too_long(
+    endpoint, clock
+):
     """The client writes a byte so often that no pause reaches the limit."""
-    with Server(endpoint, "cat", "--read-timeout", "2s") as server, connect(endpoint) as client:
+    options = ("--read-timeout", "3s")
+    with (
+        Server(endpoint, "cat", *options, program=clock.program) as server,
+        connect(endpoint) as client,
+    ):
         client.sendall(b"fff0")
-
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            drip(client)
-        server.wait_for_log("read timeout: a packet was not complete after 2 s")
+            write_each_second(client, clock, b"x", 1000)
+        server.wait_for_log("read timeout: a packet was not complete after 3 s")
 
 
-def test_the_read_timeout_does_not_run_while_the_handler_reads_slowly(endpoint):
+def test_the_read_timeout_does_not_run_while_the_handler_reads_slowly(endpoint, gate, clock):
     """The client writes more than the handler reads."""
-    with Server(endpoint, "sleep 3; wc -c", "--read-timeout", "2s") as server:
-        assert ask(endpoint, bytes(5 * MIB)) == (b"5242880\n", True)
-        assert "read timeout" not in server.log
+    command = f"{gate.wait}; wc -c"
+    options = ("--read-timeout", "2s")
+    wire = memoryview(message(bytes(5 * MIB)))
+
+    def server_waits() -> bool:
+        """Write as much as possible; return whether the server does not read that."""
+        nonlocal wire
+        waits = children(server.pid) and is_waiting(server.pid)
+        try:
+            wire = wire[client.send(wire) :]
+        except BlockingIOError:
+            return waits
+        return False
+
+    with (
+        Server(endpoint, command, *options, program=clock.program) as server,
+        connect(endpoint) as client,
+    ):
+        client.setblocking(False)
+        wait_until(server_waits, "the server to wait for the handler")
+        client.settimeout(TIMEOUT)
+        clock.advance(10)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(2.5)  # it looks at its clock in that time
+        gate.open()
+        client.sendall(wire)
+        assert decode(receive_all(client)) == (b"5242880\n", True)
 
 
 def test_an_endless_response_to_a_client_that_does_not_read_is_not_held_in_memory(shared_server):
@@ -77,13 +108,15 @@ def test_a_client_that_never_reads_is_disconnected(shared_server):
         server.wait_until_idle()
 
 
-def test_the_write_timeout_does_not_run_while_the_client_still_writes(endpoint):
+def test_the_write_timeout_does_not_run_while_the_client_still_writes(endpoint, clock):
     """Bytes in one direction are enough to restart the timeout."""
     command = "head -c 2000000 /dev/zero; cat"
-    with Server(endpoint, command, "--write-timeout", "2s") as server, connect(endpoint) as client:
-        for _ in range(10):
-            client.sendall(packets(bytes(65516)))
-            Event().wait(0.25)
+    options = ("--write-timeout", "2s")
+    with (
+        Server(endpoint, command, *options, program=clock.program) as server,
+        connect(endpoint) as client,
+    ):
+        write_each_second(client, clock, packets(bytes(65516)), 10)
         client.sendall(b"0000")
         payload, whole = decode(receive_all(client))
         assert (len(payload), whole) == (2_000_000 + 10 * 65516, True), server.log

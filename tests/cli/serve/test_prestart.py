@@ -173,12 +173,15 @@ def test_the_prestarted_handler_of_a_client_that_closed_is_ended_and_replaced(en
         assert not (folder / "eof").exists()
 
 
-def test_the_handler_timeout_counts_from_the_start_of_the_request(endpoint):
+def test_the_handler_timeout_counts_from_the_start_of_the_request(endpoint, clock):
     """The wait for a request may be longer than the timeout of the request."""
-    with Ahead(endpoint, "echo $$; exec cat", 2, "--timeout", "2s") as server:
+    options = ("--timeout", "2s")
+    with Ahead(endpoint, "echo $$; exec cat", 2, *options, program=clock.program) as server:
         ready = server.wait_until_ready()
         with connect(endpoint) as client:
             client.sendall(packets(b"x"))
+            assert client.recv(4), "the request has begun"
+            clock.advance(3)
             wait_until(lambda: set(ready) - set(children(server.pid)), "the end of its handler")
             client.sendall(b"0000")
             assert decode(receive_all(client))[1] is False

@@ -49,18 +49,21 @@ def test_a_request_that_an_exiting_worker_has_not_read_is_given_to_the_next_work
         assert decode(receive_all(client)) == (b"x" * size, True)
 
 
-def test_the_timeout_covers_the_replacement_of_a_worker(worker_script, folder):
+def test_the_timeout_covers_the_replacement_of_a_worker(endpoint, folder, clock):
     """The first worker answers one request and reads no second; no other worker answers."""
     worker = f"test -e {folder}/started && exec sleep 1000; : >{folder}/started; {ANSWER_ONE}"
-    server = worker_script(f"{worker}; exec sleep 1000", "--timeout", "2s")
-    assert ask(server.path, b"hello") == (b"done", True)
-    (pid,) = children(server.pid)
-    with connect(server.path) as client:
-        client.sendall(message(b"hello"))
-        wait_until(lambda: unread_input(pid) > 0, "it to be handed over")
-        os.kill(pid, signal.SIGKILL)
-        assert decode(receive_all(client)) == (b"", False)
-    server.wait_for_log("handler timeout")
+    worker = f"{worker}; exec sleep 1000"
+    options = ("--timeout", "2s")
+    with serve_workers(endpoint, *options, worker=worker, program=clock.program) as server:
+        assert ask(endpoint, b"hello") == (b"done", True)
+        (pid,) = children(server.pid)
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            wait_until(lambda: unread_input(pid) > 0, "it to be handed over")
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: {*children(server.pid)} - {pid}, "another worker")
+            clock.advance_until(lambda: "handler timeout" in server.log, "the timeout")
+            assert decode(receive_all(client)) == (b"", False)
 
 
 def test_a_request_that_a_worker_has_begun_to_read_is_not_retried(shared_workers, folder):
@@ -112,29 +115,32 @@ def test_output_of_a_worker_between_requests_is_logged_and_reaches_no_client(
     server.wait_for_log('wrote "0007bad0000" while idle')
 
 
-def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(worker_script):
+def test_a_worker_that_hangs_is_killed_with_its_group_after_the_timeout(endpoint, clock):
     worker = f"sleep 1000 & {ANSWER_ONE}; exec cat >/dev/null"
-    server = worker_script(worker, "--timeout", "2s")
-    assert ask(server.path, b"hello") == (b"done", True)
-    # The shell may not have started both programs yet.
-    wait_until(lambda: len(processes(server.mark)) == 3, "the worker and its child")
-    before = set(processes(server.mark)) - {server.pid}
-    assert ask(server.path, b"hello") == (b"", False)
-    server.wait_for_log("handler timeout")
-    wait_until(lambda: not before & set(processes(server.mark)), "the end of both")
-    assert ask(server.path, b"hello") == (b"done", True)
+    options = ("--timeout", "2s")
+    with serve_workers(endpoint, *options, worker=worker, program=clock.program) as server:
+        assert ask(endpoint, b"hello") == (b"done", True)
+        # The shell may not have started both programs yet.
+        wait_until(lambda: len(processes(server.mark)) == 3, "the worker and its child")
+        before = set(processes(server.mark)) - {server.pid}
+        with connect(endpoint) as client:
+            client.sendall(message(b"hello"))
+            clock.advance_until(lambda: "handler timeout" in server.log, "the timeout")
+            assert decode(receive_all(client)) == (b"", False)
+        wait_until(lambda: not before & set(processes(server.mark)), "the end of both")
+        assert ask(endpoint, b"hello") == (b"done", True)
 
 
-def test_the_timeout_of_each_request_also_runs_while_the_client_does_not_read(
-    worker_script,
-):
-    server = worker_script(ECHO, "--timeout", "2s")
-    with connect(server.path) as client:
-        client.sendall(message(bytes(5 * MIB)))
-        server.wait_for_log("handler timeout")
-        receive_all(client)
-    for _ in range(3):
-        assert ask_worker(server.path, "x") == b"x"
+def test_the_timeout_of_each_request_also_runs_while_the_client_does_not_read(endpoint, clock):
+    options = ("--timeout", "2s")
+    with serve_workers(endpoint, *options, worker=ECHO, program=clock.program) as server:
+        with connect(endpoint) as client:
+            client.sendall(message(bytes(5 * MIB)))
+            clock.advance(3)
+            server.wait_for_log("handler timeout")
+            receive_all(client)
+        for _ in range(3):
+            assert ask_worker(endpoint, "x") == b"x"
     assert server.log.count("handler timeout") == 1
 
 
