@@ -12,14 +12,17 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from helpers.command import SIPC, Program, environment, needs_root, sipc
+from helpers.command import Program, environment, needs_root, sipc
 from helpers.mounts import mounted
+from helpers.patience import DRAIN, LOCK, without_limits
 from helpers.soak import SOAK
 from helpers.socket_activation import SocketManager, start_with_sockets
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, decode, message, receive_all
 
 SERVERS = max(10, SOAK)
+PATIENT = without_limits(*DRAIN, *LOCK)
+"""A client may be suspended between its connection and its request."""
 needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-socket-activate"), reason="starts servers: systemd-socket-activate"
 )
@@ -148,7 +151,7 @@ def opened(what: Path):
 
 
 def serving(endpoint, folder) -> Program:
-    command = [SIPC, "serve", endpoint, "-q", "--exec", recording(folder)]
+    command = [*PATIENT, "serve", endpoint, "-q", "--exec", recording(folder)]
     return Program(command, env=environment())
 
 
@@ -204,7 +207,7 @@ def test_servers_that_replace_each_other_at_a_passed_socket_lose_no_request(
         elif way == "bind mount":
             (folder / "mount").touch()
             reached = stack.enter_context(bound(endpoint, folder / "mount"))
-        command = [*wrapper, SIPC, "serve", "-q", "--exec", recording(folder)]
+        command = [*wrapper, *PATIENT, "serve", "-q", "--exec", recording(folder)]
 
         def start_server() -> Program:
             nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
