@@ -129,6 +129,15 @@ class ServeRuntime:
         (folder / "test.conf").write_text("\n".join(["[Service]", *lines, ""]))
         self.systemctl("daemon-reload")
 
+    def be_patient(self) -> None:
+        """Let a client of a stopping server send later than a second after its connection."""
+        folder = self.container.root / "run/patience"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(
+            "from simpleipc_cli.server import context\n\ncontext.DRAIN_IDLE_TIMEOUT = 3600.0\n"
+        )
+        self.change("Environment=PYTHONPATH=/run/patience")
+
     def journal(self, *options: str) -> list[str]:
         """The lines of the service in the journal, since it was last started."""
         self.container.run("journalctl", "--sync")

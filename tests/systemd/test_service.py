@@ -50,6 +50,7 @@ def test_the_server_runs_as_the_user_that_the_unit_names(service):
 
 
 def test_four_restarts_under_load_lose_no_request(service):
+    service.be_patient()
     service.answer_with("tr a-z A-Z")
     right, wrong, over = [], [], threading.Event()
 
@@ -117,6 +118,7 @@ def test_systemd_replaces_a_server_that_fails_and_its_handlers(service, how):
 
 
 def test_a_stop_answers_requests_and_leaves_no_process(service):
+    service.be_patient()
     with request_in_progress(service) as client:
         service.systemctl("stop", "--no-block", "demo.service")
         wait_until(lambda: service.show("StatusText").startswith("stopping"), "it to stop")
@@ -130,9 +132,9 @@ def test_a_stop_answers_requests_and_leaves_no_process(service):
 
 def test_journalctl_finds_failures_by_their_priority(service):
     service.answer_with('read -r what; [ "$what" != fail ]')
-    for request in (b"good\n", b"fail\n", b"good\n"):
+    for lines, request in enumerate((b"good\n", b"fail\n", b"good\n"), 2):
         ask(service.path, request)
-    wait_until(lambda: len(service.journal()) == 4, "all in the journal")
+        wait_until(lambda: len(service.journal()) == lines, "it in the journal")  # noqa: B023
     listening, first, failed, second = service.journal()
     assert listening == "listening on /run/demo.sock"
     assert (first.endswith(": answered"), second.endswith(": answered")) == (True, True)
