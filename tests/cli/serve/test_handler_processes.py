@@ -196,7 +196,8 @@ def test_without_pidfds_workers_are_replaced(endpoint, no_pidfds):
 
 def test_without_pidfds_a_server_is_started_on_demand(endpoint, no_pidfds):
     spawn = "exec sipc serve --exec cat --count 1"
-    done = sipc("send", endpoint, "--spawn", spawn, input=b"hello", env=no_pidfds)
+    options = ("--spawn", spawn, "--wait", "1h")
+    done = sipc("send", endpoint, *options, input=b"hello", env=no_pidfds)
     assert (done.returncode, done.stdout) == (0, b"hello")
 
 

@@ -12,6 +12,7 @@ import pytest
 from helpers.command import SIPC, Program, environment
 from helpers.hung_disk import hung_disk, needs_fuse
 from helpers.injection import Fault, Strace, needs_strace
+from helpers.patience import without_limits
 from helpers.procfs import arguments, children, guardians, processes
 from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
@@ -88,6 +89,15 @@ def runs(server: Server, program: Path) -> list[int]:
     return [child for child in children(server.pid) if str(program) in arguments(child)]
 
 
+SLOW_TO_REPORT = """
+from simpleipc_cli.cli.serve import run
+
+assert run._MAX_TASK == 0.2
+run._MAX_TASK = 5.0
+"""
+"""Code: before a server ends though its main thread hangs, it may take longer to say so."""
+
+
 @needs_fuse
 @pytest.mark.parametrize("hanging", ["log", "path"])
 def test_a_second_signal_ends_a_server_whose_main_thread_hangs(folder, hanging):
@@ -96,7 +106,8 @@ def test_a_second_signal_ends_a_server_whose_main_thread_hangs(folder, hanging):
         (folder / name).mkdir()
     endpoint = folder / "path" / "sock"
     options = ("--log-file", folder / "log" / "log")
-    with Server(endpoint, ": >begun; exec sleep 1000", *options, cwd=folder) as server:
+    more = {"cwd": folder, "program": without_limits(then=SLOW_TO_REPORT)}
+    with Server(endpoint, ": >begun; exec sleep 1000", *options, **more) as server:
         with connect(endpoint) as client:
             client.sendall(message(b"x"))
             wait_until((folder / "begun").exists, "the handler to begin")

@@ -67,7 +67,7 @@ WRAPPED = "Field.__set_name__"  # of dataclasses: Python 3.11 puts a RuntimeErro
 PARTS = 8
 
 VERBS = {
-    "serve": ["serve", "--exec", "cat"],
+    "serve": ["serve", "--exec", "cat", "--drain-timeout", "0"],  # as Server does
     "send": ["send", "--wait", "1h", "-d", "x"],
     "send with click": ["send", "--wait", "1h", "-d", "x", "--trace"],
     "probe": ["probe", "--wait", "1h"],
