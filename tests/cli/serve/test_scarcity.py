@@ -104,6 +104,8 @@ def test_repeated_shortages_of_descriptors_are_logged_once(endpoint):
                     client.sendall(message(b"x"))
                 server.signal(signal.SIGCONT)
                 assert [receive_all(client) for client in clients] == [message(b"x")] * 60
+            server.wait_for_log("out of file descriptors")
+        server.counters()  # its line comes after all others
         assert server.log.count("out of file descriptors") == 1
 
 
