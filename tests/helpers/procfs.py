@@ -57,18 +57,27 @@ def arguments(pid: int) -> list[str]:
 
 
 def _strings(pid: int, name: str) -> list[str]:
-    """Read strings from the memory of a process, which has none yet while execve(2) runs."""
+    """Read strings from the memory of a process. It has none while execve(2) runs, or exit(2)."""
     text = _read(f"/proc/{pid}/{name}")
     if not text:
-        wait_until(lambda: not _is_in_exec(pid), f"process {pid} to have a new program")
+        wait_until(lambda: not _is_changing(pid), f"process {pid} to have a new program, or to end")
         text = _read(f"/proc/{pid}/{name}")
     return text.removesuffix("\0").split("\0") if text else []
 
 
-def _is_in_exec(pid: int) -> bool:
-    """Whether a process has memory, but not yet the code of its program."""
+_EXITING = 4  # PF_EXITING in the flags: its memory is freed before its files are closed
+
+
+def _is_changing(pid: int) -> bool:
+    """Whether a process has no program: that of execve(2) has no code yet, or exit(2) runs."""
     size, _, _, start_of_code = [*_stat(pid), *["0"] * 50][20:24]
-    return size != "0" and start_of_code == "0"
+    return (size != "0" and start_of_code == "0") or any(map(_is_exiting, threads(pid)))
+
+
+def _is_exiting(thread: int) -> bool:
+    """Whether a thread is about to end, and its files are perhaps still open."""
+    state, *fields = [*_stat(thread), *["0"] * 50]
+    return int(fields[5]) & _EXITING != 0 and state not in "ZX"
 
 
 def threads(pid: int) -> list[int]:

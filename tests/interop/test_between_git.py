@@ -12,6 +12,7 @@ from helpers.git import STILL, parts
 from helpers.random_changes import Changes
 from helpers.server import Server
 from helpers.waiting import wait_until
+from helpers.wire import is_listening
 
 
 @pytest.fixture
@@ -74,6 +75,7 @@ def test_git_scans_the_work_tree_if_its_daemon_dies(repository, real):
         repository.status()
         repository.write("a", "something else\n")
         assert sipc("send", real, input=b"\0").returncode == 7  # git's BUG(): it aborts
+        wait_until(lambda: not is_listening(real), "the end of its socket")
         done = repository.run(*repository.STATUS)
         assert done.returncode == 0
         assert done.stdout == repository.true_status() != ""
