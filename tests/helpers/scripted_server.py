@@ -72,34 +72,34 @@ class ScriptedServer:
         assert kind is not None or not self._failures, self._failures
 
     def stop(self) -> None:
-        """Stop accepting, and wait for the end of all conversations."""
+        """Refuse clients, accept those that have connected, and wait for all conversations."""
         self.refuse()
         self._acceptor.join(TIMEOUT)
         for thread in self._threads:
             thread.join(TIMEOUT)
 
     def refuse(self) -> None:
-        """Stop accepting: clients are refused from now on."""
+        """Refuse clients from now on. Those that have connected are still accepted."""
         try:
             self.listener.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-        self.listener.close()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                connection = self.listener.accept()[0]
-            except OSError:
-                return
-            self.accepted += 1
-            connection.settimeout(TIMEOUT)
-            if self._in_turn:
-                self._talk(connection)
-            else:
-                thread = threading.Thread(target=self._talk, args=(connection,))
-                self._threads.append(thread)
-                thread.start()
+        with self.listener as listener:
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:
+                    return  # refuse() was called, and no client is left in the queue
+                self.accepted += 1
+                connection.settimeout(TIMEOUT)
+                if self._in_turn:
+                    self._talk(connection)
+                else:
+                    thread = threading.Thread(target=self._talk, args=(connection,))
+                    self._threads.append(thread)
+                    thread.start()
 
     def _talk(self, connection: socket.socket) -> None:
         try:

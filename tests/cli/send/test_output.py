@@ -139,7 +139,7 @@ def test_a_file_that_may_not_be_written_to_is_not_replaced(endpoint, response):
     response.chmod(0o444)
     with EchoServer(endpoint) as server:
         done = run(*unprivileged(), SIPC, "send", endpoint, "-d", "x", "-o", response)
-        assert not server.accepted
+    assert not server.accepted
     assert_error_line(done, 1, "Permission denied")
     assert is_as_before(response)
 
@@ -149,7 +149,7 @@ def test_a_folder_that_may_not_be_written_to_is_reported_before_anything_is_sent
     with EchoServer(endpoint) as server:
         output = folder / "closed" / "response"
         done = run(*unprivileged(), SIPC, "send", endpoint, "-d", "x", "-o", output)
-        assert not server.accepted
+    assert not server.accepted
     assert_error_line(done, 1, "Permission denied")
 
 
@@ -160,7 +160,7 @@ def test_an_output_file_that_cannot_be_created_is_reported_before_anything_is_se
         done = run_cli("send", endpoint, "-d", "x", "-o", folder / "no" / "file")
         assert_error_line(done, 1, "no/file")
         assert_error_line(run_cli("send", endpoint, "-d", "x", "-o", folder), 1, str(folder))
-        assert not server.accepted
+    assert not server.accepted
 
 
 @pytest.mark.parametrize("limit", [[], ["-m", "1h"]], ids=["without -m", "with -m"])
@@ -169,7 +169,7 @@ def test_an_output_file_that_cannot_be_opened_is_refused_at_once(endpoint, folde
     with EchoServer(endpoint) as server:
         done = run_cli("send", endpoint, "-d", "x", *limit, "-o", name, cwd=folder)
         assert_error_line(done, 1, name)
-        assert not server.accepted
+    assert not server.accepted
 
 
 @pytest.mark.parametrize("name", ["", "new/", "plain/", "loop"])
@@ -178,7 +178,7 @@ def test_an_invalid_name_for_the_output_is_refused_before_anything_is_sent(endpo
     (folder / "loop").symlink_to("loop")
     with EchoServer(endpoint) as server:
         assert_error_line(run_cli("send", endpoint, "-d", "x", "-o", name, cwd=folder), 1)
-        assert not server.accepted
+    assert not server.accepted
     assert sorted(os.listdir(folder)) == ["loop", "plain", "sock"]
     assert (folder / "plain").read_text() == "precious"
 
