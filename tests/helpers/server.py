@@ -42,11 +42,12 @@ class LoggedProcess:
         """Wait until `count` lines match; return the last of them."""
 
         def last_match():
-            is_complete = self.process.poll() is not None and not self._reader.is_alive()
+            # Before the lines: it may write the last ones, and end, in between.
+            has_ended = self.process.poll() is not None and not self._reader.is_alive()
             found = [line for line in list(self._lines) if re.search(pattern, line)]
             if len(found) >= count:
                 return found[-1]
-            assert not is_complete, self.log
+            assert not has_ended, self.log
             return None
 
         return wait_until(last_match, f"{count} x {pattern!r} in the log:\n{self.log}")
