@@ -16,6 +16,7 @@ from pathlib import Path
 
 from helpers.command import Program, environment
 from helpers.procfs import MARK, processes
+from helpers.spawning import end
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import pid_of_listener
 
@@ -196,7 +197,7 @@ class Repository:
     def kill_all(self) -> None:
         """End the processes that a failed test has left."""
         for pid in processes(self.mark):
-            os.kill(pid, signal.SIGKILL)
+            end(pid, signal.SIGKILL)
 
 
 def parts(answer: bytes) -> tuple[bytes, list[bytes]]:
