@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -17,23 +18,24 @@ from helpers.command import (
 )
 from helpers.inprocess_cli import run_cli
 from helpers.waiting import wait_until
+from simpleipc_cli.bench import exchange, generator
 from simpleipc_cli.bench import processes as generator_processes
 
 
 @contextmanager
-def benching(*arguments, **options):
+def benching(*arguments, program=(SIPC,), **options):
     """A running `sipc bench`, in a session of its own; nothing of it is left at the end."""
     with Program(
-        [SIPC, "bench", *map(str, arguments)],
+        [*program, "bench", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
         start_new_session=True,
         **options,
-    ) as program:
-        yield program
-    wait_until(lambda: not _in_group(program.pid), "no process of it left")
+    ) as running:
+        yield running
+    wait_until(lambda: not _in_group(running.pid), "no process of it left")
 
 
 def _in_group(group: int) -> bool:
@@ -71,6 +73,32 @@ def run_bench(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     starts = SimpleNamespace(Popen=LoadThread, PIPE=None, STDOUT=None)
     with patch.object(generator_processes, "subprocess", starts):
         return run_cli("bench", *arguments, **options)
+
+
+class CountedTime:
+    """A clock for `run_bench` that each look at it advances, and that no delay does."""
+
+    def __init__(self, step: int) -> None:
+        """`step` in nanoseconds, like the times."""
+        self._looks = count(1 << 40, step)
+        self._added = 0
+
+    def __call__(self) -> int:
+        return next(self._looks) + self._added
+
+    def advance(self, nanoseconds: int) -> None:
+        self._added += nanoseconds
+
+
+@contextmanager
+def counted_time(step: int):
+    """Let a clock of this step be that of the load."""
+    clock = CountedTime(step)
+    with ExitStack() as stack:
+        for module in (exchange, generator, generator_processes):
+            stack.enter_context(patch.object(module, "monotonic_ns", clock))
+        stack.enter_context(patch.object(generator_processes, "_START_DELAY", 0))
+        yield clock
 
 
 def bench_json(endpoint, *arguments) -> dict:

@@ -7,14 +7,16 @@ import os
 import re
 import signal
 import socket
-import threading
+import sys
 
 import pytest
-from helpers.benching import benching, run_bench
+from helpers.bench_reports import MS, US
+from helpers.benching import benching, counted_time, run_bench
 from helpers.command import (
     assert_error_line,
     sipc,
 )
+from helpers.gate import Gate
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children
 from helpers.scripted_server import RespondingServer
@@ -87,11 +89,24 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
     assert not (folder / "report").exists()
 
 
-def test_a_signal_ends_bench_while_its_processes_start(endpoint):
-    with RespondingServer(endpoint) as server:
-        with benching(endpoint, "-c", 64, "--processes", 64, "-z", "1h") as program:
+# Runs the program, whose other processes run another Python.
+WITH_PYTHON = """
+import sys
+from simpleipc_cli.cli import main
+sys.executable, *sys.argv = sys.argv[1:]
+main()
+"""
+
+
+def test_a_signal_ends_bench_while_its_processes_start(endpoint, folder, script):
+    with RespondingServer(endpoint) as server, Gate(folder / "go") as gate:
+        python = script(f'#!/bin/sh\n{gate.wait}\nexec "{sys.executable}" "$@"\n', "python")
+        program = [sys.executable, "-c", WITH_PYTHON, python, "sipc"]
+        options = ["-c", 64, "--processes", 64, "-z", "1h"]
+        with benching(endpoint, *options, program=program) as program:
             wait_until(lambda: children(program.pid), "the first process")
             program.send_signal(signal.SIGINT)
+            gate.open()
             output, errors = program.communicate(timeout=TIMEOUT)
     assert (program.returncode, errors) == (130, b"")
     assert b"\nPartial: interrupted before the end of the load.\n" in output
@@ -172,14 +187,12 @@ def test_a_condition_on_a_percentile_of_too_few_samples_passes_if_the_bounds_dec
 def test_a_condition_without_a_result_fails_and_names_the_number_of_requests_that_it_needs(
     endpoint,
 ):
-    slow = threading.Event()
-
     def respond(request: bytes) -> bytes:
-        slow.wait(0.2)  # only the first, so that the two longest times differ
-        slow.set()
+        if len(server.requests) == 1:  # so that the two longest times differ
+            clock.advance(200 * MS)
         return message(request)
 
-    with RespondingServer(endpoint, respond=respond):
+    with RespondingServer(endpoint, respond) as server, counted_time(US) as clock:
         done = run_bench(endpoint, "-n", "5", "--fail-if", "p99>100ms")
     assert done.returncode == 10
     assert re.fullmatch(
