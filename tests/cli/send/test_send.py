@@ -71,7 +71,7 @@ def test_two_sources_of_the_request_are_a_usage_error(endpoint):
 def test_a_request_file_that_cannot_be_read_sends_nothing(endpoint, folder, path):
     with EchoServer(endpoint) as server:
         assert_error_line(run_cli("send", endpoint, "--data-file", path, cwd=folder), 1, path)
-        assert not server.accepted
+    assert not server.accepted
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
@@ -115,14 +115,17 @@ def test_send_connects_only_when_the_first_byte_of_the_request_is_available(endp
 def test_send_never_half_closes_the_connection(endpoint):
     def conversation(connection):
         read_message(connection)
+        wait_until(lambda: is_in_syscall(client.pid, "recvfrom"), "it to wait for the response")
         connection.setblocking(False)
         with pytest.raises(BlockingIOError):
             connection.recv(1)
         connection.setblocking(True)
         connection.sendall(b"0000")
 
-    with scripted_server(endpoint, conversation):
-        assert run_cli("send", endpoint, input=b"x").returncode == 0
+    with scripted_server(endpoint, conversation), start_send(endpoint) as client:
+        feed(client, b"x")
+        client.stdin.close()
+        assert client.wait() == 0
 
 
 @pytest.mark.parametrize("cut", ["stdin", "SIGTERM", "SIGINT"])
