@@ -103,7 +103,8 @@ PROBE = [
     [], ["-q"], ["--quiet"], ["-t", "1h"], ["--timeout=0"], ["--wait", "1ms"], ["--wait=0", "-q"],
     ["-q", "--wait", "5ms", "-t", "1000"],
     ["-q", "-q"], ["-qq"], ["--quiet=1"], ["-t"], ["-t", "x"], ["--wait-gone", "1ms"], ["-h"],
-    ["-d", "x"], ["-d", "x", "--expect", "y"], ["--expect", "y"], ["a", "b"], ["-x"],
+    ["-d", "x", "-t", "1h"], ["-d", "x", "--expect", "y", "-t", "1h"], ["--expect", "y"],
+    ["a", "b"], ["-x"],
 ]  # fmt: skip
 NOT_SERVED = ["fails", "none", "stale", "file", "none/below", "n" * 300]
 

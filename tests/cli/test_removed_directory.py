@@ -107,7 +107,8 @@ def test_a_relative_path_does_not_match_a_passed_socket(nowhere, endpoint):
 
 def test_a_client_sends_to_an_absolute_path_and_starts_a_server_there(run, endpoint):
     with Spawning(endpoint) as spawning:
-        done = run("send", endpoint, "-d", "x", "--spawn", SERVE, env=spawning.environment())
+        options = ["-d", "x", "--spawn", SERVE, "--wait", "1h"]
+        done = run("send", endpoint, *options, env=spawning.environment())
         assert (done.returncode, done.stdout) == (0, b"x"), done.stderr
 
 
