@@ -15,6 +15,7 @@ from helpers.command import SIPC, environment
 from helpers.injection import STOPPED, Fault, Strace, wait_until_stopped
 from helpers.procfs import MARK, processes
 from helpers.scripted_server import ScriptedServer
+from helpers.waiting import wait_until
 from helpers.wire import receive_wire
 
 LARGE = bytes(range(256)) * 1200
@@ -86,7 +87,10 @@ def run(folder: Path, scenario: str, fault: Fault, case: Case, *, inject: bool) 
     judge_client(case, expected, output, errors.decode(errors="replace"))
     left = {entry.name for entry in folder.iterdir()} - {"request", "response", "trace", "sock"}
     case.must(not left, f"files left: {left}")
-    case.must(not processes(mark), "processes left")
+    try:
+        wait_until(lambda: not processes(mark), "no process left", judge.LIMIT / 4)
+    except AssertionError:
+        case.must(False, f"processes left: {processes(mark)}")
     return strace.calls()
 
 
