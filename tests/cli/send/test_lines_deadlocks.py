@@ -75,7 +75,7 @@ def test_a_stopped_reader_causes_no_deadlock_with_a_server_with_one_thread(endpo
     ):
         feed(client, numbers(4))
         client.stdin.close()
-        wait_until(lambda: server.answered == [2, 1, 3], "all responses but one")
+        wait_until(lambda: server.answered[:3] == [2, 1, 3], "all responses but one")
         assert client.stdout.read() == b"".join(response(n) + b"\n" for n in (1, 2, 3, 4))
         assert client.wait() == 0
 
@@ -98,7 +98,7 @@ def test_a_stopped_terminal_causes_no_deadlock_with_a_server_with_one_thread(end
             os.close(slave)
             feed(client, numbers(4))
             client.stdin.close()
-            wait_until(lambda: server.answered == [2, 1, 3], "all responses but one")
+            wait_until(lambda: server.answered[:3] == [2, 1, 3], "all responses but one")
             expected = b"".join(response(number) for number in (1, 2, 3, 4))
             expected = expected.replace(b"\n", b"\r\n")
             shown = read_terminal(master)
