@@ -20,7 +20,7 @@ def test_each_hang_fails_one_test_that_shows_what_it_did():
     shown = output.partition(" test_hangs_with_a_server_and_a_terminal __")[2].partition("\n___")[0]
     assert "Failed: the test took more than 300 s" in shown, output
     assert re.search(r"^>? +hang\(\)$", shown, re.M), output
-    assert re.search(r"Thread another:\n(.*\n)+.*in hang\n", shown), output
+    assert re.search(r"Thread another:\n(.*\n)+.*in hang_in_thread\n", shown), output
     log = r"- log of /tmp/.* -+\nlistening on .*\n(.*\n)*.*: answered\n"
     assert re.search(log, shown), output
     assert re.search(r"^-+ screen -+\ntext on the screen\n", shown, re.M), output

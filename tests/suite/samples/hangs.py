@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import threading
+from functools import partial
 
 import pytest
 from helpers.server import Server
@@ -13,15 +14,21 @@ from helpers.terminal import terminal
 from helpers.waiting import wait_until
 from helpers.wire import ask
 
+LIMIT = 5
+"""Seconds; long enough for a test to begin on a busy machine. A test in C takes twice as long."""
+
 
 def hang() -> None:
+    """Reach the next limit of this test soon, but no further one; there must be such a limit."""
+    seconds, interval = signal.getitimer(signal.ITIMER_REAL)
+    assert seconds
+    signal.setitimer(signal.ITIMER_REAL, 0.1, interval)
     threading.Event().wait()
 
 
-def reach_limit(*, again: bool = False) -> None:
-    """Let this test time out soon, and the later limits soon after."""
-    _, interval = signal.getitimer(signal.ITIMER_REAL)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, interval / 750 if again else 0)
+def hang_in_thread(begun: threading.Event) -> None:
+    begun.set()
+    threading.Event().wait()
 
 
 def hang_in_c() -> None:
@@ -37,8 +44,10 @@ def test_hangs_with_a_server_and_a_terminal(endpoint):
         wait_until(lambda: tty.output, "it to be on the screen")
         ask(endpoint, b"x")
         server.wait_for_log("answered")
-        reach_limit()
-        threading.Thread(target=hang, name="another", daemon=True).start()
+        begun = threading.Event()
+        target = partial(hang_in_thread, begun)
+        threading.Thread(target=target, name="another", daemon=True).start()
+        begun.wait()
         hang()
 
 
@@ -57,14 +66,12 @@ def hanging_teardown():
 
 
 def test_hangs_in_every_place(hanging_teardown):
-    reach_limit(again=True)
     with HangsAtExit():
         hang()
 
 
 @pytest.fixture
 def hanging_setup():
-    reach_limit()
     hang()
 
 
@@ -72,7 +79,7 @@ def test_hangs_in_a_setup(hanging_setup):
     pass
 
 
-@pytest.mark.timeout(2)
+@pytest.mark.timeout(LIMIT)
 def test_hangs_in_c():
     hang_in_c()
 
@@ -83,7 +90,7 @@ def teardown_in_c():
     hang_in_c()
 
 
-@pytest.mark.timeout(2)
+@pytest.mark.timeout(LIMIT)
 def test_hangs_in_c_after_it_failed(teardown_in_c):
     raise AssertionError
 
