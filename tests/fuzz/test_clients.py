@@ -74,8 +74,10 @@ class Client:
         if self.output is not None:
             self._options += ("-o", self.output)
 
-    def run(self, *options) -> None:
-        self.done = self._run(self.verb, self.path, *self._options, *options, input=self._input)
+    def run(self, limit: str = "0") -> None:
+        """Run it, with a time limit that may be 0 for none."""
+        options = (*self._options, "-m" if self.verb == "send" else "-t", limit)
+        self.done = self._run(self.verb, self.path, *options, input=self._input)
 
     def check(self, one: ServedConversation, status: int) -> None:
         """Check status, standard output and standard error."""
@@ -118,7 +120,7 @@ def test_a_response_that_stalls_causes_a_timeout(folder, endpoint, numbers):
     with HostileServer(endpoint, lambda _: next(waiting), at_once=True) as server:
         for number in numbers:
             client = Client(number, endpoint, folder)
-            client.run("-m" if client.verb == "send" else "-t", "200ms")
+            client.run("200ms")
             if client.done.returncode == 3:  # not connected in time
                 continue
             (one,) = server.take(1)

@@ -52,6 +52,6 @@ def test_valid_requests_are_answered_correctly_and_invalid_ones_never(endpoint, 
                         )
         finally:
             clients.close()
-        check_nothing_leaks(server, fuzzed)
+        check_nothing_leaks(server, fuzzed, tally)
         counters = final_counters(server)
         tally.check({name: count - at_start.get(name, 0) for name, count in counters.items()})

@@ -10,6 +10,7 @@ from helpers.procfs import children, processes
 from helpers.server import Server
 from helpers.spawning import end
 from helpers.waiting import wait_until
+from helpers.wire import wait_until_accepted
 from helpers.workers import WorkerServer
 
 
@@ -38,6 +39,7 @@ class SharedServer(Server):
     def end_test(self) -> None:
         """Check that a test has left no process or connection; skip the log of the test."""
         assert self.process.poll() is None, self.log
+        wait_until_accepted(self.path)  # else a connection may appear in the next test
         self.wait_until_idle()
         counted = wait_until(self._counters_at_rest, "the end of every request")
         self._check_processes()

@@ -87,6 +87,16 @@ def is_listening(path) -> bool:
     return True
 
 
+def wait_until_accepted(path) -> None:
+    """Wait until a server has accepted all earlier connections: it accepts in order.
+
+    The server counts this connection as one that was closed without data.
+    """
+    with connect(path) as last:
+        last.shutdown(socket.SHUT_WR)
+        assert receive_all(last) == b""
+
+
 def pid_of_listener(path) -> int:
     """Return the id of the process that called listen(2) for a socket."""
     with connect(path) as connection:
