@@ -25,5 +25,5 @@ class Gate:
 
     def __exit__(self, *_: object) -> None:
         """Close the gate. Waiting commands continue, too: they read the end of the file."""
+        os.unlink(self._path)  # first: a command that opened it without a writer would wait
         os.close(self._descriptor)
-        os.unlink(self._path)

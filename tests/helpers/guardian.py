@@ -28,15 +28,43 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+def _variables(process: Path) -> list[bytes]:
+    """The environment of a process, which has none yet while execve(2) runs."""
+    limit = time.monotonic() + 1.0  # its disk may hang
+    while not (text := _read(process / "environ")) and _is_in_exec(process):
+        if time.monotonic() >= limit:
+            break
+        time.sleep(0.001)
+    return text.split(b"\0")
+
+
+def _is_in_exec(process: Path) -> bool:
+    """Whether a process has memory, but not yet the code of its program."""
+    size, _, _, start_of_code = [*_stat(process), *[b"0"] * 50][20:24]
+    return size != b"0" and start_of_code == b"0"
+
+
+def _target(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:  # it was closed just now
+        return ""
+
+
 def _holds(process: Path, pipe: str) -> bool:
     try:
-        return any(os.readlink(entry) == pipe for entry in process.joinpath("fd").iterdir())
+        return any(_target(entry) == pipe for entry in process.joinpath("fd").iterdir())
     except OSError:
         return False
 
 
+def _stat(process: Path) -> list[bytes]:
+    """The fields of proc_pid_stat(5) after the name; the first is the state."""
+    return _read(process / "stat").rpartition(b")")[2].split() or [b"Z", b"0"]
+
+
 def _parent(process: Path) -> str:
-    state, parent, *_ = _read(process / "stat").rpartition(b")")[2].split() or (b"Z", b"0")
+    state, parent, *_ = _stat(process)
     return "0" if state in b"ZX" else parent.decode()
 
 
@@ -46,7 +74,7 @@ def left(mark: str, pipe: str) -> list[Path]:
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
-        variables = _read(process / "environ").split(b"\0")
+        variables = _variables(process)
         if f"{GUARDIAN}=1".encode() in variables:
             continue
         if f"{MARK}={mark}".encode() in variables or _holds(process, pipe):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helpers.waiting import wait_until
+
 
 @contextmanager
 def small_disk(place: Path, size: str = "1m") -> Iterator[Path]:
@@ -23,4 +25,6 @@ def mounted(*arguments: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", arguments[-1]], check=True)
+        unmount = ["umount", arguments[-1]]
+        # A process that exits, and has no memory any more, may still have files open there.
+        wait_until(lambda: subprocess.run(unmount).returncode == 0, f"no user of {arguments[-1]}")

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import termios
 import threading
@@ -100,15 +101,22 @@ class Terminal:
         show_on_failure("screen", lambda: self.screen.text, lambda: self.master >= 0)
 
     def start_reading(self) -> None:
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        stopping, self._stop = os.pipe()
+        self._reader = threading.Thread(target=self._read, args=(stopping,), daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
-        while True:
-            try:
+    def _read(self, stopping: int) -> None:
+        """Read until all others have closed it, or hang_up() closes the pipe to `stopping`."""
+        poll = select.poll()
+        poll.register(stopping, 0)
+        poll.register(self.master, select.POLLIN)
+        try:
+            while stopping not in dict(poll.poll()):
                 self.output += os.read(self.master, 65536)
-            except OSError:  # all others have closed it
-                return
+        except OSError:
+            pass  # all others have closed it
+        finally:
+            os.close(stopping)
 
     def close_slave(self) -> None:
         """Close this process's descriptor; reading ends when the other processes end."""
@@ -127,6 +135,9 @@ class Terminal:
     def hang_up(self) -> None:
         """Close it from the other side: writing to it fails from now on."""
         if self.master >= 0:
+            if self._reader is not None:  # a call that reads would keep it open
+                os.close(self._stop)
+                self._reader.join(TIMEOUT)
             os.close(self.master)
             self.master = -1
 
@@ -188,4 +199,4 @@ def terminal_environment(**more: str) -> dict[str, str]:
 
 
 def wait_for_bar(tty) -> str:
-    return wait_until(lambda: BAR.search(tty.screen.text) and tty.screen.text, "a bar")
+    return wait_until(lambda: BAR.search(text := tty.screen.text) and text, "a bar")
