@@ -267,8 +267,11 @@ def test_two_threads_that_stop_the_server_abort_its_exchanges(path, client):
     with serving(path, gate.act, drain_timeout=None) as server:
         client(message(b"x"))
         gate.wait_until_begun()
-        for _ in range(2):
-            threading.Thread(target=server.stop).start()
+        threads = [threading.Thread(target=server.stop) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT)
         assert server.end() is ExitReason.ABORTED
 
 
