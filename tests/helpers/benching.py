@@ -17,7 +17,7 @@ from helpers.command import (
     environment,
 )
 from helpers.inprocess_cli import run_cli
-from helpers.waiting import wait_until
+from helpers.waiting import TIMEOUT, wait_until
 from simpleipc_cli.bench import exchange, generator
 from simpleipc_cli.bench import processes as generator_processes
 
@@ -71,7 +71,10 @@ class LoadThread(threading.Thread):
 def run_bench(*arguments, **options) -> subprocess.CompletedProcess[bytes]:
     """Run `sipc bench` in this process, and in threads in place of other processes."""
     starts = SimpleNamespace(Popen=LoadThread, PIPE=None, STDOUT=None)
-    with patch.object(generator_processes, "subprocess", starts):
+    with (
+        patch.object(generator_processes, "subprocess", starts),
+        patch.object(generator_processes, "_STOP_TIMEOUT", TIMEOUT),  # a thread cannot be killed
+    ):
         return run_cli("bench", *arguments, **options)
 
 

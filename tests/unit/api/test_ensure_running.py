@@ -12,6 +12,7 @@ import pytest
 from helpers.command import Program
 from helpers.inprocess_server import run_concurrently
 from helpers.procfs import children
+from helpers.sending import ControlledDeadline
 from helpers.sockets import busy_listener
 from helpers.spawning import SERVE, Spawning
 from helpers.waiting import TIMEOUT, wait_until
@@ -26,6 +27,7 @@ from simpleipc_cli import (
     probe,
     send,
 )
+from simpleipc_cli.api import client
 
 STARTS = f"echo $$ >>starts; {SERVE}"
 HANGS = "echo $$ >>starts; echo why >&2; exec sleep 1000"
@@ -47,7 +49,7 @@ def env(spawning, folder, monkeypatch):
 def test_a_server_is_started_once(endpoint, spawning, env):
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for _ in range(3):
-        ensure_running(endpoint, STARTS, env=env)
+        ensure_running(endpoint, STARTS, timeout=None, env=env)
     assert send(endpoint, b"x") == b"x"
     assert len(spawning.lines("starts")) == 1
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
@@ -55,7 +57,7 @@ def test_a_server_is_started_once(endpoint, spawning, env):
 
 def test_a_server_that_ends_is_reaped(endpoint, env):
     before = set(threading.enumerate())  # may include a thread for another test's server
-    ensure_running(endpoint, SERVE, env=env)
+    ensure_running(endpoint, SERVE, timeout=None, env=env)
     server = probe(endpoint).pid
     assert server in children(os.getpid())
     os.kill(server, signal.SIGTERM)
@@ -65,7 +67,7 @@ def test_a_server_that_ends_is_reaped(endpoint, env):
 
 def test_many_threads_start_one_server(endpoint, spawning, env):
     def ask():
-        ensure_running(endpoint, STARTS, timeout=TIMEOUT, env=env)
+        ensure_running(endpoint, STARTS, timeout=None, env=env)
         return send(endpoint, b"x", connect_timeout=None)
 
     assert run_concurrently(20, ask) == [b"x"] * 20
@@ -91,7 +93,7 @@ def test_a_command_may_be_a_list_of_words(endpoint, folder, env):
     words = ["a b", "$HOME", "it's", '"', "*", ""]
     code = "import json,os,sys; json.dump(sys.argv[1:], open('words', 'w'));"
     code += "os.execvp('sipc', ['sipc', 'serve', '-q', '--exec', 'cat'])"
-    ensure_running(endpoint, [sys.executable, "-c", code, *words], env=env)
+    ensure_running(endpoint, [sys.executable, "-c", code, *words], timeout=None, env=env)
     expected = '["a b", "$HOME", "it\'s", "\\"", "*", ""]'
     assert (folder / "words").read_text() == expected
 
@@ -101,20 +103,24 @@ def test_without_env_the_command_inherits_the_environment(endpoint, spawning, fo
     for name, value in spawning.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SIPC_PATH", str(endpoint))
-    ensure_running(None, SERVE)
+    ensure_running(None, SERVE, timeout=None)
     assert probe(endpoint).state is State.LISTENING
 
 
 def test_a_command_that_fails_is_reported(endpoint, spawning, env):
     with pytest.raises(SpawnFailed, match="exit status 3, and wrote: why") as raised:
-        ensure_running(endpoint, "echo why >&2; exit 3", env=env)
+        ensure_running(endpoint, "echo why >&2; exit 3", timeout=None, env=env)
     assert raised.value.hint
     spawning.check_nothing_left()
 
 
-def test_a_command_that_does_not_listen_in_time_is_ended(endpoint, spawning, env):
+def test_a_command_that_does_not_listen_in_time_is_ended(endpoint, spawning, env, monkeypatch):
+    """The time is over as soon as the command runs."""
+    deadline = ControlledDeadline()
+    deadline.is_over = lambda: spawning.lines("starts") != []
+    monkeypatch.setattr(client, "Deadline", {7.0: deadline}.__getitem__)
     with pytest.raises(PathNotFound, match="did not start listening in time"):
-        ensure_running(endpoint, HANGS, timeout=0.05, env=env)
+        ensure_running(endpoint, HANGS, timeout=7.0, env=env)
     spawning.check_nothing_left()
 
 
@@ -204,7 +210,7 @@ import signal, sys
 from simpleipc_cli import SpawnFailed, ensure_running
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 try:
-    ensure_running(sys.argv[1], sys.argv[2])
+    ensure_running(sys.argv[1], sys.argv[2], timeout=None)
 except SpawnFailed as error:
     print(error.hint)
 """
@@ -216,8 +222,8 @@ def test_with_sigchld_ignored_no_server_is_started_and_the_error_names_the_cause
     command = [sys.executable, "-c", IGNORED, str(endpoint), "touch starts"]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT)
     assert b"SIGCHLD" in done.stdout
-    assert not spawning.lines("starts")
     spawning.check_nothing_left()
+    assert not (spawning.folder / "starts").exists()
 
 
 def test_a_server_keeps_running_after_the_program_that_started_it_has_ended(endpoint, env):

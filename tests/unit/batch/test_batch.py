@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import threading
 
-from helpers.scripted_server import ScriptedServer, receive_request, wait_until_unchanged
+from helpers.procfs import is_in_syscall
+from helpers.scripted_server import ScriptedServer, receive_request
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
 from simpleipc_cli.batch import batch as module
@@ -22,7 +24,7 @@ def test_no_record_is_started_while_many_bytes_of_output_wait(endpoint, folder, 
 
     def converse(connection):
         number = receive_request(connection)
-        assert number != b"1" or go.wait(30)
+        assert number != b"1" or go.wait(TIMEOUT)
         connection.sendall(message(number * 100_000))
 
     records = b"1\n" + b"2\n" * 30
@@ -51,9 +53,17 @@ def test_no_record_is_started_while_many_bytes_of_output_wait(endpoint, folder, 
         usage = batch._usage
         thread = threading.Thread(target=batch.run)
         thread.start()
-        wait_until_unchanged(lambda: server.accepted)
-        assert usage.size == 1_000_000
-        assert server.accepted == 11
+
+        def waits() -> bool:
+            """Whether all responses but the first have arrived, and it waits for an event."""
+            return (
+                usage.size >= 1_000_000
+                and len(batch._exchanges) == 1
+                and is_in_syscall(thread.native_id, "poll")
+            )
+
+        wait_until(waits, "the batch to wait")
+        assert (usage.size, server.accepted) == (1_000_000, 11)
         go.set()
         thread.join()
         os.close(source.fileno())

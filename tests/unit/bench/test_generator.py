@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from helpers.scripted_server import ScriptedServer, receive_wire
-from helpers.waiting import TIMEOUT
+from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import MAX_PAYLOAD, connect, decode, message, packets
 
 from simpleipc_cli.bench import exchange
@@ -91,6 +91,21 @@ def run(path, on_progress=lambda _progress: False, **plan) -> load.Results:
     assert sum(slot.requests for slot in slots) == results.total.count + results.failed()
     assert sum(slot.failures for slot in slots) == results.failed()
     return results
+
+
+def stop_clock_until_started(monkeypatch, count: int) -> None:
+    """Let no time pass for the generator until it has started so many requests."""
+    now, real_time = load.monotonic_ns(), load.monotonic_ns
+    connected: list[str] = []
+
+    def connecting(path, real=exchange.connect_nowait):
+        connected.append(path)
+        return real(path)
+
+    monkeypatch.setattr(exchange, "connect_nowait", connecting)
+    monkeypatch.setattr(
+        load, "monotonic_ns", lambda: real_time() if len(connected) >= count else now
+    )
 
 
 def failures(results) -> dict[str, int]:
@@ -225,7 +240,8 @@ def test_a_response_counts_even_if_the_server_has_not_read_the_request(endpoint)
 def test_a_request_that_times_out_is_reported_with_the_length_of_the_timeout(endpoint):
     with Scripted(endpoint, hold) as server:
         results = run(endpoint, requests=4, concurrency=2, timeout=20 * MS)
-    assert failures(results) == {"timeout": len(server.payloads)} == {"timeout": 4}
+        wait_until(lambda: len(server.payloads) == 4, "all requests to be read")
+    assert failures(results) == {"timeout": 4}
     assert results.failures["timeout"].min >= 20 * MS
     assert results.total.count == 0
 
@@ -262,7 +278,8 @@ def test_requests_while_no_server_listens_are_refused_and_counts_add_up(
     assert failures(results).keys() <= {"refused", *(["truncated"] if concurrency > 1 else [])}
 
 
-def test_requests_of_the_warm_up_are_not_counted(endpoint):
+def test_requests_of_the_warm_up_are_not_counted(endpoint, monkeypatch):
+    stop_clock_until_started(monkeypatch, 1)
     with Scripted(endpoint) as server:
         results = run(endpoint, warmup=30 * MS, requests=3, payload=b"x")
     assert len(server.payloads) > results.started == results.total.count == 3
@@ -297,7 +314,7 @@ def test_a_backlog_that_stays_full_causes_a_timeout(endpoint):
     assert failures(results) == {"timeout": 2}
 
 
-def test_the_generator_waits_for_requests_in_flight_at_the_end_of_the_time(endpoint):
+def test_the_generator_waits_for_requests_in_flight_at_the_end_of_the_time(endpoint, monkeypatch):
     over = threading.Event()
 
     def respond(server, connection, payload):
@@ -309,6 +326,7 @@ def test_the_generator_waits_for_requests_in_flight_at_the_end_of_the_time(endpo
             over.set()
         return False
 
+    stop_clock_until_started(monkeypatch, 3)
     with Scripted(endpoint, respond) as server:
         results = run(endpoint, on_progress=on_progress, duration=20 * MS, concurrency=3)
     assert over.is_set()

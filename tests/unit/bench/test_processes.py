@@ -42,11 +42,21 @@ def silent_server(path):
         yield server
 
 
+def processes_and_threads() -> set[object]:
+    return {*children(os.getpid()), *threading.enumerate()}
+
+
 @pytest.fixture(autouse=True)
 def _none_is_left():
-    before = children(os.getpid()), threading.active_count()
+    before = processes_and_threads()  # those of other tests may still end
     yield
-    assert (children(os.getpid()), threading.active_count()) == before
+    assert processes_and_threads() <= before
+
+
+@pytest.fixture(autouse=True)
+def _may_stop_slowly(monkeypatch):
+    """A process that is killed has no results."""
+    monkeypatch.setattr(processes, "_STOP_TIMEOUT", TIMEOUT)
 
 
 def plans_of(path, processes=2, **plan) -> list[LoadPlan]:

@@ -9,6 +9,7 @@ import sys
 import pytest
 from helpers.command import needs_root
 from helpers.users import NOBODY, become
+from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.errors import EndpointError, PathNotFound, PermissionDenied
 from simpleipc_cli.transport import StartLock
@@ -115,5 +116,5 @@ for _ in range(rounds):
 def test_no_two_processes_hold_the_lock_at_once(path, folder):
     command = [sys.executable, "-c", TAKES, path, "300"]
     takers = [subprocess.Popen(command) for _ in range(4)]
-    assert [taker.wait(60) for taker in takers] == [0] * 4
+    assert [taker.wait(TIMEOUT) for taker in takers] == [0] * 4
     assert os.listdir(folder) == []

@@ -24,8 +24,9 @@ def parent(endpoint):
         yield parent
 
 
-def descriptors() -> list[str]:
-    return os.listdir("/proc/self/fd")
+def descriptors() -> set[str]:
+    """The open descriptors; those that threads of other tests have left may be closed later."""
+    return set(os.listdir("/proc/self/fd"))
 
 
 def test_a_file_that_cannot_be_identified_is_not_taken_for_another_file(folder, monkeypatch):
@@ -45,7 +46,7 @@ def test_a_lock_whose_file_cannot_be_checked_is_removed_at_its_release(parent, f
     monkeypatch.setattr(os, "stat", fail)
     lock.__exit__(None)
     assert os.listdir(folder) == []
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_lock_that_cannot_be_checked_is_not_taken(parent, folder, monkeypatch):
@@ -55,7 +56,7 @@ def test_a_lock_that_cannot_be_checked_is_not_taken(parent, folder, monkeypatch)
         with pytest.raises(OSError, match="Cannot allocate"):
             PathLock(parent, lambda: False).__enter__()
     assert os.listdir(folder) == []
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_an_error_while_the_lock_is_removed_does_not_replace_another_error(parent, monkeypatch):
@@ -64,7 +65,7 @@ def test_an_error_while_the_lock_is_removed_does_not_replace_another_error(paren
     lock.__enter__()
     monkeypatch.setattr(os, "unlink", fail)
     lock.__exit__(AddressInUse)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_an_error_while_the_lock_is_removed_is_raised(parent, monkeypatch):
@@ -74,7 +75,7 @@ def test_an_error_while_the_lock_is_removed_is_raised(parent, monkeypatch):
     monkeypatch.setattr(os, "unlink", fail)
     with pytest.raises(OSError, match="Cannot allocate"):
         lock.__exit__(None)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_start_lock_that_cannot_be_checked_is_an_error(endpoint, monkeypatch):
@@ -84,7 +85,7 @@ def test_a_start_lock_that_cannot_be_checked_is_an_error(endpoint, monkeypatch):
         patched.setattr(os, "stat", fail)
         with pytest.raises(EndpointError, match=rf"cannot lock {lock.path}: cannot allocate"):
             lock.take()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_pid_file_that_cannot_be_checked_is_removed(folder, monkeypatch):
@@ -95,4 +96,4 @@ def test_a_pid_file_that_cannot_be_checked_is_removed(folder, monkeypatch):
         patched.setattr(os, "stat", fail)
         file.__exit__(None, None, None)
     assert os.listdir(folder) == []
-    assert descriptors() == before
+    assert descriptors() <= before
