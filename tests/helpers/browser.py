@@ -93,8 +93,11 @@ class Browser:
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
 
-    def wait_for_event(self, method: str, session: str) -> None:
-        while not self.events(method, session):
+    def wait_for_event(self, method: str, session: str, **parameters) -> None:
+        """Wait for an event with these parameters, and perhaps others."""
+        while not any(
+            parameters.items() <= found.items() for found in self.events(method, session)
+        ):
             self._events.append(self._message())
 
     def events(self, method: str, session: str) -> list[dict]:
@@ -144,8 +147,10 @@ class Page:
         )
         preferred = {"name": "prefers-color-scheme", "value": scheme}
         self._call("Emulation.setEmulatedMedia", features=[preferred])
-        self._call("Page.navigate", url=url)
-        browser.wait_for_event("Page.loadEventFired", self._session)
+        self._call("Page.setLifecycleEventsEnabled", enabled=True)
+        loader = self._call("Page.navigate", url=url)["loaderId"]
+        # Not that of the blank page, which may be loaded now.
+        browser.wait_for_event("Page.lifecycleEvent", self._session, name="load", loaderId=loader)
 
     def _call(self, method: str, **parameters) -> dict:
         return self._browser.call(method, self._session, **parameters)
