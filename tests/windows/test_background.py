@@ -27,7 +27,7 @@ def python(wine):
 def serve(python, folder, path):
     """Return a command that adds a line to a file and serves at %SIPC_PATH%."""
     worker = python("worker.py").replace('"', r"\"")
-    server = f'{python("run_sipc.py")} serve --quit-on quit --worker "{worker}"'
+    server = f'{python("run_sipc.py")} serve --quit-on quit --threads 1 --worker "{worker}"'
     return f'echo started>>"{windows_path(folder / "starts")}" & {server}'
 
 
@@ -84,7 +84,7 @@ def test_send_lines_also_starts_a_server(send, folder, serve):
 
 def test_send_reports_why_the_command_failed(send):
     command = "echo first & echo no luck 1>&2 & exit 3"
-    ran = send("--spawn", command, "-d", "x")
+    ran = send("--wait", f"{TIMEOUT}s", "--spawn", command, "-d", "x")
     assert (ran.status, ran.out) == (1, "")
     assert "failed, exit status 3, and wrote: no luck" in ran.err
     assert ran.err.count("\n") == 1
@@ -100,11 +100,14 @@ def test_a_command_that_does_not_listen_in_time_is_ended_with_its_children(send,
 
 def test_the_command_of_a_killed_client_keeps_running(wine, path, python, folder):
     sleeper = f"{python('sleeper.py')} {folder.name} & rem"
-    client = wine.start("run_sipc.py", "send", path, "--spawn", sleeper, "-d", "x")
+    arguments = ("send", path, "--wait", "1h", "--spawn", sleeper, "-d", "x")
+    client = wine.start("run_sipc.py", *arguments)
     try:
         wait_until(lambda: processes_with_argument(folder.name), "the command to run")
         client.kill()
         client.wait()
+        # Wine notices the end of a process before it serves a process that starts later.
+        assert wine.sipc("probe", path).status == 4
         assert processes_with_argument(folder.name)
     finally:
         for pid in processes_with_argument(folder.name):
@@ -127,7 +130,8 @@ def background(wine, path, python):
 
     def start(*options):
         arguments = ("serve", path, "--quit-on", "quit", "--worker", python("worker.py"))
-        return ended(wine.start("run_sipc.py", *arguments, "--background", *map(str, options)))
+        arguments += ("--threads", "1", "--background", *map(str, options))
+        return ended(wine.start("run_sipc.py", *arguments))
 
     return start
 
@@ -161,7 +165,7 @@ def test_a_background_server_that_does_not_listen_in_time_is_ended(wine, path, b
     assert started.status == 6
     assert "did not listen within 0.001 s" in started.err
     assert "--max-wait" in started.err
-    assert not processes_with_argument(path)
+    wait_until(lambda: not processes_with_argument(path), "the server to end")
 
 
 def test_the_pid_file_holds_the_process_id(wine, path, folder, background):

@@ -152,6 +152,7 @@ def test_all_requests_of_eight_simultaneous_clients_are_answered(wine, path, req
     with wine.server(path, "--exec", "echo hello") as server:
         count = 8 * requests
         assert pipe_client(wine, "many", path, 8, requests) == f"{count} b'hello\\r\\n'"
+        server.wait_for_log(": answered", count)
     outcomes = [line.rpartition(": ")[2] for line in server.log.splitlines()[1:]]
     assert outcomes == ["answered"] * count
 
@@ -216,7 +217,7 @@ def test_ctrl_c_drains_the_server(wine, path):
 
 
 def test_a_worker_answers_several_requests(wine, path, python):
-    with wine.server(path, "--worker", python("worker.py")):
+    with wine.server(path, "--threads", "1", "--worker", python("worker.py")):
         answers = [wine.sipc("send", "-d", word, path).out.split() for word in ("a", "b", "c")]
     assert [answer[1:] for answer in answers] == [["1", "a"], ["2", "b"], ["3", "c"]]
     assert len({answer[0] for answer in answers}) == 1
@@ -252,8 +253,10 @@ def test_workers_that_fail_at_their_start_are_started_with_backoff(wine, path):
 
 def test_a_request_that_kills_its_worker_fails_no_other_request(wine, path, python):
     words = ("leave", "leave", "leave", "a", "leave", "end", "end", "b")
-    with wine.server(path, "-v", "--worker", python("worker.py")) as server:
+    options = ("-v", "--threads", "1", "--worker", python("worker.py"))
+    with wine.server(path, *options) as server:
         answers = pipe_client(wine, "each", path, *words).split("\n")
+        server.wait_for_log("started worker", 7)
     last_words = [answer.rpartition(" ")[2] for answer in answers]
     assert last_words == ["off", "off", "off", "a", "off", "off", "off", "b"]
     assert "fail to start" not in server.log
@@ -263,6 +266,7 @@ def test_a_request_that_kills_its_worker_fails_no_other_request(wine, path, pyth
 def test_a_request_that_was_not_read_is_given_to_another_worker(wine, path, python):
     with wine.server(path, "-v", "--threads", "1", "--worker", python("worker.py")) as server:
         answers = pipe_client(wine, "each", path, "last", "a", "last", "b").split("\n")
+        server.wait_for_log("started worker", 3)
     assert [answer.split()[1:] for answer in answers] == [
         ["1", "last"],
         ["1", "a"],
