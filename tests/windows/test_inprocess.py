@@ -11,10 +11,11 @@ from helpers.wine import HERE, windows_path
 BOTH = HERE.parent / "inprocess"
 
 
+@pytest.mark.timeout(8 * TIMEOUT)  # many tests, and Wine is slow
 @pytest.mark.parametrize("name", sorted(path.name for path in BOTH.glob("test_*.py")))
 def test_tests_for_both_systems_pass_under_wine(wine, name):
     ran = wine.run(
-        "run_pytest.py", "-q", "-m", "not soak", windows_path(BOTH / name), timeout=2 * TIMEOUT
+        "run_pytest.py", "-q", "-m", "not soak", windows_path(BOTH / name), timeout=7 * TIMEOUT
     )
     assert ran.status == 0, ran.out + ran.err
     assert "skipped" not in ran.out
