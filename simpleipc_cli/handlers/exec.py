@@ -14,7 +14,7 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, describe, prepare_spawn
-from simpleipc_cli.server.handler import Handler, HandlerRun, Request, Result
+from simpleipc_cli.server.handler import Handler, HandlerRun, RequestInfo, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
 from simpleipc_cli.transport import WakeupEvent
@@ -36,7 +36,9 @@ class ProcessHandler(Handler):
     def start(self) -> None:
         prepare_spawn()
 
-    def run_nowait(self, request: Request, payload: Sequence[Buffer] | None) -> ProcessRun | None:
+    def run_nowait(
+        self, request: RequestInfo, payload: Sequence[Buffer] | None
+    ) -> ProcessRun | None:
         """Start a process if the last one was started quickly.
 
         A start waits until the program's file has been read, and a file system may hang.
@@ -46,7 +48,7 @@ class ProcessHandler(Handler):
         return self.run(request, None, payload)
 
     def run(
-        self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
+        self, request: RequestInfo, spooled: Spool | None, payload: Sequence[Buffer] | None
     ) -> ProcessRun:
         variables = {"UNIXREMOTEPID": str(request.peer.pid), "SIPC_REQUEST_ID": request.id}
         if HAS_OWNERSHIP:
@@ -152,14 +154,16 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         super().close(kill_now)
         self._on_demand.close(kill_now)
 
-    def run_nowait(self, request: Request, payload: Sequence[Buffer] | None) -> ProcessRun | None:
+    def run_nowait(
+        self, request: RequestInfo, payload: Sequence[Buffer] | None
+    ) -> ProcessRun | None:
         run = self._take_idle() or self._on_demand.run_nowait(request, payload)
         if run is not None:
             run.on_stopped = self._wake_supervisor
         return run
 
     def run(
-        self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
+        self, request: RequestInfo, spooled: Spool | None, payload: Sequence[Buffer] | None
     ) -> ProcessRun:
         run = self._take_idle() or self._on_demand.run(request, spooled, payload)
         run.on_stopped = self._wake_supervisor

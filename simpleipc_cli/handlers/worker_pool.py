@@ -13,7 +13,7 @@ from simpleipc_cli.errors import Shortage, SipcError
 from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
 from simpleipc_cli.pktline import Buffer
-from simpleipc_cli.server.handler import Request
+from simpleipc_cli.server.handler import RequestInfo
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import WakeupEvent
 
@@ -52,7 +52,7 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     def run_nowait(
         self,
-        request: Request,  # noqa: ARG002
+        request: RequestInfo,  # noqa: ARG002
         payload: Sequence[Buffer] | None,  # noqa: ARG002 - the server writes the request
     ) -> WorkerRun | None:
         """Use an idle worker; return None if there is none, as starting one may block."""
@@ -67,7 +67,7 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     def run(
         self,
-        request: Request,  # noqa: ARG002
+        request: RequestInfo,  # noqa: ARG002
         spooled: Spool | None,  # noqa: ARG002
         payload: Sequence[Buffer] | None,  # noqa: ARG002
     ) -> WorkerRun:

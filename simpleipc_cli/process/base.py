@@ -118,6 +118,13 @@ class StdioPipes(ABC):
         failure, close all pipes and raise SipcError.
         """
 
+    @abstractmethod
+    def take_child_ends(self) -> tuple[int, int]:
+        """Return descriptors of a child's standard input and output, for a thread to use and close.
+
+        To be called in place of spawn(). They block. Raises SipcError.
+        """
+
     def write_whole(self, payload: Sequence[Buffer]) -> bool:  # noqa: ARG002
         """Write a small request and close the input; return False if that is not possible.
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
-from simpleipc_cli.server.handler import Handler, Request
+from simpleipc_cli.server.handler import Call, Handler, RequestInfo
 from simpleipc_cli.system import SPOOL_FOLDERS
 from simpleipc_cli.text import call_path
 from simpleipc_cli.transport import (
@@ -81,7 +81,7 @@ class Outcome(Enum):
 class RequestRecord:
     """The log record of one request."""
 
-    request: Request
+    request: RequestInfo
     outcome: Outcome = Outcome.ANSWERED
     detail: str = ""
     """The reason of a failure. It may quote bytes of the client, escaped."""
@@ -134,6 +134,10 @@ class Log(ABC):
     @abstractmethod
     def debug(self, text: str) -> None:
         """Log a detail that helps to debug."""
+
+    @abstractmethod
+    def exception(self, text: str, error: BaseException) -> None:
+        """Log an exception that a callback has raised, with its traceback."""
 
     @abstractmethod
     def stats(self, counters: Mapping[str, int]) -> None:
@@ -227,3 +231,5 @@ class ServerContext:
     counters: Counters = field(default_factory=Counters)
     handled: set[object] = field(default_factory=set)
     """The exchanges that have a handler, or start one. Any thread may change it."""
+    calls: deque[Call] = field(default_factory=deque)
+    """The runs to call next, by the thread of the event loop."""

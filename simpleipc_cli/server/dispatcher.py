@@ -20,7 +20,7 @@ from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.context import Log, Outcome, RequestRecord, ServerContext
 from simpleipc_cli.server.exchange import Exchange
 from simpleipc_cli.server.exchange_state import IoBuffers, RequestBuffer, Timeouts, timeout_limits
-from simpleipc_cli.server.handler import Request
+from simpleipc_cli.server.handler import RequestInfo
 from simpleipc_cli.transport import Stream, new_poller
 
 _JOIN_TIMEOUT = 5.0  # seconds to wait for threads that are about to end (tunable)
@@ -170,7 +170,7 @@ class Dispatcher:
         peer = stream.peer()
         context.counters.requests += 1
         descriptor = stream.fileno()
-        request = Request(f"{self._pid}-{context.counters.requests}", peer)
+        request = RequestInfo(f"{self._pid}-{context.counters.requests}", peer)
         record = RequestRecord(request)
         with self._lock:
             self.unanswered += 1
@@ -188,7 +188,8 @@ class Dispatcher:
             return  # called from the loop below, as an exchange ended while it was started
         self._is_starting = True
         try:
-            while self.queue and self._in_flight < self._context.config.max_concurrency:
+            handler, limit = self._context.handler, self._context.config.max_concurrency
+            while self.queue and self._in_flight + handler.stuck < limit:
                 self._start(*self._take_from_queue())
         finally:
             self._is_starting = False

@@ -40,6 +40,11 @@ class Exchange(ExchangeState):
         """Continue after a timeout or on another thread."""
         self._step(None)
 
+    def on_called(self) -> None:
+        """Pass on the response of a run that has been called, or poll for it."""
+        self.is_in_call = False
+        self._step(self._on_output)
+
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
         self._step(self._on_shutdown_phase)
@@ -81,6 +86,8 @@ class Exchange(ExchangeState):
                 return Step.WOULD_BLOCK
             if self.must_start and self._start_handler() is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
+            if self.is_in_call:
+                return Step.DONE
             if self.is_response_over and not self.writer.pending and self._is_request_done():
                 break
             now = monotonic()
@@ -90,6 +97,11 @@ class Exchange(ExchangeState):
             if self._on_timeout(now) is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
         return self._end()
+
+    @property
+    def _needs_whole_request(self) -> bool:
+        context = self.context
+        return context.config.whole_request or context.handler.needs_whole_request
 
     def _is_request_done(self) -> bool:
         """Return whether the request is complete, and read by a persistent handler."""
@@ -140,7 +152,7 @@ class Exchange(ExchangeState):
                 wanted[run.input] = WRITE if has_more else 0, partial(self._on_input, io)
             if run.output >= 0 and not writing:  # else its HANGUP would be reported repeatedly
                 wanted[run.output] = READ, partial(self._on_output, io)
-            if not io.has_exited:
+            if not io.has_exited and run.exit >= 0:
                 wanted[run.exit] = READ, partial(self._on_exit, io)
         if self.may_block:
             shutdown = self.context.shutdown
@@ -287,7 +299,7 @@ class Exchange(ExchangeState):
             self._feed_handler(self.io)
         elif not buffer.is_discarding:
             self.must_start = buffer.reader.complete or (
-                not config.whole_request and buffer.is_started()
+                not self._needs_whole_request and buffer.is_started()
             )
         return Step.DONE
 
@@ -325,7 +337,7 @@ class Exchange(ExchangeState):
                     handled.discard(self)
                     return Step.WOULD_BLOCK
             else:
-                is_spooled = self.context.config.whole_request and handler.accepts_spooled
+                is_spooled = self._needs_whole_request and handler.accepts_spooled
                 spooled = self.buffer.take_spool() if is_spooled else None
                 run = handler.run(self.record.request, spooled, self.buffer.whole())
         except SipcError as error:
@@ -342,7 +354,10 @@ class Exchange(ExchangeState):
         self.io = io = HandlerIO(run)
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
-        if run.input < 0:  # the handler has the whole request
+        if run.call is not None:
+            self.is_in_call = True
+            self.context.calls.append((run, self.on_called))
+        if run.input < 0:  # it has the whole request
             self.buffer.clear()
         elif io.feed(self.buffer):
             run.end_input()

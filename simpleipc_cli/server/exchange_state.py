@@ -191,9 +191,9 @@ class RequestBuffer:
             self.spool = Spool(*self.spool_folders)
         self.spool.append(payload)
 
-    def take_spool(self) -> Spool:
-        """Return the whole request, which was stored on disk. The caller closes it."""
-        if self.spool is None:
+    def take_spool(self) -> Spool | None:
+        """Return the whole request, which the caller closes; None if it is in memory."""
+        if self.spool is None and self.is_held:
             self.spool = Spool(*self.spool_folders)
         return self.spool
 
@@ -354,6 +354,8 @@ class ExchangeState:
     """Whether it must be started after a while."""
     must_stop: bool = False
     """Whether the handler must be stopped next."""
+    is_in_call: bool = False
+    """Whether the run is called next, or is being called; there is nothing to poll for yet."""
     is_response_over: bool = False
     """Whether the whole response, complete or truncated, is in `writer`."""
     has_stream_ended: bool = False

@@ -8,7 +8,7 @@ a worker and a callback.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from simpleipc_cli.pktline import Buffer
@@ -17,8 +17,8 @@ from simpleipc_cli.transport import Peer, WakeupEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A request whose payload has not been read yet."""
+class RequestInfo:
+    """A request before its first byte."""
 
     id: str
     peer: Peer
@@ -51,7 +51,11 @@ class HandlerRun(ABC):
     output: int
     """Descriptor to read the response from; -1 at end of file. Set it to -1 to stop reading."""
     exit: int
-    """Descriptor that becomes and stays readable when the run has exited."""
+    """Descriptor that is readable, and stays so, from when the run has exited; -1 for a run that
+    has exited when its output has ended."""
+    call: Callable[[], None] | None = None
+    """What the thread of the event loop must call next, as this run then has an `output`. It may
+    take long, never raises, and no step of the exchange is on its stack."""
 
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
@@ -97,14 +101,30 @@ class HandlerRun(ABC):
         Used if the server ends while the thread that should stop the run hangs.
         """
 
+    def make_pollable(self) -> bool:
+        """Open `output` during the call, as it takes long; return False if that fails now."""
+        return False
+
     def stop_nowait(self) -> bool:
         """Stop the run if that does not block; return False if stop() must be called instead."""
         return False
 
 
+Call = tuple[HandlerRun, Callable[[], None]]
+"""A run with a `call`, and what to call after it, or once its `output` is open."""
+
+
 class Handler(ABC):
     """Answers requests. Its methods may be called from any thread."""
 
+    has_calls = False
+    """Whether it has runs with a `call`."""
+    needs_whole_request = False
+    """Whether run() must wait until the request is complete."""
+    stuck = 0
+    """Runs that were stopped and go on nevertheless: they count as busy."""
+    on_unstuck: Callable[[], None] = staticmethod(lambda: None)
+    """Called by any thread when such a run has ended."""
     accepts_spooled = True
     """Whether run() accepts a spooled request; otherwise the server writes it to the run."""
     min_fds = 0
@@ -114,7 +134,7 @@ class Handler(ABC):
 
     @abstractmethod
     def run(
-        self, request: Request, spooled: Spool | None, payload: Sequence[Buffer] | None
+        self, request: RequestInfo, spooled: Spool | None, payload: Sequence[Buffer] | None
     ) -> HandlerRun:
         """Start a run. `spooled` is the whole request, if the server has spooled it.
 
@@ -125,7 +145,7 @@ class Handler(ABC):
 
     def run_nowait(
         self,
-        request: Request,  # noqa: ARG002
+        request: RequestInfo,  # noqa: ARG002
         payload: Sequence[Buffer] | None,  # noqa: ARG002
     ) -> HandlerRun | None:
         """Start a run if that does not block; return None if run() must be called instead.

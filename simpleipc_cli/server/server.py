@@ -16,6 +16,7 @@ from simpleipc_cli.server.acceptor import Acceptor
 from simpleipc_cli.server.context import Log, ServerConfig, ServerContext
 from simpleipc_cli.server.dispatcher import Dispatcher
 from simpleipc_cli.server.handler import Handler
+from simpleipc_cli.server.loop_threads import LoopThreads
 from simpleipc_cli.server.systemd import Notifier
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, Listener, Stream, new_wakeup_event
@@ -58,6 +59,7 @@ class Server:
         self._notifier = notifier or Notifier({})
         self._wakeup = new_wakeup_event()
         self._context = ServerContext(handler, config, log, observe)
+        handler.on_unstuck = self._wakeup.set
         self._shutdown = self._context.shutdown
         self._poller = self._context.poller
         self._poller.register(self._wakeup.fileno(), READ, self._on_wakeup)
@@ -104,18 +106,22 @@ class Server:
 
     def run(self) -> ExitReason:
         """Serve until stopped and until all requests have ended."""
-        acceptor, dispatcher = self._acceptor, self._dispatcher
         try:
             self._context.handler.start()
-            while acceptor.is_open or dispatcher.unanswered or acceptor.idle:
-                self.run_once()
+            if self._context.handler.has_calls:
+                LoopThreads(self.run_once, self._context.calls).run()
+            else:
+                while self.run_once():
+                    pass
         finally:
             self._end()
         return self._exit_reason
 
-    def run_once(self) -> None:
-        """Wait for events and call their callbacks, then run due timeouts and housekeeping."""
+    def run_once(self) -> bool:
+        """Wait for events and call their owners, then do what is due; return False at the end."""
         acceptor, dispatcher = self._acceptor, self._dispatcher
+        if not (acceptor.is_open or dispatcher.unanswered or acceptor.idle):
+            return False
         due = min(dispatcher.due, self._housekeeping_due, acceptor.retry_at, acceptor.refused_due)
         timeout = None
         if due != NEVER:
@@ -133,6 +139,7 @@ class Server:
             self._housekeeping_due, acceptor.retry_at, acceptor.refused_due
         ):
             self._housekeeping()
+        return True
 
     def close(self) -> None:
         """Free the descriptors. stop() must not be called after this."""

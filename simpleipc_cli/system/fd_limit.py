@@ -18,10 +18,10 @@ _MAX_START = 1.0  # seconds to wait for starts; a start from a hung disk never e
 class DescriptorLimit:
     """The process's own soft limit on open files. Create only one object per process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_raise: bool = True) -> None:
         self.original, hard = get_fd_limits()
         self.current = self.original
-        self.maximum = min(hard, _MAX)
+        self.maximum = min(hard, _MAX) if may_raise else self.original
         # The limit is not changed while a child is being started.
         self._changed = Condition()
         self._setting = False

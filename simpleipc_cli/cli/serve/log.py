@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from time import monotonic
+from traceback import format_exception
 from typing import Any
 
 from simpleipc_cli.cli.line_writer import MAX_LINE, LineWriter, Priority
@@ -56,6 +57,14 @@ class LineLog(Log):
     def debug(self, text: str) -> None:
         if self._verbose:
             self._message(Priority.DEBUG, text)
+
+    def exception(self, text: str, error: BaseException) -> None:
+        traceback = "".join(format_exception(error)).rstrip()
+        if self._as_json:
+            self._message(Priority.ERROR, f"{text}\n{traceback}")
+        else:
+            for line in (text, *traceback.splitlines()):
+                self._message(Priority.ERROR, line)
 
     def stats(self, counters: Mapping[str, int]) -> None:
         if self._as_json:

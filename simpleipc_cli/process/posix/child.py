@@ -327,6 +327,11 @@ class StdioPipes(base.StdioPipes):
             self._guardian.assign(self._guarded, process.pid)
         return process
 
+    def take_child_ends(self) -> tuple[int, int]:
+        stdin, stdout = self._child_ends
+        self._child_ends = []
+        return stdin, stdout
+
     def write_whole(self, payload: Sequence[Buffer]) -> bool:
         if sum(map(len, payload)) > PIPE_BUF:
             return False

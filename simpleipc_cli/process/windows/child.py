@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
+from typing import Any
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.pktline import Buffer
@@ -192,6 +194,17 @@ class StdioPipes(base.StdioPipes):
             raise
         self._close_child_ends()
         return process
+
+    def take_child_ends(self) -> tuple[int, int]:
+        runtime: Any = import_module("msvcrt")
+        stdin, stdout, _ = self._child_ends
+        descriptors = (
+            runtime.open_osfhandle(stdin, os.O_RDONLY),
+            runtime.open_osfhandle(stdout, os.O_WRONLY),
+        )
+        del self._child_ends[:2]
+        self._close_child_ends()
+        return descriptors
 
     def _close_child_ends(self) -> None:
         for handle in self._child_ends:

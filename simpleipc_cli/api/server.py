@@ -1,0 +1,265 @@
+"""A server in this process whose requests a Python function answers."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from threading import RLock, Thread
+from types import TracebackType
+from typing import Any, Self
+
+from simpleipc_cli.endpoint import Endpoint, default_endpoint
+from simpleipc_cli.errors import SipcError, errno_hint
+from simpleipc_cli.handlers.callback import CallbackHandler
+from simpleipc_cli.server.acceptor import MIN_FDS
+from simpleipc_cli.server.context import Log, RequestRecord, ServerConfig
+from simpleipc_cli.server.server import ExitReason
+from simpleipc_cli.server.server import Server as EventLoop
+from simpleipc_cli.spool import usable_folders
+from simpleipc_cli.system import SPOOL_FOLDERS, user_id
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import listen
+
+_ABORT_TIMEOUT = 5.0  # seconds from an abort until threads that hang are left (tunable)
+
+
+class Server:
+    """Answers the requests at a path by calling a function.
+
+    The function is one of these, or the same as a coroutine function (`async def`), which then gets
+    an AsyncRequest and an AsyncReply:
+
+        def answer(request: bytes) -> bytes
+        def answer(request: Request, reply: Reply) -> None
+
+    Its return completes the response. If it raises, the response is cut off, so that the client
+    gets IncompleteMessage, and the traceback is logged. Up to `max_concurrency` requests are
+    answered at once, so the function must be safe to call from several threads. As a context
+    manager, the server runs in a thread for the time of the `with`.
+
+    A server changes nothing of the process: no signal handler, no directory, no limit. It
+    logs through logging.getLogger("simpleipc_cli").
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        callback: Callable[..., Any],
+        *,
+        max_concurrency: int = 8,
+        mode: int = 0o600,
+        group: int | None = None,
+        allowed_users: Collection[int] | None = None,
+        backlog: int = 1024,
+        max_request: int | None = None,
+        read_timeout: float | None = 30.0,
+        write_timeout: float | None = 60.0,
+        timeout: float | None = None,
+        drain_timeout: float | None = 10.0,
+        idle_timeout: float | None = None,
+        max_requests: int | None = None,
+    ) -> None:
+        """Prepare a server at `path`; None is the default endpoint of `sipc`.
+
+        Times are seconds, sizes bytes, None means no limit. `mode` and `group` (a gid) are those of
+        the socket; of the users that these let in, only `allowed_users` (uids) are answered, if
+        given. `backlog` connections wait in the kernel. A request may have `max_request` bytes, may
+        pause for `read_timeout`, and its client may stop reading for `write_timeout`; its call may
+        take `timeout`, after which the client is cut off. stop() waits `drain_timeout` for running
+        requests. The server stops by itself after `idle_timeout` without a request, and after
+        `max_requests`.
+
+        Raises SipcError if `callback` has the wrong parameters.
+        """
+        self._endpoint = (
+            default_endpoint(os.environ, user_id()) if path is None else Endpoint(os.fspath(path))
+        )
+        self._log = _Logging()
+        self._handler = CallbackHandler(callback, self._log, max_concurrency=max_concurrency)
+        self._mode, self._group, self._backlog = mode, group, backlog
+        self._config = ServerConfig(
+            max_concurrency=max_concurrency,
+            max_request=max_request,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            handler_timeout=timeout,
+            drain_timeout=drain_timeout,
+            abort_timeout=_ABORT_TIMEOUT,
+            max_requests=max_requests,
+            idle_timeout=idle_timeout,
+            allowed_users=None if allowed_users is None else frozenset(allowed_users),
+            spool_folders=usable_folders(SPOOL_FOLDERS) or SPOOL_FOLDERS,
+        )
+        # Reentrant, as a signal handler may call stop() during a call of the same thread.
+        self._lock = RLock()
+        self._early_stops = 0
+        self._loop: EventLoop | None = None
+        self._thread: Thread | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the server listens."""
+        return self._endpoint.path
+
+    def start(self) -> None:
+        """Listen, and serve in a daemon thread until stop(). A server starts once.
+
+        Clients can connect when this returns. Raises AddressInUse if another server listens at the
+        path, another EndpointError if the path cannot be used, SipcError without descriptors.
+        """
+        if self._thread is not None:
+            raise RuntimeError("a server can be started only once")
+        loop = self._listen()
+        self._thread = Thread(target=self._serve, args=(loop,), daemon=True)
+        with self._lock:
+            self._loop = loop
+            for _ in range(self._early_stops):
+                loop.stop()
+        self._thread.start()
+
+    def _listen(self) -> EventLoop:
+        descriptors = DescriptorLimit(may_raise=False)
+        if descriptors.maximum < MIN_FDS:
+            raise SipcError(
+                f"the limit of {descriptors.maximum} file descriptors is too low",
+                f"raise it to at least {MIN_FDS} (ulimit -n)",
+            )
+        path = self._endpoint.ensure_parent()
+        listener = listen(path, mode=self._mode, group=self._group, backlog=self._backlog)
+        try:
+            return EventLoop(
+                listener,
+                handler=self._handler,
+                config=self._config,
+                log=self._log,
+                descriptors=descriptors,
+            )
+        except OSError as error:
+            listener.stop_listening()
+            listener.close()
+            hint = errno_hint(error, "check the limits of the process")
+            raise SipcError(f"cannot serve: {error.strerror}", hint) from error
+
+    def _serve(self, loop: EventLoop) -> None:
+        atexit.register(self._abort)  # else the socket's file would stay
+        try:
+            if loop.run() is ExitReason.PATH_LOST:
+                hint = "find out what did that, and start another server"
+                raise SipcError(f"{self.path} was removed or replaced", hint)
+        except BaseException as failure:
+            self._failure = failure
+            self._log.error(f"the server at {self.path} has failed: {failure}")
+        atexit.unregister(self._abort)
+        with self._lock:
+            self._loop = None
+            loop.close()
+
+    def _abort(self) -> None:
+        for _ in range(2):
+            self.stop()
+        if self._thread is not None:
+            self._thread.join(_ABORT_TIMEOUT)
+
+    def stop(self) -> None:
+        """Begin to stop: refuse new clients, answer all that have connected.
+
+        The second call ends all requests at once. Returns immediately; may be called by any thread,
+        by a callback, by a signal handler, and before start(), which then stops at once.
+        """
+        with self._lock:
+            if self._loop is None:
+                self._early_stops += 1
+            else:
+                self._loop.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has ended; return False if it has not after `timeout` seconds.
+
+        A callback must not call this. Raises SipcError if the server has ended because its path was
+        removed or replaced.
+        """
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def serve_forever(self) -> None:
+        """Serve until stop(), or until Ctrl-C, after which KeyboardInterrupt is raised.
+
+        Raises as start() and wait() do.
+        """
+        self.start()
+        self._wait_interruptibly()
+
+    def _wait_interruptibly(self) -> None:
+        """Wait; the first Ctrl-C stops the server, the second one ends all requests."""
+        try:
+            self.wait()
+        except KeyboardInterrupt:
+            self.stop()
+            self._wait_interruptibly()
+            raise
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._wait_interruptibly()
+
+
+class _Logging(Log):
+    """Writes the records to the `logging` module."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("simpleipc_cli")
+
+    def error(self, text: str) -> None:
+        self._logger.error("%s", text)
+
+    def warning(self, text: str) -> None:
+        self._logger.warning("%s", text)
+
+    def info(self, text: str) -> None:
+        self._logger.info("%s", text)
+
+    def debug(self, text: str) -> None:
+        self._logger.debug("%s", text)
+
+    def request(self, record: RequestRecord) -> None:
+        level = logging.WARNING if record.warnings else logging.INFO
+        if record.outcome.is_error:
+            level = logging.ERROR
+        if self._logger.isEnabledFor(level):
+            reasons = "; ".join(filter(None, (record.detail, *record.warnings)))
+            outcome = record.outcome.value.replace("_", " ")
+            self._logger.log(
+                level,
+                "request %s: %s%s",
+                record.request.id,
+                outcome,
+                f": {reasons}" if reasons else "",
+                extra={"request_id": record.request.id, "outcome": record.outcome.value},
+            )
+
+    def exception(self, text: str, error: BaseException) -> None:
+        self._logger.error("%s", text, exc_info=error)
+
+    def stats(self, counters: Mapping[str, int]) -> None:
+        pass
+
+    def reopen(self) -> None:
+        pass
