@@ -15,6 +15,7 @@ class ServeOptions:
     kill_after: float
     command: str | None
     worker: str | None
+    call: str | None
     max_requests_per_worker: int | None
     prestart: int | None
     backlog: int
@@ -43,5 +44,5 @@ class ServeOptions:
     def sighup_reloads(self) -> bool:
         """Whether SIGHUP reloads. Otherwise it stops the server, as its terminal has closed."""
         return self.background or any(
-            value is not None for value in (self.log_file, self.worker, self.prestart)
+            value is not None for value in (self.log_file, self.worker, self.call, self.prestart)
         )

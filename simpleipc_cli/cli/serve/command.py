@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 HELP = """Listen on PATH and answer each request with a command.
 
---exec starts the command for each request, --worker keeps it running.
+--exec starts the command for each request, --worker keeps it running; --call calls a Python
+function instead.
 
 SIGTERM or SIGINT stops the server after it has answered all connected clients; a second
 signal stops it at once. Without PATH: $SIPC_PATH, else sipc.sock in $XDG_RUNTIME_DIR, else
@@ -71,6 +72,13 @@ _MAX_KILL = 5.0  # seconds to wait for handlers after SIGKILL (tunable)
     help="In place of --exec: start CMD when needed, at most one per thread, and keep it "
     "running. Requests are written to its standard input, responses read from its standard "
     "output, as packets, each message ended by a flush.",
+)
+@click.option(
+    "--call",
+    metavar="MODULE:FUNCTION",
+    help="In place of --exec: call a Python function in the server's process. It gets the request "
+    "and returns the response, both bytes; or it gets two objects to read from and to write to. "
+    "SIGHUP imports the module again.",
 )
 @count_option("--max-requests-per-worker", help="Replace a worker after N requests.")
 @count_option(
@@ -214,17 +222,18 @@ def _take_config(given: dict[str, Any]) -> ServerConfig:
 def _check(options: ServeOptions) -> None:
     """Raise UsageError for options that cannot be combined."""
     command, worker = options.command, options.worker
-    if command is not None and worker is not None:
-        raise click.UsageError("--exec and --worker cannot be combined")
-    for name, line in (("--exec", command), ("--worker", worker)):
-        if line is not None and not line.strip():
-            raise click.UsageError(f"{name}: the command is empty")
-    if command is None and worker is None:
-        raise click.UsageError("one of --exec CMD or --worker CMD is required")
+    handlers = {"--exec": command, "--worker": worker, "--call": options.call}
+    given = [name for name, value in handlers.items() if value is not None]
+    if not given:
+        raise click.UsageError("one of --exec CMD, --worker CMD, --call FUNCTION is required")
+    if len(given) > 1:
+        raise click.UsageError(f"{given[0]} and {given[1]} cannot be combined")
+    if not str(handlers[given[0]]).strip():
+        raise click.UsageError(f"{given[0]}: the command is empty")
     if worker is None and options.max_requests_per_worker is not None:
         raise click.UsageError("--max-requests-per-worker requires --worker")
-    if options.prestart is not None and worker is not None:
-        raise click.UsageError("--prestart cannot be combined with --worker")
+    if options.prestart is not None and command is None:
+        raise click.UsageError(f"--prestart cannot be combined with {given[0]}")
     if options.prestart is not None and options.config.whole_request:
         raise click.UsageError(
             "--prestart cannot be combined with --whole-request: the first starts handlers "

@@ -257,6 +257,8 @@ def _trace(
 
 def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: Log) -> Handler:
     """Return the handler, without starting processes. `path` is absolute or abstract."""
+    if options.call is not None:
+        return _new_callback_handler(options.call, options.config.max_concurrency, log)
     line = options.command or options.worker or ""
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
@@ -273,6 +275,19 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
         program,
         max_workers=options.config.max_concurrency,
         max_requests=options.max_requests_per_worker,
+    )
+
+
+def _new_callback_handler(name: str, max_concurrency: int, log: Log) -> Handler:
+    from simpleipc_cli.handlers.callback import CallbackHandler, import_callback  # noqa: PLC0415
+
+    sys.path.insert(0, os.getcwd())  # as for python -m
+    sys.stdout = sys.stderr  # for print() in the callback
+    return CallbackHandler(
+        import_callback(name),
+        log,
+        max_concurrency=max_concurrency,
+        load=partial(import_callback, name, again=True),
     )
 
 

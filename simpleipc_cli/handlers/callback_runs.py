@@ -1,0 +1,259 @@
+"""The calls of a callback, one for each request.
+
+A callback cannot be killed: one that goes on after the server has ended its request counts as
+stuck, which keeps another request from being started in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from threading import Lock, Thread
+from typing import Any, Protocol
+
+from simpleipc_cli.errors import IncompleteMessage, PeerClosed, SipcError
+from simpleipc_cli.handlers.callback_streams import (
+    AsyncReply,
+    AsyncRequest,
+    Coroutines,
+    Reply,
+    Request,
+)
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.process import StdioPipes
+from simpleipc_cli.server.context import Log
+from simpleipc_cli.server.handler import HandlerRun, RequestInfo, Result
+from simpleipc_cli.transport import WakeupEvent, new_wakeup_event
+
+Callback = Callable[..., Any]
+
+_NO_DESCRIPTOR = "no descriptor for a callback", "raise the descriptor limit (ulimit -n)"
+
+
+class Caller(Protocol):
+    """The handler whose function is called."""
+
+    function: Callback
+    is_coroutine: bool
+    log: Log
+
+    @property
+    def coroutines(self) -> Coroutines:
+        """Where coroutine functions run."""
+
+    def count_stuck(self, change: int) -> None:
+        """Count callbacks that go on although their requests have ended."""
+
+
+class _Outcome:
+    """How a call ended: its result, or that the server has stopped the run before.
+
+    A callback cannot be killed: one that goes on after that counts as stuck.
+    """
+
+    def __init__(self, handler: Caller, info: RequestInfo) -> None:
+        self.lock = Lock()
+        self.result: Result | None = None
+        self.is_stopped = False
+        self._handler = handler
+        self._info = info
+
+    def set(self, error: BaseException | None) -> None:
+        """Note that the callback has returned, or what it has raised."""
+        result = Result(True, "0", "returned")
+        if error is not None:
+            name = type(error).__name__
+            result = Result(False, name, f"the callback raised {name}: {error}")
+            is_expected = (PeerClosed, IncompleteMessage, asyncio.CancelledError)
+            if not (self.is_stopped and isinstance(error, is_expected)):
+                self._handler.log.exception(f"request {self._info.id}: {result.text}", error)
+        with self.lock:
+            self.result = result
+            if self.is_stopped:
+                self._handler.count_stuck(-1)
+
+    def stop(self) -> None:
+        """Note that the server has stopped the run."""
+        with self.lock:
+            if self.result is None and not self.is_stopped:
+                self._handler.count_stuck(1)
+            self.is_stopped = True
+
+
+class CallRun(HandlerRun):
+    """One call of a function that gets the whole request."""
+
+    def __init__(self, handler: Caller, info: RequestInfo, payload: bytes) -> None:
+        self.input = self.output = self.exit = -1
+        self.call = self._call
+        self._function = handler.function
+        self._payload = payload
+        self._response = b""
+        self._outcome = _Outcome(handler, info)
+        self._event: WakeupEvent | None = None
+
+    def _call(self) -> None:
+        try:
+            response = self._function(self._payload)
+        except BaseException as error:
+            self._finish(error, b"")
+        else:
+            self._finish(None, response)
+
+    def _finish(self, error: BaseException | None, response: Any) -> None:
+        if isinstance(response, (bytes, bytearray, memoryview)):
+            self._response = bytes(response)
+        else:
+            name = type(response).__name__
+            error = TypeError(f"the callback must return bytes, not {name}")
+        self._outcome.set(error)
+        with self._outcome.lock:
+            if self._event is not None:
+                self._event.set()
+
+    def start_thread(self) -> None:
+        """Make the call in a thread of its own. Raises SipcError."""
+        self.call = None
+        if not self.make_pollable():
+            raise SipcError(*_NO_DESCRIPTOR)
+        _start_thread(self._call)
+
+    def make_pollable(self) -> bool:
+        try:
+            event = new_wakeup_event()
+        except OSError:
+            return False
+        with self._outcome.lock:
+            self._event = event
+            self.output = event.fileno()
+            if self._outcome.result is not None:
+                event.set()
+        return True
+
+    def read(self, buffer: memoryview) -> list[memoryview]:  # noqa: ARG002 - it needs no copy
+        if self._outcome.result is None:
+            raise BlockingIOError
+        self.output = -1
+        return [memoryview(self._response)]
+
+    def result(self) -> Result | None:
+        return self._outcome.result
+
+    def stop_nowait(self) -> bool:
+        self._stop()
+        if self._outcome.result is None:
+            raise SipcError("the callback is still running and occupies a thread")
+        return True
+
+    def _stop(self) -> None:
+        self.call = None
+        self._outcome.stop()
+        with self._outcome.lock:
+            if self._event is not None:
+                self._event.close()
+                self._event = None
+
+    def stop(self, kill_now: WakeupEvent) -> None:  # noqa: ARG002 - nothing can be killed
+        self.stop_nowait()
+
+    def kill(self) -> None:
+        pass
+
+    def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
+        raise PeerClosed("the callback has the whole request")
+
+    def end_input(self) -> None:
+        pass
+
+    def abandon_input(self) -> None:
+        pass
+
+
+class CoroutineRun(CallRun):
+    """One call of a coroutine function that gets the whole request."""
+
+    def __init__(self, handler: Caller, info: RequestInfo, payload: bytes) -> None:
+        """Start the call. Raises SipcError."""
+        super().__init__(handler, info, payload)
+        self.call = None
+        if not self.make_pollable():
+            raise SipcError(*_NO_DESCRIPTOR)
+        self._cancel = handler.coroutines.start(self._function(payload), self._on_done)
+
+    def _on_done(self, error: BaseException | None, response: Any) -> None:
+        self._finish(error, response)
+
+    def stop_nowait(self) -> bool:
+        self._stop()
+        self._cancel()
+        return True
+
+
+class StreamRun(StdioPipes, HandlerRun):
+    """One call of a function that reads the request and writes the response by piece."""
+
+    def __init__(self, handler: Caller, info: RequestInfo) -> None:
+        """Start the call. Raises SipcError."""
+        super().__init__()
+        self.exit = -1
+        self._is_request_complete = False
+        self._outcome = _Outcome(handler, info)
+        stdin, stdout = self.take_child_ends()
+        self._request = Request(info, stdin, lambda: self._is_request_complete)
+        self._reply = Reply(stdout)
+        self._cancel: Callable[[], None] = lambda: None
+        if handler.is_coroutine:
+            call = handler.function(AsyncRequest(self._request), AsyncReply(self._reply))
+            self._cancel = handler.coroutines.start(call, self._on_coroutine_done)
+            return
+        try:
+            _start_thread(self._call, handler.function)
+        except SipcError:
+            self._end_streams()
+            self.close()
+            raise
+
+    def _call(self, function: Callback) -> None:
+        error = None
+        try:
+            function(self._request, self._reply)
+        except BaseException as raised:
+            error = raised
+        self._outcome.set(error)
+        self._end_streams()
+
+    def _end_streams(self) -> None:
+        self._reply._close()
+        self._request._close()
+
+    def _on_coroutine_done(self, error: BaseException | None, _response: Any) -> None:
+        self._outcome.set(error)
+        # In a thread: a read that the coroutine has not waited for may hold the file's lock.
+        asyncio.get_running_loop().run_in_executor(None, self._end_streams)
+
+    def end_input(self) -> None:
+        self._is_request_complete = True
+        super().end_input()
+
+    def result(self) -> Result | None:
+        return self._outcome.result
+
+    def stop_nowait(self) -> bool:
+        self._outcome.stop()
+        self.close()
+        self._cancel()
+        return True
+
+    def stop(self, kill_now: WakeupEvent) -> None:  # noqa: ARG002 - nothing can be killed
+        self.stop_nowait()
+
+    def kill(self) -> None:
+        pass
+
+
+def _start_thread(function: Callable[..., None], *arguments: object) -> None:
+    try:
+        Thread(target=function, args=arguments, daemon=True).start()
+    except (RuntimeError, MemoryError) as error:
+        hint = "raise the limits of processes and memory, or lower --threads"
+        raise SipcError(f"{error} for a callback", hint) from error

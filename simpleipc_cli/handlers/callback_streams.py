@@ -1,0 +1,157 @@
+"""What a callback of two arguments gets, and where coroutines run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Thread
+from typing import Any
+
+from simpleipc_cli.errors import IncompleteMessage, PeerClosed
+from simpleipc_cli.pktline import Buffer
+from simpleipc_cli.server.handler import RequestInfo
+from simpleipc_cli.transport import Peer
+
+_PIECE = 64 * 1024  # bytes of a request in one piece of its iteration: what a pipe holds
+_CLIENT_GONE = "the client has gone, or the server has ended the request"
+_SPARE_THREADS = 32  # for asyncio.to_thread() in callbacks (tunable)
+_JOIN_TIMEOUT = 1.0  # seconds for coroutines to end after they are cancelled (tunable)
+
+
+class Request:
+    """The request that a callback of two arguments reads."""
+
+    def __init__(self, info: RequestInfo, descriptor: int, is_complete: Callable[[], bool]) -> None:
+        self._file = os.fdopen(descriptor, "rb")
+        self._is_complete = is_complete
+        self.id: str = info.id
+        """The request's id in the log."""
+        self.peer: Peer = info.peer
+        """The client's process: `pid`, `uid`, `gid`; -1 where the system does not know them."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next `size` bytes, fewer only at the end; a negative size reads all.
+
+        Raises IncompleteMessage if the client has gone before its request was complete.
+        """
+        data = self._file.read(size)
+        if size < 0 or len(data) < size:
+            self._check_end()
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the request as it arrives, in pieces of at most 64 KiB. Raises as read() does."""
+        while data := self._file.read1(_PIECE):
+            yield data
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if not self._is_complete():
+            raise IncompleteMessage(f"the request is not complete: {_CLIENT_GONE}")
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+class Reply:
+    """The response that a callback of two arguments writes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
+
+    def write(self, data: Buffer) -> None:
+        """Send bytes to the client; wait while it does not read.
+
+        Raises PeerClosed if the client has gone, or the server has ended the request.
+        """
+        view = memoryview(data).cast("B")
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            raise PeerClosed(_CLIENT_GONE) from None
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+class AsyncRequest:
+    """The request that a coroutine function of two arguments reads."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.id = request.id
+        self.peer = request.peer
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return the next `size` bytes, as Request.read() does."""
+        return await asyncio.to_thread(self._request.read, size)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the request as it arrives, as Request does."""
+        pieces = iter(self._request)
+        while data := await asyncio.to_thread(next, pieces, b""):
+            yield data
+
+
+class AsyncReply:
+    """The response that a coroutine function of two arguments writes."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    async def write(self, data: Buffer) -> None:
+        """Send bytes to the client, as Reply.write() does."""
+        await asyncio.to_thread(self._reply.write, data)
+
+
+class Coroutines:
+    """An asyncio event loop in a thread of its own."""
+
+    def __init__(self, max_concurrency: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        # Two for each callback of two arguments: one reads, one writes.
+        self._threads = ThreadPoolExecutor(2 * max_concurrency + _SPARE_THREADS)
+        self._loop.set_default_executor(self._threads)
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    def start(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        on_done: Callable[[BaseException | None, Any], None],
+    ) -> Callable[[], None]:
+        """Run a coroutine; return a function that cancels it.
+
+        Its thread calls `on_done` with what it has raised, or with what it has returned.
+        """
+        task: asyncio.Task[Any]
+
+        def start() -> None:
+            nonlocal task
+            task = self._loop.create_task(coroutine)
+            task.add_done_callback(report)
+
+        def report(task: asyncio.Task[Any]) -> None:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            on_done(error, b"" if error is not None else task.result())
+
+        def cancel() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(lambda: task.cancel())  # noqa: PLW0108 - set by start()
+
+        self._loop.call_soon_threadsafe(start)
+        return cancel
+
+    def close(self) -> None:
+        """End the loop once all coroutines have ended, or after a second."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_JOIN_TIMEOUT)
+        self._threads.shutdown(wait=False)
