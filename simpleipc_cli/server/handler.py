@@ -18,7 +18,7 @@ from simpleipc_cli.transport import Peer, WakeupEvent
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """A request before its first byte."""
+    """A request whose payload has not been read yet."""
 
     id: str
     peer: Peer
