@@ -45,13 +45,13 @@ _sipc() {
         serve)
             case $before in
                 --exec | --worker) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
-                --max-requests-per-worker | --prestart | --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --group | --allow-user | --count | --idle-timeout | --quit-on | --drain-timeout | --max-wait) return ;;
+                --call | --max-requests-per-worker | --prestart | --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --group | --allow-user | --count | --idle-timeout | --quit-on | --drain-timeout | --max-wait) return ;;
                 --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
                 --pid-file | --log-file | --trace-file) _sipc_files "$cur"; return ;;
                 --log-format) _sipc_words "$cur" 'text json'; return ;;
             esac
-            options='--exec --worker --max-requests-per-worker --prestart --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --background --max-wait --pid-file --log-file --log-format -q --quiet -v --verbose --trace --trace-file -h --help'
-            valued=' --exec --worker --max-requests-per-worker --prestart --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --max-wait --pid-file --log-file --log-format --trace-file '
+            options='--exec --worker --call --max-requests-per-worker --prestart --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --background --max-wait --pid-file --log-file --log-format -q --quiet -v --verbose --trace --trace-file -h --help'
+            valued=' --exec --worker --call --max-requests-per-worker --prestart --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --max-wait --pid-file --log-file --log-format --trace-file '
             ;;
         send)
             case $before in

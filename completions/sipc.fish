@@ -22,6 +22,7 @@ complete -c sipc -n __fish_use_subcommand -a probe -d 'Check whether a server is
 complete -c sipc -n __fish_use_subcommand -a bench -d 'Measure the rate and the latency of an endpoint.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l exec -x -a '(__fish_complete_command)' -d 'Run CMD, a shell command line, for every request: the request is its standard input, its standard output is the response.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l worker -x -a '(__fish_complete_command)' -d 'In place of --exec: start CMD when needed, at most one per thread, and keep it running. Requests are written to its standard input, responses read from its standard output, as packets, each message ended by a flush.'
+complete -c sipc -n '__fish_seen_subcommand_from serve' -l call -x -d 'In place of --exec: call a Python function in the server\'s process. It gets the request and returns the response, both bytes; or it gets two objects to read from and to write to. SIGHUP imports the module again.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l max-requests-per-worker -x -d 'Replace a worker after N requests. [x>=1]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l prestart -x -d 'Keep N idle processes of --exec started before their requests; they do not get the variables that describe the client. [x>=1]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l whole-request -d 'Start the handler only when the request is complete.'

@@ -36,7 +36,7 @@ def test_the_list_of_options_in_a_page_changes_with_the_command_line():
 
 
 def test_every_verb_has_a_man_page():
-    names = {"sipc.1", "sipc-protocol.7", *(f"sipc-{verb}.1" for verb in VERBS)}
+    names = {"sipc.1", "sipc-api.7", "sipc-protocol.7", *(f"sipc-{verb}.1" for verb in VERBS)}
     assert {page.name for page in PAGES} == names
 
 

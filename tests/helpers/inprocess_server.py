@@ -307,6 +307,9 @@ class RecordingLog(Log):
 
     error = info = debug = warning
 
+    def exception(self, text, error):
+        self._add(self.lines, f"{text}: {error!r}")
+
     def stats(self, figures):
         self._add(self.figures, figures)
 
