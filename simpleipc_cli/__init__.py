@@ -12,6 +12,8 @@
     probe("demo.sock").state is State.LISTENING     whether a server listens
     ensure_running("demo.sock", "my-daemon")        start a server, unless one listens
 
+    Server("demo.sock", callback).serve_forever()   answer requests by callback(request)
+
 Times are seconds, None is no limit. The path None is the default endpoint, that of the command
 `sipc`. All errors are subclasses of SipcError; `hint` says what to do about one. Other names than
 these are internal.
@@ -25,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.api.client import Connection, connect, ensure_running, send
     from simpleipc_cli.api.probe import ProbeResult, State, probe
+    from simpleipc_cli.api.server import Server
     from simpleipc_cli.errors import (
         AddressInUse,
         Cancelled,
@@ -44,9 +47,12 @@ if TYPE_CHECKING:
         SpawnFailed,
         TimedOut,
     )
+    from simpleipc_cli.handlers.callback_streams import AsyncReply, AsyncRequest, Reply, Request
 
 __all__ = [
     "AddressInUse",
+    "AsyncReply",
+    "AsyncRequest",
     "Cancelled",
     "Connection",
     "EndpointError",
@@ -60,6 +66,9 @@ __all__ = [
     "PermissionDenied",
     "ProbeResult",
     "ProtocolError",
+    "Reply",
+    "Request",
+    "Server",
     "ServerBusy",
     "Shortage",
     "SipcError",
@@ -76,6 +85,10 @@ _EXPORTS = {
     **dict.fromkeys(__all__, "errors"),
     **dict.fromkeys(("Connection", "connect", "ensure_running", "send"), "api.client"),
     **dict.fromkeys(("ProbeResult", "State", "probe"), "api.probe"),
+    **dict.fromkeys(
+        ("AsyncReply", "AsyncRequest", "Reply", "Request"), "handlers.callback_streams"
+    ),
+    "Server": "api.server",
 }
 
 __getattr__ = lazy_exports(__name__, _EXPORTS)

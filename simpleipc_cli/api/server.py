@@ -10,7 +10,7 @@ from threading import RLock, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from simpleipc_cli.endpoint import Endpoint, default_endpoint
+from simpleipc_cli.api.client import endpoint_at, limit
 from simpleipc_cli.errors import SipcError, errno_hint
 from simpleipc_cli.handlers.callback import CallbackHandler
 from simpleipc_cli.server.acceptor import MIN_FDS
@@ -18,7 +18,7 @@ from simpleipc_cli.server.context import Log, RequestRecord, ServerConfig
 from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.server.server import Server as EventLoop
 from simpleipc_cli.spool import usable_folders
-from simpleipc_cli.system import SPOOL_FOLDERS, user_id
+from simpleipc_cli.system import spool_folders
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import listen
 
@@ -68,29 +68,28 @@ class Server:
         given. `backlog` connections wait in the kernel. A request may have `max_request` bytes, may
         pause for `read_timeout`, and its client may stop reading for `write_timeout`; its call may
         take `timeout`, after which the client is cut off. stop() waits `drain_timeout` for running
-        requests. The server stops by itself after `idle_timeout` without a request, and after
+        requests. The server stops after `idle_timeout` without a request, and after
         `max_requests`.
 
         Raises SipcError if `callback` has the wrong parameters.
         """
-        self._endpoint = (
-            default_endpoint(os.environ, user_id()) if path is None else Endpoint(os.fspath(path))
-        )
+        self._endpoint = endpoint_at(path)
         self._log = _Logging()
         self._handler = CallbackHandler(callback, self._log, max_concurrency=max_concurrency)
         self._mode, self._group, self._backlog = mode, group, backlog
+        folders = spool_folders(os.environ)
         self._config = ServerConfig(
             max_concurrency=max_concurrency,
             max_request=max_request,
-            read_timeout=read_timeout,
-            write_timeout=write_timeout,
-            handler_timeout=timeout,
-            drain_timeout=drain_timeout,
+            read_timeout=limit(read_timeout),
+            write_timeout=limit(write_timeout),
+            handler_timeout=limit(timeout),
+            drain_timeout=limit(drain_timeout),
             abort_timeout=_ABORT_TIMEOUT,
             max_requests=max_requests,
-            idle_timeout=idle_timeout,
+            idle_timeout=limit(idle_timeout),
             allowed_users=None if allowed_users is None else frozenset(allowed_users),
-            spool_folders=usable_folders(SPOOL_FOLDERS) or SPOOL_FOLDERS,
+            spool_folders=usable_folders(folders) or folders,
         )
         # Reentrant, as a signal handler may call stop() during a call of the same thread.
         self._lock = RLock()

@@ -116,7 +116,7 @@ class CallbackHandler(Handler):
 
 
 def import_callback(name: str, *, again: bool = False) -> Callback:
-    """Return the function `MODULE:FUNCTION`. `again` executes the module anew.
+    """Return the function `MODULE:FUNCTION`. `again` executes the module again.
 
     Raises SipcError.
     """
@@ -127,9 +127,11 @@ def import_callback(name: str, *, again: bool = False) -> Callback:
     importlib.invalidate_caches()
     try:
         found: Callback = attrgetter(function)(importlib.import_module(module))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if old is not None:
             sys.modules[module] = old
+        if not isinstance(error, Exception):
+            raise
         what = f"cannot import {name}: {type(error).__name__}: {error}"
         raise SipcError(what, "correct it, or set SIPC_DEBUG=1 for a traceback") from error
     return found

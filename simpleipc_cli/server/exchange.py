@@ -43,7 +43,7 @@ class Exchange(ExchangeState):
     def on_called(self) -> None:
         """Pass on the response of a run that has been called, or poll for it."""
         self.is_in_call = False
-        self._step(self._on_output)
+        self._step(partial(self._on_output, self.io))
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
@@ -97,11 +97,6 @@ class Exchange(ExchangeState):
             if self._on_timeout(now) is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
         return self._end()
-
-    @property
-    def _needs_whole_request(self) -> bool:
-        context = self.context
-        return context.config.whole_request or context.handler.needs_whole_request
 
     def _is_request_done(self) -> bool:
         """Return whether the request is complete, and read by a persistent handler."""
@@ -299,7 +294,7 @@ class Exchange(ExchangeState):
             self._feed_handler(self.io)
         elif not buffer.is_discarding:
             self.must_start = buffer.reader.complete or (
-                not self._needs_whole_request and buffer.is_started()
+                not self.needs_whole_request and buffer.is_started()
             )
         return Step.DONE
 
@@ -337,7 +332,7 @@ class Exchange(ExchangeState):
                     handled.discard(self)
                     return Step.WOULD_BLOCK
             else:
-                is_spooled = self._needs_whole_request and handler.accepts_spooled
+                is_spooled = self.needs_whole_request and handler.accepts_spooled
                 spooled = self.buffer.take_spool() if is_spooled else None
                 run = handler.run(self.record.request, spooled, self.buffer.whole())
         except SipcError as error:

@@ -371,3 +371,9 @@ class ExchangeState:
         for descriptor in descriptors:
             if self.polled.pop(descriptor, None) is not None:
                 self.poller.unregister(descriptor)
+
+    @property
+    def needs_whole_request(self) -> bool:
+        """Whether the handler starts only when the request is complete."""
+        context = self.context
+        return context.config.whole_request or context.handler.needs_whole_request
