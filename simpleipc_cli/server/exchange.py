@@ -40,10 +40,10 @@ class Exchange(ExchangeState):
         """Continue after a timeout or on another thread."""
         self._step(None)
 
-    def on_called(self) -> None:
+    def on_called(self, io: HandlerIO) -> None:
         """Pass on the response of a run that has been called, or poll for it."""
         self.is_in_call = False
-        self._step(partial(self._on_output, self.io))
+        self._step(partial(self._on_output, io))
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
@@ -351,7 +351,7 @@ class Exchange(ExchangeState):
         self.progress |= Timeout.HANDLER
         if run.call is not None:
             self.is_in_call = True
-            self.context.calls.append((run, self.on_called))
+            self.context.calls.append((run, partial(self.on_called, io)))
         if run.input < 0:  # it has the whole request
             self.buffer.clear()
         elif io.feed(self.buffer):
