@@ -10,7 +10,7 @@ from threading import RLock, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from simpleipc_cli.api.client import endpoint_at, limit
+from simpleipc_cli.api.client import endpoint_at
 from simpleipc_cli.errors import SipcError, errno_hint
 from simpleipc_cli.handlers.callback import CallbackHandler
 from simpleipc_cli.server.acceptor import MIN_FDS
@@ -81,13 +81,13 @@ class Server:
         self._config = ServerConfig(
             max_concurrency=max_concurrency,
             max_request=max_request,
-            read_timeout=limit(read_timeout),
-            write_timeout=limit(write_timeout),
-            handler_timeout=limit(timeout),
-            drain_timeout=limit(drain_timeout),
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            handler_timeout=timeout,
+            drain_timeout=drain_timeout,
             abort_timeout=_ABORT_TIMEOUT,
             max_requests=max_requests,
-            idle_timeout=limit(idle_timeout),
+            idle_timeout=idle_timeout,
             allowed_users=None if allowed_users is None else frozenset(allowed_users),
             spool_folders=usable_folders(folders) or folders,
         )

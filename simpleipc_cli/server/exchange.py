@@ -47,7 +47,7 @@ class Exchange(ExchangeState):
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
-        self._step(self._on_shutdown_phase)
+        self._step(self.on_shutdown_phase)
 
     def attach_to_thread(self, poller: Poller) -> None:
         """Continue in a worker thread. It dispatches `poller` until the exchange is over."""
@@ -152,7 +152,7 @@ class Exchange(ExchangeState):
         if self.may_block:
             shutdown = self.context.shutdown
             phase = shutdown.aborting if self.is_draining else shutdown.draining
-            wanted[phase.fileno()] = READ, self._on_shutdown_phase
+            wanted[phase.fileno()] = READ, self.on_shutdown_phase
         self._run_timeouts(now, reading=reading, writing=writing)
         polled = self.polled
         if polled.keys() - wanted.keys():
@@ -213,15 +213,6 @@ class Exchange(ExchangeState):
                 self._discard_rest()
             case _:  # no timeout has expired: compute `due` again
                 self.due = self.timeouts.update(now, running=self.running, progress=0)
-        return Step.DONE
-
-    def _on_shutdown_phase(self, _events: int) -> Step:
-        """Enter the next phase of the shutdown."""
-        if self.is_draining:
-            raise Abort(Outcome.ABORTED, "the server stopped before the response was complete")
-        self.is_draining = True
-        self.timeouts.shorten_read_idle()
-        self.progress |= Timeout.READ_IDLE
         return Step.DONE
 
     # -- the client ------------------------------------------------------------------------

@@ -377,3 +377,12 @@ class ExchangeState:
         """Whether the handler starts only when the request is complete."""
         context = self.context
         return context.config.whole_request or context.handler.needs_whole_request
+
+    def on_shutdown_phase(self, _events: int) -> Step:
+        """Enter the next phase of the shutdown."""
+        if self.is_draining:
+            raise Abort(Outcome.ABORTED, "the server stopped before the response was complete")
+        self.is_draining = True
+        self.timeouts.shorten_read_idle()
+        self.progress |= Timeout.READ_IDLE
+        return Step.DONE
