@@ -50,6 +50,7 @@ class CallbackHandler(Handler):
         self.needs_whole_request = self.accepts_spooled = not is_stream
         self._load = load
         self._lock = Lock()
+        self._reload_lock = Lock()  # the function of the last reload must be the last module's
         self._max_concurrency = max_concurrency
         self._coroutines: Coroutines | None = None
 
@@ -58,7 +59,11 @@ class CallbackHandler(Handler):
         """Where coroutine functions run. Raises SipcError if it cannot be started."""
         with self._lock:
             if self._coroutines is None:
-                self._coroutines = Coroutines(self._max_concurrency)
+                try:
+                    self._coroutines = Coroutines(self._max_concurrency)
+                except (OSError, RuntimeError, MemoryError) as error:
+                    hint = "raise the limits of descriptors, processes and memory"
+                    raise SipcError(f"no event loop for a coroutine: {error}", hint) from error
             return self._coroutines
 
     def count_stuck(self, change: int) -> None:
@@ -92,10 +97,18 @@ class CallbackHandler(Handler):
         return run
 
     def reload(self) -> None:
-        if self._load is not None:
+        if self._load is None:
+            return
+        try:
             Thread(target=self._reload, args=(self._load,), daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self.log.warning(f"cannot reload the callback, the old one stays: {error}")
 
     def _reload(self, load: Callable[[], Callback]) -> None:
+        with self._reload_lock:
+            self._reload_once(load)
+
+    def _reload_once(self, load: Callable[[], Callback]) -> None:
         try:
             function = load()
             if _kind_of(function) != self._kind:
@@ -152,6 +165,7 @@ def _kind_of(function: Callback) -> tuple[bool, bool]:
             signature.bind(*range(count))
         except TypeError:
             continue
-        called = function if inspect.isroutine(function) else type(function).__call__
-        return count == 2, inspect.iscoroutinefunction(inspect.unwrap(called))
+        called = type(function).__call__  # that of an object of a class of the callback's own
+        is_coroutine = map(inspect.iscoroutinefunction, (function, called))
+        return count == 2, any(is_coroutine)
     raise SipcError(f"the callback has the wrong parameters: {signature}", hint)

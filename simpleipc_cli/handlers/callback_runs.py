@@ -63,7 +63,7 @@ class _Outcome:
         result = Result(True, "0", "returned")
         if error is not None:
             name = type(error).__name__
-            result = Result(False, name, f"the callback raised {name}: {error}")
+            result = Result(False, name, f"the callback raised {_text_of(error)}")
             is_expected = (PeerClosed, IncompleteMessage, asyncio.CancelledError)
             if not (self.is_stopped and isinstance(error, is_expected)):
                 self._handler.log.exception(f"request {self._info.id}: {result.text}", error)
@@ -80,6 +80,14 @@ class _Outcome:
             self.is_stopped = True
 
 
+def _text_of(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # it is the callback's own
+        return name
+
+
 class CallRun(HandlerRun):
     """One call of a function that gets the whole request."""
 
@@ -93,6 +101,7 @@ class CallRun(HandlerRun):
         self._event: WakeupEvent | None = None
 
     def _call(self) -> None:
+        self.call = None
         try:
             response = self._function(self._payload)
         except BaseException as error:
@@ -101,11 +110,13 @@ class CallRun(HandlerRun):
             self._finish(None, response)
 
     def _finish(self, error: BaseException | None, response: Any) -> None:
-        if isinstance(response, (bytes, bytearray, memoryview)):
+        try:
+            if not isinstance(response, (bytes, bytearray, memoryview)):
+                name = type(response).__name__
+                raise TypeError(f"the callback must return bytes, not {name}")
             self._response = bytes(response)
-        else:
-            name = type(response).__name__
-            error = TypeError(f"the callback must return bytes, not {name}")
+        except Exception as wrong:  # also a memoryview that was released, or no memory
+            error = wrong
         self._outcome.set(error)
         with self._outcome.lock:
             if self._event is not None:
@@ -116,7 +127,11 @@ class CallRun(HandlerRun):
         self.call = None
         if not self.make_pollable():
             raise SipcError(*_NO_DESCRIPTOR)
-        _start_thread(self._call)
+        try:
+            _start_thread(self._call)
+        except SipcError:
+            self._close_event()
+            raise
 
     def make_pollable(self) -> bool:
         try:
@@ -140,14 +155,19 @@ class CallRun(HandlerRun):
         return self._outcome.result
 
     def stop_nowait(self) -> bool:
-        self._stop()
-        if self._outcome.result is None:
+        if self._stop() and self._outcome.result is None:
             raise SipcError("the callback is still running and occupies a thread")
         return True
 
-    def _stop(self) -> None:
-        self.call = None
-        self._outcome.stop()
+    def _stop(self) -> bool:
+        """Return whether it was called: else it never will be."""
+        was_called, self.call = self.call is None, None
+        if was_called:
+            self._outcome.stop()
+        self._close_event()
+        return was_called
+
+    def _close_event(self) -> None:
         with self._outcome.lock:
             if self._event is not None:
                 self._event.close()
@@ -178,10 +198,12 @@ class CoroutineRun(CallRun):
         self.call = None
         if not self.make_pollable():
             raise SipcError(*_NO_DESCRIPTOR)
-        self._cancel = handler.coroutines.start(self._function(payload), self._on_done)
-
-    def _on_done(self, error: BaseException | None, response: Any) -> None:
-        self._finish(error, response)
+        try:
+            coroutines = handler.coroutines
+            self._cancel = coroutines.start(self._function(payload), self._finish)
+        except BaseException:
+            self._close_event()
+            raise
 
     def stop_nowait(self) -> bool:
         self._stop()
@@ -202,13 +224,14 @@ class StreamRun(StdioPipes, HandlerRun):
         self._request = Request(info, stdin, lambda: self._is_request_complete)
         self._reply = Reply(stdout)
         self._cancel: Callable[[], None] = lambda: None
-        if handler.is_coroutine:
-            call = handler.function(AsyncRequest(self._request), AsyncReply(self._reply))
-            self._cancel = handler.coroutines.start(call, self._on_coroutine_done)
-            return
         try:
-            _start_thread(self._call, handler.function)
-        except SipcError:
+            if not handler.is_coroutine:
+                _start_thread(self._call, handler.function)
+                return
+            coroutines = handler.coroutines
+            call = handler.function(AsyncRequest(self._request), AsyncReply(self._reply))
+            self._cancel = coroutines.start(call, self._on_coroutine_done)
+        except BaseException:
             self._end_streams()
             self.close()
             raise
@@ -216,7 +239,7 @@ class StreamRun(StdioPipes, HandlerRun):
     def _call(self, function: Callback) -> None:
         error = None
         try:
-            function(self._request, self._reply)
+            _check_nothing(function(self._request, self._reply))
         except BaseException as raised:
             error = raised
         self._outcome.set(error)
@@ -232,7 +255,8 @@ class StreamRun(StdioPipes, HandlerRun):
         asyncio.get_running_loop().run_in_executor(None, self._end_streams)
 
     def end_input(self) -> None:
-        self._is_request_complete = True
+        # close() calls this, too: then the callback must not take the end for that of the request.
+        self._is_request_complete = not self._outcome.is_stopped
         super().end_input()
 
     def result(self) -> Result | None:
@@ -249,6 +273,13 @@ class StreamRun(StdioPipes, HandlerRun):
 
     def kill(self) -> None:
         pass
+
+
+def _check_nothing(returned: object) -> None:
+    """Raise TypeError for what is lost: the generator of a `yield`, or a coroutine."""
+    if returned is not None:
+        name = type(returned).__name__
+        raise TypeError(f"a callback of two arguments must return None, not {name}")
 
 
 def _start_thread(function: Callable[..., None], *arguments: object) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from threading import Thread
+from functools import partial
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from typing import Any
 
 from simpleipc_cli.errors import IncompleteMessage, PeerClosed
@@ -108,19 +110,73 @@ class AsyncReply:
         await asyncio.to_thread(self._reply.write, data)
 
 
+class _DaemonThreads(ThreadPoolExecutor):
+    """A thread pool whose threads do not delay the exit of the interpreter."""
+
+    def __init__(self, max_threads: int) -> None:
+        super().__init__(max_threads)
+        self._max_threads = max_threads
+        self._thread_count = 0
+        self._idle = Semaphore(0)
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def submit(self, function: Callable[..., Any], /, *values: Any, **named: Any) -> Future[Any]:
+        """Call a function in a thread. Raises RuntimeError if none can be started."""
+        future: Future[Any] = Future()
+        if not self._idle.acquire(blocking=False) and self._thread_count < self._max_threads:
+            try:
+                Thread(target=self._run, daemon=True).start()
+                self._thread_count += 1
+            except (RuntimeError, MemoryError):
+                if not self._thread_count:
+                    raise
+        self._calls.put((future, partial(function, *values, **named)))
+        return future
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+            del item, future, call  # their memory is not kept while the thread waits
+            self._idle.release()
+
+    def end(self) -> None:
+        """Have the threads end after their calls."""
+        for _ in range(self._thread_count):
+            self._calls.put(None)
+
+
 class Coroutines:
     """An asyncio event loop in a thread of its own."""
 
     def __init__(self, max_concurrency: int) -> None:
+        """Raises OSError or RuntimeError without descriptors or threads."""
         self._loop = asyncio.new_event_loop()
         # Two for each callback of two arguments: one reads, one writes.
-        self._threads = ThreadPoolExecutor(2 * max_concurrency + _SPARE_THREADS)
+        self._threads = _DaemonThreads(2 * max_concurrency + _SPARE_THREADS)
         self._loop.set_default_executor(self._threads)
+        self._is_closed = False
         self._thread = Thread(target=self._run, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            raise
 
     def _run(self) -> None:
-        self._loop.run_forever()
+        while not self._is_closed:
+            # A task of a callback that raises SystemExit ends the loop's run: it must go on.
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
+        if tasks := asyncio.all_tasks(self._loop):
+            for task in tasks:
+                task.cancel()
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=_JOIN_TIMEOUT))
         self._loop.close()
 
     def start(
@@ -132,16 +188,25 @@ class Coroutines:
 
         Its thread calls `on_done` with what it has raised, or with what it has returned.
         """
-        task: asyncio.Task[Any]
+        task: asyncio.Task[tuple[BaseException | None, Any]]
+
+        async def run() -> tuple[BaseException | None, Any]:
+            try:
+                return None, await coroutine
+            except BaseException as error:  # a task must not raise SystemExit: see _run()
+                return error, b""
 
         def start() -> None:
             nonlocal task
-            task = self._loop.create_task(coroutine)
+            task = self._loop.create_task(run())
             task.add_done_callback(report)
 
-        def report(task: asyncio.Task[Any]) -> None:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            on_done(error, b"" if error is not None else task.result())
+        def report(task: asyncio.Task[tuple[BaseException | None, Any]]) -> None:
+            if task.cancelled():  # before it began
+                coroutine.close()
+                on_done(asyncio.CancelledError(), b"")
+            else:
+                on_done(*task.result())
 
         def cancel() -> None:
             with suppress(RuntimeError):  # the loop has ended
@@ -151,7 +216,8 @@ class Coroutines:
         return cancel
 
     def close(self) -> None:
-        """End the loop once all coroutines have ended, or after a second."""
+        """Cancel all coroutines, and end the loop once they have ended, or after a second."""
+        self._is_closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_JOIN_TIMEOUT)
-        self._threads.shutdown(wait=False)
+        self._thread.join(2 * _JOIN_TIMEOUT)
+        self._threads.end()

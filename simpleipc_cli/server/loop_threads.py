@@ -14,7 +14,9 @@ from collections.abc import Callable
 from threading import Event, Lock, Thread
 from time import sleep
 
+from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.handler import Call
+from simpleipc_cli.system import MAX_WAIT
 
 _TICK = 0.001  # seconds after which a call is long (tunable)
 _MAX_IDLE_TICKS = 50  # without a call, after which the watcher sleeps until the next (tunable)
@@ -37,15 +39,25 @@ class LoopThreads:
         self._is_watcher_asleep = False
 
     def run(self) -> None:
-        """Run the event loop to its end, in other threads. Raises what it raises."""
-        Thread(target=self._lead, daemon=True).start()
-        self._ended.wait()
+        """Run the event loop to its end, in other threads. Raises what it raises, and SipcError."""
+        try:
+            Thread(target=self._lead, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            hint = "raise the limits of processes and memory"
+            raise SipcError(f"no thread for the event loop: {error}", hint) from error
+        while not self._ended.wait(MAX_WAIT):
+            pass
         if self._failure is not None:
             raise self._failure
 
-    def _lead(self) -> None:
-        """Run the event loop until it ends or another thread has become the leader."""
+    def _lead(self, on_called: Callable[[], None] | None = None) -> None:
+        """Run the event loop until it ends or another thread has become the leader.
+
+        First, `on_called` is called, if any.
+        """
         try:
+            if on_called is not None:
+                on_called()
             while True:
                 while self._calls:
                     if not self._make_call(self._calls.popleft()):
@@ -92,8 +104,7 @@ class LoopThreads:
         while not self._ended.is_set():
             if (call := self._take_long_call()) is not None:
                 _, on_called = call
-                on_called()
-                self._lead()
+                self._lead(on_called)
                 return
             self._wake.wait()
             with self._lock:

@@ -18,6 +18,7 @@ ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP")
 STOP_SIGNALS: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 RELOAD_SIGNALS: tuple[str, ...] = ("SIGHUP",)
 STATS_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
+MAX_WAIT: float | None = None
 
 HAS_OWNERSHIP = True
 

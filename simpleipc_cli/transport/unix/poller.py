@@ -177,7 +177,9 @@ class UnixWakeupEvent(WakeupEvent):
             pass  # the event was not set
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """A thread may call set() later: the number may be another file's by then."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
 class UnixFileReader(FileReader):
