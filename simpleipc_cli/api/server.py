@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from threading import RLock, Thread
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from simpleipc_cli.server.context import Log, RequestRecord, ServerConfig
 from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.server.server import Server as EventLoop
 from simpleipc_cli.spool import usable_folders
-from simpleipc_cli.system import spool_folders
+from simpleipc_cli.system import MAX_WAIT, spool_folders
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import listen
 
@@ -112,12 +113,21 @@ class Server:
         if self._thread is not None:
             raise RuntimeError("a server can be started only once")
         loop = self._listen()
-        self._thread = Thread(target=self._serve, args=(loop,), daemon=True)
+        thread = Thread(target=self._serve, args=(loop,), daemon=True)
         with self._lock:
             self._loop = loop
             for _ in range(self._early_stops):
                 loop.stop()
-        self._thread.start()
+        atexit.register(self._abort)  # else the socket's file would stay
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            loop.stop()
+            loop.stop()
+            self._serve(loop)  # frees everything
+            hint = "raise the limits of processes and memory"
+            raise SipcError(f"no thread for the server: {error}", hint) from error
+        self._thread = thread
 
     def _listen(self) -> EventLoop:
         descriptors = DescriptorLimit(may_raise=False)
@@ -143,7 +153,6 @@ class Server:
             raise SipcError(f"cannot serve: {error.strerror}", hint) from error
 
     def _serve(self, loop: EventLoop) -> None:
-        atexit.register(self._abort)  # else the socket's file would stay
         try:
             if loop.run() is ExitReason.PATH_LOST:
                 hint = "find out what did that, and start another server"
@@ -182,6 +191,9 @@ class Server:
         """
         if self._thread is None:
             return True
+        if MAX_WAIT is not None and timeout is None:
+            while self._thread.is_alive():
+                self._thread.join(MAX_WAIT)
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
@@ -226,17 +238,21 @@ class _Logging(Log):
     def __init__(self) -> None:
         self._logger = logging.getLogger("simpleipc_cli")
 
+    def _write(self, level: int, text: str, **options: Any) -> None:
+        with suppress(Exception):  # of the program's own handlers: it must not end the server
+            self._logger.log(level, "%s", text, **options)
+
     def error(self, text: str) -> None:
-        self._logger.error("%s", text)
+        self._write(logging.ERROR, text)
 
     def warning(self, text: str) -> None:
-        self._logger.warning("%s", text)
+        self._write(logging.WARNING, text)
 
     def info(self, text: str) -> None:
-        self._logger.info("%s", text)
+        self._write(logging.INFO, text)
 
     def debug(self, text: str) -> None:
-        self._logger.debug("%s", text)
+        self._write(logging.DEBUG, text)
 
     def request(self, record: RequestRecord) -> None:
         level = logging.WARNING if record.warnings else logging.INFO
@@ -244,18 +260,15 @@ class _Logging(Log):
             level = logging.ERROR
         if self._logger.isEnabledFor(level):
             reasons = "; ".join(filter(None, (record.detail, *record.warnings)))
-            outcome = record.outcome.value.replace("_", " ")
-            self._logger.log(
+            text = f"request {record.request.id}: {record.outcome.value.replace('_', ' ')}"
+            self._write(
                 level,
-                "request %s: %s%s",
-                record.request.id,
-                outcome,
-                f": {reasons}" if reasons else "",
+                f"{text}: {reasons}" if reasons else text,
                 extra={"request_id": record.request.id, "outcome": record.outcome.value},
             )
 
     def exception(self, text: str, error: BaseException) -> None:
-        self._logger.error("%s", text, exc_info=error)
+        self._write(logging.ERROR, text, exc_info=error)
 
     def stats(self, counters: Mapping[str, int]) -> None:
         pass
