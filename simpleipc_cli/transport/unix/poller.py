@@ -163,8 +163,9 @@ class UnixWakeupEvent(WakeupEvent):
         self._is_set = True
         try:
             os.eventfd_write(self._descriptor, 1)
-        except OSError:
-            pass  # EAGAIN: the event is set; other errors must not fail the calling thread
+        except (OSError, ValueError):
+            # EAGAIN: the event is set. ValueError: it is closed. No error may fail the thread.
+            pass
 
     def is_set(self) -> bool:
         return self._is_set
