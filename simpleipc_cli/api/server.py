@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from threading import RLock, Thread
+from threading import Event, RLock, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -97,6 +97,8 @@ class Server:
         self._early_stops = 0
         self._loop: EventLoop | None = None
         self._thread: Thread | None = None
+        # Not Thread.join(): after Ctrl-C, Python takes the thread for ended (seen in 3.11).
+        self._ended = Event()
         self._failure: BaseException | None = None
 
     @property
@@ -113,21 +115,23 @@ class Server:
         if self._thread is not None:
             raise RuntimeError("a server can be started only once")
         loop = self._listen()
-        thread = Thread(target=self._serve, args=(loop,), daemon=True)
+        self._thread = Thread(target=self._serve, args=(loop,), daemon=True)
         with self._lock:
             self._loop = loop
             for _ in range(self._early_stops):
                 loop.stop()
         atexit.register(self._abort)  # else the socket's file would stay
         try:
-            thread.start()
-        except (RuntimeError, MemoryError) as error:
+            self._thread.start()
+        except BaseException as error:  # also Ctrl-C
             loop.stop()
             loop.stop()
+            if not isinstance(error, (RuntimeError, MemoryError)):
+                raise
+            self._thread = None
             self._serve(loop)  # frees everything
             hint = "raise the limits of processes and memory"
             raise SipcError(f"no thread for the server: {error}", hint) from error
-        self._thread = thread
 
     def _listen(self) -> EventLoop:
         descriptors = DescriptorLimit(may_raise=False)
@@ -146,9 +150,11 @@ class Server:
                 log=self._log,
                 descriptors=descriptors,
             )
-        except OSError as error:
+        except BaseException as error:  # also Ctrl-C
             listener.stop_listening()
             listener.close()
+            if not isinstance(error, OSError):
+                raise
             hint = errno_hint(error, "check the limits of the process")
             raise SipcError(f"cannot serve: {error.strerror}", hint) from error
 
@@ -164,12 +170,12 @@ class Server:
         with self._lock:
             self._loop = None
             loop.close()
+        self._ended.set()
 
     def _abort(self) -> None:
         for _ in range(2):
             self.stop()
-        if self._thread is not None:
-            self._thread.join(_ABORT_TIMEOUT)
+        self._ended.wait(_ABORT_TIMEOUT)
 
     def stop(self) -> None:
         """Begin to stop: refuse new clients, answer all that have connected.
@@ -191,11 +197,10 @@ class Server:
         """
         if self._thread is None:
             return True
-        if MAX_WAIT is not None and timeout is None:
-            while self._thread.is_alive():
-                self._thread.join(MAX_WAIT)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        if timeout is None:
+            while not self._ended.wait(MAX_WAIT):
+                pass
+        elif not self._ended.wait(timeout):
             return False
         if self._failure is not None:
             raise self._failure
@@ -206,16 +211,20 @@ class Server:
 
         Raises as start() and wait() do.
         """
-        self.start()
-        self._wait_interruptibly()
+        try:
+            self.start()
+            self.wait()
+        except KeyboardInterrupt:
+            self._stop_and_wait()
+            raise
 
-    def _wait_interruptibly(self) -> None:
-        """Wait; the first Ctrl-C stops the server, the second one ends all requests."""
+    def _stop_and_wait(self) -> None:
+        """Stop, and wait for the end; Ctrl-C ends all requests."""
+        self.stop()
         try:
             self.wait()
         except KeyboardInterrupt:
-            self.stop()
-            self._wait_interruptibly()
+            self._stop_and_wait()
             raise
 
     def __enter__(self) -> Self:
@@ -228,8 +237,7 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
-        self._wait_interruptibly()
+        self._stop_and_wait()
 
 
 class _Logging(Log):

@@ -151,6 +151,8 @@ def _call_back(found: list[tuple[int, int]], callbacks: dict[int, Callable[[int]
 class UnixWakeupEvent(WakeupEvent):
     """An eventfd(2)."""
 
+    _descriptor = -1
+
     def __init__(self) -> None:
         """Raises OSError without a free descriptor."""
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -181,6 +183,11 @@ class UnixWakeupEvent(WakeupEvent):
         """A thread may call set() later: the number may be another file's by then."""
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
+
+    def __del__(self) -> None:
+        """Close it, as of several for a server, the last may have failed."""
+        if self._descriptor >= 0:
+            self.close()
 
 
 class UnixFileReader(FileReader):
