@@ -143,7 +143,7 @@ def import_callback(name: str, *, again: bool = False) -> Callback:
     except BaseException as error:
         if old is not None:
             sys.modules[module] = old
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, SystemExit)):  # a signal has ended us
             raise
         what = f"cannot import {name}: {type(error).__name__}: {error}"
         raise SipcError(what, "correct it, or set SIPC_DEBUG=1 for a traceback") from error
