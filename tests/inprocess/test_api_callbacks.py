@@ -371,20 +371,21 @@ def test_writing_what_is_not_bytes_fails_only_the_request(path, logged):
     logged.wait_for("handler_failed", "handler_failed")
 
 
-@pytest.mark.parametrize("bytes_", ["zzzz", "0001", "0002", "0003", "-004", " 00f", "fff1"])
-def test_a_malformed_request_ends_only_its_connection(path, kind, bytes_, logged):
+def test_a_malformed_request_ends_only_its_connection(path, kind, logged):
+    malformed = ["zzzz", "0001", "0002", "0003", "-004", " 00f", "fff1"]
     with answering(path, KINDS[kind]):
-        assert raw_response_to(path, bytes_.encode()) == b""
-        assert raw_response_to(path, b"0005a" + bytes_.encode()) == b""
+        for bytes_ in malformed:
+            assert raw_response_to(path, bytes_.encode()) == b""
+            assert raw_response_to(path, b"0005a" + bytes_.encode()) == b""
         assert ask(path) == b"gnip"
-        logged.wait_for("malformed", "malformed", "answered")
+        logged.wait_for(*["malformed", "malformed"] * len(malformed), "answered")
 
 
 # clients that hang up
 
 
-@pytest.mark.parametrize("bytes_", ["0", "000", "0009hel", "0009hello", "0009hello00"])
-def test_a_truncated_request_has_no_end_for_the_callback(path, kind, bytes_, client, logged):
+def test_a_truncated_request_has_no_end_for_the_callback(path, kind, client, logged):
+    truncated = ["0", "000", "0009hel", "0009hello", "0009hello00"]
     begun, ends = threading.Semaphore(0), []
 
     def call(request):
@@ -404,11 +405,12 @@ def test_a_truncated_request_has_no_end_for_the_callback(path, kind, bytes_, cli
 
     callbacks = dict(zip(KINDS, (call, call_stream, call_later, call_stream_later), strict=True))
     with answering(path, callbacks[kind]):
-        stream = client(bytes_.encode())
-        if kind.endswith("stream") and len(bytes_) > 4:
-            assert begun.acquire(timeout=TIMEOUT)
-        stream.close()
-        logged.wait_for("request_incomplete")
+        for bytes_ in truncated:
+            stream = client(bytes_.encode())
+            if kind.endswith("stream") and len(bytes_) > 4:
+                assert begun.acquire(timeout=TIMEOUT)
+            stream.close()
+        logged.wait_for(*["request_incomplete"] * len(truncated))
     assert ends == []
     assert logged.tracebacks() == []
 
