@@ -1,7 +1,7 @@
 """The inputs of a run, and how to repeat a single one.
 
-The number of an input is its seed. A round has 11,004 inputs: 4,800 conversations with servers,
-6,204 responses to clients. SIPC_SOAK=300 makes a hundred rounds, 1,100,400 inputs.
+The number of an input is its seed. A round has 16,004 inputs: 9,800 conversations with servers,
+6,204 responses to clients. SIPC_SOAK=300 makes a hundred rounds, 1,600,400 inputs.
 """
 
 from __future__ import annotations

@@ -15,12 +15,14 @@ from pathlib import Path
 from fuzz import model
 from fuzz.conversations import Conversation
 from fuzz.model import Verdict
+from helpers.call_server import CallServer
 from helpers.procfs import children, descriptors, peak_memory
 from helpers.server import Server
 from helpers.waiting import wait_until
 from helpers.wire import ask, wait_until_accepted
 from helpers.workers import WorkerServer
 
+CALLBACKS = Path(__file__).parent
 REVERSING_WORKER = f"{sys.executable} -IS {Path(__file__).with_name('reversing_worker.py')}"
 THREADS = 8
 # A request that the server takes for unfinished stays, and the test names it.
@@ -43,7 +45,9 @@ class FuzzedServer:
 
     def start(self, endpoint) -> Server:
         kind = WorkerServer if self.kept_processes else Server
-        server = kind(endpoint, None, "-q", *NO_TIMEOUTS, *self.options)
+        if "--call" in self.options:
+            kind = CallServer
+        server = kind(endpoint, None, "-q", *NO_TIMEOUTS, *self.options, cwd=CALLBACKS)
         # The server accepts in order, so it has counted the connections that looked whether it
         # listens.
         assert ask(endpoint, b"first") == (self.respond(b"first"), True)
@@ -65,6 +69,12 @@ SERVERS = [
         lambda payload: payload[::-1],
         inputs=4000,
         kept_processes=THREADS,
+    ),
+    FuzzedServer(
+        "call", ("--call", "callbacks:reverse"), lambda payload: payload[::-1], inputs=4000
+    ),
+    FuzzedServer(
+        "call-stream", ("--call", "callbacks:upper"), bytes.upper, inputs=1000, streams=True
     ),
     FuzzedServer("exec", ("--exec", "tr a-z A-Z"), bytes.upper, inputs=150, streams=True),
     FuzzedServer(
