@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from helpers.command import SIPC, environment
-from helpers.procfs import MARK, children, descriptors, is_in_syscall, processes
+from helpers.procfs import MARK, children, descriptors, is_in_syscall, processes, threads
 from helpers.report import show_on_failure
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import is_listening
@@ -101,7 +101,8 @@ class Server(LoggedProcess):
             if {"-q", "--log-file", "--log-format"} & set(options):
                 wait_until(self._listens, "it to listen")
                 # Not both at once: the check itself wakes the server.
-                wait_until(lambda: is_in_syscall(self.pid, "epoll_wait"), "it to wait")
+                # With --call, the main thread is not the one that waits.
+                wait_until(self._is_waiting_for_events, "it to wait")
             else:
                 self.wait_for_log(f"^listening on {re.escape(self.path)}")  # not "another ..."
         except BaseException:
@@ -112,6 +113,9 @@ class Server(LoggedProcess):
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log
         return is_listening(self.path)
+
+    def _is_waiting_for_events(self) -> bool:
+        return any(is_in_syscall(thread, "epoll_wait") for thread in threads(self.pid))
 
     def counters(self) -> dict[str, int]:
         """Return the counters that the server logs after SIGUSR1; check their sums."""
