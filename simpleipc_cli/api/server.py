@@ -72,8 +72,11 @@ class Server:
         requests. The server stops after `idle_timeout` without a request, and after
         `max_requests`.
 
-        Raises SipcError if `callback` has the wrong parameters.
+        Raises SipcError if `callback` has the wrong parameters, ValueError if `max_concurrency` is
+        below 1.
         """
+        if max_concurrency < 1:
+            raise ValueError("max_concurrency must be at least 1")
         self._endpoint = endpoint_at(path)
         self._log = _Logging()
         self._handler = CallbackHandler(callback, self._log, max_concurrency=max_concurrency)

@@ -40,8 +40,8 @@ class System(Protocol):
     """Names of the signals on which a server reopens its files."""
     STATS_SIGNALS: tuple[str, ...]
     """Names of the signals on which a server logs its counters."""
-    MAX_WAIT: float | None
-    """Seconds that the main thread may wait for a lock, so that signals are handled."""
+    MAX_WAIT: float
+    """Seconds that the main thread may wait for a lock, so that it handles signals (tunable)."""
     HAS_OWNERSHIP: bool
     """Whether files have owners, groups and modes."""
     SPOOL_FOLDERS: tuple[str, ...]

@@ -18,7 +18,8 @@ ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP")
 STOP_SIGNALS: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 RELOAD_SIGNALS: tuple[str, ...] = ("SIGHUP",)
 STATS_SIGNALS: tuple[str, ...] = ("SIGUSR1",)
-MAX_WAIT: float | None = None
+# A signal that arrives immediately before the system call of a wait does not interrupt it.
+MAX_WAIT = 0.5
 
 HAS_OWNERSHIP = True
 

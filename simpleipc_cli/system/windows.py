@@ -24,7 +24,7 @@ ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGBREAK")  # SIGINT: C
 STOP_SIGNALS = ENDING_SIGNALS
 RELOAD_SIGNALS: tuple[str, ...] = ()
 STATS_SIGNALS: tuple[str, ...] = ()
-MAX_WAIT: float | None = 0.5  # no signal interrupts a wait (tunable)
+MAX_WAIT = 0.5  # no signal interrupts a wait
 
 HAS_OWNERSHIP = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -49,8 +50,11 @@ class SignalRouter:
     a system call, for example at a disk that does not answer.
     """
 
-    def __init__(self, *, sighup_reloads: bool) -> None:
+    def __init__(self, *, sighup_reloads: bool, blocks_signals: bool) -> None:
         """Handle signals from now on.
+
+        Without `blocks_signals` the main thread receives them: what blocks signals for the process
+        blocks them for the programs that a callback starts, too.
 
         An ignored stop signal, except SIGTERM, stays ignored: shells and nohup(1) rely on that. All
         other signals are always handled. This includes SIGHUP if it means reload: a daemon's parent
@@ -71,8 +75,9 @@ class SignalRouter:
         if sighup_reloads:
             self._methods |= dict.fromkeys(_RELOAD_SIGNALS, Server.reload)
         for number in self._methods:
-            signal.signal(number, lambda number, _frame: self._on_signal(number))
-        system.receive_signals(self._methods, self._on_signal_in_thread)
+            signal.signal(number, lambda number, _frame: self._on_signal_in_main_thread(number))
+        if blocks_signals:
+            system.receive_signals(self._methods, self._on_signal_in_thread)
 
     def attach(self, server: Server, listener: Listener) -> None:
         """Pass all signals to this server, including those that have already arrived."""
@@ -102,14 +107,17 @@ class SignalRouter:
     def _on_signal_in_thread(self, number: int) -> None:
         self._on_signal(number)
         if self._stop_count > 1:
-            sleep(_MAX_ABORT)  # the main thread ends the process earlier, unless it hangs
             self._end()
 
-    def _end(self) -> None:
-        """End the process while its main thread hangs.
+    def _on_signal_in_main_thread(self, number: int) -> None:
+        self._on_signal(number)
+        if self._stop_count == 2:
+            with suppress(RuntimeError, MemoryError):  # no more threads
+                start_new_thread(self._end, ())  # a Thread could wait for a lock that we hold
 
-        All calls here except the last may hang, too.
-        """
+    def _end(self) -> None:
+        """End the process if it hangs. All calls here except the last may hang, too."""
+        sleep(_MAX_ABORT)  # the main thread ends the process earlier, unless it hangs
         kill_children()
         what = "the server was ended while its main thread hung"
         error = SipcError(what, "check the disks that it uses")
@@ -154,7 +162,9 @@ def run(
     `listener` listens already, at the absolute or abstract `path`; without it, listen on `path`.
     `on_listening` is called when clients can connect.
     """
-    signals = SignalRouter(sighup_reloads=options.sighup_reloads)
+    signals = SignalRouter(
+        sighup_reloads=options.sighup_reloads, blocks_signals=options.call is None
+    )
     log = LineLog(options)
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()

@@ -15,7 +15,7 @@ from helpers.wire import ask, connect, message, open_connections, receive_all
 
 MODULE = '''\
 """Callbacks of each kind."""
-import asyncio, os, sys, threading, time
+import asyncio, os, subprocess, sys, threading, time
 
 def answer(request):
     if request.startswith(b"wait "):
@@ -26,6 +26,8 @@ def answer(request):
         time.sleep(1000)
     elif request == b"fail":
         raise ValueError("as asked")
+    elif request == b"blocked":
+        return subprocess.check_output(["grep", "SigBlk", "/proc/self/status"])[::-1]
     elif request == b"print":
         print("printed", flush=True)
     return request[::-1]
@@ -96,6 +98,12 @@ def test_each_kind_of_callback_answers(endpoint, module, kind):
 def test_a_callback_may_be_an_attribute_of_a_class(endpoint, module):
     with calling(endpoint, "Answers.answer"):
         assert ask(endpoint, b"ping") == (b"gnip", True)
+
+
+@pytest.mark.parametrize("kind", ["answer", "answer_later"])
+def test_a_program_that_a_callback_starts_has_no_blocked_signals(endpoint, module, kind):
+    with calling(endpoint, kind):
+        assert ask(endpoint, b"blocked")[0][::-1].split() == [b"SigBlk:", b"0" * 16]
 
 
 def test_print_goes_to_standard_error(endpoint, module):
@@ -234,9 +242,11 @@ def test_a_stuck_callback_frees_its_place_when_it_returns(endpoint, module, fold
 def test_as_many_callbacks_as_threads_run_at_once(endpoint, module, folder, kind):
     with calling(endpoint, kind, "--threads", "3") as server:
         with open_connections(endpoint, 5) as clients:
-            for number, client in enumerate(clients):
-                client.sendall(message(f"wait {folder}/{number % 3}".encode()))
+            for number, client in enumerate(clients[:3]):
+                client.sendall(message(f"wait {folder}/{number}".encode()))
             wait_until(lambda: all((folder / f"{n}.begun").exists() for n in range(3)), "three")
+            for number, client in enumerate(clients[3:]):
+                client.sendall(message(f"wait {folder}/{number}".encode()))
             wait_until(lambda: server.counters()["queued"] == 2, "two to wait")
             assert server.counters()["in_flight"] == 3
             for number in range(3):
