@@ -178,6 +178,7 @@ class Coroutines:
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=_JOIN_TIMEOUT))
         self._loop.close()
+        self._threads.end()  # after the last call: that of a callback's end closes its files
 
     def start(
         self,
@@ -220,4 +221,3 @@ class Coroutines:
         self._is_closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2 * _JOIN_TIMEOUT)
-        self._threads.end()
