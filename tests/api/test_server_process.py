@@ -348,7 +348,7 @@ NO_THREADS = """
 import resource
 os.setgid(12345); os.setuid(12345)
 def refuse():
-    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 """
 
 
