@@ -160,6 +160,7 @@ class Coroutines:
         self._threads = _DaemonThreads(2 * max_concurrency + _SPARE_THREADS)
         self._loop.set_default_executor(self._threads)
         self._is_closed = False
+        self._unreported: set[asyncio.Task[Any]] = set()  # also tasks that have just ended
         self._thread = Thread(target=self._run, daemon=True)
         try:
             self._thread.start()
@@ -172,7 +173,7 @@ class Coroutines:
             # A task of a callback that raises SystemExit ends the loop's run: it must go on.
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
-        if tasks := asyncio.all_tasks(self._loop):
+        if tasks := self._unreported | asyncio.all_tasks(self._loop):
             for task in tasks:
                 task.cancel()
             with suppress(SystemExit, KeyboardInterrupt):
@@ -200,9 +201,11 @@ class Coroutines:
         def start() -> None:
             nonlocal task
             task = self._loop.create_task(run())
+            self._unreported.add(task)
             task.add_done_callback(report)
 
         def report(task: asyncio.Task[tuple[BaseException | None, Any]]) -> None:
+            self._unreported.remove(task)
             if task.cancelled():  # before it began
                 coroutine.close()
                 on_done(asyncio.CancelledError(), b"")
