@@ -19,7 +19,7 @@ from simpleipc_cli.server.context import Log, RequestRecord, ServerConfig
 from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.server.server import Server as EventLoop
 from simpleipc_cli.spool import usable_folders
-from simpleipc_cli.system import MAX_WAIT, spool_folders
+from simpleipc_cli.system import HAS_OWNERSHIP, MAX_WAIT, spool_folders
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import listen
 
@@ -70,7 +70,7 @@ class Server:
         pause for `read_timeout`, and its client may stop reading for `write_timeout`; its call may
         take `timeout`, after which the client is cut off. stop() waits `drain_timeout` for running
         requests. The server stops after `idle_timeout` without a request, and after
-        `max_requests`.
+        `max_requests`. Windows has neither `group` nor `allowed_users`.
 
         Raises SipcError if `callback` has the wrong parameters, ValueError if `max_concurrency` is
         below 1.
@@ -113,7 +113,8 @@ class Server:
         """Listen, and serve in a daemon thread until stop(). A server starts once.
 
         Clients can connect when this returns. Raises AddressInUse if another server listens at the
-        path, another EndpointError if the path cannot be used, SipcError without descriptors.
+        path, another EndpointError if the path cannot be used, SipcError without descriptors and
+        for `allowed_users` where users have no uids.
         """
         if self._thread is not None:
             raise RuntimeError("a server can be started only once")
@@ -137,6 +138,8 @@ class Server:
             raise SipcError(f"no thread for the server: {error}", hint) from error
 
     def _listen(self) -> EventLoop:
+        if self._config.allowed_users is not None and not HAS_OWNERSHIP:
+            raise SipcError("allowed_users: not supported on this platform", "leave it out")
         descriptors = DescriptorLimit(may_raise=False)
         if descriptors.maximum < MIN_FDS:
             raise SipcError(

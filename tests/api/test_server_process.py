@@ -284,6 +284,11 @@ def test_the_mode_is_exact_whatever_the_umask(endpoint):
         assert endpoint.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_folder_that_is_missing_is_an_error(folder):
+    with pytest.raises(EndpointError):
+        Server(folder / "missing" / "sock", reverse).start()
+
+
 @needs_root
 def test_only_allowed_users_are_answered(endpoint, folder):
     with Server(endpoint, reverse, allowed_users=[os.geteuid() + 1], mode=0o666):
