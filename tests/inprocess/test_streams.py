@@ -6,12 +6,13 @@ import os
 import threading
 
 import pytest
-from helpers.streams import connected, fill, read_all, reported, write_all
+from helpers.streams import connected, fill, read_all, read_some, reported, write_all
 from helpers.waiting import TIMEOUT, wait_until
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed, TimedOut
-from simpleipc_cli.transport import READ, WRITE, is_hung_up, new_poller, new_scalable_poller
+from simpleipc_cli.pktline import consume
+from simpleipc_cli.transport import HANGUP, READ, WRITE, is_hung_up, new_poller, new_scalable_poller
 
 
 @pytest.fixture
@@ -164,6 +165,27 @@ def test_a_peer_that_closes_ends_a_write_that_waits(pair):
     client.close()
     thread.join(TIMEOUT)
     assert len(outcome) == 1
+
+
+def test_bytes_that_the_peer_has_read_are_written_though_it_has_closed(pair, poller):
+    """On Windows the end of their write may be noticed only after the close."""
+    client, server = pair
+    pending = [b"x" * 90_000]
+    try:
+        while pending:
+            consume(pending, server.write_nowait(pending))
+    except BlockingIOError:
+        pass
+    received = 0
+    while received < 90_000:
+        received += len(read_some(client))
+    client.close()
+    poller.register(server.fileno(), READ)
+    assert bool(reported(poller)[server.fileno()] & HANGUP) is not bool(pending)
+    while pending:
+        consume(pending, server.write(pending))
+    poller.register(server.fileno(), WRITE)
+    assert reported(poller)[server.fileno()] & HANGUP
 
 
 @pytest.mark.parametrize("what", ["read", "write"])

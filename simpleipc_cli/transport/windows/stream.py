@@ -6,7 +6,8 @@ compat/simple-ipc/ipc-win32.c). The pipe is not a file: no file exists at the pa
 The system reports completed reads and writes, not readiness. So a read into a small buffer is
 always pending: read_nowait() returns its data, and its failure reports that the peer has closed. At
 most one write is pending. write_nowait() counts its bytes as written only when the write is
-complete, so that closing the stream afterwards loses none of them.
+complete, so that closing the stream afterwards loses none of them. While bytes are not counted, no
+HANGUP is reported: the peer may have read them before it closed.
 """
 
 from __future__ import annotations
@@ -89,9 +90,11 @@ class OverlappedPipe(Pollable):
             if wanted != WRITE:  # the system cancels a read if the thread that started it exits
                 self._start_read()
             flags = READ if self._received or self._is_at_end else 0
-            if self._writes and (self._write is None or self._is_closed):
+            if self._write is not None:
+                return flags  # the peer may have read its bytes before it closed
+            if self._writes:
                 flags |= WRITE
-            if self._is_closed and not self._received:
+            if self._is_closed and not self._received and not self._written:
                 flags |= HANGUP
             return flags
 
@@ -173,10 +176,10 @@ class OverlappedPipe(Pollable):
             if self._written:
                 size, self._written = self._written, 0
                 return size
-            if self._is_closed:
-                raise PeerClosed("the peer has closed the connection")
             if self._write is not None:
                 raise BlockingIOError
+            if self._is_closed:
+                raise PeerClosed("the peer has closed the connection")
             chunk = _copy_chunk(buffers)
             try:
                 self._write = completion_port().start(
