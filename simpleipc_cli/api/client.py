@@ -244,8 +244,7 @@ def ensure_running(
     """Start a server if none listens on the endpoint, and return once one does.
 
     If several threads or processes call this at once, one runs the command; the others wait for
-    its server. On Windows this holds for processes, while threads may fail with SpawnFailed. The
-    server keeps running after this process, in a new session without a terminal.
+    its server. The server keeps running after this process, in a new session without a terminal.
 
     path: the endpoint; None for the default one.
     command: a shell's command line, or the program and its arguments. It gets the absolute path

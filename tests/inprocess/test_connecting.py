@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from importlib import import_module
 
 import pytest
@@ -77,6 +77,28 @@ def test_one_of_several_listeners_that_start_at_once_takes_the_path(path):
             stack.callback(listener.stop_listening)
         assert (len(won), len(lost)) == (1, 7)
         connect(path, Deadline(TIMEOUT)).close()
+
+
+def test_a_listener_starts_though_clients_connect_and_close_meanwhile(path):
+    """On Windows a client can open a pipe before its server waits for clients."""
+    has_ended = threading.Event()
+
+    def connect_and_close():
+        while not has_ended.is_set():
+            with suppress(EndpointError):
+                connect_nowait(path).close()
+
+    threads = [threading.Thread(target=connect_and_close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(50):
+            with listening(path):
+                pass
+    finally:
+        has_ended.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
 
 
 def test_a_listener_with_a_full_backlog_is_busy_until_it_accepts_a_connection(path):

@@ -76,6 +76,13 @@ def test_many_simultaneous_clients_start_one_server(wine, path, folder, serve):
     assert starts(folder) == ["started"]
 
 
+def test_several_threads_of_a_program_start_one_server(wine, path, folder, serve):
+    ran = ended(wine.start("starter.py", path, serve, TIMEOUT))
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.split()[1:] == ["1", "x"]
+    assert starts(folder) == ["started"]
+
+
 def test_send_lines_also_starts_a_server(send, folder, serve):
     ran = send("--lines", "--wait", f"{TIMEOUT}s", "--spawn", serve, input=b"a\nb\n")
     assert [line.split()[1:] for line in ran.out.splitlines()] == [["1", "a"], ["2", "b"]]

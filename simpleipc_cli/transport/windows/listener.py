@@ -100,8 +100,7 @@ class WinListener(Pollable, Listener):
         self._queue: deque[WinStream] = deque()
         self._is_open = True
         try:
-            self._add_instance(first=True)
-            self._fill_up()
+            self._fill_up(first=True)
         except BaseException:
             self._access.close()
             self.unregister()
@@ -143,16 +142,23 @@ class WinListener(Pollable, Listener):
             self._access.close()
         self.unregister()
 
-    def _fill_up(self) -> None:
-        """Create free instances, up to the limit of the queue."""
+    def _fill_up(self, *, first: bool = False) -> None:
+        """Create free instances, up to the limit of the queue.
+
+        Raises OSError if the first of all cannot be created.
+        """
         while self._is_open:
             if len(self._free) >= min(_FREE_INSTANCES, self._backlog - len(self._queue)):
                 return
             try:
-                self._add_instance(first=False)
+                self._add_instance(first=first)
+                first = False
             except OSError as error:
-                if win32.winerror(error) != win32.api.ERROR_NO_DATA:  # else: its client has closed
-                    return  # out of memory: accept() tries again
+                if win32.winerror(error) == win32.api.ERROR_NO_DATA:  # its client has closed
+                    continue
+                if first:
+                    raise
+                return  # out of memory: accept() tries again
 
     def _add_instance(self, *, first: bool) -> None:
         """Create an instance and start waiting for its client. Raises OSError."""
