@@ -32,6 +32,7 @@ FLUSH_PACKET = b"0000"
 MAX_BUFFERS = 1024
 """Maximum number of buffers in one writev(2) or sendmsg(2) (IOV_MAX of Linux)."""
 
+_MAX_COPY = 4096  # bytes; to copy them takes less time than to write two buffers (tunable)
 _NOTHING = memoryview(b"")
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _EXPECTED = "expected 0000, or 0004 to fff0, in hexadecimal"
@@ -115,51 +116,41 @@ class Decoder:
         After a ProtocolError the stream cannot be decoded any further: every later call raises the
         error again.
         """
-        if not self.missing:
+        data, start, missing = self._data, self._position, self.missing
+        if not missing:
             if self._broken:
                 raise ProtocolError(self._broken)
-            header = self._header
-            end = self._position + HEADER_SIZE - len(header)
-            header += self._data[self._position : end].tobytes()
+            end = start + HEADER_SIZE - len(self._header)
+            header = self._header + data[start:end]
             if len(header) < HEADER_SIZE:
-                self._position = len(self._data)
+                self._position = len(data)
                 self._header = header
                 return NEED_DATA
-            self._position = end
+            self._position = start = end
             self._header = b""
             if header == FLUSH_PACKET:
                 return FLUSH
-            try:
-                self.missing = _packet_length(header, self.offset - HEADER_SIZE) - HEADER_SIZE
-            except ProtocolError as error:
-                self._broken = str(error)
-                raise
-        elif self._position == len(self._data):
-            return NEED_DATA
-        return self._next_data()
-
-    def _next_data(self) -> Event:
-        payload = self._data[self._position : self._position + self.missing]
+            # Stricter than int(), which accepts signs, spaces, underscores and "0x".
+            length = 0 if header.translate(None, _HEX_DIGITS) else int(header, 16)
+            if not HEADER_SIZE <= length <= MAX_PACKET:
+                self._broken = _header_error(header, self.offset - HEADER_SIZE)
+                raise ProtocolError(self._broken)
+            self.missing = missing = length - HEADER_SIZE
+        payload = data[start : start + missing]
         size = len(payload)
-        if self.missing and not size:
+        if missing and not size:
             return NEED_DATA
-        self._position += size
-        self.missing -= size
-        return Data(payload, not self.missing)
+        self._position = start + size
+        self.missing = missing - size
+        return Data(payload, missing == size)
 
 
-def _packet_length(header: bytes, offset: int) -> int:
-    """Return the length, 4 to MAX_PACKET, in a header that is not a flush.
-
-    Stricter than int(), which accepts signs, spaces, underscores and "0x".
-    """
+def _header_error(header: bytes, offset: int) -> str:
+    """Describe a header that is no flush and has no valid length."""
     if header.translate(None, _HEX_DIGITS):
-        raise ProtocolError(f"bad packet length {_quoted(header)} at byte {offset}: {_EXPECTED}")
-    length = int(header, 16)
-    if HEADER_SIZE <= length <= MAX_PACKET:
-        return length
-    name = _RESERVED.get(length, f"packet length {_quoted(header)}")
-    raise ProtocolError(f"{name} at byte {offset} is not part of Simple-IPC: {_EXPECTED}")
+        return f"bad packet length {_quoted(header)} at byte {offset}: {_EXPECTED}"
+    name = _RESERVED.get(int(header, 16), f"packet length {_quoted(header)}")
+    return f"{name} at byte {offset} is not part of Simple-IPC: {_EXPECTED}"
 
 
 def _quoted(header: bytes) -> str:
@@ -179,13 +170,32 @@ def encode(payload: Buffer) -> list[Buffer]:
     return pieces
 
 
-class MessageReader:
+def find_whole(data: memoryview) -> memoryview | None:
+    """Return the payload of a message of one packet, as most are; None for any other bytes."""
+    size = len(data) - 2 * HEADER_SIZE
+    if (
+        0 < size <= MAX_PAYLOAD
+        and data[-HEADER_SIZE:] == FLUSH_PACKET
+        and data[:HEADER_SIZE] == b"%04x" % (size + HEADER_SIZE)
+    ):
+        return data[HEADER_SIZE:-HEADER_SIZE]
+    return None
+
+
+def encode_whole(payload: bytes) -> bytes:
+    """Return a message of one packet, or of none without a payload, of at most MAX_PAYLOAD."""
+    if not payload:
+        return FLUSH_PACKET
+    return b"%04x%b%b" % (len(payload) + HEADER_SIZE, payload, FLUSH_PACKET)
+
+
+class MessageReader(Decoder):
     """Turns the bytes of one message into its payload."""
 
-    __slots__ = ("complete", "decoder", "packets", "payload_bytes", "trailing_bytes")
+    __slots__ = ("complete", "packets", "payload_bytes", "trailing_bytes")
 
     def __init__(self) -> None:
-        self.decoder = Decoder()
+        super().__init__()
         self.complete = False
         """Whether the flush has been received."""
         self.packets = 0
@@ -202,12 +212,18 @@ class MessageReader:
         if self.complete:
             self.trailing_bytes += len(data)
             return
-        decoder = self.decoder
-        decoder.receive_data(data)
-        while (event := decoder.next_event()) is not NEED_DATA:
+        payload = None if self.offset else find_whole(memoryview(data))
+        if payload is not None:
+            self.complete = True
+            self.packets = 1
+            self.payload_bytes = len(payload)
+            yield payload
+            return
+        self.receive_data(data)
+        while (event := self.next_event()) is not NEED_DATA:
             if event is FLUSH:
                 self.complete = True
-                self.trailing_bytes = decoder.unread
+                self.trailing_bytes = self.unread
                 return
             if isinstance(event, Data):
                 self.packets += event.ends_packet
@@ -219,10 +235,8 @@ class MessageReader:
         """Note the end of the stream. Raises IncompleteMessage unless the message is complete."""
         if self.complete:
             return
-        where = "inside a packet" if self.decoder.inside_packet else "without a flush packet"
-        raise IncompleteMessage(
-            f"the message was cut off {where}, after {self.decoder.offset} bytes"
-        )
+        where = "inside a packet" if self.inside_packet else "without a flush packet"
+        raise IncompleteMessage(f"the message was cut off {where}, after {self.offset} bytes")
 
 
 class MessageWriter:
@@ -241,14 +255,20 @@ class MessageWriter:
         """Add payload. The buffer must not change until it has been written."""
         size = len(payload)
         self.payload_bytes += size
-        if 0 < size <= MAX_PAYLOAD:
+        if 0 < size <= _MAX_COPY:
+            self.pending.append(b"%04x" % (size + HEADER_SIZE) + payload)
+        elif 0 < size <= MAX_PAYLOAD:
             self.pending += (b"%04x" % (size + HEADER_SIZE), memoryview(payload))
         else:
             self.pending += encode(payload)
 
     def finish(self) -> None:
         """Add the flush, which completes the message."""
-        self.pending.append(FLUSH_PACKET)
+        pending = self.pending
+        if len(pending) == 1 and len(pending[0]) <= _MAX_COPY:
+            pending[0] = b"".join((pending[0], FLUSH_PACKET))
+        else:
+            pending.append(FLUSH_PACKET)
         self.finished = True
 
 

@@ -233,7 +233,7 @@ class WorkerRun(HandlerRun):
             for piece in self.response.feed(data):
                 pieces.append(piece)  # noqa: PERF402 - keeps the pieces before a malformed packet
         except ProtocolError as error:
-            bad = data[max(0, len(data) - self.response.decoder.unread - HEADER_SIZE) :]
+            bad = data[max(0, len(data) - self.response.unread - HEADER_SIZE) :]
             self.failure = f"wrote a malformed packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
             self.output = -1
         if self.response.complete:

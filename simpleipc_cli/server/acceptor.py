@@ -22,6 +22,7 @@ from simpleipc_cli.transport import READ, Listener, OutOfDescriptors, Stream
 _ACCEPT_RETRY = 0.1  # seconds before accepting again without descriptors (tunable)
 _WARN_AGAIN = 60.0  # seconds without a warning before it is logged again (tunable)
 _MAX_BATCH = 256  # connections accepted in a row (tunable)
+_SINGLES = 8  # events with one connection each, if one had no second (tunable)
 _FDS_PER_REQUEST = 6  # both ends of two pipes, pidfd and spool, besides the connection
 _FDS_OF_SERVER = 24  # standard streams, listener, poller, wakeup events, and some spare ones
 _SPARE_FDS = 6  # for files that are open for a moment (tunable)
@@ -66,7 +67,9 @@ class Acceptor:
         max_own = descriptors.maximum - self._handler.min_fds - _FDS_PER_REQUEST - 2
         self._own_fds = max(_FDS_OF_SERVER, min(own_fds, max_own))
         self._reserved = self._own_fds + context.config.max_concurrency * _FDS_PER_REQUEST
-        self._batch = 1  # connections to accept at the next event
+        # Connections to accept at the next event, at least one; below 1, the events until it tries
+        # two again, as to try in vain takes longer than an event.
+        self._batch = 1
         self.is_open = True
         """Whether the kernel's queue may have clients that must be accepted."""
         self._poller.register(listener.fileno(), READ, self._on_connection)
@@ -151,8 +154,10 @@ class Acceptor:
         self.idle.clear()
 
     def _on_connection(self, _events: int) -> None:
-        is_empty = self._accept(self._batch)
-        self._batch = 1 if is_empty else min(self._batch * 2, _MAX_BATCH)
+        if self._accept(max(self._batch, 1)):
+            self._batch = 1 if self._batch > 2 else -_SINGLES
+        else:
+            self._batch = min(self._batch * 2, _MAX_BATCH) if self._batch > 0 else self._batch + 1
 
     def _accept(self, max_count: int) -> bool:
         """Accept up to `max_count` connections; return whether all were accepted."""

@@ -71,33 +71,36 @@ class Outcome(Enum):
     ABORTED = "aborted"
     INTERNAL_ERROR = "internal_error"
 
-    @property
-    def is_error(self) -> bool:
-        """Whether to log the outcome as an error. A client that closes is no error."""
-        return self not in {Outcome.ANSWERED, Outcome.CLIENT_CLOSED, Outcome.REQUEST_INCOMPLETE}
+    __hash__ = object.__hash__  # that of Enum takes longer
+
+    def __init__(self, name: str) -> None:
+        # A client that closes is no error.
+        self.is_error = name not in {"answered", "client_closed", "request_incomplete"}
+        """Whether to log the outcome as an error."""
 
 
-@dataclass(slots=True)
 class RequestRecord:
     """The log record of one request."""
 
-    request: RequestInfo
-    outcome: Outcome = Outcome.ANSWERED
-    detail: str = ""
+    outcome = Outcome.ANSWERED
+    detail = ""
     """The reason of a failure. It may quote bytes of the client, escaped."""
-    status: str = "-"
+    status = "-"
     """The handler's exit status or signal; "-" if the server stopped it."""
-    bytes_in: int = 0
-    bytes_out: int = 0
-    debug_notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    """Warnings for the administrator, even if the request was answered."""
-    queue_time: float = 0.0
+    bytes_in = 0
+    bytes_out = 0
+    queue_time = 0.0
     """Seconds from the request's first byte until it left the queue."""
-    started_at: float = field(default_factory=monotonic)
-    """Time when the request left the queue; before that, when it arrived."""
-    is_quit: bool = False
+    is_quit = False
     """Whether the request asked the server to stop."""
+
+    def __init__(self, request: RequestInfo) -> None:
+        self.request = request
+        self.debug_notes: list[str] = []
+        self.warnings: list[str] = []
+        """Warnings for the administrator, even if the request was answered."""
+        self.started_at = monotonic()
+        """Time when the request left the queue; before that, when it arrived."""
 
     def set_failure(self, outcome: Outcome, detail: str) -> None:
         """Record the first failure; ignore later ones.
@@ -114,6 +117,9 @@ class RequestRecord:
 
 class Log(ABC):
     """Receives log records from any thread. Never raises, never blocks for long."""
+
+    needs_peer = True
+    """Whether request() needs the peer of a request."""
 
     @abstractmethod
     def request(self, record: RequestRecord) -> None:

@@ -6,8 +6,7 @@ the other exchanges until a step could block; then it moves to a worker thread.
 
 It never introduces a deadlock. It reads the request only as fast as the handler does, except while
 the client does not read the response: then it spools the rest of the request to disk, as the client
-may write the whole request before it reads. It never stores a response: a slow client slows down
-the handler.
+may write it all before it reads. It never stores a response: a slow client slows the handler.
 """
 
 from __future__ import annotations
@@ -176,7 +175,7 @@ class Exchange(ExchangeState):
         if self.is_start_delayed:
             running |= Timeout.SHORTAGE
         if reading and not reader.complete:
-            running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.decoder.inside_packet else 0)
+            running |= Timeout.READ_IDLE | (Timeout.PACKET if reader.inside_packet else 0)
         if writing:
             running |= Timeout.WRITE_IDLE
         if io is not None and self.is_response_over:
@@ -266,7 +265,7 @@ class Exchange(ExchangeState):
             self._fail(Outcome.ABORTED, error.text)
             return Step.DONE
         self.progress |= Timeout.READ_IDLE | Timeout.WRITE_IDLE
-        if buffer.reader.packets != packets or not buffer.reader.decoder.inside_packet:
+        if buffer.reader.packets != packets or not buffer.reader.inside_packet:
             self.progress |= Timeout.PACKET
         return self._on_data()
 
@@ -313,8 +312,8 @@ class Exchange(ExchangeState):
         if is_hung_up(self.stream_fd):
             return self._on_hangup()
         handled = self.context.handled
-        others = handled - {self}  # before the start: what they hold may be free after it
         handled.add(self)
+        has_others = len(handled) > 1  # before the start: what they hold may be free after it
         try:
             handler = self.context.handler
             if not self.may_block:
@@ -328,7 +327,7 @@ class Exchange(ExchangeState):
                 run = handler.run(self.record.request, spooled, self.buffer.whole())
         except SipcError as error:
             handled.discard(self)
-            if not others or not isinstance(error, Shortage):
+            if not has_others or not isinstance(error, Shortage):
                 self._fail(Outcome.SPAWN_FAILED, error.text)
                 return Step.DONE
             if not self.is_start_delayed:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Final
+from typing import ClassVar, Final
 
 from simpleipc_cli.deadline import NEVER, InactivityTimer
 from simpleipc_cli.errors import PeerClosed
@@ -139,6 +138,8 @@ class RequestBuffer:
     sent_prefix: bytearray = field(default_factory=bytearray)
     """The bytes written to a persistent handler, as long as they fit into a pipe."""
     sent_bytes: int = 0
+    received: int = 0
+    """Bytes in the buffer that have been read before; read() takes them first."""
 
     def is_started(self) -> bool:
         """Return whether the handler must start: the request has payload, or is complete.
@@ -165,7 +166,7 @@ class RequestBuffer:
         if self.chunks and not self.spool:
             self._store(self.chunks)  # they are in the buffer that this read will overwrite
             self.chunks = []
-        count = stream.read_nowait(self.buffer)
+        count, self.received = self.received or stream.read_nowait(self.buffer), 0
         if not count:
             self.reader.feed_eof()
             return False
@@ -296,14 +297,17 @@ class HandlerIO:
             request.discard()
 
 
-class Step(Enum):
-    """The result of a step."""
+class Step:
+    """The result of a step. (No Enum, as it takes longer to read a member.)"""
 
-    DONE = auto()
-    NO_DATA = auto()
+    DONE: ClassVar[Step]
+    NO_DATA: ClassVar[Step]
     """The client has sent nothing."""
-    WOULD_BLOCK = auto()
+    WOULD_BLOCK: ClassVar[Step]
     """The step has changed nothing and must be repeated on a worker thread."""
+
+
+Step.DONE, Step.NO_DATA, Step.WOULD_BLOCK = Step(), Step(), Step()
 
 
 @dataclass(eq=False)
@@ -365,6 +369,16 @@ class ExchangeState:
     is_closed: bool = False
     """Whether the connection is closed."""
     is_ending: bool = False
+
+    def adopt(self, run: HandlerRun) -> None:
+        """Take over a run that has the whole request, which is in the buffer."""
+        self.buffer.read(self.stream)
+        self.buffer.clear()
+        self.io = HandlerIO(run)
+        self.has_handler_timeout = self.context.config.handler_timeout is not None
+        self.progress |= Timeout.HANDLER
+        self.is_in_call = run.call is not None
+        self.context.handled.add(self)
 
     def unregister(self, *descriptors: int) -> None:
         """Stop polling these descriptors."""

@@ -66,7 +66,7 @@ def test_recorded_messages_of_git_are_read_in_slices_of_any_size(name, writes):
         reader = MessageReader()
         assert read(reader, *sliced(wire, size)) == b"".join(writes)
         reader.feed_eof()
-        assert (reader.complete, reader.trailing_bytes, reader.decoder.inside_packet) == (
+        assert (reader.complete, reader.trailing_bytes, reader.inside_packet) == (
             True,
             0,
             False,
@@ -107,8 +107,8 @@ def test_a_truncated_message_is_never_complete(size):
         reader = MessageReader()
         assert read(reader, *slices) == bytes(MESSAGE[at] for at in (4, 5, 10) if at < size)
         assert not reader.complete
-        assert reader.decoder.inside_packet == (size not in BETWEEN_PACKETS)
-        where = "inside a packet" if reader.decoder.inside_packet else "without a flush packet"
+        assert reader.inside_packet == (size not in BETWEEN_PACKETS)
+        where = "inside a packet" if reader.inside_packet else "without a flush packet"
         with pytest.raises(IncompleteMessage, match=rf"{where}, after {size} bytes"):
             reader.feed_eof()
 
