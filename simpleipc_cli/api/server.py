@@ -249,6 +249,8 @@ class Server:
 class _Logging(Log):
     """Writes the records to the `logging` module."""
 
+    needs_peer = False
+
     def __init__(self) -> None:
         self._logger = logging.getLogger("simpleipc_cli")
 

@@ -48,6 +48,7 @@ class CallbackHandler(Handler):
         self._kind = _kind_of(function)
         is_stream, self.is_coroutine = self._kind
         self.needs_whole_request = self.accepts_spooled = not is_stream
+        self.needs_peer = is_stream
         self._load = load
         self._lock = Lock()
         self._reload_lock = Lock()  # the function of the last reload must be the last module's

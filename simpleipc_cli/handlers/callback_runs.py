@@ -27,6 +27,7 @@ from simpleipc_cli.transport import WakeupEvent, new_wakeup_event
 
 Callback = Callable[..., Any]
 
+_RETURNED = Result(True, "0", "returned")
 _NO_DESCRIPTOR = "no descriptor for a callback", "raise the descriptor limit (ulimit -n)"
 
 
@@ -45,39 +46,54 @@ class Caller(Protocol):
         """Count callbacks that go on although their requests have ended."""
 
 
-class _Outcome:
-    """How a call ended: its result, or that the server has stopped the run before.
+class _CallbackRun(HandlerRun):
+    """A call, and how it ended.
 
-    A callback cannot be killed: one that goes on after that counts as stuck.
+    A callback cannot be killed: one that goes on after the server has stopped the run counts as
+    stuck.
     """
 
+    exit = -1
+    _result: Result | None = None
+    _is_stopped = False
+    _event: WakeupEvent | None = None  # set at the end of the call, once another thread polls it
+
     def __init__(self, handler: Caller, info: RequestInfo) -> None:
-        self.lock = Lock()
-        self.result: Result | None = None
-        self.is_stopped = False
+        self._lock = Lock()
         self._handler = handler
         self._info = info
 
-    def set(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Note that the callback has returned, or what it has raised."""
-        result = Result(True, "0", "returned")
+        result = _RETURNED
         if error is not None:
             name = type(error).__name__
             result = Result(False, name, f"the callback raised {_text_of(error)}")
             is_expected = (PeerClosed, IncompleteMessage, asyncio.CancelledError)
-            if not (self.is_stopped and isinstance(error, is_expected)):
+            if not (self._is_stopped and isinstance(error, is_expected)):
                 self._handler.log.exception(f"request {self._info.id}: {result.text}", error)
-        with self.lock:
-            self.result = result
-            if self.is_stopped:
+        with self._lock:
+            self._result = result
+            if self._is_stopped:
                 self._handler.count_stuck(-1)
+            if self._event is not None:
+                self._event.set()
 
-    def stop(self) -> None:
+    def _mark_stopped(self) -> None:
         """Note that the server has stopped the run."""
-        with self.lock:
-            if self.result is None and not self.is_stopped:
+        with self._lock:
+            if self._result is None and not self._is_stopped:
                 self._handler.count_stuck(1)
-            self.is_stopped = True
+            self._is_stopped = True
+
+    def result(self) -> Result | None:
+        return self._result
+
+    def stop(self, kill_now: WakeupEvent) -> None:  # noqa: ARG002 - nothing can be killed
+        self.stop_nowait()
+
+    def kill(self) -> None:
+        pass
 
 
 def _text_of(error: BaseException) -> str:
@@ -88,17 +104,16 @@ def _text_of(error: BaseException) -> str:
         return name
 
 
-class CallRun(HandlerRun):
+class CallRun(_CallbackRun):
     """One call of a function that gets the whole request."""
 
+    input = output = -1
+
     def __init__(self, handler: Caller, info: RequestInfo, payload: bytes) -> None:
-        self.input = self.output = self.exit = -1
+        super().__init__(handler, info)
         self.call = self._call
         self._function = handler.function
         self._payload = payload
-        self._response = b""
-        self._outcome = _Outcome(handler, info)
-        self._event: WakeupEvent | None = None
 
     def _call(self) -> None:
         self.call = None
@@ -114,13 +129,10 @@ class CallRun(HandlerRun):
             if not isinstance(response, (bytes, bytearray, memoryview)):
                 name = type(response).__name__
                 raise TypeError(f"the callback must return bytes, not {name}")
-            self._response = bytes(response)
+            self.whole_response = bytes(response)
         except Exception as wrong:  # also a memoryview that was released, or no memory
             error = wrong
-        self._outcome.set(error)
-        with self._outcome.lock:
-            if self._event is not None:
-                self._event.set()
+        self._end(error)
 
     def start_thread(self) -> None:
         """Make the call in a thread of its own. Raises SipcError."""
@@ -138,24 +150,23 @@ class CallRun(HandlerRun):
             event = new_wakeup_event()
         except OSError:
             return False
-        with self._outcome.lock:
+        with self._lock:
             self._event = event
             self.output = event.fileno()
-            if self._outcome.result is not None:
+            if self._result is not None:
                 event.set()
         return True
 
     def read(self, buffer: memoryview) -> list[memoryview]:  # noqa: ARG002 - it needs no copy
-        if self._outcome.result is None:
+        if self._result is None:
             raise BlockingIOError
         self.output = -1
-        return [memoryview(self._response)]
-
-    def result(self) -> Result | None:
-        return self._outcome.result
+        return [memoryview(self.whole_response)]
 
     def stop_nowait(self) -> bool:
-        if self._stop() and self._outcome.result is None:
+        if self._result is not None and self._event is None:
+            return True  # no other thread knows of it: that needs an event, see make_pollable()
+        if self._stop() and self._result is None:
             raise SipcError("the callback is still running and occupies a thread")
         return True
 
@@ -163,21 +174,15 @@ class CallRun(HandlerRun):
         """Return whether it was called: else it never will be."""
         was_called, self.call = self.call is None, None
         if was_called:
-            self._outcome.stop()
+            self._mark_stopped()
         self._close_event()
         return was_called
 
     def _close_event(self) -> None:
-        with self._outcome.lock:
+        with self._lock:
             if self._event is not None:
                 self._event.close()
                 self._event = None
-
-    def stop(self, kill_now: WakeupEvent) -> None:  # noqa: ARG002 - nothing can be killed
-        self.stop_nowait()
-
-    def kill(self) -> None:
-        pass
 
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:  # noqa: ARG002
         raise PeerClosed("the callback has the whole request")
@@ -211,15 +216,14 @@ class CoroutineRun(CallRun):
         return True
 
 
-class StreamRun(StdioPipes, HandlerRun):
+class StreamRun(StdioPipes, _CallbackRun):
     """One call of a function that reads the request and writes the response by piece."""
 
     def __init__(self, handler: Caller, info: RequestInfo) -> None:
         """Start the call. Raises SipcError."""
-        super().__init__()
-        self.exit = -1
+        StdioPipes.__init__(self)
+        _CallbackRun.__init__(self, handler, info)
         self._is_request_complete = False
-        self._outcome = _Outcome(handler, info)
         stdin, stdout = self.take_child_ends()
         self._request = Request(info, stdin, lambda: self._is_request_complete)
         self._reply = Reply(stdout)
@@ -242,7 +246,7 @@ class StreamRun(StdioPipes, HandlerRun):
             _check_nothing(function(self._request, self._reply))
         except BaseException as raised:
             error = raised
-        self._outcome.set(error)
+        self._end(error)
         self._end_streams()
 
     def _end_streams(self) -> None:
@@ -250,29 +254,20 @@ class StreamRun(StdioPipes, HandlerRun):
         self._request._close()
 
     def _on_coroutine_done(self, error: BaseException | None, _response: Any) -> None:
-        self._outcome.set(error)
+        self._end(error)
         # In a thread: a read that the coroutine has not waited for may hold the file's lock.
         asyncio.get_running_loop().run_in_executor(None, self._end_streams)
 
     def end_input(self) -> None:
         # close() calls this, too: then the callback must not take the end for that of the request.
-        self._is_request_complete = not self._outcome.is_stopped
+        self._is_request_complete = not self._is_stopped
         super().end_input()
 
-    def result(self) -> Result | None:
-        return self._outcome.result
-
     def stop_nowait(self) -> bool:
-        self._outcome.stop()
+        self._mark_stopped()
         self.close()
         self._cancel()
         return True
-
-    def stop(self, kill_now: WakeupEvent) -> None:  # noqa: ARG002 - nothing can be killed
-        self.stop_nowait()
-
-    def kill(self) -> None:
-        pass
 
 
 def _check_nothing(returned: object) -> None:

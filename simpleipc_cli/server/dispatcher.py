@@ -21,8 +21,10 @@ from simpleipc_cli.server.context import Log, Outcome, RequestRecord, ServerCont
 from simpleipc_cli.server.exchange import Exchange
 from simpleipc_cli.server.exchange_state import IoBuffers, RequestBuffer, Timeouts, timeout_limits
 from simpleipc_cli.server.handler import RequestInfo
-from simpleipc_cli.transport import Stream, new_poller
+from simpleipc_cli.server.quick_call import QuickCall
+from simpleipc_cli.transport import Peer, Stream, new_poller
 
+_UNKNOWN_PEER = Peer(-1, -1, -1)
 _JOIN_TIMEOUT = 5.0  # seconds to wait for threads that are about to end (tunable)
 
 
@@ -129,6 +131,8 @@ class Dispatcher:
         """When a request has ended, any thread may call `on_done`."""
         self._context = context
         self._on_done = on_done
+        self._counters = context.counters
+        self._needs_peer = context.handler.needs_peer or context.log.needs_peer
         self._timeout_limits = timeout_limits(context.config)
         self._pid = os.getpid()
         self.threads = WorkerThreads(log=context.log, on_over=self._finish)
@@ -136,6 +140,8 @@ class Dispatcher:
         self.queue: deque[tuple[Stream, int, RequestRecord]] = deque()
         """Requests beyond the concurrency limit: stream, its descriptor, record."""
         self._on_loop: set[Exchange] = set()
+        self._has_quick_calls = QuickCall.is_possible(context)
+        self._quick_calls: set[QuickCall] = set()
         self._free_buffers: list[IoBuffers] = []
         self._is_draining = False
         self._is_aborting = False
@@ -143,7 +149,7 @@ class Dispatcher:
 
         self._lock = threading.Lock()
         self._in_flight = 0  # guarded by the lock
-        self._last_active = monotonic()  # when a request last arrived or ended; guarded by the lock
+        self._last_active = monotonic()  # when a request last ended; guarded by the lock
         self.due = NEVER
         """Monotonic time at which to call resume_due() if no event occurs."""
         self.unanswered = 0
@@ -167,29 +173,37 @@ class Dispatcher:
         Raises OSError if the peer is unknown; the caller still owns the connection.
         """
         context = self._context
-        peer = stream.peer()
-        context.counters.requests += 1
+        peer = stream.peer() if self._needs_peer else _UNKNOWN_PEER
+        self._counters.requests = number = self._counters.requests + 1
         descriptor = stream.fileno()
-        request = RequestInfo(f"{self._pid}-{context.counters.requests}", peer)
+        request = RequestInfo(f"{self._pid}-{number}", peer)
         record = RequestRecord(request)
-        with self._lock:
-            self.unanswered += 1
-            self._last_active = record.started_at
         if context.observe is not None:
             stream = context.observe(stream, request.id)
-        self.queue.append((stream, descriptor, record))
-        self.start_queued()
-        if context.counters.requests == context.config.max_requests:
+        can_start = not self.queue and self._can_start()
+        with self._lock:
+            self.unanswered += 1
+            self._in_flight += can_start
+        if can_start:
+            self._start(stream, descriptor, record)
+        else:
+            self.queue.append((stream, descriptor, record))
+        if number == context.config.max_requests:
             context.shutdown.is_requested = True
+
+    def _can_start(self) -> bool:
+        """Return whether another request may be started now."""
+        context = self._context
+        is_free = self._in_flight + context.handler.stuck < context.config.max_concurrency
+        return is_free and not self._is_aborting
 
     def start_queued(self) -> None:
         """Start queued requests, up to the concurrency limit."""
-        if self._is_starting or self._is_aborting:
+        if self._is_starting:
             return  # called from the loop below, as an exchange ended while it was started
         self._is_starting = True
         try:
-            handler, limit = self._context.handler, self._context.config.max_concurrency
-            while self.queue and self._in_flight + handler.stuck < limit:
+            while self.queue and self._can_start():
                 self._start(*self._take_from_queue())
         finally:
             self._is_starting = False
@@ -204,7 +218,6 @@ class Dispatcher:
         return stream, descriptor, record
 
     def _start(self, stream: Stream, descriptor: int, record: RequestRecord) -> None:
-        config = self._context.config
         try:
             buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
         except MemoryError:
@@ -212,6 +225,31 @@ class Dispatcher:
             stream.close()
             self._report(record)
             return
+        received = 0
+        if self._has_quick_calls and not self._is_draining:
+            quick = QuickCall(self._context, self, stream, descriptor, record, buffers)
+            self._quick_calls.add(quick)
+            if quick.start():
+                return
+            self._quick_calls.remove(quick)
+            received = quick.received
+        exchange = self._new_exchange(stream, descriptor, record, buffers, received)
+        if self._is_draining:
+            exchange.on_shutdown()
+        elif exchange.needs_thread:
+            self._on_change(exchange)
+        else:
+            exchange.start()
+
+    def _new_exchange(
+        self,
+        stream: Stream,
+        descriptor: int,
+        record: RequestRecord,
+        buffers: IoBuffers,
+        received: int,
+    ) -> Exchange:
+        config = self._context.config
         exchange = Exchange(
             context=self._context,
             on_change=self._on_change,
@@ -226,13 +264,26 @@ class Dispatcher:
             poller=self._context.poller,
             needs_thread=config.whole_request,
         )
+        exchange.buffer.received = received
         self._on_loop.add(exchange)
-        if self._is_draining:
-            exchange.on_shutdown()
-        elif exchange.needs_thread:
-            self._on_change(exchange)
-        else:
-            exchange.start()
+        return exchange
+
+    def continue_quick(self, quick: QuickCall) -> None:
+        """Set `exchange`, which takes the place of the quick call."""
+        self._quick_calls.discard(quick)
+        quick.exchange = exchange = self._new_exchange(
+            quick.stream, quick.descriptor, quick.record, quick.buffers, quick.received
+        )
+        if quick.run is not None:
+            exchange.adopt(quick.run)
+
+    def finish_quick(self, quick: QuickCall) -> None:
+        """Free the resources of a quick call that has answered."""
+        self._quick_calls.discard(quick)
+        self._free_buffers.append(quick.buffers)
+        self._report(quick.record)
+        if self.queue:
+            self.start_queued()
 
     def _on_change(self, exchange: Exchange) -> None:
         if exchange.is_over:
@@ -259,6 +310,8 @@ class Dispatcher:
         """Enter the next phase of the shutdown."""
         self._is_draining = True
         self._is_aborting = self._context.shutdown.aborting.is_set()
+        for quick in tuple(self._quick_calls):
+            self.continue_quick(quick)  # so that it can be stopped before it is called
         for exchange in tuple(self._on_loop):
             exchange.on_shutdown()
 
@@ -294,7 +347,7 @@ class Dispatcher:
             self.unanswered -= 1
             self._in_flight -= 1
             self._last_active = monotonic()
-            counters = self._context.counters
+            counters = self._counters
             counters.outcomes[record.outcome] += 1
             counters.bytes_in += record.bytes_in
             counters.bytes_out += record.bytes_out

@@ -16,17 +16,18 @@ from simpleipc_cli.spool import Spool
 from simpleipc_cli.transport import Peer, WakeupEvent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as that takes longer to create; so, too, below
 class RequestInfo:
-    """A request whose payload has not been read yet."""
+    """A request whose payload has not been read yet. It never changes."""
 
     id: str
     peer: Peer
+    """Without a process number if neither handler nor log needs it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
-    """How a run ended that the server did not stop."""
+    """How a run ended that the server did not stop. It never changes."""
 
     succeeded: bool
     status: str
@@ -56,6 +57,9 @@ class HandlerRun(ABC):
     call: Callable[[], None] | None = None
     """What the thread of the event loop must call next, as this run then has an `output`. It may
     take long, never raises, and no step of the exchange is on its stack."""
+
+    whole_response = b""
+    """The whole response of a `call` that has ended."""
 
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
@@ -119,6 +123,8 @@ class Handler(ABC):
 
     has_calls = False
     """Whether it has runs with a `call`."""
+    needs_peer = True
+    """Whether runs need the peer of their request."""
     needs_whole_request = False
     """Whether run() must wait until the request is complete."""
     stuck = 0

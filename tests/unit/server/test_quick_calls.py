@@ -1,0 +1,173 @@
+"""Requests that are answered without an exchange, by an event loop that the test runs itself."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import sys
+import termios
+from contextlib import closing
+
+import pytest
+from helpers.waiting import wait_until
+from helpers.wire import connect, message
+
+from simpleipc_cli.api.server import Server
+
+LIMIT = 4096
+"""Bytes of a response that is written without an exchange."""
+
+
+class Loop:
+    """A server without threads: `run()` waits for events, `call()` makes the next call."""
+
+    def __init__(self, path, callback, **options):
+        self.server = Server(path, callback, **options)._listen()
+        self.calls = self.server._context.calls
+        self.quick_calls = self.server._dispatcher._quick_calls
+        self.server._context.handler.start()
+
+    def run_until(self, is_done):
+        while not is_done():
+            assert self.server.run_once()
+
+    def call(self):
+        run, on_called = self.calls.popleft()
+        if run.call is not None:
+            run.call()
+            on_called()
+
+    def answer(self):
+        """Make all calls and events until no request is left."""
+        while self.calls or self.server._dispatcher.unanswered:
+            if self.calls:
+                self.call()
+            else:
+                self.server.run_once()
+
+    def close(self):
+        self.server._end()
+        self.server.close()
+
+
+@pytest.fixture
+def loop(endpoint):
+    with closing(Loop(endpoint, lambda request: request)) as loop:
+        yield loop
+
+
+def ask(endpoint, wire):
+    connection = connect(endpoint)
+    connection.sendall(wire)
+    return connection
+
+
+def response(connection):
+    with connection:
+        received = b""
+        while piece := connection.recv(1 << 16):
+            received += piece
+        return received
+
+
+def test_a_small_request_is_answered_without_an_exchange(loop, endpoint):
+    client = ask(endpoint, message(b"hello"))
+    loop.run_until(lambda: loop.calls)
+    assert len(loop.quick_calls) == 1
+    assert not loop.server._dispatcher._on_loop
+    loop.call()
+    assert response(client) == message(b"hello")
+    counters = loop.server._dispatcher.stats(idle=0)
+    assert (counters["answered"], counters["bytes_in"], counters["bytes_out"]) == (1, 5, 5)
+
+
+@pytest.mark.parametrize("size", [1, LIMIT - 1, LIMIT, LIMIT + 1, 65516, 65517, 100_000])
+def test_requests_and_responses_of_all_sizes_are_answered(loop, endpoint, size):
+    client = ask(endpoint, message(bytes(size)))
+    loop.run_until(lambda: loop.calls)
+    loop.answer()
+    assert response(client) == message(bytes(size))
+    assert loop.server._dispatcher.stats(idle=0)["bytes_out"] == size
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"00", b"09hello0000"),
+        (b"0009hello", b"0000"),
+        (b"0009hello00", b"00"),
+        (b"0007hel", b"0006lo0000"),
+    ],
+    ids=["header", "flush", "in the flush", "two packets"],
+)
+def test_a_request_that_arrives_in_pieces_is_answered(endpoint, pieces):
+    with Server(endpoint, lambda request: request):
+        with connect(endpoint) as client:
+            for piece in pieces:
+                client.sendall(piece)
+                wait_until(lambda: not unread(client), "the piece to be read")
+            assert client.recv(100, socket.MSG_WAITALL) == message(b"hello")
+
+
+def unread(connection):
+    """Return how many bytes the server has not read yet."""
+    found = fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
+
+
+def test_an_empty_response_is_a_flush(endpoint):
+    with closing(Loop(endpoint, lambda _: b"")) as loop:
+        client = ask(endpoint, message(b"hello"))
+        loop.run_until(lambda: loop.calls)
+        loop.answer()
+        assert response(client) == b"0000"
+
+
+def test_a_response_that_the_connection_does_not_take_is_left_to_an_exchange(
+    loop, endpoint, monkeypatch
+):
+    client = ask(endpoint, message(b"hello"))
+    loop.run_until(lambda: loop.calls)
+    (quick,) = loop.quick_calls
+    with monkeypatch.context() as patch:
+        patch.setattr(type(quick), "_send", lambda *_: False)
+        loop.call()
+    loop.answer()
+    assert response(client) == message(b"hello")
+
+
+def test_a_defect_ends_only_its_own_request(loop, endpoint, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    client = ask(endpoint, message(b"hello"))
+    loop.run_until(lambda: loop.calls)
+    (quick,) = loop.quick_calls
+    with monkeypatch.context() as patch:
+        patch.setattr(type(quick), "_send", fail)
+        loop.call()
+    assert response(client) == b""
+    assert loop.server._dispatcher.stats(idle=0)["internal_error"] == 1
+
+
+def test_calls_that_wait_when_the_server_drains_are_made(loop, endpoint):
+    clients = [ask(endpoint, message(b"hello")) for _ in range(3)]
+    loop.run_until(lambda: len(loop.calls) == 3)
+    loop.server.stop()
+    loop.server.run_once()
+    loop.answer()
+    assert [response(client) for client in clients] == [message(b"hello")] * 3
+
+
+def test_calls_that_wait_when_the_server_aborts_are_not_made(endpoint):
+    called = []
+    with closing(Loop(endpoint, called.append)) as loop:
+        clients = [ask(endpoint, message(b"hello")) for _ in range(3)]
+        loop.run_until(lambda: len(loop.calls) == 3)
+        loop.server.stop()
+        loop.server.stop()
+        loop.server.run_once()
+        loop.answer()
+        assert [response(client) for client in clients] == [b""] * 3
+        assert not called
+        assert loop.server._dispatcher.stats(idle=0)["aborted"] == 3
