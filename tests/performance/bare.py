@@ -1,8 +1,9 @@
 """The smallest server and client, with which the speed of `sipc bench` is compared.
 
-Both check nothing, record no times, and assume that a small message arrives in one read.
-Run as a program: `serve PATH COUNTS LOOPS`, or `ask PATH PROCESSES REQUESTS`, which prints
-the nanoseconds it took.
+Both record no times, and assume that a small message arrives in one read. The server returns the
+bytes as they are, or with framing: then it decodes the packets of each request, and encodes those
+of the response. Run as a program: `serve PATH COUNTS LOOPS FRAMING` (0 or 1), or
+`ask PATH PROCESSES REQUESTS`, which prints the nanoseconds it took.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _COUNT = struct.Struct("=q")
 class Echo:
     """A server of several processes that echo each request as fast as possible."""
 
-    def __init__(self, path: Path, loops: int) -> None:
-        self.path, self._loops = path, loops
+    def __init__(self, path: Path, loops: int, *, framing: bool = False) -> None:
+        self.path, self._loops, self._framing = path, loops, framing
         self._file = path.with_suffix(".counts")
         self._counts = _shared(self._file, loops)
 
@@ -35,7 +36,8 @@ class Echo:
         return sum(count for (count,) in _COUNT.iter_unpack(self._counts[:]))
 
     def __enter__(self) -> Echo:
-        command = [sys.executable, __file__, "serve", self.path, self._file, str(self._loops)]
+        numbers = [str(self._loops), str(int(self._framing))]
+        command = [sys.executable, __file__, "serve", self.path, self._file, *numbers]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -61,7 +63,7 @@ def _shared(path: Path, loops: int) -> mmap.mmap:
         return mmap.mmap(file.fileno(), loops * _COUNT.size)
 
 
-def _serve(path: str, counts: mmap.mmap, loops: int) -> None:
+def _serve(path: str, counts: mmap.mmap, loops: int, framing: int) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -75,12 +77,27 @@ def _serve(path: str, counts: mmap.mmap, loops: int) -> None:
             listener._accept()
         )  # accept() itself creates two objects and makes more system calls
         try:
-            os.write(descriptor, os.read(descriptor, 1 << 16))
+            wire = os.read(descriptor, 1 << 16)
+            os.write(descriptor, _encoded(_decoded(wire)) if framing and wire else wire)
         except OSError:
             pass  # a client connected and sent nothing
         os.close(descriptor)
         answered += 1
         _COUNT.pack_into(counts, number * _COUNT.size, answered)
+
+
+def _decoded(wire: bytes) -> bytes:
+    """Return the payload of a complete message."""
+    pieces, start = [], 0
+    while size := int(wire[start : start + 4], 16):
+        pieces.append(wire[start + 4 : start + size])
+        start += size
+    return b"".join(pieces)
+
+
+def _encoded(payload: bytes) -> bytes:
+    """Return a message with a payload that fits into a packet."""
+    return b"%04x%b0000" % (len(payload) + 4, payload)
 
 
 def _ask(path: str, requests: int) -> None:
@@ -108,6 +125,7 @@ def _ask_together(path: str, processes: int, requests: int) -> int:
 if __name__ == "__main__":
     what, path, *rest = sys.argv[1:]
     if what == "serve":
-        _serve(path, _shared(Path(rest[0]), int(rest[1])), int(rest[1]))
+        loops, framing = map(int, rest[1:])
+        _serve(path, _shared(Path(rest[0]), loops), loops, framing)
     else:
         print(_ask_together(path, *map(int, rest)))  # noqa: T201

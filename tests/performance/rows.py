@@ -175,6 +175,26 @@ def server_alone(clients: int) -> Row:
     return row(what, "a bare accept loop", "requests/s", 0.6, at_most=False)(sides)
 
 
+def called(clients: int) -> Row:
+    """A callback that returns its request: the server's own time, in one process."""
+
+    def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
+        (folder / "called.py").write_text("def echo(request):\n    return request\n")
+        count = scale(10_000, 100)
+        path, bare = folder / "sipc", folder / "bare"
+        with (
+            Server(path, None, "--call", "called:echo", "-q", cwd=folder),
+            Echo(bare, 1, framing=True),
+        ):
+            yield (
+                lambda: bare_rate(path, clients, count),
+                lambda: bare_rate(bare, clients, count),
+            )
+
+    what = f"`serve --call` of an echo, {clients} clients"
+    return row(what, "a bare accept loop that frames", "requests/s", 0.6, at_most=False)(sides)
+
+
 # -- many bytes ----------------------------------------------------------------------------
 
 
@@ -332,6 +352,7 @@ ROWS: list[Row] = [
     tab,
     *(small_requests(clients, processor=cpu) for clients in (1, 8) for cpu in (False, True)),
     *(server_alone(clients) for clients in (1, 8)),
+    *(called(clients) for clients in (1, 8)),
     bulk("2 GiB, `send` to `serve --exec 'cat >/dev/null'`", "cat >/dev/null"),
     bulk("2 GiB, echo through `cat`", "cat"),
     memory,
