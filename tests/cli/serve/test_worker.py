@@ -216,7 +216,7 @@ def test_with_whole_request_the_worker_gets_a_request_only_when_it_is_complete(e
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "--exec CMD or --worker CMD"),
+        ((), "--exec CMD, --worker CMD, --call FUNCTION"),
         (("--exec", "cat", "--worker", "cat"), "cannot be combined"),
         (("--worker", " "), "--worker: the command is empty"),
         (("--exec", "cat", "--max-requests-per-worker", "5"), "requires --worker"),
