@@ -175,7 +175,8 @@ class Coroutines:
                 self._loop.run_forever()
         if tasks := self._unreported | asyncio.all_tasks(self._loop):
             for task in tasks:
-                task.cancel()
+                if not task.cancelling():  # a second time would end what the coroutine cleans up
+                    task.cancel()
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=_JOIN_TIMEOUT))
         self._loop.close()

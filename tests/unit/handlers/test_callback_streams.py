@@ -31,3 +31,30 @@ def test_a_coroutine_that_ends_together_with_the_event_loop_is_reported():
     coroutines._thread.join = join_and_say_so
     coroutines.close()
     assert reports == [(None, b"response")]
+
+
+def test_a_coroutine_that_cleans_up_when_the_event_loop_ends_is_not_cancelled_again():
+    coroutines = Coroutines(1)
+    begun, is_ending, cleaned = threading.Event(), threading.Event(), []
+    join = coroutines._thread.join
+
+    def join_and_say_so(timeout):
+        is_ending.set()
+        join(timeout)
+
+    async def clean_up():
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            assert is_ending.wait(TIMEOUT)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.append(True)
+
+    cancel = coroutines.start(clean_up(), lambda *_report: None)
+    assert begun.wait(TIMEOUT)
+    cancel()
+    coroutines._thread.join = join_and_say_so
+    coroutines.close()
+    assert cleaned == [True]
