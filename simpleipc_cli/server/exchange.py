@@ -4,9 +4,9 @@ An exchange is a state machine. It makes all decisions: which descriptors are re
 starts and stops, which timeouts run, and when the exchange is over. It runs on the event loop with
 the other exchanges until a step could block; then it moves to a worker thread.
 
-It never introduces a deadlock. It reads the request only as fast as the handler does, except while
-the client does not read the response: then it spools the rest of the request to disk, as the client
-may write it all before it reads. It never stores a response: a slow client slows the handler.
+It never introduces a deadlock. It reads the request as fast as the handler does, but spools the rest
+to disk while the client does not read the response, as the client may write all before it reads. It
+stores no response: a slow client slows the handler. A quick call may take an exchange's place.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Exchange(ExchangeState):
         """Continue after a timeout or on another thread."""
         self._step(None)
 
-    def on_called(self, io: HandlerIO) -> None:
-        """Pass on the response of a run that has been called, or poll for it."""
+    def on_called(self, io: HandlerIO, sent: int = 0) -> None:
+        """Pass on the response of a run that was called, but for the first `sent` bytes."""
         self.is_in_call = False
-        self._step(partial(self._on_output, io))
+        self._step(partial(self._on_output, io, sent=sent))
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
@@ -371,7 +371,7 @@ class Exchange(ExchangeState):
         if self.io is not None:
             self.io.run.abandon_input()
 
-    def _on_output(self, io: HandlerIO, _events: int) -> Step:
+    def _on_output(self, io: HandlerIO, _events: int, sent: int = 0) -> Step:
         """Send the handler's output to the client."""
         try:
             pieces = io.run.read(self.buffers.response)
@@ -383,9 +383,9 @@ class Exchange(ExchangeState):
                 self.writer.write(piece)
         if io.run.output < 0:
             io.is_lingering = io.has_exited or io.run.is_persistent
-            result = io.run.result()
-            if result is not None:
-                self._end_response(result)
+            self._end_response(io.run.result())
+        if sent:
+            consume(self.writer.pending, sent)
         return self._send() if self.writer.pending else Step.DONE
 
     def _on_exit(self, io: HandlerIO, _events: int) -> Step:

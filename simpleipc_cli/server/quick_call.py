@@ -17,7 +17,7 @@ from simpleipc_cli.server.exchange_state import IoBuffers
 from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.transport import Stream, is_hung_up
 
-_MAX_RESPONSE = 4096  # bytes that a new connection certainly takes at once (tunable)
+_MAX_RESPONSE = 4096  # bytes, which a new connection mostly takes at once (tunable)
 
 
 class Owner(Protocol):
@@ -35,6 +35,8 @@ class QuickCall:
 
     received = 0
     """Bytes of the request in the buffer."""
+    sent = 0
+    """Bytes of the response, with headers, that the connection has taken."""
     run: HandlerRun | None = None
     exchange: Exchange | None = None
     """What continues it."""
@@ -102,10 +104,10 @@ class QuickCall:
                 return
             self._owner.continue_quick(self)
         if self.exchange is not None and self.exchange.io is not None:
-            self.exchange.on_called(self.exchange.io)
+            self.exchange.on_called(self.exchange.io, self.sent)
 
     def _answer(self) -> bool:
-        """Return False, and change nothing, if an exchange must do it."""
+        """Return False if an exchange must do it, or the rest of it."""
         run, record = self.run, self.record
         result = None if run is None else run.result()
         if run is None or result is None or not result.succeeded:
@@ -120,11 +122,9 @@ class QuickCall:
         return run.stop_nowait()
 
     def _send(self, wire: bytes) -> bool:
-        """Write all, or nothing and return False."""
+        """Write without blocking; return whether all was written."""
         try:
-            count = self.stream.write_nowait([wire])
+            self.sent = self.stream.write_nowait([wire])
         except (BlockingIOError, SipcError):
             return False  # the exchange has the same error, or waits
-        if count < len(wire):
-            raise SipcError(f"the connection took {count} of {len(wire)} bytes")
-        return True
+        return self.sent == len(wire)

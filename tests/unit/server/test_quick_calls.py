@@ -13,6 +13,7 @@ from helpers.waiting import wait_until
 from helpers.wire import connect, message
 
 from simpleipc_cli.api.server import Server
+from simpleipc_cli.transport.unix.stream import UnixStream
 
 LIMIT = 4096
 """Bytes of a response that is written without an exchange."""
@@ -123,17 +124,27 @@ def test_an_empty_response_is_a_flush(endpoint):
         assert response(client) == b"0000"
 
 
-def test_a_response_that_the_connection_does_not_take_is_left_to_an_exchange(
-    loop, endpoint, monkeypatch
+@pytest.mark.parametrize("taken", [0, 1, 4, 6, 9, 11, 12])
+@pytest.mark.parametrize("size", [1, 5, LIMIT])
+def test_an_exchange_sends_what_the_connection_does_not_take_at_once(
+    loop, endpoint, monkeypatch, taken, size
 ):
-    client = ask(endpoint, message(b"hello"))
+    wire = message(b"x" * size)
+    client = ask(endpoint, wire)
     loop.run_until(lambda: loop.calls)
-    (quick,) = loop.quick_calls
-    with monkeypatch.context() as patch:
-        patch.setattr(type(quick), "_send", lambda *_: False)
-        loop.call()
+    write = UnixStream.write_nowait
+
+    def write_some(stream, buffers):
+        """Write as if the connection had space for so many bytes, but only now."""
+        monkeypatch.undo()
+        if not taken:
+            raise BlockingIOError
+        return write(stream, [b"".join(buffers)[:taken]])
+
+    monkeypatch.setattr(UnixStream, "write_nowait", write_some)
     loop.answer()
-    assert response(client) == message(b"hello")
+    assert response(client) == wire
+    assert loop.server._dispatcher.stats(idle=0)["answered"] == 1
 
 
 def test_a_defect_ends_only_its_own_request(loop, endpoint, monkeypatch):
