@@ -4,9 +4,9 @@ An exchange is a state machine. It makes all decisions: which descriptors are re
 starts and stops, which timeouts run, and when the exchange is over. It runs on the event loop with
 the other exchanges until a step could block; then it moves to a worker thread.
 
-It never introduces a deadlock. It reads the request as fast as the handler does, but spools the rest
-to disk while the client does not read the response, as the client may write all before it reads. It
-stores no response: a slow client slows the handler. A quick call may take an exchange's place.
+It never introduces a deadlock. It reads the request only as fast as the handler does, but spools
+the rest to disk while the client does not read the response, as the client may write all before it
+reads. It stores no response: a slow client slows the handler. A quick call may take its place.
 """
 
 from __future__ import annotations
