@@ -34,6 +34,8 @@ def test_a_file_that_cannot_be_identified_is_not_taken_for_another_file(folder, 
         assert is_at_path(file.fileno(), str(folder / "file"))
         assert not is_at_path(file.fileno(), str(folder / "missing"))
         assert not is_at_path(file.fileno(), str(folder / "file" / "below"))
+        (folder / "link").symlink_to("file")
+        assert not is_at_path(file.fileno(), str(folder / "link")), "another file, that leads to it"
         monkeypatch.setattr(os, "stat", fail)
         with pytest.raises(OSError, match="Cannot allocate"):
             is_at_path(file.fileno(), str(folder / "file"))
