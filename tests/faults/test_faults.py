@@ -83,7 +83,7 @@ send preadv2:ENOSYS:1:all
 send recvfrom:EIO:1:all
 send setitimer:EPERM:1:all
 lines connect:EAGAIN:1:all
-lines sendmsg:EINTR:1:all
+lines sendto:EINTR:1:all
 lines recvfrom:EAGAIN:1:all
 lines recvfrom:EIO:1:all
 probe connect:ENOMEM:1:all
