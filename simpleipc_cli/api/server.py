@@ -72,28 +72,28 @@ class Server:
         requests. The server stops after `idle_timeout` without a request, and after
         `max_requests`. Windows has neither `group` nor `allowed_users`.
 
-        Raises SipcError if `callback` has the wrong parameters, ValueError if `max_concurrency` is
-        below 1.
+        Raises SipcError if `callback` has the wrong parameters, ValueError for a limit below 1, or
+        a time that is not above 0 (`drain_timeout` may be 0).
         """
-        if max_concurrency < 1:
-            raise ValueError("max_concurrency must be at least 1")
         self._endpoint = endpoint_at(path)
         self._log = _Logging()
         self._handler = CallbackHandler(callback, self._log, max_concurrency=max_concurrency)
         self._mode, self._group, self._backlog = mode, group, backlog
         folders = spool_folders(os.environ)
-        self._config = ServerConfig(
-            max_concurrency=max_concurrency,
-            max_request=max_request,
-            read_timeout=read_timeout,
-            write_timeout=write_timeout,
-            handler_timeout=timeout,
-            drain_timeout=drain_timeout,
-            abort_timeout=_ABORT_TIMEOUT,
-            max_requests=max_requests,
-            idle_timeout=idle_timeout,
-            allowed_users=None if allowed_users is None else frozenset(allowed_users),
-            spool_folders=usable_folders(folders) or folders,
+        self._config = _checked(
+            ServerConfig(
+                max_concurrency=max_concurrency,
+                max_request=max_request,
+                read_timeout=read_timeout,
+                write_timeout=write_timeout,
+                handler_timeout=timeout,
+                drain_timeout=drain_timeout,
+                abort_timeout=_ABORT_TIMEOUT,
+                max_requests=max_requests,
+                idle_timeout=idle_timeout,
+                allowed_users=None if allowed_users is None else frozenset(allowed_users),
+                spool_folders=usable_folders(folders) or folders,
+            )
         )
         # Reentrant, as a signal handler may call stop() during a call of the same thread.
         self._lock = RLock()
@@ -118,6 +118,7 @@ class Server:
         """
         if self._thread is not None:
             raise RuntimeError("a server can be started only once")
+        self._pid = os.getpid()
         loop = self._listen()
         self._thread = Thread(target=self._serve, args=(loop,), daemon=True)
         with self._lock:
@@ -166,19 +167,23 @@ class Server:
 
     def _serve(self, loop: EventLoop) -> None:
         try:
-            if loop.run() is ExitReason.PATH_LOST:
-                hint = "find out what did that, and start another server"
-                raise SipcError(f"{self.path} was removed or replaced", hint)
-        except BaseException as failure:
-            self._failure = failure
-            self._log.error(f"the server at {self.path} has failed: {failure}")
-        atexit.unregister(self._abort)
-        with self._lock:
-            self._loop = None
-            loop.close()
-        self._ended.set()
+            try:
+                if loop.run() is ExitReason.PATH_LOST:
+                    hint = "find out what did that, and start another server"
+                    raise SipcError(f"{self.path} was removed or replaced", hint)
+            except BaseException as failure:
+                self._failure = failure
+                self._log.error(f"the server at {self.path} has failed: {failure}")
+            atexit.unregister(self._abort)
+            with self._lock:
+                self._loop = None
+                loop.close()
+        finally:
+            self._ended.set()
 
     def _abort(self) -> None:
+        if os.getpid() != self._pid:  # a fork has neither the server's thread nor its socket
+            return
         for _ in range(2):
             self.stop()
         self._ended.wait(_ABORT_TIMEOUT)
@@ -246,6 +251,25 @@ class Server:
         self._stop_and_wait()
 
 
+def _checked(config: ServerConfig) -> ServerConfig:
+    """Raise ValueError for a limit that allows nothing."""
+    limits = {
+        "max_concurrency": config.max_concurrency,
+        "max_request": config.max_request,
+        "max_requests": config.max_requests,
+        "read_timeout": config.read_timeout,
+        "write_timeout": config.write_timeout,
+        "timeout": config.handler_timeout,
+        "idle_timeout": config.idle_timeout,
+    }
+    for name, limit in limits.items():
+        if limit is not None and limit <= 0:
+            raise ValueError(f"{name} must be above 0; None is no limit")
+    if config.drain_timeout is not None and config.drain_timeout < 0:
+        raise ValueError("drain_timeout must not be negative; None is no limit")
+    return config
+
+
 class _Logging(Log):
     """Writes the records to the `logging` module."""
 
@@ -255,7 +279,8 @@ class _Logging(Log):
         self._logger = logging.getLogger("simpleipc_cli")
 
     def _write(self, level: int, text: str, **options: Any) -> None:
-        with suppress(Exception):  # of the program's own handlers: it must not end the server
+        # Of the program's own handlers: it must not end the server.
+        with suppress(BaseException):
             self._logger.log(level, "%s", text, **options)
 
     def error(self, text: str) -> None:

@@ -100,7 +100,7 @@ def _text_of(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except Exception:  # it is the callback's own
+    except BaseException:  # it is the callback's own
         return name
 
 

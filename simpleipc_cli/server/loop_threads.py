@@ -9,16 +9,18 @@ computes in Python keeps the interpreter's lock for up to sys.getswitchinterval(
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from threading import Event, Lock, Thread
-from time import sleep
+from time import monotonic, sleep
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.handler import Call
 from simpleipc_cli.system import MAX_WAIT
 
 _TICK = 0.001  # seconds after which a call is long (tunable)
+_MAX_CALLING = 0.01  # seconds of short calls in a row, without an event in between (tunable)
 _MAX_IDLE_TICKS = 50  # without a call, after which the watcher sleeps until the next (tunable)
 
 
@@ -27,6 +29,7 @@ class LoopThreads:
 
     def __init__(self, run_once: Callable[[], bool], calls: deque[Call]) -> None:
         """`run_once` runs the event loop once, adds to `calls`, and returns False at its end."""
+        self._pid = os.getpid()
         self._run_once = run_once
         self._calls = calls
         self._ended = Event()
@@ -59,7 +62,8 @@ class LoopThreads:
             if on_called is not None:
                 on_called()
             while True:
-                while self._calls:
+                end = monotonic() + _MAX_CALLING
+                while self._calls and monotonic() < end:
                     if not self._make_call(self._calls.popleft()):
                         return
                 if not self._run_once():
@@ -82,6 +86,8 @@ class LoopThreads:
             if self._is_watcher_asleep:
                 self._wake.set()
         call()
+        if os.getpid() != self._pid:  # a fork of the callback: it must not serve
+            os._exit(1)
         with self._lock:
             if self._current is not current:
                 return False

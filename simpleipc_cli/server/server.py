@@ -127,6 +127,8 @@ class Server:
         if due != NEVER:
             timeout = due - monotonic()
             timeout = max(timeout, _MIN_TIMEOUT) if timeout > 0 else 0.0
+        if self._context.calls:  # more than could be made since the last events
+            timeout = 0.0
         self._poller.dispatch(timeout)
         if dispatcher.queue:
             dispatcher.start_queued()

@@ -6,63 +6,16 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
 from helpers.callbacks import answering, reverse
-from helpers.command import environment, needs_root
+from helpers.command import needs_root
 from helpers.procfs import descriptors
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, is_listening, message, open_connections, receive_all
 
 from simpleipc_cli import AddressInUse, EndpointError, Server, SipcError
-
-PROGRAM = """\
-import asyncio, os, signal, sys, threading, time
-from simpleipc_cli import Server
-path = sys.argv[1]
-def answer(request):
-    if request == b"sleep":
-        time.sleep(1000)
-    return request[::-1]
-async def sleep_later(request):
-    if request == b"sleep":
-        await asyncio.to_thread(time.sleep, 1000)
-    return request[::-1]
-async def read_later(request, reply):
-    await reply.write((await request.read())[::-1])
-def say(text):
-    print(text, flush=True)
-"""
-
-
-@pytest.fixture
-def run(folder, endpoint):
-    """Starts a program with a server at the endpoint; waits for the first line that it prints."""
-    started = []
-
-    def start(text, **options):
-        program = folder / "program.py"
-        program.write_text(PROGRAM + text)
-        process = subprocess.Popen(
-            [sys.executable, "-I", program, endpoint],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            **options,
-        )
-        started.append(process)
-        assert process.stdout.readline() == "ready\n", process.communicate()
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def end(process):
@@ -388,6 +341,8 @@ def test_requests_are_answered_or_cut_off_without_threads(run, endpoint, folder,
         NO_THREADS
         + f"""
 Server(path, {callback}).start()
+while threading.active_count() < 3:  # the event loop has a thread of its own
+    time.sleep(0.001)
 refuse()
 say("ready")
 input()

@@ -54,7 +54,14 @@ class BrokenText(Exception):
         raise Broken
 
 
-FAILURES = (Broken, SystemExit, KeyboardInterrupt, asyncio.CancelledError, BrokenText)
+class ExitingText(Exception):
+    """An exception whose text ends the interpreter."""
+
+    def __str__(self):
+        raise SystemExit
+
+
+FAILURES = (ExitingText, Broken, SystemExit, KeyboardInterrupt, asyncio.CancelledError, BrokenText)
 
 
 @pytest.mark.parametrize("error", FAILURES)

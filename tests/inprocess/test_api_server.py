@@ -271,10 +271,11 @@ def test_an_exception_in_the_with_ends_the_server(path):
     assert server.wait(0)
 
 
-def test_a_handler_of_logging_that_fails_ends_nothing(path):
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_handler_of_logging_that_fails_ends_nothing(path, error):
     class Failing(logging.Handler):
         def emit(self, record):
-            raise ValueError
+            raise error
 
     logger, handler = logging.getLogger("simpleipc_cli"), Failing()
     logger.addHandler(handler)
@@ -284,6 +285,23 @@ def test_a_handler_of_logging_that_fails_ends_nothing(path):
                 assert raw_response_to(path, message(request)) == b""
     finally:
         logger.removeHandler(handler)
+
+
+LIMITS = ("max_concurrency", "max_request", "max_requests", "idle_timeout")
+TIMEOUTS = ("timeout", "read_timeout", "write_timeout")
+
+
+@pytest.mark.parametrize("name", [*LIMITS, *TIMEOUTS])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_limit_that_allows_nothing_is_an_error(path, name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be above 0; None is no limit"):
+        Server(path, reverse, **{name: value})
+
+
+def test_a_drain_need_not_wait_but_takes_no_negative_time(path):
+    Server(path, reverse, drain_timeout=0)
+    with pytest.raises(ValueError, match=r"^drain_timeout must not be negative"):
+        Server(path, reverse, drain_timeout=-1)
 
 
 def test_a_failure_is_logged_with_its_traceback(path, caplog, logged):

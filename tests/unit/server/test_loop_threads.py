@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from time import sleep
 
 import pytest
 from helpers.waiting import TIMEOUT
@@ -60,6 +61,32 @@ def test_a_call_that_returns_during_its_takeover_is_passed_on_once():
     run, other = Run(ends_during_takeover=True), Run(ends_during_takeover=True)
     assert run_loop([run, other]) == [run, other]
     assert run.takeovers == other.takeovers == 1
+
+
+def test_short_calls_without_end_do_not_keep_events_waiting():
+    """Each call is followed by another, as those of clients that wait in the queue."""
+    calls, rounds, made = deque(), [], []
+
+    def on_called():
+        made.append(1)
+        if len(rounds) < 3 and len(made) < 100_000:
+            calls.append((Short(), on_called))
+
+    class Short:
+        def call(self):
+            sleep(0.0001)
+
+        def make_pollable(self):
+            return False
+
+    def run_once():
+        rounds.append(1)
+        return len(rounds) < 4
+
+    calls.append((Short(), on_called))
+    LoopThreads(run_once, calls).run()
+    assert len(rounds) == 4
+    assert 3 <= len(made) < 100_000
 
 
 def test_a_takeover_without_a_descriptor_is_tried_again():
