@@ -1,8 +1,8 @@
 """A request that a call answers at once, without an exchange.
 
 Most requests to a callback arrive whole in one packet, and the connection takes the whole response
-at once. Then there is nothing to wait for, and so no need of a state machine. Whatever else happens
-is left to an exchange, which continues from where the quick call is.
+at once. Then there is nothing to wait for, and no need of a state machine. In all other cases an
+exchange continues from where the quick call is.
 """
 
 from __future__ import annotations

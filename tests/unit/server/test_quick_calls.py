@@ -161,6 +161,19 @@ def test_a_defect_ends_only_its_own_request(loop, endpoint, monkeypatch):
     assert loop.server._dispatcher.stats(idle=0)["internal_error"] == 1
 
 
+def test_no_event_is_waited_for_while_a_call_is_due(loop, endpoint, monkeypatch):
+    client = ask(endpoint, message(b"hello"))
+    loop.run_until(lambda: loop.calls)
+    timeouts = []
+    with monkeypatch.context() as patch:
+        poller = type(loop.server._poller)
+        patch.setattr(poller, "dispatch", lambda _, timeout: timeouts.append(timeout))
+        assert loop.server.run_once()
+    assert timeouts == [0]
+    loop.answer()
+    assert response(client) == message(b"hello")
+
+
 def test_calls_that_wait_when_the_server_drains_are_made(loop, endpoint):
     clients = [ask(endpoint, message(b"hello")) for _ in range(3)]
     loop.run_until(lambda: len(loop.calls) == 3)
