@@ -6,11 +6,11 @@ import asyncio
 import threading
 
 import pytest
-from helpers.callbacks import KINDS, Gate, Outcomes, answering
+from helpers.callbacks import KINDS, Gate, answering
+from helpers.inprocess_fixtures import client, kind, logged, path  # noqa: F401 - fixtures
 from helpers.inprocess_server import (
     TIMEOUT,
     ask,
-    raw_clients,
     raw_response_to,
     read_all,
     write_all,
@@ -20,27 +20,6 @@ from helpers.wire import message
 from simpleipc_cli.errors import IncompleteMessage, PeerClosed
 
 MUCH = bytes(range(256)) * 20_000
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
-
-
-@pytest.fixture
-def client(path):
-    with raw_clients(path) as connect_one:
-        yield connect_one
-
-
-@pytest.fixture
-def logged(caplog):
-    return Outcomes(caplog)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
 
 
 class Broken(Exception):

@@ -6,11 +6,11 @@ import asyncio
 import functools
 
 import pytest
-from helpers.callbacks import KINDS, Outcomes, answering
+from helpers.callbacks import KINDS, answering
+from helpers.inprocess_fixtures import client, kind, logged, path  # noqa: F401 - fixtures
 from helpers.inprocess_server import (
     ask,
     payload_of,
-    raw_clients,
     raw_response_to,
     read_all,
     read_some,
@@ -24,27 +24,6 @@ from simpleipc_cli.errors import SipcError
 
 MUCH = bytes(range(256)) * 20_000
 HUGE = bytes(range(256)) * (100 << 12)  # 100 MiB
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
-
-
-@pytest.fixture
-def client(path):
-    with raw_clients(path) as connect_one:
-        yield connect_one
-
-
-@pytest.fixture
-def logged(caplog):
-    return Outcomes(caplog)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
 
 
 # answers

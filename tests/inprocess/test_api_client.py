@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 
 import pytest
+from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
 from helpers.inprocess_server import run_concurrently
 from helpers.peer import Peer, request_of
 from helpers.streams import write_all
@@ -35,11 +36,6 @@ from simpleipc_cli.transport import connect_nowait, listen
 SHORT = 0.05  # seconds, for an event that never happens
 LARGE = bytes(range(256)) * 8_000  # two megabytes: more than is kept in buffers and in memory
 BOTH = pytest.mark.parametrize("ask", ["send", "connect"])
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
 
 
 @pytest.fixture
@@ -403,10 +399,10 @@ def test_a_path_may_be_a_path_object(tmp_path, serve):
 
 
 def test_a_path_that_no_endpoint_can_have_is_refused():
-    for path in ("", "a\0b"):
+    for wrong in ("", "a\0b"):
         with pytest.raises(NotASocket):
-            send(path, b"x")
-        assert probe(path).state is State.INVALID_PATH
+            send(wrong, b"x")
+        assert probe(wrong).state is State.INVALID_PATH
 
 
 # probes and threads

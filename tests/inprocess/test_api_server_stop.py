@@ -6,7 +6,8 @@ import asyncio
 import threading
 
 import pytest
-from helpers.callbacks import KINDS, Gate, Outcomes, answering, reverse
+from helpers.callbacks import KINDS, Gate, answering, reverse
+from helpers.inprocess_fixtures import client, kind, logged, path  # noqa: F401 - fixtures
 from helpers.inprocess_server import (
     TIMEOUT,
     ask,
@@ -23,27 +24,6 @@ from simpleipc_cli.system import HAS_OWNERSHIP
 from simpleipc_cli.transport import connect_nowait, listen
 
 MUCH = bytes(range(256)) * 20_000
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
-
-
-@pytest.fixture
-def client(path):
-    with raw_clients(path) as connect_one:
-        yield connect_one
-
-
-@pytest.fixture
-def logged(caplog):
-    return Outcomes(caplog)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
 
 
 def asked(path, number, request=b"one"):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from importlib import import_module
 
 import pytest
+from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
 from helpers.streams import accepted, connected, connected_until_busy, listening, write_all
 from helpers.waiting import TIMEOUT
 
@@ -23,11 +24,6 @@ from simpleipc_cli.errors import (
     SipcError,
 )
 from simpleipc_cli.transport import connect, connect_nowait, listen
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
 from helpers.inprocess_server import ask
 from helpers.peer import Peer, request_of
 from helpers.streams import connected_until_busy, listening, write_all
@@ -23,11 +24,6 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.pktline import MessageReader
 from simpleipc_cli.transport import connect, listen
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
 
 
 @pytest.fixture

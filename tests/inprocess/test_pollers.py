@@ -6,6 +6,7 @@ import threading
 from contextlib import ExitStack, closing
 
 import pytest
+from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
 from helpers.streams import accepted, connected, fill, listening, reported, write_all
 from helpers.waiting import TIMEOUT
 
@@ -21,11 +22,6 @@ from simpleipc_cli.transport import (
     new_scalable_poller,
     new_wakeup_event,
 )
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from helpers.inprocess_fixtures import client, path  # noqa: F401 - fixtures
 from helpers.inprocess_server import (
     EchoHandler,
     ask,
     echo,
     payload_of,
-    raw_clients,
     raw_response_to,
     run_concurrently,
     serving,
@@ -23,17 +23,6 @@ from simpleipc_cli.errors import IncompleteMessage, SipcError
 from simpleipc_cli.server.handler import Handler
 
 MUCH = bytes(range(256)) * 20_000
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
-
-
-@pytest.fixture
-def client(path):
-    with raw_clients(path) as connect_one:
-        yield connect_one
 
 
 # answers

@@ -7,12 +7,12 @@ import threading
 from itertools import count
 
 import pytest
+from helpers.inprocess_fixtures import client, path  # noqa: F401 - fixtures
 from helpers.inprocess_server import (
     PausedHandler,
     Stopped,
     ask,
     payload_of,
-    raw_clients,
     raw_response_to,
     run_concurrently,
     serving,
@@ -28,17 +28,6 @@ from simpleipc_cli.server.server import ExitReason, Server
 from simpleipc_cli.transport import connect_nowait, listen
 
 MUCH = bytes(range(256)) * 20_000
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
-
-
-@pytest.fixture
-def client(path):
-    with raw_clients(path) as connect_one:
-        yield connect_one
 
 
 # limits

@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
 from helpers.streams import connected, fill, read_all, read_some, reported, write_all
 from helpers.waiting import TIMEOUT, wait_until
 
@@ -13,11 +14,6 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import PeerClosed, TimedOut
 from simpleipc_cli.pktline import consume
 from simpleipc_cli.transport import HANGUP, READ, WRITE, is_hung_up, new_poller, new_scalable_poller
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "demo.sock")
 
 
 @pytest.fixture(params=[new_poller, new_scalable_poller], ids=["few", "many"])
