@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from threading import Event, RLock, Thread
+from threading import Event, Lock, RLock, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -100,8 +100,7 @@ class Server:
         self._early_stops = 0
         self._loop: EventLoop | None = None
         self._thread: Thread | None = None
-        # Not Thread.join(): after Ctrl-C, Python takes the thread for ended (seen in 3.11).
-        self._ended = Event()
+        self._start_failure: BaseException | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -119,24 +118,51 @@ class Server:
         if self._thread is not None:
             raise RuntimeError("a server can be started only once")
         self._pid = os.getpid()
-        loop = self._listen()
-        self._thread = Thread(target=self._serve, args=(loop,), daemon=True)
+        # The thread takes the lock when it runs, an interrupted start() so that it never will.
+        self._may_run = Lock()
+        self._started = Event()
+        # Not Thread.join(): after Ctrl-C, Python takes the thread for ended (seen in 3.11).
+        self._ended = Event()
+        try:
+            self._thread = Thread(target=self._run, daemon=True)
+            atexit.register(self._abort)  # else the socket's file would stay
+            self._thread.start()
+            while not self._started.wait(MAX_WAIT):
+                pass
+        except BaseException as error:  # also Ctrl-C
+            if self._may_run.acquire(blocking=False):  # the thread does not run, and never will
+                self._thread = None
+                atexit.unregister(self._abort)
+            else:
+                self._abort()
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None  # which interrupted a wait of `threading`
+            if not isinstance(error, (RuntimeError, MemoryError)):
+                raise
+            hint = "raise the limits of processes and memory"
+            raise SipcError(f"no thread for the server: {error}", hint) from error
+        if self._start_failure is not None:
+            failure, self._start_failure, self._thread = self._start_failure, None, None
+            raise failure
+
+    def _run(self) -> None:
+        """Listen and serve: in its own thread, as Ctrl-C interrupts only the main thread."""
+        if not self._may_run.acquire(blocking=False):
+            return  # start() was interrupted
+        try:
+            loop = self._listen()
+        except BaseException as error:
+            self._start_failure = error
+            atexit.unregister(self._abort)
+            self._ended.set()
+            self._started.set()
+            return
         with self._lock:
             self._loop = loop
             for _ in range(self._early_stops):
                 loop.stop()
-        atexit.register(self._abort)  # else the socket's file would stay
-        try:
-            self._thread.start()
-        except BaseException as error:  # also Ctrl-C
-            loop.stop()
-            loop.stop()
-            if not isinstance(error, (RuntimeError, MemoryError)):
-                raise
-            self._thread = None
-            self._serve(loop)  # frees everything
-            hint = "raise the limits of processes and memory"
-            raise SipcError(f"no thread for the server: {error}", hint) from error
+        self._started.set()
+        self._serve(loop)
 
     def _listen(self) -> EventLoop:
         if self._config.allowed_users is not None and not HAS_OWNERSHIP:
@@ -148,7 +174,13 @@ class Server:
                 f"raise it to at least {MIN_FDS} (ulimit -n)",
             )
         path = self._endpoint.ensure_parent()
-        listener = listen(path, mode=self._mode, group=self._group, backlog=self._backlog)
+        listener = listen(
+            path,
+            mode=self._mode,
+            group=self._group,
+            backlog=self._backlog,
+            cancelled=lambda: self._early_stops > 1,
+        )
         try:
             return EventLoop(
                 listener,
@@ -157,7 +189,7 @@ class Server:
                 log=self._log,
                 descriptors=descriptors,
             )
-        except BaseException as error:  # also Ctrl-C
+        except BaseException as error:  # also MemoryError
             listener.stop_listening()
             listener.close()
             if not isinstance(error, OSError):

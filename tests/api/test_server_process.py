@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 
 import pytest
@@ -94,6 +96,44 @@ def test_ctrl_c_ends_serve_forever_after_all_answers(run, endpoint):
     process.send_signal(signal.SIGINT)
     assert end(process) == (0, "interrupted\n", "")
     assert not os.path.lexists(endpoint)
+
+
+def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(endpoint):
+    moment = 0
+    while _is_interrupted(endpoint, moment := moment + 1):
+        assert not os.path.lexists(endpoint), moment
+        assert os.listdir(endpoint.parent) == [], moment
+    assert moment > 5
+
+
+def _is_interrupted(endpoint, moment):
+    """Raise KeyboardInterrupt at a call that start() makes; return False if it makes fewer.
+
+    Python handles signals when it enters a function, but not for example inside of `with lock`.
+    """
+    left = moment
+
+    def interrupt(_frame, event, _argument):
+        nonlocal left
+        left -= event == "call"
+        if not left:
+            left = -1
+            raise KeyboardInterrupt
+
+    server = Server(endpoint, reverse)
+    gc.collect()
+    gc.disable()  # else it might interrupt the end of an earlier server
+    sys.setprofile(interrupt)
+    try:
+        server.start()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+        server.stop()
+        server.wait()
+    return False
 
 
 def test_a_second_ctrl_c_ends_all_requests(run, endpoint):
