@@ -164,10 +164,13 @@ def test_only_the_command_line_knows_click_rich_environment_and_exit_codes():
 
 # The packages that differ between operating systems: each picks its modules in one place.
 SELECTORS = {"transport/__init__.py", "process/__init__.py", "system/__init__.py"}
+# A selector loads these, and only on POSIX systems, which differ in what they have.
+POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix")
 
 
-def test_only_three_modules_check_the_platform():
-    assert modules_that_use(OF_THE_PLATFORM, MODULES.keys() - SELECTORS) == {}
+def test_only_three_modules_and_those_of_posix_systems_check_the_platform():
+    others = [name for name in MODULES.keys() - SELECTORS if not name.startswith(POSIX_ONLY)]
+    assert modules_that_use(OF_THE_PLATFORM, others) == {}
 
 
 def feature_probes(tree: ast.AST) -> list[str]:
@@ -186,15 +189,10 @@ def feature_probes(tree: ast.AST) -> list[str]:
     return found
 
 
-# Which C library this is can only be found out by asking it for what it has.
-ASKS_ITS_C_LIBRARY = "process/posix/spawn.py"
-HAS_O_PATH = "transport/unix/stream.py"
-OF_ONE_SYSTEM = {"system/windows.py"}
-
-
 def test_no_other_module_probes_for_features_of_the_system():
-    others = MODULES.keys() - SELECTORS - OF_ONE_SYSTEM - {ASKS_ITS_C_LIBRARY, HAS_O_PATH}
+    others = MODULES.keys() - SELECTORS - {"system/windows.py"}
     probes = {name: feature_probes(MODULES[name]) for name in others}
+    probes = {name: probes[name] for name in probes if not name.startswith(POSIX_ONLY)}
     assert {name: found for name, found in probes.items() if found} == {}
 
 
@@ -220,10 +218,6 @@ def modules_loaded_at_once(tree: ast.Module) -> set[str]:
             nodes += [*node.body, *node.orelse]
     found = (node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
     return {name.split(".")[0] for node in found for name in imports(node)}
-
-
-# A selector loads these, and only on the system that has the modules above.
-POSIX_ONLY = ("process/posix/", "transport/unix/", "system/posix")
 
 
 def test_modules_of_one_system_are_imported_only_there():

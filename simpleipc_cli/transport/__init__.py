@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Poller,
         WakeupEvent,
     )
-    from simpleipc_cli.transport.unix import listener, lock, poller, stream
+    from simpleipc_cli.transport.unix import listener, lock, poller, stdio, stream
     from simpleipc_cli.transport.unix.listener import listener_from_fd
     from simpleipc_cli.transport.windows import listener as win_listener
     from simpleipc_cli.transport.windows import lock as win_lock
@@ -50,11 +50,16 @@ if TYPE_CHECKING:
     StartLock = lock.StartLock if _unix else win_lock.StartLock
     real_path = lock.real_path if _unix else win_lock.real_path
     is_hung_up = poller.is_hung_up if _unix else win_poller.is_hung_up
-    new_poller = poller.UnixPoller if _unix else win_poller.WinPoller
-    new_scalable_poller = poller.UnixScalablePoller if _unix else win_poller.WinScalablePoller
+    new_poller: Callable[[], Poller] = poller.new_poller if _unix else win_poller.new_poller
+    new_scalable_poller: Callable[[], Poller] = (
+        poller.new_scalable_poller if _unix else win_poller.new_scalable_poller
+    )
     new_wakeup_event = poller.UnixWakeupEvent if _unix else win_poller.WinWakeupEvent
-    new_file_reader = poller.UnixFileReader if _unix else win_poller.WinFileReader
-    new_file_writer = poller.UnixFileWriter if _unix else win_poller.WinFileWriter
+    new_file_reader = stdio.UnixFileReader if _unix else win_poller.WinFileReader
+    new_file_writer = stdio.UnixFileWriter if _unix else win_poller.WinFileWriter
+
+# On Windows, poller.py reads and writes standard streams, too.
+_STDIO = f"{_SYSTEM}.poller" if sys.platform == "win32" else f"{_SYSTEM}.stdio"
 
 _EXPORTS = {
     "FileReader": "transport.base_server",
@@ -67,10 +72,10 @@ _EXPORTS = {
     "is_hung_up": f"{_SYSTEM}.poller",
     "listen": f"{_SYSTEM}.listener",
     "listener_from_fd": f"{_SYSTEM}.listener",
-    "new_file_reader": f"{_SYSTEM}.poller:{_PREFIX}FileReader",
-    "new_file_writer": f"{_SYSTEM}.poller:{_PREFIX}FileWriter",
-    "new_poller": f"{_SYSTEM}.poller:{_PREFIX}Poller",
-    "new_scalable_poller": f"{_SYSTEM}.poller:{_PREFIX}ScalablePoller",
+    "new_file_reader": f"{_STDIO}:{_PREFIX}FileReader",
+    "new_file_writer": f"{_STDIO}:{_PREFIX}FileWriter",
+    "new_poller": f"{_SYSTEM}.poller",
+    "new_scalable_poller": f"{_SYSTEM}.poller",
     "new_wakeup_event": f"{_SYSTEM}.poller:{_PREFIX}WakeupEvent",
     "real_path": f"{_SYSTEM}.lock",
 }

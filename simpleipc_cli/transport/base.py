@@ -88,8 +88,10 @@ class Stream(ABC):
 READ = 1
 WRITE = 2
 HANGUP = 4
-"""Events of a Poller; HANGUP is always reported.
+"""Events of a Poller; HANGUP is reported, also unasked, until the descriptor is unregistered.
 
-HANGUP of a socket: the peer has closed; of a pipe's write end: all readers have closed. If the peer
-has closed only its sending direction, only READ is reported.
+HANGUP of a socket: the peer has closed; of a pipe's write end: all readers have closed; of a pipe's
+read end: all writers have closed, but data may be left. READ means that a read would not block: if
+the peer has closed only its sending direction, only READ is reported. At the end of a named pipe
+or of a terminal's session READ, HANGUP or both are reported.
 """

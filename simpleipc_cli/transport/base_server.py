@@ -46,7 +46,12 @@ class Listener(ABC):
 
 
 class Poller(ABC):
-    """Waits for events on many descriptors. Only one thread at a time may use it."""
+    """Waits for events on many descriptors. Only one thread at a time may use it.
+
+    Other threads may change descriptors while it waits. The change may take effect only at the next
+    wait: wake the waiting thread after it. A poller for a few descriptors also takes regular files,
+    which are always ready.
+    """
 
     @abstractmethod
     def register(

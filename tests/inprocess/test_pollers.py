@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import ExitStack, closing
 
@@ -37,9 +38,17 @@ def new_wakeup():
         yield lambda: stack.enter_context(closing(new_wakeup_event()))
 
 
-@pytest.fixture(params=[new_poller, new_scalable_poller], ids=["few", "many"])
-def poller(request):
-    made = request.param()
+@pytest.fixture(params=["few", "many", *(["kqueue"] if os.name == "posix" else [])])
+def poller(request, monkeypatch):
+    """Each poller; the one for macOS and the BSDs on a scripted kqueue."""
+    if request.param == "kqueue":
+        from helpers import scripted_kqueue  # noqa: PLC0415 - not on Windows
+
+        if not scripted_kqueue.IS_AVAILABLE:
+            pytest.skip("Linux is masked")
+        made = scripted_kqueue.install(monkeypatch).KqueuePoller()
+    else:
+        made = {"few": new_poller, "many": new_scalable_poller}[request.param]()
     yield made
     made.close()
 

@@ -172,7 +172,7 @@ class WinPoller(Poller):
         self._event = None
 
 
-WinScalablePoller = WinPoller
+new_poller = new_scalable_poller = WinPoller
 
 
 class WinWakeupEvent(Pollable, WakeupEvent):
