@@ -6,13 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from threading import Condition, Event, Lock, Thread
+from threading import Condition, Event, Lock, Thread, get_ident
 from time import monotonic
 from typing import Generic, TypeVar
 
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.process import Command, prepare_spawn
+from simpleipc_cli.process import Command, check_exit_watch, prepare_spawn
 from simpleipc_cli.server.context import Log
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -92,6 +92,8 @@ class Supervisor:
             except OSError:
                 return  # no memory: its exit is noticed when a request needs it
             self._processes[number] = process
+        if get_ident() != self._thread.ident:
+            self.wake()  # see Poller
 
     def remove(self, process: ChildProcess) -> None:
         """Stop watching a process. Call this before the process is stopped."""
@@ -170,6 +172,8 @@ class SupervisedHandler(Handler, Generic[_Idle]):
     """A handler with idle processes that a supervisor maintains."""
 
     def __init__(self, program: Program) -> None:
+        """Raises SipcError if the system forbids what every process needs."""
+        check_exit_watch()
         self._program = program
         self._log = program.log
         self._supervisor: Supervisor | None = None

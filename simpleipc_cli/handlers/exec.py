@@ -13,7 +13,14 @@ from time import monotonic
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.pktline import Buffer
-from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, describe, prepare_spawn
+from simpleipc_cli.process import (
+    ChildProcess,
+    Guardian,
+    StdioPipes,
+    check_exit_watch,
+    describe,
+    prepare_spawn,
+)
 from simpleipc_cli.server.handler import Handler, HandlerRun, RequestInfo, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
@@ -29,6 +36,8 @@ class ProcessHandler(Handler):
     accepts_spooled = StdioPipes.accepts_file
 
     def __init__(self, program: Program) -> None:
+        """Raises SipcError if the system forbids what every process needs."""
+        check_exit_watch()
         self._program = program
         self._quick_until = 0.0
         self.guardian = Guardian()

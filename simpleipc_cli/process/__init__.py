@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ChildProcess,
         StdioPipes,
         WorkerPipes,
+        check_exit_watch,
         describe,
         kill_children,
         prepare_spawn,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     # Both systems offer the same functions. The classes have base classes.
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
+    _checks: list[Callable[[], None]] = [child.check_exit_watch, win_child.check_exit_watch]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
     _reapers: list[Callable[[], None]] = [child.reap_orphans, win_child.reap_orphans]
     _kills: list[Callable[[], None]] = [child.kill_children, win_child.kill_children]
@@ -49,7 +51,8 @@ _EXPORTS = {
     **dict.fromkeys(("Detached", "daemonize", "start_detached"), f"{_SYSTEM}.background"),
     **dict.fromkeys(("ChildProcess", "StdioPipes", "WorkerPipes"), f"{_SYSTEM}.child"),
     **dict.fromkeys(
-        ("describe", "kill_children", "prepare_spawn", "reap_orphans"), f"{_SYSTEM}.child"
+        ("check_exit_watch", "describe", "kill_children", "prepare_spawn", "reap_orphans"),
+        f"{_SYSTEM}.child",
     ),
     **dict.fromkeys(("Command", "join_words"), f"{_SYSTEM}.spawn"),
     "Guardian": "process.windows.child" if sys.platform == "win32" else "process.posix.guardian",

@@ -21,13 +21,12 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from time import monotonic
 
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, SpawnFailed, errno_hint
 from simpleipc_cli.process import base
-from simpleipc_cli.process.posix.child import ChildProcess
+from simpleipc_cli.process.posix.child import ChildProcess, start_child
 from simpleipc_cli.process.posix.spawn import ALL_SIGNALS, SHELL, Command
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport import HANGUP, READ, new_poller
@@ -183,8 +182,13 @@ def start_detached(command: Command, environment: Mapping[str, str]) -> Detached
             theirs.callback(os.close, released)
             ours.callback(os.close, hold)
             _start_drain(stderr, released, environment)
-            pid = command.start(partial(_start, environment, [(its_stderr, 2)]))
-            return Detached(ChildProcess(pid), stderr, ours.pop_all())
+
+            def start(path: str, arguments: list[str]) -> int:
+                pid = _start(environment, [(its_stderr, 2)], path, arguments)
+                theirs.close()  # at once: a pidfd needs a free descriptor
+                return pid
+
+            return Detached(start_child(command, start), stderr, ours.pop_all())
     except OSError as error:
         raise SpawnFailed(
             f"cannot start {command.line[:60]!r}: {error.strerror}",

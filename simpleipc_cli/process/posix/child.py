@@ -1,9 +1,8 @@
 """Child processes on POSIX systems, and the pipes between the server and them.
 
 A child gets a new session, default signal handling and the descriptor limit that this process was
-started with. A pidfd reports its exit, or a thread if the system has no pidfds. It is reaped only
-after its process group has been signalled: until then the system cannot reuse its number, which is
-also the group's.
+started with. It is reaped only after its process group has been signalled: until then the system
+cannot reuse its number, which is also the group's.
 
 The child's ends of the pipes are blocking, the server's ends are not.
 """
@@ -26,6 +25,7 @@ from simpleipc_cli.errors import PeerClosed, Shortage, SipcError, errno_hint
 from simpleipc_cli.pktline import MAX_BUFFERS, Buffer
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix import orphans
+from simpleipc_cli.process.posix.exit_watch import ExitWatch, best_exit_watch, exit_status
 from simpleipc_cli.process.posix.guardian import Guardian
 from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
 from simpleipc_cli.system import grow_pipe
@@ -35,7 +35,6 @@ from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 # Runs "$@" with a soft descriptor limit. -S and -n are not in POSIX, but in all shells on Linux.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
-_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _HELD_BY_HANDLERS = {errno.EAGAIN, errno.EMFILE, errno.ENFILE}  # processes and descriptors
 
 _KILL_TIMEOUT = 1.0  # seconds to wait for a killed process (tunable)
@@ -46,14 +45,19 @@ _SCAN_AFTER = 0.005  # seconds; polls with at least this delay scan /proc for zo
 class ChildProcess(base.ChildProcess):
     """A child that leads a new session, and so a process group that it cannot leave."""
 
-    def __init__(self, pid: int) -> None:
-        """Own a child. If its exit cannot be watched, kill it and raise SipcError."""
+    def __init__(self, pid: int, watch: ExitWatch | None = None) -> None:
+        """Own a child. If its exit cannot be watched, kill it and raise SipcError.
+
+        `watch` was made before the child was started.
+        """
         self.pid = pid
         self._status: int | None = None
         self._is_reaped = False
         orphans.own_children.add(pid)
         try:
-            self.descriptor = _watch(pid)
+            self._watch = watch or best_exit_watch()()
+            self._watch.begin(pid)
+            self.descriptor = self._watch.descriptor
         except OSError as error:
             self._signal(signal.SIGKILL)
             _wait(pid, 0)
@@ -61,14 +65,10 @@ class ChildProcess(base.ChildProcess):
 
     def status(self) -> int | None:
         if self._status is None and not self._is_reaped:
-            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
             try:
-                found = os.waitid(os.P_PID, self.pid, flags)
+                self._status = exit_status(self.pid)
             except OSError as error:
                 raise self._wait_error(error) from error
-            if found is not None:
-                exited = found.si_code == os.CLD_EXITED
-                self._status = found.si_status if exited else -found.si_status
         return self._status
 
     def stop(self, grace_period: float, kill_now: WakeupEvent | None) -> None:
@@ -94,7 +94,7 @@ class ChildProcess(base.ChildProcess):
 
     def detach(self) -> None:
         """Let it run. Stop watching it; reap it if it exits while this process runs."""
-        os.close(self.descriptor)
+        self._watch.close()
         _reap(self.pid)
 
     def _end_child(self, end: float, kill_now: WakeupEvent | None) -> None:
@@ -114,7 +114,7 @@ class ChildProcess(base.ChildProcess):
             raise
         finally:
             self._is_reaped = True  # so that the descriptor is closed only once
-            os.close(self.descriptor)
+            self._watch.close()
             _reap(self.pid)
 
     def _wait_for_group(self, end: float, kill_now: WakeupEvent | None) -> bool:
@@ -168,39 +168,21 @@ def _start_error(what: str, error: OSError, hint: str) -> SipcError:
     return kind(f"{what}: {error.strerror}", errno_hint(error, hint))
 
 
-def _watch(pid: int) -> int:
-    """Return a descriptor that is READ after a child has exited. Raises OSError."""
-    try:
-        return os.pidfd_open(pid)
-    except AttributeError:  # not Linux
-        pass
-    except OSError as error:
-        if error.errno in _SCARCE:
-            raise
-    # The kernel is too old, or a sandbox forbids it.
-    reader, writer = os.pipe()
-    try:
-        Thread(target=_close_at_exit, args=(writer, pid), daemon=True).start()
-    except RuntimeError as error:
-        os.close(reader)
-        os.close(writer)
-        raise OSError(errno.EAGAIN, str(error)) from error
-    return reader
+def start_child(command: Command, start: Callable[[str, list[str]], int]) -> ChildProcess:
+    """Start a command by `start`, see Command.start(). Raises OSError, SipcError.
 
-
-def _close_at_exit(descriptor: int, pid: int) -> None:
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:
-        pass  # reaped already
-    os.close(descriptor)
-
-
-def _start_child(command: Command, start: Callable[[str, list[str]], int]) -> ChildProcess:
+    No child starts if its exit cannot be watched.
+    """
+    watch = best_exit_watch()()
     thread = get_ident()
     orphans.starting.add(thread)
     try:
-        return ChildProcess(command.start(start))
+        try:
+            pid = command.start(start)
+        except BaseException:
+            watch.close()
+            raise
+        return ChildProcess(pid, watch)
     finally:
         orphans.starting.discard(thread)
         if orphans.is_due:
@@ -263,6 +245,15 @@ reap_orphans: Callable[[], None] = orphans.reap_orphans
 kill_children: Callable[[], None] = orphans.kill_children
 
 
+def check_exit_watch() -> None:
+    """Raise SipcError if the system does not report the exit of processes."""
+    try:
+        best_exit_watch()
+    except OSError as error:
+        what = "cannot watch the exit of a process"
+        raise _start_error(what, error, "check the limits") from error
+
+
 def prepare_spawn() -> None:
     """Import the code that starts processes early, as this takes some milliseconds."""
     best_spawn()
@@ -310,19 +301,20 @@ class StdioPipes(base.StdioPipes):
                 if soft_limit is not None:
                     arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), path, *arguments[1:]]
                     path = SHELL
-                return best_spawn()(
+                pid = best_spawn()(
                     Program(path, arguments, environment, self._child_files, variables)
                 )
+            self._close_child_ends()  # at once: a pidfd needs a free descriptor
+            return pid
 
         try:
-            process = _start_child(command, start)
+            process = start_child(command, start)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
                 what = f"cannot start {command.line!r}"
                 raise _start_error(what, error, "check the command") from error
             raise
-        self._close_child_ends()
         if self._guardian is not None:
             self._guardian.assign(self._guarded, process.pid)
         return process

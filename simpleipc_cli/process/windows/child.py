@@ -105,6 +105,10 @@ def describe(status: int) -> tuple[str, str]:
     return word, f"exit status {word}"
 
 
+def check_exit_watch() -> None:
+    """Do nothing: Windows reports the exit of every process."""
+
+
 def prepare_spawn() -> None:
     """Do nothing: CreateProcess needs no preparation."""
 

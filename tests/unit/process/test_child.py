@@ -61,8 +61,10 @@ def test_a_child_is_closed_once_even_if_its_end_failed(monkeypatch, pipes):
             child.stop(1000.0, None)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(child.descriptor)
-    with open(os.devnull) as other:
-        os.dup2(other.fileno(), child.descriptor)
+    other = os.open(os.devnull, os.O_RDONLY)
+    if other != child.descriptor:
+        os.dup2(other, child.descriptor)
+        os.close(other)
     child.stop(0.0, None)
     os.close(child.descriptor)
 
