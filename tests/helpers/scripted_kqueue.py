@@ -12,6 +12,7 @@ import os
 import select
 import stat
 import struct
+import sys
 import termios
 import time
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ KQ_NOTE_EXIT = 0x80000000
 # A test may take these names away later: the script needs them.
 _epoll, _poll = getattr(select, "epoll", None), select.poll
 _pidfd_open, _eventfd = getattr(os, "pidfd_open", None), getattr(os, "eventfd", None)
+
+_fstat = os.fstat
 
 IS_AVAILABLE = None not in (_epoll, _pidfd_open, _eventfd)
 """Whether this system can play the script."""
@@ -301,7 +304,7 @@ def _is_named(descriptor):
 
 def fstat(descriptor):
     """Return a file's status; a pipe has no links, as on macOS and the BSDs."""
-    status = os.fstat(descriptor)
+    status = _fstat(descriptor)
     if not stat.S_ISFIFO(status.st_mode) or _is_named(descriptor):
         return status
     fields = list(status)
@@ -309,13 +312,32 @@ def fstat(descriptor):
     return os.stat_result(fields)
 
 
+def _names():
+    names = globals()
+    return {
+        name: names[name]
+        for name in names
+        if name.startswith("KQ_") or name in {"kqueue", "kevent"}
+    }
+
+
 def install(monkeypatch, *, freebsd=False):
-    """Give `select` the names above, and the module kqueue.py their view of pipes."""
+    """Give `select` the names above, and the module kqueue.py their view of pipes; return it."""
     from simpleipc_cli.transport.unix import kqueue as module  # noqa: PLC0415 - not on Windows
 
-    for name, value in globals().items():
-        if name.startswith("KQ_") or name in {"kqueue", "kevent"}:
-            monkeypatch.setattr(select, name, value, raising=False)
+    for name, value in _names().items():
+        monkeypatch.setattr(select, name, value, raising=False)
     monkeypatch.setattr(module, "fstat", fstat)
     monkeypatch.setitem(globals(), "is_freebsd", freebsd)
     return module
+
+
+def apply(system):
+    """Make this process, at its start, one on a system with kqueue: `darwin` or `freebsd14`."""
+    global is_freebsd  # noqa: PLW0603
+    is_freebsd = system != "darwin"
+    sys.platform = system
+    os.fstat = fstat
+    del select.epoll, os.eventfd, os.pidfd_open
+    for name, value in _names().items():
+        setattr(select, name, value)

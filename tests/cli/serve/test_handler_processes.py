@@ -210,6 +210,20 @@ def test_without_pidfds_a_daemon_that_does_not_listen_is_terminated(endpoint, fo
     assert os.listdir(folder) == ["sock.lock"]
 
 
+# -- without waitid ------------------------------------------------------------------------
+
+
+@needs_strace[0]
+@pytest.mark.parametrize("handler", [["--exec", "cat"], ["--worker", "cat"]], ids=" ".join)
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+def test_a_system_that_forbids_waitid_is_told_before_the_server_listens(endpoint, handler, error):
+    strace = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=waitid"]
+    strace += ["-e", f"inject=waitid:error={error}", SIPC]
+    done = sipc("serve", endpoint, *handler, program=strace)
+    assert_error_line(done, 1, "cannot watch the exit of a process: waitid: ", "allow waitid")
+    assert not os.path.exists(endpoint)
+
+
 # -- without threads -----------------------------------------------------------------------
 
 NO_THREAD = Fault("clone,clone3", "EAGAIN", 1, "main")
