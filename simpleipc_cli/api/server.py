@@ -19,9 +19,9 @@ from simpleipc_cli.server.context import Log, RequestRecord, ServerConfig
 from simpleipc_cli.server.server import ExitReason
 from simpleipc_cli.server.server import Server as EventLoop
 from simpleipc_cli.spool import usable_folders
-from simpleipc_cli.system import HAS_OWNERSHIP, MAX_WAIT, spool_folders
+from simpleipc_cli.system import MAX_WAIT, spool_folders
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import listen
+from simpleipc_cli.transport import listen, reports_users
 
 _ABORT_TIMEOUT = 5.0  # seconds from an abort until threads that hang are left (tunable)
 
@@ -165,7 +165,7 @@ class Server:
         self._serve(loop)
 
     def _listen(self) -> EventLoop:
-        if self._config.allowed_users is not None and not HAS_OWNERSHIP:
+        if self._config.allowed_users is not None and not reports_users():
             raise SipcError("allowed_users: not supported on this platform", "leave it out")
         descriptors = DescriptorLimit(may_raise=False)
         if descriptors.maximum < MIN_FDS:

@@ -84,7 +84,9 @@ class Notifier:
             except OSError as error:
                 self._warn_once(error)
                 return
-            limit = struct.pack("@ll", _SEND_TIMEOUT, 0)
+            # SO_SNDTIMEO_NEW (67) takes 64-bit numbers on a 32-bit system, too.
+            numbers = "@qq" if _socket.SO_SNDTIMEO == 67 else "@ll"
+            limit = struct.pack(numbers, _SEND_TIMEOUT, 0)
             self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
         elif address:
             self._warn_once(f"{address}: neither a path nor an abstract name")
@@ -118,7 +120,7 @@ class Notifier:
             return
         data = text.encode("utf-8", "backslashreplace")
         try:
-            self._socket.sendto(data, flags | _socket.MSG_NOSIGNAL, self._address)
+            self._socket.sendto(data, flags, self._address)
         except OSError as error:
             self._warn_once(error)
 

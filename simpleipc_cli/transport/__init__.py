@@ -16,7 +16,10 @@ if sys.platform == "win32":
 
     _SYSTEM, _PREFIX = "transport.windows", "Win"
 else:
-    from simpleipc_cli.transport.unix.stream import connect, connect_nowait
+    if sys.platform == "linux":
+        from simpleipc_cli.transport.unix.stream import connect, connect_nowait
+    else:
+        from simpleipc_cli.transport.unix.portable_stream import connect, connect_nowait
 
     _SYSTEM, _PREFIX = "transport.unix", "Unix"
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     )
     from simpleipc_cli.transport.unix import listener, lock, poller, stdio, stream
     from simpleipc_cli.transport.unix.listener import listener_from_fd
+    from simpleipc_cli.transport.unix.peer import reports_users
     from simpleipc_cli.transport.windows import listener as win_listener
     from simpleipc_cli.transport.windows import lock as win_lock
     from simpleipc_cli.transport.windows import poller as win_poller
@@ -78,6 +82,7 @@ _EXPORTS = {
     "new_scalable_poller": f"{_SYSTEM}.poller",
     "new_wakeup_event": f"{_SYSTEM}.poller:{_PREFIX}WakeupEvent",
     "real_path": f"{_SYSTEM}.lock",
+    "reports_users": f"{_SYSTEM}.peer",
 }
 
 __getattr__ = lazy_exports(__name__, _EXPORTS)

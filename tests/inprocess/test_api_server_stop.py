@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -243,6 +244,13 @@ def test_users_are_limited_only_where_they_have_numbers(path):
             Server(path, reverse, allowed_users=[7]).start()
         with pytest.raises(EndpointError, match="group"):
             Server(path, reverse, group=7).start()
+
+
+def test_users_are_not_limited_where_the_system_does_not_report_them(path, monkeypatch):
+    monkeypatch.setattr("simpleipc_cli.api.server.reports_users", lambda: False)
+    with pytest.raises(SipcError, match="allowed_users: not supported on this platform"):
+        Server(path, reverse, allowed_users=[7]).start()
+    assert not os.path.exists(path)
 
 
 def test_a_listener_without_a_server_is_found(path):

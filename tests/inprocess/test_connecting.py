@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 import threading
 from contextlib import ExitStack, closing, suppress
 from importlib import import_module
 
 import pytest
+from helpers import streams
 from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
 from helpers.streams import accepted, connected, connected_until_busy, listening, write_all
 from helpers.waiting import TIMEOUT
@@ -24,6 +26,15 @@ from simpleipc_cli.errors import (
     SipcError,
 )
 from simpleipc_cli.transport import connect, connect_nowait, listen
+
+
+@pytest.fixture(autouse=True, params=["native"] if sys.platform == "win32" else ["native", "xnu"])
+def system(request, monkeypatch):
+    """The sockets of this system, or such as those of macOS."""
+    if request.param == "xnu":
+        from helpers import xnu  # noqa: PLC0415 - not on Windows
+
+        xnu.install(monkeypatch, sys.modules[__name__], streams)
 
 
 @pytest.fixture
@@ -122,10 +133,10 @@ def test_a_withdrawn_listener_accepts_only_earlier_connections(path, listener):
         listener.stop_listening()
         with pytest.raises(SipcError):
             connect(path, Deadline(0.05))
-        streams = [stack.enter_context(closing(listener.accept())) for _ in waiting]
+        clients = [stack.enter_context(closing(listener.accept())) for _ in waiting]
         with pytest.raises(BlockingIOError):
             listener.accept()
-        assert streams[3].read(bytearray(10), Deadline(TIMEOUT)) == 5
+        assert clients[3].read(bytearray(10), Deadline(TIMEOUT)) == 5
 
 
 def test_a_path_can_be_taken_again_after_its_listener_has_closed(path):

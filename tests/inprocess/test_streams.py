@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _socket
 import os
+import sys
 import threading
+from contextlib import closing
 
 import pytest
 from helpers.inprocess_fixtures import path  # noqa: F401 - fixtures
@@ -23,15 +26,24 @@ def poller(request):
     made.close()
 
 
-@pytest.fixture
-def pair(path):
+@pytest.fixture(params=["native"] if sys.platform == "win32" else ["native", "portable", "xnu"])
+def pair(path, request):
     """Client and server of one connection."""
     with connected(path) as streams:
-        yield streams
+        if request.param == "native":
+            yield streams
+            return
+        from helpers import xnu  # noqa: PLC0415 - not on Windows
+
+        kind = xnu.XnuSocket if request.param == "xnu" else _socket.socket
+        client, server = (xnu.portable(stream, kind) for stream in streams)
+        with closing(client), closing(server):
+            yield client, server
 
 
-def test_each_end_knows_the_process_of_the_other(pair):
-    assert [stream.peer().pid for stream in pair] == [os.getpid()] * 2
+def test_each_end_knows_the_process_of_the_other(path):
+    with connected(path) as pair:
+        assert [stream.peer().pid for stream in pair] == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["to the server", "to the client"])

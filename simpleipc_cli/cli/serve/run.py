@@ -32,7 +32,7 @@ from simpleipc_cli.server.server import ExitReason, Server
 from simpleipc_cli.spool import usable_folders
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.text import printable
-from simpleipc_cli.transport import Listener, Stream, listen
+from simpleipc_cli.transport import Listener, Stream, listen, reports_users
 
 _STOP_SIGNALS, _RELOAD_SIGNALS, _STATS_SIGNALS = (
     [signal.Signals[name] for name in names]
@@ -169,7 +169,7 @@ def run(
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()
         absolute = system.absolute_path(path) if listener is None else path
-        config = _check_spool(options.config, log)
+        config = _check_config(options.config, log)
         handler = _new_handler(options, absolute, descriptors, log)
         _check_limit(descriptors, handler)
         with nullcontext() if options.pid_file is None else PidFile(options.pid_file):
@@ -301,8 +301,14 @@ def _new_callback_handler(name: str, max_concurrency: int, log: Log) -> Handler:
     )
 
 
-def _check_spool(config: ServerConfig, log: Log) -> ServerConfig:
-    """Remove unusable spool folders; log a warning if none is usable."""
+def _check_config(config: ServerConfig, log: Log) -> ServerConfig:
+    """Remove unusable spool folders; log a warning if none is usable.
+
+    Raises SipcError for allowed_users on a system that does not report the user of a client.
+    """
+    if config.allowed_users is not None and not reports_users():
+        what = "--allow-user: this system does not report the user of a client"
+        raise SipcError(what, "leave it out, and use --mode or --group")
     if usable := usable_folders(config.spool_folders):
         return replace(config, spool_folders=usable)
     log.warning(

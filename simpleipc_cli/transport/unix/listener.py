@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,8 +19,9 @@ from simpleipc_cli.errors import NotASocket, PermissionDenied, SipcError
 from simpleipc_cli.system import absolute_path
 from simpleipc_cli.transport.base import OutOfDescriptors
 from simpleipc_cli.transport.base_server import Listener
-from simpleipc_cli.transport.unix.lock import ParentFolder, PathLock
+from simpleipc_cli.transport.unix.lock import ParentFolder, PathLock, is_listening
 from simpleipc_cli.transport.unix.stream import (
+    IS_LINUX,
     UnixStream,
     endpoint_error,
     is_bound,
@@ -28,6 +30,12 @@ from simpleipc_cli.transport.unix.stream import (
     socket_hint,
 )
 
+if sys.platform == "linux":
+    from simpleipc_cli.transport.unix.stream import UnixStream as AcceptedStream
+else:
+    from simpleipc_cli.transport.unix.portable_stream import PortableStream as AcceptedStream
+
+_MAX_ABORTED = 1000  # clients in a row that have closed before they were accepted (tunable)
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SOCKET_UNIT = "use a socket unit that has ListenStream= with a path"
 
@@ -48,18 +56,27 @@ class UnixListener(Listener):
         return self._socket.fileno()
 
     def accept(self) -> UnixStream:
-        try:
-            descriptor, _ = self._socket._accept()  # type: ignore[attr-defined]
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # no longer listening, and the queue is empty
-                raise BlockingIOError from None
-            if error.errno in _OUT_OF_DESCRIPTORS:
-                raise OutOfDescriptors from None
-            what = f"cannot accept on {self.path}: {error.strerror}"
-            raise SipcError(what, socket_hint(error)) from error
-        return UnixStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor))
+        for _ in range(_MAX_ABORTED):
+            try:
+                if not IS_LINUX:
+                    # XNU closes the connection if accept(2) finds no free descriptor: try before.
+                    os.close(os.dup(self._socket.fileno()))
+                descriptor, _ = self._socket._accept()  # type: ignore[attr-defined]
+                break
+            except BlockingIOError:
+                raise
+            except ConnectionAbortedError:
+                continue  # that client has closed; on FreeBSD, also after stop_listening()
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # no longer listening, and the queue is empty
+                    raise BlockingIOError from None
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    raise OutOfDescriptors from None
+                what = f"cannot accept on {self.path}: {error.strerror}"
+                raise SipcError(what, socket_hint(error)) from error
+        else:
+            raise BlockingIOError
+        return AcceptedStream(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor))
 
     def owns_path(self) -> bool:
         try:
@@ -83,7 +100,9 @@ class UnixListener(Listener):
             pass
         except OSError as error:
             warning = f"cannot remove {self.path}: {error.strerror}"
-        self._socket.shutdown(_socket.SHUT_RD)
+        # Fails except on Linux, where a client that has found the path before is now refused.
+        with suppress(OSError):
+            self._socket.shutdown(_socket.SHUT_RD)
         return warning
 
     def close(self) -> None:
@@ -117,7 +136,8 @@ def _listen(
     folder.check_path()
     listening = new_socket(folder.path)
     try:
-        os.fchmod(listening.fileno(), mode)  # bind() takes this mode, less the umask
+        with suppress(OSError):  # EINVAL except on Linux; no client can connect before listen()
+            os.fchmod(listening.fileno(), mode)  # bind() takes this mode, less the umask
         name = folder.bind(listening)
         try:
             if group is not None:
@@ -144,7 +164,8 @@ def _listen(
 
 
 def _check_reachable(path: str) -> None:
-    if not is_bound(path):
+    # The second check takes a place in the queue; gVisor passes only that one.
+    if not is_bound(path) and not is_listening(path):
         raise NotASocket(
             f"no client can connect to {path}: its file system cannot hold a socket",
             "choose a path on another file system",

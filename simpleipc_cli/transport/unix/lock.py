@@ -27,10 +27,12 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.system.posix import is_at_path, lock_nowait
 from simpleipc_cli.transport.unix.stream import (
+    IS_LINUX,
     MAX_ADDRESS,
     O_PATH,
     SocketAddress,
     file_type,
+    is_bound,
     lower_strerror,
     new_socket,
 )
@@ -40,6 +42,8 @@ _TIMEOUT = 12.0  # seconds; long enough for a lock to become stale (tunable)
 _POLL_INTERVAL = 0.01  # seconds between tries to get the lock (tunable)
 _MAX_NAME = 255  # bytes in a file's name (NAME_MAX of Linux)
 
+# What open(2) returns for a link with O_NOFOLLOW, and for a socket: on Linux, and on FreeBSD.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP)
 _FOLDER_FLAGS = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _START_LOCK_MODE = 0o600
 # Some file systems require O_RDWR for a lock. O_NONBLOCK: another user may have made a FIFO.
@@ -100,13 +104,13 @@ class ParentFolder:
             mode = self.stat(self.name).st_mode
             if not stat.S_ISSOCK(mode):
                 raise NotASocket(f"{self.path} is {file_type(mode)}, not a socket")
-            if _is_listening(self.path):
+            if is_listening(self.path):
                 raise AddressInUse(f"another server is listening on {self.path}")
         except FileNotFoundError:
             return
 
 
-def _is_listening(path: str) -> bool:
+def is_listening(path: str) -> bool:
     """Return whether a server listens on the socket at `path`."""
     probing = new_socket(path)
     try:
@@ -116,7 +120,7 @@ def _is_listening(path: str) -> bool:
     except BlockingIOError:
         return True  # its queue is full
     except ConnectionRefusedError:
-        return False
+        return not IS_LINUX and is_bound(path)  # only Linux does not refuse if its queue is full
     except PermissionError:
         raise PermissionDenied(f"{path} is another user's socket", "choose another path") from None
     finally:
@@ -208,7 +212,7 @@ class PathLock:
                 self._unlink_stale()
             return
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, or a socket
+            if error.errno not in _NO_FILE:
                 raise
             raise self._in_the_way(lower_strerror(error)) from error
         try:

@@ -1,7 +1,7 @@
-"""Streams over Unix domain sockets, and connecting to a path.
+"""Streams over Unix domain sockets, and connecting to a path, as Linux does it best.
 
-Does not parse packets. Imports `_socket` in place of `socket`, whose enums take longer to load than
-the rest of a small exchange takes.
+Other systems use the subclass in portable_stream.py. Does not parse packets. Imports `_socket` in
+place of `socket`, whose enums take longer to load than the rest of a small exchange takes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import _socket
 import errno
 import os
 import stat
+import sys
 
 from simpleipc_cli.errors import (
     EndpointError,
@@ -31,16 +32,26 @@ from simpleipc_cli.transport.base import Peer, Stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal
 
     from simpleipc_cli.deadline import Deadline
     from simpleipc_cli.pktline import Buffer
 
-MAX_ADDRESS = 107
-"""Bytes of a path that fit into a socket address, not counting its NUL (unix(7))."""
+IS_LINUX = sys.platform == "linux"
+"""Whether the system calls have the meanings that Linux gives them. See portable_stream.py."""
+
+MAX_ADDRESS = 107 if IS_LINUX else 103
+"""Bytes of a path that fit into a socket address, not counting its NUL (unix(7), unix(4))."""
+
+_MAX_TEMPORARY = 64  # bytes of $TMPDIR that leave space for "/sipc-XXXXXXXX/s/.sipc-XXXXXXXX"
 
 O_PATH = getattr(os, "O_PATH", 0)
 """Flag to open a file without permission to read it; 0 (open for reading) if not supported."""
 
+# Python ignores SIGPIPE, so systems without the flag do not need it.
+_NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
+_NONBLOCKING = getattr(_socket, "SOCK_NONBLOCK", 0)
+_SO_PEERCRED = getattr(_socket, "SO_PEERCRED", 0)
 _UCRED_SIZE = 12  # bytes of a struct ucred: three numbers (unix(7))
 _MAX_BLOCKED = 1.0
 """Maximum time, in seconds, of one system call (tunable). Python handles signals only between
@@ -65,7 +76,7 @@ class UnixStream(Stream):
         return self._socket.fileno()
 
     def peer(self) -> Peer:
-        found = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_SIZE)
+        found = self._socket.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, _UCRED_SIZE)
         return Peer(*memoryview(found).cast("i"))
 
     def read(self, buffer: Buffer, deadline: Deadline) -> int:
@@ -84,7 +95,7 @@ class UnixStream(Stream):
             except ConnectionResetError:
                 return 0
             except OSError as error:
-                raise _read_error(error) from error
+                raise read_error(error) from error
 
     def read_nowait(self, buffer: Buffer) -> int:
         try:
@@ -94,7 +105,7 @@ class UnixStream(Stream):
         except ConnectionResetError:
             return 0
         except OSError as error:
-            raise _read_error(error) from error
+            raise read_error(error) from error
 
     def peek_nowait(self) -> bool:
         try:
@@ -111,8 +122,8 @@ class UnixStream(Stream):
     def _send(self, buffers: Sequence[Buffer], flags: int) -> int:
         try:
             if len(buffers) == 1:
-                return self._socket.send(buffers[0], flags | _socket.MSG_NOSIGNAL)
-            return self._socket.sendmsg(buffers[:MAX_BUFFERS], (), flags | _socket.MSG_NOSIGNAL)
+                return self._socket.send(buffers[0], flags | _NO_SIGNAL)
+            return self._socket.sendmsg(buffers[:MAX_BUFFERS], (), flags | _NO_SIGNAL)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -131,7 +142,8 @@ class UnixStream(Stream):
         self._socket.close()
 
 
-def _read_error(error: OSError) -> SipcError:
+def read_error(error: OSError) -> SipcError:
+    """Translate an operating system error about reading."""
     what = f"cannot read from the connection: {error.strerror}"
     return SipcError(what, socket_hint(error))
 
@@ -155,7 +167,7 @@ def connect_nowait(path: str) -> UnixStream:
 
 def _connect(path: str, deadline: Deadline | None) -> UnixStream:
     """Connect; if the queue is full, block until the deadline, if there is one."""
-    connecting = new_socket(path, _socket.SOCK_NONBLOCK)
+    connecting = new_socket(path, _socket.SOCK_STREAM | _NONBLOCKING)
     try:
         with SocketAddress(path) as address:
             try:
@@ -170,17 +182,22 @@ def _connect(path: str, deadline: Deadline | None) -> UnixStream:
     except BaseException as error:
         connecting.close()
         if isinstance(error, BlockingIOError):
-            raise ServerBusy(f"{path} is busy: its queue is full") from None
+            raise busy_error(path) from None
         if isinstance(error, OSError):
             raise endpoint_error(error, path) from None
         raise
     return UnixStream(connecting)
 
 
-def new_socket(path: str, flags: int = 0) -> _socket.socket:
-    """Return a stream socket. Raises EndpointError, which names `path`."""
+def busy_error(path: str) -> ServerBusy:
+    """Return the error about a full queue."""
+    return ServerBusy(f"{path} is busy: its queue is full")
+
+
+def new_socket(path: str, kind: int = _socket.SOCK_STREAM) -> _socket.socket:
+    """Return a socket. Raises EndpointError, which names `path`."""
     try:
-        return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | flags)
+        return _socket.socket(_socket.AF_UNIX, kind)
     except OSError as error:
         what = f"cannot create a socket for {path}: {error.strerror}"
         raise _other_error(what, error, socket_hint(error)) from None
@@ -219,11 +236,21 @@ def _set_timeout(target: _socket.socket, option: int, seconds: float | None) -> 
 def _timeval(seconds: float) -> memoryview:
     """Return a struct timeval. 0 means no timeout; any other time is rounded up to 1 us."""
     micros = max(1, int(min(seconds, _MAX_SECONDS) * 1_000_000)) if seconds else 0
-    value = memoryview(bytearray(16)).cast("l")[:2]  # `struct` loads slowly
+    value = memoryview(bytearray(16)).cast(_TIMEVAL_CODE)[:2]  # `struct` loads slowly
     value[0], value[1] = divmod(micros, 1_000_000)
     return value
 
 
+def timeval_code(option: int) -> Literal["q", "l"]:
+    """Return the type of the two numbers of a struct timeval, as in the module `struct`.
+
+    `option`: SO_RCVTIMEO or SO_SNDTIMEO. 66 and 67 take 64-bit numbers on a 32-bit system, too
+    (SO_RCVTIMEO_NEW in asm-generic/socket.h).
+    """
+    return "q" if option in (66, 67) else "l"
+
+
+_TIMEVAL_CODE = timeval_code(_socket.SO_RCVTIMEO)
 _MAX_TIMEVAL = _timeval(_MAX_BLOCKED)  # most calls need no other
 
 
@@ -267,10 +294,15 @@ class SocketAddress:
         import tempfile  # noqa: PLC0415 - only for long paths without /proc
 
         try:
-            self._folder = tempfile.mkdtemp(prefix="sipc-")
+            parent = tempfile.gettempdir()
+            if len(os.fsencode(parent)) > _MAX_TEMPORARY:
+                parent = "/tmp"  # noqa: S108 - a new folder with a random name
+            self._folder = tempfile.mkdtemp(prefix="sipc-", dir=parent)
             os.symlink(os.path.abspath(path), f"{self._folder}/s")
-        except OSError as error:
+        except BaseException as error:
             self.__exit__()
+            if not isinstance(error, OSError):
+                raise
             raise EndpointError(
                 f"cannot create a short name for {path}: {lower_strerror(error)}",
                 file_hint(error, "choose a shorter path"),
@@ -296,9 +328,12 @@ def fd_path(descriptor: int) -> str:
 def is_bound(path: str) -> bool:
     """Return False if the kernel reports that no process has the socket at `path` open.
 
-    Use a datagram socket: its connect() fails with EPROTOTYPE, and the server gets no connection.
+    Use a datagram socket: its connect() fails with EPROTOTYPE, also while the queue is full, and
+    the server gets no connection (unp_connect() of XNU and the BSDs, unix_find_bsd() of Linux).
+
+    Raises EndpointError without descriptors.
     """
-    probing = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    probing = new_socket(path, _socket.SOCK_DGRAM)
     try:
         with SocketAddress(path) as address:
             probing.connect(address)
@@ -314,7 +349,7 @@ def is_bound(path: str) -> bool:
 def endpoint_error(error: OSError, path: str) -> EndpointError:  # noqa: PLR0911
     """Translate an operating system error about the endpoint."""
     match error.errno:
-        case errno.ECONNREFUSED:
+        case errno.ECONNREFUSED | errno.ENOTSOCK:
             return _refused(path)
         case errno.ENOENT:
             return PathNotFound(f"{path} does not exist")
@@ -350,7 +385,10 @@ def lower_strerror(error: OSError) -> str:
 
 
 def _refused(path: str) -> EndpointError:
-    """Explain ECONNREFUSED: Linux returns it for a stale socket and for any other type of file."""
+    """Explain ECONNREFUSED: Linux returns it for a stale socket and for any other type of file.
+
+    For other types of files, other systems return ENOTSOCK.
+    """
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
