@@ -16,6 +16,7 @@ from helpers.wire import connect, is_listening
 
 from simpleipc_cli.errors import EndpointError, PermissionDenied
 from simpleipc_cli.transport import listen
+from simpleipc_cli.transport.unix import listener as listener_module
 from simpleipc_cli.transport.unix.stream import is_bound
 
 
@@ -173,3 +174,12 @@ def test_the_check_whether_a_socket_is_bound_takes_no_place_in_its_backlog(endpo
             client.close()
     endpoint.touch()
     assert not is_bound(str(endpoint))
+
+
+def test_a_system_on_which_only_a_stream_socket_finds_the_listener_is_supported(
+    endpoint, monkeypatch
+):
+    """Such as gVisor, where connect(2) of a datagram socket is refused."""
+    monkeypatch.setattr(listener_module, "is_bound", lambda _path: False)
+    with listening(endpoint):
+        assert is_listening(endpoint)
