@@ -1,8 +1,8 @@
 """Processes that outlive their parent: a server in the background, and Detached.
 
-Each leads a new session, so that neither Ctrl-C nor the end of a terminal signals it. It keeps no
-descriptors of its caller: standard input and output are /dev/null (a shell's `$(...)` around the
-command must end), other inherited descriptors are closed.
+Each leads a new session, or at least a new process group, so that neither Ctrl-C nor the end of a
+terminal signals it. It keeps no descriptors of its caller: standard input and output are /dev/null
+(a shell's `$(...)` around the command must end), other inherited descriptors are closed.
 
 A server in the background is forked. It keeps standard error until it listens, to print its errors
 there. When it listens, it writes one byte to a pipe. If it exits before, the pipe ends without that
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from time import monotonic
@@ -27,13 +28,16 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, SpawnFailed, errno_hint
 from simpleipc_cli.process import base
 from simpleipc_cli.process.posix.child import ChildProcess, start_child
-from simpleipc_cli.process.posix.spawn import ALL_SIGNALS, SHELL, Command
+from simpleipc_cli.process.posix.spawn import ALL_SIGNALS, SHELL, Command, session_options
 from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.transport import HANGUP, READ, new_poller
 
 _GRACE_PERIOD = 2.0  # seconds after a signal that ends a process (tunable)
 _CHUNK = 1 << 16
-_MAX_FDS = 1 << 16  # descriptors to check without /proc; the process's limit may be 10**9
+_MAX_FDS = 1 << 16  # descriptors to check without a folder of them; the limit may be 10**9
+
+# Lists the open descriptors. /dev/fd of the BSDs may have only the standard streams.
+_FD_FOLDER = "/dev/fd" if sys.platform == "darwin" else "/proc/self/fd"
 
 # Standard output is the pipe to drain. Standard error is a pipe that ends when this process
 # detaches: a shell redirects the standard input of background jobs, and descriptors above 2 may be
@@ -48,7 +52,7 @@ def inheritable_fds() -> list[int]:
     that reads a program's output to the end.
     """
     try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+        numbers = [int(name) for name in os.listdir(_FD_FOLDER)]
     except OSError:
         numbers = list(range(min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS)))
     return [number for number in numbers if number > 2 and _is_inheritable(number)]
@@ -234,7 +238,7 @@ def _start(
         arguments,
         environment,
         file_actions=actions,
-        setsid=True,
         setsigmask=(),
         setsigdef=ALL_SIGNALS,
+        **session_options(),
     )

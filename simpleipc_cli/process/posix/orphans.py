@@ -59,8 +59,8 @@ def reap() -> None:
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
             found = {int(word) for word in file.read().split()}  # the main thread gets orphans
-    except OSError:  # /proc is not mounted
-        return
+    except OSError:
+        return  # without Linux's /proc orphans cannot be listed: they stay zombies
     is_due = True  # set it before the check: a start may end now
     if starting:
         return

@@ -92,7 +92,7 @@ class PidFile(base.PidFile):
             return self._no_folder()
         if error.errno == errno.EISDIR:
             return self._in_the_way("a directory")
-        if error.errno == errno.ELOOP and os.path.islink(self._path):
+        if os.path.islink(self._path):  # ELOOP; EMLINK in FreeBSD, EFTYPE in NetBSD
             return self._not_written("it is a symbolic link", "give the name of its target")
         hint = file_hint(error, "choose another path")
         return self._not_written(str(error.strerror).lower(), hint)

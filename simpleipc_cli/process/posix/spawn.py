@@ -12,10 +12,12 @@ import os
 import re
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from simpleipc_cli.errors import SipcError
 from simpleipc_cli.process import base
 
 SHELL = "/bin/sh"
@@ -29,15 +31,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+:,./=-]*")
 # A word that a shell passes unchanged, and that may name a file.
 _LITERAL = re.compile(r"[A-Za-z0-9_@%+:,./\x80-\U0010ffff][A-Za-z0-9_@%+:,./~#\x80-\U0010ffff-]*")
 
-# Builtins and reserved words of dash and bash: /bin/sh may be either.
+# Builtins, aliases and reserved words of each shell that may be /bin/sh: dash, bash (macOS), ash
+# (BusyBox, FreeBSD, NetBSD) and ksh (OpenBSD).
 _SHELL_WORDS = frozenset(
     (
-        ". : alias bg bind break builtin caller case cd chdir command compgen complete compopt "
-        "continue coproc declare dirs disown do done echo elif else enable esac eval exec exit "
-        "export false fc fg fi for function getopts hash help history if in jobs kill let local "
-        "logout mapfile popd printf pushd pwd read readarray readonly return select set shift "
-        "shopt source suspend test then time times trap true type typeset ulimit umask unalias "
-        "unset until wait while"
+        ". : alias autoload bg bind break builtin caller case cd chdir command compgen complete "
+        "compopt continue coproc declare dirs disown do done echo elif else enable esac eval exec "
+        "exit export false fc fdflags fg fi for freebsd_wordexp function functions getopts hash "
+        "help history if in inputrc integer jobid jobs kill let local logout mapfile popd print "
+        "printf pushd pwd r read readarray readonly return select set setvar shift shopt source "
+        "specialvar stop suspend test then time times trap true type typeset ulimit umask unalias "
+        "unset until wait whence while wordexp"
     ).split()
 )
 
@@ -45,11 +49,34 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
-# Flags of the C libraries on Linux. Other systems have another value for _SETSID, or none.
-_SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
+_FORBIDDEN = {errno.EPERM, errno.ENOSYS}  # errors of a sandbox; others may be gone later
+_SETPGROUP = 0x02  # the same on all systems
+_STDERR = 2
 
-# Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t. Python does not know
-# their sizes. The largest are those of glibc: 336, 80 and 128.
+
+class _Library(NamedTuple):
+    """What Python does not know of a C library: the flags of posix_spawnattr_setflags(3)."""
+
+    function: str
+    """The name of a function that other C libraries lack."""
+    reset: int
+    """POSIX_SPAWN_SETSIGDEF and POSIX_SPAWN_SETSIGMASK."""
+    setsid: int = 0
+    """POSIX_SPAWN_SETSID; 0 if there is none."""
+    close: int = 0
+    """POSIX_SPAWN_CLOEXEC_DEFAULT of macOS; 0 if there is none."""
+
+
+# From spawn.h of glibc, musl, macOS (sys/spawn.h of XNU) and the BSDs.
+_BSD = _Library("kqueue", 0x10 | 0x20)
+_LIBRARIES = {
+    "linux": _Library("epoll_create1", 0x04 | 0x08, setsid=0x80),
+    "darwin": _Library("kqueue", 0x04 | 0x08, setsid=0x0400, close=0x4000),
+    **dict.fromkeys(("dragonfly", "freebsd", "netbsd", "openbsd"), _BSD),
+}
+
+# Bytes for a posix_spawnattr_t, a posix_spawn_file_actions_t or a sigset_t. The largest are those
+# of glibc: 336, 80 and 128. On macOS and in most BSDs the first two are pointers.
 _STRUCT_SIZE = 1024
 
 
@@ -88,7 +115,8 @@ class Command(base.Command):
         """Return the argument list with which a shell runs the line."""
         if self._is_local_file():
             return [SHELL, "-c", "./" + shlex.quote(self._word)]
-        return [SHELL, "-c", "--", self.line]
+        # An option must not begin with a space. FreeBSD's shell would execute a "--".
+        return [SHELL, "-c", " " + self.line if self.line[:1] in {"-", "+"} else self.line]
 
     def direct_argv(self) -> tuple[str, list[str]] | None:
         """Return the program's file and its argument list; None if a shell is needed."""
@@ -138,7 +166,8 @@ def _places(word: str, search_path: str) -> list[str]:
 class Program(NamedTuple):
     """A program to start with default signal handling, as the leader of a new session.
 
-    Its session has no terminal, so it cannot block on one. It cannot leave its process group.
+    Its session has no terminal, so it cannot block on one. It cannot leave its process group. If
+    posix_spawn(3) cannot create sessions, it is the leader of a new process group.
     """
 
     path: str
@@ -148,7 +177,8 @@ class Program(NamedTuple):
     files: Sequence[tuple[int, int]] = ()
     """Pairs of this process's and the child's descriptors.
 
-    The child inherits no others, except those that are marked inheritable.
+    The child inherits no others, except those that are marked inheritable; on macOS, only standard
+    error of them.
     """
     variables: Mapping[str, str] = NO_VARIABLES
     """Added to the environment; must have other names."""
@@ -159,11 +189,35 @@ SpawnProgram = Callable[[Program], int]
 
 
 @cache
+def session_options() -> Mapping[str, Any]:
+    """Return the arguments with which os.posix_spawn creates a session, or at least a group.
+
+    Raises SipcError if the system forbids new processes.
+    """
+    try:
+        os.posix_spawn("", [SHELL], {}, setsid=True)  # there is no such program
+    except NotImplementedError:  # for example in the BSDs
+        return {"setpgroup": 0}
+    except OSError as error:
+        if error.errno in _FORBIDDEN:
+            raise SipcError(
+                f"cannot start processes: {error.strerror}",
+                "allow clone3(2), vfork(2) and setsid(2) in the sandbox",
+            ) from error
+    return {"setsid": True}
+
+
+@cache
 def best_spawn() -> SpawnProgram:
-    """Return the best available function. The first call loads ctypes, in some milliseconds."""
+    """Return the best available function. The first call loads ctypes, in some milliseconds.
+
+    Raises SipcError if the system forbids new processes.
+    """
+    session_options()  # asked now, not by the first request
     try:
         return spawn_libc()
-    except (AttributeError, ImportError, MemoryError, OSError):
+    except (AttributeError, ImportError, KeyError, MemoryError, OSError):
+        # KeyError: an unknown system.
         # MemoryError: ctypes allocates executable memory when it is loaded, which some systems
         # forbid (MemoryDenyWriteExecute= of systemd).
         return spawn_os
@@ -178,7 +232,7 @@ def spawn_os(program: Program) -> int:
         file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in program.files],
         setsigmask=(),
         setsigdef=ALL_SIGNALS,
-        setsid=True,
+        **session_options(),
     )
 
 
@@ -186,19 +240,20 @@ def spawn_libc() -> SpawnProgram:
     """Return a function that does not block other threads; fails in some builds of Python."""
     import ctypes  # noqa: PLC0415 - see best_spawn()
 
-    return _LibcSpawn(ctypes).spawn
+    return _LibcSpawn(ctypes, _LIBRARIES[sys.platform.rstrip("0123456789")]).spawn
 
 
 class _LibcSpawn:
     """The C library's functions, and the attributes of all children."""
 
-    def __init__(self, ctypes: Any) -> None:
+    def __init__(self, ctypes: Any, library: _Library) -> None:
         """Raises AttributeError, OSError if the C library lacks a function."""
         self._c = ctypes
+        self._library = library
         self._pointer_size = ctypes.sizeof(ctypes.c_char_p)
         # Short calls keep the interpreter lock: acquiring it again could take milliseconds.
         quick = ctypes.PyDLL(None)
-        quick.epoll_create1  # noqa: B018 - not a C library of Linux without it
+        getattr(quick, library.function)  # the C library is the one that the flags are for
         self._spawn = ctypes.CDLL(None).posix_spawn
         self._init = quick.posix_spawn_file_actions_init
         self._add_dup2 = quick.posix_spawn_file_actions_adddup2
@@ -214,8 +269,9 @@ class _LibcSpawn:
         for number in ALL_SIGNALS:
             quick.sigaddset(signals, int(number))  # fails for the two that glibc uses
         _check(quick.posix_spawnattr_setsigdefault(attributes, signals))
-        flags = self._c.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)
-        _check(quick.posix_spawnattr_setflags(attributes, flags))
+        setsid = self._library.setsid if "setsid" in session_options() else 0
+        flags = self._library.reset | self._library.close | (setsid or _SETPGROUP)
+        _check(quick.posix_spawnattr_setflags(attributes, self._c.c_short(flags)))
         return attributes
 
     def spawn(self, program: Program) -> int:
@@ -228,6 +284,9 @@ class _LibcSpawn:
         try:
             for ours, theirs in program.files:
                 _check(self._add_dup2(actions, ours, theirs))
+            if self._library.close:
+                # macOS has no pipe2 and no accept4: for a moment, new descriptors are inheritable.
+                _check(self._add_dup2(actions, _STDERR, _STDERR))
             given = (path, actions, self._attributes, argv, envp)
             _check(self._spawn(self._c.byref(number), *given), program.path)
         finally:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write_program(path: Path, text: str = SCRIPT) -> Path:
 
 
 def by_shell(line: str) -> list[str]:
-    return [SHELL, "-c", "--", line]
+    return [SHELL, "-c", line]
 
 
 def output(arguments: list[str], folder: Path | None = None) -> bytes:
@@ -133,10 +134,14 @@ BASH_WORDS = """
     bind builtin caller compgen complete compopt coproc declare dirs disown enable function help
     history let logout mapfile popd pushd readarray select shopt source suspend time typeset [[
 """.split()
+BSD_WORDS = """
+    autoload fdflags freebsd_wordexp functions inputrc integer jobid print r setvar specialvar stop
+    whence wordexp
+""".split()
 
 
 def test_the_shell_runs_builtins_and_reserved_words(command, programs):
-    for word in (*POSIX_WORDS, *BASH_WORDS):
+    for word in (*POSIX_WORDS, *BASH_WORDS, *BSD_WORDS):
         write_program(programs / word)
         for line in (word, f"{word} x"):
             assert command(line).direct_argv() is None
@@ -170,8 +175,15 @@ def test_a_directory_on_path_is_not_run_as_a_program(command, programs):
     assert command("folder").is_missing()
 
 
-def test_a_line_that_begins_with_a_dash_is_no_option_of_the_shell(command):
-    assert b"not executed" not in output(command("-c 'echo not executed'").shell_argv())
+@pytest.mark.parametrize("line", ["-c 'echo not executed'", "+x; echo executed", "-- echo not"])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_line_that_begins_with_an_option_is_a_command(line, shell, command):
+    """FreeBSD's shell takes the word after -c for the command, so there may be no "--"."""
+    _, option, *words = command(line).shell_argv()
+    assert (option, [word.strip() for word in words]) == ("-c", [line])
+    done = subprocess.run([shutil.which(shell), option, *words], capture_output=True)
+    assert done.stdout == (b"executed\n" if "; echo" in line else b"")
+    assert b"not found" in done.stderr
 
 
 # One word that is a file here

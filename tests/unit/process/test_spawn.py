@@ -20,13 +20,13 @@ from helpers.server import Server
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask
 
+from simpleipc_cli.process.posix import spawn
 from simpleipc_cli.process.posix.background import inheritable_fds
 from simpleipc_cli.process.posix.child import StdioPipes
 from simpleipc_cli.process.posix.spawn import (
     NO_VARIABLES,
     Command,
     Program,
-    best_spawn,
     spawn_libc,
     spawn_os,
 )
@@ -116,8 +116,14 @@ def test_a_program_leads_a_session_and_has_the_default_signal_state(start):
     lines = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
     assert int(lines["SigBlk"], 16) == 0
     assert int(lines["SigIgn"], 16) & ~(0b11 << 31) == 0  # two are used by glibc itself
-    pid, _, rest = status.splitlines()[-1].partition(" ")  # pid (name) state parent group session
-    assert rest.split()[3:5] == [pid, pid]
+    pid, group, session = group_and_session(status.splitlines()[-1])
+    assert (group, session) == (pid, pid)
+
+
+def group_and_session(line: str) -> tuple[int, int, int]:
+    """Return three numbers of a process from its proc_pid_stat(5): pid, group, session."""
+    pid, _, rest = line.partition(" ")  # the rest: (name) state parent group session
+    return (int(pid), *map(int, rest.split()[3:5]))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +189,22 @@ def test_too_many_processes_are_an_error(by):
 def test_a_nul_in_a_text_is_an_error(start, program, arguments, given):
     with pytest.raises(ValueError, match="null"):
         start(Program(program, arguments, given))
+
+
+# -- on a system whose posix_spawn(3) creates no sessions -------------------------------------
+
+
+@pytest.mark.parametrize("how", [spawn_libc, lambda: spawn_os], ids=["library", "python"])
+def test_without_sessions_a_program_leads_a_process_group(how, monkeypatch):
+    monkeypatch.setattr(spawn, "session_options", lambda: {"setpgroup": 0})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        status = output_of(how(), "/bin/cat", "/proc/self/status", "/proc/self/stat").decode()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    pid, group, session = group_and_session(status.splitlines()[-1])
+    assert (group, session) == (pid, os.getsid(0))
+    assert "SigBlk:\t0000000000000000\n" in status
 
 
 # -- concurrently ---------------------------------------------------------------------------
@@ -315,42 +337,3 @@ def test_handlers_that_start_at_once_do_not_inherit_each_others_descriptors(endp
         for thread in threads:
             thread.join(TIMEOUT)
     assert found == [(b"0\n1\n2\n3\n", True)] * 80  # the last one lists the folder
-
-
-# -- without the C library -----------------------------------------------------------------
-
-WITHOUT = {
-    "no ctypes": "sys.modules['ctypes'] = None",
-    "no memory for it": """
-class Refusing:
-    def find_spec(self, name, path=None, target=None):
-        if name == "ctypes":
-            raise MemoryError
-sys.meta_path.insert(0, Refusing())
-""",
-    "no such function": "import ctypes; ctypes.CDLL = lambda name: object()",
-    "no library": """
-import ctypes
-def refuse(name):
-    raise OSError("no")
-ctypes.CDLL = refuse
-""",
-}
-
-
-@pytest.mark.parametrize("spoil", WITHOUT.values(), ids=WITHOUT)
-def test_python_starts_programs_if_posix_spawn_is_missing(spoil):
-    program = f"""
-import os, sys
-{spoil}
-from simpleipc_cli.process.posix.spawn import Program, spawn_os, best_spawn
-assert best_spawn() is spawn_os
-pid = best_spawn()(Program("/bin/echo", ["echo", "started"], {{}}))
-assert os.waitpid(pid, 0)[1] == 0
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"started\n", b"")
-
-
-def test_posix_spawn_is_used_if_it_has_the_needed_features():
-    assert best_spawn() is not spawn_os
