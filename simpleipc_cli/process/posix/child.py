@@ -32,7 +32,8 @@ from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
-# Runs "$@" with a soft descriptor limit. -S and -n are not in POSIX, but in all shells on Linux.
+# Runs "$@" with a soft descriptor limit. -S and -n are not in POSIX, but in each shell that may be
+# /bin/sh on Linux, macOS and the BSDs.
 _WITH_LIMIT = 'ulimit -S -n "$0" && exec "$@"'
 
 _HELD_BY_HANDLERS = {errno.EAGAIN, errno.EMFILE, errno.ENFILE}  # processes and descriptors
@@ -159,7 +160,9 @@ class ChildProcess(base.ChildProcess):
         except ProcessLookupError:
             return False
         except OSError:
-            pass  # its members run as another user, or a sandbox forbids the call
+            # Its members run as another user, or a sandbox forbids the call. On macOS also if only
+            # zombies are left: then they are waited for until their parent reaps them.
+            pass
         return True
 
 
@@ -401,7 +404,11 @@ class WorkerPipes(StdioPipes):
 
 
 def _unread(descriptor: int) -> int:
-    """Return the number of bytes in a pipe, even if it has no reader. Raises SipcError."""
+    """Return the number of bytes in a pipe, even if it has no reader. Raises SipcError.
+
+    For a write end it is always 0 on macOS and in the BSDs: there a worker counts as one that has
+    read its whole request, even if it has not.
+    """
     size = struct.pack("@i", 0)
     try:
         (found,) = struct.unpack("@i", fcntl.ioctl(descriptor, termios.FIONREAD, size))

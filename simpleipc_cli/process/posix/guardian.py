@@ -19,8 +19,13 @@ import struct
 import sys
 from itertools import count
 from threading import Lock
+from time import sleep
 
 _SHELL = "/bin/sh"
+
+# macOS has no SOCK_SEQPACKET for AF_UNIX. A stream is as good: all messages have the same size, and
+# a descriptor arrives with the first byte of its message.
+_SOCKET_TYPE = socket.SOCK_STREAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
 
 _HOLD, _ASSIGN, _RELEASE = range(3)
 _MESSAGE = struct.Struct("=BQQ")  # action, number of the pipe, handler's process group
@@ -29,7 +34,9 @@ _SERVER = 1  # the guardian's descriptor for its connection to the server
 # In the background, so that init adopts it. There, a shell redirects standard input.
 _START = '"$@" &'
 
-_POLL_INTERVAL = 20  # milliseconds between scans for a handler that is being started (tunable)
+_POLL_INTERVAL = 0.02  # seconds between scans for a handler that is being started (tunable)
+
+_NO_READER = select.POLLERR | select.POLLHUP | select.POLLNVAL  # of a pipe's write end
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -90,8 +97,8 @@ class Guardian:
 
 
 def _start_program() -> socket.socket:
-    """Start the guardian in a new session, where it gets no signals from a terminal."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """Start the guardian in a new process group, where it gets no signals from a terminal."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, _SOCKET_TYPE)
     with theirs:
         pid = os.posix_spawn(
             _SHELL,
@@ -101,7 +108,7 @@ def _start_program() -> socket.socket:
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SERVER),
                 (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
             ],
-            setsid=True,
+            setpgroup=0,
             setsigmask=(),
         )
     try:
@@ -116,28 +123,35 @@ def main() -> None:
     """Keep pipes open until the server has ended, then kill their handlers."""
     for number in _IGNORED:  # a service manager signals every process of a service
         signal.signal(number, signal.SIG_IGN)
+    try:
+        os.setsid()
+    except OSError:
+        pass  # a sandbox forbids it: the process group is enough
     held = _serve(socket.socket(fileno=_SERVER))
     unassigned = select.poll()  # pipes of handlers that the server was starting
     for pipe, group in held.values():
         if group:
             _kill(group)
         else:
-            unassigned.register(pipe, 0)
+            unassigned.register(pipe, select.POLLOUT)  # macOS reports nothing without an event
     names = {pipe: f"pipe:[{os.fstat(pipe).st_ino}]" for pipe, group in held.values() if not group}
     while names:
         for process in _processes():
             if _input(process) in names.values():
                 _kill(int(process))  # its number is also its group's
-        for pipe, _ in unassigned.poll(_POLL_INTERVAL):  # it has no reader now
-            unassigned.unregister(pipe)
-            del names[pipe]
+        for pipe, events in unassigned.poll(0):
+            if events & _NO_READER:
+                unassigned.unregister(pipe)
+                del names[pipe]
+        if names:
+            sleep(_POLL_INTERVAL)
 
 
 def _processes() -> list[str]:
     try:
         return [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return []  # these handlers keep waiting
+        return []  # without /proc these handlers are not found: they wait until they end themselves
 
 
 def _input(process: str) -> str:
@@ -158,8 +172,8 @@ def _serve(server: socket.socket) -> dict[int, tuple[int, int]]:
     """Return the pipes when the server ends: descriptor and process group by number."""
     held: dict[int, tuple[int, int]] = {}
     while True:
-        message, descriptors, _, _ = socket.recv_fds(server, _MESSAGE.size, 1)
-        if not message:
+        message, descriptors, _, _ = socket.recv_fds(server, _MESSAGE.size, 1, socket.MSG_WAITALL)
+        if len(message) < _MESSAGE.size:
             return held
         action, number, group = _MESSAGE.unpack(message)
         if action == _HOLD:
