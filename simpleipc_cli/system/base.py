@@ -46,6 +46,8 @@ class System(Protocol):
     """Whether files have owners, groups and modes."""
     SPOOL_FOLDERS: tuple[str, ...]
     """Directories for spool files, in the order in which they are tried after $TMPDIR."""
+    PIPE_BUF: int
+    """Bytes that a writable pipe accepts without blocking, and as one piece."""
     OPEN_FLAGS: int
     """Flags for every file that is opened: child processes must not inherit it."""
     O_NONBLOCK_FLAGS: int

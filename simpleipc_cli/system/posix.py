@@ -24,6 +24,7 @@ MAX_WAIT = 0.5
 HAS_OWNERSHIP = True
 
 SPOOL_FOLDERS: tuple[str, ...] = ("/var/tmp", "/tmp")  # noqa: S108 - files without names
+PIPE_BUF = 4096 if sys.platform == "linux" else 512  # select.PIPE_BUF is slow to load
 OPEN_FLAGS = os.O_CLOEXEC
 O_NONBLOCK_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 
@@ -31,19 +32,37 @@ _PIPE_SIZE = 1 << 20  # bytes; the default maximum of Linux (fs.pipe-max-size, p
 _OVERFLOW_USER = 65534  # the default of /proc/sys/kernel/overflowuid
 _ALL_USERS = 0xFFFFFFFF  # no user has the last number (user_namespaces(7))
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+_DEFAULT_FDS = 1024  # the usual soft limit of Linux; what it is not is found out by EMFILE
+_MAX_FDS, _MIN_FDS = 1 << 20, 10240  # to try on macOS; OPEN_MAX of its sys/syslimits.h
 
 
 def get_fd_limits() -> tuple[int, int]:
     import resource  # noqa: PLC0415 - few callers need it
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:  # a sandbox forbids it
+        return _DEFAULT_FDS, _DEFAULT_FDS
     none = resource.RLIM_INFINITY
-    return sys.maxsize if soft == none else soft, sys.maxsize if hard == none else hard
+    soft, hard = (sys.maxsize if limit == none else limit for limit in (soft, hard))
+    return soft, hard if sys.platform != "darwin" else _accepted_fd_limit(soft, hard)
+
+
+def _accepted_fd_limit(soft: int, hard: int) -> int:
+    """Return the highest limit that macOS accepts; its hard limit may be higher."""
+    limit = min(hard, _MAX_FDS)
+    while limit > soft:
+        if set_fd_limit(limit):
+            set_fd_limit(soft)
+            return limit
+        limit = max(limit // 2, _MIN_FDS) if limit > _MIN_FDS else soft
+    return soft
 
 
 def count_open_fds() -> int:
     try:
-        return len(os.listdir("/dev/fd")) - 1  # not counting listdir's own
+        # Not counting listdir's own. /dev/fd of the BSDs may have only the standard streams.
+        return max(len(os.listdir("/dev/fd")) - 1, 3)
     except OSError:
         return 3
 
@@ -51,8 +70,8 @@ def count_open_fds() -> int:
 def set_fd_limit(soft: int) -> bool:
     import resource  # noqa: PLC0415 - few callers need it
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         limit = resource.RLIM_INFINITY if soft == sys.maxsize else soft
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (OSError, ValueError):
@@ -83,9 +102,12 @@ def set_binary_stdio() -> None:
 def grow_pipe(descriptor: int) -> None:
     import fcntl  # noqa: PLC0415 - only for large transfers
 
+    query, enlarge = (getattr(fcntl, f"F_{name}PIPE_SZ", None) for name in ("GET", "SET"))
+    if query is None or enlarge is None:
+        return  # only Linux has them; macOS enlarges a pipe itself when it is full
     try:
-        if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < _PIPE_SIZE:
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        if fcntl.fcntl(descriptor, query) < _PIPE_SIZE:
+            fcntl.fcntl(descriptor, enlarge, _PIPE_SIZE)
     except OSError:
         pass  # not a pipe, or the user's pipes have reached their limit
 
@@ -95,6 +117,8 @@ def read_into(descriptor: int, buffer: memoryview) -> int:
 
 
 def read_into_nowait(descriptor: int, buffer: memoryview) -> int:
+    if not hasattr(os, "RWF_NOWAIT"):  # missing on macOS, and in Pythons built with musl < 1.2.5
+        raise BlockingIOError
     return os.preadv(descriptor, [buffer], -1, os.RWF_NOWAIT)  # -1: at the file's own offset
 
 

@@ -32,6 +32,7 @@ SPOOL_FOLDERS: tuple[str, ...] = (gettempdir(),)
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _NOT_INHERITED: int = getattr(os, "O_NOINHERIT", 0)
+PIPE_BUF = 4096
 OPEN_FLAGS = _BINARY | _NOT_INHERITED
 O_NONBLOCK_FLAGS = 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 
+import pytest
+
 from simpleipc_cli.system import grow_pipe
 
 
@@ -37,3 +39,15 @@ def test_a_larger_pipe_keeps_its_size():
 def test_other_files_are_not_changed(tmp_path):
     with (tmp_path / "file").open("wb") as file:
         grow_pipe(file.fileno())
+
+
+@pytest.mark.parametrize("name", ["F_GETPIPE_SZ", "F_SETPIPE_SZ"])
+def test_without_the_calls_of_linux_a_pipe_keeps_its_size(name, monkeypatch):
+    reader, writer = os.pipe()
+    before = size_of(writer)
+    with monkeypatch.context() as lacking:
+        lacking.delattr(fcntl, name)
+        grow_pipe(writer)
+    assert size_of(writer) == before
+    os.close(reader)
+    os.close(writer)
