@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from simpleipc_cli.observe import Tracer
 
 MAX_LINE = 4096
-"""Bytes that a writable pipe accepts in one write (PIPE_BUF of Linux)."""
+"""Bytes in a line. On Linux a pipe takes them in one write, so that lines are not mixed (pipe(7)).
+
+On other systems this holds for the first `system.PIPE_BUF` bytes.
+"""
 
 _TIMEOUT = 200  # milliseconds to wait for space (tunable)
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.OPEN_FLAGS | system.O_NONBLOCK_FLAGS
@@ -121,9 +124,12 @@ class LineWriter:
         written = 0
         try:
             while written < len(data):
-                if self._poll is not None and not self._poll.poll(timeout):
-                    break
-                written += os.write(self._descriptor, data[written:])
+                end = len(data)
+                if self._poll is not None:
+                    if not self._poll.poll(timeout):
+                        break
+                    end = written + system.PIPE_BUF
+                written += os.write(self._descriptor, data[written:end])
         except BlockingIOError:
             pass
         except OSError as error:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 _POLL_INTERVAL = 0.01  # seconds between tries to write (tunable)
 _NOT_REPLACEABLE = {errno.EACCES, errno.EBUSY, errno.EPERM, errno.EROFS, errno.EXDEV}
-_PIPE_BUF = 4096  # bytes that a writable pipe accepts without blocking
 
 
 class Output:
@@ -97,7 +96,7 @@ class Output:
         while payload:
             if self._is_limited:
                 self._wait_for_space()
-            data = payload[:_PIPE_BUF] if self._is_limited else payload
+            data = payload[: system.PIPE_BUF] if self._is_limited else payload
             try:
                 payload = payload[os.write(self._descriptor, data) :]
             except BlockingIOError:  # another program set O_NONBLOCK

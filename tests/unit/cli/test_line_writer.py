@@ -48,6 +48,25 @@ def test_lines_are_appended_and_cut_to_the_size_of_an_atomic_write_to_a_pipe(fol
     assert (folder / "log").read_text() == f"before\nshort \\udcff\n{'x' * (MAX_LINE - 1)}\n"
 
 
+@pytest.mark.parametrize(("kind", "sizes"), [("pipe", [512] * 8), ("file", [MAX_LINE])])
+def test_where_a_writable_pipe_takes_512_bytes_a_long_line_is_written_in_pieces(
+    fifo, folder, kind, sizes, monkeypatch
+):
+    monkeypatch.setattr(line_writer.system, "PIPE_BUF", 512)
+    written = []
+    write = os.write
+    monkeypatch.setattr(
+        "os.write", lambda number, data: written.append(len(data)) or write(number, data)
+    )
+    writer = LineWriter(fifo[0] if kind == "pipe" else str(folder / "log"))
+    writer.write("x" * 5000)
+    writer.close()
+    monkeypatch.undo()
+    assert written == sizes
+    found = os.read(fifo[1], 1 << 20) if kind == "pipe" else (folder / "log").read_bytes()
+    assert found == b"x" * (MAX_LINE - 1) + b"\n"
+
+
 def test_lines_that_do_not_fit_into_a_full_pipe_are_lost_and_counted(fifo):
     path, reader = fifo
     writer = LineWriter(path)

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from simpleipc_cli.cli.output import open_output
+from simpleipc_cli.cli import output
+from simpleipc_cli.cli.output import Output, open_output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 
@@ -47,3 +48,22 @@ def test_an_output_file_that_cannot_be_replaced_is_closed_and_removed(folder):
         target.commit()
     target.close()
     assert os.listdir(folder) == ["file"]
+
+
+def test_with_a_deadline_as_many_bytes_are_written_at_once_as_a_writable_pipe_takes(monkeypatch):
+    monkeypatch.setattr(output.system, "PIPE_BUF", 512)
+    written = []
+    reader, writer = os.pipe()
+
+    def write(descriptor: int, data) -> int:
+        written.append(len(data))
+        return original(descriptor, data)
+
+    original = os.write
+    monkeypatch.setattr("os.write", write)
+    Output(writer, "the pipe", Deadline(3600.0)).write(memoryview(b"x" * 1200))
+    monkeypatch.undo()
+    assert written == [512, 512, 176]
+    assert os.read(reader, 4096) == b"x" * 1200
+    os.close(reader)
+    os.close(writer)
