@@ -27,7 +27,13 @@ from simpleipc_cli.process import base
 from simpleipc_cli.process.posix import orphans
 from simpleipc_cli.process.posix.exit_watch import ExitWatch, best_exit_watch, exit_status
 from simpleipc_cli.process.posix.guardian import Guardian
-from simpleipc_cli.process.posix.spawn import SHELL, Command, Program, best_spawn
+from simpleipc_cli.process.posix.spawn import (
+    SHELL,
+    Command,
+    Program,
+    best_spawn,
+    session_options,
+)
 from simpleipc_cli.system import grow_pipe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
@@ -249,7 +255,8 @@ kill_children: Callable[[], None] = orphans.kill_children
 
 
 def check_exit_watch() -> None:
-    """Raise SipcError if the system does not report the exit of processes."""
+    """Raise SipcError if the system forbids processes or does not report their exit."""
+    session_options()
     try:
         best_exit_watch()
     except OSError as error:

@@ -145,6 +145,7 @@ def _listen(
             os.chmod(name, mode, dir_fd=folder.descriptor)  # just created: not a link
             listening.listen(backlog)
             listening.setblocking(False)
+            _check_accept(listening, folder.path)
             with PathLock(folder, cancelled):
                 # link(2) cannot replace these two calls: some file systems have none, and on others
                 # the new name is another inode, at which clients do not find the socket.
@@ -161,6 +162,16 @@ def _listen(
         listening.close()
         raise
     return UnixListener(listening, folder.path, (found.st_dev, found.st_ino))
+
+
+def _check_accept(listening: _socket.socket, path: str) -> None:
+    """Raise SipcError if a sandbox forbids to accept connections."""
+    try:  # no client knows the socket yet
+        os.close(listening._accept()[0])  # type: ignore[attr-defined]
+    except OSError as error:
+        if error.errno in {errno.EPERM, errno.ENOSYS}:
+            what = f"cannot accept on {path}: {error.strerror}"
+            raise SipcError(what, "allow accept4(2) in the sandbox") from error
 
 
 def _check_reachable(path: str) -> None:
