@@ -223,6 +223,8 @@ def _wait(pid: int, flags: int) -> bool:
 
 def _has_living_member(group: int) -> bool:
     """Return whether a process group has a member that is not a zombie (proc(5))."""
+    if not os.path.exists(f"/proc/{os.getpid()}/stat"):
+        return True  # /proc is empty, or another system's
     try:
         numbers = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:

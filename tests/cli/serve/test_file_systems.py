@@ -14,9 +14,10 @@ from helpers.background import Background
 from helpers.command import SIPC, assert_error_line, environment, needs_root, sipc
 from helpers.injection import needs_strace
 from helpers.inprocess_cli import run_cli
-from helpers.procfs import children
+from helpers.procfs import children, processes
 from helpers.server import Server
 from helpers.spawning import Spawning
+from helpers.waiting import wait_until
 from helpers.wire import ask, connect
 
 
@@ -162,6 +163,17 @@ def test_without_proc_a_long_path_gets_a_short_name_that_is_removed(folder):
         assert (done.returncode, done.stdout) == (0, b"hello"), done.stderr
         assert os.listdir(temporary) == []
     assert os.listdir(path.parent) == []
+
+
+@needs_root
+def test_without_proc_no_process_of_a_handler_outlives_its_request(endpoint, folder):
+    """The process ignores SIGTERM. The folder /proc exists, but is empty."""
+    command = f"mkfifo {folder}/ready; (trap '' TERM; echo >{folder}/ready; exec sleep 1000) & "
+    command = f"exec >/dev/null; {command} read -r _ <{folder}/ready"
+    with Server(endpoint, command, "--kill-after", "100ms", wrapper=WITHOUT_PROC) as server:
+        assert ask(endpoint, b"") == (b"", True)
+        wait_until(lambda: set(processes(server.mark)) == {server.pid}, "its end")
+        (folder / "ready").unlink()
 
 
 @needs_root
