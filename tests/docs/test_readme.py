@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plistlib
 import re
 import shlex
 import shutil
@@ -25,8 +26,9 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
 
 OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
 SYSTEMD = next(block for block in BLOCKS if "systemd-analyze" in block)
-ELSEWHERE = [OVER_SSH, SYSTEMD]
-"""Recipes that need root or systemd: each has a separate test."""
+LAUNCHD = next(block for block in BLOCKS if "plutil" in block)
+ELSEWHERE = [OVER_SSH, SYSTEMD, LAUNCHD]
+"""Recipes that need root, systemd or macOS: each has a separate test."""
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -186,6 +188,27 @@ def test_the_units_start_a_server_that_answers(folder, script):
             assert server.wait(TIMEOUT) == 0
 
 
+def test_the_property_list_for_launchd_starts_a_server_that_answers(folder, script):
+    """launchd starts the program with these arguments, in "/", and ends it with SIGTERM."""
+    script("#!/bin/sh\necho you said: $(cat)\n")
+    script("#!/bin/sh\n", "plutil")
+    done = run(f"export HOME={folder} PATH={folder}:$PATH\n{LAUNCHD}", folder)
+    assert done.returncode == 0, done.stderr
+    (name,) = re.findall(r"^plutil -lint (\S+)$", LAUNCHD, re.M)
+    job = plistlib.loads((folder / name).read_bytes(), fmt=plistlib.FMT_XML)
+    program, verb, path, *options = job.pop("ProgramArguments")
+    assert job == {
+        "Label": name.removesuffix(".plist"),
+        "KeepAlive": True,
+        "ExitTimeOut": 30,
+        "StandardErrorPath": str(folder / "demo.log"),
+    }
+    assert (program, verb, path) == (SIPC, "serve", str(folder / "demo.sock"))
+    with Server(path, None, *options, cwd="/") as server:
+        assert ask(path, b"hello") == (b"you said: hello\n", True)
+        assert server.stop() == 0
+
+
 EXAMPLES = (ROOT / "man/sipc-serve.1").read_text().replace("\\-", "-").replace("\\e", "\\")
 STARTS = {"#!/usr/bin/env python3": "worker.py", "#!/usr/bin/env perl": "worker.pl"}
 STARTS |= {"#!/usr/bin/env node": "worker.js", "#!/bin/sh\nexport LC_ALL": "worker.sh"}
@@ -224,7 +247,7 @@ def test_every_verb_is_in_the_readme_and_every_command_in_a_block():
 
 
 def test_the_readme_is_short():
-    assert README.count("\n") <= 350
+    assert README.count("\n") <= 400
     assert README.partition("\n## How it works\n")[2].count("\n") <= 80
 
 
