@@ -9,7 +9,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from helpers import leftovers, state
+from helpers import leftovers, masked, state
+
+masked.begin()  # before other modules are imported
 
 pytest_plugins = ["helpers.report", "helpers.timeouts"]
 
@@ -22,6 +24,7 @@ def pytest_cmdline_main(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     state.reset(config)
+    masked.set_environment()
     if not state.is_worker(config):
         leftovers.guard = leftovers.Guard()
         state.set_home(str(leftovers.folder() / "home"))
@@ -47,6 +50,7 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
                 item.add_marker("soak")
+    masked.deselect(config, items)
 
 
 @pytest.hookimpl(tryfirst=True)

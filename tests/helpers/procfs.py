@@ -10,7 +10,9 @@ import os
 import re
 import select
 import signal
+import struct
 
+from helpers.masked import HAS_EPOLL, SYSTEM
 from helpers.waiting import wait_until
 
 MARK = "SIPC_TEST_MARK"
@@ -158,8 +160,19 @@ def descriptors(pid: int | str) -> list[str]:
         except OSError:
             pass
     # After the links, as a guardian's connection stays open.
-    guardians = {f"socket:[{row[6]}]" for row in _unix_sockets(pid) if row[4] == _SEQPACKET}
+    guardians = _guardian_connections(pid, links)
     return sorted(link for link in links if "/libffi.so." not in link and link not in guardians)
+
+
+def _guardian_connections(pid: int | str, links: list[str]) -> set[str]:
+    rows = [row for row in _unix_sockets(pid) if f"socket:[{row[6]}]" in links]
+    if SYSTEM != "macos":
+        found = [row for row in rows if row[4] == _SEQPACKET]
+    elif any(int(row[3], 16) & ACCEPTS for row in rows):
+        found = [row for row in rows if len(row) == 7]  # no name, as no connection of a server
+    else:
+        found = []
+    return {f"socket:[{row[6]}]" for row in found}
 
 
 def guardians(server: int) -> list[int]:
@@ -183,6 +196,7 @@ _CALLS = {
         "read": {0},
         "write": {1},
         "poll": {7, 271},
+        "ppoll": {271},
         "readv": {19},
         "connect": {42},
         "recvfrom": {45},
@@ -191,11 +205,13 @@ _CALLS = {
         "rt_sigtimedwait": {128},
         "epoll_wait": {232, 281},
         "clock_nanosleep": {230},
+        "waitid": {247},
     },
     "aarch64": {
         "read": {63},
         "write": {64},
         "poll": {73},
+        "ppoll": {73},
         "readv": {65},
         "futex": {98},
         "rt_sigtimedwait": {137},
@@ -204,8 +220,15 @@ _CALLS = {
         "recvfrom": {207},
         "recvmsg": {212},
         "clock_nanosleep": {115},
+        "waitid": {95},
     },
 }
+
+
+if not HAS_EPOLL:  # sockets are non-blocking then: see transport/unix/portable_stream.py
+    for _calls in _CALLS.values():
+        _calls["recvfrom"] |= _calls["poll"]
+        _calls["connect"] |= _calls["clock_nanosleep"]
 
 
 def syscall_arguments(pid: int, call: str) -> list[int]:
@@ -228,21 +251,49 @@ def is_on_processor(pid: int) -> bool:
 
 def is_waiting(pid: int) -> bool:
     """Return whether all threads of a process wait for events or for each other."""
-    waits = ("epoll_wait", "poll", "futex", "rt_sigtimedwait")
+    waits = ("epoll_wait", "poll", "futex", "rt_sigtimedwait", "waitid")
     found = [any(is_in_syscall(thread, call) for call in waits) for thread in threads(pid)]
     return found != [] and all(found)
 
 
+def waits_for_events(pid: int) -> bool:
+    """Whether a thread waits in the event loop of a server."""
+    return is_in_syscall(pid, "epoll_wait" if HAS_EPOLL else "poll")
+
+
 def waits_to_write(pid: int) -> bool:
-    """Whether a process waits, with epoll(7), until it can write something."""
-    files = [_read(f"/proc/{pid}/fdinfo/{number}") for number in _names(f"/proc/{pid}/fdinfo")]
-    events = re.findall(r"^tfd:.* events: *([0-9a-f]+)", "\n".join(files), re.M)
-    return any(int(mask, 16) & select.EPOLLOUT for mask in events)
+    """Whether a process waits, in its main thread, until it can write something."""
+    if HAS_EPOLL:
+        files = [_read(f"/proc/{pid}/fdinfo/{number}") for number in _names(f"/proc/{pid}/fdinfo")]
+        found = re.findall(r"^tfd:.* events: *([0-9a-f]+)", "\n".join(files), re.M)
+        events = [int(mask, 16) for mask in found]
+    else:
+        address, count = [*syscall_arguments(pid, "poll"), 0, 0][:2]
+        events = [events for _, events, _ in _POLLFD.iter_unpack(_memory(pid, address, count))]
+    return any(mask & select.POLLOUT for mask in events)
+
+
+_POLLFD = struct.Struct("@iHH")
+
+
+def _memory(pid: int, address: int, count: int) -> bytes:
+    """Read an array of struct pollfd of another process."""
+    try:
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
+            file.seek(address)
+            return file.read(count * _POLLFD.size) if count else b""
+    except OSError:
+        return b""  # it has just ended, or waits no more
 
 
 def waits_for_ever(pid: int) -> bool:
-    """Whether a process waits in epoll_wait(2) without a timeout."""
-    timeout = syscall_arguments(pid, "epoll_wait")[3:4]
+    """Whether a process waits for events without a timeout."""
+    if HAS_EPOLL:
+        timeout = syscall_arguments(pid, "epoll_wait")[3:4]
+    else:
+        timeout = syscall_arguments(pid, "poll")[2:3]
+        if is_in_syscall(pid, "ppoll"):
+            return timeout == [0]  # no struct timespec
     return timeout != [] and timeout[0] & 0xFFFFFFFF == 0xFFFFFFFF
 
 

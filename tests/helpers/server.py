@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from helpers.command import SIPC, environment
-from helpers.procfs import MARK, children, descriptors, is_in_syscall, processes, threads
+from helpers.procfs import MARK, children, descriptors, processes, threads, waits_for_events
 from helpers.report import show_on_failure
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import is_listening
@@ -115,7 +115,7 @@ class Server(LoggedProcess):
         return is_listening(self.path)
 
     def _is_waiting_for_events(self) -> bool:
-        return any(is_in_syscall(thread, "epoll_wait") for thread in threads(self.pid))
+        return any(waits_for_events(thread) for thread in threads(self.pid))
 
     def counters(self) -> dict[str, int]:
         """Return the counters that the server logs after SIGUSR1; check their sums."""

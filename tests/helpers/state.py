@@ -21,6 +21,7 @@ SETTINGS = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "T
 DOCUMENTED = {
     *("SIPC_GIT", "SIPC_PERFORMANCE", "SIPC_SEED", "SIPC_SOAK", "SIPC_TEST_TOOL", "SIPC_WINE"),
     "SIPC_TEST_RUN",  # leftovers.py
+    "SIPC_TEST_LIKE",  # masked.py
     "PYTHONWARNINGS",  # tests/pythons/run
     "XDG_CACHE_HOME",  # no test's, but where the programs are that the tests have fetched
 }
