@@ -6,6 +6,7 @@ descriptor, with poll(2) and ioctl(2), when events are asked for.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
 import os
@@ -341,3 +342,13 @@ def apply(system):
     del select.epoll, os.eventfd, os.pidfd_open
     for name, value in _names().items():
         setattr(select, name, value)
+    from simpleipc_cli.transport.unix import peer  # noqa: PLC0415 - after the change above
+
+    peer._READERS = dict.fromkeys(peer._READERS, _peer)  # Linux has other socket options
+
+
+def _peer(connected):
+    from simpleipc_cli.transport.base import Peer  # noqa: PLC0415
+
+    numbers = connected.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return Peer(*memoryview(numbers).cast("i"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from time import sleep
 
 from simpleipc_cli.deadline import Deadline
@@ -80,7 +81,8 @@ class PidFile(base.PidFile):
     def _write(self, descriptor: int) -> None:
         try:
             if os.fstat(descriptor).st_uid == os.geteuid():
-                os.fchmod(descriptor, _MODE)  # independent of the umask
+                with suppress(OSError):  # a sandbox may forbid it
+                    os.fchmod(descriptor, _MODE)  # independent of the umask
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except BaseException:
