@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.command import SIPC, environment
+from helpers.command import environment
 from helpers.scripted_server import ScriptedServer
 from helpers.sending import echo
 
@@ -24,9 +24,12 @@ HEAVY = (
 )
 
 
+# Not with -m, which itself loads many modules; nor the script, which an old pip makes load `re`.
+PROGRAM = "from simpleipc_cli.__main__ import main; main()"
+
+
 def loaded_by(*arguments) -> set[str]:
-    # not with -m, which itself loads many modules
-    command = [sys.executable, "-I", "-X", "importtime", SIPC, *arguments]
+    command = [sys.executable, "-I", "-X", "importtime", "-c", PROGRAM, *arguments]
     done = subprocess.run(command, capture_output=True, env=environment())
     assert done.returncode == 0
     names = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}

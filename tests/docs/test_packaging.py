@@ -1,16 +1,21 @@
-"""The wheel, the source archive, the installed script, the version."""
+"""The wheel, the source archive, what pip installs, the version."""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from importlib.metadata import version
+from pathlib import Path
+from sysconfig import get_path
 
 import pytest
-from helpers.command import environment, sipc
+from helpers.command import SIPC, environment, sipc
 from helpers.paths import ROOT
 
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
@@ -50,15 +55,62 @@ def test_the_wheel_installs_pages_and_completions(built):
     }
 
 
-def test_the_script_of_the_wheel_imports_only_the_package(built):
+def test_the_installed_script_imports_only_the_package():
+    imports = re.findall(r"^(?:import|from) .*", Path(SIPC).read_text(), re.M)
+    if "import re" in imports:
+        pytest.skip("an old pip made the script: python3 -m venv --upgrade-deps .venv")
+    assert imports == ["import sys", "from simpleipc_cli.__main__ import main"]
+
+
+def install(built: Path, python: str | Path, *options, **variables: str) -> None:
+    """Let pip install the wheel for a Python, without its requirements and without a network."""
+    pytest.importorskip("pip", reason="needs pip: python3 -m venv .venv")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
     (wheel,) = built.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        (script,) = (name for name in files.namelist() if name.endswith(".data/scripts/sipc"))
-        lines = files.read(script).splitlines()
-        assert not [name for name in files.namelist() if name.endswith("/entry_points.txt")]
-    assert lines[0] == b"#!python"  # the installer replaces this by the path of its Python
-    imports = [line for line in lines if line.startswith((b"import ", b"from "))]
-    assert imports == [b"from simpleipc_cli.__main__ import main"]
+    subprocess.run(
+        [*pip, "--no-index", "--no-deps", *options, wheel], check=True, env=environment(**variables)
+    )
+
+
+def add_requirements(folder: Path) -> None:
+    """Let a folder of modules also have those that are installed for the tests."""
+    (folder / "requirements.pth").write_text(get_path("purelib") + "\n")
+
+
+def assert_works(program: Path, folder: Path, package: Path, **variables: str) -> None:
+    """Check that the script starts servers and clients with the package of its installation."""
+    folder.mkdir()
+    (folder / "where.py").write_text(
+        "import simpleipc_cli\n\n\ndef answer(request):\n"
+        "    return simpleipc_cli.__file__.encode()\n"
+    )
+    env = environment(**variables)
+    command = f"{shlex.quote(str(program))} serve --call where:answer --count 2"
+    options = {"program": [program], "env": env, "cwd": folder}
+    started = sipc("send", "sock", "-d", "x", "--wait", "1h", "--spawn", command, **options)
+    assert (started.returncode, started.stderr) == (0, b"")
+    assert Path(os.fsdecode(started.stdout)) == package / "simpleipc_cli/__init__.py"
+    assert sipc("send", "sock", "-d", "x", **options).stdout == started.stdout
+
+
+def test_pip_installs_into_an_environment_whose_path_has_a_space(built, tmp_path):
+    place = tmp_path / "a path"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    install(built, place / "bin/python")
+    (modules,) = place.glob("lib/python*/site-packages")
+    add_requirements(modules)
+    assert_works(place / "bin/sipc", tmp_path / "work", modules)
+    assert (place / "share/man/man1/sipc.1").exists()
+
+
+def test_pip_installs_for_a_user(built, tmp_path):
+    home = tmp_path / "home"
+    variables = {"PYTHONUSERBASE": str(home), "PIP_BREAK_SYSTEM_PACKAGES": "1"}
+    install(built, sys._base_executable, "--user", **variables)
+    (modules,) = home.glob("lib/python*/site-packages")
+    add_requirements(modules)
+    assert_works(home / "bin/sipc", tmp_path / "work", modules, PYTHONUSERBASE=str(home))
+    assert (home / "share/man/man1/sipc.1").exists()
 
 
 def test_the_program_prints_its_version():

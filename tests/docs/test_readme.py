@@ -66,7 +66,7 @@ def test_two_commands_of_the_readme_do_the_whole_setup():
     first, tests = BLOCKS[:2]
     for command in (first, tests):
         assert command.count("\n") == 1, "one line each"
-        assert "python3 -m venv .venv" in command
+        assert "python3 -m venv --upgrade-deps .venv" in command
     assert tests.endswith(".venv/bin/pytest -n 4 -m 'not soak and not performance'\n")
 
 
@@ -75,7 +75,7 @@ def test_the_first_command_prints_a_response(folder, script):
     script("#!/bin/sh\n", "apt-get")
     script("#!/bin/sh\n", "pip")
     script(
-        f"#!/bin/sh\n[ \"$*\" = '-m venv .venv' ] && mkdir -p .venv/bin && "
+        f"#!/bin/sh\n[ \"$*\" = '-m venv --upgrade-deps .venv' ] && mkdir -p .venv/bin && "
         f"cp {folder}/pip .venv/bin && ln -s {SIPC} .venv/bin\n",
         "python3",
     )

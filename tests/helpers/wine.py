@@ -41,6 +41,17 @@ class Completed:
         self.err = err.replace(b"\r\n", b"\n").decode(errors="replace")
 
 
+def ended(client, input=b""):  # noqa: A002 - as subprocess has it
+    """Run a client to its end. Wine lets a process that keeps running inherit its stderr."""
+    with client:
+        client.stdin.write(input)
+        client.stdin.close()
+        out = client.stdout.read()
+        client.wait(TIMEOUT)
+        os.set_blocking(client.stderr.fileno(), False)
+        return Completed(client.returncode, out, client.stderr.read() or b"")
+
+
 def wine_environment(**more: str) -> dict[str, str]:
     """Return the environment, without the options of the pytest that runs this."""
     kept = environment(**more)

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wine import HERE, Completed, processes_with_argument, windows_path
+from helpers.wine import HERE, ended, processes_with_argument, windows_path
 
 
 @pytest.fixture
@@ -36,17 +36,6 @@ def leave_no_server(wine, path):
     yield
     wine.sipc("send", path, "-d", "quit")
     assert wine.sipc("probe", "--wait-gone", f"{TIMEOUT}s", path).status == 0
-
-
-def ended(client, input=b""):  # noqa: A002 - as subprocess has it
-    """Run a client to its end. Wine lets a process that keeps running inherit its stderr."""
-    with client:
-        client.stdin.write(input)
-        client.stdin.close()
-        out = client.stdout.read()
-        client.wait(TIMEOUT)
-        os.set_blocking(client.stderr.fileno(), False)
-        return Completed(client.returncode, out, client.stderr.read() or b"")
 
 
 @pytest.fixture
