@@ -27,7 +27,7 @@ from simpleipc_cli.errors import (
 )
 from simpleipc_cli.process import Command, Detached, describe, start_detached
 from simpleipc_cli.system import BlockedSignals
-from simpleipc_cli.transport import StartLock, Stream, connect, real_path
+from simpleipc_cli.transport import StartLock, Stream, real_path
 
 _RETRY_DELAYS = (0.001, 0.03)  # seconds: first and longest (tunable)
 
@@ -104,7 +104,7 @@ class ConnectAttempts:
         try:
             with self.signals.unblocked():
                 limit = self.limit.capped(self.busy_timeout)
-                return connect(self.endpoint.path_checked(), limit)
+                return self.endpoint.connect(limit)
         except (NotListening, PathNotFound) as error:
             self.error = error
             return None
@@ -119,7 +119,7 @@ class ConnectAttempts:
 
     def is_listening(self) -> bool:
         """Probe without waiting."""
-        result = probe(self.endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
+        result = probe(self.endpoint.connect, timeout=None, deadline=Deadline(0.0))
         return result.error is None or isinstance(result.error, ServerBusy)
 
     def extended_error(self, detail: str, hint: str) -> EndpointError:

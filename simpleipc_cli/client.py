@@ -22,7 +22,6 @@ from simpleipc_cli.errors import (
     SipcError,
 )
 from simpleipc_cli.pktline import MessageReader, MessageWriter, consume
-from simpleipc_cli.transport import connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _RETRY_DELAYS = (0.001, 0.05)  # seconds: first and longest (tunable)
 
 
 def connect_with_retry(
-    resolve_path: Callable[[], str],
+    connect: Callable[[Deadline], Stream],
     *,
     connect_timeout: float | None,
     wait: Deadline | None = None,
@@ -47,8 +46,8 @@ def connect_with_retry(
 ) -> Stream:
     """Connect; with `wait`, retry while the endpoint is missing, refuses or is busy.
 
-    `resolve_path` returns the path and is called before each try. `connect_timeout` (seconds)
-    limits one try while the endpoint is busy, `deadline` all tries together.
+    `connect` tries once, as Endpoint.connect(). `connect_timeout` (seconds) limits one try while
+    the endpoint is busy, `deadline` all tries together.
 
     Raises the EndpointError of the last try.
     """
@@ -58,7 +57,7 @@ def connect_with_retry(
     backoff = Backoff(*_RETRY_DELAYS)
     while True:
         try:
-            return connect(resolve_path(), limit.capped(connect_timeout))
+            return connect(limit.capped(connect_timeout))
         except (NotListening, PathNotFound, ServerBusy):
             if wait is None or limit.expired():
                 raise
@@ -219,7 +218,7 @@ _STATES = (
 
 
 def probe(
-    resolve_path: Callable[[], str],
+    connect: Callable[[Deadline], Stream],
     *,
     timeout: float | None,
     wait: Deadline | None = None,
@@ -228,21 +227,21 @@ def probe(
 ) -> ProbeOutcome:
     """Check whether a server listens: connect, and close without sending a byte.
 
-    `timeout` (seconds) limits one try while the endpoint is busy; `wait` and `deadline` are those
-    of connect_with_retry(). If `on_connected` is given, it is called with the open stream;
-    `timeout` then limits the last try and this call together. Raises what `on_connected` raises.
+    `timeout` (seconds) limits one try while the endpoint is busy; the arguments `connect`, `wait`
+    and `deadline` are those of connect_with_retry(). If `on_connected` is given, it is called with
+    the open stream; `timeout` then limits the last try and this call together. Raises what
+    `on_connected` raises.
     """
     started_at = monotonic()
 
-    def resolve_and_start_clock() -> str:
+    def start_clock_and_connect(limit: Deadline) -> Stream:
         nonlocal started_at
-        path = resolve_path()
         started_at = monotonic()  # only the last try is timed
-        return path
+        return connect(limit)
 
     try:
         stream = connect_with_retry(
-            resolve_and_start_clock, connect_timeout=timeout, wait=wait, deadline=deadline
+            start_clock_and_connect, connect_timeout=timeout, wait=wait, deadline=deadline
         )
     except EndpointError as error:
         return ProbeOutcome(error, None, monotonic() - started_at)
@@ -260,12 +259,12 @@ def probe(
 
 
 def wait_until_gone(
-    resolve_path: Callable[[], str], *, timeout: float | None, wait: Deadline
+    connect: Callable[[Deadline], Stream], *, timeout: float | None, wait: Deadline
 ) -> ProbeOutcome:
     """Probe until no server listens, or `wait` expires; return the last result."""
     backoff = Backoff(*_RETRY_DELAYS)
     while True:
-        result = probe(resolve_path, timeout=timeout, deadline=wait)
+        result = probe(connect, timeout=timeout, deadline=wait)
         is_gone = result.error is not None and not isinstance(result.error, ServerBusy)
         if is_gone or wait.expired():
             return result

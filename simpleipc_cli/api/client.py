@@ -294,7 +294,7 @@ def _connected(
     path: StrPath | None, deadline: Deadline, connect_timeout: float | None, wait: float | None
 ) -> Stream:
     return client.connect_with_retry(
-        endpoint_at(path).path_checked,
+        endpoint_at(path).connect,
         connect_timeout=connect_timeout,
         wait=None if wait is None else Deadline(wait),
         deadline=deadline,

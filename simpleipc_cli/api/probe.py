@@ -55,7 +55,7 @@ def probe(path: StrPath | None, *, timeout: float | None = 3.0) -> ProbeResult:
 
     Raises no error about the endpoint: the result contains it.
     """
-    outcome = client.probe(endpoint_at(path).path_checked, timeout=timeout)
+    outcome = client.probe(endpoint_at(path).connect, timeout=timeout)
     peer = outcome.peer
     return ProbeResult(
         State(outcome.state),

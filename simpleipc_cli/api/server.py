@@ -174,6 +174,8 @@ class Server:
                 f"raise it to at least {MIN_FDS} (ulimit -n)",
             )
         path = self._endpoint.ensure_parent()
+        if self._endpoint.warning:
+            self._log.warning(self._endpoint.warning)
         listener = listen(
             path,
             mode=self._mode,

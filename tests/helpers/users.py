@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +14,22 @@ from helpers.waiting import TIMEOUT
 
 NOBODY = 65534
 
+
+class User(int):
+    """The user id of this process, with a unique text, so that no other program uses its folder."""
+
+    def __new__(cls):
+        return super().__new__(cls, os.geteuid())
+
+    def __init__(self) -> None:
+        self.name = f"test-{uuid.uuid4().hex}"
+
+    def __format__(self, spec: str) -> str:
+        return self.name
+
+
 # Import all modules first, as that user may be unable to read them.
-_AS_NOBODY = f"""
+_AS_USER = """
 import difflib, grp, os, resource, sys
 from simpleipc_cli.cli import main, app
 import simpleipc_cli.autostart
@@ -27,11 +42,18 @@ import simpleipc_cli.process.posix.pidfile
 import simpleipc_cli.transport.unix.listener
 import simpleipc_cli.transport.unix.poller
 sys.argv[0] = "sipc"
-os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+user = int(sys.argv.pop(1))
+os.setgroups([]); os.setgid(user); os.setuid(user)
 main()
 """
-SIPC_AS_NOBODY = [sys.executable, "-c", _AS_NOBODY]
-"""The start of a command line that runs sipc as the user nobody."""
+
+
+def sipc_as(user: int) -> list[str]:
+    """Return the start of a command line that runs sipc as this user, who need not exist."""
+    return [sys.executable, "-c", _AS_USER, str(user)]
+
+
+SIPC_AS_NOBODY = sipc_as(NOBODY)
 
 
 def as_nobody(*arguments, **options) -> subprocess.CompletedProcess[bytes]:

@@ -13,6 +13,7 @@ from helpers.waiting import TIMEOUT
 
 from simpleipc_cli.client import connect_with_retry, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
+from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import (
     IncompleteMessage,
     NotASocket,
@@ -166,32 +167,33 @@ def test_an_exchange_with_a_silent_server_times_out(path, serve):
 
 def test_a_client_connects_to_a_server_that_starts_later(path, serve):
     with pytest.raises(PathNotFound):
-        connect_with_retry(lambda: path, connect_timeout=TIMEOUT)
+        connect_with_retry(Endpoint(path).connect, connect_timeout=TIMEOUT)
     timer = threading.Timer(0.1, lambda: serve(lambda stream: None))
     timer.start()
-    stream = connect_with_retry(lambda: path, connect_timeout=TIMEOUT, wait=Deadline(TIMEOUT))
+    wait = Deadline(TIMEOUT)
+    stream = connect_with_retry(Endpoint(path).connect, connect_timeout=TIMEOUT, wait=wait)
     stream.close()
     timer.join()
 
 
 def test_a_probe_finds_whether_a_server_listens(path, serve):
-    assert probe(lambda: path, timeout=TIMEOUT).state == "path not found"
+    assert probe(Endpoint(path).connect, timeout=TIMEOUT).state == "path not found"
     serve(lambda stream: None)
-    found = probe(lambda: path, timeout=TIMEOUT)
+    found = probe(Endpoint(path).connect, timeout=TIMEOUT)
     assert (found.state, found.error) == ("listening", None)
 
 
 def test_a_probe_of_a_full_backlog_finds_it_busy(path):
     with listening(path, backlog=1), connected_until_busy(path):
-        found = probe(lambda: path, timeout=0.05)
+        found = probe(Endpoint(path).connect, timeout=0.05)
         assert found.state == "busy"
         assert isinstance(found.error, ServerBusy)
         with pytest.raises(ServerBusy):
-            connect_with_retry(lambda: path, connect_timeout=0.05, wait=Deadline(0.1))
+            connect_with_retry(Endpoint(path).connect, connect_timeout=0.05, wait=Deadline(0.1))
 
 
 def test_a_probe_finds_an_invalid_path():
-    found = probe(lambda: "a\0b", timeout=TIMEOUT)
+    found = probe(Endpoint("a\0b").connect, timeout=TIMEOUT)
     assert found.state == "invalid path"
     assert isinstance(found.error, NotASocket)
 
@@ -203,13 +205,15 @@ def test_a_probe_may_send_a_request(path, serve):
     def question(stream, deadline):
         exchange(stream, b"ping", None, lambda piece: answer.append(bytes(piece)), deadline)
 
-    assert probe(lambda: path, timeout=TIMEOUT, on_connected=question).state == "listening"
+    found = probe(Endpoint(path).connect, timeout=TIMEOUT, on_connected=question)
+    assert found.state == "listening"
     assert answer == [b"pong"]
 
 
 def test_the_wait_for_the_end_of_a_server_times_out(path, serve):
     with listening(path):
-        assert wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(0.05)).error is None
+        found = wait_until_gone(Endpoint(path).connect, timeout=TIMEOUT, wait=Deadline(0.05))
+        assert found.error is None
 
 
 def test_the_wait_for_the_end_of_a_server_ends_when_the_server_ends(path):
@@ -221,6 +225,6 @@ def test_the_wait_for_the_end_of_a_server_ends_when_the_server_ends(path):
 
     timer = threading.Timer(0.1, end)
     timer.start()
-    finding = wait_until_gone(lambda: path, timeout=TIMEOUT, wait=Deadline(TIMEOUT))
+    finding = wait_until_gone(Endpoint(path).connect, timeout=TIMEOUT, wait=Deadline(TIMEOUT))
     timer.join()
     assert isinstance(finding.error, SipcError)

@@ -19,6 +19,7 @@ from helpers.waiting import TIMEOUT
 from helpers.wire import message
 
 from simpleipc_cli.client import probe
+from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import IncompleteMessage, SipcError
 from simpleipc_cli.server.handler import Handler
 
@@ -183,7 +184,7 @@ def test_bytes_after_the_flush_are_dropped(path):
 
 def test_a_connection_without_data_is_no_request(path):
     with serving(path) as server:
-        assert probe(lambda: path, timeout=TIMEOUT).state == "listening"
+        assert probe(Endpoint(path).connect, timeout=TIMEOUT).state == "listening"
         assert ask(path) == b"ping"  # accepted after that connection
         server.log.wait_until(
             lambda: [line for line in server.log.lines if "without sending data" in line], "it"

@@ -22,6 +22,7 @@ from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import message
 
 from simpleipc_cli.client import probe
+from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import AddressInUse, IncompleteMessage, PathNotFound
 from simpleipc_cli.server import dispatcher
 from simpleipc_cli.server.server import ExitReason, Server
@@ -236,7 +237,8 @@ def test_a_draining_server_accepts_no_connection(path, client):
         stream = client(message(b"x"))
         gate.wait_until_begun()
         server.stop()
-        wait_until(lambda: probe(lambda: path, timeout=0).error, "connections to be refused")
+        connect = Endpoint(path).connect
+        wait_until(lambda: probe(connect, timeout=0).error, "connections to be refused")
         gate.open()
         assert payload_of(read_all(stream)) == b"x"
         assert server.end() is ExitReason.COMPLETED

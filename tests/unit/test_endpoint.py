@@ -3,10 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import uuid
 from pathlib import Path
 
 import pytest
+from helpers.users import User
 
 from simpleipc_cli.endpoint import default_endpoint
 from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
@@ -15,19 +15,6 @@ from simpleipc_cli.errors import PathNotFound, PermissionDenied, SipcError
 def default_path(environment, user: int, *, make_folder: bool) -> str:
     endpoint = default_endpoint(environment, user)
     return endpoint.ensure_parent() if make_folder else endpoint.path_checked()
-
-
-class User(int):
-    """The user id of this process, with a unique text, so that no other program uses its folder."""
-
-    def __new__(cls):
-        return super().__new__(cls, os.geteuid())
-
-    def __init__(self) -> None:
-        self.name = f"test-{uuid.uuid4().hex}"
-
-    def __format__(self, spec: str) -> str:
-        return self.name
 
 
 @pytest.fixture
@@ -70,14 +57,16 @@ def mode(path: Path) -> int:
 CHOICES = {
     "SIPC_PATH": ({"SIPC_PATH": "/a/sock"}, "/a/sock"),
     "SIPC_PATH, relative": ({"SIPC_PATH": "sock"}, "sock"),
-    "XDG_RUNTIME_DIR": ({"XDG_RUNTIME_DIR": "/run/user/1"}, "/run/user/1/sipc.sock"),
-    "SIPC_PATH first": ({"SIPC_PATH": "/a", "XDG_RUNTIME_DIR": "/b"}, "/a"),
-    "SIPC_PATH empty": ({"SIPC_PATH": "", "XDG_RUNTIME_DIR": "/b"}, "/b/sipc.sock"),
+    "XDG_RUNTIME_DIR": ({"XDG_RUNTIME_DIR": "/usr/lib"}, "/usr/lib/sipc.sock"),
+    "SIPC_PATH first": ({"SIPC_PATH": "/a", "XDG_RUNTIME_DIR": "/usr"}, "/a"),
+    "SIPC_PATH empty": ({"SIPC_PATH": "", "XDG_RUNTIME_DIR": "/usr"}, "/usr/sipc.sock"),
 }
 FALLBACKS = {
     "none": {},
     "empty": {"SIPC_PATH": "", "XDG_RUNTIME_DIR": ""},
     "others": {"TMPDIR": "/elsewhere", "HOME": "/home/me"},
+    "missing": {"XDG_RUNTIME_DIR": "/no/such/folder"},
+    "no folder": {"XDG_RUNTIME_DIR": "/dev/null/x"},
 }
 make_or_not = pytest.mark.parametrize("make_folder", [True, False], ids=["make", "look"])
 

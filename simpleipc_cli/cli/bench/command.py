@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
 from typing import Any
@@ -198,6 +198,7 @@ def _run(options: _Options, given: set[str]) -> int:
     endpoint = resolve_endpoint(options.path)
     plan = _plan(options, given, endpoint.path)
     _check_listening(endpoint)
+    plan = replace(plan, path=endpoint.path)  # where the server was found
     outputs: dict[str, Output] = {}
     with ExitStack() as stack:
         for name in renders:  # before the measurement, to report errors early
@@ -282,7 +283,7 @@ def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
 
 def _check_listening(endpoint: Endpoint) -> None:
     """Raise EndpointError if no server listens: a report with only failures would not help."""
-    error = probe(endpoint.path_checked, timeout=_PROBE_TIMEOUT).error
+    error = probe(endpoint.connect, timeout=_PROBE_TIMEOUT).error
     if isinstance(error, ServerBusy):
         error.hint = "try again later"  # there is no --wait here
     elif isinstance(error, (NotListening, PathNotFound)):

@@ -96,12 +96,12 @@ def run(options: ProbeOptions) -> int:
     reply = _Reply(options)
     if options.has_wait_gone:
         result = wait_until_gone(
-            endpoint.path_checked, timeout=options.timeout, wait=Deadline(options.wait_gone)
+            endpoint.connect, timeout=options.timeout, wait=Deadline(options.wait_gone)
         )
         status = _wait_gone_status(result)
     else:
         result = probe(
-            endpoint.path_checked,
+            endpoint.connect,
             timeout=options.timeout,
             wait=Deadline(options.wait) if options.has_wait else None,
             on_connected=None if options.data is None else reply.receive,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import count
 
-from simpleipc_cli import transport
 from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
 from simpleipc_cli.cli.exitcodes import exit_code
@@ -33,7 +32,7 @@ def run_records(options: SendOptions, *, separator: bytes, jobs: int) -> int:
     Raises SipcError, Terminated.
     """
     endpoint = resolve_endpoint(options.path)
-    with Diagnostics(options, endpoint.path) as diagnostics:
+    with Diagnostics(options, endpoint) as diagnostics:
 
         def describe(number: int, error: SipcError) -> bytes:
             diagnostics.hide_bar()
@@ -87,7 +86,7 @@ def _connect_nowait(
     def connect_nowait() -> Stream:
         nonlocal may_start
         try:
-            stream: Stream = transport.connect(endpoint.path_checked(), Deadline(0.0))
+            stream = endpoint.connect(Deadline(0.0))
         except (NotListening, PathNotFound):
             if not may_start:
                 raise

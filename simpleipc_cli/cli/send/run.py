@@ -72,7 +72,7 @@ def run(options: SendOptions) -> int:
     Raises SipcError, Terminated.
     """
     endpoint = resolve_endpoint(options.path)
-    with Diagnostics(options, endpoint.path) as diagnostics:
+    with Diagnostics(options, endpoint) as diagnostics:
         deadline = Deadline(options.max_time)
         expected = options.expected
         source = None
@@ -123,7 +123,7 @@ def _wait_for_input(wait: Callable[[], _Found], endpoint: Endpoint) -> _Found:
     try:
         return wait()
     except TimedOut:
-        result = probe(endpoint.path_checked, timeout=None, deadline=Deadline(0.0))
+        result = probe(endpoint.connect, timeout=None, deadline=Deadline(0.0))
         if result.error is not None:
             raise result.error from None
         raise
@@ -134,7 +134,7 @@ def connect(options: SendOptions, endpoint: Endpoint, deadline: Deadline) -> Str
     wait = Deadline(options.wait) if options.has_wait else None
     try:
         return connect_with_retry(
-            endpoint.path_checked,
+            endpoint.connect,
             connect_timeout=options.connect_timeout,
             wait=wait if options.spawn is None else None,
             deadline=deadline,
@@ -159,10 +159,10 @@ class Diagnostics:
     It imports only the modules that the options need.
     """
 
-    def __init__(self, options: SendOptions, path: str) -> None:
+    def __init__(self, options: SendOptions, endpoint: Endpoint) -> None:
         """Open no files yet: the statistics include errors of open()."""
         self._options = options
-        self._path = path
+        self._endpoint = endpoint
         self._stats: TransferStats | None = None
         self._tracer: Tracer | None = None
         self._progress: Progress | None = None
@@ -189,7 +189,7 @@ class Diagnostics:
         if self._tracer is not None:
             self._tracer.close()
         if self._options.stats and self._stats is not None:
-            print_error(self._format_stats(self._stats, self._path, error or self.failure))
+            print_error(self._format_stats(self._stats, self._endpoint.path, error or self.failure))
 
     def open(self, source: Input | None, *, has_records: bool = False) -> None:
         """Open the trace and prepare the progress display, before any byte is read or sent.
@@ -228,7 +228,7 @@ class Diagnostics:
             stream = self._stats.observe(stream)
         if self._tracer is not None:
             stream = self._tracer.observe(
-                stream, f"{os.getpid()}-{number}", _connect_event(), self._path
+                stream, f"{os.getpid()}-{number}", _connect_event(), self._endpoint.path
             )
         return stream
 

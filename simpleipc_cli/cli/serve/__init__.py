@@ -30,6 +30,8 @@ class ServeOptions:
     verbose: bool
     trace: bool
     trace_file: str | None
+    warning: str = ""
+    """What to log at the start; empty for nothing."""
 
     @property
     def socket_mode(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -193,6 +194,7 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     if listener is not None:
         return run(listener.path, options, listener=listener)
     endpoint = resolve_endpoint(path)
+    options = replace(options, warning=endpoint.warning)
     if options.background:
         return run_in_background(endpoint, options)
     return run(endpoint.ensure_parent(), options)

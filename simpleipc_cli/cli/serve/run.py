@@ -165,7 +165,7 @@ def run(
     signals = SignalRouter(
         sighup_reloads=options.sighup_reloads, blocks_signals=options.call is None
     )
-    log = LineLog(options)
+    log = _open_log(options)
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()
         absolute = system.absolute_path(path) if listener is None else path
@@ -209,6 +209,13 @@ def run(
             server.close()
             notifier.close()
             return _exit_status(reason, server, path, signals, log)
+
+
+def _open_log(options: ServeOptions) -> LineLog:
+    log = LineLog(options)
+    if options.warning:
+        log.warning(f"sipc serve: {options.warning}")
+    return log
 
 
 def _exit_status(

@@ -160,7 +160,7 @@ def test_the_user_id_of_all_unmapped_users_cannot_be_allowed(endpoint, options):
 def test_the_default_folder_is_refused_if_its_owner_is_unknown(folder):
     """The folder of the default path must belong to this user."""
     code = f"from simpleipc_cli.endpoint import Endpoint\nfolder = {str(folder)!r}\n"
-    code += "Endpoint(folder + '/sock', folder, 65534).path_checked()"
+    code += "Endpoint(folder + '/sock', folder, 65534).connect(None)"
     done = subprocess.run([*NAMESPACE, sys.executable, "-c", code], capture_output=True)
     assert b"PermissionDenied" in done.stderr
     assert b"may belong to another user" in done.stderr
