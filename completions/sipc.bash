@@ -18,13 +18,22 @@ _sipc_paths() {
     done < <(compgen -f -- "$1")
 }
 
+# The name of a command, or a file for one of its arguments.
+_sipc_command() {
+    if (($2 == 1)); then
+        mapfile -t COMPREPLY < <(compgen -A command -A file -- "$1")
+    else
+        _sipc_files "$1"
+    fi
+}
+
 _sipc_words() {
     mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
 }
 
 _sipc() {
     local cur=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local verb='' options='' valued='' number named=0
+    local verb='' options='' valued='' number named=0 command=0
     COMPREPLY=()
     # --option=value is split into three words.
     if [[ $cur == = ]]; then
@@ -37,6 +46,15 @@ _sipc() {
             serve | send | probe | bench) verb=${COMP_WORDS[number]}; break ;;
         esac
     done
+    # `probe` accepts several paths, and a command after --.
+    if [[ $verb == probe ]]; then
+        for ((command = number + 1; command < COMP_CWORD; command++)); do
+            if [[ ${COMP_WORDS[command]} == -- ]]; then
+                _sipc_command "$cur" $((COMP_CWORD - command))
+                return
+            fi
+        done
+    fi
     case $verb in
         '')
             _sipc_words "$cur" 'serve send probe bench --version -h --help'
@@ -44,7 +62,7 @@ _sipc() {
             ;;
         serve)
             case $before in
-                --exec | --worker) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
+                --exec | --worker) _sipc_command "$cur" 1; return ;;
                 --call | --max-requests-per-worker | --prestart | --timeout | --kill-after | --threads | --backlog | --max-request | --read-timeout | --write-timeout | --mode | --group | --allow-user | --count | --idle-timeout | --quit-on | --drain-timeout | --max-wait) return ;;
                 --on-hangup) _sipc_words "$cur" 'kill finish'; return ;;
                 --pid-file | --log-file | --trace-file) _sipc_files "$cur"; return ;;
@@ -57,7 +75,7 @@ _sipc() {
             case $before in
                 -d | --data | --connect-timeout | -m | --max-time | --wait | -j | --jobs | --expect | --expect-regex) return ;;
                 --data-file | -o | --output | --trace-file) _sipc_files "$cur"; return ;;
-                --spawn) mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); return ;;
+                --spawn) _sipc_command "$cur" 1; return ;;
             esac
             options='-d --data --data-file -o --output --connect-timeout -m --max-time --wait --lines -0 --null -j --jobs --spawn --expect --expect-regex --trace --trace-file --stats --progress --no-progress -h --help'
             valued=' -d --data --data-file -o --output --connect-timeout -m --max-time --wait -j --jobs --spawn --expect --expect-regex --trace-file '
@@ -66,7 +84,7 @@ _sipc() {
             case $before in
                 --wait | --wait-gone | -t | --timeout | -d | --data | --expect | --expect-regex) return ;;
             esac
-            options='-q --quiet --json --wait --wait-gone -t --timeout -d --data --expect --expect-regex -h --help'
+            options='-q --quiet --json --wait --wait-gone --any -t --timeout -d --data --expect --expect-regex -h --help'
             valued=' --wait --wait-gone -t --timeout -d --data --expect --expect-regex '
             ;;
         bench)
@@ -83,7 +101,7 @@ _sipc() {
         _sipc_words "$cur" "$options"
         return
     fi
-    # Offer a path unless there is one already.
+    # Offer a path; the other verbs accept only one.
     for ((number++; number < COMP_CWORD; number++)); do
         before=${COMP_WORDS[number - 1]}
         case ${COMP_WORDS[number]} in
@@ -91,7 +109,7 @@ _sipc() {
             *) [[ $before == = || $valued == *" $before "* ]] || named=1 ;;
         esac
     done
-    ((named)) || _sipc_paths "$cur"
+    [[ $named == 1 && $verb != probe ]] || _sipc_paths "$cur"
 }
 
 complete -F _sipc sipc

@@ -12,8 +12,24 @@ function __sipc_paths
     end
 end
 
+# The command after -- of `sipc probe`.
+function __sipc_has_command
+    __fish_seen_subcommand_from probe; and contains -- -- (commandline -opc)
+end
+
+function __sipc_command
+    set -l words (commandline -opc)
+    set -e words[1..(contains -i -- -- $words)]
+    if test (count $words) -eq 0
+        __fish_complete_command
+    else
+        complete -C (string join ' ' -- (string escape -- $words) (commandline -ct))
+    end
+end
+
 complete -c sipc -f
-complete -c sipc -n '__fish_seen_subcommand_from serve send probe bench' -a '(__sipc_paths)'
+complete -c sipc -n '__sipc_has_command' -a '(__sipc_command)'
+complete -c sipc -n 'not __fish_use_subcommand; and not __sipc_has_command' -a '(__sipc_paths)'
 complete -c sipc -n __fish_use_subcommand -l version -d 'Show the version and exit.'
 complete -c sipc -n __fish_use_subcommand -s h -l help -d 'Show this message and exit.'
 complete -c sipc -n __fish_use_subcommand -a serve -d 'Answer requests with a command.'
@@ -69,9 +85,10 @@ complete -c sipc -n '__fish_seen_subcommand_from send' -l stats -d 'Print statis
 complete -c sipc -n '__fish_seen_subcommand_from send' -l progress -l no-progress -d 'Show progress. [default: on a terminal, after one second]'
 complete -c sipc -n '__fish_seen_subcommand_from send' -s h -l help -d 'Show this message and exit.'
 complete -c sipc -n '__fish_seen_subcommand_from probe' -s q -l quiet -d 'Print nothing; see the exit status.'
-complete -c sipc -n '__fish_seen_subcommand_from probe' -l json -d 'Print one JSON object, with all details.'
+complete -c sipc -n '__fish_seen_subcommand_from probe' -l json -d 'Print one JSON object, with all details; an array for several PATHs.'
 complete -c sipc -n '__fish_seen_subcommand_from probe' -l wait -x -d 'Retry for at most DURATION while the endpoint is missing, refuses or is busy.'
 complete -c sipc -n '__fish_seen_subcommand_from probe' -l wait-gone -x -d 'Keep probing until no server listens; then exit with status 0.'
+complete -c sipc -n '__fish_seen_subcommand_from probe' -l any -d 'One PATH on which a server is listening is enough.'
 complete -c sipc -n '__fish_seen_subcommand_from probe' -s t -l timeout -x -d 'Maximum time to wait while the server\'s queue is full, and, with --data, for the response. [default: 3s]'
 complete -c sipc -n '__fish_seen_subcommand_from probe' -s d -l data -x -d 'Send TEXT, and check the response.'
 complete -c sipc -n '__fish_seen_subcommand_from probe' -l expect -x -d 'Exit with status 10 unless the response is TEXT; a newline at the end of either is ignored.'

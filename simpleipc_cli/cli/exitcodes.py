@@ -32,6 +32,8 @@ class ExitCode:
     PERMISSION = 8
     IN_USE = 9
     NOT_AS_EXPECTED = 10
+    CANNOT_EXECUTE = 126
+    COMMAND_NOT_FOUND = 127
 
 
 NAMES = {number: name for name, number in vars(ExitCode).items() if name.isupper()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -107,6 +107,14 @@ class System(Protocol):
 
     def exit_by_signal(self, number: int, /) -> None:
         """End the process with a signal's default action. Return if the system cannot do that."""
+
+    def execute(self, command: Sequence[str], environment: Mapping[str, str], /) -> int:
+        """Execute a command with default signal handling, in place of this process if possible.
+
+        Signals that are ignored stay ignored, except those that Python itself ignores. If the
+        system cannot replace the process, wait for the command and return its exit status. Raises
+        OSError if the command cannot be executed.
+        """
 
     def in_foreground(self, terminal: int) -> bool:
         """Return whether this process may write to a terminal; True without job control."""

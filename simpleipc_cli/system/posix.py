@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` is slow to load: see cli/__init__.py
+import errno
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
@@ -34,6 +35,7 @@ _ALL_USERS = 0xFFFFFFFF  # no user has the last number (user_namespaces(7))
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 _DEFAULT_FDS = 1024  # the usual soft limit of Linux; what it is not is found out by EMFILE
 _MAX_FDS, _MIN_FDS = 1 << 20, 10240  # to try on macOS; OPEN_MAX of its sys/syslimits.h
+_IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 
 def get_fd_limits() -> tuple[int, int]:
@@ -177,6 +179,26 @@ def _set_itimer(seconds: float) -> None:
 def exit_by_signal(number: int) -> None:
     _signal.signal(number, _signal.SIG_DFL)
     _signal.raise_signal(number)
+
+
+def execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    for number in _ENDING:
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)  # a handler would lose a signal during execve
+    for number in _IGNORED_BY_PYTHON:
+        _signal.signal(number, _signal.SIG_DFL)
+    if not command[0]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        os.execvpe(command[0], list(command), environment)  # noqa: S606
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # A script without an interpreter's name is the shell's, as for execvp(3).
+    import shutil  # noqa: PLC0415 - seldom needed
+
+    script = shutil.which(command[0], path=environment.get("PATH")) or command[0]
+    os.execve("/bin/sh", ["sh", script, *command[1:]], environment)  # noqa: S606
 
 
 def in_foreground(terminal: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
@@ -140,6 +140,12 @@ def stop_timer() -> None:
 
 def exit_by_signal(_number: int) -> None:
     pass  # only an exit status is possible
+
+
+def execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    import subprocess  # noqa: PLC0415 - only for `probe -- CMD`
+
+    return subprocess.call(command, env=environment)
 
 
 def in_foreground(_terminal: int) -> bool:

@@ -12,7 +12,7 @@ from helpers.sending import echo
 
 LOADED_LATER = (
     *("observe", "spool", "rich", "mmap"),
-    *("cli.line_writer", "cli.send.diagnostics", "cli.expect"),
+    *("cli.line_writer", "cli.send.diagnostics", "cli.expect", "cli.probe.several"),
 )
 
 # Each of them takes longer to load than a small exchange takes.

@@ -50,6 +50,15 @@ _sipc_paths() {
     done < <(compgen -f -- "$1")
 }
 
+# The name of a command, or a file for one of its arguments.
+_sipc_command() {
+    if (($2 == 1)); then
+        mapfile -t COMPREPLY < <(compgen -A command -A file -- "$1")
+    else
+        _sipc_files "$1"
+    fi
+}
+
 _sipc_words() {
     mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
 }
@@ -66,7 +75,7 @@ def bash() -> str:
 {BASH_HELPERS}
 _sipc() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
-    local verb='' options='' valued='' number named=0
+    local verb='' options='' valued='' number named=0 command=0
     COMPREPLY=()
     # --option=value is split into three words.
     if [[ $cur == = ]]; then
@@ -79,6 +88,15 @@ _sipc() {{
             {" | ".join(VERBS)}) verb=${{COMP_WORDS[number]}}; break ;;
         esac
     done
+    # `probe` accepts several paths, and a command after --.
+    if [[ $verb == probe ]]; then
+        for ((command = number + 1; command < COMP_CWORD; command++)); do
+            if [[ ${{COMP_WORDS[command]}} == -- ]]; then
+                _sipc_command "$cur" $((COMP_CWORD - command))
+                return
+            fi
+        done
+    fi
     case $verb in
         '')
             _sipc_words "$cur" '{" ".join(VERBS)} {own}'
@@ -89,7 +107,7 @@ _sipc() {{
         _sipc_words "$cur" "$options"
         return
     fi
-    # Offer a path unless there is one already.
+    # Offer a path; the other verbs accept only one.
     for ((number++; number < COMP_CWORD; number++)); do
         before=${{COMP_WORDS[number - 1]}}
         case ${{COMP_WORDS[number]}} in
@@ -97,7 +115,7 @@ _sipc() {{
             *) [[ $before == = || $valued == *" $before "* ]] || named=1 ;;
         esac
     done
-    ((named)) || _sipc_paths "$cur"
+    [[ $named == 1 && $verb != probe ]] || _sipc_paths "$cur"
 }}
 
 complete -F _sipc sipc
@@ -134,18 +152,14 @@ def _bash_action(option: Option) -> str:
     if option.value == "FILE":
         return '_sipc_files "$cur"; '
     if option.value == "CMD":
-        return 'mapfile -t COMPREPLY < <(compgen -A command -A file -- "$cur"); '
+        return '_sipc_command "$cur" 1; '
     return ""
 
 
 def zsh() -> str:
     """Return the completion for zsh, a file _sipc on its fpath."""
     verb_lines = "".join(f"                '{verb}:{_zsh_text(t)}'\n" for verb, t in VERBS.items())
-    cases = "".join(
-        f"        {verb})\n            _arguments -s \\\n{_zsh_options(options)}"
-        "                '1:PATH:_sipc_paths'\n            ;;\n"
-        for verb, options in verbs().items()
-    )
+    cases = "".join(_zsh_verb(verb, options) for verb, options in verbs().items())
     return f"""\
 #compdef sipc
 {MADE}
@@ -179,6 +193,26 @@ _sipc() {{
 
 _sipc "$@"
 """
+
+
+def _zsh_verb(verb: str, options: list[Option]) -> str:
+    """Return the branch for a verb; `probe` accepts several paths, and a command after --."""
+    path, command = "1", ""
+    if verb == "probe":
+        path = "*"
+        command = """\
+            local -i dashes=$words[(i)--]
+            if ((dashes < CURRENT)); then
+                shift dashes words
+                ((CURRENT -= dashes))
+                _normal
+                return
+            fi
+"""
+    return (
+        f"        {verb})\n{command}            _arguments -s \\\n{_zsh_options(options)}"
+        f"                '{path}:PATH:_sipc_paths'\n            ;;\n"
+    )
 
 
 def _zsh_options(options: list[Option]) -> str:
@@ -237,8 +271,24 @@ function __sipc_paths
     end
 end
 
+# The command after -- of `sipc probe`.
+function __sipc_has_command
+    __fish_seen_subcommand_from probe; and contains -- -- (commandline -opc)
+end
+
+function __sipc_command
+    set -l words (commandline -opc)
+    set -e words[1..(contains -i -- -- $words)]
+    if test (count $words) -eq 0
+        __fish_complete_command
+    else
+        complete -C (string join ' ' -- (string escape -- $words) (commandline -ct))
+    end
+end
+
 complete -c sipc -f
-complete -c sipc -n '__fish_seen_subcommand_from {" ".join(VERBS)}' -a '(__sipc_paths)'
+complete -c sipc -n '__sipc_has_command' -a '(__sipc_command)'
+complete -c sipc -n 'not __fish_use_subcommand; and not __sipc_has_command' -a '(__sipc_paths)'
 {"".join(lines)}"""
 
 

@@ -160,6 +160,18 @@ def test_shells_offer_commands_for_a_command(offered):
     assert "sort" in offered("sipc serve --exec sor")
 
 
+def test_shells_offer_several_paths_for_probe(offered, mixed):
+    for before in ("x ", "x -q y ", "-t 1s x "):
+        found = [name.replace("\\", "") for name in offered(f"sipc probe {before}a")]
+        assert sorted(found) == ["a b.sock", "a-folder"]
+
+
+def test_shells_offer_a_command_after_the_paths_of_probe(offered, mixed):
+    assert "sort" in offered("sipc probe x y -- sor")
+    found = [name.replace("\\", "") for name in offered("sipc probe -q x -- cat a")]
+    assert sorted(found) == ["a b.sock", "a-file", "a-folder"]
+
+
 def test_bash_completes_values_after_an_equals_sign(folder):
     assert offered_by_bash("sipc serve --on-hangup = k", folder) == ["kill"]
     assert offered_by_bash("sipc serve --on-hangup =", folder) == ["kill", "finish"]
@@ -172,8 +184,8 @@ def test_zsh_completes_values_after_an_equals_sign(folder):
 
 
 def test_bash_offers_one_path_only(folder, mixed):
-    assert sorted(offered_by_bash("sipc probe -t 1s a", folder)) == ["a b.sock", "a-folder"]
-    assert offered_by_bash("sipc probe x a", folder) == [""]
+    assert sorted(offered_by_bash("sipc send -m 1s a", folder)) == ["a b.sock", "a-folder"]
+    assert offered_by_bash("sipc send x a", folder) == [""]
 
 
 def test_bash_expands_a_tilde(folder, mixed):

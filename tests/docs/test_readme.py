@@ -127,8 +127,10 @@ def test_the_recipes_of_the_readme_work(folder, is_short):
     assert lines[7:9] == ["status 4", "status 10"]
     assert [line.rpartition(" ")[2] for line in lines[9:12]] == ["one", "two", "three"]
     assert lines[12:14] == ["FIRST", "SECOND"]
-    assert lines[14].endswith("sent: ping")
-    assert lines[15].endswith("sent: through the proxy")
+    assert lines[14:16] == ["demo.sock: listening", "front.sock: listening"]
+    assert lines[16].endswith("sent: through the proxy")
+    assert lines[17].endswith("sent: ping")
+    del lines[14:16]
     assert lines[16].startswith("= connected for request")
     assert lines[17:19] == ['> sent 0015 (21 bytes): "through the proxy"', "> sent 0000: flush"]
     assert lines[21].startswith("= closed: ")

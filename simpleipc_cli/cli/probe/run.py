@@ -53,7 +53,7 @@ class ProbeOptions(Options):
     """The expected response to `data`; None accepts every complete response."""
 
 
-class _Reply:
+class Reply:
     """The response to `--data`, or the reason why there is none."""
 
     def __init__(self, options: ProbeOptions) -> None:
@@ -93,12 +93,11 @@ class _Reply:
 def run(options: ProbeOptions) -> int:
     """Probe, print the result, and return the exit status. Raises SipcError, Terminated."""
     endpoint = resolve_endpoint(options.path)
-    reply = _Reply(options)
+    reply = Reply(options)
     if options.has_wait_gone:
         result = wait_until_gone(
             endpoint.connect, timeout=options.timeout, wait=Deadline(options.wait_gone)
         )
-        status = _wait_gone_status(result)
     else:
         result = probe(
             endpoint.connect,
@@ -106,26 +105,26 @@ def run(options: ProbeOptions) -> int:
             wait=Deadline(options.wait) if options.has_wait else None,
             on_connected=None if options.data is None else reply.receive,
         )
-        status = exit_code(result.error or reply.error)
-    if result.error is not None and status == ExitCode.FAILURE and not options.as_json:
-        raise result.error  # not about the endpoint: the probe itself failed
+    status = status_of(options, result, reply)
     if options.as_json:
         import json  # noqa: PLC0415 - only for --json
 
-        found = _to_json(endpoint.path, result, reply)
-        if options.data is not None:
-            found |= {
-                "response": reply.outcome,
-                "response_bytes": reply.bytes if reply.outcome else None,
-                "response_seconds": round(reply.seconds, 6) if reply.outcome else None,
-            }
-        print_line(json.dumps(found))
+        print_line(json.dumps(to_json(options, endpoint.path, result, reply)))
     elif not options.quiet:
-        shown = endpoint.path or "''"
-        outcome = f", {reply.outcome}" if reply.outcome else ""
-        print_line(printable(f"{shown}: {result.state}{outcome}"))
+        print_line(to_text(endpoint.path, result, reply))
         if reply.error is not None:
             raise reply.error  # its message has details
+    return status
+
+
+def status_of(options: ProbeOptions, result: ProbeOutcome, reply: Reply) -> int:
+    """Return the exit status. Raises SipcError if the probe itself failed."""
+    if options.has_wait_gone:
+        status = _wait_gone_status(result)
+    else:
+        status = exit_code(result.error or reply.error)
+    if result.error is not None and status == ExitCode.FAILURE and not options.as_json:
+        raise result.error  # not about the endpoint
     return status
 
 
@@ -137,12 +136,21 @@ def _wait_gone_status(result: ProbeOutcome) -> int:
     return exit_code(result.error)
 
 
-def _to_json(path: str, result: ProbeOutcome, reply: _Reply) -> dict[str, object]:
+def to_text(path: str, result: ProbeOutcome, reply: Reply) -> str:
+    """Return the line for one endpoint."""
+    shown = path or "''"
+    outcome = f", {reply.outcome}" if reply.outcome else ""
+    return printable(f"{shown}: {result.state}{outcome}")
+
+
+def to_json(
+    options: ProbeOptions, path: str, result: ProbeOutcome, reply: Reply
+) -> dict[str, object]:
     """Return the object for --json; unknown values are None."""
     from simpleipc_cli.transport import endpoint_info  # noqa: PLC0415 - only for --json
 
     error = result.error or reply.error
-    return {
+    found: dict[str, object] = {
         "path": json_safe(path),
         "state": result.state,
         "reason": None if error is None else json_safe(str(error)),
@@ -151,3 +159,10 @@ def _to_json(path: str, result: ProbeOutcome, reply: _Reply) -> dict[str, object
         "uid": result.peer.uid if result.peer and result.peer.uid >= 0 else None,
         "connect_seconds": round(result.seconds, 6),
     }
+    if options.data is not None:
+        found |= {
+            "response": reply.outcome,
+            "response_bytes": reply.bytes if reply.outcome else None,
+            "response_seconds": round(reply.seconds, 6) if reply.outcome else None,
+        }
+    return found
