@@ -90,11 +90,11 @@ _sipc() {
         bench)
             case $before in
                 -c | --concurrency | -n | --requests | -z | --duration | -R | --rate | -d | --data | --size | -w | --warmup | --timeout | --processes | --expect) return ;;
-                --data-file | --json | --csv | --markdown | --html | --baseline) _sipc_files "$cur"; return ;;
+                --data-file | --data-lines | --data-null | --expect-lines | --json | --csv | --markdown | --html | --baseline) _sipc_files "$cur"; return ;;
                 --fail-if) compopt -o nospace 2>/dev/null; _sipc_words "$cur" 'min mean max stddev p50 p75 p90 p95 p99 p99.9 p99.99 rate errors error_rate requests late skipped bytes_in bytes_out'; return ;;
             esac
-            options='-c --concurrency -n --requests -z --duration -R --rate -d --data --data-file --size -w --warmup --timeout --processes --expect --json --csv --markdown --html --baseline --fail-if -q --quiet -h --help'
-            valued=' -c --concurrency -n --requests -z --duration -R --rate -d --data --data-file --size -w --warmup --timeout --processes --expect --json --csv --markdown --html --baseline --fail-if '
+            options='-c --concurrency -n --requests -z --duration -R --rate -d --data --data-file --data-lines --data-null --shuffle --size -w --warmup --timeout --processes --expect --expect-lines --json --csv --markdown --html --baseline --fail-if -q --quiet -h --help'
+            valued=' -c --concurrency -n --requests -z --duration -R --rate -d --data --data-file --data-lines --data-null --size -w --warmup --timeout --processes --expect --expect-lines --json --csv --markdown --html --baseline --fail-if '
             ;;
     esac
     if [[ $cur == -* ]]; then

@@ -26,7 +26,7 @@ class ExchangeFailed(Exception):
 
 
 class Request:
-    """The request that all exchanges send: a payload, or `size` zeros, encoded chunk by chunk."""
+    """The request of one or more exchanges: a payload, or `size` zeros, encoded in chunks."""
 
     def __init__(self, payload: bytes, size: int | None) -> None:
         self.size = len(payload) if size is None else size
@@ -56,8 +56,8 @@ class TimedExchange(Exchange):
     """One request and its response."""
 
     __slots__ = (
-        *("_encoded", "_expect", "_request", "_response"),
-        *("connected", "due", "end", "first_byte", "start"),
+        *("_encoded", "_expect", "_response"),
+        *("connected", "due", "end", "first_byte", "request", "start"),
     )
 
     def __init__(self, request: Request, expect: bytes | None, due: int, start: int) -> None:
@@ -68,7 +68,7 @@ class TimedExchange(Exchange):
         self.first_byte = 0
         self.end = 0
         """Time when the response was complete."""
-        self._request = request
+        self.request = request
         self._encoded = request.first_end  # payload bytes that are pending or written
         self.pending.append(request.first_chunk)
         self._expect = expect
@@ -98,14 +98,14 @@ class TimedExchange(Exchange):
         """
         if self.write_nowait():
             return True
-        if self._encoded > self._request.size:
+        if self._encoded > self.request.size:
             return False
-        self.pending, self._encoded = self._request.packets(self._encoded)
+        self.pending, self._encoded = self.request.packets(self._encoded)
         return True
 
     def drop_request(self) -> None:
         super().drop_request()
-        self._encoded = self._request.size + 1
+        self._encoded = self.request.size + 1
 
     def read_once(self, buffer: memoryview) -> bool:
         """Read once; return whether the response is complete. Raises ExchangeFailed."""

@@ -30,7 +30,7 @@ from simpleipc_cli.bench.histogram import (
     has_few_beyond,
     percentile_name,
 )
-from simpleipc_cli.bench.report import Report
+from simpleipc_cli.bench.report import Report, Settings
 from simpleipc_cli.text import printable
 
 NOT_AVAILABLE = "-"
@@ -109,12 +109,20 @@ def _describe_load(report: Report) -> str:
         parts.append(f"{settings.processes} processes")
     if settings.requests is not None:
         parts.append(f"{settings.requests:,} requests")
-    parts.append(f"{format_size(settings.size)} each")
+    is_mean = settings.data_file is not None
+    parts.append(f"{format_size(settings.size)} {'on average' if is_mean else 'each'}")
     if settings.duration is not None:
         parts.append(f"for {format_ns(settings.duration)}")
     if settings.warmup:
         parts.append(f"after {format_ns(settings.warmup)} of warm-up")
     return ", ".join(parts)
+
+
+def _describe_payloads(settings: Settings) -> str:
+    """Describe several payloads: "words.txt, 1,000 payloads in order, 4.9 KiB in total"."""
+    count = f"{settings.payloads:,} payload{'' if settings.payloads == 1 else 's'}"
+    total = format_size(settings.payload_bytes or 0)
+    return f"{settings.data_file}, {count} {settings.order}, {total} in total"
 
 
 def describe_condition(result: ConditionResult) -> str:
@@ -158,15 +166,16 @@ def sections(
     report: Report,
     conditions: Sequence[ConditionResult] = (),
     changes: Mapping[str, Change] | None = None,
+    differences: Mapping[str, tuple[object, object]] | None = None,
 ) -> list[Section]:
-    """Return the parts of the report. `changes` are the changes since a baseline."""
+    """Return the parts of the report, with the changes and different settings since a baseline."""
     facts = list(_facts(report).items())
     found = [Section("Load", ("", ""), facts, True, warnings=_warnings(report))]
     if conditions:
         rows = [(one.condition.text, _found(one), _result(one)) for one in conditions]
         found.append(Section("Conditions", ("fail if", "found", "result"), rows, True))
     if changes:
-        found.append(_changes_section(report, changes))
+        found.append(_changes_section(report, changes, differences or {}))
     if report.answered:
         found.append(_times_section(report))
     if report.results.failures:
@@ -200,6 +209,7 @@ def _facts(report: Report) -> dict[str, str]:
     found = {
         "started": report.started_at,
         "load": _describe_load(report),
+        **({} if settings.data_file is None else {"data": _describe_payloads(settings)}),
         "rate": f"{rate}, over {format_ns(results.elapsed)}",
         "requests": requests,
     }
@@ -219,7 +229,11 @@ def _result(result: ConditionResult) -> str:
     return "failed" if result.holds else "passed"
 
 
-def _changes_section(report: Report, changes: Mapping[str, Change]) -> Section:
+def _changes_section(
+    report: Report,
+    changes: Mapping[str, Change],
+    differences: Mapping[str, tuple[object, object]],
+) -> Section:
     rows = [
         (
             _spaced(name),
@@ -233,7 +247,15 @@ def _changes_section(report: Report, changes: Mapping[str, Change]) -> Section:
     is_response = report.is_open and changes["mean"].new == report.results.response.mean
     compared = f"Times are {'response' if is_response else 'service'} times."
     heads = ("", "baseline", "now", "change", "verdict")
-    return Section("Since the baseline", heads, rows, True, [compared, _VERDICT_RULE])
+    warnings = [
+        f"Warning: {_spaced(name)} is {_setting(new)}, but {_setting(old)} in the baseline."
+        for name, (old, new) in differences.items()
+    ]
+    return Section("Since the baseline", heads, rows, True, [compared, _VERDICT_RULE], warnings)
+
+
+def _setting(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _times_section(report: Report) -> Section:
@@ -301,13 +323,17 @@ def to_csv(report: Report) -> str:
 
 def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | None]]:
     """Yield figure, unit and value."""
-    results, path = report.results, printable(report.path)
-    # A spreadsheet must not treat the path as a formula.
-    yield "path", "text", f"./{path}" if path.startswith(_FORMULA) else path
+    results, settings = report.results, report.settings
+    yield "path", "text", _csv_path(report.path)
     yield "started_at", "text", printable(report.started_at)
     yield "partial", "bool", str(report.partial).lower()
     yield "elapsed", "ns", results.elapsed
-    yield "offered_rate", "1/s", report.settings.rate
+    yield "offered_rate", "1/s", settings.rate
+    yield "data_file", "text", _csv_path(settings.data_file or "")
+    yield "order", "text", settings.order
+    yield "payloads", "count", settings.payloads
+    yield "payload_bytes", "bytes", settings.payload_bytes
+    yield "size", "bytes", settings.size
     yield "cpu_share", "ratio", round(results.cpu_share, 3)
     yield "generator_saturated", "bool", str(report.generator_saturated).lower()
     yield "answered", "count", report.answered
@@ -324,6 +350,12 @@ def _csv_lines(report: Report) -> Iterator[tuple[str, str, str | float | int | N
     for name, times in failures.items():
         if times.count:
             yield from ((figure, "ns", ns) for figure, ns in times.figures(f"{name}.").items())
+
+
+def _csv_path(path: str) -> str:
+    """Return a path that a spreadsheet does not treat as a formula."""
+    path = printable(path)
+    return f"./{path}" if path.startswith(_FORMULA) else path
 
 
 # Markdown

@@ -14,14 +14,16 @@ omission", Gil Tene, "How NOT to Measure Latency", 2013; wrk2 measures the same 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import repeat
 from math import ceil
 from time import monotonic_ns, process_time_ns
 
 from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
 from simpleipc_cli.bench.histogram import Histogram, Timeline
+from simpleipc_cli.bench.payloads import Payloads
 from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
 
 SECOND = 1_000_000_000
@@ -51,6 +53,8 @@ class LoadPlan:
     payload: bytes = b""
     size: int | None = None
     """Bytes of a generated request, in place of `payload`."""
+    payloads: Payloads | None = None
+    """A different payload for each request, in place of `payload`."""
     concurrency: int = 1
     """Maximum number of requests in flight."""
     requests: int | None = None
@@ -65,7 +69,16 @@ class LoadPlan:
     timeout: int | None = None
     """Maximum time of one exchange, from its start."""
     expect: bytes | None = None
-    """The expected response, without a newline at its end."""
+    """The expected response, without a newline at its end; None: any, or that of `payloads`."""
+
+    def requests_in_turn(self) -> Iterator[tuple[Request, bytes | None]]:
+        """Return the requests, each with the expected response, without end."""
+        if self.payloads is None:
+            return repeat((Request(self.payload, self.size), self.expect))
+        return (
+            (Request(payload, None), self.expect if expected is None else expected)
+            for payload, expected in self.payloads.in_turn()
+        )
 
 
 @dataclass
@@ -184,7 +197,9 @@ class Generator:
         self._end = _NEVER if plan.duration is None else self._counted_from + plan.duration
         self._to_start = _NEVER if plan.requests is None else plan.requests
         self._schedule = Schedule(begin + plan.offset, plan.interval, plan.concurrency)
-        self._request = Request(plan.payload, plan.size)
+        self._is_warming_up = plan.warmup > 0
+        self._requests = plan.requests_in_turn()
+        self._next_request = next(self._requests)
         self._on_progress = on_progress
         self._stopped = False
         self._next_report = begin + _REPORT_INTERVAL
@@ -272,9 +287,12 @@ class Generator:
             due = self._schedule.next_due()
             if due is None or due > now:
                 return
-            exchange = TimedExchange(
-                self._request, self._plan.expect, self._schedule.start(now), now
-            )
+            due = self._schedule.start(now)
+            if self._is_warming_up and due >= self._counted_from:
+                self._is_warming_up = False
+                self._requests = self._plan.requests_in_turn()  # from the first payload on
+                self._next_request = next(self._requests)
+            exchange = TimedExchange(*self._next_request, due, now)
             if exchange.due >= self._counted_from:
                 self._to_start -= 1
                 self.results.started += 1
@@ -284,6 +302,7 @@ class Generator:
             elif not self._start(exchange):
                 self._busy.append(exchange)
                 self._next_busy_retry = now + _BUSY_RETRY_INTERVAL
+            self._next_request = next(self._requests)  # now, as encoding is not the server's time
             now = monotonic_ns()
 
     def _start(self, exchange: TimedExchange) -> bool:
@@ -345,7 +364,7 @@ class Generator:
         if self._plan.interval is not None:
             results.response.record(response)
         results.timeline.bucket_at(exchange.end - self._counted_from).times.record(response)
-        results.bytes_out += self._request.size
+        results.bytes_out += exchange.request.size
         results.bytes_in += exchange.reader.payload_bytes
 
     def _fail(self, exchange: TimedExchange, kind: str) -> None:

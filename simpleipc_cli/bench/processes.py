@@ -35,6 +35,7 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, errno_hint
 from simpleipc_cli.process import describe
 from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.text import json_safe
 
 _START_DELAY = 20_000_000  # nanoseconds from the last process being ready to the load (tunable)
 _STOP_TIMEOUT = 5.0  # seconds before a process that does not stop is killed
@@ -77,12 +78,27 @@ def measure(
             rate=rate,
             warmup=plan.warmup,
             timeout=plan.timeout,
-            size=len(plan.payload) if plan.size is None else plan.size,
-            expects=plan.expect is not None,
+            **_request_settings(plan),
         ),
         results=generators.results,
         partial=partial,
     )
+
+
+def _request_settings(plan: LoadPlan) -> dict[str, Any]:
+    """Return the settings that describe the requests."""
+    payloads = plan.payloads
+    expects = plan.expect is not None
+    if payloads is None:
+        return {"size": len(plan.payload) if plan.size is None else plan.size, "expects": expects}
+    return {
+        "size": round(payloads.size / len(payloads.data)),
+        "payloads": len(payloads.data),
+        "payload_bytes": payloads.size,
+        "data_file": json_safe(payloads.source),
+        "order": payloads.order,
+        "expects": expects or payloads.expected is not None,
+    }
 
 
 def _raise_descriptor_limit(connections: int, processes: int) -> None:
@@ -119,6 +135,7 @@ def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
             else _share(plan.requests, processes, (number - first) % processes),
             interval=None if plan.interval is None else plan.interval * processes,
             offset=0 if plan.interval is None else plan.interval * number,
+            payloads=plan.payloads and plan.payloads.share((number - first) % processes, processes),
         )
         for number in range(processes)
     ]

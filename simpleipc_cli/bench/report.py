@@ -5,7 +5,7 @@ JSON contains the complete report. Its schema:
     schema, version     "sipc-bench", 1; other versions are refused
     path, started_at    the endpoint, and the time of the start (ISO 8601)
     partial             whether the load was interrupted
-    settings            as given; times in nanoseconds
+    settings            as given; times in nanoseconds, sizes in bytes
     counts              started answered failed late skipped unfinished bytes_out bytes_in
     elapsed             nanoseconds measured, without the warm-up
     rate                responses per second; offered_rate: requests due per second, or null
@@ -40,6 +40,10 @@ SCHEMA, VERSION = "sipc-bench", 1
 MAX_CPU_SHARE = 0.9
 """A generator with a larger share of processor time may limit the rate itself."""
 
+_COMPARED_SETTINGS = (
+    *("rate", "concurrency", "processes"),
+    *("data_file", "payloads", "payload_bytes", "size", "order", "expects"),
+)
 _PARTS = ("connect", "first_byte")
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
@@ -57,7 +61,15 @@ class Settings:
     warmup: int = 0
     timeout: int | None = None
     size: int = 0
-    """Bytes of payload of a request."""
+    """Bytes of payload of a request; of several payloads, the mean."""
+    payloads: int = 1
+    """Number of payloads, which are sent in turn."""
+    payload_bytes: int | None = None
+    """Bytes of several payloads together."""
+    data_file: str | None = None
+    """The name of the file with several payloads; see text.json_safe()."""
+    order: str | None = None
+    """The order of several payloads, in words."""
     expects: bool = False
     """Whether responses were compared with an expected response."""
 
@@ -218,6 +230,14 @@ class Report:
             results=results,
             partial=data["partial"],
         )
+
+    def differences(self, baseline: Report) -> dict[str, tuple[Any, Any]]:
+        """Return the old and new values of the settings that differ and change what is measured."""
+        pairs = {
+            name: (getattr(baseline.settings, name), getattr(self.settings, name))
+            for name in _COMPARED_SETTINGS
+        }
+        return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
     def compare(self, baseline: Report) -> dict[str, Change]:
         """Return each figure's change since a baseline.

@@ -26,6 +26,7 @@ from simpleipc_cli.bench.format import (
 )
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.page import to_html
+from simpleipc_cli.bench.payloads import Payloads, split_records
 from simpleipc_cli.bench.processes import measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
@@ -118,6 +119,16 @@ _text_option = partial(click.option, metavar="TEXT")
 )
 @_text_option("-d", "--data", help="Send TEXT without changes.  [default: empty]")
 @_file_option("--data-file", help="Send the content of FILE; - is standard input.")
+@_file_option(
+    "--data-lines",
+    help="Send each line of FILE in turn, and begin again after the last one; - is standard input.",
+)
+@_file_option("--data-null", help="Like --data-lines, for records that end with a NUL byte.")
+@click.option(
+    "--shuffle",
+    is_flag=True,
+    help="Send the lines or records in a random order, which is the same in each run.",
+)
 @click.option("--size", metavar="SIZE", type=SIZE, help="Send a request of SIZE zero bytes.")
 @_duration_option(
     "-w",
@@ -139,6 +150,10 @@ _text_option = partial(click.option, metavar="TEXT")
 @_text_option(
     "--expect",
     help="Count a response as failed unless it is TEXT, with or without a newline at its end.",
+)
+@_file_option(
+    "--expect-lines",
+    help="Like --expect, with a line of FILE for each line or record that is sent.",
 )
 @_file_option("--json", "json_file", help="Write the full report to FILE as JSON.")
 @_file_option("--csv", "csv_file", help="Write the figures to FILE as CSV.")
@@ -172,11 +187,15 @@ class _Options:
     rate: float | None
     data: str | None
     data_file: str | None
+    data_lines: str | None
+    data_null: str | None
+    shuffle: bool
     size: int | None
     warmup: float | None
     timeout: float | None
     processes: int
     expect: str | None
+    expect_lines: str | None
     json_file: str | None
     csv_file: str | None
     markdown_file: str | None
@@ -188,11 +207,7 @@ class _Options:
 
 def _run(options: _Options, given: set[str]) -> int:
     """Measure and report; return the exit status. `given`: see _plan()."""
-    if (options.data is not None) + (options.data_file is not None) + ("size" in given) > 1:
-        raise click.UsageError("--data, --data-file and --size exclude each other")
-    inputs = options.data_file, options.baseline
-    if all(name and named_descriptor(name, STDIN) == STDIN for name in inputs):
-        raise click.UsageError("--data-file and --baseline cannot both be standard input")
+    _check_combination(options, given)
     renders = _renders(options)
     baseline = None if options.baseline is None else _read_baseline(options.baseline)
     endpoint = resolve_endpoint(options.path)
@@ -214,7 +229,8 @@ def _run(options: _Options, given: set[str]) -> int:
             report = measure(plan, options.processes, options.rate, on_progress)
         results = evaluate(options.conditions, report.bounds())
         changes = None if baseline is None else report.compare(baseline)
-        parts = sections(report, results, changes)
+        differences = None if baseline is None else report.differences(baseline)
+        parts = sections(report, results, changes, differences)
         failures: list[SipcError] = []
         try:
             for name in sorted(renders, key=lambda name: name != "-"):
@@ -232,6 +248,42 @@ def _run(options: _Options, given: set[str]) -> int:
     if signals:
         return SIGNALLED + signals[0]
     return _exit_status(report, results)
+
+
+def _check_combination(options: _Options, given: set[str]) -> None:
+    """Raise UsageError for options that cannot be combined."""
+    sources = {
+        "--data": options.data is not None,
+        "--data-file": options.data_file is not None,
+        "--data-lines": options.data_lines is not None,
+        "--data-null": options.data_null is not None,
+        "--size": "size" in given,
+    }
+    if sum(sources.values()) > 1:
+        raise click.UsageError(f"{', '.join(sources)} exclude each other")
+    if options.data_lines is None and options.data_null is None:
+        for name, is_given in (
+            ("--shuffle", options.shuffle),
+            ("--expect-lines", options.expect_lines is not None),
+        ):
+            if is_given:
+                raise click.UsageError(f"{name} requires --data-lines or --data-null")
+    if options.expect is not None and options.expect_lines is not None:
+        raise click.UsageError("--expect cannot be combined with --expect-lines")
+    inputs = {
+        "--data-file": options.data_file,
+        "--data-lines": options.data_lines,
+        "--data-null": options.data_null,
+        "--expect-lines": options.expect_lines,
+        "--baseline": options.baseline,
+    }
+    names = [name for name, file in inputs.items() if file and _is_stdin(file)]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} cannot both be standard input")
+
+
+def _is_stdin(name: str) -> bool:
+    return named_descriptor(name, STDIN) == STDIN
 
 
 def _renders(options: _Options) -> dict[str, Render]:
@@ -272,6 +324,7 @@ def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
         path=path,
         payload=payload if options.data_file is None else read_whole(options.data_file),
         size=(options.size or 0) if "size" in given else None,
+        payloads=_payloads(options),
         concurrency=min(concurrency, options.requests or sys.maxsize),
         requests=options.requests,
         duration=_nanoseconds(duration),
@@ -279,6 +332,29 @@ def _plan(options: _Options, given: set[str], path: str) -> LoadPlan:
         timeout=_nanoseconds(options.timeout),
         expect=None if options.expect is None else os.fsencode(options.expect),
     )
+
+
+def _payloads(options: _Options) -> Payloads | None:
+    """Read the files of --data-lines or --data-null, and --expect-lines. Raises SipcError."""
+    name, separator, what = options.data_lines, b"\n", "lines"
+    if name is None:
+        name, separator, what = options.data_null, b"\0", "records"
+    if name is None:
+        return None
+    data = split_records(read_whole(name), separator)
+    source = "standard input" if _is_stdin(name) else name
+    if not data:
+        raise click.UsageError(f"{source} is empty: there is nothing to send")
+    expected = None
+    if options.expect_lines is not None:
+        expected = split_records(read_whole(options.expect_lines), b"\n")
+        if len(expected) != len(data):
+            raise click.UsageError(
+                f"{options.expect_lines} has {len(expected)} lines, but {source} has {len(data)}"
+                f" {what}: give one line for each of them"
+            )
+    payloads = Payloads(source, data, expected)
+    return payloads.shuffled() if options.shuffle else payloads
 
 
 def _check_listening(endpoint: Endpoint) -> None:
