@@ -62,6 +62,7 @@ complete -c sipc -n '__fish_seen_subcommand_from serve' -l max-wait -x -d 'Maxim
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l pid-file -r -F -d 'Write the server\'s process id to FILE, and remove FILE at the end. A FILE in use by another server is an error.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l log-file -r -F -d 'Append the log to FILE instead of stderr; SIGHUP reopens it.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l log-format -x -a 'text json' -d 'Format of the log; json writes one object per line. [default: text]'
+complete -c sipc -n '__fish_seen_subcommand_from serve' -l handler-stderr -x -a 'inherit log discard' -d 'Where handlers\' standard error goes: to the server\'s own; to the log, line by line, with the request\'s id; or nowhere. [default: log with --log-file, --background or --log-format json, else inherit]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -s q -l quiet -d 'Log warnings and errors only.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -s v -l verbose -d 'Log debug details.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l trace -d 'Log every packet to stderr with a timestamp and the start of its payload.'

@@ -8,15 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Event, Lock, Thread, get_ident
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import SipcError
+from simpleipc_cli.handlers.stderr import HandlerStderr, LoggedStderr
 from simpleipc_cli.process import Command, check_exit_watch, prepare_spawn
 from simpleipc_cli.server.context import Log
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.system.fd_limit import DescriptorLimit
-from simpleipc_cli.transport import READ, WakeupEvent, new_scalable_poller, new_wakeup_event
+from simpleipc_cli.transport import (
+    READ,
+    Poller,
+    WakeupEvent,
+    new_scalable_poller,
+    new_wakeup_event,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,11 +37,18 @@ _MAX_STOP = 5.0  # seconds to wait for threads after the grace period
 _START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (tunable)
 
 PROCESS_FDS = 3
-"""Descriptors of an idle process: two pipes and a pidfd."""
+"""Descriptors of an idle process: two pipes and a pidfd; without its standard error."""
 SUPERVISOR_FDS = 4
 """Descriptors of a supervisor: epoll, two wakeup events, one spare."""
 
-_Idle = TypeVar("_Idle")
+
+class IdleProcess(Protocol):
+    """A process that waits for a request."""
+
+    stderr: LoggedStderr | None
+
+
+_Idle = TypeVar("_Idle", bound=IdleProcess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,19 @@ class Program:
     log: Log
     grace_period: float
     """Seconds from SIGTERM to SIGKILL."""
+    stderr: HandlerStderr | None = None
+    """None: the processes inherit standard error."""
+
+    @property
+    def stderr_fds(self) -> int:
+        """Number of descriptors for the standard error of each process."""
+        return 0 if self.stderr is None else self.stderr.fds
+
+    def start(self, poller: Poller) -> None:
+        """Prepare to start processes; see Handler.start()."""
+        prepare_spawn()
+        if self.stderr is not None:
+            self.stderr.start(poller)
 
 
 def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, str]:
@@ -151,16 +178,21 @@ class Supervisor:
 
 
 def _join(
-    thread: Thread, seconds: float, kill_now: WakeupEvent, on_kill: Callable[[], object] = bool
+    thread: Thread,
+    seconds: float,
+    kill_now: WakeupEvent,
+    on_kill: Callable[[], object] = bool,
+    on_poll: Callable[[], object] = bool,
 ) -> bool:
     """Wait for a thread, only a short time after `kill_now`; return whether it has ended.
 
-    `on_kill` is called when `kill_now` is set.
+    `on_kill` is called when `kill_now` is set, `on_poll` repeatedly.
     """
     deadline = Deadline(seconds)
     is_killing = False
     while thread.is_alive() and not deadline.expired():
         thread.join(_POLL_INTERVAL)
+        on_poll()
         if kill_now.is_set() and not is_killing:
             is_killing = True
             on_kill()
@@ -176,6 +208,8 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         check_exit_watch()
         self._program = program
         self._log = program.log
+        self.run_fds = 2 * program.stderr_fds  # both ends of a pipe
+        self._process_fds = PROCESS_FDS + program.stderr_fds
         self._supervisor: Supervisor | None = None
         self._generation = 0  # number of reloads, set by a signal handler; new processes get it
         self._lock = Condition(Lock())
@@ -184,8 +218,8 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._has_failed = False  # whether the last started process has failed
         self._retry_at = 0.0  # earliest time of the next start
 
-    def start(self) -> None:
-        prepare_spawn()
+    def start(self, poller: Poller) -> None:
+        self._program.start(poller)
 
     def reload(self) -> None:
         self._generation += 1
@@ -200,6 +234,12 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         with self._lock:
             idle, self._idle = self._idle, []
         threads = []
+
+        def read_stderr() -> None:
+            for each in idle:
+                if each.stderr is not None:
+                    each.stderr.read_available()
+
         for each in idle:
             thread = Thread(target=self._stop_logged, args=(each, kill_now), daemon=True)
             try:
@@ -209,7 +249,7 @@ class SupervisedHandler(Handler, Generic[_Idle]):
             else:
                 threads.append(thread)
         for thread in threads:
-            _join(thread, seconds, kill_now)
+            _join(thread, seconds, kill_now, on_poll=read_stderr)
 
     @abstractmethod
     def _maintain(self, kill_now: WakeupEvent) -> float | None:

@@ -11,20 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
+from simpleipc_cli.handlers.base import SUPERVISOR_FDS, Program, SupervisedHandler
+from simpleipc_cli.handlers.stderr import LoggedStderr
 from simpleipc_cli.pktline import Buffer
-from simpleipc_cli.process import (
-    ChildProcess,
-    Guardian,
-    StdioPipes,
-    check_exit_watch,
-    describe,
-    prepare_spawn,
-)
+from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, check_exit_watch, describe
 from simpleipc_cli.server.handler import Handler, HandlerRun, RequestInfo, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
-from simpleipc_cli.transport import WakeupEvent
+from simpleipc_cli.transport import Poller, WakeupEvent
 
 _QUICK = 0.05  # seconds; a start that took less is quick (tunable)
 _QUICK_FOR = 10.0  # seconds after a quick start in which the next is expected quick (tunable)
@@ -39,11 +33,12 @@ class ProcessHandler(Handler):
         """Raises SipcError if the system forbids what every process needs."""
         check_exit_watch()
         self._program = program
+        self.run_fds = 2 * program.stderr_fds  # both ends of a pipe
         self._quick_until = 0.0
         self.guardian = Guardian()
 
-    def start(self) -> None:
-        prepare_spawn()
+    def start(self, poller: Poller) -> None:
+        self._program.start(poller)
 
     def run_nowait(
         self, request: RequestInfo, payload: Sequence[Buffer] | None
@@ -64,7 +59,7 @@ class ProcessHandler(Handler):
             variables["UNIXREMOTEEUID"] = str(request.peer.uid)
             variables["UNIXREMOTEEGID"] = str(request.peer.gid)
         began = monotonic()
-        run = _start_process(self._program, variables, self.guardian, spooled, payload)
+        run = _start_process(self._program, variables, self.guardian, spooled, payload, request.id)
         now = monotonic()
         self._quick_until = now + _QUICK_FOR if now < began + _QUICK else 0.0
         return run
@@ -78,6 +73,7 @@ class ProcessRun(StdioPipes, HandlerRun):
 
     process: ChildProcess
     grace_period: float
+    stderr: LoggedStderr | None = None
     on_stopped: Callable[[], None] | None = None
     """Called after the process has been stopped."""
     generation = 0
@@ -117,6 +113,8 @@ class ProcessRun(StdioPipes, HandlerRun):
         return is_over
 
     def _on_end(self) -> None:
+        if self.stderr is not None:
+            self.stderr.close()
         self.close()
         if self.on_stopped is not None:
             self.on_stopped()
@@ -128,17 +126,24 @@ def _start_process(
     guardian: Guardian,
     spooled: Spool | None = None,
     payload: Sequence[Buffer] | None = None,
+    request_id: str = "",
 ) -> ProcessRun:
     """Start a process. Its standard input is a pipe or the spooled request.
 
     `payload` is the whole request, if it has arrived. `variables` are added to the environment.
     Raises SipcError.
     """
-    run = ProcessRun(None if spooled is None else spooled.descriptor())
+    errors = program.stderr
+    run = ProcessRun(
+        None if spooled is None else spooled.descriptor(),
+        None if errors is None else errors.of_child,
+    )
     if spooled is None and (payload is None or not run.write_whole(payload)):
         run.guard_input(guardian)
     run.process = run.spawn(program.command, program.environment, program.limit, variables)
     run.exit = run.process.descriptor
+    if errors is not None:
+        run.stderr = errors.watch(run.errors, run.process.pid, request_id)
     run.grace_period = program.grace_period
     if spooled is not None:
         spooled.close()
@@ -153,10 +158,10 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         super().__init__(program)
         self._on_demand = ProcessHandler(program)
         self._count = count
-        self.min_fds = self.held_fds = count * PROCESS_FDS + SUPERVISOR_FDS
+        self.min_fds = self.held_fds = count * self._process_fds + SUPERVISOR_FDS
 
-    def start(self) -> None:
-        super().start()
+    def start(self, poller: Poller) -> None:
+        super().start(poller)
         self._start_supervisor()
 
     def close(self, kill_now: WakeupEvent) -> None:
@@ -167,14 +172,17 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         self, request: RequestInfo, payload: Sequence[Buffer] | None
     ) -> ProcessRun | None:
         run = self._take_idle() or self._on_demand.run_nowait(request, payload)
-        if run is not None:
-            run.on_stopped = self._wake_supervisor
-        return run
+        return None if run is None else self._assign(run, request)
 
     def run(
         self, request: RequestInfo, spooled: Spool | None, payload: Sequence[Buffer] | None
     ) -> ProcessRun:
         run = self._take_idle() or self._on_demand.run(request, spooled, payload)
+        return self._assign(run, request)
+
+    def _assign(self, run: ProcessRun, request: RequestInfo) -> ProcessRun:
+        if run.stderr is not None:
+            run.stderr.set_request(request.id)
         run.on_stopped = self._wake_supervisor
         return run
 

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 
 from simpleipc_cli.errors import PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.handlers.base import Program
+from simpleipc_cli.handlers.stderr import LoggedStderr
 from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer, MessageReader
 from simpleipc_cli.process import WorkerPipes, describe
 from simpleipc_cli.server.context import LINGER
@@ -27,13 +28,20 @@ _STATUS_DELAY = 0.1  # seconds to wait for the exit after the end of the output 
 class Worker:
     """A running worker process, and the server's ends of its pipes."""
 
-    def __init__(self, program: Program, slot: int, generation: int) -> None:
-        """Start the process. A replacement may get the same `slot`. Raises SipcError."""
+    def __init__(self, program: Program, slot: int, generation: int, request_id: str) -> None:
+        """Start the process for a request. A replacement may get the same `slot`.
+
+        Raises SipcError.
+        """
         self.slot = slot
         self.generation = generation
-        self.pipes = WorkerPipes()
+        errors = program.stderr
+        self.pipes = WorkerPipes(None, None if errors is None else errors.of_child)
         environment = {**program.environment, "SIPC_WORKER": str(slot)}
         self.process = self.pipes.spawn(program.command, environment, program.limit, {})
+        self.stderr: LoggedStderr | None = None
+        if errors is not None:
+            self.stderr = errors.watch(self.pipes.errors, self.process.pid, request_id)
         self.requests = 0
         self.responses = 0
         """Number of complete responses."""
@@ -45,7 +53,7 @@ class Worker:
             self._poller.register(self.pipes.input, 0)
         except OSError as error:
             self.process.stop(0.0, None)
-            self.pipes.close()
+            self._close_pipes()
             raise SipcError(f"cannot poll the worker: {error.strerror}") from error
 
     def __str__(self) -> str:
@@ -113,7 +121,12 @@ class Worker:
             self.process.stop(self._grace_period, kill_now)
         finally:
             self._poller.close()
-            self.pipes.close()
+            self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        if self.stderr is not None:
+            self.stderr.close()
+        self.pipes.close()
 
 
 class WorkerRun(HandlerRun):

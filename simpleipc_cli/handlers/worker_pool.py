@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from simpleipc_cli.errors import Shortage, SipcError
-from simpleipc_cli.handlers.base import PROCESS_FDS, SUPERVISOR_FDS, Program, SupervisedHandler
+from simpleipc_cli.handlers.base import SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.handlers.worker import Worker, WorkerRun
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.server.handler import RequestInfo
@@ -27,7 +27,7 @@ class WorkerPool(SupervisedHandler[Worker]):
         """Start at most `max_workers`, each for at most `max_requests` requests."""
         super().__init__(program)
         self._max_requests = max_requests
-        self.min_fds = PROCESS_FDS + SUPERVISOR_FDS
+        self.min_fds = self._process_fds + SUPERVISOR_FDS
         self.held_fds = SUPERVISOR_FDS
         # All guarded by the lock. A worker's slot becomes free only after its process has ended.
         self._free_slots = list(range(max_workers, 0, -1))  # the smallest at the end
@@ -52,7 +52,7 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     def run_nowait(
         self,
-        request: RequestInfo,  # noqa: ARG002
+        request: RequestInfo,
         payload: Sequence[Buffer] | None,  # noqa: ARG002 - the server writes the request
     ) -> WorkerRun | None:
         """Use an idle worker; return None if there is none, as starting one may block."""
@@ -63,17 +63,22 @@ class WorkerPool(SupervisedHandler[Worker]):
             if worker.generation != self._generation or not worker.is_ready():
                 return None
             self._remove(worker)
-        return WorkerRun(worker, self._can_keep, self._on_stopped)
+        return self._new_run(worker, request)
 
     def run(
         self,
-        request: RequestInfo,  # noqa: ARG002
+        request: RequestInfo,
         spooled: Spool | None,  # noqa: ARG002
         payload: Sequence[Buffer] | None,  # noqa: ARG002
     ) -> WorkerRun:
-        return WorkerRun(self._take_worker(), self._can_keep, self._on_stopped)
+        return self._new_run(self._take_worker(request), request)
 
-    def _take_worker(self) -> Worker:
+    def _new_run(self, worker: Worker, request: RequestInfo) -> WorkerRun:
+        if worker.stderr is not None:
+            worker.stderr.set_request(request.id)
+        return WorkerRun(worker, self._can_keep, self._on_stopped)
+
+    def _take_worker(self, request: RequestInfo) -> Worker:
         """Return an idle worker, or a new one. Raises SipcError."""
         while True:
             with self._lock:
@@ -89,7 +94,7 @@ class WorkerPool(SupervisedHandler[Worker]):
             if is_current and text is None:
                 return worker
             self._replace(worker, text, None)
-        return self._start_worker(slot)
+        return self._start_worker(slot, request)
 
     def _take_slot(self) -> int:
         """Return a free slot. Raises SipcError during a backoff. Hold the lock."""
@@ -107,10 +112,10 @@ class WorkerPool(SupervisedHandler[Worker]):
         self._free_slots.sort(reverse=True)
         self._lock.notify()
 
-    def _start_worker(self, slot: int) -> Worker:
+    def _start_worker(self, slot: int, request: RequestInfo) -> Worker:
         generation = self._generation  # before the start: the worker may read old files
         try:
-            worker = Worker(self._program, slot, generation)
+            worker = Worker(self._program, slot, generation, request.id)
         except Exception as error:
             with self._lock:
                 if not isinstance(error, Shortage):
@@ -171,9 +176,11 @@ class WorkerPool(SupervisedHandler[Worker]):
             self._replace(worker, None, kill_now)
             return
         worker.mark_idle()
+        if worker.stderr is not None:
+            worker.stderr.set_request("")
         with self._lock:
             self._idle.append(worker)
-            self.held_fds += PROCESS_FDS
+            self.held_fds += self._process_fds
             self._lock.notify()
             # The supervisor checks only idle workers, and has ignored earlier events of this
             # worker.
@@ -196,7 +203,7 @@ class WorkerPool(SupervisedHandler[Worker]):
 
     def _remove(self, idle: Worker) -> None:
         self._idle.remove(idle)
-        self.held_fds -= PROCESS_FDS
+        self.held_fds -= self._process_fds
 
     # -- stopping --------------------------------------------------------------------------
 

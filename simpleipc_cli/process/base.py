@@ -17,6 +17,9 @@ from simpleipc_cli.system import BlockedSignals
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 
+PIPE = -1
+"""In place of a descriptor: make a pipe."""
+
 _MAX_READS = 16  # empties a pipe of the maximum size (pipe(7): 1 MiB)
 _MAX_STDERR = 4096  # bytes of standard error to keep (tunable)
 _MAX_LINES, _MAX_CHARACTERS = 5, 500  # of standard error to show (tunable)
@@ -95,7 +98,8 @@ class ChildProcess(ABC):
 class StdioPipes(ABC):
     """The parent's ends of the pipes to a child's standard input and from its standard output.
 
-    The constructor takes a file for the standard input, or None for a pipe. Raises SipcError.
+    The constructor takes a file for the standard input, or None for a pipe; and a file or PIPE for
+    the standard error, or None to inherit it. Raises SipcError.
     """
 
     accepts_file: bool
@@ -103,6 +107,8 @@ class StdioPipes(ABC):
     input: int
     """Descriptor to poll; -1 if there is no pipe or it is closed."""
     output: int
+    errors: int = -1
+    """Descriptor of the pipe from the standard error, until close(); -1 if there is none."""
 
     @abstractmethod
     def spawn(

@@ -64,9 +64,10 @@ class Acceptor:
         """Monotonic time at which to accept again, while that is paused."""
         # Inherited descriptors count, too; but one request must be possible.
         own_fds = max(_FDS_OF_SERVER, count_open_fds() + _SPARE_FDS)
-        max_own = descriptors.maximum - self._handler.min_fds - _FDS_PER_REQUEST - 2
+        self._fds_per_request = _FDS_PER_REQUEST + self._handler.run_fds
+        max_own = descriptors.maximum - self._handler.min_fds - self._fds_per_request - 2
         self._own_fds = max(_FDS_OF_SERVER, min(own_fds, max_own))
-        self._reserved = self._own_fds + context.config.max_concurrency * _FDS_PER_REQUEST
+        self._reserved = self._own_fds + context.config.max_concurrency * self._fds_per_request
         # Connections to accept at the next event, at least one; below 1, the events until it tries
         # two again, as to try in vain takes longer than an event.
         self._batch = 1
@@ -272,7 +273,8 @@ class Acceptor:
         """Return the number of free descriptors, without those that the next request needs."""
         unanswered = self._dispatcher.unanswered
         running = min(self._config.max_concurrency, unanswered + 1)
-        in_use = len(self.idle) + unanswered + running * _FDS_PER_REQUEST + self._handler.held_fds
+        in_use = len(self.idle) + unanswered + running * self._fds_per_request
+        in_use += self._handler.held_fds
         return self._descriptors.current - self._own_fds - in_use
 
     def _must_wait(self) -> bool:

@@ -125,6 +125,12 @@ class Log(ABC):
     def request(self, record: RequestRecord) -> None:
         """Log a request that has ended."""
 
+    def stderr(self, request_id: str, process: int, line: bytes) -> None:  # noqa: B027
+        """Log a line that a handler's process wrote to its standard error.
+
+        `request_id` is "" if the process has no request.
+        """
+
     @abstractmethod
     def error(self, text: str) -> None:
         """Log the error that ends the server."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import Peer, WakeupEvent
+from simpleipc_cli.transport import Peer, Poller, WakeupEvent
 
 
 @dataclass(slots=True)  # not frozen, as that takes longer to create; so, too, below
@@ -135,6 +135,8 @@ class Handler(ABC):
     """Whether run() accepts a spooled request; otherwise the server writes it to the run."""
     min_fds = 0
     """Minimum number of descriptors that the handler needs, without those of runs."""
+    run_fds = 0
+    """Number of descriptors that each run needs besides two pipes and a pidfd."""
     held_fds = 0
     """Number of descriptors that the handler has open now, without those of runs."""
 
@@ -160,9 +162,11 @@ class Handler(ABC):
         """
         return None
 
-    def start(self) -> None:  # noqa: B027
-        """Prepare for requests. The server calls this when it starts to serve; it may start
-        threads."""
+    def start(self, poller: Poller) -> None:  # noqa: B027
+        """Prepare for requests. The server calls this when it starts to serve.
+
+        It may start threads, and poll descriptors with `poller`, that of the event loop.
+        """
 
     def reload(self) -> None:  # noqa: B027 - most have no idle processes
         """Replace idle processes now, and busy ones when they finish.

@@ -104,6 +104,15 @@ def act(what: str, *rest: str) -> None:
             os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")
             answer(b"good")
             time.sleep(1000)
+        case "complain":  # on standard error, without the end of a line
+            os.write(2, " ".join(rest).encode())
+            answer(b"good")
+        case "flood":  # standard error, while it has no request
+            answer(b"good")
+            wait_for(rest[0])
+            for _ in range(1000):
+                os.write(2, b"x" * 9999 + b"\n")
+            touch(rest[1])
         case "slow":
             for byte in packet(b"slow") + b"0000":
                 write(bytes([byte]))

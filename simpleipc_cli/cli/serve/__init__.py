@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simpleipc_cli.server.context import ServerConfig
+from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class ServeOptions:
     pid_file: str | None
     log_file: str | None
     log_format: str
+    handler_stderr: str | None
     quiet: bool
     verbose: bool
     trace: bool
@@ -41,6 +43,15 @@ class ServeOptions:
         if self.config.allowed_users:
             return 0o666
         return 0o600 if self.group is None else 0o660
+
+    @property
+    def stderr_goes_to(self) -> str:
+        """Where handlers' standard error goes: "inherit", "log" or "discard"."""
+        if self.handler_stderr is not None:
+            return self.handler_stderr
+        has_log = self.background or self.log_file is not None or self.log_format == "json"
+        can_log = self.call is None and "--handler-stderr" not in UNSUPPORTED_OPTIONS
+        return "log" if has_log and can_log else "inherit"
 
     @property
     def sighup_reloads(self) -> bool:

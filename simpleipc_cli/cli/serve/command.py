@@ -179,6 +179,13 @@ _MAX_KILL = 5.0  # seconds to wait for handlers after SIGKILL (tunable)
     default="text",
     help="Format of the log; json writes one object per line.",
 )
+@click.option(
+    "--handler-stderr",
+    type=click.Choice(["inherit", "log", "discard"]),
+    help="Where handlers' standard error goes: to the server's own; to the log, line by line, with "
+    "the request's id; or nowhere.  [default: log with --log-file, --background or --log-format "
+    "json, else inherit]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Log debug details.")
 @trace_option
@@ -234,6 +241,8 @@ def _check(options: ServeOptions) -> None:
         raise click.UsageError(f"{given[0]}: the command is empty")
     if worker is None and options.max_requests_per_worker is not None:
         raise click.UsageError("--max-requests-per-worker requires --worker")
+    if options.handler_stderr is not None and options.call is not None:
+        raise click.UsageError("--handler-stderr cannot be combined with --call")
     if options.prestart is not None and command is None:
         raise click.UsageError(f"--prestart cannot be combined with {given[0]}")
     if options.prestart is not None and options.config.whole_request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from time import monotonic
 from traceback import format_exception
@@ -17,6 +17,8 @@ from simpleipc_cli.text import json_safe, printable
 
 _MAX_WARNINGS = 4  # per JSON object, to limit the length of a line
 _MAX_TEXTS = (2000, 50)  # characters; five escaped texts of the second length fit in a line
+_MAX_STDERR = (3900, 1900, 900, 600, 300)  # characters; any escaped text of the last length fits
+_MAX_TEXT_LINE = MAX_LINE - 4  # bytes, without a newline and a priority such as `<4>`
 
 
 class LineLog(Log):
@@ -43,6 +45,16 @@ class LineLog(Log):
         else:
             line = self._text_line(_request_text(record, seconds, warnings))
         self._writer.write(line, priority)
+
+    def stderr(self, request_id: str, process: int, line: bytes) -> None:
+        text = line.decode("utf-8", "backslashreplace")
+        if self._as_json:
+            fields = {"id": request_id or None, "process": process, "text": text}
+            written = _json_object(Priority.WARNING, "stderr", fields, _MAX_STDERR)
+        else:
+            written = self._text_line(f"{request_id or f'process {process}'} stderr: {text}")
+            written = _cut_bytes(written)
+        self._writer.write(written, Priority.WARNING)
 
     def error(self, text: str) -> None:
         self._message(Priority.ERROR, text)
@@ -128,16 +140,28 @@ def _request_fields(record: RequestRecord, seconds: float, warnings: list[str]) 
     }
 
 
-def _json_object(priority: Priority, event: str, fields: Mapping[str, Any]) -> str:
+def _json_object(
+    priority: Priority,
+    event: str,
+    fields: Mapping[str, Any],
+    max_texts: Iterable[int] = _MAX_TEXTS,
+) -> str:
     """Return one object; shorten its texts if the line would be too long."""
     line = ""
-    for max_text in _MAX_TEXTS:
+    for max_text in max_texts:
         record = {"time": _now(), "level": priority.name.lower(), "event": event}
         record |= {name: _cut(value, max_text) for name, value in fields.items()}
         line = json.dumps(record)
         if len(line) < MAX_LINE:
             break
     return line
+
+
+def _cut_bytes(line: str) -> str:
+    data = line.encode("utf-8", "backslashreplace")
+    if len(data) < _MAX_TEXT_LINE:
+        return line
+    return data[: _MAX_TEXT_LINE - 3].decode("utf-8", "ignore") + "..."
 
 
 def _cut(value: Any, max_text: int) -> Any:

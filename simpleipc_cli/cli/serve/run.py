@@ -23,6 +23,7 @@ from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
+from simpleipc_cli.handlers.stderr import HandlerStderr
 from simpleipc_cli.process import Command, PidFile, kill_children, reap_orphans
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
@@ -281,7 +282,10 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
     if command.is_missing():
         log.warning(f"sipc serve: command not found: {line}: requests fail until it exists")
     environment = handler_environment(systemd.without_own_variables(os.environ), path)
-    program = Program(command, environment, limit, log, options.kill_after)
+    stderr = None
+    if options.stderr_goes_to != "inherit":
+        stderr = HandlerStderr(log if options.stderr_goes_to == "log" else None)
+    program = Program(command, environment, limit, log, options.kill_after, stderr)
     if options.prestart is not None:
         return PrestartHandler(program, count=options.prestart)
     if options.worker is None:
@@ -326,7 +330,7 @@ def _check_config(config: ServerConfig, log: Log) -> ServerConfig:
 
 
 def _check_limit(descriptors: DescriptorLimit, handler: Handler) -> None:
-    needed = MIN_FDS + handler.min_fds
+    needed = MIN_FDS + handler.min_fds + handler.run_fds
     if descriptors.maximum < needed:
         raise SipcError(
             f"the limit of {descriptors.maximum} file descriptors is too low",

@@ -279,7 +279,7 @@ class StdioPipes(base.StdioPipes):
     _bulk = 32 * 1024.0
     """A pipe is enlarged after a transfer of at least this size: half of its default size."""
 
-    def __init__(self, stdin: int | None = None) -> None:
+    def __init__(self, stdin: int | None = None, stderr: int | None = None) -> None:
         self.input = self.output = self._reader = -1
         self._guardian: Guardian | None = None
         self._guarded = 0  # the guardian's number for the input pipe
@@ -292,6 +292,10 @@ class StdioPipes(base.StdioPipes):
             self._reader, stdout = os.pipe()
             self._child_ends.append(stdout)
             os.set_blocking(self._reader, False)
+            if stderr == base.PIPE:
+                self.errors, stderr = os.pipe()
+                self._child_ends.append(stderr)
+                os.set_blocking(self.errors, False)
         except OSError as error:
             self.close()
             raise _start_error(
@@ -299,6 +303,8 @@ class StdioPipes(base.StdioPipes):
             ) from error
         self.output = self._reader  # set to -1 at end of file; the reader stays open
         self._child_files = [(stdin, 0), (stdout, 1)]
+        if stderr is not None:
+            self._child_files.append((stderr, 2))
         self._is_input_enlarged = self._is_output_enlarged = False
 
     def spawn(
@@ -400,6 +406,9 @@ class StdioPipes(base.StdioPipes):
         descriptor, self._reader = self._reader, -1
         if descriptor >= 0:
             os.close(descriptor)
+        if self.errors >= 0:
+            os.close(self.errors)
+            self.errors = -1
 
     def _close_child_ends(self) -> None:
         while self._child_ends:

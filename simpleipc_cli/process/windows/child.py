@@ -136,7 +136,7 @@ class StdioPipes(base.StdioPipes):
     """Size in bytes of the buffer of the pipe to the child. With 0, a write ends when all is
     read."""
 
-    def __init__(self, _stdin: int | None = None) -> None:
+    def __init__(self, _stdin: int | None = None, _stderr: int | None = None) -> None:
         self._child_ends: list[int] = []
         self._our_ends: list[OverlappedPipe] = []
         api = win32.api

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from helpers.inprocess_server import InProcessServer, RecordingLog
@@ -26,12 +27,12 @@ def program(command: str, log: RecordingLog) -> Program:
     return Program(line, os.environ, DescriptorLimit(), log, 1000.0)
 
 
-class Hanging(SupervisedHandler[str]):
+class Hanging(SupervisedHandler[SimpleNamespace]):
     """Has one idle process, whose stop takes until `end` is set."""
 
     def __init__(self) -> None:
         super().__init__(program("", RecordingLog()))
-        self._idle = ["process"]
+        self._idle = [SimpleNamespace(stderr=None)]
         self.begun, self.end = threading.Event(), threading.Event()
 
     def _stop(self, _idle, _kill_now):
