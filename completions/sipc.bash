@@ -69,7 +69,7 @@ _sipc() {
                 --log-format) _sipc_words "$cur" 'text json'; return ;;
                 --handler-stderr) _sipc_words "$cur" 'inherit log discard'; return ;;
             esac
-            options='--exec --worker --call --max-requests-per-worker --prestart --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --background --max-wait --pid-file --log-file --log-format --handler-stderr -q --quiet -v --verbose --trace --trace-file -h --help'
+            options='--exec --worker --call --max-requests-per-worker --prestart --whole-request --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --stdio --background --max-wait --pid-file --log-file --log-format --handler-stderr -q --quiet -v --verbose --trace --trace-file -h --help'
             valued=' --exec --worker --call --max-requests-per-worker --prestart --on-hangup --timeout --kill-after --threads --backlog --max-request --read-timeout --write-timeout --mode --group --allow-user --count --idle-timeout --quit-on --drain-timeout --max-wait --pid-file --log-file --log-format --handler-stderr --trace-file '
             ;;
         send)

@@ -57,6 +57,7 @@ complete -c sipc -n '__fish_seen_subcommand_from serve' -l count -x -d 'Stop aft
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l idle-timeout -x -d 'Stop after DURATION without a request. [default: 0]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l quit-on -x -d 'When a request is exactly TEXT, send an empty response and stop.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l drain-timeout -x -d 'Maximum time to answer connected clients when stopping. [default: 10s]'
+complete -c sipc -n '__fish_seen_subcommand_from serve' -l stdio -d 'In place of PATH: answer one request, on the connection that is standard input and output, and exit. For programs that accept connections, such as s6-ipcserver.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l background -d 'Daemonize; return once the server is listening.'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l max-wait -x -d 'Maximum time until a --background server listens. [default: 60s]'
 complete -c sipc -n '__fish_seen_subcommand_from serve' -l pid-file -r -F -d 'Write the server\'s process id to FILE, and remove FILE at the end. A FILE in use by another server is an error.'

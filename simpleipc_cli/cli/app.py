@@ -69,7 +69,8 @@ def _hide_unsupported_options(command: click.Command) -> click.Command:
     for option in command.params if UNSUPPORTED_OPTIONS else ():
         if isinstance(option, click.Option) and not UNSUPPORTED_OPTIONS.isdisjoint(option.opts):
             option.hidden = True
-            option.type = click.STRING  # so that the value is not checked before
+            if not option.is_flag:
+                option.type = click.STRING  # so that the value is not checked before
             option.callback = _refuse
     return command
 

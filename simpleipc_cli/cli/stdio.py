@@ -96,6 +96,11 @@ def is_journal(descriptor: int = STDERR) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
+def is_socket(descriptor: int) -> bool:
+    """Return whether an open descriptor is a socket."""
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+
+
 class Input:
     """Reads the bytes of a request from a descriptor.
 

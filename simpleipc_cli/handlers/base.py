@@ -80,10 +80,13 @@ class Program:
 def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, str]:
     """Return the environment of all processes, without variables that describe one request.
 
-    `environment` is the server's, `path` the endpoint's absolute path.
+    `environment` is the server's, `path` the endpoint's absolute path; "" if it is unknown.
     """
     kept = {name: value for name, value in environment.items() if name not in _OF_A_REQUEST}
-    return {**kept, "PROTO": "UNIX", "UNIXLOCALPATH": path}
+    variables = {"PROTO": "UNIX", "UNIXLOCALPATH": path}
+    if not path:
+        del variables["UNIXLOCALPATH"]
+    return {**kept, **variables}
 
 
 class Supervisor:

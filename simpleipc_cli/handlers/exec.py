@@ -58,6 +58,8 @@ class ProcessHandler(Handler):
         if HAS_OWNERSHIP:
             variables["UNIXREMOTEEUID"] = str(request.peer.uid)
             variables["UNIXREMOTEEGID"] = str(request.peer.gid)
+        if "-1" in variables.values():  # unknown
+            variables = {name: value for name, value in variables.items() if value != "-1"}
         began = monotonic()
         run = _start_process(self._program, variables, self.guardian, spooled, payload, request.id)
         now = monotonic()

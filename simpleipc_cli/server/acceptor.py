@@ -166,6 +166,9 @@ class Acceptor:
             try:
                 stream = self._listener.accept()
             except BlockingIOError:
+                if self._listener.is_exhausted:
+                    self._poller.unregister(self._listener.fileno())
+                    self.close_listener()
                 return True
             except OutOfDescriptors:
                 self._free_descriptor(None)

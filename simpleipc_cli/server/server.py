@@ -13,7 +13,7 @@ from time import monotonic
 
 from simpleipc_cli.deadline import NEVER, Deadline
 from simpleipc_cli.server.acceptor import Acceptor
-from simpleipc_cli.server.context import Log, ServerConfig, ServerContext
+from simpleipc_cli.server.context import Counters, Log, ServerConfig, ServerContext
 from simpleipc_cli.server.dispatcher import Dispatcher
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.server.loop_threads import LoopThreads
@@ -143,6 +143,11 @@ class Server:
             self._housekeeping()
         return True
 
+    @property
+    def counters(self) -> Counters:
+        """The counters, when the server has ended."""
+        return self._context.counters
+
     def close(self) -> None:
         """Free the descriptors. stop() must not be called after this."""
         if self._dispatcher.threads.is_ended:
@@ -155,7 +160,7 @@ class Server:
 
     def _on_done(self) -> None:
         """Wake the main thread if it waits for the end of a request. Any thread may call this."""
-        is_stopping = self._shutdown.is_requested
+        is_stopping = self._shutdown.is_requested or not self._acceptor.is_open
         if self._dispatcher.queue or is_stopping or self._acceptor.retry_at != NEVER:
             self._wakeup.set()
 

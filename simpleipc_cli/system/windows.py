@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
 
-UNSUPPORTED_OPTIONS = frozenset(("--group", "--allow-user", "--handler-stderr"))
+UNSUPPORTED_OPTIONS = frozenset(("--group", "--allow-user", "--handler-stderr", "--stdio"))
 
 ENDING_SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGBREAK")  # SIGINT: Ctrl-C
 STOP_SIGNALS = ENDING_SIGNALS

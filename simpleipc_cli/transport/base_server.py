@@ -15,6 +15,8 @@ class Listener(ABC):
     """Whether the service manager keeps the socket: the next server accepts its queue."""
     can_lose_path = True
     """Whether owns_path() can return False."""
+    is_exhausted = False
+    """Whether accept() has returned the last connection."""
 
     @abstractmethod
     def fileno(self) -> int:

@@ -27,7 +27,8 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
 OVER_SSH = next(block for block in BLOCKS if block.startswith("ssh "))
 SYSTEMD = next(block for block in BLOCKS if "systemd-analyze" in block)
 LAUNCHD = next(block for block in BLOCKS if "plutil" in block)
-ELSEWHERE = [OVER_SSH, SYSTEMD, LAUNCHD]
+EACH = next(block for block in BLOCKS if "Accept=yes" in block)
+ELSEWHERE = [OVER_SSH, SYSTEMD, LAUNCHD, EACH]
 """Recipes that need root, systemd or macOS: each has a separate test."""
 
 
@@ -165,8 +166,9 @@ def test_the_recipe_for_ssh_connects_to_another_machine(folder):
 def test_systemd_accepts_the_units(folder, script):
     """Warnings do not change its exit status, so standard error must be empty."""
     script("#!/bin/sh\n")
-    done = run(SYSTEMD, folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for block in (SYSTEMD, EACH):
+        done = run(block, folder)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert "Unknown key 'KilMode'" in run(SYSTEMD.replace("KillMode", "KilMode"), folder).stderr
 
 

@@ -7,13 +7,13 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from helpers.command import Program, needs_root, sipc
+from helpers.command import SIPC, Program, needs_root, sipc
 from helpers.procfs import children
 from helpers.server import Server
 from helpers.soak import soak
 from helpers.sshd import SSHD, Sshd
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import connect, message
+from helpers.wire import connect, decode, message
 
 pytestmark = [
     needs_root,
@@ -81,3 +81,13 @@ def test_the_server_notices_a_client_that_closed_through_ssh_at_its_next_write(
         (folder / "go").write_text("\n")
         server.wait_for_log("client closed")
         wait_until(lambda: not children(server.pid), "the handler to end")
+
+
+@pytest.mark.parametrize(("command", "status"), [("cat", 0), ("cat; exit 3", 7)])
+def test_ssh_runs_a_server_for_one_request(sshd, command, status):
+    """As a forced command does."""
+    remote = f"{SIPC} serve --stdio --exec '{command}'"
+    done = sipc(
+        "-T", "server", remote, input=message(b"hello"), program=["ssh", "-F", sshd.client_config]
+    )
+    assert (done.returncode, decode(done.stdout)) == (status, (b"hello", status == 0)), done.stderr

@@ -23,6 +23,7 @@ HANDLER = re.search(r"^cat >handler\.sh .*?^chmod \+x handler\.sh\n", "".join(BL
     0
 ]
 RECIPE = next(block for block in BLOCKS if "systemd-analyze" in block)
+EACH = next(block for block in BLOCKS if "Accept=yes" in block)
 HOME = "/home/demo"
 UNITS = "/etc/systemd/system"
 
@@ -193,6 +194,23 @@ def service(container):
     service.systemctl("stop", "demo.socket", "demo.service")
     service.systemctl("reset-failed")  # also the count of starts, which are limited
     container.run("sh", "-c", f"rm -r {UNITS}/demo.* {UNITS}/sockets.target.wants/demo.socket")
+
+
+@pytest.fixture
+def service_for_each(container):
+    """The README's service for each connection, in the container; its handler fails if asked."""
+    script = 'echo "got $(cat)"; [ ! -e /run/fail ]'
+    handler = f"printf '#!/bin/sh\\n%s\\n' '{script}' >handler.sh; chmod +x handler.sh"
+    recipe = f"set -eu; cd {HOME}\n{handler}\n{EACH}"
+    done = container.run("runuser", "-u", "demo", "--", "bash", "-c", recipe)
+    assert (done.stdout, done.stderr) == ("", "")
+    container.run("sh", "-c", f"cp {HOME}/each.socket {HOME}/each@.service {UNITS}")
+    container.run("systemctl", "daemon-reload")
+    container.run("systemctl", "start", "each.socket")
+    yield container
+    container.run("systemctl", "stop", "each.socket")
+    container.run("systemctl", "reset-failed")
+    container.run("sh", "-c", f"rm -f {UNITS}/each* /run/fail")
 
 
 @pytest.fixture

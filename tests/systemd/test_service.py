@@ -147,3 +147,21 @@ def test_journalctl_finds_the_error_that_ended_the_server(service):
     service.systemctl("start", "demo.service", status=1)
     (error,) = service.journal("-p", "err")
     assert error.startswith("sipc serve: the limit of 16 file descriptors is too low: ")
+
+
+def test_systemd_starts_a_server_for_each_connection(service_for_each):
+    container = service_for_each
+    for text in ("good morning", "good evening"):
+        done = container.run("sipc", "send", "/run/each.sock", "-d", text)
+        assert done.stdout == f"got {text}\n"
+    container.run("touch", "/run/fail")
+    container.run("sipc", "send", "/run/each.sock", "-d", "hello", status=7)
+
+    def lines() -> list[str]:
+        container.run("journalctl", "--sync")
+        command = ("journalctl", "-t", "sipc", "-o", "cat", "-u", "each@*")
+        found = container.run(*command).stdout.splitlines()
+        return found if len(found) == 3 else []
+
+    ends = [line.rpartition(": ")[2] for line in wait_until(lines, "three requests in the journal")]
+    assert ends == ["answered", "answered", "exit status 1"]

@@ -22,6 +22,7 @@ class ServeOptions:
     backlog: int
     mode: int | None
     group: int | None
+    stdio: bool
     background: bool
     max_wait: float | None
     pid_file: str | None

@@ -27,7 +27,7 @@ from simpleipc_cli.cli.options import (
 from simpleipc_cli.cli.parse import resolve_endpoint, spool_folders
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run, run_in_background
-from simpleipc_cli.cli.stdio import STDERR, STDOUT, named_descriptor
+from simpleipc_cli.cli.stdio import STDERR, STDIN, STDOUT, is_socket, named_descriptor
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.system import absolute_path
@@ -159,6 +159,12 @@ _MAX_KILL = 5.0  # seconds to wait for handlers after SIGKILL (tunable)
     help="Maximum time to answer connected clients when stopping.",
 )
 # The process.
+@click.option(
+    "--stdio",
+    is_flag=True,
+    help="In place of PATH: answer one request, on the connection that is standard input and "
+    "output, and exit. For programs that accept connections, such as s6-ipcserver.",
+)
 @click.option("--background", is_flag=True, help="Daemonize; return once the server is listening.")
 @duration_option(
     "--max-wait", default="60s", help="Maximum time until a --background server listens."
@@ -197,9 +203,17 @@ def serve(ctx: click.Context, /, path: str | None, **given: Any) -> int:
     _check(options)
     if option_given(ctx, "max_wait") and not options.background:
         raise click.UsageError("--max-wait requires --background")
+    if options.stdio:
+        from simpleipc_cli.cli.serve.stdio import serve_stdio  # noqa: PLC0415 - seldom needed
+
+        return serve_stdio(ctx, path, options)
     listener = _passed_listener(ctx, path)
     if listener is not None:
         return run(listener.path, options, listener=listener)
+    if path is None and is_socket(STDIN) and not options.background:
+        from simpleipc_cli.cli.serve.stdio import check_stdin  # noqa: PLC0415
+
+        check_stdin()
     endpoint = resolve_endpoint(path)
     options = replace(options, warning=endpoint.warning)
     if options.background:

@@ -111,8 +111,9 @@ class LineLog(Log):
 
 def _request_text(record: RequestRecord, seconds: float, warnings: list[str]) -> str:
     """Return a line such as `1234-1 pid=99 in=5 out=5 status=0 time=0.002s: answered`."""
+    pid = record.request.peer.pid
     line = (
-        f"{record.request.id} pid={record.request.peer.pid} "
+        f"{record.request.id} pid={pid if pid >= 0 else '-'} "
         f"in={record.bytes_in} out={record.bytes_out} "
         f"status={record.status} time={seconds:.3f}s: {record.outcome.value.replace('_', ' ')}"
     )
@@ -125,7 +126,7 @@ def _request_fields(record: RequestRecord, seconds: float, warnings: list[str]) 
     peer = record.request.peer
     return {
         "id": record.request.id,
-        "pid": peer.pid,
+        "pid": peer.pid if peer.pid >= 0 else None,
         "uid": peer.uid if peer.uid >= 0 else None,  # users have no numbers on Windows
         "gid": peer.gid,
         "bytes_in": record.bytes_in,

@@ -157,11 +157,13 @@ def run(
     *,
     listener: Listener | None = None,
     on_listening: Callable[[], None] = lambda: None,
+    on_completed: Callable[[Server, Log], int] = lambda _server, _log: ExitCode.OK,
 ) -> int:
     """Serve until stopped; return the exit status.
 
     `listener` listens already, at the absolute or abstract `path`; without it, listen on `path`.
-    `on_listening` is called when clients can connect.
+    `on_listening` is called when clients can connect; `on_completed` when all requests have ended,
+    for the exit status.
     """
     signals = SignalRouter(
         sighup_reloads=options.sighup_reloads, blocks_signals=options.call is None
@@ -185,7 +187,7 @@ def run(
             except Cancelled:
                 return SIGNALLED + signals.first
             notifier = systemd.Notifier(os.environ, log.warning)
-            try:
+            with _closed_after_failure(listener):
                 server = Server(
                     listener,
                     handler=handler,
@@ -195,21 +197,30 @@ def run(
                     observe=observe,
                     notifier=notifier,
                 )
-            except OSError as error:
-                listener.stop_listening()
-                listener.close()
-                failed = unexpected_error(error)
-                raise SipcError(f"cannot start: {failed}", failed.hint) from error
             signals.attach(server, listener)
-            log.info(f"listening on {path}")
+            if not options.stdio:
+                log.info(f"listening on {path}")
             on_listening()
             notifier.ready(f"listening on {printable(path)}")
             reap_orphans()
             reason = server.run()
+            status = on_completed(server, log) if reason is ExitReason.COMPLETED else ExitCode.OK
             signals.ignore()
             server.close()
             notifier.close()
-            return _exit_status(reason, server, path, signals, log)
+            return status or _exit_status(reason, server, path, signals, log)
+
+
+@contextmanager
+def _closed_after_failure(listener: Listener) -> Iterator[None]:
+    """Stop listening if the server cannot be created. Raises SipcError in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        listener.stop_listening()
+        listener.close()
+        failed = unexpected_error(error)
+        raise SipcError(f"cannot start: {failed}", failed.hint) from error
 
 
 def _open_log(options: ServeOptions) -> LineLog:
