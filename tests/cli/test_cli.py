@@ -31,7 +31,7 @@ def test_help_lists_the_verbs(run):
 def test_every_verb_has_help_with_examples_that_fits_a_terminal(verb, option):
     done = run_cli(verb, option, env=environment(COLUMNS="80"))
     assert done.returncode == 0
-    assert done.stdout.startswith(b"Usage: sipc %s [OPTIONS] [PATH]\n" % verb.encode())
+    assert done.stdout.startswith(b"Usage: sipc %s [OPTIONS] [PATH]" % verb.encode())
     assert max(map(len, done.stdout.decode().splitlines())) <= 80
     examples = rb"\n  Examples:\n    .*sipc %s .*\n    .*sipc %s " % ((verb.encode(),) * 2)
     assert re.search(examples, done.stdout)

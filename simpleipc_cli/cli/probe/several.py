@@ -40,12 +40,12 @@ class _Target:
 
     def connect(self) -> None:
         """Probe without waiting and without a request."""
-        self.result = probe(self.endpoint.path_checked, timeout=0.0)
+        self.result = probe(self.endpoint.connect, timeout=0.0)
 
     def ask(self) -> None:
         """Probe with the request of --data."""
         self.result = probe(
-            self.endpoint.path_checked,
+            self.endpoint.connect,
             timeout=self.options.timeout,
             on_connected=self.reply.receive,
         )

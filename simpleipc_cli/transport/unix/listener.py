@@ -31,9 +31,11 @@ from simpleipc_cli.transport.unix.stream import (
 )
 
 if sys.platform == "linux":
-    from simpleipc_cli.transport.unix.stream import UnixStream as AcceptedStream
+    AcceptedStream = UnixStream
 else:
-    from simpleipc_cli.transport.unix.portable_stream import PortableStream as AcceptedStream
+    from simpleipc_cli.transport.unix.portable_stream import PortableStream
+
+    AcceptedStream = PortableStream
 
 _MAX_ABORTED = 1000  # clients in a row that have closed before they were accepted (tunable)
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -90,7 +90,7 @@ def test_a_server_in_the_background_keeps_logging_to_a_file_on_standard_error(
     assert done.returncode == 0
     assert ask(endpoint, b"hello") == (b"hello", True)
     wait_until(lambda: ": answered\n" in (folder / "log").read_text(), "the request in the log")
-    assert "\nfrom the handler\n" in (folder / "log").read_text()
+    assert " stderr: from the handler\n" in (folder / "log").read_text()
 
 
 def test_the_server_survives_the_end_of_its_terminal(background, endpoint):
