@@ -27,7 +27,7 @@ _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 # Of macOS (sys/wait.h). siginfo_t begins with six numbers: si_signo, si_errno, si_code, si_pid,
 # si_uid, si_status.
 _P_PID, _WNOHANG, _WEXITED, _WNOWAIT = 1, 0x01, 0x04, 0x20
-_SIGINFO = struct.Struct("@6i")
+_SIGINFO = struct.Struct("@4iIi")
 _SIGINFO_SIZE = 128  # bytes; more than macOS uses
 
 

@@ -201,7 +201,7 @@ def _change_waitid() -> None:
             return -1
         if found is not None:
             ended = (found.si_code, found.si_pid, found.si_uid, found.si_status)
-            struct.pack_into("@6i", info, 0, found.si_signo, 0, *ended)
+            struct.pack_into("@4iIi", info, 0, found.si_signo, 0, *ended)
         return 0
 
     class Library(ctypes.CDLL):
@@ -312,7 +312,7 @@ def _change_sockets(system: str) -> None:
             if level != _SOL_LOCAL:
                 return super().getsockopt(level, name, *size)
             found = super().getsockopt(_socket.SOL_SOCKET, so_peercred, size_of_ucred)
-            pid, uid, gid = memoryview(found).cast("i")
+            pid, uid, gid = memoryview(found).cast("I")  # a user id may be above 2**31
             return self._local_option(name, pid, uid, gid, *size)
 
         def _local_option(self, name, pid, uid, gid, size=0):
