@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.stderr import HandlerStderr, LoggedStderr
-from simpleipc_cli.process import Command, check_exit_watch, prepare_spawn
+from simpleipc_cli.process import Command, exit_watch_fds, prepare_spawn
 from simpleipc_cli.server.context import Log
 from simpleipc_cli.server.handler import Handler
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -36,8 +36,6 @@ _KILL_TIMEOUT = 0.5  # seconds to wait for threads after `kill_now` (tunable)
 _MAX_STOP = 5.0  # seconds to wait for threads after the grace period
 _START_DELAYS = (0.1, 10.0)  # seconds after failed starts: first and longest (tunable)
 
-PROCESS_FDS = 3
-"""Descriptors of an idle process: two pipes and a pidfd; without its standard error."""
 SUPERVISOR_FDS = 4
 """Descriptors of a supervisor: epoll, two wakeup events, one spare."""
 
@@ -65,10 +63,17 @@ class Program:
     stderr: HandlerStderr | None = None
     """None: the processes inherit standard error."""
 
-    @property
-    def stderr_fds(self) -> int:
-        """Number of descriptors for the standard error of each process."""
-        return 0 if self.stderr is None else self.stderr.fds
+    def process_fds(self) -> int:
+        """Return the number of descriptors of an idle process: its pipes, and what watches it.
+
+        Raises SipcError if the system forbids what every process needs.
+        """
+        return 2 + exit_watch_fds() + (0 if self.stderr is None else self.stderr.fds)
+
+    def run_fds(self) -> int:
+        """Return the descriptors of Handler.run_fds. Raises SipcError as process_fds()."""
+        # Both ends of the pipe for standard error. The server counts one of those that watch.
+        return exit_watch_fds() - 1 + (0 if self.stderr is None else 2 * self.stderr.fds)
 
     def start(self, poller: Poller) -> None:
         """Prepare to start processes; see Handler.start()."""
@@ -208,11 +213,10 @@ class SupervisedHandler(Handler, Generic[_Idle]):
 
     def __init__(self, program: Program) -> None:
         """Raises SipcError if the system forbids what every process needs."""
-        check_exit_watch()
         self._program = program
         self._log = program.log
-        self.run_fds = 2 * program.stderr_fds  # both ends of a pipe
-        self._process_fds = PROCESS_FDS + program.stderr_fds
+        self.run_fds = program.run_fds()
+        self._process_fds = program.process_fds()
         self._supervisor: Supervisor | None = None
         self._generation = 0  # number of reloads, set by a signal handler; new processes get it
         self._lock = Condition(Lock())

@@ -14,7 +14,7 @@ from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.base import SUPERVISOR_FDS, Program, SupervisedHandler
 from simpleipc_cli.handlers.stderr import LoggedStderr
 from simpleipc_cli.pktline import Buffer
-from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, check_exit_watch, describe
+from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, describe
 from simpleipc_cli.server.handler import Handler, HandlerRun, RequestInfo, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
@@ -31,9 +31,8 @@ class ProcessHandler(Handler):
 
     def __init__(self, program: Program) -> None:
         """Raises SipcError if the system forbids what every process needs."""
-        check_exit_watch()
         self._program = program
-        self.run_fds = 2 * program.stderr_fds  # both ends of a pipe
+        self.run_fds = program.run_fds()
         self._quick_until = 0.0
         self.guardian = Guardian()
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         ChildProcess,
         StdioPipes,
         WorkerPipes,
-        check_exit_watch,
         describe,
+        exit_watch_fds,
         kill_children,
         prepare_spawn,
         reap_orphans,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     # Both systems offer the same functions. The classes have base classes.
     _texts: list[Callable[[int], tuple[str, str]]] = [child.describe, win_child.describe]
-    _checks: list[Callable[[], None]] = [child.check_exit_watch, win_child.check_exit_watch]
+    _checks: list[Callable[[], int]] = [child.exit_watch_fds, win_child.exit_watch_fds]
     _preparations: list[Callable[[], object]] = [child.prepare_spawn, win_child.prepare_spawn]
     _reapers: list[Callable[[], None]] = [child.reap_orphans, win_child.reap_orphans]
     _kills: list[Callable[[], None]] = [child.kill_children, win_child.kill_children]
@@ -51,7 +51,7 @@ _EXPORTS = {
     **dict.fromkeys(("Detached", "daemonize", "start_detached"), f"{_SYSTEM}.background"),
     **dict.fromkeys(("ChildProcess", "StdioPipes", "WorkerPipes"), f"{_SYSTEM}.child"),
     **dict.fromkeys(
-        ("check_exit_watch", "describe", "kill_children", "prepare_spawn", "reap_orphans"),
+        ("describe", "exit_watch_fds", "kill_children", "prepare_spawn", "reap_orphans"),
         f"{_SYSTEM}.child",
     ),
     **dict.fromkeys(("Command", "join_words"), f"{_SYSTEM}.spawn"),

@@ -256,11 +256,14 @@ reap_orphans: Callable[[], None] = orphans.reap_orphans
 kill_children: Callable[[], None] = orphans.kill_children
 
 
-def check_exit_watch() -> None:
-    """Raise SipcError if the system forbids processes or does not report their exit."""
+def exit_watch_fds() -> int:
+    """Return the number of descriptors with which the exit of one child is watched.
+
+    Raises SipcError if the system forbids processes or does not report their exit.
+    """
     session_options()
     try:
-        best_exit_watch()
+        return best_exit_watch().fds
     except OSError as error:
         what = "cannot watch the exit of a process"
         raise _start_error(what, error, "check the limits") from error

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable
 from functools import cache
 from queue import SimpleQueue
+from signal import SIGKILL
 from threading import Thread
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ _SIGINFO_SIZE = 128  # bytes; more than macOS uses
 class ExitWatch(Protocol):
     """Reports the exit of one child. Make it before the child starts, call begin() after that."""
 
+    fds: int
+    """Number of descriptors that it takes, and a poller for it."""
     descriptor: int
     """Descriptor to poll: READ after the child has exited; -1 before begin()."""
 
@@ -47,6 +50,7 @@ class ExitWatch(Protocol):
 class _PidfdWatch:
     """pidfd_open(2). The caller must leave a descriptor free."""
 
+    fds = 1
     descriptor = -1
 
     def begin(self, pid: int) -> None:
@@ -59,6 +63,8 @@ class _PidfdWatch:
 
 class _KqueueWatch:
     """A kqueue(2), which can itself be polled: its only event is never taken."""
+
+    fds = 2
 
     def __init__(self) -> None:
         """Raises OSError without a free descriptor."""
@@ -81,6 +87,8 @@ class _KqueueWatch:
 
 class _ThreadWatch:
     """A thread in waitid(2), and a pipe that it closes."""
+
+    fds = 2
 
     def __init__(self) -> None:
         """Raises OSError without free descriptors or threads."""
@@ -112,8 +120,8 @@ def _close_at_exit(descriptor: int, pids: SimpleQueue[int]) -> None:
 
 
 @cache
-def best_exit_watch() -> Callable[[], ExitWatch]:
-    """Return what makes an ExitWatch on this system.
+def best_exit_watch() -> type[ExitWatch]:
+    """Return the kind of ExitWatch for this system.
 
     Raises SipcError if the system cannot report exits: then no child may be started.
     """
@@ -150,7 +158,9 @@ def exit_status(pid: int) -> int | None:
         return None
     code, status = found
     status &= 0xFF  # macOS reports all bits
-    return status if code == os.CLD_EXITED else -status
+    if code == os.CLD_EXITED:
+        return status
+    return -(status or SIGKILL)  # old releases of macOS do not report the signal
 
 
 def _wait_by_python(pid: int, *, block: bool) -> tuple[int, int] | None:

@@ -105,8 +105,9 @@ def describe(status: int) -> tuple[str, str]:
     return word, f"exit status {word}"
 
 
-def check_exit_watch() -> None:
-    """Do nothing: Windows reports the exit of every process."""
+def exit_watch_fds() -> int:
+    """Return 1, for the handle of a process."""
+    return 1
 
 
 def prepare_spawn() -> None:

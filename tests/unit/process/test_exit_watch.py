@@ -16,7 +16,7 @@ from helpers.streams import reported
 from helpers.waiting import wait_until
 
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.process import check_exit_watch
+from simpleipc_cli.process import exit_watch_fds
 from simpleipc_cli.process.posix import exit_watch
 from simpleipc_cli.process.posix.child import StdioPipes
 from simpleipc_cli.process.posix.spawn import Command, best_spawn
@@ -201,7 +201,7 @@ def test_no_child_starts_without_a_thread_to_watch_it(monkeypatch, pipes):
 def test_a_system_without_waitid_is_refused(monkeypatch, number):
     monkeypatch.setattr(os, "waitid", failing(number))
     with pytest.raises(SipcError, match="cannot watch the exit of a process: waitid: ") as raised:
-        check_exit_watch()
+        exit_watch_fds()
     assert raised.value.hint == "allow waitid(2) in the sandbox"
 
 
@@ -209,7 +209,7 @@ def test_a_shortage_of_descriptors_is_no_reason_for_another_way(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "pidfd_open", failing(errno.EMFILE))
         with pytest.raises(SipcError, match="Too many open files"):
-            check_exit_watch()
+            exit_watch_fds()
     assert exit_watch.best_exit_watch() is exit_watch._PidfdWatch
 
 
@@ -246,6 +246,16 @@ def test_the_structure_of_macos_is_read(monkeypatch, numbers, found):
     monkeypatch.setattr("ctypes.get_errno", lambda: call.number)
     assert exit_watch._wait_by_libc(1234, block=False) == found
     assert call.options == [(1, 1234, 0x25)] * 2
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [((1, 3), 3), ((1, 0x4000003), 3), ((2, 15), -15), ((3, 6), -6), ((2, 0), -9)],
+)
+def test_the_status_of_a_killed_child_is_never_that_of_success(monkeypatch, found, status):
+    """Old releases of XNU report 0 in place of the signal (waitid_nocancel)."""
+    monkeypatch.setattr(exit_watch, "_wait", lambda _pid, block: found)
+    assert exit_watch.exit_status(1234) == status
 
 
 def test_an_error_of_waitid_on_macos_is_raised(monkeypatch):
