@@ -29,7 +29,7 @@ def test_the_guardian_kills_a_prestarted_handler_that_has_no_request(endpoint, f
     assert not (folder / "ran").exists()
 
 
-@pytest.mark.parametrize("options", [(), ("--prestart", "2")], ids=["started", "prestarted"])
+@pytest.mark.parametrize("options", [(), ("--prestart", "2")], ids=["started", "next-prestarted"])
 @pytest.mark.parametrize("size", [10, 200_000])
 def test_the_guardian_kills_a_handler_that_has_half_a_request(endpoint, folder, options, size):
     with Server(endpoint, RECORD, *options, cwd=folder) as server, connect(endpoint) as client:
@@ -59,7 +59,7 @@ def has_size(file, size: int) -> bool:
     return file.exists() and file.stat().st_size == size
 
 
-@pytest.mark.parametrize("options", [(), ("--prestart", "1")], ids=["started", "prestarted"])
+@pytest.mark.parametrize("options", [(), ("--prestart", "1")], ids=["started", "next-prestarted"])
 @pytest.mark.parametrize("size", [0, 10, 5000, 100_000])
 def test_a_handler_that_has_the_whole_request_keeps_running(endpoint, folder, options, size):
     command = "cat >>input; echo >whole; while [ ! -e go ]; do sleep .01; done; echo ended >ran"
