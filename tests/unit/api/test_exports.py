@@ -67,3 +67,10 @@ def test_pydoc_describes_all_exported_names(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in simpleipc_cli.__all__:
         assert f"class {name}(" in done.stdout or f"\n    {name}(" in done.stdout
+
+
+def test_the_result_of_a_probe_does_not_change(folder):
+    result = simpleipc_cli.probe(folder / "missing")
+    with pytest.raises(AttributeError):
+        result.pid = 1
+    assert hash(result) == hash(simpleipc_cli.ProbeResult(**vars(result)))
