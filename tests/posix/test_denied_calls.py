@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import uuid
 
@@ -31,13 +32,17 @@ CASES += ["waitid:3 EINVAL"]
 _EXIT = "cannot watch the exit of a process: waitid: {}: allow waitid(2) in the sandbox"
 _START = "cannot start processes: {}: allow clone3(2), vfork(2) and setsid(2) in the sandbox"
 _DENIED, _MISSING = "Operation not permitted", "Function not implemented"
+NO_ACCEPT = "accept4 EPERM"  # if it is missing, Python makes another call
+NO_THREAD = "clone3 EPERM"
 REFUSED = {
-    "clone3 EPERM": _START.format(_DENIED),  # if it is missing, the C library makes other calls
+    NO_THREAD: _START.format(_DENIED),  # if it is missing, the C library makes other calls
     "waitid ENOSYS": _EXIT.format(_MISSING),
     "waitid EPERM": _EXIT.format(_DENIED),
 }
 """What is said without a call that all processes need: then none is started."""
-NO_ACCEPT = "accept4 EPERM"  # if it is missing, Python makes another call
+
+EVENTS = [case for case in CASES if re.match("epoll|eventfd|pidfd_open|waitid", case)]
+"""Cases in which threads wait for events in another way."""
 
 each_case = pytest.mark.parametrize(
     "case", [case for case in CASES if case not in {*REFUSED, NO_ACCEPT}]
@@ -83,6 +88,29 @@ def test_a_worker_answers_each_request(case, endpoint):
             ask(case, endpoint, payload)
 
 
+@pytest.mark.parametrize("case", [case for case in EVENTS if case not in REFUSED])
+def test_a_prestarted_process_answers_each_request(case, endpoint):
+    options = ("--exec", "cat", "--prestart", 1)
+    with WorkerServer(endpoint, None, *options, wrapper=without(case)):
+        for payload in SMALL, LARGE:
+            ask(case, endpoint, payload)
+
+
+@pytest.fixture
+def callback(folder):
+    """The options to serve a callback."""
+    (folder / "callbacks.py").write_text("def echo(request):\n    return request\n")
+    return "--call", "callbacks:echo"
+
+
+@pytest.mark.parametrize("case", EVENTS)
+def test_a_callback_answers_each_request(case, endpoint, folder, callback):
+    env = environment(PYTHONDONTWRITEBYTECODE="1")
+    with Server(endpoint, None, *callback, wrapper=without(case), cwd=folder, env=env):
+        for payload in SMALL, LARGE:
+            ask(case, endpoint, payload)
+
+
 @each_case
 def test_a_server_starts_in_the_background(case, endpoint, folder):
     with Background(endpoint) as background:
@@ -112,7 +140,7 @@ def test_clients_work(case, endpoint):
         assert (done.returncode, done.stderr) == (0, b"")
         assert json.loads(done.stdout)["pid"] == server.pid
         done = sipc("bench", endpoint, "-n", 20, "-c", 2, "--fail-if", "errors>0", program=program)
-        if case == "clone3 EPERM":
+        if case == NO_THREAD:
             assert_error_line(done, 1, "cannot start another thread: use fewer --processes")
         else:
             assert (done.returncode, done.stderr) == (0, b"")
@@ -132,6 +160,13 @@ def test_a_server_that_cannot_work_says_so_at_its_start(case, options, endpoint,
     assert_error_line(done, 1, REFUSED.get(case, refused))
     wait_until(lambda: not processes(mark), "no process left")
     assert os.listdir(folder) == []
+
+
+def test_a_server_that_can_start_no_thread_for_callbacks_ends(endpoint, folder, callback):
+    done = sipc("serve", endpoint, *callback, program=(*without(NO_THREAD), SIPC), cwd=folder)
+    assert done.returncode == 1
+    assert b"\nsipc serve: no thread for the event loop: can't start new thread: " in done.stderr
+    assert not endpoint.exists()
 
 
 @pytest.mark.parametrize("case", REFUSED)
