@@ -75,11 +75,11 @@ class Program:
         # Both ends of the pipe for standard error. The server counts one of those that watch.
         return exit_watch_fds() - 1 + (0 if self.stderr is None else 2 * self.stderr.fds)
 
-    def start(self, poller: Poller) -> None:
+    def start(self, poller: Poller, wake: Callable[[], object]) -> None:
         """Prepare to start processes; see Handler.start()."""
         prepare_spawn()
         if self.stderr is not None:
-            self.stderr.start(poller)
+            self.stderr.start(poller, wake)
 
 
 def handler_environment(environment: Mapping[str, str], path: str) -> dict[str, str]:
@@ -225,8 +225,8 @@ class SupervisedHandler(Handler, Generic[_Idle]):
         self._has_failed = False  # whether the last started process has failed
         self._retry_at = 0.0  # earliest time of the next start
 
-    def start(self, poller: Poller) -> None:
-        self._program.start(poller)
+    def start(self, poller: Poller, wake: Callable[[], object]) -> None:
+        self._program.start(poller, wake)
 
     def reload(self) -> None:
         self._generation += 1

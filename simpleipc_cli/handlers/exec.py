@@ -36,8 +36,8 @@ class ProcessHandler(Handler):
         self._quick_until = 0.0
         self.guardian = Guardian()
 
-    def start(self, poller: Poller) -> None:
-        self._program.start(poller)
+    def start(self, poller: Poller, wake: Callable[[], object]) -> None:
+        self._program.start(poller, wake)
 
     def run_nowait(
         self, request: RequestInfo, payload: Sequence[Buffer] | None
@@ -161,8 +161,8 @@ class PrestartHandler(SupervisedHandler[ProcessRun]):
         self._count = count
         self.min_fds = self.held_fds = count * self._process_fds + SUPERVISOR_FDS
 
-    def start(self, poller: Poller) -> None:
-        super().start(poller)
+    def start(self, poller: Poller, wake: Callable[[], object]) -> None:
+        super().start(poller, wake)
         self._start_supervisor()
 
     def close(self, kill_now: WakeupEvent) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from threading import Lock
+from collections.abc import Callable
+from threading import Lock, get_ident
 from time import monotonic
 
 from simpleipc_cli.process.base import PIPE
@@ -30,20 +31,25 @@ class HandlerStderr:
         """Without a log, discard it. Raises OSError without a free descriptor."""
         self._log = log
         self._poller: Poller | None = None
+        self._wake: Callable[[], object] = bool
+        self._loop_thread = 0
         self.of_child = PIPE if log else os.open(os.devnull, os.O_WRONLY | OPEN_FLAGS)
         """What a process gets: a descriptor, or PIPE."""
         self.fds = 1 if log else 0
         """Number of descriptors for each process."""
 
-    def start(self, poller: Poller) -> None:
-        """Use the poller of the event loop."""
-        self._poller = poller
+    def start(self, poller: Poller, wake: Callable[[], object]) -> None:
+        """Use the poller of the event loop, which calls this; `wake` ends its wait."""
+        self._poller, self._wake, self._loop_thread = poller, wake, get_ident()
 
     def watch(self, descriptor: int, process: int, request_id: str = "") -> LoggedStderr | None:
         """Log what arrives at the read end of a process's pipe; None if it is discarded."""
         if self._log is None or self._poller is None:
             return None
-        return LoggedStderr(self._log, self._poller, descriptor, process, request_id)
+        logged = LoggedStderr(self._log, self._poller, descriptor, process, request_id)
+        if get_ident() != self._loop_thread:
+            self._wake()  # see Poller
+        return logged
 
 
 class LoggedStderr:
@@ -75,6 +81,7 @@ class LoggedStderr:
         with self._lock:
             self._read_available()
             self._end_line()
+            self._log_dropped()
             self._request_id = request_id
 
     def read_available(self) -> None:

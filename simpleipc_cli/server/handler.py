@@ -162,10 +162,11 @@ class Handler(ABC):
         """
         return None
 
-    def start(self, poller: Poller) -> None:  # noqa: B027
+    def start(self, poller: Poller, wake: Callable[[], object]) -> None:  # noqa: B027
         """Prepare for requests. The server calls this when it starts to serve.
 
-        It may start threads, and poll descriptors with `poller`, that of the event loop.
+        It may start threads, and poll descriptors with `poller`, that of the event loop, whose wait
+        `wake` ends.
         """
 
     def reload(self) -> None:  # noqa: B027 - most have no idle processes

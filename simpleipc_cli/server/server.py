@@ -107,7 +107,7 @@ class Server:
     def run(self) -> ExitReason:
         """Serve until stopped and until all requests have ended."""
         try:
-            self._context.handler.start(self._poller)
+            self._context.handler.start(self._poller, self._wakeup.set)
             if self._context.handler.has_calls:
                 LoopThreads(self.run_once, self._context.calls).run()
             else:

@@ -104,8 +104,8 @@ def act(what: str, *rest: str) -> None:
             os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")
             answer(b"good")
             time.sleep(1000)
-        case "complain":  # on standard error, without the end of a line
-            os.write(2, " ".join(rest).encode())
+        case "complain":  # on standard error, one word a line, without the end of the last
+            os.write(2, "\n".join(rest).encode())
             answer(b"good")
         case "flood":  # standard error, while it has no request
             answer(b"good")

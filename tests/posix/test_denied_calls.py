@@ -111,6 +111,15 @@ def test_a_callback_answers_each_request(case, endpoint, folder, callback):
             ask(case, endpoint, payload)
 
 
+def test_a_process_is_not_blocked_by_what_it_says_where_there_is_only_poll(endpoint):
+    """It fills its pipe, and the server, which stops, has nothing else to wait for."""
+    command = "head -c 1000000 /dev/zero >&2; cat"
+    options = ("--handler-stderr", "log", "--count", 1)
+    with Server(endpoint, command, *options, wrapper=without("epoll_create1 EPERM")) as server:
+        ask("epoll_create1 EPERM", endpoint, SMALL)
+        assert server.wait() == 0
+
+
 @each_case
 def test_a_server_starts_in_the_background(case, endpoint, folder):
     with Background(endpoint) as background:

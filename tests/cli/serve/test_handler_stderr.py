@@ -264,6 +264,19 @@ def test_a_worker_s_lines_have_the_id_of_the_request_that_it_handles(endpoint, f
         assert f"process {pid}" not in server.log
 
 
+def test_dropped_lines_are_counted_for_their_own_request(endpoint):
+    """The last of them explain only the request in which the worker ends."""
+    with serve_workers(endpoint, *LOG, program=ONE_INTERVAL) as server:
+        assert ask_worker(endpoint, "complain", *1003 * ["first"]) == b"good"
+        assert ask_worker(endpoint, "echo", "second") == b"second"
+        assert ask_worker(endpoint, "complain", "third", "last") == b"good"
+        assert ask(endpoint, b"exit 3")[1] is False
+        server.wait_for_log("handler failed")
+        found = re.findall(rf"^{server.pid}-(\d) stderr: (.*)$", server.log, re.M)[1000:]
+    dropped = "({} lines were dropped: more than 1000 in 3600 s)"
+    assert found == [("1", dropped.format(3)), ("3", dropped.format(2))]
+
+
 def test_a_worker_without_a_request_is_not_blocked_by_what_it_says(endpoint, folder):
     with serve_workers(endpoint, *LOG, program=ONE_INTERVAL) as server:
         assert ask_worker(endpoint, "flood", folder / "go", folder / "done") == b"good"

@@ -26,7 +26,7 @@ class Loop:
         self.server = Server(path, callback, **options)._listen()
         self.calls = self.server._context.calls
         self.quick_calls = self.server._dispatcher._quick_calls
-        self.server._context.handler.start(self.server._poller)
+        self.server._context.handler.start(self.server._poller, bool)
 
     def run_until(self, is_done):
         while not is_done():
