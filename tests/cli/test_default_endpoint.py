@@ -194,6 +194,12 @@ def test_the_other_place_is_not_used_unless_it_is_private(places, is_set, spoil)
     assert unused.accepted == 0
 
 
+def test_bench_names_the_remedy_for_the_other_place(places):
+    env, first, other = places.in_order(True)
+    why = widened(other.parent)
+    assert_error_line(run_cli("bench", env=env), 4, f"{first} does not exist, and {why}")
+
+
 @pytest.mark.parametrize("is_variable", [True, False], ids=["SIPC_PATH", "PATH"])
 def test_a_given_path_has_no_other_place(places, is_variable):
     path = str(places.runtime / "given")

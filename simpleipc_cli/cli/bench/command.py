@@ -40,8 +40,6 @@ from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import (
     ExpectationFailed,
-    NotListening,
-    PathNotFound,
     ServerBusy,
     SipcError,
 )
@@ -362,8 +360,8 @@ def _check_listening(endpoint: Endpoint) -> None:
     error = probe(endpoint.connect, timeout=_PROBE_TIMEOUT).error
     if isinstance(error, ServerBusy):
         error.hint = "try again later"  # there is no --wait here
-    elif isinstance(error, (NotListening, PathNotFound)):
-        error.hint = "start a server there, or wait for one with sipc probe --wait"
+    elif error is not None and error.hint.endswith("wait for one"):
+        error.hint += " with sipc probe --wait"
     if error is not None:
         raise error
 

@@ -170,6 +170,6 @@ def _execute(command: Sequence[str], environment: dict[str, str]) -> int:
             hint = "check its name and PATH"
         else:
             hint = "check the interpreter in its first line"
-        text = f"cannot execute {command[0]}: {error.strerror}"
+        text = f"cannot execute {command[0]!r}: {error.strerror}"
         print_error(format_error("probe", SipcError(text, errno_hint(error, hint))))
         return ExitCode.COMMAND_NOT_FOUND if is_missing else ExitCode.CANNOT_EXECUTE

@@ -84,7 +84,7 @@ def test_an_invalid_endpoint_is_an_error_before_any_load(endpoint, folder, kind)
     assert done.returncode == {"missing": 4, "stale": 3, "file": 5}[kind]
     assert re.fullmatch(rb"sipc bench: [^\n]+: [^\n]+\n", done.stderr)
     if kind != "file":
-        assert b": start a server there, or wait for one with sipc probe --wait\n" in done.stderr
+        assert b"start a server there, or wait for one with sipc probe --wait\n" in done.stderr
     assert done.stdout == b""
     assert not (folder / "report").exists()
 

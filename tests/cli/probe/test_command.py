@@ -110,7 +110,7 @@ def test_a_command_that_cannot_be_executed_is_an_error(run, folder):
     for command, status, *words in (
         ("no-such-command", 127, "no-such-command", "check its name"),
         ("./none", 127, "./none", "check its name"),
-        ("", 127, "No such file"),
+        ("", 127, "cannot execute '': No such file"),
         ("a/below", 127, "Not a directory"),
         (no_interpreter, 127, "./lost", "check the interpreter"),
         (written(folder / "plain", "true\n", 0o644), 126, "./plain", "check its mode"),
