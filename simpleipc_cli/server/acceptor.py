@@ -206,6 +206,9 @@ class Acceptor:
             return False
         if peer.uid in (self._config.allowed_users or ()):
             return True
+        if peer.uid < 0:
+            self._warn("refused a connection: its user is unknown")
+            return False
         if not self._refused:
             self.refused_due = monotonic() + 1.0
         self._refused[peer.uid] += 1

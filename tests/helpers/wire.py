@@ -78,6 +78,14 @@ def open_connections(path, count: int):
         yield [stack.enter_context(connect(path)) for _ in range(count)]
 
 
+def accepted(listener: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a new connection, the client's first."""
+    client = socket.socket(listener.family)
+    client.settimeout(TIMEOUT)
+    client.connect(listener.getsockname())
+    return client, listener.accept()[0]
+
+
 def is_listening(path) -> bool:
     """Return whether a process listens on a socket."""
     try:

@@ -267,8 +267,11 @@ def _check(options: ServeOptions) -> None:
     if options.pid_file is not None and named_descriptor(options.pid_file, STDOUT) is not None:
         raise click.UsageError("--pid-file must name a file: it is also a lock")
     for name, path in (("--log-file", options.log_file), ("--trace-file", options.trace_file)):
-        if path and options.background and named_descriptor(path, STDOUT) not in {None, STDERR}:
+        number = named_descriptor(path, STDOUT) if path else None
+        if options.background and number not in {None, STDERR}:
             raise click.UsageError(f"{name}: only stderr is kept open with --background")
+        if options.stdio and number in {STDIN, STDOUT}:
+            raise click.UsageError(f"{name}: with --stdio, this is the connection")
     names = [path for path in (options.pid_file, options.log_file) if path]
     files = [absolute_path(path, os.path.realpath) for path in names]
     if len(files) == 2 and files[0] == files[1]:

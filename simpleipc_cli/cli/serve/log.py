@@ -128,7 +128,7 @@ def _request_fields(record: RequestRecord, seconds: float, warnings: list[str]) 
         "id": record.request.id,
         "pid": peer.pid if peer.pid >= 0 else None,
         "uid": peer.uid if peer.uid >= 0 else None,  # users have no numbers on Windows
-        "gid": peer.gid,
+        "gid": peer.gid if peer.gid >= 0 else None,
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
         "status": int(record.status) if record.status.isdigit() else None,

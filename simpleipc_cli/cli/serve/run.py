@@ -157,13 +157,13 @@ def run(
     *,
     listener: Listener | None = None,
     on_listening: Callable[[], None] = lambda: None,
-    on_completed: Callable[[Server, Log], int] = lambda _server, _log: ExitCode.OK,
+    on_completed: Callable[[Server], int] = lambda _server: ExitCode.OK,
 ) -> int:
     """Serve until stopped; return the exit status.
 
     `listener` listens already, at the absolute or abstract `path`; without it, listen on `path`.
     `on_listening` is called when clients can connect; `on_completed` when all requests have ended,
-    for the exit status.
+    for the exit status; it may raise SipcError.
     """
     signals = SignalRouter(
         sighup_reloads=options.sighup_reloads, blocks_signals=options.call is None
@@ -204,7 +204,7 @@ def run(
             notifier.ready(f"listening on {printable(path)}")
             reap_orphans()
             reason = server.run()
-            status = on_completed(server, log) if reason is ExitReason.COMPLETED else ExitCode.OK
+            status = on_completed(server) if reason is ExitReason.COMPLETED else ExitCode.OK
             signals.ignore()
             server.close()
             notifier.close()

@@ -11,7 +11,7 @@ from simpleipc_cli.cli.options import option_given
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.cli.serve.run import run
 from simpleipc_cli.server import systemd
-from simpleipc_cli.server.context import Log, Outcome
+from simpleipc_cli.server.context import Outcome
 from simpleipc_cli.server.server import Server
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
 from simpleipc_cli.transport.unix.stdio_listener import StdioListener, stdin_socket
@@ -55,23 +55,21 @@ def serve_stdio(ctx: click.Context, path: str | None, options: ServeOptions) -> 
             raise click.UsageError("standard input is a socket, but no stream, or not connected")
     listener = StdioListener(os.environ)
 
-    def status(server: Server, log: Log) -> int:
-        return _status(server, log, listener, options.config.write_timeout)
+    def status(server: Server) -> int:
+        return _status(server, listener, options.config.write_timeout)
 
     return run(listener.path, options, listener=listener, on_completed=status)
 
 
-def _status(server: Server, log: Log, listener: StdioListener, timeout: float | None) -> int:
-    """Return the exit status after the request, if there was one, has ended."""
+def _status(server: Server, listener: StdioListener, timeout: float | None) -> int:
+    """Return the exit status after the request, if there was one, has ended. Raises SipcError."""
     if server.counters.refused:
         return ExitCode.PERMISSION
-    for outcome, number in server.counters.outcomes.items():
-        if number and outcome is not Outcome.ANSWERED:
-            return _STATUSES.get(outcome, ExitCode.PROTOCOL)
-    if not listener.finish(timeout):
-        log.error("sipc serve: the client did not read the response: allow more --write-timeout")
-        return ExitCode.TIMEOUT
-    return ExitCode.OK
+    ended = [outcome for outcome, number in server.counters.outcomes.items() if number]
+    if ended in ([], [Outcome.ANSWERED]):
+        listener.finish(timeout)
+    listener.check()
+    return _STATUSES.get(ended[0], ExitCode.PROTOCOL) if ended else ExitCode.OK
 
 
 def check_stdin() -> None:

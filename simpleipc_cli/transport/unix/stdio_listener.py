@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from threading import Thread
 
+from simpleipc_cli.errors import IncompleteMessage, SipcError, TimedOut
 from simpleipc_cli.system import absolute_path
 from simpleipc_cli.transport.base import Peer
 from simpleipc_cli.transport.base_server import Listener
@@ -23,6 +24,7 @@ from simpleipc_cli.transport.unix.listener import AcceptedStream
 from simpleipc_cli.transport.unix.poller import UnixWakeupEvent
 
 _CHUNK = 1 << 16
+_HANGUPS = {errno.ECONNRESET, errno.EIO}  # the second: of a terminal
 _CLOSED = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
@@ -101,9 +103,15 @@ class StdioListener(Listener):
         if not self.is_exhausted:
             self._stream.close()
 
-    def finish(self, timeout: float | None) -> bool:
-        """Wait until the response is written; return False after `timeout` without progress."""
-        return self._copier is None or self._copier.finish(timeout)
+    def finish(self, timeout: float | None) -> None:
+        """Wait until the response is written; raise TimedOut after `timeout` without progress."""
+        if self._copier is not None:
+            self._copier.finish(timeout)
+
+    def check(self) -> None:
+        """Raise IncompleteMessage if the response was cut off, SipcError if reading failed."""
+        if self._copier is not None:
+            self._copier.check()
 
 
 class _ForwardedStream(AcceptedStream):
@@ -130,6 +138,8 @@ class _Copier:
         self._source = source
         self._target = target
         self._written = 0
+        self._read_error = ""
+        self._write_error = ""
         self._input = Thread(target=self._copy_input, daemon=True)
         self._output = Thread(target=self._copy_output, daemon=True)
 
@@ -138,28 +148,41 @@ class _Copier:
         self._output.start()
         self._input.start()
 
-    def finish(self, timeout: float | None) -> bool:
+    def finish(self, timeout: float | None) -> None:
         """See StdioListener.finish()."""
         while self._output.is_alive():
             written = self._written
             self._output.join(timeout)
             if self._output.is_alive() and self._written == written:
-                return False
-        return True
+                what = "the client did not read the response"
+                raise TimedOut(what, "allow more --write-timeout")
+
+    def check(self) -> None:
+        """See StdioListener.check()."""
+        if self._write_error:
+            what = f"the response was cut off: cannot write standard output: {self._write_error}"
+            raise IncompleteMessage(what, "check what reads it")
+        if self._read_error:
+            what = f"cannot read standard input: {self._read_error}"
+            raise SipcError(what, "check how this server was started")
 
     def _copy_input(self) -> None:
-        with suppress(OSError):  # the server has closed; or the source has failed, as at its end
-            while True:
-                try:
-                    data = os.read(self._source, _CHUNK)
-                except BlockingIOError:  # another program has set O_NONBLOCK
-                    _wait(self._source, select.POLLIN)
-                    continue
-                if not data:
-                    break
+        with suppress(OSError):  # the server has closed
+            while data := self._read():
                 self._ours.sendall(data)
         with suppress(OSError):
             self._ours.shutdown(_socket.SHUT_WR)
+
+    def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._source, _CHUNK)
+            except BlockingIOError:  # another program has set O_NONBLOCK
+                _wait(self._source, select.POLLIN)
+            except OSError as error:
+                if error.errno not in _HANGUPS:
+                    self._read_error = os.strerror(error.errno or 0)
+                return b""
 
     def _copy_output(self) -> None:
         poll = select.poll()
@@ -167,16 +190,24 @@ class _Copier:
         poll.register(self._target, 0)
         try:
             while dict(poll.poll()).get(self._target, 0) & _CLOSED == 0:
-                data = self._ours.recv(_CHUNK)
+                data = self._receive()
                 if not data:
                     return
                 self._write(data)
-        except OSError:
-            pass  # the target is closed or full
+        except OSError as error:
+            self._write_error = os.strerror(error.errno or 0)
         finally:
             os.close(self._target)
             with suppress(OSError):
                 self._ours.shutdown(_socket.SHUT_RDWR)
+            if self._receive():  # what the server wrote before it could know
+                self._write_error = self._write_error or os.strerror(errno.EPIPE)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._ours.recv(_CHUNK)
+        except OSError:
+            return b""  # the server has closed, and not read all
 
     def _write(self, data: bytes) -> None:
         while data:

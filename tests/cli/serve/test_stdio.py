@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,10 +15,9 @@ from pathlib import Path
 
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
-from helpers.inprocess_cli import run_cli
-from helpers.procfs import children, state
+from helpers.procfs import state
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import decode, is_listening, message, packets, receive_all
+from helpers.wire import accepted, decode, message, packets, receive_all
 from helpers.workers import WORKER
 
 
@@ -157,11 +157,11 @@ def _read(path: Path) -> str:
 
 
 @ENDS
-def test_a_half_close_is_no_hang_up(on, gate):
-    with on(command=f"{gate.wait}; cat") as (program, client):
+def test_a_half_close_is_no_hang_up(on, gate, folder):
+    with on(command=f"touch {folder}/started; {gate.wait}; cat") as (program, client):
         client.sendall(message(b"hello"))
         client.shutdown(socket.SHUT_WR)
-        wait_until(lambda: children(program.pid), "the handler to start")
+        wait_until((folder / "started").exists, "the handler to start")
         gate.open()
         assert receive_all(client) == message(b"hello")
         assert end(program)[0] == 0
@@ -175,13 +175,18 @@ def test_a_client_that_does_not_read_is_given_up(on):
     assert (status, "write timeout" in log) == (6, True)
 
 
-def test_a_small_response_that_a_full_pipe_does_not_take_is_a_timeout():
+def full_pipe() -> tuple[int, int]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
         while True:
             os.write(writer, bytes(4096))
     os.set_blocking(writer, True)
+    return reader, writer
+
+
+def test_a_small_response_that_a_full_pipe_does_not_take_is_a_timeout():
+    reader, writer = full_pipe()
     with serve("--write-timeout", "100ms", stdin=subprocess.PIPE, stdout=writer) as program:
         os.close(writer)
         program.stdin.write(message(b"hello"))
@@ -192,13 +197,43 @@ def test_a_small_response_that_a_full_pipe_does_not_take_is_a_timeout():
     assert (status, "did not read the response" in log) == (6, True)
 
 
+CUT_OFF = "sipc serve: the response was cut off: cannot write standard output: "
+
+
+def test_a_response_that_cannot_be_written_is_cut_off():
+    with open("/dev/full", "wb") as full, serve(stdin=subprocess.PIPE, stdout=full) as program:
+        program.stdin.write(message(b"hello"))
+        program.stdin.close()
+        status, log = end(program)
+    assert (status, f"{CUT_OFF}No space left on device: " in log) == (7, True)
+
+
+def test_a_client_that_closes_before_it_has_read_the_whole_response_is_noticed():
+    reader, writer = full_pipe()
+    with serve(stdin=subprocess.PIPE, stdout=writer) as program:
+        os.close(writer)
+        program.stdin.write(message(b"hello"))
+        program.stdin.close()
+        assert b"answered" in program.stderr.readline()
+        os.close(reader)
+        status, log = end(program)
+    assert (status, f"{CUT_OFF}Broken pipe: " in log) == (7, True)
+
+
+def test_a_closed_standard_input_is_an_error():
+    with serve(stdin=None, stdout=subprocess.PIPE, preexec_fn=partial(os.close, 0)) as program:
+        status, log = end(program)
+    what = "cannot read standard input: Bad file descriptor: check how this server was started"
+    assert (status, log) == (1, f"sipc serve: {what}\n")
+
+
 @ENDS
 @pytest.mark.parametrize("stops", [1, 2])
-def test_the_first_signal_lets_the_request_finish_and_the_second_ends_it(on, gate, stops):
-    options = ("--drain-timeout", "0")
-    with on(*options, "-v", command=f"{gate.wait}; cat") as (program, client):
+def test_the_first_signal_lets_the_request_finish_and_the_second_ends_it(on, gate, stops, folder):
+    command = f"touch {folder}/started; {gate.wait}; cat"
+    with on("--drain-timeout", "0", "-v", command=command) as (program, client):
         client.sendall(message(b"hello"))
-        wait_until(lambda: children(program.pid), "the handler to start")
+        wait_until((folder / "started").exists, "the handler to start")
         program.send_signal(signal.SIGTERM)
         log = b""
         while b"stopping" not in log:
@@ -209,7 +244,8 @@ def test_the_first_signal_lets_the_request_finish_and_the_second_ends_it(on, gat
         else:
             gate.open()
             assert receive_all(client) == message(b"hello")
-        assert end(program)[0] == (0 if stops == 1 else 128 + signal.SIGTERM)
+        status, log = end(program)
+        assert status == (0 if stops == 1 else 128 + signal.SIGTERM), log
 
 
 # -- who the client is
@@ -221,14 +257,6 @@ def shown(wire: bytes) -> dict[str, str]:
     payload, is_whole = decode(wire)
     assert is_whole
     return dict(line.split("=", 1) for line in payload.decode().splitlines())
-
-
-def accepted(listener: socket.socket) -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a new connection, the client's first."""
-    client = socket.socket(listener.family)
-    client.settimeout(TIMEOUT)
-    client.connect(listener.getsockname())
-    return client, listener.accept()[0]
 
 
 def test_handlers_get_the_process_at_the_other_end_of_the_socket(endpoint):
@@ -262,6 +290,20 @@ def test_on_pipes_handlers_get_the_client_that_the_environment_names(has_client)
     assert found.pop("SIPC_REQUEST_ID") == f"{program.pid}-1"
     names = ("UNIXLOCALPATH", "UNIXREMOTEEUID", "UNIXREMOTEEGID")
     assert found == (dict(zip(names, ("/a/path", "7", "8"), strict=True)) if has_client else {})
+
+
+def test_a_client_that_is_unknown_is_refused_if_only_some_users_are_allowed():
+    with on_pipes("--allow-user", os.getuid()) as (program, client):
+        assert receive_all(client) == b""
+        assert end(program) == (8, "refused a connection: its user is unknown\n")
+
+
+def test_a_client_that_is_unknown_is_null_in_the_json_log():
+    with on_pipes("--log-format", "json") as (program, client):
+        client.sendall(message(b"hello"))
+        assert receive_all(client) == message(b"hello")
+        record = json.loads(end(program)[1])
+    assert [record[name] for name in ("pid", "uid", "gid")] == [None, None, None]
 
 
 def test_a_tcp_connection_is_answered_and_has_no_process():
@@ -318,78 +360,6 @@ def test_a_worker_and_a_python_function_answer_too(folder):
         client.sendall(message(b"hello"))
         assert receive_all(client) == message(b"HELLO")
         assert end(program)[0] == 0
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("some.sock",),
-        ("--mode", "0600"),
-        ("--backlog", "5"),
-        ("--count", "1"),
-        ("--background",),
-        ("--pid-file", "pid"),
-        ("--prestart", "2"),
-    ],
-    ids=" ".join,
-)
-def test_options_of_an_endpoint_are_refused(options):
-    done = run_cli("serve", "--stdio", "--exec", "cat", *options)
-    assert done.returncode == 2
-    assert b"cannot be combined with --stdio" in done.stderr
-
-
-# -- without the option
-
-
-def start_on(stdin: socket.socket, *arguments) -> subprocess.CompletedProcess[bytes]:
-    """Run `sipc serve` on a socket to its end, without --stdio."""
-    command = [SIPC, "serve", "--exec", "cat", *arguments]
-    return subprocess.run(
-        command, stdin=stdin, capture_output=True, env=environment(), timeout=TIMEOUT
-    )
-
-
-@pytest.mark.parametrize("more", [[], ["--stdio"]], ids=["without", "with --stdio"])
-def test_a_listening_socket_as_standard_input_is_a_usage_error(endpoint, more):
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(endpoint))
-        listener.listen()
-        done = start_on(listener, *more)
-    assert done.returncode == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(b"Error: standard input is a listening socket: ")
-
-
-def test_a_connection_as_standard_input_is_a_usage_error_without_the_option(endpoint):
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(endpoint))
-        listener.listen()
-        client, theirs = accepted(listener)
-        with client, theirs:
-            done = start_on(theirs)
-    assert done.returncode == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(b"Error: standard input is a connection: use --stdio ")
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_a_socket_that_is_not_connected_is_a_usage_error(kind):
-    with socket.socket(socket.AF_UNIX, kind) as unconnected:
-        done = start_on(unconnected, "--stdio")
-    assert done.returncode == 2
-    assert b"no stream, or not connected" in done.stderr
-
-
-def test_a_server_may_be_started_with_a_socket_pair_as_standard_input(folder):
-    """As sshd and programs in Node do."""
-    ours, theirs = socket.socketpair()
-    path = folder / "own.sock"
-    env = environment(SIPC_PATH=str(path))
-    with ours, theirs, Program([SIPC, "serve", "--exec", "cat"], stdin=theirs, env=env) as program:
-        wait_until(partial(is_listening, path), "it to listen")
-        program.terminate()
-        assert program.wait(TIMEOUT) == 0
 
 
 # -- programs that accept connections
