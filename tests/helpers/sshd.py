@@ -49,6 +49,11 @@ class Sshd:
         self._thread.start()
         return self
 
+    def force(self, command: str) -> None:
+        """Make each login run this command only."""
+        key = (self._folder / "user.pub").read_text()
+        (self._folder / "authorized").write_text(f'command="{command}" {key}')
+
     def _serve(self) -> None:
         command = [SSHD, "-i", "-f", self._folder / "sshd_config"]
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -91,3 +92,15 @@ def test_ssh_runs_a_server_for_one_request(sshd, command, status):
         "-T", "server", remote, input=message(b"hello"), program=["ssh", "-F", sshd.client_config]
     )
     assert (done.returncode, decode(done.stdout)) == (status, (b"hello", status == 0)), done.stderr
+
+
+@pytest.mark.skipif(shutil.which("socat") is None, reason="needs socat: apt-get install socat")
+def test_a_client_reaches_a_forced_command(sshd, endpoint):
+    sshd.force(f"{SIPC} serve --stdio --exec cat")
+    request = os.urandom(1 << 21)
+    command = ["socat", f"UNIX-LISTEN:{endpoint},fork", f"EXEC:ssh -F {sshd.client_config} server"]
+    with Program(command) as socat:
+        for data in (b"", b"hello", request):
+            done = sipc("send", "--wait", f"{TIMEOUT}s", endpoint, input=data)
+            assert (done.returncode, done.stdout == data) == (0, True), done.stderr
+        socat.terminate()
