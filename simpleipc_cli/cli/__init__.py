@@ -8,11 +8,12 @@ take longer to load than a small exchange takes; so signals are plain numbers he
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # private to Python; `signal` is built on it
+import gc
 import os
 import sys
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated, exit_code
+from simpleipc_cli.cli.exitcodes import SIGPIPE, ExitCode, Terminated, exit_code
 from simpleipc_cli.cli.parse import OPTIONS, VERBS, NeedsClick, parse_simple
 from simpleipc_cli.cli.stdio import (
     STDERR,
@@ -21,6 +22,7 @@ from simpleipc_cli.cli.stdio import (
     format_error,
     is_journal,
     print_error,
+    print_line,
     unexpected_error,
     with_priority,
 )
@@ -44,12 +46,12 @@ _raised: list[int] = []
 def main() -> NoReturn:
     """Run the command line and exit."""
     fill_standard_fds()
+    verb = next((word for word in sys.argv[1:] if word in VERBS), "")
     run = fast_path(sys.argv[1:])
     if run is not None:
-        status = _status(sys.argv[1], run)
+        status = _status(verb, run)
         # All buffers are empty, and Python's normal exit would take a tenth of the run time.
         os._exit(status)
-    verb = next((word for word in sys.argv[1:] if word in VERBS), "")
     status = _status(verb, _run_click)
     _discard_unwritten_output()
     sys.exit(status)
@@ -57,7 +59,11 @@ def main() -> NoReturn:
 
 def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
     """Return the function to run for these arguments; None if click must parse them."""
-    if not arguments or arguments[0] not in OPTIONS or _COMPLETION in os.environ:
+    if not arguments or _COMPLETION in os.environ:
+        return None
+    if len(arguments) == 1 and arguments[0] in {"-h", "--help"}:
+        return _print_help
+    if arguments[0] not in OPTIONS:
         return None
     try:
         given = parse_simple(arguments[0], arguments[1:])
@@ -67,13 +73,29 @@ def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
     return lambda: _run_parsed(arguments[0], given)
 
 
+def _print_help() -> int:
+    from simpleipc_cli.cli.help import HELP  # noqa: PLC0415 - seldom needed
+
+    print_line(HELP)
+    return ExitCode.OK
+
+
+def _collect_garbage() -> None:
+    """Switch the garbage collector on; it skips the objects that exist by now."""
+    if not gc.isenabled():  # switched off by __main__.py
+        gc.freeze()
+        gc.enable()
+
+
 def _run_parsed(verb: str, given: dict[str, Any]) -> int:
     if verb == "send":
         from simpleipc_cli.cli.send import run as send  # noqa: PLC0415 - only one verb is loaded
 
+        _collect_garbage()
         return send.run(send.SendOptions(**given))
     from simpleipc_cli.cli.probe import run as probe  # noqa: PLC0415
 
+    _collect_garbage()
     return probe.run(probe.ProbeOptions(**given))
 
 
@@ -92,6 +114,7 @@ def _discard_unwritten_output() -> None:
 def _run_click() -> int:
     from simpleipc_cli.cli.app import run  # noqa: PLC0415 - takes longer than an exchange
 
+    _collect_garbage()
     return run()
 
 

@@ -11,24 +11,11 @@ from importlib import import_module
 import click
 
 from simpleipc_cli.cli.exitcodes import ExitCode
+from simpleipc_cli.cli.help import HELP
 from simpleipc_cli.cli.options import option_given
-from simpleipc_cli.cli.output import write_error
 from simpleipc_cli.cli.parse import VERBS
+from simpleipc_cli.cli.stdio import write_error
 from simpleipc_cli.system import UNSUPPORTED_OPTIONS
-
-# Help texts are no docstrings, as Python removes docstrings with -OO.
-HELP = """Speak Simple-IPC, git's protocol between local processes.
-
-A client connects to a Unix domain socket, sends one request and gets one response. Serve
-requests, send them, check whether a server is listening, and measure its rate and latency.
-"""
-
-EPILOG = """\b
-Examples:
-  sipc serve demo.sock --exec ./handler.sh
-  echo hello | sipc send demo.sock
-
-`sipc VERB --help` lists the options of a verb."""
 
 
 class _Verbs(click.Group):
@@ -58,10 +45,8 @@ class _Verbs(click.Group):
                 raise
             raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the verbs without loading them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        formatter.write(f"{HELP}\n")
 
 
 def _hide_unsupported_options(command: click.Command) -> click.Command:
@@ -88,8 +73,6 @@ def _refuse(ctx: click.Context, option: click.Parameter, value: object) -> objec
         "max_content_width": 80,
         "show_default": True,
     },
-    help=HELP,
-    epilog=EPILOG,
 )
 @click.version_option(package_name="simpleipc-cli", prog_name="sipc")
 def app() -> None:

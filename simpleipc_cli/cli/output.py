@@ -1,7 +1,6 @@
-"""Outputs: the destinations of responses and reports.
+"""Outputs other than a standard stream: files, messages in between, live displays.
 
-Outputs use descriptors without buffers, so that data is written as it arrives. Other programs may
-share a standard stream, so O_NONBLOCK is not set on it.
+They take longer to load than a small exchange takes: see stdio.py.
 """
 
 from __future__ import annotations
@@ -12,117 +11,30 @@ import stat
 from time import sleep
 
 from simpleipc_cli import system
-from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
+from simpleipc_cli.cli.exitcodes import Terminated
 from simpleipc_cli.cli.parse import spool_folders
 from simpleipc_cli.cli.stdio import (
     CHUNK,
     STDERR,
     STDOUT,
+    Output,
     named_descriptor,
     open_in_time,
-    wait_until_ready,
+    standard_output,
+    write_error,
 )
 from simpleipc_cli.deadline import Deadline
-from simpleipc_cli.errors import SipcError, TimedOut, file_hint
+from simpleipc_cli.errors import SipcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
     from rich.live import Live
     from rich.progress import Progress as Bar
 
-    from simpleipc_cli.transport import FileWriter
-
 _USE_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 _POLL_INTERVAL = 0.01  # seconds between tries to write (tunable)
 _NOT_REPLACEABLE = {errno.EACCES, errno.EBUSY, errno.EPERM, errno.EROFS, errno.EXDEV}
-
-
-class Output:
-    """An output that is written as the data arrives: standard output, a device or a pipe."""
-
-    before_first_write: Callable[[], None] | None = None
-    """Called once, before the first byte is written."""
-
-    def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
-        """`name` is for messages. The descriptor stays open until the process exits."""
-        self._descriptor = descriptor
-        self._name = name
-        self._deadline = deadline
-        self._is_limited = deadline.remaining() is not None
-        self._writer: FileWriter | None = None  # for write_nowait()
-
-    @property
-    def is_terminal(self) -> bool:
-        return os.isatty(self._descriptor)
-
-    def open(self) -> None:
-        """Create files that close() removes; the caller must make sure to call close().
-
-        Raises SipcError.
-        """
-
-    def fileno(self) -> int:
-        """Return the descriptor to poll before the next write_nowait(); -1 if none."""
-        return self._polled().fileno()
-
-    def _polled(self) -> FileWriter:
-        if self._writer is None:
-            from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - seldom needed
-
-            self._writer = new_file_writer(self._descriptor)
-        return self._writer
-
-    def write_nowait(self, payload: memoryview) -> int:
-        """Write without blocking; return the number of written bytes.
-
-        Pass the rest again before other bytes, as its write may be pending. Raises the errors of
-        write().
-        """
-        self._report_first_write()
-        try:
-            return self._polled().write_nowait(payload)
-        except OSError as error:
-            raise self._write_error(error) from error
-
-    def write(self, payload: memoryview) -> None:
-        """Write all of `payload`.
-
-        Raises SipcError, TimedOut; Terminated (SIGPIPE) if a pipe has no reader.
-        """
-        self._report_first_write()
-        while payload:
-            if self._is_limited:
-                self._wait_for_space()
-            data = payload[: system.PIPE_BUF] if self._is_limited else payload
-            try:
-                payload = payload[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # another program set O_NONBLOCK
-                self._wait_for_space()
-            except OSError as error:
-                raise self._write_error(error) from error
-
-    def _report_first_write(self) -> None:
-        if self.before_first_write is not None:
-            self.before_first_write()
-            self.before_first_write = None
-
-    def _wait_for_space(self) -> None:
-        if not wait_until_ready(self._descriptor, self._deadline, writing=True):
-            raise TimedOut(f"{self._name} did not take the response in time")
-
-    def _write_error(self, error: OSError) -> SipcError | Terminated:
-        if isinstance(error, BrokenPipeError):
-            return Terminated(SIGPIPE)
-        return write_error(self._name, error)
-
-    def commit(self) -> None:
-        """Complete the output after its last byte was written. Raises SipcError."""
-
-    def close(self) -> None:
-        """Remove the file if commit() was not called."""
 
 
 class MessageOutput(Output):
@@ -269,7 +181,7 @@ def _sync(descriptor: int) -> None:
 def open_output(path: str | None, deadline: Deadline) -> Output:
     """Return the output for -o. None or "-" is standard output. Only a regular file is replaced."""
     if path is None or path == "-":
-        return Output(STDOUT, "standard output", deadline)
+        return standard_output(deadline)
     try:
         descriptor = named_descriptor(path, STDOUT)
         if descriptor is not None:
@@ -290,12 +202,6 @@ def _stat_or_none(path: str) -> os.stat_result | None:
         return os.stat(path)
     except FileNotFoundError:
         return None
-
-
-def write_error(name: str, error: OSError) -> SipcError:
-    """Return the error to report for a failed write to `name`."""
-    hint = file_hint(error, "choose another place")
-    return SipcError(f"cannot write to {name}: {error.strerror}", hint)
 
 
 def rich_console() -> Console:
@@ -333,9 +239,3 @@ class LiveDisplay:
         """Remove the display."""
         if self._is_shown and system.in_foreground(STDERR):
             self._display.stop()
-
-
-def print_line(text: str) -> None:
-    """Write a line to standard output. Raises SipcError, or Terminated for a closed pipe."""
-    data = (text + "\n").encode("utf-8", "surrogateescape")
-    Output(STDOUT, "standard output", Deadline(None)).write(memoryview(data))

@@ -1,6 +1,6 @@
-"""Standard streams, messages on standard error, and the input of requests.
+"""Standard streams, messages on standard error, the input of requests, the output of responses.
 
-This module uses descriptors without buffers, so that data is available as it arrives. Other
+This module uses descriptors without buffers, so that data is passed on as it arrives. Other
 programs may share a standard stream, so O_NONBLOCK is not set on it.
 """
 
@@ -12,6 +12,7 @@ import stat
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 
 from simpleipc_cli import system
+from simpleipc_cli.cli.exitcodes import SIGPIPE, Terminated
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError, TimedOut, errno_hint, file_hint
 from simpleipc_cli.pktline import MAX_PAYLOAD
@@ -20,12 +21,15 @@ from simpleipc_cli.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from simpleipc_cli.transport import FileReader
+    from collections.abc import Callable
+
+    from simpleipc_cli.transport import FileReader, FileWriter
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
 """Bytes per read: eight full packets."""
 
+_FIRST_CHUNK = 4 * 1024  # bytes; most requests fit, and a large buffer takes time to allocate
 _BULK = 32 * 1024  # a larger read means bulk transfer; bytes, half of a pipe's default size
 # Ends of hints that name no option, as programs get them, too.
 _WAITING = ("wait for one", "wait longer", "allow more time")
@@ -114,7 +118,8 @@ class Input:
         self._deadline = deadline
         self.is_terminal = os.isatty(descriptor)
         self._is_bulk = False
-        self._buffer = memoryview(bytearray(CHUNK))  # unused pages take no memory
+        self._is_full = False  # the last read has filled a small buffer
+        self._buffer = memoryview(bytearray(_FIRST_CHUNK))
         self._reader: FileReader | None = None  # for read_nowait()
         self.at_eof = False
         """Whether read_first() or read_nowait() has reached the end."""
@@ -140,6 +145,8 @@ class Input:
         if is_limited and not wait_until_ready(self._descriptor, self._deadline):
             raise TimedOut(f"no data arrived from {self.name} in time")
         count = len(self.read_more())
+        if self._is_full:
+            self._enlarge_buffer()
         try:
             while count and count < len(self._buffer) and not self.at_eof:
                 more = system.read_into_nowait(self._descriptor, self._buffer[count:])
@@ -154,6 +161,8 @@ class Input:
 
         Raises SipcError.
         """
+        if self._is_full:
+            self._enlarge_buffer()
         while True:
             try:
                 count = system.read_into(self._descriptor, self._buffer)
@@ -167,7 +176,15 @@ class Input:
             if not self._is_bulk and count >= _BULK:
                 self._is_bulk = True
                 grow_pipe(self._descriptor)
+            self._is_full = count == len(self._buffer) < CHUNK
             return self._buffer[:count]
+
+    def _enlarge_buffer(self) -> None:
+        """Take a buffer of CHUNK bytes that starts with the bytes of the full one."""
+        first = self._buffer
+        self._buffer = memoryview(bytearray(CHUNK))
+        self._buffer[: len(first)] = first
+        self._is_full = False
 
     def fileno(self) -> int:
         """Return the descriptor to poll before read_nowait()."""
@@ -280,3 +297,105 @@ def wait_until_ready(descriptor: int, deadline: Deadline, *, writing: bool = Fal
         if poll.poll(None if left is None else -int(-min(left, _MAX_POLL) * 1000 // 1)):
             return True
     return False
+
+
+class Output:
+    """An output that is written as the data arrives: standard output, a device or a pipe."""
+
+    before_first_write: Callable[[], None] | None = None
+    """Called once, before the first byte is written."""
+
+    def __init__(self, descriptor: int, name: str, deadline: Deadline) -> None:
+        """`name` is for messages. The descriptor stays open until the process exits."""
+        self._descriptor = descriptor
+        self._name = name
+        self._deadline = deadline
+        self._is_limited = deadline.remaining() is not None
+        self._writer: FileWriter | None = None  # for write_nowait()
+
+    @property
+    def is_terminal(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def open(self) -> None:
+        """Create files that close() removes; the caller must make sure to call close().
+
+        Raises SipcError.
+        """
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll before the next write_nowait(); -1 if none."""
+        return self._polled().fileno()
+
+    def _polled(self) -> FileWriter:
+        if self._writer is None:
+            from simpleipc_cli.transport import new_file_writer  # noqa: PLC0415 - seldom needed
+
+            self._writer = new_file_writer(self._descriptor)
+        return self._writer
+
+    def write_nowait(self, payload: memoryview) -> int:
+        """Write without blocking; return the number of written bytes.
+
+        Pass the rest again before other bytes, as its write may be pending. Raises the errors of
+        write().
+        """
+        self._report_first_write()
+        try:
+            return self._polled().write_nowait(payload)
+        except OSError as error:
+            raise self._write_error(error) from error
+
+    def write(self, payload: memoryview) -> None:
+        """Write all of `payload`.
+
+        Raises SipcError, TimedOut; Terminated (SIGPIPE) if a pipe has no reader.
+        """
+        self._report_first_write()
+        while payload:
+            if self._is_limited:
+                self._wait_for_space()
+            data = payload[: system.PIPE_BUF] if self._is_limited else payload
+            try:
+                payload = payload[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # another program set O_NONBLOCK
+                self._wait_for_space()
+            except OSError as error:
+                raise self._write_error(error) from error
+
+    def _report_first_write(self) -> None:
+        if self.before_first_write is not None:
+            self.before_first_write()
+            self.before_first_write = None
+
+    def _wait_for_space(self) -> None:
+        if not wait_until_ready(self._descriptor, self._deadline, writing=True):
+            raise TimedOut(f"{self._name} did not take the response in time")
+
+    def _write_error(self, error: OSError) -> SipcError | Terminated:
+        if isinstance(error, BrokenPipeError):
+            return Terminated(SIGPIPE)
+        return write_error(self._name, error)
+
+    def commit(self) -> None:
+        """Complete the output after its last byte was written. Raises SipcError."""
+
+    def close(self) -> None:
+        """Remove the file if commit() was not called."""
+
+
+def standard_output(deadline: Deadline) -> Output:
+    """Return the output to standard output. `deadline` limits the waits for space."""
+    return Output(STDOUT, "standard output", deadline)
+
+
+def write_error(name: str, error: OSError) -> SipcError:
+    """Return the error to report for a failed write to `name`."""
+    hint = file_hint(error, "choose another place")
+    return SipcError(f"cannot write to {name}: {error.strerror}", hint)
+
+
+def print_line(text: str) -> None:
+    """Write a line to standard output. Raises SipcError, or Terminated for a closed pipe."""
+    data = (text + "\n").encode("utf-8", "surrogateescape")
+    standard_output(Deadline(None)).write(memoryview(data))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.inprocess_cli import run_cli
@@ -15,6 +16,8 @@ from helpers.procfs import is_in_syscall
 from helpers.scripted_server import ScriptedServer
 from helpers.sending import echo
 from helpers.waiting import TIMEOUT, wait_until
+
+from simpleipc_cli.cli.app import app
 
 VERBS = ["serve", "send", "probe", "bench"]
 
@@ -24,6 +27,12 @@ def test_help_lists_the_verbs(run):
     done = run("--help")
     assert done.returncode == 0
     assert re.findall(rb"^  (\w+)  ", done.stdout, re.M)[-4:] == [v.encode() for v in VERBS]
+
+
+def test_help_lists_the_options_of_the_group():
+    shown = run_cli("--help").stdout.decode()
+    for option in app.get_params(click.Context(app)):
+        assert f"  {', '.join(option.opts)} " in shown
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

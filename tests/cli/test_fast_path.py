@@ -176,6 +176,7 @@ def test_the_installed_command_gives_the_same_result_on_the_fast_path_and_with_c
     [
         ["send"], ["send", "sock"], ["send", "sock", "-d", "x"], ["send", "-d", "x", "sock"],
         ["send", "sock", "--data-file", "f", "-o", "out", "-m", "1s", "--wait", "5"],
+        ["-h"], ["--help"],
         ["probe"], ["probe", "-q", "sock"], ["probe", "sock", "--wait", "10s", "-t", "1s"],
     ],
 )  # fmt: skip
@@ -186,7 +187,8 @@ def test_plain_forms_take_the_fast_path(words):
 @pytest.mark.parametrize(
     "words",
     [
-        [], ["--help"], ["send", "-h"], ["send", "--help"], ["probe", "--help"], ["serve", "sock"],
+        [], ["--help", "send"], ["--help", "-x"],
+        ["send", "-h"], ["send", "--help"], ["probe", "--help"], ["serve", "sock"],
         ["send", "a", "b"], ["send", "--lines"], ["bench", "sock"], ["sen", "sock"],
         ["probe", "sock", "-d", "x"], ["send", "-d", "x", "--data-file", "y"],
     ],

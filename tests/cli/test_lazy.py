@@ -12,7 +12,7 @@ from helpers.sending import echo
 
 LOADED_LATER = (
     *("observe", "spool", "rich", "mmap"),
-    *("cli.line_writer", "cli.send.diagnostics", "cli.expect", "cli.probe.several"),
+    *("cli.line_writer", "cli.send.diagnostics", "cli.expect", "cli.output", "cli.probe.several"),
 )
 
 # Each of them takes longer to load than a small exchange takes.
@@ -63,6 +63,10 @@ def test_a_plain_form_that_click_parses_loads_no_module_of_other_options(endpoin
         plain = loaded_by(verb, "--", endpoint)
     assert {"client", f"cli.{verb}.run", "click"} <= plain
     assert [name for name in plain if name.startswith(LOADED_LATER)] == []
+
+
+def test_the_help_of_all_verbs_loads_no_click():
+    assert not {"click", "cli.app"} & loaded_by("--help")
 
 
 def test_an_option_loads_only_the_modules_that_it_needs(endpoint):

@@ -262,7 +262,7 @@ def records(folder: Path, scale: Scale) -> Iterator[Sides]:
         yield lambda: together(path), lambda: one_by_one(path)
 
 
-@row("`bench`, its highest rate", "bare loops, their highest", "requests/s", 0.8, at_most=False)
+@row("`bench`, its highest rate", "bare loops, their highest", "requests/s", 0.85, at_most=False)
 def benched(folder: Path, scale: Scale) -> Iterator[Sides]:
     """Compare the best rate of one and two processes on each side."""
     count = scale(10_000, 200)
@@ -345,10 +345,10 @@ def among_idle(folder: Path, scale: Scale) -> Iterator[Sides]:
 
 
 ROWS: list[Row] = [
-    started("`sipc send PATH < small`", 1.3, "send", "PATH", piped=True),
-    started("`sipc send PATH -d x`", 1.3, "send", "PATH", "-d", "x"),
-    started("`sipc probe -q PATH`", 1.5, "probe", "-q", "PATH"),
-    started("`sipc --help`", 6.0, "--help"),
+    started("`sipc send PATH < small`", 1.25, "send", "PATH", piped=True),
+    started("`sipc send PATH -d x`", 1.25, "send", "PATH", "-d", "x"),
+    started("`sipc probe -q PATH`", 1.2, "probe", "-q", "PATH"),
+    started("`sipc --help`", 4.0, "--help"),
     tab,
     *(small_requests(clients, processor=cpu) for clients in (1, 8) for cpu in (False, True)),
     *(server_alone(clients) for clients in (1, 8)),

@@ -32,9 +32,9 @@ from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
 from simpleipc_cli.cli.exitcodes import SIGNALLED, ExitCode
 from simpleipc_cli.cli.options import DURATION, SIZE, Verb, option_given, path_argument
-from simpleipc_cli.cli.output import Output, open_output
+from simpleipc_cli.cli.output import open_output
 from simpleipc_cli.cli.parse import resolve_endpoint
-from simpleipc_cli.cli.stdio import STDIN, STDOUT, named_descriptor, read_whole
+from simpleipc_cli.cli.stdio import STDIN, STDOUT, Output, named_descriptor, read_whole
 from simpleipc_cli.client import probe
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.endpoint import Endpoint

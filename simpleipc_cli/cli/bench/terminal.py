@@ -17,8 +17,8 @@ from simpleipc_cli.bench.format import NOT_AVAILABLE, Section, format_ns, format
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.histogram import Histogram, text_histogram
 from simpleipc_cli.bench.report import Report
-from simpleipc_cli.cli.output import LiveDisplay, print_line, rich_console
-from simpleipc_cli.cli.stdio import STDERR, STDOUT
+from simpleipc_cli.cli.output import LiveDisplay, rich_console
+from simpleipc_cli.cli.stdio import STDERR, STDOUT, print_line
 from simpleipc_cli.text import printable
 
 _WIDTH = 80

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import monotonic
 
 from simpleipc_cli.cli.exitcodes import ExitCode, exit_code
-from simpleipc_cli.cli.output import print_line
 from simpleipc_cli.cli.parse import Options, resolve_endpoint
+from simpleipc_cli.cli.stdio import print_line
 from simpleipc_cli.client import ProbeOutcome, exchange, probe, wait_until_gone
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import (

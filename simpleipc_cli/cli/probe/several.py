@@ -12,10 +12,9 @@ from shutil import which
 
 from simpleipc_cli import system
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.output import print_line
 from simpleipc_cli.cli.parse import resolve_endpoint
 from simpleipc_cli.cli.probe.run import ProbeOptions, Reply, status_of, to_json, to_text
-from simpleipc_cli.cli.stdio import format_error, print_error
+from simpleipc_cli.cli.stdio import format_error, print_error, print_line
 from simpleipc_cli.client import ProbeOutcome, probe
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import NotListening, PathNotFound, ServerBusy, SipcError, errno_hint

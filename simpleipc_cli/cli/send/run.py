@@ -6,7 +6,6 @@ import os
 from time import monotonic
 
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.output import open_output
 from simpleipc_cli.cli.parse import Options, resolve_endpoint
 from simpleipc_cli.cli.stdio import (
     STDERR,
@@ -15,6 +14,7 @@ from simpleipc_cli.cli.stdio import (
     named_descriptor,
     open_input,
     print_error,
+    standard_output,
 )
 from simpleipc_cli.client import connect_with_retry, exchange, probe
 from simpleipc_cli.deadline import Deadline
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from simpleipc_cli.cli.expect import Expectation
-    from simpleipc_cli.cli.output import Output
     from simpleipc_cli.cli.send.diagnostics import Progress
-    from simpleipc_cli.cli.stdio import Input
+    from simpleipc_cli.cli.stdio import Input, Output
     from simpleipc_cli.endpoint import Endpoint
     from simpleipc_cli.errors import SipcError
     from simpleipc_cli.observe import Tracer, TransferStats
@@ -85,7 +84,7 @@ def run(options: SendOptions) -> int:
             first_chunk = _wait_for_input(source.read_first, endpoint)
             if first_chunk and not source.at_eof:
                 read_more = source.read_more
-        target = open_output(options.output, deadline)
+        target = _open_target(options.output, deadline)
         diagnostics.hide_progress_before(target)
         try:
             target.open()
@@ -106,6 +105,15 @@ def run(options: SendOptions) -> int:
             if expected is not None:
                 expected.close()
     return ExitCode.OK
+
+
+def _open_target(path: str | None, deadline: Deadline) -> Output:
+    """Open the output of the response. Raises SipcError."""
+    if path is None:
+        return standard_output(deadline)
+    from simpleipc_cli.cli.output import open_output  # noqa: PLC0415 - only for files
+
+    return open_output(path, deadline)
 
 
 def open_source(

@@ -18,8 +18,7 @@ from helpers.sockets import busy_listener, stale_socket
 from helpers.waiting import wait_until
 from helpers.wire import message, packets, read_message
 
-from simpleipc_cli.cli.output import Output
-from simpleipc_cli.cli.stdio import Input
+from simpleipc_cli.cli.stdio import Input, Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import TimedOut
 

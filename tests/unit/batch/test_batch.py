@@ -11,8 +11,8 @@ from helpers.wire import message
 from simpleipc_cli.batch import batch as module
 from simpleipc_cli.batch.batch import Batch
 from simpleipc_cli.batch.connector import Connector
-from simpleipc_cli.cli.output import MessageOutput, Output
-from simpleipc_cli.cli.stdio import Input
+from simpleipc_cli.cli.output import MessageOutput
+from simpleipc_cli.cli.stdio import Input, Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.transport import connect
 

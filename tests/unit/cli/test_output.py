@@ -7,7 +7,8 @@ import os
 import pytest
 
 from simpleipc_cli.cli import output
-from simpleipc_cli.cli.output import Output, open_output
+from simpleipc_cli.cli.output import open_output
+from simpleipc_cli.cli.stdio import Output
 from simpleipc_cli.deadline import Deadline
 from simpleipc_cli.errors import SipcError
 
