@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from simpleipc_cli.errors import SipcError
@@ -52,6 +52,7 @@ ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGST
 _FORBIDDEN = {errno.EPERM, errno.ENOSYS}  # errors of a sandbox; others may be gone later
 _SETPGROUP = 0x02  # the same on all systems
 _STDERR = 2
+_MAX_CACHED = 64  # pairs of pipes, and commands; a server has a pair for each request (tunable)
 
 
 class _Library(NamedTuple):
@@ -122,14 +123,12 @@ class Command(base.Command):
         """Return the program's file and its argument list; None if a shell is needed."""
         if not self._words:
             return None
+        program = self._find()
         first = self._words[0]
-        if self._is_local_file():
+        if program is None and self._is_local_file():
             first = "./" + first
             return (first, [first]) if _is_program(first) else None
-        if first in _SHELL_WORDS:
-            return None
-        program = self._find()
-        return None if program is None else (program, self._words)
+        return None if program is None or first in _SHELL_WORDS else (program, self._words)
 
     def is_missing(self) -> bool:
         if not self._words or self._words[0] in _SHELL_WORDS:
@@ -250,16 +249,16 @@ class _LibcSpawn:
         """Raises AttributeError, OSError if the C library lacks a function."""
         self._c = ctypes
         self._library = library
-        self._pointer_size = ctypes.sizeof(ctypes.c_char_p)
         # Short calls keep the interpreter lock: acquiring it again could take milliseconds.
         quick = ctypes.PyDLL(None)
         getattr(quick, library.function)  # the C library is the one that the flags are for
         self._spawn = ctypes.CDLL(None).posix_spawn
-        self._init = quick.posix_spawn_file_actions_init
-        self._add_dup2 = quick.posix_spawn_file_actions_adddup2
-        self._destroy = quick.posix_spawn_file_actions_destroy
+        self._quick = quick
         self._attributes = self._new_attributes(quick)  # constant from now on
-        self._last: tuple[Mapping[str, str], Any] = (NO_VARIABLES, self._array([]))
+        self._last: tuple[Mapping[str, str], int, Any] = (NO_VARIABLES, 0, self._array([]))
+        # Most starts have the command of the one before, and descriptors of an earlier one.
+        self._argv = lru_cache(_MAX_CACHED)(self._new_argv)
+        self._actions = lru_cache(_MAX_CACHED)(self._new_actions)
 
     def _new_attributes(self, quick: Any) -> Any:
         attributes, signals = self._new_struct(), self._new_struct()
@@ -276,22 +275,22 @@ class _LibcSpawn:
 
     def spawn(self, program: Program) -> int:
         number = self._c.c_int()
-        path, *words = _encoded([program.path, *program.arguments])
-        argv = self._array(words)
+        path, argv = self._argv(program.path, *program.arguments)
         envp, _referenced = self._environment(program.environment, program.variables)
-        actions = self._new_struct()
-        _check(self._init(actions))
-        try:
-            for ours, theirs in program.files:
-                _check(self._add_dup2(actions, ours, theirs))
-            if self._library.close:
-                # macOS has no pipe2 and no accept4: for a moment, new descriptors are inheritable.
-                _check(self._add_dup2(actions, _STDERR, _STDERR))
-            given = (path, actions, self._attributes, argv, envp)
-            _check(self._spawn(self._c.byref(number), *given), program.path)
-        finally:
-            self._destroy(actions)
+        actions = self._actions(*program.files).struct
+        given = (path, actions, self._attributes, argv, envp)
+        _check(self._spawn(self._c.byref(number), *given), program.path)
         return int(number.value)
+
+    def _new_argv(self, *texts: str) -> tuple[bytes, Any]:
+        """Return the path and the arguments for posix_spawn(3)."""
+        path, *words = _encoded([*texts])
+        return path, self._array(words)
+
+    def _new_actions(self, *files: tuple[int, int]) -> _FileActions:
+        # macOS has no pipe2 and no accept4: for a moment, new descriptors are inheritable.
+        kept = [(_STDERR, _STDERR)] if self._library.close else []
+        return _FileActions(self._quick, self._new_struct(), [*files, *kept])
 
     def _environment(
         self, environment: Mapping[str, str], variables: Mapping[str, str]
@@ -300,23 +299,40 @@ class _LibcSpawn:
 
         The array of `environment` is cached: it is large, and mostly the same in the next call.
         """
-        last, array = self._last
-        if last is not environment:
-            array = self._array(_encoded(_settings(environment)))
-            self._last = (environment, array)
-        count = len(array) - 1
-        both = (self._c.c_char_p * (count + len(variables) + 1))()
-        self._c.memmove(both, array, count * self._pointer_size)
-        for number, setting in enumerate(_encoded(_settings(variables)), count):
+        last, more, array = self._last
+        if last is not environment or more != len(variables):
+            more = len(variables)
+            array = self._array([*_encoded(_settings(environment)), *[None] * more])
+            self._last = (environment, more, array)
+        both = type(array).from_buffer_copy(array)
+        for number, setting in enumerate(_encoded(_settings(variables)), -1 - more):
             both[number] = setting
         return both, array
 
     def _new_struct(self) -> Any:
         return self._c.create_string_buffer(_STRUCT_SIZE)
 
-    def _array(self, texts: list[bytes]) -> Any:
+    def _array(self, texts: Sequence[bytes | None]) -> Any:
         """Return an array of C strings that ends with a null pointer; it references the strings."""
         return (self._c.c_char_p * (len(texts) + 1))(*texts)
+
+
+class _FileActions:
+    """A posix_spawn_file_actions_t that duplicates descriptors. It never changes.
+
+    Adding a pair makes two system calls in glibc, which compares both with the descriptor limit.
+    """
+
+    def __init__(self, library: Any, struct: Any, files: Sequence[tuple[int, int]]) -> None:
+        _check(library.posix_spawn_file_actions_init(struct))
+        self._destroy = library.posix_spawn_file_actions_destroy
+        self.struct = struct
+        for ours, theirs in files:
+            _check(library.posix_spawn_file_actions_adddup2(struct, ours, theirs))
+
+    def __del__(self) -> None:
+        if hasattr(self, "struct"):
+            self._destroy(self.struct)
 
 
 def _settings(environment: Mapping[str, str]) -> list[str]:
