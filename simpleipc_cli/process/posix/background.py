@@ -233,7 +233,7 @@ def _start(
         *((os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files),
         *((os.POSIX_SPAWN_CLOSE, number) for number in inheritable_fds()),
     ]
-    return os.posix_spawn(
+    return os.posix_spawnp(
         path,
         arguments,
         environment,

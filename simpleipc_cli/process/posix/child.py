@@ -320,6 +320,8 @@ class StdioPipes(base.StdioPipes):
         def start(path: str, arguments: list[str]) -> int:
             with limit as soft_limit:
                 if soft_limit is not None:
+                    if "/" not in path:  # the shell would not say if it does not find the program
+                        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
                     arguments = [SHELL, "-c", _WITH_LIMIT, str(soft_limit), path, *arguments[1:]]
                     path = SHELL
                 pid = best_spawn()(

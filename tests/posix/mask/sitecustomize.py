@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from functools import partial
 
 PLATFORMS = {"macos": "darwin", "freebsd": "freebsd14", "gvisor": "linux", "noproc": "linux"}
 
@@ -176,6 +177,7 @@ def _change_calls(system: str, *, is_test: bool) -> None:
     _replace("fchmod", fchmod)
     if system == "freebsd":
         _replace("posix_spawn", posix_spawn)
+        _replace("posix_spawnp", partial(posix_spawn, spawn=os.posix_spawnp))
         _replace("listdir", listdir)
     if not is_test:
         _change_ioctl()

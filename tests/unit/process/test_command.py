@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.waiting import TIMEOUT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simpleipc_cli.process import StdioPipes
 from simpleipc_cli.process.posix.spawn import SHELL, Command
+from simpleipc_cli.system.fd_limit import DescriptorLimit
 
 SCRIPT = '#!/bin/sh\nprintf "%s\\0" "$0" "$@"\n'
 
@@ -295,3 +299,60 @@ def test_a_line_that_runs_without_a_shell_gives_the_same_result_as_with_one(line
         program, arguments = direct
         directly = output([program, *arguments[1:]], show.parent)
         assert directly == output(command.shell_argv(), show.parent)
+
+
+# Started by name
+
+
+@pytest.fixture
+def run(here, programs, tmp_path, monkeypatch):
+    """Runs a line with two folders on PATH, of which `programs` is the second; its output."""
+    monkeypatch.setenv("PATH", f"{tmp_path}/first:{programs}:/usr/bin:/bin")
+
+    def run(line: str, limit: DescriptorLimit) -> bytes:
+        pipes = StdioPipes()
+        process = pipes.spawn(Command(line, os.environ["PATH"]), {**os.environ}, limit, {})
+        assert process.wait(TIMEOUT, None)
+        written = pipes.read(memoryview(bytearray(1000)))
+        process.stop(0.0, None)
+        pipes.close()
+        return b"".join(written)
+
+    return run
+
+
+@pytest.fixture(params=["unchanged", "raised"])
+def limit(request):
+    """A limit of descriptors, which a child must reset if it is raised."""
+    kept = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, kept[1]))
+    limit = DescriptorLimit()
+    assert request.param == "unchanged" or limit.raise_to_maximum()
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, kept)
+
+
+def test_each_start_searches_again(run, limit, programs, tmp_path):
+    write_program(programs / "tool", "#!/bin/sh\necho old $#")
+    assert run("tool x", limit) == b"old 1\n"
+    (tmp_path / "first").mkdir()
+    write_program(tmp_path / "first" / "tool", "#!/bin/sh\necho new $#")
+    assert run("tool x", limit) == b"new 1\n"
+
+
+@pytest.mark.parametrize("what", ["nothing", "a directory", "data"])
+def test_a_file_in_the_working_directory_is_started_if_path_has_no_such_program(
+    what, run, limit, programs, here
+):
+    if what == "a directory":
+        (programs / "handler").mkdir()
+    elif what == "data":
+        (programs / "handler").write_text("x")
+    write_program(here / "handler", "#!/bin/sh\necho local")
+    assert run("handler", limit) == b"local\n"
+
+
+@pytest.mark.parametrize("where", ["on PATH", "by its path"])
+def test_a_shell_starts_a_program_that_the_system_cannot(where, run, limit, programs):
+    write_program(programs / "tool", "echo by a shell")
+    assert run("tool" if where == "on PATH" else f"{programs}/tool", limit) == b"by a shell\n"
