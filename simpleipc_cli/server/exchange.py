@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from simpleipc_cli.errors import IncompleteMessage, PeerClosed, ProtocolError, Shortage, SipcError
 from simpleipc_cli.pktline import consume
@@ -42,11 +43,11 @@ class Exchange(ExchangeState):
     def on_called(self, io: HandlerIO, sent: int = 0) -> None:
         """Pass on the response of a run that was called, but for the first `sent` bytes."""
         self.is_in_call = False
-        self._step(partial(self._on_output, io, sent=sent))
+        self._step(partial(self._on_output, io, sent=sent), READ)
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
-        self._step(self.on_shutdown_phase)
+        self._step(self.on_shutdown_phase, READ)
 
     def attach_to_thread(self, poller: Poller) -> None:
         """Continue in a worker thread. It dispatches `poller` until the exchange is over."""
@@ -58,12 +59,12 @@ class Exchange(ExchangeState):
         else:
             self.resume()
 
-    def _step(self, on_event: Callable[[int], Step] | None, events: int = 0) -> None:
+    def _step(self, on_event: Callable[..., Step] | None, *event: Any) -> None:
         """Handle one event, then make all possible progress."""
         due = self.due
         try:
             try:
-                step = Step.DONE if on_event is None else on_event(events)
+                step = Step.DONE if on_event is None else on_event(*event)
                 if step is not Step.WOULD_BLOCK:
                     step = self._proceed()
             except Abort as abort:
@@ -87,7 +88,7 @@ class Exchange(ExchangeState):
                 return Step.WOULD_BLOCK
             if self.is_in_call:
                 return Step.DONE
-            if self.is_response_over and not self.writer.pending and self._is_request_done():
+            if self.is_response_over and not self.writer.pending and self.is_request_done():
                 break
             now = monotonic()
             self._poll(now)
@@ -96,13 +97,6 @@ class Exchange(ExchangeState):
             if self._on_timeout(now) is Step.WOULD_BLOCK:
                 return Step.WOULD_BLOCK
         return self._end()
-
-    def _is_request_done(self) -> bool:
-        """Return whether the request is complete, and read by a persistent handler."""
-        if not self.buffer.reader.complete:
-            return self.is_client_gone
-        io = self.io  # the second condition is cheap, and false for most handlers
-        return io is None or not io.run.is_persistent or not io.wants_input(self.buffer)
 
     def _end(self) -> Step:
         """Close the connection and stop the handler."""
@@ -134,38 +128,44 @@ class Exchange(ExchangeState):
         buffer, io, writing = self.buffer, self.io, bool(self.writer.pending)
         reader = buffer.reader
         reading = not self.has_stream_ended and (io is None or not buffer.has_unsent or writing)
-        wanted: dict[int, tuple[int, Callable[[int], Step]]] = {}
+        wanted: dict[int, int] = {}  # events by descriptor
         if not self.is_client_gone:
-            events = (READ if reading else 0) | (WRITE if writing else 0)
-            wanted[self.stream_fd] = events, self._on_stream
+            wanted[self.stream_fd] = (READ if reading else 0) | (WRITE if writing else 0)
         if io is not None:
             run = io.run
             if run.input >= 0 and not buffer.is_discarding:
                 # Also if only the flush is left, because the pipe had no space for it.
-                has_more = buffer.has_unsent or reader.complete
-                wanted[run.input] = WRITE if has_more else 0, partial(self._on_input, io)
+                wanted[run.input] = WRITE if buffer.has_unsent or reader.complete else 0
             if run.output >= 0 and not writing:  # else its HANGUP would be reported repeatedly
-                wanted[run.output] = READ, partial(self._on_output, io)
+                wanted[run.output] = READ
             if not io.has_exited and run.exit >= 0:
-                wanted[run.exit] = READ, partial(self._on_exit, io)
+                wanted[run.exit] = READ
         if self.may_block:
-            shutdown = self.context.shutdown
-            phase = shutdown.aborting if self.is_draining else shutdown.draining
-            wanted[phase.fileno()] = READ, self.on_shutdown_phase
+            wanted[self.shutdown_event().fileno()] = READ
         self._run_timeouts(now, reading=reading, writing=writing)
-        polled = self.polled
-        if polled.keys() - wanted.keys():
-            self.unregister(*(polled.keys() - wanted.keys()))
-        for descriptor, (events, on_event) in wanted.items():
-            if polled.get(descriptor) != events:
-                polled[descriptor] = events
-                try:
-                    self.poller.register(descriptor, events, partial(self._step, on_event))
-                except OSError as error:
-                    raise SipcError(f"cannot poll a descriptor: {error.strerror}") from error
+        if wanted != self.polled:
+            self._register(wanted)
         moved = reader.payload_bytes + self.writer.payload_bytes
         if moved + reader.packets * _PACKET_COST > _MAX_ON_LOOP:
             self.needs_thread = True
+
+    def _register(self, wanted: dict[int, int]) -> None:
+        """Change which events of which descriptors are polled."""
+        polled, io = self.polled, self.io
+        steps: dict[int, tuple[Any, ...]] = {self.stream_fd: (self._on_stream,)}
+        if io is not None:
+            run = io.run
+            steps[run.input], steps[run.output] = (self._on_input, io), (self._on_output, io)
+            steps[run.exit] = (self._on_exit, io)
+        self.unregister(*(polled.keys() - wanted.keys()))
+        for descriptor, events in wanted.items():
+            if polled.get(descriptor) != events:
+                polled[descriptor] = events
+                step = steps.get(descriptor, (self.on_shutdown_phase,))
+                try:
+                    self.poller.register(descriptor, events, partial(self._step, *step))
+                except OSError as error:
+                    raise SipcError(f"cannot poll a descriptor: {error.strerror}") from error
 
     def _run_timeouts(self, now: float, *, reading: bool, writing: bool) -> None:
         """Run the timeouts for which the exchange waits, and pause the others."""

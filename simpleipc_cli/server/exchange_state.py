@@ -24,7 +24,7 @@ from simpleipc_cli.server.context import (
 )
 from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import Poller, Stream
+from simpleipc_cli.transport import Poller, Stream, WakeupEvent
 
 _START_RETRY = 0.1  # seconds between tries to start a handler without resources (tunable)
 _MAX_PIPE_CONTENT = 1 << 16  # bytes that a pipe holds (pipe(7))
@@ -386,11 +386,23 @@ class ExchangeState:
             if self.polled.pop(descriptor, None) is not None:
                 self.poller.unregister(descriptor)
 
+    def is_request_done(self) -> bool:
+        """Return whether the request is complete, and read by a persistent handler."""
+        if not self.buffer.reader.complete:
+            return self.is_client_gone
+        io = self.io  # the second condition is cheap, and false for most handlers
+        return io is None or not io.run.is_persistent or not io.wants_input(self.buffer)
+
     @property
     def needs_whole_request(self) -> bool:
         """Whether the handler starts only when the request is complete."""
         context = self.context
         return context.config.whole_request or context.handler.needs_whole_request
+
+    def shutdown_event(self) -> WakeupEvent:
+        """Return the event of the next phase of the shutdown."""
+        shutdown = self.context.shutdown
+        return shutdown.aborting if self.is_draining else shutdown.draining
 
     def on_shutdown_phase(self, _events: int) -> Step:
         """Enter the next phase of the shutdown."""
