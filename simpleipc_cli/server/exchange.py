@@ -371,10 +371,10 @@ class Exchange(ExchangeState):
         if self.io is not None:
             self.io.run.abandon_input()
 
-    def _on_output(self, io: HandlerIO, _events: int, sent: int = 0) -> Step:
+    def _on_output(self, io: HandlerIO, events: int, sent: int = 0) -> Step:
         """Send the handler's output to the client."""
         try:
-            pieces = io.run.read(self.buffers.response)
+            pieces = io.read(self.buffers.response, events)
         except BlockingIOError:
             return Step.DONE
         self.progress |= Timeout.OUTPUT_LINGER

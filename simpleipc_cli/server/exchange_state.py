@@ -24,7 +24,7 @@ from simpleipc_cli.server.context import (
 )
 from simpleipc_cli.server.handler import HandlerRun
 from simpleipc_cli.spool import Spool
-from simpleipc_cli.transport import Poller, Stream, WakeupEvent
+from simpleipc_cli.transport import HANGUP, Poller, Stream, WakeupEvent
 
 _START_RETRY = 0.1  # seconds between tries to start a handler without resources (tunable)
 _MAX_PIPE_CONTENT = 1 << 16  # bytes that a pipe holds (pipe(7))
@@ -286,6 +286,20 @@ class HandlerIO:
             request.chunks = []
             request.has_unsent = bool(request.spool)
         return request.reader.complete and not request.is_discarding
+
+    def read(self, buffer: memoryview, events: int) -> list[memoryview]:
+        """Read the response; if all writers have closed, the end of it, too.
+
+        Then a small response and its flush are sent together. Raises BlockingIOError.
+        """
+        pieces = self.run.read(buffer)
+        if events & HANGUP and pieces and not self.run.is_persistent:
+            rest = buffer[len(pieces[0]) :]
+            try:
+                pieces += self.run.read(rest) if rest else []
+            except BlockingIOError:
+                pass  # another process has opened the pipe again (proc(5))
+        return pieces
 
     def abandon_input(self, request: RequestBuffer) -> None:
         """Stop writing, because the handler has closed its input.

@@ -291,7 +291,6 @@ class StdioPipes(base.StdioPipes):
             if stdin is None:
                 stdin, self.input = os.pipe()
                 self._child_ends.append(stdin)
-                os.set_blocking(self.input, False)
             self._reader, stdout = os.pipe()
             self._child_ends.append(stdout)
             os.set_blocking(self._reader, False)
@@ -308,6 +307,7 @@ class StdioPipes(base.StdioPipes):
         self._child_files = [(stdin, 0), (stdout, 1)]
         if stderr is not None:
             self._child_files.append((stderr, 2))
+        self._is_input_blocking = True
         self._is_input_enlarged = self._is_output_enlarged = False
 
     def spawn(
@@ -364,6 +364,9 @@ class StdioPipes(base.StdioPipes):
 
     def write(self, payload: Sequence[Buffer], *, last: bool = False) -> int:  # noqa: ARG002
         try:
+            if self._is_input_blocking:
+                os.set_blocking(self.input, False)
+                self._is_input_blocking = False
             count = os.writev(self.input, payload[:MAX_BUFFERS])
         except BrokenPipeError:
             raise PeerClosed("the handler has closed its standard input") from None
