@@ -10,18 +10,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
+from tempfile import mkdtemp
 from time import perf_counter
 
 from helpers.command import SIPC, environment, sipc
 from helpers.paths import ROOT
 from helpers.procfs import processor_time
 from helpers.server import Server
+from helpers.system_calls import calls_of_a_request
 from helpers.waiting import TIMEOUT, wait_until
-from helpers.wire import connect, message
+from helpers.wire import connect, is_listening, message
 from performance.bare import Echo, bare_rate
 from performance.measuring import Measure, Missing, Row, Scale
 
@@ -119,28 +121,68 @@ def cat_by_s6(path: str) -> Iterator[int]:
             server.terminate()
 
 
-def small_requests(clients: int, *, processor: bool) -> Row:
-    """Process per request, in sipc and s6: rate, or processor time."""
-    what = "processor time" if processor else "rate"
+def small_requests(clients: int, *, is_busy: bool = False) -> Row:
+    """Process per request, in sipc and s6; `is_busy`: beside a spinning process per processor."""
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
-        count = scale(1000, 40)
+        count = scale(400 if is_busy else 1000, 40)
 
-        def measure(path: str, pid: int) -> float:
-            before = processor_time(pid, with_children=True)
-            rate = bare_rate(Path(path), clients, count)
-            if not processor:
-                return rate
-            return (processor_time(pid, with_children=True) - before) / count * 1e3
+        def measure(path: str) -> float:
+            with spinning() if is_busy else nullcontext():
+                return bare_rate(Path(path), clients, count)
 
         (folder / "peer").mkdir()  # it leaves a lock file
         theirs = str(folder / "peer/sock")
-        with Server(folder / "sipc", "cat", "-q") as ours, cat_by_s6(theirs) as peer:
-            yield partial(measure, ours.path, ours.pid), partial(measure, theirs, peer)
+        with Server(folder / "sipc", "cat", "-q") as ours, cat_by_s6(theirs):
+            yield partial(measure, ours.path), partial(measure, theirs)
 
-    name = f"`serve --exec cat`, small requests, {clients} clients, {what}"
-    unit = "ms each" if processor else "requests/s"
-    return row(name, "s6-ipcserver with cat", unit, 1.0, at_most=processor)(sides)
+    what = f"`serve --exec cat`, small requests, {clients} clients"
+    what += ", beside one spinning process per core" if is_busy else ""
+    goal = 0.8 if is_busy else 0.92
+    return row(what, "s6-ipcserver with cat", "requests/s", goal, at_most=False)(sides)
+
+
+@contextmanager
+def spinning() -> Iterator[None]:
+    """One process on each processor that never waits."""
+    with ExitStack() as stack:
+        for number in os.sched_getaffinity(0):
+            spin = f"import os\nos.sched_setaffinity(0, [{number}])\nwhile True: pass"
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-IS", "-c", spin]))
+            stack.callback(process.kill)
+        yield
+
+
+@row(
+    "`serve --exec cat`, processor time of the server alone",
+    "the barest loop that runs cat",
+    "us each",
+    1.3,
+    at_most=True,
+)
+def exec_alone(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """The processor time of the server itself, without the processes that it starts."""
+    count = scale(1000, 40)
+
+    def measure(path: str, pid: int) -> float:
+        before = processor_time(pid)
+        bare_rate(Path(path), 1, count)
+        return (processor_time(pid) - before) / count * 1e6
+
+    theirs = str(folder / "bare")
+    bare = [sys.executable, "-I", str(Path(__file__).with_name("bare_exec.py")), theirs]
+    with Server(folder / "sipc", "cat", "-q") as ours, subprocess.Popen(bare) as peer:
+        wait_until(lambda: is_listening(theirs), "the bare loop to listen")
+        yield partial(measure, ours.path, ours.pid), partial(measure, theirs, peer.pid)
+        peer.kill()
+
+
+@row("`serve --exec cat`, calls of a small request", "38", "system calls", 1.0, at_most=True)
+def system_calls(folder: Path, scale: Scale) -> Iterator[Sides]:
+    """The system calls of the server itself."""
+    if shutil.which("strace") is None:
+        raise Missing("needs strace")
+    yield lambda: len(calls_of_a_request(Path(mkdtemp(dir=folder)))), lambda: 38
 
 
 WORKER = """
@@ -323,25 +365,30 @@ def endless(path: Path) -> Iterator[None]:
         dropping.join()
 
 
-@row("rate with 10,000 idle connections", "with none", "requests/s", 0.9, at_most=False)
-def among_idle(folder: Path, scale: Scale) -> Iterator[Sides]:
+def among_idle(idle: int) -> Row:
     """Another process connects, as its number of descriptors is limited, too."""
-    path = folder / "sock"
-    count, idle = scale(1000, 20), scale(10_000, 100)
-    program = Path(__file__).with_name("idle_clients.py")
-    command = [sys.executable, str(program), str(path), str(idle)]
-    with Server(path, "cat", "-q", "--backlog", "1024") as server:
 
-        def with_idle() -> float:
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as others:
-                if others.stdout.readline() != b"connected\n":
-                    raise Missing(f"cannot hold {idle} connections: ulimit -Hn")
-                wait_until(lambda: len(server.connections()) >= idle, "all to be accepted")
-                rate = bare_rate(path, 4, count)
-                others.communicate()
-            return rate
+    def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
+        path = folder / "sock"
+        count, held = scale(1000, 20), scale(idle, 100)
+        program = Path(__file__).with_name("idle_clients.py")
+        command = [sys.executable, str(program), str(path), str(held)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with Server(path, "cat", "-q", "--backlog", "1024") as server:
 
-        yield with_idle, lambda: bare_rate(path, 4, count)
+            def with_idle() -> float:
+                with subprocess.Popen(command, **pipes) as others:
+                    if others.stdout.readline() != b"connected\n":
+                        raise Missing(f"cannot hold {held} connections: ulimit -Hn")
+                    wait_until(lambda: len(server.connections()) >= held, "all to be accepted")
+                    rate = bare_rate(path, 4, count)
+                    others.communicate()
+                return rate
+
+            yield with_idle, lambda: bare_rate(path, 4, count)
+
+    what = f"rate with {idle:,} idle connections"
+    return row(what, "with none", "requests/s", 0.9, at_most=False)(sides)
 
 
 ROWS: list[Row] = [
@@ -350,7 +397,10 @@ ROWS: list[Row] = [
     started("`sipc probe -q PATH`", 1.2, "probe", "-q", "PATH"),
     started("`sipc --help`", 4.0, "--help"),
     tab,
-    *(small_requests(clients, processor=cpu) for clients in (1, 8) for cpu in (False, True)),
+    *(small_requests(clients) for clients in (1, 8)),
+    small_requests(8, is_busy=True),
+    exec_alone,
+    system_calls,
     *(server_alone(clients) for clients in (1, 8)),
     *(called(clients) for clients in (1, 8)),
     bulk("2 GiB, `send` to `serve --exec 'cat >/dev/null'`", "cat >/dev/null"),
@@ -359,5 +409,5 @@ ROWS: list[Row] = [
     records,
     benched,
     under_load,
-    among_idle,
+    *(among_idle(idle) for idle in (1_000, 10_000)),
 ]

@@ -1,0 +1,20 @@
+"""How many system calls a server makes for a small request."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.injection import needs_strace
+from helpers.masked import SYSTEM
+from helpers.system_calls import calls_of_a_request
+
+pytestmark = [
+    *needs_strace,
+    pytest.mark.skipif(SYSTEM != "", reason="Linux's own calls are counted"),
+]
+
+MAX_CALLS = 41
+
+
+def test_a_request_of_a_few_bytes_takes_few_system_calls_of_the_server(folder):
+    calls = calls_of_a_request(folder)
+    assert len(calls) <= MAX_CALLS, "\n".join(calls)
