@@ -183,14 +183,8 @@ class Acceptor:
                 self._counters.refused += 1
                 stream.close()
                 continue
-            try:
-                has_data = stream.peek_nowait()
-            except BlockingIOError:
+            if not self._submit(stream):
                 self._add_idle(stream)
-            except OSError as error:
-                self._drop(stream, error)
-            else:
-                self._on_first_data(stream, has_data=has_data)
             in_use = len(self.idle) + self._dispatcher.unanswered + self._handler.held_fds
             if in_use > self._descriptors.current - self._reserved and self._is_short(stream):
                 self._pause()
@@ -230,36 +224,40 @@ class Acceptor:
             self._poller.register(stream.fileno(), READ, partial(self._on_idle_event, stream))
         except OSError as error:  # the kernel has no memory for polling it
             del self.idle[stream]
-            self._drop(stream, error)
+            self._drop(stream, error.strerror)
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
         try:
-            has_data = stream.peek_nowait()
+            stream.peek_nowait()
         except BlockingIOError:
             return
-        except OSError as error:
-            self._remove_idle(stream)
-            self._drop(stream, error)
-            return
+        except OSError:
+            pass  # it will be raised again
         self._remove_idle(stream)
-        self._on_first_data(stream, has_data=has_data)
+        self._submit(stream)
 
-    def _on_first_data(self, stream: Stream, *, has_data: bool) -> None:
-        """Submit a connection that has sent data; close one that has ended without data."""
-        if has_data:
-            try:
-                self._dispatcher.submit(stream)
-            except OSError as error:
-                self._drop(stream, error)
-            return
-        self._counters.closed_without_data += 1
-        self._log.debug("client connected and closed without sending data")
-        stream.close()
+    def _submit(self, stream: Stream) -> bool:
+        """Submit a connection that has sent data; close one that has ended without data.
 
-    def _drop(self, stream: Stream, error: OSError) -> None:
+        Return False if it is idle.
+        """
+        try:
+            if not self._dispatcher.submit(stream):
+                self._counters.closed_without_data += 1
+                self._log.debug("client connected and closed without sending data")
+                stream.close()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._drop(stream, error.strerror)
+        except SipcError as error:
+            self._drop(stream, error.text)
+        return True
+
+    def _drop(self, stream: Stream, why: str | None) -> None:
         """Close a connection on which a system call failed before its first data."""
         self._counters.closed_without_data += 1
-        self._warn(f"a connection failed and was closed: {error.strerror}")
+        self._warn(f"a connection failed and was closed: {why}")
         stream.close()
 
     def _remove_idle(self, stream: Stream) -> None:

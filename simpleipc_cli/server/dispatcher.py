@@ -143,6 +143,8 @@ class Dispatcher:
         self._has_quick_calls = QuickCall.is_possible(context)
         self._quick_calls: set[QuickCall] = set()
         self._free_buffers: list[IoBuffers] = []
+        # Else a request is read by a worker thread, or through what observes the stream.
+        self._may_read_first = context.observe is None and not context.config.whole_request
         self._is_draining = False
         self._is_aborting = False
         self._is_starting = False
@@ -167,11 +169,28 @@ class Dispatcher:
             counters = self._context.counters
             return counters.as_dict(in_flight=self._in_flight, queued=queued, idle=idle)
 
-    def submit(self, stream: Stream) -> None:
-        """Enqueue the request on a connection that has sent data.
+    def submit(self, stream: Stream) -> bool:
+        """Start or enqueue the request on a connection; return False if the client has closed it.
 
-        Raises OSError if the peer is unknown; the caller still owns the connection.
+        Raises BlockingIOError if the client has sent nothing, OSError if the peer is unknown, and
+        SipcError. The caller then still owns the connection.
         """
+        can_start = not self.queue and self._can_start()
+        may_read = can_start and self._may_read_first and not self._is_draining
+        buffers = self._take_buffers() if may_read else None
+        if buffers is None:
+            return stream.peek_nowait() and self._submit(stream, None, can_start=can_start)
+        is_submitted = False
+        try:
+            buffers.received = stream.read_nowait(buffers.request)
+            is_submitted = buffers.received > 0 and self._submit(stream, buffers, can_start=True)
+        finally:
+            if not is_submitted:
+                self._free_buffers.append(buffers)
+        return is_submitted
+
+    def _submit(self, stream: Stream, buffers: IoBuffers | None, *, can_start: bool) -> bool:
+        """Start or enqueue a request of which data has arrived; return True."""
         context = self._context
         peer = stream.peer() if self._needs_peer else _UNKNOWN_PEER
         self._counters.requests = number = self._counters.requests + 1
@@ -180,16 +199,23 @@ class Dispatcher:
         record = RequestRecord(request)
         if context.observe is not None:
             stream = context.observe(stream, request.id)
-        can_start = not self.queue and self._can_start()
         with self._lock:
             self.unanswered += 1
             self._in_flight += can_start
         if can_start:
-            self._start(stream, descriptor, record)
+            self._start(stream, descriptor, record, buffers)
         else:
             self.queue.append((stream, descriptor, record))
         if number == context.config.max_requests:
             context.shutdown.is_requested = True
+        return True
+
+    def _take_buffers(self) -> IoBuffers | None:
+        """Return buffers for a request; None if there is no memory for them."""
+        try:
+            return self._free_buffers.pop() if self._free_buffers else IoBuffers()
+        except MemoryError:
+            return None
 
     def _can_start(self) -> bool:
         """Return whether another request may be started now."""
@@ -217,18 +243,24 @@ class Dispatcher:
             self._in_flight += 1
         return stream, descriptor, record
 
-    def _start(self, stream: Stream, descriptor: int, record: RequestRecord) -> None:
-        try:
-            buffers = self._free_buffers.pop() if self._free_buffers else IoBuffers()
-        except MemoryError:
+    def _start(
+        self,
+        stream: Stream,
+        descriptor: int,
+        record: RequestRecord,
+        buffers: IoBuffers | None = None,
+    ) -> None:
+        buffers = buffers or self._take_buffers()
+        if buffers is None:
             record.set_failure(Outcome.INTERNAL_ERROR, "out of memory")
             stream.close()
             self._report(record)
             return
-        received = 0
+        received, buffers.received = buffers.received, 0
         if self._has_quick_calls and not self._is_draining:
             quick = QuickCall(self._context, self, stream, descriptor, record, buffers)
             self._quick_calls.add(quick)
+            quick.received = received
             if quick.start():
                 return
             self._quick_calls.remove(quick)

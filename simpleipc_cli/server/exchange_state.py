@@ -244,6 +244,9 @@ class RequestBuffer:
 class IoBuffers:
     """The two buffers of one exchange; the dispatcher reuses them. Unused pages take no memory."""
 
+    received = 0
+    """Bytes of a request that have been read before it is started."""
+
     def __init__(self) -> None:
         self.request = memoryview(bytearray(_BUFFER_SIZE))
         self.response = memoryview(bytearray(_BUFFER_SIZE))

@@ -69,7 +69,7 @@ class QuickCall:
         """Read the request, and have its handler called; return False if an exchange must do it."""
         buffer, context = self.buffers.request, self._context
         try:
-            self.received = count = self.stream.read_nowait(buffer)
+            self.received = count = self.received or self.stream.read_nowait(buffer)
             payload = find_whole(buffer[:count])
             max_size = context.config.max_request
             if payload is None or (max_size is not None and len(payload) > max_size):

@@ -1,6 +1,6 @@
 """The smallest server that runs cat for each request, and answers one client after the other.
 
-Run as `bare_exec.py PATH`. It makes the same pipes and packets as `sipc serve --exec cat`, and waits
+Run as `bare_exec.py PATH`. It makes the pipes and packets of `sipc serve --exec cat`, and waits
 for the same process. It promises nothing: it assumes that a small message arrives in one read.
 """
 
