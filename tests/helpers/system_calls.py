@@ -35,9 +35,6 @@ def calls_of_a_request(folder: Path) -> list[str]:
     calls = [call for call in calls if not re.match(of_log, call)]
     accepts = [n for n, call in enumerate(calls) if re.match(r"accept4\(.*= \d+$", call)]
     requests = [calls[one:other] for one, other in itertools.pairwise(accepts)]
-    # The first start may be another thread's.
-    return min((found for found in requests if _starts(found)), key=len)
-
-
-def _starts(calls: list[str]) -> bool:
-    return any(call.startswith(("clone", "vfork")) for call in calls)
+    # Another thread starts the handler of the first request.
+    complete = [found for found in requests if any(call.startswith("wait4(") for call in found)]
+    return min(complete, key=len)

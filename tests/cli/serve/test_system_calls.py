@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.skipif(SYSTEM != "", reason="Linux's own calls are counted"),
 ]
 
-MAX_CALLS = 41
+MAX_CALLS = 40
 
 
 def test_a_request_of_a_few_bytes_takes_few_system_calls_of_the_server(folder):
