@@ -2,8 +2,10 @@
 
 Both record no times, and assume that a small message arrives in one read. The server returns the
 bytes as they are, or with framing: then it decodes the packets of each request, and encodes those
-of the response. Run as a program: `serve PATH COUNTS LOOPS FRAMING` (0 or 1), or
-`ask PATH PROCESSES REQUESTS`, which prints the nanoseconds it took.
+of the response. With a worker, it passes requests to its standard input, and responses from its
+standard output. Run as a program: `serve PATH COUNTS LOOPS FRAMING WORKER...` (FRAMING is 0 or 1,
+WORKER a command or nothing), or `ask PATH PROCESSES REQUESTS`, which prints the nanoseconds it
+took.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 
@@ -26,8 +29,12 @@ _COUNT = struct.Struct("=q")
 class Echo:
     """A server of several processes that echo each request as fast as possible."""
 
-    def __init__(self, path: Path, loops: int, *, framing: bool = False) -> None:
-        self.path, self._loops, self._framing = path, loops, framing
+    def __init__(
+        self, path: Path, loops: int, *, framing: bool = False, worker: tuple[str, ...] = ()
+    ) -> None:
+        """`worker` is a command that answers messages; each loop has its own."""
+        self.path, self._loops = path, loops
+        self._framing, self._worker = framing, worker
         self._file = path.with_suffix(".counts")
         self._counts = _shared(self._file, loops)
 
@@ -36,8 +43,8 @@ class Echo:
         return sum(count for (count,) in _COUNT.iter_unpack(self._counts[:]))
 
     def __enter__(self) -> Echo:
-        numbers = [str(self._loops), str(int(self._framing))]
-        command = [sys.executable, __file__, "serve", self.path, self._file, *numbers]
+        how = [str(self._loops), str(int(self._framing)), *self._worker]
+        command = [sys.executable, __file__, "serve", self.path, self._file, *how]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -63,7 +70,7 @@ def _shared(path: Path, loops: int) -> mmap.mmap:
         return mmap.mmap(file.fileno(), loops * _COUNT.size)
 
 
-def _serve(path: str, counts: mmap.mmap, loops: int, framing: int) -> None:
+def _serve(path: str, counts: mmap.mmap, loops: int, framing: int, worker: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -71,19 +78,34 @@ def _serve(path: str, counts: mmap.mmap, loops: int, framing: int) -> None:
     number = next((number for number in range(1, loops) if not os.fork()), 0)
     if not number:
         print("listening", flush=True)  # noqa: T201
+    ask = _framed if framing else bytes
+    if worker:
+        pipe = subprocess.PIPE
+        ask = partial(_ask_worker, subprocess.Popen(worker, stdin=pipe, stdout=pipe))
     answered = 0
     while True:
         descriptor, _ = (
             listener._accept()
         )  # accept() itself creates two objects and makes more system calls
         try:
-            wire = os.read(descriptor, 1 << 16)
-            os.write(descriptor, _encoded(_decoded(wire)) if framing and wire else wire)
+            if wire := os.read(descriptor, 1 << 16):
+                os.write(descriptor, ask(wire))
         except OSError:
             pass  # a client connected and sent nothing
         os.close(descriptor)
         answered += 1
         _COUNT.pack_into(counts, number * _COUNT.size, answered)
+
+
+def _ask_worker(worker: subprocess.Popen[bytes], wire: bytes) -> bytes:
+    """Pass a message to a worker, and return its response."""
+    os.write(worker.stdin.fileno(), _framed(wire))
+    return _framed(os.read(worker.stdout.fileno(), 1 << 16))
+
+
+def _framed(wire: bytes) -> bytes:
+    """Decode a message, and encode its payload."""
+    return _encoded(_decoded(wire))
 
 
 def _decoded(wire: bytes) -> bytes:
@@ -125,7 +147,7 @@ def _ask_together(path: str, processes: int, requests: int) -> int:
 if __name__ == "__main__":
     what, path, *rest = sys.argv[1:]
     if what == "serve":
-        loops, framing = map(int, rest[1:])
-        _serve(path, _shared(Path(rest[0]), loops), loops, framing)
+        loops, framing = map(int, rest[1:3])
+        _serve(path, _shared(Path(rest[0]), loops), loops, framing, rest[3:])
     else:
         print(_ask_together(path, *map(int, rest)))  # noqa: T201

@@ -1,8 +1,8 @@
 """Count the Python calls that `sipc serve --exec cat` makes for a request of two bytes.
 
-Run as `python -m performance.count_calls` from the tests' folder. Counted are calls into the
-package, and how often one leads from a module to another, from the accept to the log record.
-`--list` prints every call.
+Run as `python -m performance.count_calls [--list] [HANDLER...]` from the tests' folder. Counted are
+calls into the package, and how often one leads from a module to another, from the accept to the log
+record. `--list` prints every call. HANDLER are options in place of `--exec cat`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from simpleipc_cli.transport import connect
 MAX_CALLS = 160
 MAX_MODULE_CHANGES = 60
 
+_HANDLER = ("--exec", "cat")
 _TIMEOUT = 30.0
 _REQUESTS = 40
 
@@ -64,14 +65,14 @@ class Call(NamedTuple):
     function: str
 
 
-def calls_of_a_request() -> list[Call]:
+def calls_of_a_request(*handler: str) -> list[Call]:
     """Return the calls that a server makes for a request, from the accept to the log record.
 
     They are fewer if two events come at once, so of some requests the one with the fewest counts.
     """
     with tempfile.TemporaryDirectory() as folder:
         path, calls = f"{folder}/server.sock", Path(folder, "calls")
-        arguments = ["serve", path, "--exec", "cat", "--count", str(_REQUESTS)]
+        arguments = ["serve", path, *(handler or _HANDLER), "--count", str(_REQUESTS)]
         command = [sys.executable, "-c", _TRACED_SERVER, str(calls), *arguments]
         environment = {"PATH": "/usr/bin:/bin"}  # each folder in it costs a call
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as server:
@@ -94,8 +95,11 @@ def module_changes(calls: list[Call]) -> int:
 
 def main() -> None:
     """Print both numbers."""
-    calls = calls_of_a_request()
-    lines = [f"{call.module:32}{call.function}" for call in calls if "--list" in sys.argv[1:]]
+    handler = sys.argv[1:]
+    if must_list := handler[:1] == ["--list"]:
+        del handler[0]
+    calls = calls_of_a_request(*handler)
+    lines = [f"{call.module:32}{call.function}" for call in calls if must_list]
     lines.append(f"{len(calls)} calls (at most {MAX_CALLS})")
     lines.append(f"{module_changes(calls)} changes of module (at most {MAX_MODULE_CHANGES})")
     sys.stdout.write("\n".join([*lines, ""]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -192,29 +193,28 @@ while wire := os.read(0, 65536):
 """
 
 
-def server_alone(clients: int) -> Row:
-    """Only the server's own time: its handler takes no time, and starts no process."""
+def worked(clients: int) -> Row:
+    """A worker that returns its request: the server's own time, and the change of process."""
 
     def sides(folder: Path, scale: Scale) -> Iterator[Sides]:
-        if b"--worker" not in sipc("serve", "--help").stdout:
-            raise Missing("there is no --worker yet")
         count = scale(10_000, 100)
-        worker = folder / "worker.py"
-        worker.write_text(WORKER)
-        path = folder / "sipc"
-        command = f"exec {sys.executable} -IS {worker}"
+        program = folder / "worker.py"
+        program.write_text(WORKER)
+        worker = (sys.executable, "-IS", str(program))
+        path, bare = folder / "sipc", folder / "bare"
         with (
-            Server(path, None, "--worker", command, "-q") as server,
-            Echo(folder / "bare", 1),
+            Server(path, None, "--worker", f"exec {shlex.join(worker)}", "-q") as server,
+            Echo(bare, 1, worker=worker),
         ):
             yield (
                 lambda: bare_rate(path, clients, count),
-                lambda: bare_rate(folder / "bare", clients, count),
+                lambda: bare_rate(bare, clients, count),
             )
             server.stop()  # else its workers keep running
 
     what = f"`serve --worker` answering at once, {clients} clients"
-    return row(what, "a bare accept loop", "requests/s", 0.6, at_most=False)(sides)
+    against = "a bare accept loop that frames, with the same worker"
+    return row(what, against, "requests/s", 0.6, at_most=False)(sides)
 
 
 def called(clients: int) -> Row:
@@ -402,6 +402,7 @@ ROWS: list[Row] = [
     exec_alone,
     system_calls,
     *(server_alone(clients) for clients in (1, 8)),
+    *(worked(clients) for clients in (1, 8)),
     *(called(clients) for clients in (1, 8)),
     bulk("2 GiB, `send` to `serve --exec 'cat >/dev/null'`", "cat >/dev/null"),
     bulk("2 GiB, echo through `cat`", "cat"),
