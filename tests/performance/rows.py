@@ -401,7 +401,6 @@ ROWS: list[Row] = [
     small_requests(8, is_busy=True),
     exec_alone,
     system_calls,
-    *(server_alone(clients) for clients in (1, 8)),
     *(worked(clients) for clients in (1, 8)),
     *(called(clients) for clients in (1, 8)),
     bulk("2 GiB, `send` to `serve --exec 'cat >/dev/null'`", "cat >/dev/null"),
