@@ -47,7 +47,7 @@ class CallbackHandler(Handler):
         self.function = function
         self._kind = _kind_of(function)
         is_stream, self.is_coroutine = self._kind
-        self.needs_whole_request = self.accepts_spooled = not is_stream
+        self.needs_whole_request = self.accepts_spooled = self.has_quick_runs = not is_stream
         self.needs_peer = is_stream
         self._load = load
         self._lock = Lock()

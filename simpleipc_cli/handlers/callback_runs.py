@@ -114,6 +114,7 @@ class CallRun(_CallbackRun):
         self.call = self._call
         self._function = handler.function
         self._payload = payload
+        self._response = b""
 
     def _call(self) -> None:
         self.call = None
@@ -129,7 +130,7 @@ class CallRun(_CallbackRun):
             if not isinstance(response, (bytes, bytearray, memoryview)):
                 name = type(response).__name__
                 raise TypeError(f"the callback must return bytes, not {name}")
-            self.whole_response = bytes(response)
+            self._response = bytes(response)
         except Exception as wrong:  # also a memoryview that was released, or no memory
             error = wrong
         self._end(error)
@@ -161,7 +162,7 @@ class CallRun(_CallbackRun):
         if self._result is None:
             raise BlockingIOError
         self.output = -1
-        return [memoryview(self.whole_response)]
+        return [memoryview(self._response)]
 
     def stop_nowait(self) -> bool:
         if self._result is not None and self._event is None:

@@ -22,6 +22,8 @@ class WorkerPool(SupervisedHandler[Worker]):
     """Answers requests with persistent processes."""
 
     accepts_spooled = False
+    has_quick_runs = True
+    needs_peer = False
 
     def __init__(self, program: Program, *, max_workers: int, max_requests: int | None) -> None:
         """Start at most `max_workers`, each for at most `max_requests` requests."""

@@ -21,7 +21,7 @@ from simpleipc_cli.server.context import Log, Outcome, RequestRecord, ServerCont
 from simpleipc_cli.server.exchange import Exchange
 from simpleipc_cli.server.exchange_state import IoBuffers, RequestBuffer, Timeouts, timeout_limits
 from simpleipc_cli.server.handler import RequestInfo
-from simpleipc_cli.server.quick_call import QuickCall
+from simpleipc_cli.server.quick_exchange import QuickExchange
 from simpleipc_cli.transport import Peer, Stream, new_poller
 
 _UNKNOWN_PEER = Peer(-1, -1, -1)
@@ -140,8 +140,8 @@ class Dispatcher:
         self.queue: deque[tuple[Stream, int, RequestRecord]] = deque()
         """Requests beyond the concurrency limit: stream, its descriptor, record."""
         self._on_loop: set[Exchange] = set()
-        self._has_quick_calls = QuickCall.is_possible(context)
-        self._quick_calls: set[QuickCall] = set()
+        self._has_quick = QuickExchange.is_possible(context)
+        self._quick: set[QuickExchange] = set()
         self._free_buffers: list[IoBuffers] = []
         # Else a request is read by a worker thread, or through what observes the stream.
         self._may_read_first = context.observe is None and not context.config.whole_request
@@ -257,13 +257,13 @@ class Dispatcher:
             self._report(record)
             return
         received, buffers.received = buffers.received, 0
-        if self._has_quick_calls and not self._is_draining:
-            quick = QuickCall(self._context, self, stream, descriptor, record, buffers)
-            self._quick_calls.add(quick)
+        if self._has_quick and not self._is_draining:
+            quick = QuickExchange(self._context, self, stream, descriptor, record, buffers)
+            self._quick.add(quick)
             quick.received = received
             if quick.start():
                 return
-            self._quick_calls.remove(quick)
+            self._quick.remove(quick)
             received = quick.received
         exchange = self._new_exchange(stream, descriptor, record, buffers, received)
         if self._is_draining:
@@ -300,18 +300,26 @@ class Dispatcher:
         self._on_loop.add(exchange)
         return exchange
 
-    def continue_quick(self, quick: QuickCall) -> None:
-        """Set `exchange`, which takes the place of the quick call."""
-        self._quick_calls.discard(quick)
-        quick.exchange = exchange = self._new_exchange(
+    def wait_for_run(self, quick: QuickExchange) -> None:
+        """Have an exchange continue it when it is due."""
+        self._context.handled.add(quick)
+        self.due = min(self.due, quick.due)
+
+    def continue_quick(self, quick: QuickExchange) -> Exchange:
+        """Return the exchange that continues it."""
+        self._quick.discard(quick)
+        self._context.handled.discard(quick)
+        exchange = self._new_exchange(
             quick.stream, quick.descriptor, quick.record, quick.buffers, quick.received
         )
         if quick.run is not None:
-            exchange.adopt(quick.run)
+            exchange.adopt(quick.run, quick.written, quick.pieces)
+        return exchange
 
-    def finish_quick(self, quick: QuickCall) -> None:
-        """Free the resources of a quick call that has answered."""
-        self._quick_calls.discard(quick)
+    def finish_quick(self, quick: QuickExchange) -> None:
+        """Free the resources of a quick exchange that has answered."""
+        self._quick.discard(quick)
+        self._context.handled.discard(quick)
         self._free_buffers.append(quick.buffers)
         self._report(quick.record)
         if self.queue:
@@ -333,17 +341,21 @@ class Dispatcher:
     def resume_due(self, now: float) -> None:
         """Resume the exchanges whose timeouts may have expired."""
         self.due = NEVER
+        for quick in tuple(self._quick):
+            if quick.due <= now:
+                quick.hand_over().resume()
         for exchange in tuple(self._on_loop):
             if exchange.due <= now:
                 exchange.resume()
-        self.due = min((exchange.due for exchange in self._on_loop), default=NEVER)
+        due = [exchange.due for exchange in self._on_loop] + [quick.due for quick in self._quick]
+        self.due = min(due, default=NEVER)
 
     def on_shutdown(self) -> None:
         """Enter the next phase of the shutdown."""
         self._is_draining = True
         self._is_aborting = self._context.shutdown.aborting.is_set()
-        for quick in tuple(self._quick_calls):
-            self.continue_quick(quick)  # so that it can be stopped before it is called
+        for quick in tuple(self._quick):
+            quick.hand_over()  # so that it can be stopped before it is called
         for exchange in tuple(self._on_loop):
             exchange.on_shutdown()
 

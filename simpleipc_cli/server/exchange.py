@@ -6,7 +6,7 @@ the other exchanges until a step could block; then it moves to a worker thread.
 
 It never introduces a deadlock. It reads the request only as fast as the handler does, but spools
 the rest to disk while the client does not read the response, as the client may write all before it
-reads. It stores no response: a slow client slows the handler. A quick call may take its place.
+reads. It stores no response: a slow client slows the handler. A quick exchange may take its place.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Exchange(ExchangeState):
             case Timeout.SHORTAGE:
                 self.must_start = True
             case Timeout.HANDLER:
-                self._fail(Outcome.HANDLER_TIMEOUT, f"still running after {limit:g} s")
+                self.fail(Outcome.HANDLER_TIMEOUT, f"still running after {limit:g} s")
             case Timeout.OUTPUT_LINGER if self.io is not None:
                 self.progress |= Timeout.OUTPUT_LINGER
                 if self.io.has_exited:
@@ -262,7 +262,7 @@ class Exchange(ExchangeState):
         except ProtocolError as error:
             raise Abort(Outcome.MALFORMED, str(error)) from None
         except SipcError as error:  # a full disk makes only this request fail
-            self._fail(Outcome.ABORTED, error.text)
+            self.fail(Outcome.ABORTED, error.text)
             return Step.DONE
         self.progress |= Timeout.READ_IDLE | Timeout.WRITE_IDLE
         if buffer.reader.packets != packets or not buffer.reader.inside_packet:
@@ -328,7 +328,7 @@ class Exchange(ExchangeState):
         except SipcError as error:
             handled.discard(self)
             if not has_others or not isinstance(error, Shortage):
-                self._fail(Outcome.SPAWN_FAILED, error.text)
+                self.fail(Outcome.SPAWN_FAILED, error.text)
                 return Step.DONE
             if not self.is_start_delayed:
                 self.record.warnings.append(error.text)
@@ -416,7 +416,7 @@ class Exchange(ExchangeState):
         if is_unread and not (result.succeeded and io.wants_input(buffer)):
             self._discard_rest()
 
-    def _fail(self, outcome: Outcome, detail: str) -> None:
+    def fail(self, outcome: Outcome, detail: str) -> None:
         """Leave the response truncated; read the rest of the request before closing."""
         self.record.set_failure(outcome, detail)
         self.must_start = self.is_start_delayed = False

@@ -261,6 +261,8 @@ class HandlerIO:
     is_lingering: bool = False
     """Whether the run is about to end: a handler has exited but its output is still open, or the
     output of a worker has ended but it has not exited."""
+    pieces: list[memoryview] | None = None
+    """The part of the response that read() returns next, if it has been read already."""
 
     def wants_input(self, request: RequestBuffer) -> bool:
         """Return whether the handler gets the rest of the request even after its response."""
@@ -281,20 +283,29 @@ class HandlerIO:
             except PeerClosed:
                 self.abandon_input(request)
                 return False
-            if run.is_persistent:
-                request.remember(count)
-            if count < sum(map(len, chunks)):
-                consume(chunks, count)
+            if not self.drop_written(request, count):
                 return False  # a short write: the poller reports when there is space
-            request.chunks = []
-            request.has_unsent = bool(request.spool)
         return request.reader.complete and not request.is_discarding
+
+    def drop_written(self, request: RequestBuffer, count: int) -> bool:
+        """Drop `count` bytes of `chunks`, which the run has; return whether that is all of them."""
+        if self.run.is_persistent:
+            request.remember(count)
+        if count < sum(map(len, request.chunks)):
+            consume(request.chunks, count)
+            return False
+        request.chunks = []
+        request.has_unsent = bool(request.spool)
+        return True
 
     def read(self, buffer: memoryview, events: int) -> list[memoryview]:
         """Read the response; if all writers have closed, the end of it, too.
 
         Then a small response and its flush are sent together. Raises BlockingIOError.
         """
+        if self.pieces is not None:
+            pieces, self.pieces = self.pieces, None
+            return pieces
         pieces = self.run.read(buffer)
         if events & HANGUP and pieces and not self.run.is_persistent:
             rest = buffer[len(pieces[0]) :]
@@ -387,11 +398,17 @@ class ExchangeState:
     """Whether the connection is closed."""
     is_ending: bool = False
 
-    def adopt(self, run: HandlerRun) -> None:
-        """Take over a run that has the whole request, which is in the buffer."""
+    def adopt(self, run: HandlerRun, written: int, pieces: list[memoryview] | None) -> None:
+        """Take over a run that has `written` bytes of the request, which is in the buffer.
+
+        `pieces` have been read of its response.
+        """
         self.buffer.read(self.stream)
-        self.buffer.clear()
-        self.io = HandlerIO(run)
+        self.io = io = HandlerIO(run, pieces=pieces)
+        if run.is_persistent:
+            io.drop_written(self.buffer, written)
+        else:
+            self.buffer.clear()
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
         self.is_in_call = run.call is not None

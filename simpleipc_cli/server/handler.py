@@ -58,9 +58,6 @@ class HandlerRun(ABC):
     """What the thread of the event loop must call next, as this run then has an `output`. It may
     take long, never raises, and no step of the exchange is on its stack."""
 
-    whole_response = b""
-    """The whole response of a `call` that has ended."""
-
     @abstractmethod
     def write(self, payload: Sequence[Buffer], *, last: bool) -> int:
         """Write a part of the request; return its number of bytes.
@@ -123,6 +120,8 @@ class Handler(ABC):
 
     has_calls = False
     """Whether it has runs with a `call`."""
+    has_quick_runs = False
+    """Whether most runs respond soon, and with little data."""
     needs_peer = True
     """Whether runs need the peer of their request."""
     needs_whole_request = False

@@ -25,7 +25,7 @@ class Loop:
     def __init__(self, path, callback, **options):
         self.server = Server(path, callback, **options)._listen()
         self.calls = self.server._context.calls
-        self.quick_calls = self.server._dispatcher._quick_calls
+        self.quick = self.server._dispatcher._quick
         self.server._context.handler.start(self.server._poller, bool)
 
     def run_until(self, is_done):
@@ -74,7 +74,7 @@ def response(connection):
 def test_a_small_request_is_answered_without_an_exchange(loop, endpoint):
     client = ask(endpoint, message(b"hello"))
     loop.run_until(lambda: loop.calls)
-    assert len(loop.quick_calls) == 1
+    assert len(loop.quick) == 1
     assert not loop.server._dispatcher._on_loop
     loop.call()
     assert response(client) == message(b"hello")
@@ -153,7 +153,7 @@ def test_a_defect_ends_only_its_own_request(loop, endpoint, monkeypatch):
 
     client = ask(endpoint, message(b"hello"))
     loop.run_until(lambda: loop.calls)
-    (quick,) = loop.quick_calls
+    (quick,) = loop.quick
     with monkeypatch.context() as patch:
         patch.setattr(type(quick), "_send", fail)
         loop.call()
