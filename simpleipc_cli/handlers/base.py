@@ -136,6 +136,10 @@ class Supervisor:
             if self._processes.get(process.descriptor) is process:
                 self._remove(process.descriptor)
 
+    def is_watching(self, process: ChildProcess) -> bool:
+        """Return whether remove() has not been called, and no exit was noticed."""
+        return process.descriptor in self._processes
+
     def wake(self) -> None:
         """Make the thread call `maintain`. A signal handler may call this."""
         self._wakeup.set()

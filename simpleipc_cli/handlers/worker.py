@@ -12,7 +12,14 @@ from time import monotonic, sleep
 from simpleipc_cli.errors import PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.handlers.base import Program
 from simpleipc_cli.handlers.stderr import LoggedStderr
-from simpleipc_cli.pktline import FLUSH_PACKET, HEADER_SIZE, MAX_PAYLOAD, Buffer, MessageReader
+from simpleipc_cli.pktline import (
+    FLUSH_PACKET,
+    HEADER_SIZE,
+    MAX_PAYLOAD,
+    Buffer,
+    MessageReader,
+    find_whole,
+)
 from simpleipc_cli.process import WorkerPipes, describe
 from simpleipc_cli.server.context import LINGER
 from simpleipc_cli.server.handler import HandlerRun, Result
@@ -22,6 +29,7 @@ from simpleipc_cli.transport import READ, WakeupEvent, new_poller
 _EXIT_TIMEOUT = 1.0  # seconds from the end of the worker's input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)
 _POLL_INTERVAL = 0.005  # seconds between checks of unread input; there is no event (tunable)
+_ANSWERED = Result(True, "-", "answered")
 _STATUS_DELAY = 0.1  # seconds to wait for the exit after the end of the output (tunable)
 
 
@@ -133,6 +141,24 @@ class WorkerRun(HandlerRun):
     """Answers one request with a worker."""
 
     is_persistent = True
+    failure = ""
+    """The worker's error."""
+    unexpected_output = ""
+    """The worker's output after the end of its response, quoted."""
+    request_unread = False
+    """Whether the worker failed without reading a byte of the request."""
+    is_complete = False
+    """Whether the worker has written the whole response."""
+    # The packet being written. Its length has been written. The caller passes unwritten bytes
+    # again, so the rest of the packet follows.
+    _header = b""
+    _left = 0
+    _flush = FLUSH_PACKET  # its unwritten part
+    _written = 0
+    _reader: MessageReader | None = None  # of a response that has not arrived in one packet
+    _wrote_nothing = True
+    _output_ended_at = 0.0
+    _failure_result: Result | None = None
 
     def __init__(
         self,
@@ -145,29 +171,13 @@ class WorkerRun(HandlerRun):
         self.input = worker.pipes.input
         self.output = worker.pipes.output
         self.exit = worker.process.descriptor
-        self.failure = ""
-        """The worker's error."""
-        self.unexpected_output = ""
-        """The worker's output after the end of its response, quoted."""
-        self.request_unread = False
-        """Whether the worker failed without reading a byte of the request."""
-        self.response = MessageReader()
         self._can_keep = can_keep
         self._on_stopped = on_stopped
-        # The packet being written. Its length has been written. The caller passes unwritten bytes
-        # again, so the rest of the packet follows.
-        self._header = b""
-        self._left = 0
-        self._flush = FLUSH_PACKET  # its unwritten part
-        self._written = 0
-        self._wrote_nothing = True
-        self._output_ended_at = 0.0
-        self._failure_result: Result | None = None
 
     @property
     def is_reusable(self) -> bool:
         """Whether the worker has read the whole request and written exactly one response."""
-        return self.response.complete and not self._flush and not self.unexpected_output
+        return self.is_complete and not self._flush and not self.unexpected_output
 
     # -- the request -----------------------------------------------------------------------
 
@@ -234,6 +244,11 @@ class WorkerRun(HandlerRun):
             self._output_ended_at = monotonic()
             return []
         self._wrote_nothing = False
+        payload = find_whole(data[0]) if self._reader is None else None
+        if payload is not None:
+            self.is_complete = True
+            self.output = -1
+            return [payload]
         pieces = self._decode(*data)
         if not pieces and self.output >= 0:
             raise BlockingIOError  # only part of a packet's header
@@ -242,23 +257,25 @@ class WorkerRun(HandlerRun):
     def _decode(self, data: memoryview) -> list[memoryview]:
         """Return the payload in `data`; end the output at the flush or at a malformed packet."""
         pieces = []
+        self._reader = reader = self._reader or MessageReader()
         try:
-            for piece in self.response.feed(data):
+            for piece in reader.feed(data):
                 pieces.append(piece)  # noqa: PERF402 - keeps the pieces before a malformed packet
         except ProtocolError as error:
-            bad = data[max(0, len(data) - self.response.unread - HEADER_SIZE) :]
+            bad = data[max(0, len(data) - reader.unread - HEADER_SIZE) :]
             self.failure = f"wrote a malformed packet: {error}: {quoted(bad[:_MAX_QUOTED])}"
             self.output = -1
-        if self.response.complete:
+        if reader.complete:
+            self.is_complete = True
             self.output = -1
-            end = len(data) - self.response.trailing_bytes
+            end = len(data) - reader.trailing_bytes
             if end < len(data):
                 self.unexpected_output = quoted(data[end:][:_MAX_QUOTED])
         return pieces
 
     def result(self) -> Result | None:
-        if self.response.complete:
-            return Result(True, "-", "answered")
+        if self.is_complete:
+            return _ANSWERED
         if self._failure_result is None and self.output < 0:
             self._failure_result = self._find_failure()
         return self._failure_result
@@ -296,5 +313,5 @@ class WorkerRun(HandlerRun):
     def stop(self, kill_now: WakeupEvent | None) -> None:
         """Keep the worker if it is reusable, else stop it."""
         self.worker.requests += 1
-        self.worker.responses += self.response.complete
+        self.worker.responses += self.is_complete
         self._on_stopped(self, kill_now)

@@ -155,7 +155,7 @@ class WorkerPool(SupervisedHandler[Worker]):
     def _on_stopped(self, run: WorkerRun, kill_now: WakeupEvent | None) -> None:
         """Keep or stop the worker of a run that has ended. Raises SipcError."""
         worker = run.worker
-        if run.response.complete and self._has_failed:
+        if run.is_complete and self._has_failed:
             with self._lock:
                 self._reset_backoff()
         if run.unexpected_output:
@@ -184,11 +184,13 @@ class WorkerPool(SupervisedHandler[Worker]):
             self._idle.append(worker)
             self.held_fds += self._process_fds
             self._lock.notify()
-            # The supervisor checks only idle workers, and has ignored earlier events of this
-            # worker.
-            is_unusable = self._is_unusable(worker)
-        if is_unusable:
-            self._wake_supervisor()
+            # The supervisor replaces only idle workers: it has not replaced this one if it has
+            # exited, or is of an older generation.
+            supervisor = self._supervisor
+        if supervisor is not None and not (
+            worker.generation == self._generation and supervisor.is_watching(worker.process)
+        ):
+            supervisor.wake()
 
     # -- idle workers ----------------------------------------------------------------------
 
