@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import signal
 import socket
 import sys
 import termios
 from contextlib import closing
 
 import pytest
+from helpers.inprocess_server import RecordingLog
 from helpers.waiting import wait_until
-from helpers.wire import connect, message
+from helpers.wire import connect, decode, message
+from helpers.workers import WORKER
 
 from simpleipc_cli.api.server import Server
+from simpleipc_cli.handlers.base import Program, handler_environment
+from simpleipc_cli.handlers.worker_pool import WorkerPool
+from simpleipc_cli.process import Command
+from simpleipc_cli.server import server as plain
+from simpleipc_cli.server.context import ServerConfig
+from simpleipc_cli.system.fd_limit import DescriptorLimit
+from simpleipc_cli.transport import listen
 from simpleipc_cli.transport.unix.stream import UnixStream
 
 LIMIT = 4096
@@ -195,3 +206,101 @@ def test_calls_that_wait_when_the_server_aborts_are_not_made(endpoint):
         assert [response(client) for client in clients] == [b""] * 3
         assert not called
         assert loop.server._dispatcher.stats(idle=0)["aborted"] == 3
+
+
+class WorkerLoop(Loop):
+    """The same with a worker, which has answered one request."""
+
+    def __init__(self, path):
+        log, descriptors = RecordingLog(), DescriptorLimit()
+        environment = handler_environment(os.environ, str(path))
+        program = Program(Command(WORKER, os.environ["PATH"]), environment, descriptors, log, 2.0)
+        self.pool = WorkerPool(program, max_workers=1, max_requests=None)
+        listener = listen(str(path), mode=0o600, backlog=16)
+        self.server = plain.Server(
+            listener, handler=self.pool, config=ServerConfig(), log=log, descriptors=descriptors
+        )
+        self.calls = self.server._context.calls
+        self.quick = self.server._dispatcher._quick
+        self.pool.start(self.server._poller)
+        client = ask(path, message(b"echo first"))
+        self.run_until(lambda: self.counters()["answered"])
+        assert response(client) == message(b"first")
+
+    def counters(self):
+        return self.server._dispatcher.stats(idle=0)
+
+    def run_to_the_end(self):
+        """Run until the second request has ended."""
+        dispatcher = self.server._dispatcher
+        self.run_until(lambda: self.counters()["requests"] == 2 and not dispatcher.unanswered)
+
+
+@pytest.fixture
+def worker_loop(endpoint):
+    with closing(WorkerLoop(endpoint)) as loop:
+        yield loop
+
+
+def test_an_idle_worker_answers_a_small_request_without_an_exchange(
+    worker_loop, endpoint, monkeypatch
+):
+    monkeypatch.setattr(type(worker_loop.server._dispatcher), "_new_exchange", None)
+    client = ask(endpoint, message(b"echo hello"))
+    worker_loop.run_to_the_end()
+    assert response(client) == message(b"hello")
+    assert worker_loop.pool.stats()["workers_started"] == 1
+    assert (worker_loop.counters()["bytes_in"], worker_loop.counters()["bytes_out"]) == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "payload", "outcome"),
+    [
+        ("half", b"half", "handler_failed"),
+        ("kill", b"hal", "handler_failed"),
+        ("nonsense", b"half", "handler_failed"),
+        ("behind", b"good", "answered"),
+        ("slow", b"slow", "answered"),
+    ],
+    ids=["half", "kill", "nonsense", "behind", "slow"],
+)
+def test_an_exchange_continues_what_a_worker_does_not_answer_in_one_packet(
+    worker_loop, endpoint, words, payload, outcome
+):
+    client = ask(endpoint, message(words.encode()))
+    answered = worker_loop.counters()["answered"]
+    worker_loop.run_to_the_end()
+    assert decode(response(client)) == (payload, outcome == "answered")
+    assert worker_loop.counters()["answered"] == answered + (outcome == "answered")
+    assert outcome == "answered" or worker_loop.counters()[outcome] == 1
+    assert worker_loop.pool.stats()["workers_started"] == 1
+
+
+def test_another_worker_answers_a_request_that_the_first_has_not_read(worker_loop, endpoint):
+    (worker,) = worker_loop.pool._idle
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    client = ask(endpoint, message(b"echo hello"))
+    worker_loop.run_until(lambda: worker_loop.quick)
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker_loop.run_to_the_end()
+    assert response(client) == message(b"hello")
+    assert worker_loop.pool.stats()["workers_started"] == 2
+
+
+def test_a_client_that_leaves_ends_a_worker_that_takes_long(worker_loop, endpoint, folder):
+    client = ask(endpoint, message(f"wait {folder}/go {folder}/begun".encode()))
+    worker_loop.run_until(lambda: worker_loop.server._dispatcher._on_loop)
+    client.close()
+    worker_loop.run_to_the_end()
+    assert worker_loop.counters()["client_closed"] == 1
+    assert worker_loop.pool.stats()["workers_running"] == 0
+
+
+def test_a_worker_that_takes_long_can_answer_when_the_server_drains(worker_loop, endpoint, folder):
+    client = ask(endpoint, message(f"wait {folder}/go".encode()))
+    worker_loop.run_until(lambda: worker_loop.quick)
+    worker_loop.server.stop()
+    worker_loop.run_until(lambda: worker_loop.server._dispatcher._on_loop)
+    (folder / "go").touch()
+    worker_loop.run_to_the_end()
+    assert response(client) == message(b"waited")
