@@ -66,7 +66,7 @@ def _status(server: Server, listener: StdioListener, timeout: float | None) -> i
     if server.counters.refused:
         return ExitCode.PERMISSION
     ended = [outcome for outcome, number in server.counters.outcomes.items() if number]
-    if ended in ([], [Outcome.ANSWERED]):
+    if Outcome.WRITE_TIMEOUT not in ended:
         listener.finish(timeout)
     listener.check()
     return _STATUSES.get(ended[0], ExitCode.PROTOCOL) if ended else ExitCode.OK

@@ -185,9 +185,12 @@ def full_pipe() -> tuple[int, int]:
     return reader, writer
 
 
-def test_a_small_response_that_a_full_pipe_does_not_take_is_a_timeout():
+@pytest.mark.parametrize("command", ["cat", "cat; exit 3"])
+def test_a_small_response_that_a_full_pipe_does_not_take_is_a_timeout(command):
+    """Also if the handler has failed: its client gets what it has written."""
     reader, writer = full_pipe()
-    with serve("--write-timeout", "100ms", stdin=subprocess.PIPE, stdout=writer) as program:
+    options = ("--write-timeout", "100ms")
+    with serve(*options, command=command, stdin=subprocess.PIPE, stdout=writer) as program:
         os.close(writer)
         program.stdin.write(message(b"hello"))
         program.stdin.flush()
