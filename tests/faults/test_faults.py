@@ -36,7 +36,6 @@ exec kill:EPERM:1:main
 exec mmap:ENOMEM:1:main
 exec pidfd_open:EMFILE:1:main
 exec pipe2:ENFILE:1:main
-exec prlimit64:EPERM:1:main
 exec epoll_wait:EINTR:1:main
 exec poll:EINTR:1:main
 exec readv:EAGAIN:1:main
