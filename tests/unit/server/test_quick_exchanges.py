@@ -12,6 +12,7 @@ from contextlib import closing
 
 import pytest
 from helpers.inprocess_server import RecordingLog
+from helpers.procfs import state
 from helpers.waiting import wait_until
 from helpers.wire import connect, decode, message
 from helpers.workers import WORKER
@@ -222,7 +223,7 @@ class WorkerLoop(Loop):
         )
         self.calls = self.server._context.calls
         self.quick = self.server._dispatcher._quick
-        self.pool.start(self.server._poller)
+        self.pool.start(self.server._poller, bool)
         client = ask(path, message(b"echo first"))
         self.run_until(lambda: self.counters()["answered"])
         assert response(client) == message(b"first")
@@ -279,6 +280,7 @@ def test_an_exchange_continues_what_a_worker_does_not_answer_in_one_packet(
 def test_another_worker_answers_a_request_that_the_first_has_not_read(worker_loop, endpoint):
     (worker,) = worker_loop.pool._idle
     os.kill(worker.process.pid, signal.SIGSTOP)
+    wait_until(lambda: state(worker.process.pid) == "T", "it to be stopped")
     client = ask(endpoint, message(b"echo hello"))
     worker_loop.run_until(lambda: worker_loop.quick)
     os.kill(worker.process.pid, signal.SIGKILL)
