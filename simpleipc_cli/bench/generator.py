@@ -23,8 +23,11 @@ from time import monotonic_ns, process_time_ns
 
 from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
 from simpleipc_cli.bench.histogram import Histogram, Timeline
-from simpleipc_cli.bench.payloads import Payloads
 from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.bench.payloads import Payloads
 
 SECOND = 1_000_000_000
 FAILURES = ("refused", "timeout", "truncated", "protocol", "not as expected")

@@ -11,7 +11,6 @@ from importlib import import_module
 import click
 
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.help import HELP
 from simpleipc_cli.cli.options import option_given
 from simpleipc_cli.cli.parse import VERBS
 from simpleipc_cli.cli.stdio import write_error
@@ -46,6 +45,8 @@ class _Verbs(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from simpleipc_cli.cli.help import HELP  # noqa: PLC0415 - seldom needed
+
         formatter.write(f"{HELP}\n")
 
 

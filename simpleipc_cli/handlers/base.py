@@ -12,7 +12,6 @@ from typing import Generic, Protocol, TypeVar
 
 from simpleipc_cli.deadline import Backoff, Deadline
 from simpleipc_cli.errors import SipcError
-from simpleipc_cli.handlers.stderr import HandlerStderr, LoggedStderr
 from simpleipc_cli.process import Command, exit_watch_fds, prepare_spawn
 from simpleipc_cli.server.context import Log
 from simpleipc_cli.server.handler import Handler
@@ -27,6 +26,7 @@ from simpleipc_cli.transport import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from simpleipc_cli.handlers.stderr import HandlerStderr, LoggedStderr
     from simpleipc_cli.process import ChildProcess
 
 _OF_A_REQUEST = {"UNIXREMOTEPID", "UNIXREMOTEEUID", "UNIXREMOTEEGID", "SIPC_REQUEST_ID"}

@@ -12,13 +12,16 @@ from time import monotonic
 
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.handlers.base import SUPERVISOR_FDS, Program, SupervisedHandler
-from simpleipc_cli.handlers.stderr import LoggedStderr
 from simpleipc_cli.pktline import Buffer
 from simpleipc_cli.process import ChildProcess, Guardian, StdioPipes, describe
 from simpleipc_cli.server.handler import Handler, HandlerRun, RequestInfo, Result
 from simpleipc_cli.spool import Spool
 from simpleipc_cli.system import HAS_OWNERSHIP
 from simpleipc_cli.transport import Poller, WakeupEvent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.handlers.stderr import LoggedStderr
 
 _QUICK = 0.05  # seconds; a start that took less is quick (tunable)
 _QUICK_FOR = 10.0  # seconds after a quick start in which the next is expected quick (tunable)

@@ -11,7 +11,6 @@ from time import monotonic, sleep
 
 from simpleipc_cli.errors import PeerClosed, ProtocolError, SipcError
 from simpleipc_cli.handlers.base import Program
-from simpleipc_cli.handlers.stderr import LoggedStderr
 from simpleipc_cli.pktline import (
     FLUSH_PACKET,
     HEADER_SIZE,
@@ -25,6 +24,10 @@ from simpleipc_cli.server.context import LINGER
 from simpleipc_cli.server.handler import HandlerRun, Result
 from simpleipc_cli.text import quoted
 from simpleipc_cli.transport import READ, WakeupEvent, new_poller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.handlers.stderr import LoggedStderr
 
 _EXIT_TIMEOUT = 1.0  # seconds from the end of the worker's input to SIGTERM (tunable)
 _MAX_QUOTED = 60  # bytes of unexpected output in a message (tunable)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 
-import click
 import pytest
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.inprocess_cli import run_cli
@@ -30,9 +29,9 @@ def test_help_lists_the_verbs(run):
 
 
 def test_help_lists_the_options_of_the_group():
-    shown = run_cli("--help").stdout.decode()
-    for option in app.get_params(click.Context(app)):
-        assert f"  {', '.join(option.opts)} " in shown
+    shown = re.findall(r"^  (-.+?)  ", run_cli("--help").stdout.decode(), re.M)
+    group = app.get_params(app.make_context("sipc", [], resilient_parsing=True))
+    assert {flag for option in group for flag in option.opts} == set(", ".join(shown).split(", "))
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -74,3 +74,12 @@ def test_an_option_loads_only_the_modules_that_it_needs(endpoint):
         loaded = loaded_by("send", endpoint, "-d", "x", "--trace-file", "/dev/null")
     assert {"observe", "cli.line_writer"} <= loaded
     assert not {"rich", "mmap", "cli.expect"} & loaded
+
+
+def test_serve_and_bench_load_no_module_of_other_options(endpoint):
+    serve = loaded_by("serve", endpoint, "--exec", "cat", "--idle-timeout", "1ms", "-q")
+    assert {"handlers.exec", "server.server"} <= serve
+    with ScriptedServer(endpoint, echo):
+        bench = loaded_by("bench", endpoint, "-n", "1", "-d", "x")
+    assert "bench.generator" in bench
+    assert not {"handlers.stderr", "bench.payloads", "cli.help"} & (serve | bench)

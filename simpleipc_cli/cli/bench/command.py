@@ -26,7 +26,6 @@ from simpleipc_cli.bench.format import (
 )
 from simpleipc_cli.bench.generator import SECOND, LoadPlan, Progress
 from simpleipc_cli.bench.page import to_html
-from simpleipc_cli.bench.payloads import Payloads, split_records
 from simpleipc_cli.bench.processes import measure
 from simpleipc_cli.bench.report import Report
 from simpleipc_cli.cli.bench.terminal import live_progress, print_report
@@ -44,6 +43,10 @@ from simpleipc_cli.errors import (
     SipcError,
 )
 from simpleipc_cli.system import absolute_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from simpleipc_cli.bench.payloads import Payloads
 
 Render = Callable[[Report, Sequence[Section]], str]
 
@@ -339,6 +342,8 @@ def _payloads(options: _Options) -> Payloads | None:
         name, separator, what = options.data_null, b"\0", "records"
     if name is None:
         return None
+    from simpleipc_cli.bench.payloads import Payloads, split_records  # noqa: PLC0415 - only for these
+
     data = split_records(read_whole(name), separator)
     source = "standard input" if _is_stdin(name) else name
     if not data:

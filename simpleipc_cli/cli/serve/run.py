@@ -23,7 +23,6 @@ from simpleipc_cli.endpoint import Endpoint
 from simpleipc_cli.errors import Cancelled, SipcError
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import PrestartHandler, ProcessHandler
-from simpleipc_cli.handlers.stderr import HandlerStderr
 from simpleipc_cli.process import Command, PidFile, kill_children, reap_orphans
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.acceptor import MIN_FDS
@@ -295,6 +294,8 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
     environment = handler_environment(systemd.without_own_variables(os.environ), path)
     stderr = None
     if options.stderr_goes_to != "inherit":
+        from simpleipc_cli.handlers.stderr import HandlerStderr  # noqa: PLC0415 - seldom needed
+
         stderr = HandlerStderr(log if options.stderr_goes_to == "log" else None)
     program = Program(command, environment, limit, log, options.kill_after, stderr)
     if options.prestart is not None:
