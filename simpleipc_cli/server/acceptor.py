@@ -231,10 +231,12 @@ class Acceptor:
             stream.peek_nowait()
         except BlockingIOError:
             return
-        except OSError:
-            pass  # it will be raised again
-        self._remove_idle(stream)
-        self._submit(stream)
+        except OSError as error:
+            self._remove_idle(stream)
+            self._drop(stream, error.strerror)
+        else:
+            self._remove_idle(stream)
+            self._submit(stream)
 
     def _submit(self, stream: Stream) -> bool:
         """Submit a connection that has sent data; close one that has ended without data.
