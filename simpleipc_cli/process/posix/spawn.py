@@ -96,9 +96,11 @@ class Command(base.Command):
         self._word = words[0] if len(words) == 1 and _LITERAL.fullmatch(words[0]) else ""
         plain = bool(words) and all(_PLAIN.fullmatch(word) for word in words)
         self._words = words if plain and "=" not in words[0] else []
-        # posix_spawnp(3) searches faster; but in the PATH of this process, if it has one.
+        # posix_spawnp(3) searches faster; but in the PATH of this process, if it has one. A file is
+        # checked first: on a disk that hangs, this thread must hang, not a child that it starts.
         is_own = search_path != "" and search_path.split(os.pathsep) == os.get_exec_path()
-        self._is_searched = bool(self._words) and words[0] not in _SHELL_WORDS and is_own
+        is_name = bool(self._words) and "/" not in words[0] and words[0] not in _SHELL_WORDS
+        self._is_searched = is_name and is_own
 
     def start(self, start: Callable[[str, list[str]], int]) -> int:
         """Call `start` with a program and its arguments, if possible without a shell.
