@@ -29,7 +29,9 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 8 * MAX_PAYLOAD
 """Bytes per read: eight full packets."""
 
-_FIRST_CHUNK = 4 * 1024  # bytes; most requests fit, and a large buffer takes time to allocate
+# Most requests fit, and a large buffer takes time to allocate. It is a full packet, as one read may
+# get no more: not everywhere can all available data be read without blocking.
+_FIRST_CHUNK = MAX_PAYLOAD
 _BULK = 32 * 1024  # a larger read means bulk transfer; bytes, half of a pipe's default size
 # Ends of hints that name no option, as programs get them, too.
 _WAITING = ("wait for one", "wait longer", "allow more time")
