@@ -227,16 +227,9 @@ class Acceptor:
             self._drop(stream, error.strerror)
 
     def _on_idle_event(self, stream: Stream, _events: int) -> None:
-        try:
-            stream.peek_nowait()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._remove_idle(stream)
-            self._drop(stream, error.strerror)
-        else:
-            self._remove_idle(stream)
-            self._submit(stream)
+        self._remove_idle(stream)
+        if not self._submit(stream):
+            self._add_idle(stream)
 
     def _submit(self, stream: Stream) -> bool:
         """Submit a connection that has sent data; close one that has ended without data.
