@@ -21,6 +21,7 @@ from simpleipc_cli.api.server import Server
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process import Command
+from simpleipc_cli.server import quick_exchange
 from simpleipc_cli.server import server as plain
 from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -247,6 +248,7 @@ def test_an_idle_worker_answers_a_small_request_without_an_exchange(
     worker_loop, endpoint, monkeypatch
 ):
     monkeypatch.setattr(type(worker_loop.server._dispatcher), "_new_exchange", None)
+    monkeypatch.setattr(quick_exchange, "_MAX_TIME", 3600.0)  # the worker may be slow
     client = ask(endpoint, message(b"echo hello"))
     worker_loop.run_to_the_end()
     assert response(client) == message(b"hello")
