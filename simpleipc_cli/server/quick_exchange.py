@@ -27,7 +27,7 @@ class Owner(Protocol):
     """The dispatcher."""
 
     def wait_for_run(self, quick: QuickExchange) -> None:
-        """Call continue_later() when it is due."""
+        """Have an exchange continue it when it is due."""
 
     def continue_quick(self, quick: QuickExchange) -> Exchange:
         """Return the exchange that continues it."""

@@ -404,7 +404,7 @@ ROWS: list[Row] = [
     *(worked(clients) for clients in (1, 8)),
     *(called(clients) for clients in (1, 8)),
     bulk("2 GiB, `send` to `serve --exec 'cat >/dev/null'`", "cat >/dev/null"),
-    bulk("2 GiB, echo through `cat`", "cat"),
+    bulk("2 GiB, echo through `cat`", "cat", 0.7),
     memory,
     records,
     benched,
