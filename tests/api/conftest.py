@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.command import environment
+from helpers.command import environment, read_line
 
 PROGRAM = """\
 import asyncio, os, signal, sys, threading, time
@@ -45,7 +45,7 @@ def run(folder, endpoint):
             **options,
         )
         started.append(process)
-        assert process.stdout.readline() == "ready\n", process.communicate()
+        assert read_line(process) == "ready\n", process.communicate()
         return process
 
     yield start

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 from helpers.callbacks import answering, reverse
-from helpers.command import needs_root
+from helpers.command import needs_root, read_line
 from helpers.procfs import descriptors
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, is_listening, message, open_connections, receive_all
@@ -163,7 +163,7 @@ say(server.wait())
 """
     )
     process.send_signal(signal.SIGUSR1)
-    assert process.stdout.readline() == "usr1\n"
+    assert read_line(process) == "usr1\n"
     assert ask(endpoint, b"ab") == (b"ba", True)
     process.send_signal(signal.SIGTERM)
     assert end(process) == (0, "True\n", "")

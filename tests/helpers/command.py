@@ -52,6 +52,14 @@ class Program(subprocess.Popen):
         super().__exit__(kind, *rest)
 
 
+def read_line(process: subprocess.Popen) -> str:
+    """Read a line that it prints, but no more: communicate() does not return what was buffered."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+        line += byte
+    return line.decode()
+
+
 @contextmanager
 def started_at_once(commands) -> Iterator[tuple[Program, list[Program]]]:
     """Start programs of which all but one must exit; return that one and the others."""
