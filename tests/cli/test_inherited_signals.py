@@ -15,6 +15,7 @@ import pytest
 from helpers.command import SIPC, Program, assert_error_line, environment
 from helpers.procfs import children, handled_signals
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.spawning import SERVE, Spawning
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, connect, is_listening, message
@@ -85,7 +86,7 @@ def test_a_server_ends_on_a_signal_that_was_blocked(endpoint, number):
 
 
 @each_client
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, soak(signal.SIGHUP)])
 def test_a_client_ends_on_a_signal_that_was_blocked(place, folder, verb, number):
     with place(verb) as path, running_client(verb, path, folder, "--block-signal") as client:
         client.send_signal(number)

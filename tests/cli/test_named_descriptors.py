@@ -15,12 +15,13 @@ from helpers.background import Background
 from helpers.command import SIPC, Program, environment, sipc
 from helpers.inprocess_cli import run_cli
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import ask, is_listening, pid_of_listener
 
-INPUTS = ["-", "/dev/stdin", "/dev/fd/0"]
-OUTPUTS = ["-", "/dev/stdout", "/dev/fd/1"]
-ERRORS = ["/dev/stderr", "/dev/fd/2"]
+INPUTS = ["-", soak("/dev/stdin"), "/dev/fd/0"]
+OUTPUTS = ["-", soak("/dev/stdout"), "/dev/fd/1"]
+ERRORS = [soak("/dev/stderr"), "/dev/fd/2"]
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_two_inputs_cannot_both_be_standard_input(endpoint, name):
 @pytest.mark.parametrize("name", [*OUTPUTS, *ERRORS])
 def test_send_writes_its_response_to_a_socket(server, name):
     with socket_pair() as (ours, its):
-        where = {"stderr" if name in ERRORS else "stdout": its}
+        where = {"stderr" if name.endswith(("stderr", "2")) else "stdout": its}
         assert run("send", server.path, "-d", "hello", "-o", name, **where).returncode == 0
         assert received(ours, its) == b"hello"
 
@@ -111,7 +112,7 @@ def test_send_writes_its_response_to_a_socket(server, name):
 @pytest.mark.parametrize("name", [*OUTPUTS, *ERRORS])
 def test_a_trace_is_written_to_a_socket(server, name):
     with socket_pair() as (ours, its):
-        where = {"stderr" if name in ERRORS else "stdout": its}
+        where = {"stderr" if name.endswith(("stderr", "2")) else "stdout": its}
         options = ["-d", "hello", "-o", "/dev/null", "--trace-file", name]
         assert run("send", server.path, *options, **where).returncode == 0
         assert b'> sent 0009 (9 bytes): "hello"' in received(ours, its)
@@ -145,7 +146,7 @@ def test_two_reports_cannot_both_go_to_standard_output(endpoint, names):
 def test_a_server_logs_and_traces_to_a_socket(endpoint, name, option):
     with socket_pair() as (ours, its):
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        streams["stderr" if name in ERRORS else "stdout"] = its
+        streams["stderr" if name.endswith(("stderr", "2")) else "stdout"] = its
         command = [SIPC, "serve", endpoint, "--exec", "cat", "--count", "1", option, name]
         with Program(command, env=environment(), **streams) as program:
             wait_until(lambda: is_listening(endpoint), "it to listen")
@@ -195,11 +196,11 @@ def test_a_pid_file_must_be_a_file(endpoint, folder, name):
     [
         ["send", "--data-file", "/dev/fd/77"],
         ["send", "-d", "x", "-o", "/dev/fd/77"],
-        ["send", "-d", "x", "--trace-file", "/dev/fd/77"],
-        ["bench", "-n", "1", "--data-file", "/dev/fd/77"],
+        soak(["send", "-d", "x", "--trace-file", "/dev/fd/77"]),
+        soak(["bench", "-n", "1", "--data-file", "/dev/fd/77"]),
         ["bench", "-n", "1", "--json", "/dev/fd/77"],
         ["serve", "--exec", "cat", "--log-file", "/dev/fd/77"],
-        ["serve", "--exec", "cat", "--trace-file", "/dev/fd/77"],
+        soak(["serve", "--exec", "cat", "--trace-file", "/dev/fd/77"]),
     ],
     ids=lambda words: f"{words[0]} {words[-2]}",
 )

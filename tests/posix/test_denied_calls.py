@@ -18,6 +18,7 @@ from helpers.background import Background
 from helpers.command import SIPC, assert_error_line, environment, sipc
 from helpers.procfs import MARK, processes
 from helpers.server import Server
+from helpers.soak import soak
 from helpers.spawning import SERVE, Spawning
 from helpers.waiting import wait_until
 from helpers.workers import WORKER, WorkerServer
@@ -44,9 +45,14 @@ REFUSED = {
 EVENTS = [case for case in CASES if re.match("epoll|eventfd|pidfd_open|waitid", case)]
 """Cases in which threads wait for events in another way."""
 
-each_case = pytest.mark.parametrize(
-    "case", [case for case in CASES if case not in {*REFUSED, NO_ACCEPT}]
-)
+
+def each(cases):
+    """Run a test in these cases; those without a call, as opposed to a forbidden one, only soak."""
+    cases = [soak(case) if case.endswith("ENOSYS") else case for case in cases]
+    return pytest.mark.parametrize("case", cases)
+
+
+each_case = each(case for case in CASES if case not in {*REFUSED, NO_ACCEPT})
 
 
 def without(case: str) -> tuple[str, ...]:
@@ -88,7 +94,7 @@ def test_a_worker_answers_each_request(case, endpoint):
             ask(case, endpoint, payload)
 
 
-@pytest.mark.parametrize("case", [case for case in EVENTS if case not in REFUSED])
+@each(case for case in EVENTS if case not in REFUSED)
 def test_a_prestarted_process_answers_each_request(case, endpoint):
     options = ("--exec", "cat", "--prestart", 1)
     with WorkerServer(endpoint, None, *options, wrapper=without(case)):
@@ -103,7 +109,7 @@ def callback(folder):
     return "--call", "callbacks:echo"
 
 
-@pytest.mark.parametrize("case", EVENTS)
+@each(EVENTS)
 def test_a_callback_answers_each_request(case, endpoint, folder, callback):
     env = environment(PYTHONDONTWRITEBYTECODE="1")
     with Server(endpoint, None, *callback, wrapper=without(case), cwd=folder, env=env):
@@ -139,7 +145,7 @@ def test_a_client_starts_a_server(case, endpoint):
         assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
 
 
-@pytest.mark.parametrize("case", CASES)
+@each(CASES)
 def test_clients_work(case, endpoint):
     program = (*without(case), SIPC)
     with Server(endpoint, "cat") as server:

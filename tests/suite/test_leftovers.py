@@ -25,7 +25,7 @@ def started(mark: str) -> list[int]:
 @pytest.mark.parametrize(
     ("end", "workers"),
     [
-        ("SIGKILL", 0),
+        soak("SIGKILL", 0),
         ("SIGKILL", 1),
         ("SIGTERM", 1),
         ("SIGINT and again", 1),

@@ -20,6 +20,7 @@ from helpers.gate import Gate
 from helpers.inprocess_cli import run_cli
 from helpers.procfs import children
 from helpers.scripted_server import RespondingServer
+from helpers.soak import soak
 from helpers.waiting import TIMEOUT, wait_until
 from helpers.wire import connect, message
 
@@ -31,7 +32,7 @@ from helpers.wire import connect, message
     [
         (signal.SIGINT, 130, 1),
         (signal.SIGTERM, 143, 1),
-        (signal.SIGHUP, 129, 1),
+        soak(signal.SIGHUP, 129, 1),
         (signal.SIGINT, 130, 2),
     ],
 )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from helpers.call_server import CallServer
 from helpers.command import assert_error_line, environment, sipc
+from helpers.soak import soak
 from helpers.waiting import wait_until
 from helpers.wire import ask, connect, message, open_connections, receive_all
 
@@ -121,13 +122,13 @@ def test_print_goes_to_standard_error(endpoint, module):
         ("missing:answer", ["cannot import missing:answer", "ModuleNotFoundError"]),
         ("callbacks:missing", ["cannot import callbacks:missing", "AttributeError"]),
         ("callbacks:none", ["wrong parameters"]),
-        ("callbacks:three", ["wrong parameters"]),
-        ("callbacks:number", ["callback"]),
+        soak("callbacks:three", ["wrong parameters"]),
+        soak("callbacks:number", ["callback"]),
         ("callbacks", ["MODULE:FUNCTION"]),
-        (":answer", ["MODULE:FUNCTION"]),
-        ("callbacks:", ["MODULE:FUNCTION"]),
+        soak(":answer", ["MODULE:FUNCTION"]),
+        soak("callbacks:", ["MODULE:FUNCTION"]),
         ("broken:answer", ["SyntaxError"]),
-        ("exits:answer", ["SystemExit"]),
+        soak("exits:answer", ["SystemExit"]),
         ("raises:answer", ["two"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
