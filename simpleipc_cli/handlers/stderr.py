@@ -185,9 +185,7 @@ class LoggedStderr:
 
     def _log_dropped(self) -> None:
         if self._dropped:
-            text = (
-                f"({self._dropped} lines were dropped: more than {_MAX_LINES} in {_INTERVAL:g} s)"
-            )
+            text = f"(lines dropped: {self._dropped}: more than {_MAX_LINES} in {_INTERVAL:g} s)"
             self._log.stderr(self._request_id, self._process, text.encode())
         self._dropped = 0
         self._last.clear()

@@ -131,7 +131,7 @@ def test_of_too_many_lines_the_last_are_logged_and_the_others_are_counted(endpoi
     [(at, number)] = [
         (at, int(line[1:].split()[0])) for at, line in enumerate(lines) if "dropped" in line
     ]
-    assert lines[at] == f"({number} lines were dropped: more than 1000 in 3600 s)"
+    assert lines[at] == f"(lines dropped: {number}: more than 1000 in 3600 s)"
     assert number + len(lines) - 1 == 500001
     assert at == 1000
     assert lines[-1] == "last"
@@ -273,7 +273,7 @@ def test_dropped_lines_are_counted_for_their_own_request(endpoint):
         assert ask(endpoint, b"exit 3")[1] is False
         server.wait_for_log("handler failed")
         found = re.findall(rf"^{server.pid}-(\d) stderr: (.*)$", server.log, re.M)[1000:]
-    dropped = "({} lines were dropped: more than 1000 in 3600 s)"
+    dropped = "(lines dropped: {}: more than 1000 in 3600 s)"
     assert found == [("1", dropped.format(3)), ("3", dropped.format(2))]
 
 
