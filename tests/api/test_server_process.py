@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import Counter
 
 import pytest
 from helpers.callbacks import answering, reverse
@@ -203,13 +204,13 @@ def test_no_signal_handler_limit_or_descriptor_is_changed_or_left(endpoint):
     async def later(request):
         return request[::-1]
 
-    before, opened = state(), descriptors(os.getpid())
+    before, opened = state(), Counter(descriptors(os.getpid()))
     for callback in (reverse, later):
         with Server(endpoint, callback):
             assert ask(endpoint, b"ab") == (b"ba", True)
             assert state() == before
         assert state() == before
-        wait_until(lambda: descriptors(os.getpid()) == opened, f"no descriptor but {opened}")
+        wait_until(lambda: Counter(descriptors(os.getpid())) <= opened, "no descriptor to be left")
 
 
 # paths and users
@@ -298,7 +299,7 @@ def test_only_allowed_users_are_answered(endpoint, folder):
 
 def test_a_server_that_cannot_start_leaves_nothing(endpoint):
     """Whichever descriptor is the one too many."""
-    opened, limits = descriptors(os.getpid()), resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened, limits = Counter(descriptors(os.getpid())), resource.getrlimit(resource.RLIMIT_NOFILE)
     taken, failed = [], 0
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:
@@ -320,7 +321,7 @@ def test_a_server_that_cannot_start_leaves_nothing(endpoint):
             os.close(number)
     assert failed > 4
     assert not os.path.lexists(endpoint)
-    wait_until(lambda: descriptors(os.getpid()) == opened, f"no descriptor but {opened}")
+    wait_until(lambda: Counter(descriptors(os.getpid())) <= opened, "no descriptor to be left")
 
 
 def test_requests_are_answered_with_few_descriptors(run, endpoint):
