@@ -1,8 +1,8 @@
 """The command line: the only package that uses click, exit statuses and the environment.
 
 It reports every error as one line on standard error and an exit status. It imports few modules: the
-common forms of `send` and `probe` are parsed without click. `signal` is not imported, as its enums
-take longer to load than a small exchange takes; so signals are plain numbers here.
+common forms of `serve`, `send` and `probe` are parsed without click. `signal` is not imported, as
+its enums take longer to load than a small exchange takes; so signals are plain numbers here.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ def main() -> NoReturn:
     fill_standard_fds()
     verb = next((word for word in sys.argv[1:] if word in VERBS), "")
     run = fast_path(sys.argv[1:])
-    if run is not None:
-        status = _status(verb, run)
+    status = _status(verb, run or _run_click)
+    if run is not None and verb != "serve":
         # All buffers are empty, and Python's normal exit would take a tenth of the run time.
         os._exit(status)
-    status = _status(verb, _run_click)
     _discard_unwritten_output()
     sys.exit(status)
 
@@ -69,7 +68,6 @@ def fast_path(arguments: Sequence[str]) -> Callable[[], int] | None:
         given = parse_simple(arguments[0], arguments[1:])
     except NeedsClick:
         return None
-    given["has_wait"] = "wait" in given
     return lambda: _run_parsed(arguments[0], given)
 
 
@@ -88,6 +86,9 @@ def _collect_garbage() -> None:
 
 
 def _run_parsed(verb: str, given: dict[str, Any]) -> int:
+    if verb == "serve":
+        return _run_serve(given)
+    given["has_wait"] = "wait" in given
     if verb == "send":
         from simpleipc_cli.cli.send import run as send  # noqa: PLC0415 - only one verb is loaded
 
@@ -97,6 +98,19 @@ def _run_parsed(verb: str, given: dict[str, Any]) -> int:
 
     _collect_garbage()
     return probe.run(probe.ProbeOptions(**given))
+
+
+def _run_serve(given: dict[str, Any]) -> int:
+    from simpleipc_cli.cli.serve import UsageError  # noqa: PLC0415 - only one verb is loaded
+    from simpleipc_cli.cli.serve.start import start  # noqa: PLC0415
+
+    _collect_garbage()
+    try:
+        return start(given)
+    except UsageError as error:
+        from simpleipc_cli.cli.app import show_usage_error  # noqa: PLC0415 - only for usage errors
+
+        return show_usage_error("serve", str(error))
 
 
 def _discard_unwritten_output() -> None:

@@ -89,9 +89,21 @@ def run() -> int:
     except OSError as error:  # of --help or --version; Verb handles errors of verbs
         raise write_error("standard output", error) from error
     except click.ClickException as error:
-        try:
-            error.show()
-        except OSError:
-            pass  # standard error cannot be written: only the exit status reports the error
-        return error.exit_code
+        return _show(error)
     return status if isinstance(status, int) else ExitCode.OK
+
+
+def show_usage_error(verb: str, message: str) -> int:
+    """Report a usage error of a verb that click did not parse; return the exit status."""
+    parent = click.Context(app, info_name="sipc", **app.context_settings)
+    command = app.get_command(parent, verb)
+    assert command is not None  # noqa: S101
+    return _show(click.UsageError(message, click.Context(command, parent, info_name=verb)))
+
+
+def _show(error: click.ClickException) -> int:
+    try:
+        error.show()
+    except OSError:
+        pass  # standard error cannot be written: only the exit status reports the error
+    return error.exit_code

@@ -1,8 +1,9 @@
 """Parsing without click, which takes longer to load than an exchange takes.
 
-All verbs parse durations here. The common options of `send` and `probe` are parsed here, too; then
-the same function of the verb runs as after click's parsing. For any other option, and for usage
-errors, click parses the command line again. A test compares the table of options with click's.
+All verbs parse durations here. The common options of `serve`, `send` and `probe` are parsed here,
+too; then the same function of the verb runs as after click's parsing. For any other option, and for
+usage errors, click parses the command line again. A test compares the table of options with
+click's.
 """
 
 from __future__ import annotations
@@ -24,9 +25,39 @@ VERBS = {
     "bench": "Measure the rate and the latency of an endpoint.",
 }
 
-FLAG, TEXT, DURATION = "flag", "text", "duration"
+FLAG, TEXT, COUNT, DURATION, DURATION_OR_ZERO = "flag", "text", "count", "duration", "or zero"
 
-OPTIONS: dict[str, dict[str, tuple[str, str]]] = {
+OPTIONS: dict[str, dict[str, tuple[str, str | tuple[str, ...]]]] = {
+    "serve": {
+        "--exec": ("command", TEXT),
+        "--worker": ("worker", TEXT),
+        "--call": ("call", TEXT),
+        "--max-requests-per-worker": ("max_requests_per_worker", COUNT),
+        "--prestart": ("prestart", COUNT),
+        "--whole-request": ("whole_request", FLAG),
+        "--on-hangup": ("on_hangup", ("kill", "finish")),
+        "--timeout": ("timeout", DURATION),
+        "--kill-after": ("kill_after", DURATION_OR_ZERO),
+        "--threads": ("threads", COUNT),
+        "--backlog": ("backlog", COUNT),
+        "--read-timeout": ("read_timeout", DURATION),
+        "--write-timeout": ("write_timeout", DURATION),
+        "--count": ("count", COUNT),
+        "--idle-timeout": ("idle_timeout", DURATION),
+        "--quit-on": ("quit_on", TEXT),
+        "--drain-timeout": ("drain_timeout", DURATION),
+        "--stdio": ("stdio", FLAG),
+        "--background": ("background", FLAG),
+        "--max-wait": ("max_wait", DURATION),
+        "--pid-file": ("pid_file", TEXT),
+        "--log-file": ("log_file", TEXT),
+        "--log-format": ("log_format", ("text", "json")),
+        "--handler-stderr": ("handler_stderr", ("inherit", "log", "discard")),
+        **dict.fromkeys(("-q", "--quiet"), ("quiet", FLAG)),
+        **dict.fromkeys(("-v", "--verbose"), ("verbose", FLAG)),
+        "--trace": ("trace", FLAG),
+        "--trace-file": ("trace_file", TEXT),
+    },
     "send": {
         **dict.fromkeys(("-d", "--data"), ("data", TEXT)),
         "--data-file": ("data_file", TEXT),
@@ -42,7 +73,7 @@ OPTIONS: dict[str, dict[str, tuple[str, str]]] = {
         **dict.fromkeys(("-t", "--timeout"), ("timeout", DURATION)),
     },
 }
-"""For each verb, each spelling of an option: the parameter's name and its kind."""
+"""For each verb, each spelling of an option: the parameter's name, and its kind or its choices."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # in seconds
 _MAX_SECONDS = 10 * 365 * 24 * 3600.0  # ten years; does not overflow the kernel's timers
@@ -91,11 +122,13 @@ def parse_simple(verb: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _option(
-    options: dict[str, tuple[str, str]], word: str, rest: Iterator[str]
+    options: dict[str, tuple[str, str | tuple[str, ...]]], word: str, rest: Iterator[str]
 ) -> tuple[str, object]:
     """Return an option's name and value, which may be the next word. Raises NeedsClick."""
     flag, equals, value = word.partition("=")
-    if flag not in options or (equals and not flag.startswith("--")):
+    if flag not in options or flag in system.UNSUPPORTED_OPTIONS:
+        raise NeedsClick
+    if equals and not flag.startswith("--"):
         raise NeedsClick
     name, kind = options[flag]
     if kind == FLAG:
@@ -106,12 +139,20 @@ def _option(
         value = next(rest, "")
         if not value:  # missing or empty: let click decide
             raise NeedsClick
-    if kind == TEXT:
-        return name, value
-    found = seconds(value)
+    return name, _convert(value, kind)
+
+
+def _convert(text: str, kind: str | tuple[str, ...]) -> object:
+    """Convert an option's value. Raises NeedsClick."""
+    if kind == TEXT or (isinstance(kind, tuple) and text in kind):
+        return text
+    # The largest numbers are left to click, which knows the limits.
+    if kind == COUNT and text.isascii() and text.isdecimal() and len(text) < 10 and int(text):
+        return int(text)
+    found = seconds(text) if kind in {DURATION, DURATION_OR_ZERO} else None
     if found is None:
         raise NeedsClick
-    return name, found or None  # 0: no limit
+    return found if kind == DURATION_OR_ZERO else found or None  # 0: no limit
 
 
 def seconds(text: str) -> float | None:

@@ -35,7 +35,7 @@ LINGER = 1.0
 class ServerConfig:
     """The server's settings; `sipc serve --help` describes each.
 
-    `sipc serve` sets all of them: the defaults of its options are in cli/serve/command.py.
+    `sipc serve` takes the defaults of its options from here.
     """
 
     max_concurrency: int = 8

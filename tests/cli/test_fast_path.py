@@ -1,4 +1,4 @@
-"""The fast path for plain forms of `send` and `probe` does the same as click."""
+"""The fast path for plain forms of `serve`, `send` and `probe` does the same as click."""
 
 from __future__ import annotations
 
@@ -22,8 +22,17 @@ from hypothesis import strategies as st
 
 from simpleipc_cli import cli
 from simpleipc_cli.cli import fast_path
-from simpleipc_cli.cli.options import DURATION
-from simpleipc_cli.cli.parse import FLAG, OPTIONS, TEXT, NeedsClick, parse_simple
+from simpleipc_cli.cli.options import DURATION, duration_or_zero
+from simpleipc_cli.cli.parse import (
+    COUNT,
+    DURATION_OR_ZERO,
+    FLAG,
+    OPTIONS,
+    TEXT,
+    NeedsClick,
+    parse_simple,
+)
+from simpleipc_cli.cli.serve import ServeOptions
 
 each_verb = pytest.mark.parametrize("verb", OPTIONS)
 
@@ -46,13 +55,30 @@ def test_the_table_of_options_agrees_with_click(verb):
         assert option.is_flag == (kind == FLAG)
         if kind == TEXT:
             assert option.type is click.STRING
+        elif kind == COUNT:
+            assert isinstance(option.type, click.IntRange)
+            assert option.type.min == 1
+            assert option.type.max in {None, 2**31 - 1}
+            assert not option.type.min_open
+        elif isinstance(kind, tuple):
+            assert isinstance(option.type, click.Choice)
+            assert tuple(option.type.choices) == kind
+        elif kind == DURATION_OR_ZERO:
+            assert option.type.func is duration_or_zero
         elif kind != FLAG:
             assert option.type is DURATION
         written = {flag for flag, (its_name, _) in OPTIONS[verb].items() if its_name == name}
         assert written == {*option.opts, *option.secondary_opts}
 
 
+def test_the_defaults_of_serve_are_those_that_click_shows():
+    with click_of("serve").make_context("serve", []) as context:
+        shown = context.params
+    assert shown == {name: getattr(ServeOptions, name) for name in shown}
+
+
 WORDS = ["sock", "-", "--", "", "x", "-x", "--help", "-h", "5", "1s", "0", "1m30s", "1e3", "-1"]
+WORDS += ["2147483647", "2147483648", "+1", "1_0", "007", "\u0665", "text", "kill", "JSON", "lo"]
 
 
 def words_for(verb: str):
@@ -106,6 +132,16 @@ PROBE = [
     ["-d", "x", "-t", "1h"], ["-d", "x", "--expect", "y", "-t", "1h"], ["--expect", "y"],
     ["a", "b"], ["-x"],
 ]  # fmt: skip
+SERVE = [
+    *(["--exec", " "], ["--exec", "x", "--worker", "y"], ["--call", ""], ["--exec"], ["-q"]),
+    *(["--exec", "x", *words] for words in (
+        ["--max-requests-per-worker", "1"], ["--max-wait=1s"], ["--whole-request", "--prestart=2"],
+        ["--pid-file", "-"], ["--pid-file=f", "--log-file", "./f"], ["--stdio", "--count", "1"],
+        ["--stdio"], ["--trace-file=-", "--background"], ["--mode=7"], ["--log-format", "xml"],
+        ["--threads", "0"], ["--backlog=2147483648"], ["--kill-after", "x"], ["more"], ["--bogus"],
+    )),
+    *(["--call", "x:y", *words] for words in (["--handler-stderr", "log"], ["--prestart", "1"])),
+]  # fmt: skip
 NOT_SERVED = ["fails", "none", "stale", "file", "none/below", "n" * 300]
 
 
@@ -138,6 +174,7 @@ def outcome(folder, run, verb, words) -> tuple[int, bytes, bytes, bytes]:
 CASES = [
     *(("send", ["served", *words]) for words in SEND),
     *(("probe", ["served", *words]) for words in PROBE),
+    *(("serve", ["new", *words]) for words in SERVE),
     *(("send", [place, "-d", "x"]) for place in NOT_SERVED),
     *(("send", [place]) for place in NOT_SERVED),
     *(("probe", [place]) for place in NOT_SERVED),
@@ -160,15 +197,24 @@ def test_the_fast_path_and_click_give_the_same_result(places, verb, words, monke
 BY_CLICK = "import simpleipc_cli.cli as cli; cli.fast_path = lambda _: None; cli.main()"
 
 
-@pytest.mark.parametrize(("verb", "place"), [("send", "served"), ("probe", "none")])
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("send", ["served"]),
+        ("probe", ["none"]),
+        ("serve", ["file", "--exec", "cat"]),
+        ("serve", ["new", "--exec", "cat", "--idle-timeout", "1ms", "-q"]),
+        ("serve", ["new", "--exec", "cat", "--stdio"]),
+    ],
+)
 def test_the_installed_command_gives_the_same_result_on_the_fast_path_and_with_click(
-    places, verb, place
+    places, verb, words
 ):
     def by_click(*arguments, **options):
         command = [sys.executable, "-c", BY_CLICK, *arguments]
         return subprocess.run(command, capture_output=True, env=environment(), **options)
 
-    assert outcome(places, sipc, verb, [place]) == outcome(places, by_click, verb, [place])
+    assert outcome(places, sipc, verb, words) == outcome(places, by_click, verb, words)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +224,8 @@ def test_the_installed_command_gives_the_same_result_on_the_fast_path_and_with_c
         ["send", "sock", "--data-file", "f", "-o", "out", "-m", "1s", "--wait", "5"],
         ["-h"], ["--help"],
         ["probe"], ["probe", "-q", "sock"], ["probe", "sock", "--wait", "10s", "-t", "1s"],
+        ["serve", "--exec", "cat"], ["serve", "sock", "--worker=cat", "--threads", "2", "-v"],
+        ["serve", "--background", "--pid-file", "f", "--log-format=json", "--kill-after", "0"],
     ],
 )  # fmt: skip
 def test_plain_forms_take_the_fast_path(words):
@@ -188,8 +236,9 @@ def test_plain_forms_take_the_fast_path(words):
     "words",
     [
         [], ["--help", "send"], ["--help", "-x"],
-        ["send", "-h"], ["send", "--help"], ["probe", "--help"], ["serve", "sock"],
+        ["send", "-h"], ["send", "--help"], ["probe", "--help"], ["serve", "-h"],
         ["send", "a", "b"], ["send", "--lines"], ["bench", "sock"], ["sen", "sock"],
+        ["serve", "--mode", "0600"], ["serve", "--threads", "0"], ["serve", "--log-format", "l"],
         ["probe", "sock", "-d", "x"], ["send", "-d", "x", "--data-file", "y"],
     ],
 )  # fmt: skip

@@ -76,6 +76,23 @@ def test_an_option_loads_only_the_modules_that_it_needs(endpoint):
     assert not {"rich", "mmap", "cli.expect"} & loaded
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--exec", "cat"],
+        ["--exec", "cat", "--prestart", "1", "--log-file", "log", "--log-format", "json"],
+        ["--worker", "cat", "--threads", "2", "--pid-file", "pid", "--kill-after", "0"],
+        ["--call", "json:loads", "--drain-timeout", "1s", "--backlog", "5"],
+    ],
+    ids=" ".join,
+)
+def test_common_forms_of_serve_load_no_click(endpoint, options, monkeypatch):
+    monkeypatch.chdir(endpoint.parent)
+    loaded = loaded_by("serve", endpoint, *options, "--idle-timeout", "1ms", "-q")
+    assert "server.server" in loaded
+    assert not {"click", "cli.app", "cli.options", "cli.serve.command"} & loaded
+
+
 def test_serve_and_bench_load_no_module_of_other_options(endpoint):
     serve = loaded_by("serve", endpoint, "--exec", "cat", "--idle-timeout", "1ms", "-q")
     assert {"handlers.exec", "server.server"} <= serve

@@ -171,7 +171,7 @@ def run(
     with _errors_logged(log, options), _trace(path, log, options) as observe:
         descriptors = DescriptorLimit()
         absolute = system.absolute_path(path) if listener is None else path
-        config = _check_config(options.config, log)
+        config = _check_config(options.server_config(), log)
         handler = _new_handler(options, absolute, descriptors, log)
         _check_limit(descriptors, handler)
         with nullcontext() if options.pid_file is None else PidFile(options.pid_file):
@@ -286,7 +286,7 @@ def _trace(
 def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: Log) -> Handler:
     """Return the handler, without starting processes. `path` is absolute or abstract."""
     if options.call is not None:
-        return _new_callback_handler(options.call, options.config.max_concurrency, log)
+        return _new_callback_handler(options.call, options.threads, log)
     line = options.command or options.worker or ""
     command = Command(line, os.environ.get("PATH", os.defpath))
     if command.is_missing():
@@ -306,7 +306,7 @@ def _new_handler(options: ServeOptions, path: str, limit: DescriptorLimit, log: 
 
     return WorkerPool(
         program,
-        max_workers=options.config.max_concurrency,
+        max_workers=options.threads,
         max_requests=options.max_requests_per_worker,
     )
 

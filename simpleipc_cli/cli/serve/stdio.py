@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 
-import click
-
 from simpleipc_cli.cli.exitcodes import ExitCode
-from simpleipc_cli.cli.options import option_given
-from simpleipc_cli.cli.serve import ServeOptions
+from simpleipc_cli.cli.serve import ServeOptions, UsageError
 from simpleipc_cli.cli.serve.run import run
 from simpleipc_cli.server import systemd
 from simpleipc_cli.server.context import Outcome
@@ -33,30 +30,30 @@ _STATUSES = {
 """The exit status for each outcome; PROTOCOL for the others: the request or response was cut."""
 
 
-def serve_stdio(ctx: click.Context, path: str | None, options: ServeOptions) -> int:
+def serve_stdio(options: ServeOptions) -> int:
     """Answer the request on standard input and output; return the exit status.
 
     Raises UsageError for options that cannot be combined, or if they are no connection.
     """
-    if path is not None:
-        raise click.UsageError("PATH cannot be combined with --stdio")
+    if options.path is not None:
+        raise UsageError("PATH cannot be combined with --stdio")
     for name in _OF_ENDPOINT:
-        if option_given(ctx, name):
-            raise click.UsageError(f"--{name.replace('_', '-')} cannot be combined with --stdio")
+        if name in options.given:
+            raise UsageError(f"--{name.replace('_', '-')} cannot be combined with --stdio")
     if systemd.passed_descriptor(os.environ) is not None:
-        raise click.UsageError(
+        raise UsageError(
             "--stdio cannot be used with a socket passed by the service manager: set "
             "StandardInput=socket in the service unit, and Accept=yes in the socket unit"
         )
     match stdin_socket():
         case "listening":
-            raise click.UsageError(_LISTENING)
+            raise UsageError(_LISTENING)
         case "other":
-            raise click.UsageError("standard input is a socket, but no stream, or not connected")
+            raise UsageError("standard input is a socket, but no stream, or not connected")
     listener = StdioListener(os.environ)
 
     def status(server: Server) -> int:
-        return _status(server, listener, options.config.write_timeout)
+        return _status(server, listener, options.write_timeout)
 
     return run(listener.path, options, listener=listener, on_completed=status)
 
@@ -76,9 +73,9 @@ def check_stdin() -> None:
     """Raise UsageError if this process was started for a connection, or to accept connections."""
     kind = "" if "--stdio" in UNSUPPORTED_OPTIONS else stdin_socket()
     if kind == "listening":
-        raise click.UsageError(_LISTENING)
+        raise UsageError(_LISTENING)
     if kind == "accepted":
-        raise click.UsageError(
+        raise UsageError(
             "standard input is a connection: use --stdio to answer the request on it, or give a "
             "PATH to listen on"
         )
