@@ -24,8 +24,8 @@ SHELL = "/bin/sh"
 join_words = shlex.join
 """Returns the command line that has these words."""
 
-# ASCII characters of words that a shell passes unchanged, and those that may change a word. A regular
-# expression for them would take 10 ms to compile.
+# ASCII characters of words that a shell passes unchanged, and those that may change a word. A
+# regular expression for them would take 10 ms to compile.
 _PLAIN = {char for char in map(chr, range(128)) if char.isalnum() or char in "_@%+:,./=-"}
 _SPECIAL = {char for char in map(chr, range(128)) if char not in _PLAIN - {"="} | {"~", "#"}}
 
