@@ -21,6 +21,7 @@ from helpers.workers import WORKER
 from simpleipc_cli.api.server import Server
 from simpleipc_cli.handlers import exec as exec_handlers
 from simpleipc_cli.handlers.base import Program, handler_environment
+from simpleipc_cli.handlers.exec import ProcessRun
 from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process import Command
 from simpleipc_cli.server import dispatcher, quick_exchange
@@ -366,13 +367,23 @@ def test_an_exchange_continues_what_is_left_to_do_after_the_exit_of_a_process(
     assert outcome == "answered" or exec_loop.counters()[outcome] == 1
 
 
-@pytest.mark.parametrize("size", [LIMIT + 1, 65_000], ids=["two writes", "a full pipe"])
-def test_a_process_answers_a_request_that_is_not_written_before_its_start(
-    exec_loop, endpoint, size
+@pytest.mark.parametrize("taken", [0, 1, LIMIT, 65_004])
+def test_an_exchange_writes_what_the_pipe_to_a_process_does_not_take_at_once(
+    exec_loop, endpoint, monkeypatch, taken
 ):
-    client = ask(endpoint, message(b"cat\n" + bytes(size)))
+    client = ask(endpoint, message(b"cat\n" + bytes(65_000)))
+    write = ProcessRun.write
+
+    def write_some(run, payload, *, last):
+        """Write as if the pipe had space for so many bytes, but only now."""
+        monkeypatch.setattr(ProcessRun, "write", write)
+        if not taken:
+            raise BlockingIOError
+        return write(run, [payload[0][:taken]], last=last)
+
+    monkeypatch.setattr(ProcessRun, "write", write_some)
     exec_loop.run_to_the_end()
-    assert decode(response(client)) == (bytes(size), True)
+    assert decode(response(client)) == (bytes(65_000), True)
 
 
 def test_an_exchange_continues_a_process_that_takes_long(exec_loop, endpoint, folder, monkeypatch):
@@ -383,9 +394,9 @@ def test_an_exchange_continues_a_process_that_takes_long(exec_loop, endpoint, fo
     with ask(endpoint, message(command.encode())) as client:
         exec_loop.run_until(lambda: unread_by_client(client))
         assert client.recv(100) == b"0009begun"
+        monkeypatch.setattr(dispatcher, "QuickExchange", None)
         with ask(endpoint, message(b"cat\nnext")) as other:
             exec_loop.run_until(lambda: exec_loop.counters()["answered"] == 2)
-            assert not exec_loop.quick
             assert other.recv(100) == message(b"next")
         (folder / "go").touch()
         exec_loop.run_until(lambda: exec_loop.counters()["answered"] == 3)
