@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.handlers.stderr import LoggedStderr
 
-_QUICK = 0.05  # seconds; a start that took less is quick (tunable)
+_QUICK = 0.003
 _QUICK_FOR = 10.0  # seconds after a quick start in which the next is expected quick (tunable)
 
 
@@ -31,6 +31,7 @@ class ProcessHandler(Handler):
     """Starts a process for every request."""
 
     accepts_spooled = StdioPipes.accepts_file
+    has_quick_runs = True
 
     def __init__(self, program: Program) -> None:
         """Raises SipcError if the system forbids what every process needs."""
@@ -156,6 +157,8 @@ def _start_process(
 
 class PrestartHandler(SupervisedHandler[ProcessRun]):
     """Answers requests with idle processes, or with new ones if none is idle."""
+
+    has_quick_runs = True
 
     def __init__(self, program: Program, *, count: int) -> None:
         """Keep `count` processes idle from start() on."""

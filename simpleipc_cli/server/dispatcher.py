@@ -26,6 +26,7 @@ from simpleipc_cli.transport import Peer, Stream, new_poller
 
 _UNKNOWN_PEER = Peer(-1, -1, -1)
 _JOIN_TIMEOUT = 5.0  # seconds to wait for threads that are about to end (tunable)
+_SLOW_FOR = 1.0  # seconds after a process that took long in which the next may, too (tunable)
 
 
 class WorkerThreads:
@@ -142,6 +143,7 @@ class Dispatcher:
         self._on_loop: set[Exchange] = set()
         self._has_quick = QuickExchange.is_possible(context)
         self._quick: set[QuickExchange] = set()
+        self._quick_from = 0.0  # monotonic time from which quick exchanges are made
         self._free_buffers: list[IoBuffers] = []
         # Else a request is read by a worker thread, or through what observes the stream.
         self._may_read_first = context.observe is None and not context.config.whole_request
@@ -257,7 +259,7 @@ class Dispatcher:
             self._report(record)
             return
         received, buffers.received = buffers.received, 0
-        if self._has_quick and not self._is_draining:
+        if self._has_quick and not self._is_draining and record.started_at >= self._quick_from:
             quick = QuickExchange(self._context, self, stream, descriptor, record, buffers)
             self._quick.add(quick)
             quick.received = received
@@ -343,6 +345,8 @@ class Dispatcher:
         self.due = NEVER
         for quick in tuple(self._quick):
             if quick.due <= now:
+                if quick.waits_for_exit:  # its output may be delayed: do not delay the next
+                    self._quick_from = now + _SLOW_FOR
                 quick.hand_over().resume()
         for exchange in tuple(self._on_loop):
             if exchange.due <= now:

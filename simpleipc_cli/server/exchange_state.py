@@ -405,10 +405,10 @@ class ExchangeState:
         """
         self.buffer.read(self.stream)
         self.io = io = HandlerIO(run, pieces=pieces)
-        if run.is_persistent:
-            io.drop_written(self.buffer, written)
-        else:
+        if run.input < 0 and not run.is_persistent:
             self.buffer.clear()
+        else:
+            io.drop_written(self.buffer, written)
         self.has_handler_timeout = self.context.config.handler_timeout is not None
         self.progress |= Timeout.HANDLER
         self.is_in_call = run.call is not None

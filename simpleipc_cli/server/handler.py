@@ -121,7 +121,7 @@ class Handler(ABC):
     has_calls = False
     """Whether it has runs with a `call`."""
     has_quick_runs = False
-    """Whether most runs respond soon, and with little data."""
+    """Whether most runs may respond soon, and with little data."""
     needs_peer = True
     """Whether runs need the peer of their request."""
     needs_whole_request = False

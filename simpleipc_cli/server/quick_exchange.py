@@ -1,8 +1,8 @@
 """A request that is answered soon, without an exchange.
 
-Most requests to a callback or a worker arrive whole in one packet, the response is as small and
-comes soon, and the connection takes it at once. Then only the output of the run must be polled, and
-no state machine is needed. In all other cases an exchange continues from where this one is.
+Most requests arrive whole in one packet, the response is as small and comes soon, and the
+connection takes it at once. Then only one descriptor of the run must be polled, and no state
+machine is needed. In all other cases an exchange continues from where this one is.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class QuickExchange:
     """Monotonic time at which an exchange must continue."""
     exchange: Exchange | None = None
     """What continues it."""
-    _polled = -1  # the output of the run
+    waits_for_exit = False
+    """Whether it reads the output only after the exit of the run."""
+    _polled = -1  # the output of the run, or its exit
     _sent = 0  # bytes of the response, with headers, that the connection has taken
 
     def __init__(
@@ -115,11 +117,14 @@ class QuickExchange:
         return run.input < 0
 
     def _poll(self, run: HandlerRun) -> bool:
+        # The exit of a process comes just after the end of its output: one event is enough.
+        self.waits_for_exit = run.exit >= 0 and not run.is_persistent
+        descriptor = run.exit if self.waits_for_exit else run.output
         try:
-            self._context.poller.register(run.output, READ, self.on_output)
+            self._context.poller.register(descriptor, READ, self.on_output)
         except OSError:
             return False  # the exchange has the same error
-        self._polled = run.output
+        self._polled = descriptor
         self.due = monotonic() + _MAX_TIME
         return True
 
@@ -146,6 +151,8 @@ class QuickExchange:
         assert run is not None  # noqa: S101
         try:
             self.pieces = pieces = run.read(self.buffers.response)
+            if self.waits_for_exit and pieces:  # also the end of the output
+                pieces += run.read(self.buffers.response[len(pieces[0]) :])
         except (BlockingIOError, SipcError):
             return False
         result = run.result() if run.output < 0 else None

@@ -9,6 +9,7 @@ import socket
 import sys
 import termios
 from contextlib import closing
+from functools import partial
 
 import pytest
 from helpers.inprocess_server import RecordingLog
@@ -18,10 +19,12 @@ from helpers.wire import connect, decode, message
 from helpers.workers import WORKER
 
 from simpleipc_cli.api.server import Server
+from simpleipc_cli.handlers import exec as exec_handlers
 from simpleipc_cli.handlers.base import Program, handler_environment
+from simpleipc_cli.handlers.exec import ProcessRun
 from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process import Command
-from simpleipc_cli.server import quick_exchange
+from simpleipc_cli.server import dispatcher, quick_exchange
 from simpleipc_cli.server import server as plain
 from simpleipc_cli.server.context import ServerConfig
 from simpleipc_cli.system.fd_limit import DescriptorLimit
@@ -210,14 +213,15 @@ def test_calls_that_wait_when_the_server_aborts_are_not_made(endpoint):
         assert loop.server._dispatcher.stats(idle=0)["aborted"] == 3
 
 
-class WorkerLoop(Loop):
-    """The same with a worker, which has answered one request."""
+class ProcessLoop(Loop):
+    """The same with processes, which have answered one request."""
 
-    def __init__(self, path):
+    def __init__(self, path, new_handler, command, first):
+        """`new_handler` makes the handler of a program."""
         log, descriptors = RecordingLog(), DescriptorLimit()
         environment = handler_environment(os.environ, str(path))
-        program = Program(Command(WORKER, os.environ["PATH"]), environment, descriptors, log, 2.0)
-        self.pool = WorkerPool(program, max_workers=1, max_requests=None)
+        program = Program(Command(command, os.environ["PATH"]), environment, descriptors, log, 2.0)
+        self.pool = new_handler(program)
         listener = listen(str(path), mode=0o600, backlog=16)
         self.server = plain.Server(
             listener, handler=self.pool, config=ServerConfig(), log=log, descriptors=descriptors
@@ -225,7 +229,7 @@ class WorkerLoop(Loop):
         self.calls = self.server._context.calls
         self.quick = self.server._dispatcher._quick
         self.pool.start(self.server._poller, bool)
-        client = ask(path, message(b"echo first"))
+        client = ask(path, message(first))
         self.run_until(lambda: self.counters()["answered"])
         assert response(client) == message(b"first")
 
@@ -240,7 +244,8 @@ class WorkerLoop(Loop):
 
 @pytest.fixture
 def worker_loop(endpoint):
-    with closing(WorkerLoop(endpoint)) as loop:
+    new_pool = partial(WorkerPool, max_workers=1, max_requests=None)
+    with closing(ProcessLoop(endpoint, new_pool, WORKER, b"echo first")) as loop:
         yield loop
 
 
@@ -308,3 +313,106 @@ def test_a_worker_that_takes_long_can_answer_when_the_server_drains(worker_loop,
     (folder / "go").touch()
     worker_loop.run_to_the_end()
     assert response(client) == message(b"waited")
+
+
+HANDLER = 'IFS= read -r what; eval "$what"'
+"""Runs the first line of the request as a command, whose input is the rest."""
+
+
+@pytest.fixture
+def exec_loop(endpoint, monkeypatch):
+    """A loop that starts a process for each request, which may be slow, and takes it for quick."""
+    for limit in ("_QUICK", "_QUICK_FOR"):
+        monkeypatch.setattr(exec_handlers, limit, 3600.0)
+    monkeypatch.setattr(quick_exchange, "_MAX_TIME", 3600.0)
+    new_handler = exec_handlers.ProcessHandler
+    with closing(ProcessLoop(endpoint, new_handler, HANDLER, b"printf first\n")) as loop:
+        loop.server._dispatcher._quick_from = 0.0  # the first may have been slow
+        yield loop
+
+
+@pytest.mark.parametrize("size", [0, 5, LIMIT - 4, LIMIT])
+def test_a_process_answers_a_small_request_without_an_exchange(
+    exec_loop, endpoint, monkeypatch, size
+):
+    """A request of more than 4096 bytes is not written before the start."""
+    monkeypatch.setattr(type(exec_loop.server._dispatcher), "_new_exchange", None)
+    client = ask(endpoint, message(b"cat\n" + bytes(size)))
+    exec_loop.run_to_the_end()
+    assert response(client) == message(bytes(size))
+    assert exec_loop.counters()["answered"] == 2
+    assert exec_loop.counters()["bytes_out"] == 5 + size
+
+
+@pytest.mark.parametrize(
+    ("command", "payload", "outcome"),
+    [
+        ("printf half; exit 3", b"half", "handler_failed"),
+        ("printf half; kill -9 $$", b"half", "handler_failed"),
+        ("exec >&-; exit 3", b"", "handler_failed"),
+        ("printf good; sleep 1000 >/dev/null &", b"good", "answered"),
+        ("printf good; sleep 1000 &", b"good", "answered"),
+        (f"head -c {LIMIT + 1} /dev/zero", bytes(LIMIT + 1), "answered"),
+    ],
+    ids=["exit", "kill", "silent", "a child", "a child that writes", "much"],
+)
+def test_an_exchange_continues_what_is_left_to_do_after_the_exit_of_a_process(
+    exec_loop, endpoint, command, payload, outcome
+):
+    client = ask(endpoint, message(command.encode() + b"\n"))
+    answered = exec_loop.counters()["answered"]
+    exec_loop.run_to_the_end()
+    assert decode(response(client)) == (payload, outcome == "answered")
+    assert exec_loop.counters()["answered"] == answered + (outcome == "answered")
+    assert outcome == "answered" or exec_loop.counters()[outcome] == 1
+
+
+@pytest.mark.parametrize("taken", [0, 1, LIMIT, 65_004])
+def test_an_exchange_writes_what_the_pipe_to_a_process_does_not_take_at_once(
+    exec_loop, endpoint, monkeypatch, taken
+):
+    client = ask(endpoint, message(b"cat\n" + bytes(65_000)))
+    write = ProcessRun.write
+
+    def write_some(run, payload, *, last):
+        """Write as if the pipe had space for so many bytes, but only now."""
+        monkeypatch.setattr(ProcessRun, "write", write)
+        if not taken:
+            raise BlockingIOError
+        return write(run, [payload[0][:taken]], last=last)
+
+    monkeypatch.setattr(ProcessRun, "write", write_some)
+    exec_loop.run_to_the_end()
+    assert decode(response(client)) == (bytes(65_000), True)
+
+
+def test_an_exchange_continues_a_process_that_takes_long(exec_loop, endpoint, folder, monkeypatch):
+    """It passes on the output as it is produced. So do the exchanges of the next requests."""
+    monkeypatch.setattr(quick_exchange, "_MAX_TIME", 0.0)
+    monkeypatch.setattr(dispatcher, "_SLOW_FOR", 3600.0)
+    command = f"printf begun; until test -e {folder}/go; do sleep 0.01; done; printf done\n"
+    with ask(endpoint, message(command.encode())) as client:
+        exec_loop.run_until(lambda: unread_by_client(client))
+        assert client.recv(100) == b"0009begun"
+        monkeypatch.setattr(dispatcher, "QuickExchange", None)
+        with ask(endpoint, message(b"cat\nnext")) as other:
+            exec_loop.run_until(lambda: exec_loop.counters()["answered"] == 2)
+            assert other.recv(100) == message(b"next")
+        (folder / "go").touch()
+        exec_loop.run_until(lambda: exec_loop.counters()["answered"] == 3)
+        assert response(client) == message(b"done")
+
+
+def unread_by_client(connection):
+    """Return how many bytes the client has not read yet."""
+    found = fcntl.ioctl(connection, termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
+
+
+def test_a_client_that_leaves_ends_a_process_that_takes_long(exec_loop, endpoint, monkeypatch):
+    monkeypatch.setattr(quick_exchange, "_MAX_TIME", 0.0)
+    client = ask(endpoint, message(b"exec sleep 1000\n"))
+    exec_loop.run_until(lambda: exec_loop.server._dispatcher._on_loop)
+    client.close()
+    exec_loop.run_to_the_end()
+    assert exec_loop.counters()["client_closed"] == 1
