@@ -15,7 +15,14 @@ from simpleipc_cli.errors import (
     ProtocolError,
     ServerBusy,
 )
-from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, Buffer, MessageReader, encode, find_whole
+from simpleipc_cli.pktline import (
+    FLUSH_PACKET,
+    MAX_PAYLOAD,
+    Buffer,
+    MessageReader,
+    encode,
+    find_whole,
+)
 from simpleipc_cli.transport import connect_nowait
 
 _CHUNK_SIZE = 4 * MAX_PAYLOAD  # bytes of payload per write (tunable)
