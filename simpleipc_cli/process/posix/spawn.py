@@ -323,8 +323,7 @@ class _LibcSpawn:
             array = self._array([*_encoded(_settings(environment)), *[None] * more])
             self._last = (environment, more, array)
         both = type(array).from_buffer_copy(array)
-        for number, setting in enumerate(_encoded(_settings(variables)), -1 - more):
-            both[number] = setting
+        both[-1 - more : -1] = _encoded(_settings(variables))
         return both, array
 
     def _new_struct(self) -> Any:
