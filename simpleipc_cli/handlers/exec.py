@@ -31,7 +31,7 @@ class ProcessHandler(Handler):
     """Starts a process for every request."""
 
     accepts_spooled = StdioPipes.accepts_file
-    has_quick_runs = True
+    has_quick_runs = ChildProcess.may_stop_nowait
 
     def __init__(self, program: Program) -> None:
         """Raises SipcError if the system forbids what every process needs."""
@@ -158,7 +158,7 @@ def _start_process(
 class PrestartHandler(SupervisedHandler[ProcessRun]):
     """Answers requests with idle processes, or with new ones if none is idle."""
 
-    has_quick_runs = True
+    has_quick_runs = ChildProcess.may_stop_nowait
 
     def __init__(self, program: Program, *, count: int) -> None:
         """Keep `count` processes idle from start() on."""

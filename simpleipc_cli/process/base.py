@@ -43,6 +43,8 @@ class ChildProcess(ABC):
     pid: int
     descriptor: int
     """Descriptor to poll: READ after the child has exited, until it is stopped."""
+    may_stop_nowait = False
+    """Whether stop_nowait() mostly stops a child that has exited."""
 
     @abstractmethod
     def status(self) -> int | None:

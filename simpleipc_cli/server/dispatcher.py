@@ -26,7 +26,7 @@ from simpleipc_cli.transport import Peer, Stream, new_poller
 
 _UNKNOWN_PEER = Peer(-1, -1, -1)
 _JOIN_TIMEOUT = 5.0  # seconds to wait for threads that are about to end (tunable)
-_SLOW_FOR = 1.0  # seconds after a process that took long in which the next may, too (tunable)
+_SLOW_FOR = 10.0  # seconds after output that waited in which there are no quick ones (tunable)
 
 
 class WorkerThreads:
@@ -344,10 +344,8 @@ class Dispatcher:
         """Resume the exchanges whose timeouts may have expired."""
         self.due = NEVER
         for quick in tuple(self._quick):
-            if quick.due <= now:
-                if quick.waits_for_exit:  # its output may be delayed: do not delay the next
-                    self._quick_from = now + _SLOW_FOR
-                quick.hand_over().resume()
+            if quick.due <= now and quick.on_due():  # do not let the next output wait, too
+                self._quick_from = now + _SLOW_FOR
         for exchange in tuple(self._on_loop):
             if exchange.due <= now:
                 exchange.resume()

@@ -50,8 +50,7 @@ class QuickExchange:
     """Monotonic time at which an exchange must continue."""
     exchange: Exchange | None = None
     """What continues it."""
-    waits_for_exit = False
-    """Whether it reads the output only after the exit of the run."""
+    _waits_for_exit = False  # before it reads the output
     _polled = -1  # the output of the run, or its exit
     _sent = 0  # bytes of the response, with headers, that the connection has taken
 
@@ -118,8 +117,8 @@ class QuickExchange:
 
     def _poll(self, run: HandlerRun) -> bool:
         # The exit of a process comes just after the end of its output: one event is enough.
-        self.waits_for_exit = run.exit >= 0 and not run.is_persistent
-        descriptor = run.exit if self.waits_for_exit else run.output
+        self._waits_for_exit = run.exit >= 0 and not run.is_persistent
+        descriptor = run.exit if self._waits_for_exit else run.output
         try:
             self._context.poller.register(descriptor, READ, self.on_output)
         except OSError:
@@ -151,7 +150,7 @@ class QuickExchange:
         assert run is not None  # noqa: S101
         try:
             self.pieces = pieces = run.read(self.buffers.response)
-            if self.waits_for_exit and pieces:  # also the end of the output
+            if self._waits_for_exit and pieces:  # also the end of the output
                 pieces += run.read(self.buffers.response[len(pieces[0]) :])
         except (BlockingIOError, SipcError):
             return False
@@ -177,6 +176,21 @@ class QuickExchange:
         except (BlockingIOError, SipcError):
             return False  # the exchange has the same error, or waits
         return self._sent == len(wire)
+
+    def on_due(self) -> bool:
+        """Have an exchange continue it; return whether output has waited to be read."""
+        assert self.run is not None  # noqa: S101
+        if self._waits_for_exit:
+            try:
+                self.pieces = self.run.read(self.buffers.response)
+            except (BlockingIOError, SipcError):
+                pass  # the exchange has the same error, or waits
+        exchange = self.hand_over()
+        if self.pieces is not None and exchange.io is not None:
+            exchange.on_called(exchange.io)
+        else:
+            exchange.resume()
+        return bool(self.pieces)
 
     def hand_over(self) -> Exchange:
         """Return the exchange that continues it."""

@@ -14,8 +14,10 @@ from helpers.server import Server
 from helpers.wire import ask
 
 _REQUESTS = 20
-# Under strace a start takes longer than a quick one.
-_PROGRAM = without_limits("handlers.exec._QUICK", "handlers.exec._QUICK_FOR")
+# Under strace all takes longer.
+_PROGRAM = without_limits(
+    "handlers.exec._QUICK", "handlers.exec._QUICK_FOR", "server.quick_exchange._MAX_TIME"
+)
 
 
 def calls_of_a_request(folder: Path) -> list[str]:

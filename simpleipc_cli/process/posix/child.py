@@ -52,6 +52,8 @@ _SCAN_AFTER = 0.005  # seconds; polls with at least this delay scan /proc for zo
 class ChildProcess(base.ChildProcess):
     """A child that leads a new session, and so a process group that it cannot leave."""
 
+    may_stop_nowait = True
+
     def __init__(self, pid: int, watch: ExitWatch | None = None) -> None:
         """Own a child. If its exit cannot be watched, kill it and raise SipcError.
 

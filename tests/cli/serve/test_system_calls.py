@@ -7,7 +7,7 @@ from helpers.system_calls import calls_of_a_request
 
 pytestmark = needs_strace
 
-MAX_CALLS = 42  # mostly 38 to 40: fewer if the output and the exit are reported together
+MAX_CALLS = 34  # mostly 32
 
 
 def test_a_request_of_a_few_bytes_takes_few_system_calls_of_the_server(folder):

@@ -327,7 +327,7 @@ def exec_loop(endpoint, monkeypatch):
     monkeypatch.setattr(quick_exchange, "_MAX_TIME", 3600.0)
     new_handler = exec_handlers.ProcessHandler
     with closing(ProcessLoop(endpoint, new_handler, HANDLER, b"printf first\n")) as loop:
-        loop.server._dispatcher._quick_from = 0.0  # the first may have been slow
+        loop.server._dispatcher._quick_from = 0.0  # the output of the first may have waited
         yield loop
 
 
@@ -386,12 +386,18 @@ def test_an_exchange_writes_what_the_pipe_to_a_process_does_not_take_at_once(
     assert decode(response(client)) == (bytes(65_000), True)
 
 
-def test_an_exchange_continues_a_process_that_takes_long(exec_loop, endpoint, folder, monkeypatch):
+def test_an_exchange_continues_a_process_whose_output_waits(
+    exec_loop, endpoint, folder, monkeypatch
+):
     """It passes on the output as it is produced. So do the exchanges of the next requests."""
-    monkeypatch.setattr(quick_exchange, "_MAX_TIME", 0.0)
     monkeypatch.setattr(dispatcher, "_SLOW_FOR", 3600.0)
-    command = f"printf begun; until test -e {folder}/go; do sleep 0.01; done; printf done\n"
+    command = f"printf begun; : >{folder}/begun; "
+    command += f"until test -e {folder}/go; do sleep 0.01; done; printf done\n"
     with ask(endpoint, message(command.encode())) as client:
+        exec_loop.run_until(lambda: exec_loop.quick)
+        wait_until((folder / "begun").exists, "it to write")
+        (quick,) = exec_loop.quick
+        quick.due = exec_loop.server._dispatcher.due = 0.0
         exec_loop.run_until(lambda: unread_by_client(client))
         assert client.recv(100) == b"0009begun"
         monkeypatch.setattr(dispatcher, "QuickExchange", None)
