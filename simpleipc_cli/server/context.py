@@ -102,6 +102,10 @@ class RequestRecord:
         self.started_at = monotonic()
         """Time when the request left the queue; before that, when it arrived."""
 
+    def note_dropped(self, count: int) -> None:
+        """Record bytes that the client sent after its request."""
+        self.debug_notes.append(f"dropped {count} bytes after the flush")
+
     def set_failure(self, outcome: Outcome, detail: str) -> None:
         """Record the first failure; ignore later ones.
 

@@ -107,7 +107,7 @@ class Exchange(ExchangeState):
         if self._stop_handler() is Step.WOULD_BLOCK:
             return Step.WOULD_BLOCK
         if reader.trailing_bytes:
-            self.record.debug_notes.append(f"dropped {reader.trailing_bytes} bytes after the flush")
+            self.record.note_dropped(reader.trailing_bytes)
         self.is_over = True
         return Step.DONE
 

@@ -163,6 +163,7 @@ class QuickExchange:
         self._stop_polling()
         if not run.stop_nowait():
             return False
+        self._drop_rest()
         self.stream.close()
         record.status = result.status
         record.bytes_in = self.received - 2 * HEADER_SIZE
@@ -176,6 +177,15 @@ class QuickExchange:
         except (BlockingIOError, SipcError):
             return False  # the exchange has the same error, or waits
         return self._sent == len(wire)
+
+    def _drop_rest(self) -> None:
+        """Read what the client has sent after its request: else its next write or read fails."""
+        try:
+            count = self.stream.read_nowait(self.buffers.request)
+        except (BlockingIOError, SipcError):
+            return
+        if count:
+            self.record.note_dropped(count)
 
     def on_due(self) -> bool:
         """Have an exchange continue it; return whether output has waited to be read."""

@@ -26,7 +26,7 @@ from simpleipc_cli.handlers.worker_pool import WorkerPool
 from simpleipc_cli.process import Command
 from simpleipc_cli.server import dispatcher, quick_exchange
 from simpleipc_cli.server import server as plain
-from simpleipc_cli.server.context import ServerConfig
+from simpleipc_cli.server.context import RequestRecord, ServerConfig
 from simpleipc_cli.system.fd_limit import DescriptorLimit
 from simpleipc_cli.transport import listen
 from simpleipc_cli.transport.unix.stream import UnixStream
@@ -96,6 +96,17 @@ def test_a_small_request_is_answered_without_an_exchange(loop, endpoint):
     assert response(client) == message(b"hello")
     counters = loop.server._dispatcher.stats(idle=0)
     assert (counters["answered"], counters["bytes_in"], counters["bytes_out"]) == (1, 5, 5)
+
+
+def test_bytes_after_the_request_are_read_and_dropped(loop, endpoint, monkeypatch):
+    notes = []
+    monkeypatch.setattr(RequestRecord, "note_dropped", lambda _, count: notes.append(count))
+    client = ask(endpoint, message(b"hello"))
+    loop.run_until(lambda: loop.calls)
+    client.sendall(message(b"more"))
+    loop.call()
+    assert response(client) == message(b"hello")  # else the end would be a reset connection
+    assert notes == [len(message(b"more"))]
 
 
 @pytest.mark.parametrize("size", [1, LIMIT - 1, LIMIT, LIMIT + 1, 65516, 65517, 100_000])
