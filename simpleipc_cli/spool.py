@@ -6,7 +6,6 @@ The file has no name: the system frees its space when the process ends, even if 
 from __future__ import annotations
 
 import os
-import tempfile
 
 from simpleipc_cli import system
 from simpleipc_cli.errors import SipcError
@@ -91,11 +90,11 @@ class Spool:
         *others, last = self._folders
         for folder in others:
             try:
-                return tempfile.TemporaryFile(buffering=0, dir=folder)
+                return system.temporary_file(folder)
             except OSError:
                 pass  # try the next folder
         try:
-            return tempfile.TemporaryFile(buffering=0, dir=last)
+            return system.temporary_file(last)
         except OSError as error:
             raise self._error("create", error) from error
 
@@ -110,7 +109,7 @@ def usable_folders(folders: Sequence[str]) -> Sequence[str]:
     """Return the folders, without those before the first one that accepts a file."""
     for number, folder in enumerate(folders):
         try:
-            with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+            with system.temporary_file(folder) as file:
                 file.write(b"x")
         except OSError:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import IO, Protocol
 
 from simpleipc_cli.pktline import Buffer
 
@@ -79,6 +79,9 @@ class System(Protocol):
 
     def read_into_nowait(self, descriptor: int, buffer: memoryview) -> int:
         """Read like read_into() without blocking. Raises OSError, also if it would block."""
+
+    def temporary_file(self, folder: str) -> IO[bytes]:
+        """Create a file without a name in `folder`, without a buffer. Raises OSError."""
 
     def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
         """Read at an offset of a file. Raises OSError."""

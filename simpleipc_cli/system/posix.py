@@ -10,6 +10,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import IO
 
     from simpleipc_cli.pktline import Buffer
     from simpleipc_cli.system.base import FdPoll
@@ -35,6 +36,7 @@ _ALL_USERS = 0xFFFFFFFF  # no user has the last number (user_namespaces(7))
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 _DEFAULT_FDS = 1024  # the usual soft limit of Linux; what it is not is found out by EMFILE
 _MAX_FDS, _MIN_FDS = 1 << 20, 10240  # to try on macOS; OPEN_MAX of its sys/syslimits.h
+_WITHOUT_TMPFILE = (errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL)  # file systems, old kernels
 _IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 
@@ -122,6 +124,20 @@ def read_into_nowait(descriptor: int, buffer: memoryview) -> int:
     if not hasattr(os, "RWF_NOWAIT"):  # missing on macOS, and in Pythons built with musl < 1.2.5
         raise BlockingIOError
     return os.preadv(descriptor, [buffer], -1, os.RWF_NOWAIT)  # -1: at the file's own offset
+
+
+def temporary_file(folder: str) -> IO[bytes]:
+    flags = getattr(os, "O_TMPFILE", 0)
+    if flags:
+        try:
+            descriptor = os.open(folder, flags | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            return open(descriptor, "r+b", buffering=0)
+        except OSError as error:
+            if error.errno not in _WITHOUT_TMPFILE:
+                raise
+    from tempfile import TemporaryFile  # noqa: PLC0415 - slow to load
+
+    return TemporaryFile(buffering=0, dir=folder)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:

@@ -7,9 +7,9 @@ import signal
 import sys
 from contextlib import contextmanager
 from importlib import import_module
-from tempfile import gettempdir
+from tempfile import TemporaryFile, gettempdir
 from time import monotonic, sleep
-from typing import Any
+from typing import IO, Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def read_into(descriptor: int, buffer: memoryview) -> int:
 
 def read_into_nowait(_descriptor: int, _buffer: memoryview) -> int:
     raise BlockingIOError  # Windows has no such call
+
+
+def temporary_file(folder: str) -> IO[bytes]:
+    """Create a file that is deleted when it is closed. See base.System."""
+    return TemporaryFile(buffering=0, dir=folder)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:

@@ -96,6 +96,7 @@ def test_common_forms_of_serve_load_no_click(endpoint, options, monkeypatch):
 def test_serve_and_bench_load_no_module_of_other_options(endpoint):
     serve = loaded_by("serve", endpoint, "--exec", "cat", "--idle-timeout", "1ms", "-q")
     assert {"handlers.exec", "server.server"} <= serve
+    assert not {"json", "socket", "tempfile"} & serve
     with ScriptedServer(endpoint, echo):
         bench = loaded_by("bench", endpoint, "-n", "1", "-d", "x")
     assert "bench.generator" in bench

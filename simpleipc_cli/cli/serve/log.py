@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from time import monotonic
 from traceback import format_exception
-from typing import Any
 
 from simpleipc_cli.cli.line_writer import MAX_LINE, LineWriter, Priority
 from simpleipc_cli.cli.serve import ServeOptions
 from simpleipc_cli.errors import SipcError
 from simpleipc_cli.server.context import Log, RequestRecord
 from simpleipc_cli.text import json_safe, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAX_WARNINGS = 4  # per JSON object, to limit the length of a line
 _MAX_TEXTS = (2000, 50)  # characters; five escaped texts of the second length fit in a line
@@ -27,6 +29,9 @@ class LineLog(Log):
     def __init__(self, options: ServeOptions) -> None:
         """Open the log file. Raises SipcError."""
         self._as_json = options.log_format == "json"
+        if self._as_json:
+            # Import it now: later there may be no free descriptor.
+            import json  # noqa: F401, PLC0415 - for _json_object()
         self._quiet = options.quiet  # warnings and errors only
         self._verbose = options.verbose  # debug details, too
         self._writer = LineWriter(options.log_file)
@@ -148,6 +153,8 @@ def _json_object(
     max_texts: Iterable[int] = _MAX_TEXTS,
 ) -> str:
     """Return one object; shorten its texts if the line would be too long."""
+    import json  # noqa: PLC0415 - only for --log-format json
+
     line = ""
     for max_text in max_texts:
         record = {"time": _now(), "level": priority.name.lower(), "event": event}

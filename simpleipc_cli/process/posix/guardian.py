@@ -10,11 +10,11 @@ This file is also the guardian's program: it imports no other module of the pack
 
 from __future__ import annotations
 
+import _socket  # `socket` is slow to load
 import errno
 import os
 import select
 import signal
-import socket
 import struct
 import sys
 from itertools import count
@@ -25,10 +25,11 @@ _SHELL = "/bin/sh"
 
 # macOS has no SOCK_SEQPACKET for AF_UNIX. A stream is as good: all messages have the same size, and
 # a descriptor arrives with the first byte of its message.
-_SOCKET_TYPE = socket.SOCK_STREAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
+_SOCKET_TYPE = _socket.SOCK_STREAM if sys.platform == "darwin" else _socket.SOCK_SEQPACKET
 
 _HOLD, _ASSIGN, _RELEASE = range(3)
 _MESSAGE = struct.Struct("=BQQ")  # action, number of the pipe, handler's process group
+_DESCRIPTOR = struct.Struct("i")  # as in SCM_RIGHTS of unix(7)
 _SERVER = 1  # the guardian's descriptor for its connection to the server
 
 # In the background, so that init adopts it. There, a shell redirects standard input.
@@ -50,7 +51,7 @@ class Guardian:
     def __init__(self) -> None:
         self._lock = Lock()
         self._numbers = count(1)
-        self._connection: socket.socket | None = None
+        self._connection: _socket.socket | None = None
 
     def hold(self, descriptor: int) -> int:
         """Keep a pipe's write end open in the guardian; return a number for it, 0 if impossible."""
@@ -59,7 +60,8 @@ class Guardian:
                 if self._connection is None:
                     self._connection = _start_program()
                 number = next(self._numbers)
-                socket.send_fds(self._connection, [_MESSAGE.pack(_HOLD, number, 0)], [descriptor])
+                passed = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
+                self._connection.sendmsg([_MESSAGE.pack(_HOLD, number, 0)], [passed])
             except OSError:  # no more processes or descriptors, or the guardian was killed
                 self._disconnect()  # the next call starts another guardian
                 return 0
@@ -77,7 +79,7 @@ class Guardian:
         """Stop the guardian, and wait until it exits. Call it after all handlers have ended."""
         if self._connection is not None:
             try:
-                self._connection.shutdown(socket.SHUT_WR)
+                self._connection.shutdown(_socket.SHUT_WR)
                 self._connection.recv(1)  # returns when the guardian exits
             except OSError:
                 pass  # the guardian was killed before it had read everything
@@ -96,10 +98,10 @@ class Guardian:
                 pass  # the guardian was killed: the handlers are unguarded
 
 
-def _start_program() -> socket.socket:
+def _start_program() -> _socket.socket:
     """Start the guardian in a new process group, where it gets no signals from a terminal."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, _SOCKET_TYPE)
-    with theirs:
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _SOCKET_TYPE)
+    try:
         pid = os.posix_spawn(
             _SHELL,
             [_SHELL, "-c", _START, _SHELL, sys.executable, "-I", "-S", __file__],
@@ -111,6 +113,8 @@ def _start_program() -> socket.socket:
             setpgroup=0,
             setsigmask=(),
         )
+    finally:
+        theirs.close()
     try:
         if os.waitpid(pid, 0)[1]:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -127,7 +131,7 @@ def main() -> None:
         os.setsid()
     except OSError:
         pass  # a sandbox forbids it: the process group is enough
-    held = _serve(socket.socket(fileno=_SERVER))
+    held = _serve(_socket.socket(fileno=_SERVER))
     unassigned = select.poll()  # pipes of handlers that the server was starting
     for pipe, group in held.values():
         if group:
@@ -168,16 +172,17 @@ def _kill(group: int) -> None:
         pass  # the group has ended
 
 
-def _serve(server: socket.socket) -> dict[int, tuple[int, int]]:
+def _serve(server: _socket.socket) -> dict[int, tuple[int, int]]:
     """Return the pipes when the server ends: descriptor and process group by number."""
     held: dict[int, tuple[int, int]] = {}
     while True:
-        message, descriptors, _, _ = socket.recv_fds(server, _MESSAGE.size, 1, socket.MSG_WAITALL)
+        space = _socket.CMSG_LEN(_DESCRIPTOR.size)
+        message, passed, _, _ = server.recvmsg(_MESSAGE.size, space, _socket.MSG_WAITALL)
         if len(message) < _MESSAGE.size:
             return held
         action, number, group = _MESSAGE.unpack(message)
         if action == _HOLD:
-            held[number] = (descriptors[0], 0)
+            held[number] = (_DESCRIPTOR.unpack(passed[0][2])[0], 0)
         elif number not in held:
             pass  # it was a pipe of an earlier guardian, which was killed
         elif action == _ASSIGN:

@@ -8,7 +8,6 @@ import resource
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -266,9 +265,9 @@ def test_a_small_request_needs_no_thread(endpoint):
 def test_bytes_are_spooled_in_the_first_folder(endpoint, folder, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(folder))
     used = []
-    real = tempfile.TemporaryFile
+    real = system.temporary_file
     monkeypatch.setattr(
-        tempfile, "TemporaryFile", lambda **given: used.append(given["dir"]) or real(**given)
+        system, "temporary_file", lambda folder: used.append(folder) or real(folder)
     )
 
     def write_before_reading(connection):
