@@ -31,14 +31,13 @@ _MAX_BUSY_DELAY = 0.005  # short: no event reports free space, and other clients
 class Exchange:
     """One request and its response over a stream, without blocking."""
 
-    __slots__ = ("pending", "reader", "stream")
+    __slots__ = ("pending", "stream")
 
-    def __init__(self) -> None:
+    def __init__(self, pending: list[Buffer]) -> None:
         self.stream: Stream | None = None
         """The connection, while there is one."""
-        self.pending: list[Buffer] = []
+        self.pending = pending
         """The buffers of the request to write next."""
-        self.reader = MessageReader()
 
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
@@ -65,6 +64,21 @@ class Exchange:
         """Drop the unwritten part of the request."""
         self.pending.clear()
 
+
+class RecordExchange(Exchange):
+    """The exchange of one record."""
+
+    __slots__ = ("connect_deadline", "last_error", "reader", "response", "writer")
+
+    def __init__(self, response: PendingResponse) -> None:
+        self.writer = MessageWriter()
+        super().__init__(self.writer.pending)
+        self.reader = MessageReader()
+        self.response = response
+        self.last_error: EndpointError | None = None
+        """Why the last try to connect failed."""
+        self.connect_deadline = Deadline(None)
+
     def read_nowait(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read once; return an iterator that decodes the data and yields its payload.
 
@@ -75,21 +89,6 @@ class Exchange:
         if not count:
             self.reader.feed_eof()
         return self.reader.feed(buffer[:count])
-
-
-class RecordExchange(Exchange):
-    """The exchange of one record."""
-
-    __slots__ = ("connect_deadline", "last_error", "response", "writer")
-
-    def __init__(self, response: PendingResponse) -> None:
-        super().__init__()
-        self.response = response
-        self.writer = MessageWriter()
-        self.pending = self.writer.pending
-        self.last_error: EndpointError | None = None
-        """Why the last try to connect failed."""
-        self.connect_deadline = Deadline(None)
 
 
 class Connector:

@@ -15,7 +15,14 @@ from simpleipc_cli.errors import (
     ProtocolError,
     ServerBusy,
 )
-from simpleipc_cli.pktline import FLUSH_PACKET, MAX_PAYLOAD, Buffer, encode
+from simpleipc_cli.pktline import (
+    FLUSH_PACKET,
+    MAX_PAYLOAD,
+    Buffer,
+    MessageReader,
+    encode,
+    find_whole,
+)
 from simpleipc_cli.transport import connect_nowait
 
 _CHUNK_SIZE = 4 * MAX_PAYLOAD  # bytes of payload per write (tunable)
@@ -56,22 +63,27 @@ class TimedExchange(Exchange):
     """One request and its response."""
 
     __slots__ = (
-        *("_encoded", "_expect", "_response"),
-        *("connected", "due", "end", "first_byte", "request", "start"),
+        *("_encoded", "_expect", "_reader", "_response"),
+        *("connected", "due", "end", "first_byte", "payload_bytes", "request", "start"),
     )
 
+    connected: int
+    """Time when it was connected."""
+    first_byte: int
+    """Time of the first read."""
+    end: int
+    """Time of the last read; when the response is complete, its end."""
+    payload_bytes: int
+    """Bytes of payload in the response, once it is complete."""
+
     def __init__(self, request: Request, expect: bytes | None, due: int, start: int) -> None:
-        super().__init__()
+        super().__init__([request.first_chunk])
         self.due = due
         self.start = start
-        self.connected = 0
-        self.first_byte = 0
-        self.end = 0
-        """Time when the response was complete."""
         self.request = request
         self._encoded = request.first_end  # payload bytes that are pending or written
-        self.pending.append(request.first_chunk)
         self._expect = expect
+        self._reader: MessageReader | None = None  # for a response of more than one read
         self._response = b""
 
     def connect(self, path: str) -> int | None:
@@ -109,23 +121,44 @@ class TimedExchange(Exchange):
 
     def read_once(self, buffer: memoryview) -> bool:
         """Read once; return whether the response is complete. Raises ExchangeFailed."""
-        expect = self._expect
+        assert self.stream is not None  # noqa: S101
         try:
-            payloads = self.read_nowait(buffer)
-            now = monotonic_ns()  # now, as decoding is not the server's time
-            self.first_byte = self.first_byte or now
-            for payload in payloads:
-                if expect is not None and len(self._response) < len(expect) + 2:
-                    self._response += payload
+            count = self.stream.read_nowait(buffer)
         except BlockingIOError:
             return False
+        self.end = monotonic_ns()  # now, as decoding is not the server's time
+        data = buffer[:count]
+        if self._reader is not None:
+            return self._decode(self._reader, data)
+        self.first_byte = self.end
+        payload = find_whole(data)
+        if payload is None:
+            self._reader = MessageReader()
+            return self._decode(self._reader, data)
+        self.payload_bytes = len(payload)
+        if self._expect is not None:
+            self._compare(bytes(payload), self._expect)
+        return True
+
+    def _decode(self, reader: MessageReader, data: memoryview) -> bool:
+        """Decode a part of the response; return whether it is complete. Raises ExchangeFailed."""
+        expect = self._expect
+        try:
+            if not data:
+                reader.feed_eof()
+            for payload in reader.feed(data):
+                if expect is not None and len(self._response) < len(expect) + 2:
+                    self._response += payload
         except IncompleteMessage:
             raise ExchangeFailed("truncated") from None
         except ProtocolError:
             raise ExchangeFailed("protocol") from None
-        if not self.reader.complete:
-            return False
-        self.end = now
-        if expect is not None and self._response.removesuffix(b"\n") != expect.removesuffix(b"\n"):
+        self.payload_bytes = reader.payload_bytes
+        if expect is not None and reader.complete:
+            self._compare(self._response, expect)
+        return reader.complete
+
+    def _compare(self, response: bytes, expect: bytes) -> None:
+        """Ignore a newline at the end. Raises ExchangeFailed."""
+        if response.removesuffix(b"\n") != expect.removesuffix(b"\n"):
             raise ExchangeFailed("not as expected")
-        return True

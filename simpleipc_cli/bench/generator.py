@@ -368,7 +368,7 @@ class Generator:
             results.response.record(response)
         results.timeline.bucket_at(exchange.end - self._counted_from).times.record(response)
         results.bytes_out += exchange.request.size
-        results.bytes_in += exchange.reader.payload_bytes
+        results.bytes_in += exchange.payload_bytes
 
     def _fail(self, exchange: TimedExchange, kind: str) -> None:
         now = monotonic_ns()
