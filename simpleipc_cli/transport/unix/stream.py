@@ -169,16 +169,11 @@ def _connect(path: str, deadline: Deadline | None) -> UnixStream:
     """Connect; if the queue is full, block until the deadline, if there is one."""
     connecting = new_socket(path, _socket.SOCK_STREAM | _NONBLOCKING)
     try:
-        with SocketAddress(path) as address:
-            try:
-                connecting.connect(address)
-            except BlockingIOError:
-                if deadline is None or deadline.remaining() == 0.0:
-                    raise
-                connecting.setblocking(True)
-                _connect_blocking(connecting, address, deadline)
-        if deadline is not None:
-            connecting.setblocking(True)
+        if path.isascii() and 0 < len(path) <= MAX_ADDRESS and "\0" not in path:
+            _connect_socket(connecting, path, deadline)  # most paths are addresses themselves
+        else:
+            with SocketAddress(path) as address:
+                _connect_socket(connecting, address, deadline)
     except BaseException as error:
         connecting.close()
         if isinstance(error, BlockingIOError):
@@ -187,6 +182,21 @@ def _connect(path: str, deadline: Deadline | None) -> UnixStream:
             raise endpoint_error(error, path) from None
         raise
     return UnixStream(connecting)
+
+
+def _connect_socket(
+    connecting: _socket.socket, address: str | bytes, deadline: Deadline | None
+) -> None:
+    """Connect; make the socket blocking if there is a deadline. Raises OSError."""
+    try:
+        connecting.connect(address)
+    except BlockingIOError:
+        if deadline is None or deadline.remaining() == 0.0:
+            raise
+        connecting.setblocking(True)
+        _connect_blocking(connecting, address, deadline)
+    if deadline is not None:
+        connecting.setblocking(True)
 
 
 def busy_error(path: str) -> ServerBusy:
