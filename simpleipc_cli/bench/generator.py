@@ -23,7 +23,7 @@ from time import monotonic_ns, process_time_ns
 
 from simpleipc_cli.bench.exchange import ExchangeFailed, Request, TimedExchange
 from simpleipc_cli.bench.histogram import Histogram, Timeline
-from simpleipc_cli.transport import READ, WRITE, Poller, new_scalable_poller
+from simpleipc_cli.transport import READ, WRITE, Poller, new_poller, new_scalable_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _BUSY_RETRY_INTERVAL = 500_000  # nanoseconds; no event reports that a full queu
 _REFUSED_PAUSE = 10_000_000  # nanoseconds that a refused client waits before it retries
 _REPORT_INTERVAL = SECOND // 4  # (tunable)
 _START_BATCH = 16  # maximum number of requests started between two reads (tunable)
+_RECORD_BATCH = 16  # answered requests recorded at once: longer pauses would delay reads (tunable)
+_FEW = 64  # connections for which poll(2) takes less time than epoll(7) (tunable)
 _COARSE = 2_000_000  # nanoseconds; waits end this early, as they may end a millisecond late
 _NEVER = 1 << 62
 
@@ -206,24 +208,28 @@ class Generator:
         self._on_progress = on_progress
         self._stopped = False
         self._next_report = begin + _REPORT_INTERVAL
-        self._poller: Poller = new_scalable_poller()
+        # In an open loop waits must end to the microsecond, as poll(2) cannot.
+        is_small = plan.interval is None and plan.concurrency <= _FEW
+        self._poller: Poller = new_poller() if is_small else new_scalable_poller()
         self._in_flight: dict[int, TimedExchange] = {}  # by descriptor, the oldest first
         self._busy: deque[TimedExchange] = deque()  # waiting until the server's queue has space
         self._next_busy_retry = 0
+        self._answered: list[TimedExchange] = []  # not yet recorded, in the order of their ends
         self._last_response = 0
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
 
     def run(self) -> Results:
         """Run the load to its end, including the requests in flight."""
         cpu, wall = process_time_ns(), monotonic_ns()
+        now = wall
         try:
-            while not self._is_done():
-                self._start_due(monotonic_ns())
+            while not self._is_done(now):
+                self._start_due(monotonic_ns())  # exact, as it is the time of a start
                 self._process_events(self._poll_timeout(monotonic_ns()))
                 now = monotonic_ns()
                 self._expire(now)
                 self._report_progress(now)
-            self._finish(monotonic_ns())
+            self._finish(now)
         finally:
             for exchange in list(self._in_flight.values()):
                 self._close(exchange)
@@ -231,10 +237,8 @@ class Generator:
         self.results.cpu_share = (process_time_ns() - cpu) / max(1, monotonic_ns() - wall)
         return self.results
 
-    def _is_done(self) -> bool:
-        return self._stopped or not (
-            self._in_flight or self._busy or self._can_start(monotonic_ns())
-        )
+    def _is_done(self, now: int) -> bool:
+        return self._stopped or not (self._in_flight or self._busy or self._can_start(now))
 
     def _can_start(self, now: int) -> bool:
         may_start = len(self._in_flight) + len(self._busy) < self._plan.concurrency
@@ -242,6 +246,7 @@ class Generator:
 
     def _finish(self, now: int) -> None:
         """Count unfinished and skipped requests, and report the rest."""
+        self._record_answered()
         results = self.results
         results.elapsed = max(0, self._measured_until(now) - self._counted_from)
         in_flight = [*self._in_flight.values(), *self._busy]
@@ -260,17 +265,17 @@ class Generator:
 
     def _poll_timeout(self, now: int) -> float:
         """Return the seconds until work is due without an event."""
-        moments: list[int] = [self._next_report]
+        until = self._next_report
         if self._can_start(now):
             due = self._schedule.next_due()
             if due is not None:
-                moments.append(min(due, self._end))
+                until = min(until, due, self._end)
         if self._busy:
-            moments.append(self._next_busy_retry)
+            until = min(until, self._next_busy_retry)
         if self._plan.timeout is not None and self._in_flight:
-            moments.append(next(iter(self._in_flight.values())).start + self._plan.timeout)
-        pause = max(0, min(moments) - now)
-        return float((pause if pause < 5 * _COARSE else pause - _COARSE) / SECOND)
+            until = min(until, next(iter(self._in_flight.values())).start + self._plan.timeout)
+        pause = max(0, until - now)
+        return (pause if pause < 5 * _COARSE else pause - _COARSE) / SECOND
 
     def _start_due(self, now: int) -> None:
         """Retry busy connections and start due requests.
@@ -323,7 +328,7 @@ class Generator:
 
     def _process_events(self, timeout: float) -> None:
         """Wait for events, and write and read where possible."""
-        answered = []  # counted after all reads, as counting would delay reads
+        answered = []  # closed and recorded after all reads, as both would delay reads
         for descriptor, events in self._poller.wait(timeout):
             exchange = self._in_flight.get(descriptor)
             if exchange is not None:
@@ -333,7 +338,11 @@ class Generator:
                 except ExchangeFailed as failure:
                     self._fail(exchange, str(failure))
         for exchange in answered:
-            self._succeed(exchange)
+            self._close(exchange)
+            self._schedule.release(exchange.end)
+        self._answered += answered
+        if len(self._answered) >= _RECORD_BATCH:
+            self._record_answered()
 
     def _advance(self, exchange: TimedExchange, events: int) -> bool:
         """Write and read; return whether the response is complete. Raises ExchangeFailed."""
@@ -354,21 +363,23 @@ class Generator:
         while self._busy and self._busy[0].start <= oldest_start:
             self._fail(self._busy.popleft(), "timeout")
 
-    def _succeed(self, exchange: TimedExchange) -> None:
-        self._close(exchange)
-        self._schedule.release(exchange.end)
-        if exchange.due < self._counted_from:
+    def _record_answered(self) -> None:
+        """Record the times and sizes of the answered requests, except those of the warm-up."""
+        answered = [one for one in self._answered if one.due >= self._counted_from]
+        self._answered.clear()
+        if not answered:
             return
-        self._last_response = max(self._last_response, exchange.end)
-        results, start, response = self.results, exchange.start, exchange.end - exchange.due
-        results.total.record(exchange.end - start)
-        results.connect.record(exchange.connected - start)
-        results.first_byte.record(exchange.first_byte - start)
+        results = self.results
+        self._last_response = answered[-1].end
+        results.total.record_all([one.end - one.start for one in answered])
+        results.connect.record_all([one.connected - one.start for one in answered])
+        results.first_byte.record_all([one.first_byte - one.start for one in answered])
+        response = [one.end - one.due for one in answered]
         if self._plan.interval is not None:
-            results.response.record(response)
-        results.timeline.bucket_at(exchange.end - self._counted_from).times.record(response)
-        results.bytes_out += exchange.request.size
-        results.bytes_in += exchange.payload_bytes
+            results.response.record_all(response)
+        results.timeline.record_all([one.end - self._counted_from for one in answered], response)
+        results.bytes_out += sum([one.request.size for one in answered])
+        results.bytes_in += sum([one.payload_bytes for one in answered])
 
     def _fail(self, exchange: TimedExchange, kind: str) -> None:
         now = monotonic_ns()
@@ -389,6 +400,7 @@ class Generator:
     def _report_progress(self, now: int) -> None:
         """If a report is due, send it and check for a stop."""
         if now >= self._next_report:
+            self._record_answered()
             self._next_report = now + _REPORT_INTERVAL
             elapsed = max(0, now - self._counted_from)
             progress = Progress(self.results.total.count, self.results.failed(), elapsed)

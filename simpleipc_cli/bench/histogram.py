@@ -20,6 +20,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from math import ceil, log, sqrt
+from operator import mul
 from typing import Any, NamedTuple
 
 PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9, 99.99)
@@ -114,22 +115,31 @@ class Histogram:
         """The exact sum of the squares of all times; it may exceed 2**53."""
 
     def record(self, ns: int, count: int = 1) -> None:
-        """Add a time of 0 ns or more, `count` times.
-
-        Each request calls this several times. So bucket_of() is inlined, and only one comparison
-        finds out whether the time is in the range recorded so far, as most are.
-        """
-        shift = ns.bit_length() - self._bits
-        index = (shift << (self._bits - 1)) + (ns >> shift) if shift > 0 else ns
-        if self.min is None or self.max is None or not self.min <= ns <= self.max:
-            self.min = ns if self.min is None else min(self.min, ns)
-            self.max = ns if self.max is None else max(self.max, ns)
-            self._grow(index + 1)
-        self._counts[index] += count
+        """Add a time of 0 ns or more, `count` times."""
+        self._include(ns, ns)
+        self._counts[bucket_of(ns, self._bits)] += count
         self.count += count
-        product = ns * count
-        self.total += product
-        self.sum_of_squares += ns * product
+        self.total += ns * count
+        self.sum_of_squares += ns * ns * count
+
+    def record_all(self, times: list[int]) -> None:
+        """Add one or more times. As each request has several times, bucket_of() is inlined."""
+        self._include(min(times), max(times))
+        counts, bits = self._counts, self._bits
+        for ns in times:
+            shift = ns.bit_length() - bits
+            counts[(shift << (bits - 1)) + (ns >> shift) if shift > 0 else ns] += 1
+        self.count += len(times)
+        self.total += sum(times)
+        self.sum_of_squares += sum(map(mul, times, times))
+
+    def _include(self, lowest: int, highest: int) -> None:
+        """Extend the recorded range."""
+        if self.min is None or lowest < self.min:
+            self.min = lowest
+        if self.max is None or highest > self.max:
+            self.max = highest
+            self._grow(bucket_of(highest, self._bits) + 1)
 
     def merge(self, other: Histogram) -> None:
         """Add all times of `other`, which has the same number of bits."""
@@ -333,6 +343,15 @@ class Timeline:
         while len(self.buckets) <= index:
             self.buckets.append(TimeBucket())
         return self.buckets[index]
+
+    def record_all(self, ends: list[int], times: list[int]) -> None:
+        """Add one or more times of requests that ended at `ends`, in ascending order."""
+        last = self.bucket_at(ends[-1])  # before the first one, as this may widen the buckets
+        if self.bucket_at(ends[0]) is last:
+            last.times.record_all(times)
+        else:
+            for end, ns in zip(ends, times, strict=True):
+                self.bucket_at(end).times.record(ns)
 
     def _widen(self) -> None:
         """Join pairs of buckets into buckets that are twice as wide."""

@@ -29,7 +29,8 @@ class World:
         self.responses: dict[int, int] = {}  # when, by descriptor
         for module in (load, exchange):
             monkeypatch.setattr(module, "monotonic_ns", lambda: self.now)
-        monkeypatch.setattr(load, "new_scalable_poller", lambda: FakePoller(self))
+        for poller in ("new_poller", "new_scalable_poller"):
+            monkeypatch.setattr(load, poller, lambda: FakePoller(self))
         monkeypatch.setattr(exchange, "connect_nowait", lambda path: FakeStream(self))
 
     def run(self, **plan) -> load.Results:

@@ -149,6 +149,16 @@ def test_recording_a_time_with_a_count_equals_recording_it_that_many_times(ns, c
     assert list(at_once.buckets()) == [(*bucket_bounds(bucket_of(ns)), count)]
 
 
+@given(st.lists(st.lists(times, min_size=1, max_size=9), max_size=4))
+def test_recording_batches_equals_recording_each_time(batches):
+    histogram = Histogram()
+    for batch in batches:
+        histogram.record_all(batch)
+    assert (
+        histogram.to_json() == histogram_of([one for batch in batches for one in batch]).to_json()
+    )
+
+
 def test_an_empty_histogram_has_no_figures():
     empty = Histogram()
     assert (empty.count, empty.total) == (0, 0)

@@ -46,6 +46,14 @@ def merged(*timelines: Timeline) -> Timeline:
 # Over time
 
 
+@given(st.lists(st.lists(st.tuples(moments, times), min_size=1, max_size=9), max_size=4))
+def test_recording_batches_equals_recording_each_response(batches):
+    timeline = Timeline()
+    for batch in batches:
+        timeline.record_all(*map(list, zip(*sorted(batch), strict=True)))
+    assert timeline.to_json() == timeline_of([one for batch in batches for one in batch]).to_json()
+
+
 def test_events_are_counted_in_the_bucket_of_their_time():
     timeline = timeline_of(
         [(0, 5), (FIRST_WIDTH - 1, 7), (FIRST_WIDTH, None), (3 * FIRST_WIDTH, 2)]
