@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simpleipc_cli.handlers.stderr import LoggedStderr
 
-_QUICK = 0.003
+_QUICK = 0.003  # seconds; a start that took less is quick, see run_nowait() (tunable)
 _QUICK_FOR = 10.0  # seconds after a quick start in which the next is expected quick (tunable)
 
 
