@@ -48,7 +48,9 @@ class ProcessHandler(Handler):
     ) -> ProcessRun | None:
         """Start a process if the last one was started quickly.
 
-        A start waits until the program's file has been read, and a file system may hang.
+        A start returns when the child has had a processor and has read the program's file. Beside
+        busy processes the child waits for a processor, and a file system may hang: then starts in
+        worker threads overlap.
         """
         if monotonic() >= self._quick_until:
             return None
