@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 from simpleipc_cli.deadline import NEVER
-from simpleipc_cli.errors import SipcError
+from simpleipc_cli.errors import Shortage, SipcError
 from simpleipc_cli.pktline import HEADER_SIZE, encode_whole, find_whole
 from simpleipc_cli.server.context import Outcome, RequestRecord, ServerContext
 from simpleipc_cli.server.exchange import Exchange
@@ -80,28 +80,43 @@ class QuickExchange:
 
     def start(self) -> bool:
         """Read the request, and start its run; return False if an exchange must do it."""
-        buffer, context = self.buffers.request, self._context
         try:
-            self.received = count = self.received or self.stream.read_nowait(buffer)
-            payload = find_whole(buffer[:count])
-            max_size = context.config.max_request
-            if payload is None or (max_size is not None and len(payload) > max_size):
-                return False
-            if is_hung_up(self.descriptor):
-                return False
-            run = context.handler.run_nowait(self.record.request, [payload])
+            payload = self._read()
+        except Exception:
+            payload = None  # the exchange has the same error, and reports it
+        if payload is None:
+            return False
+        try:
+            run = self._context.handler.run_nowait(self.record.request, [payload])
+        except SipcError as error:
+            if isinstance(error, Shortage):
+                return False  # the exchange waits
+            exchange = self.hand_over()  # which must not start it again: it may have done its work
+            exchange.fail(Outcome.SPAWN_FAILED, error.text)
+            exchange.start()
+            return True
         except Exception:
             return False  # the exchange has the same error, and reports it
         if run is None:
             return False
         self.run = run
         if run.call is not None:
-            context.calls.append((run, self.on_output))
+            self._context.calls.append((run, self.on_output))
         elif self._write(run, payload) and self._poll(run):
             self._owner.wait_for_run(self)
         else:
             self.hand_over().resume()
         return True
+
+    def _read(self) -> memoryview | None:
+        """Return the payload of a whole small request; None if it is none, or its client left."""
+        buffer = self.buffers.request
+        self.received = count = self.received or self.stream.read_nowait(buffer)
+        payload = find_whole(buffer[:count])
+        max_size = self._context.config.max_request
+        if payload is None or (max_size is not None and len(payload) > max_size):
+            return None
+        return None if is_hung_up(self.descriptor) else payload
 
     def _write(self, run: HandlerRun, payload: memoryview) -> bool:
         """Return whether the run has the whole request."""
@@ -152,9 +167,9 @@ class QuickExchange:
             self.pieces = pieces = run.read(self.buffers.response)
             if self._waits_for_exit and pieces:  # also the end of the output
                 pieces += run.read(self.buffers.response[len(pieces[0]) :])
+            result = run.result() if run.output < 0 else None
         except (BlockingIOError, SipcError):
-            return False
-        result = run.result() if run.output < 0 else None
+            return False  # the exchange has the same error, or waits
         if result is None or not result.succeeded or len(pieces) > 1:
             return False
         response = pieces[0] if pieces else b""

@@ -29,8 +29,10 @@ SERVERS = {
     "exec": ("--exec", HANDLER),
     "worker": ("--worker", WORKER),
     "prestart": ("--exec", HANDLER, "--prestart", "2"),
-    "whole": ("--exec", HANDLER, "--whole-request"),
+    # One thread, as strace does not follow one that starts later.
+    "whole": ("--exec", HANDLER, "--whole-request", "--threads", "1"),
 }
+ON_LOOP = str(Path(__file__).with_name("on_loop.py"))
 KEPT = {"exec": 0, "worker": 2, "prestart": 2, "whole": 0}
 """The number of processes that a server without requests may keep after two requests."""
 
@@ -38,7 +40,7 @@ KEPT = {"exec": 0, "worker": 2, "prestart": 2, "whole": 0}
 class Served:
     """A `sipc serve` that is stopped before its first line, and its log in a file."""
 
-    def __init__(self, folder: Path, scenario: str) -> None:
+    def __init__(self, folder: Path, scenario: str, program: str = SIPC) -> None:
         self.folder = folder
         self.path = folder / "sock"
         self.scenario = scenario
@@ -49,7 +51,7 @@ class Served:
         options = ["--threads", "2", "--kill-after", "1s", "-v", *SERVERS[scenario]]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", STOPPED, SIPC, "serve", str(self.path), *options],
+                [sys.executable, "-P", STOPPED, program, "serve", str(self.path), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -167,7 +169,7 @@ KNOWN = {"log", ENDS, "trace"}
 
 def start(folder: Path, scenario: str) -> Served:
     """Start a server that has answered a request, so that its threads have started."""
-    served = Served(folder, scenario)
+    served = Served(folder, scenario, program=ON_LOOP)
     served.go_on()
     assert served.is_up(), served.log
     for payload in SMALL, LARGE:

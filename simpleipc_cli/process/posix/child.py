@@ -70,7 +70,9 @@ class ChildProcess(base.ChildProcess):
         except OSError as error:
             self._signal(signal.SIGKILL)
             _wait(pid, 0)
-            raise _start_error(f"cannot watch process {pid}", error, "check the limits") from error
+            # No Shortage: it may have done its work, so it must not be started again.
+            what = f"cannot watch process {pid}: {error.strerror}"
+            raise SipcError(what, errno_hint(error, "check the limits")) from error
 
     def status(self) -> int | None:
         if self._status is None and not self._is_reaped:

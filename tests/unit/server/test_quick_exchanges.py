@@ -19,6 +19,7 @@ from helpers.wire import connect, decode, message
 from helpers.workers import WORKER
 
 from simpleipc_cli.api.server import Server
+from simpleipc_cli.errors import Shortage, SipcError
 from simpleipc_cli.handlers import exec as exec_handlers
 from simpleipc_cli.handlers.base import Program, handler_environment
 from simpleipc_cli.handlers.exec import ProcessRun
@@ -107,6 +108,25 @@ def test_bytes_after_the_request_are_read_and_dropped(loop, endpoint, monkeypatc
     loop.call()
     assert response(client) == message(b"hello")  # else the end would be a reset connection
     assert notes == [len(message(b"more"))]
+
+
+@pytest.mark.parametrize(("error", "starts"), [(SipcError, 1), (Shortage, 2)])
+def test_a_run_whose_start_fails_may_have_worked_and_is_started_again_only_in_a_shortage(
+    loop, endpoint, monkeypatch, error, starts
+):
+    started = []
+
+    def fail(request, _payload):
+        started.append(request)
+        raise error("as asked")
+
+    monkeypatch.setattr(loop.server._context.handler, "run_nowait", fail)
+    client = ask(endpoint, message(b"hello"))
+    loop.run_until(lambda: started)
+    loop.answer()
+    assert response(client) == b""
+    assert len(started) == starts
+    assert loop.server._dispatcher.stats(idle=0)["spawn_failed"] == 1
 
 
 @pytest.mark.parametrize("size", [1, LIMIT - 1, LIMIT, LIMIT + 1, 65516, 65517, 100_000])
