@@ -30,7 +30,7 @@ class User(int):
 
 # Import all modules first, as that user may be unable to read them.
 _AS_USER = """
-import difflib, grp, json, os, resource, sys
+import difflib, grp, json, os, resource, sys, tempfile
 from simpleipc_cli.cli import main, app
 import simpleipc_cli.autostart
 import simpleipc_cli.cli.probe.command
