@@ -131,7 +131,9 @@ def main() -> None:
         os.setsid()
     except OSError:
         pass  # a sandbox forbids it: the process group is enough
-    held = _serve(_socket.socket(fileno=_SERVER))
+    server = _socket.socket(fileno=_SERVER)
+    held = _serve(server)
+    server.detach()  # the exit closes it: the server waits for that
     unassigned = select.poll()  # pipes of handlers that the server was starting
     for pipe, group in held.values():
         if group:
