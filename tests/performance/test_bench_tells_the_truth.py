@@ -3,8 +3,8 @@
 A request is in flight for longer at the client than at the server: so no figure of a report
 may be below the same figure of the server's record, on any machine. That it is not above it
 by more than 2 % or 2 ms takes a machine that runs when it should: see machine.py, which says
-whether it did. If it did not, a run is made again; if it never does, as much is pardoned as
-others have been late at the same time.
+whether it did. If it did not, a run is made again. As much is pardoned as others have been late
+at the same time.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def judge(run: Callable[[], Outcome], complaints: Callable[[Outcome], list[Compl
         found = complaints(outcome)
         if not found or sentinel.stood_still < RUN * _STANDS_STILL:
             break
-    stands_still = sentinel.stood_still >= RUN * _STANDS_STILL
-    # Starting, answering and reading can each be late by as much.
-    pardoned = 3 * sentinel.longest if stands_still else 0
+    pardoned = 3 * sentinel.longest  # starting, answering and reading can each be late by as much
     assert [text for excess, text in found if excess > pardoned] == []
     return outcome
 

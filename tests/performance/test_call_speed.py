@@ -37,7 +37,7 @@ def server(folder):
             yield server
 
 
-@pytest.mark.parametrize(("clients", "limit"), [(1, 0.4), (8, 0.3)])
+@pytest.mark.parametrize(("clients", "limit"), [(1, 0.4), (8, 0.2)])
 def test_a_callback_answers_at_a_part_of_the_rate_of_a_bare_loop(
     server, folder, state, clients, limit
 ):
