@@ -133,7 +133,10 @@ def main() -> None:
         pass  # a sandbox forbids it: the process group is enough
     server = _socket.socket(fileno=_SERVER)
     held = _serve(server)
-    server.detach()  # the exit closes it: the server waits for that
+    # The server waits for the close: by the exit of this process. It must not wait for handlers, as
+    # it may hang while it starts one.
+    close = server.close if held else server.detach
+    close()
     unassigned = select.poll()  # pipes of handlers that the server was starting
     for pipe, group in held.values():
         if group:
