@@ -47,7 +47,7 @@ EVENTS = [case for case in CASES if re.match("epoll|eventfd|pidfd_open|waitid", 
 
 
 def each(cases):
-    """Run a test in these cases; those without a call, as opposed to a forbidden one, only soak."""
+    """Run a test in these cases; those in which a call is missing run only under `soak`."""
     cases = [soak(case) if case.endswith("ENOSYS") else case for case in cases]
     return pytest.mark.parametrize("case", cases)
 

@@ -133,8 +133,8 @@ def main() -> None:
         pass  # a sandbox forbids it: the process group is enough
     server = _socket.socket(fileno=_SERVER)
     held = _serve(server)
-    # The server waits for the close: by the exit of this process. It must not wait for handlers, as
-    # it may hang while it starts one.
+    # The server waits until the connection is closed. Without handlers, the exit of this process
+    # closes it. With handlers it is closed now, as the server may hang while it starts one of them.
     close = server.close if held else server.detach
     close()
     unassigned = select.poll()  # pipes of handlers that the server was starting
